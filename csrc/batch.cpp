@@ -1,0 +1,77 @@
+#include "batch.hpp"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <mutex>
+#include <new>
+#include <numeric>
+#include <thread>
+
+namespace spd {
+
+Memory::~Memory() { std::free(data_); }
+
+void* Memory::zeroed(std::size_t bytes) {
+  if (bytes > bytes_) {
+    std::free(data_);
+    bytes_ = 0;
+    data_ = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
+    if (!data_) throw std::bad_alloc();
+    bytes_ = bytes;
+  }
+  std::memset(data_, 0, bytes);
+  return data_;
+}
+
+int default_threads() { return omp_get_num_procs(); }
+
+void run_jobs(const std::vector<double>& costs, int threads, Control& control, const std::function<void(int, Worker&)>& job,
+              const std::function<bool(double)>& poll) {
+  const int n = static_cast<int>(costs.size());
+  std::vector<int> order(n);
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int i, int j) { return costs[i] > costs[j]; });
+  const double total = std::accumulate(costs.begin(), costs.end(), 0.0);
+
+  std::atomic<int> next{0};
+  std::exception_ptr failure;
+  std::mutex mutex;
+  std::condition_variable finished;
+  bool done = false;
+
+  // The calling thread stays free to answer signals; the team is this thread's.
+  std::thread leader([&] {
+#pragma omp parallel num_threads(std::max(1, std::min(threads, n)))
+    {
+      Worker worker;
+      for (int i = next++; i < n && !control.stop.load(std::memory_order_relaxed); i = next++) {
+        try {
+          job(order[i], worker);
+        } catch (...) {
+          control.stop = true;
+          const std::lock_guard<std::mutex> lock(mutex);
+          if (!failure) failure = std::current_exception();
+        }
+      }
+    }
+    const std::lock_guard<std::mutex> lock(mutex);
+    done = true;
+    finished.notify_one();
+  });
+  std::unique_lock<std::mutex> lock(mutex);
+  while (!finished.wait_for(lock, std::chrono::milliseconds(100), [&] { return done; })) {
+    lock.unlock();
+    if (!control.stop && !poll(total > 0 ? std::min(1.0, control.done.load() / total) : 0)) control.stop = true;
+    lock.lock();
+  }
+  lock.unlock();
+  leader.join();
+  if (failure) std::rethrow_exception(failure);
+}
+
+}  // namespace spd

@@ -1,0 +1,37 @@
+// Many motifs at once: the only parallel region. One thread, one motif; longest first.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "engine.hpp"
+
+namespace spd {
+
+// Aligned, zeroed for every job anew; grows and is used again.
+class Memory {
+ public:
+  Memory() = default;
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  ~Memory();
+  void* zeroed(std::size_t bytes);  // throws std::bad_alloc
+
+ private:
+  void* data_ = nullptr;
+  std::size_t bytes_ = 0;
+};
+
+struct Worker {  // what a thread keeps between jobs
+  Memory network, metrics;
+};
+
+// Runs job(i, worker) for i = 0 .. costs.size() - 1, the costliest first, on `threads` threads, while the calling thread calls
+// poll(share of the cost done) ten times a second; poll returns false to stop. Rethrows the first exception of a job.
+void run_jobs(const std::vector<double>& costs, int threads, Control& control, const std::function<void(int, Worker&)>& job,
+              const std::function<bool(double)>& poll);
+
+// Threads to use where the caller names none: the processors that this process may use.
+int default_threads();
+
+}  // namespace spd

@@ -1,0 +1,94 @@
+// The kernels one by one, and their references, for tests and benches.
+#define SPD_ISA reference  // the references are plain loops: compiled once, for the baseline
+#include "kernels.hpp"
+
+#include <pybind11/numpy.h>
+
+#include "../engine.hpp"
+#include "../kernels/batch_norm.hpp"
+#include "../kernels/conv3x3.hpp"
+#include "../kernels/pool.hpp"
+
+namespace py = pybind11;
+
+namespace spd {
+namespace {
+
+template <class T>
+using Array = py::array_t<T, py::array::c_style>;
+
+template <class T>
+Array<T> make(std::vector<py::ssize_t> shape) {
+  return Array<T>(shape);
+}
+template <class T>
+int dim(const Array<T>& a, int i) {
+  return static_cast<int>(a.shape(i));
+}
+
+// (y, dx, dk[, seconds]) of a convolution and its backward.
+template <class T>
+py::tuple conv(Array<T> x, Array<T> k, Array<T> dy, int repeats) {
+  const int n = dim(x, 0), c_in = dim(x, 1), h = dim(x, 2), w = dim(x, 3), c_out = dim(k, 0), size = dim(k, 2);
+  Array<T> y = make<T>({n, c_out, h, w}), dx = make<T>({n, c_in, h, w}), dk = make<T>({c_out, c_in, size, size});
+  ConvCheck<T> q{n, c_in, c_out, h, w, size, x.data(), k.data(), dy.data(), y.mutable_data(), dx.mutable_data(), dk.mutable_data(), repeats, {}};
+  engine().of<T>().conv(q);
+  return py::make_tuple(y, dx, dk, py::make_tuple(q.seconds[0], q.seconds[1], q.seconds[2]));
+}
+template <class T>
+py::tuple conv_ref(Array<T> x, Array<T> k, Array<T> dy) {
+  const int n = dim(x, 0), c_in = dim(x, 1), h = dim(x, 2), w = dim(x, 3), c_out = dim(k, 0), size = dim(k, 2);
+  Array<T> y = make<T>({n, c_out, h, w}), dx = make<T>({n, c_in, h, w}), dk = make<T>({c_out, c_in, size, size});
+  reference::conv_forward_ref<T>(y.mutable_data(), x.data(), k.data(), n, c_in, c_out, h, w, size);
+  reference::conv_backward_ref<T>(dx.mutable_data(), dk.mutable_data(), dy.data(), x.data(), k.data(), n, c_in, c_out, h, w, size);
+  return py::make_tuple(y, dx, dk);
+}
+
+// (z, mean, var, dy, dgamma, dbeta) of batch norm and ReLU and their backward.
+template <class T>
+py::tuple batch_norm(Array<T> y, Array<T> gamma, Array<T> beta, Array<T> dz, double eps, bool ref) {
+  const int n = dim(y, 0), c = dim(y, 1), h = dim(y, 2), w = dim(y, 3);
+  Array<T> z = make<T>({n, c, h, w}), dy = make<T>({n, c, h, w}), mean = make<T>({c}), var = make<T>({c}), dgamma = make<T>({c}), dbeta = make<T>({c});
+  if (ref) {
+    reference::batch_norm_relu_ref<T>(z.mutable_data(), mean.mutable_data(), var.mutable_data(), y.data(), gamma.data(), beta.data(), n, c, h * w,
+                                      static_cast<T>(eps));
+    reference::batch_norm_relu_backward_ref<T>(dy.mutable_data(), dgamma.mutable_data(), dbeta.mutable_data(), dz.data(), y.data(), gamma.data(), beta.data(),
+                                               n, c, h * w, static_cast<T>(eps));
+  } else {
+    BatchNormCheck<T> q{n, c, h, w, y.data(), gamma.data(), beta.data(), dz.data(), z.mutable_data(), mean.mutable_data(), var.mutable_data(),
+                        dy.mutable_data(), dgamma.mutable_data(), dbeta.mutable_data(), eps};
+    engine().of<T>().batch_norm(q);
+  }
+  return py::make_tuple(z, mean, var, dy, dgamma, dbeta);
+}
+
+// (y, dx) of max-pooling, size 3 (stride 1) or 2 (stride 2).
+template <class T>
+py::tuple maxpool(Array<T> x, Array<T> dy, int size, bool ref) {
+  const int n = dim(x, 0), c = dim(x, 1), h = dim(x, 2), w = dim(x, 3);
+  Array<T> y = make<T>({n, c, size == 3 ? h : h / 2, size == 3 ? w : w / 2}), dx = make<T>({n, c, h, w});
+  if (ref) {
+    reference::maxpool_ref<T>(y.mutable_data(), dx.mutable_data(), x.data(), dy.data(), n * c, h, w, size, size == 3 ? 1 : 2);
+  } else {
+    PoolCheck<T> q{n, c, h, w, size, x.data(), dy.data(), y.mutable_data(), dx.mutable_data()};
+    engine().of<T>().pool(q);
+  }
+  return py::make_tuple(y, dx);
+}
+
+template <class T>
+void bind(py::module_& m) {
+  m.def("conv", conv<T>, py::arg("x").noconvert(), py::arg("k").noconvert(), py::arg("dy").noconvert(), py::arg("repeats") = 0);
+  m.def("conv_ref", conv_ref<T>, py::arg("x").noconvert(), py::arg("k").noconvert(), py::arg("dy").noconvert());
+  m.def("batch_norm", batch_norm<T>, py::arg("y").noconvert(), py::arg("gamma"), py::arg("beta"), py::arg("dz"), py::arg("eps"), py::arg("ref") = false);
+  m.def("maxpool", maxpool<T>, py::arg("x").noconvert(), py::arg("dy").noconvert(), py::arg("size"), py::arg("ref") = false);
+}
+
+}  // namespace
+
+void bind_kernels(py::module_& m) {
+  bind<float>(m);
+  bind<double>(m);
+}
+
+}  // namespace spd

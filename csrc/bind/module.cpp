@@ -1,0 +1,331 @@
+// pybind11 only: shapes, dtypes, releasing the GIL. No maths.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <chrono>
+#include <limits>
+#include <optional>
+
+#include "../batch.hpp"
+#include "../engine.hpp"
+#include "../random.hpp"
+#include "kernels.hpp"
+
+namespace py = pybind11;
+
+namespace spd {
+namespace {
+
+template <class T>
+using Array = py::array_t<T, py::array::c_style>;  // taken without copies: the Python side hands over what fits
+
+[[noreturn]] void fail(const std::string& what) { throw py::value_error(what); }
+
+template <class T>
+void expect_shape(const Array<T>& a, const char* name, const std::vector<py::ssize_t>& shape) {
+  const bool same = a.ndim() == static_cast<py::ssize_t>(shape.size()) && std::equal(shape.begin(), shape.end(), a.shape());
+  if (!same)
+    fail(std::string(name) + " has shape " + std::string(py::str(a.attr("shape"))) + ", expected " + std::string(py::str(py::cast(shape))));
+}
+
+template <class T>
+DataSet<T> data_set(const Array<T>& images, const Array<T>& labels, const MotifSpec& spec) {
+  if (images.ndim() != 4) fail("images has " + std::to_string(images.ndim()) + " dimensions, expected 4: (N, C, H, W)");
+  const py::ssize_t n = images.shape(0);
+  if (n < 1) fail("images is empty");
+  expect_shape(images, "images", {n, spec.image_channels, spec.height, spec.width});
+  expect_shape(labels, "labels", {n, spec.classes});
+  return {images.data(), labels.data(), static_cast<int>(n)};
+}
+
+// Answers signals and reports progress, with the GIL, on the calling thread; remembers what was raised.
+class Watch {
+ public:
+  explicit Watch(py::object progress) : progress_(std::move(progress)) {}
+  bool operator()(double share) {
+    const py::gil_scoped_acquire gil;
+    try {
+      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+      if (!progress_.is_none()) progress_(share);
+      return true;
+    } catch (py::error_already_set& e) {
+      raised_.emplace(e);
+      return false;
+    }
+  }
+  void rethrow() {
+    if (raised_) throw *raised_;
+  }
+
+ private:
+  py::object progress_;
+  std::optional<py::error_already_set> raised_;
+};
+
+// Runs jobs without the GIL; raises what the watch saw.
+void run_watched(const std::vector<double>& costs, int threads, py::object progress, const std::function<void(int, Worker&, Control&)>& job) {
+  Watch watch(progress);
+  Control control;
+  {
+    const py::gil_scoped_release release;
+    run_jobs(costs, threads > 0 ? threads : default_threads(), control, [&](int i, Worker& w) { job(i, w, control); },
+             [&](double share) { return watch(share); });
+  }
+  watch.rethrow();
+  if (!progress.is_none()) progress(1.0);
+}
+
+struct MetricArrays {
+  Array<double> probability, loss, accuracy;
+  py::array logits;
+
+  py::dict dict() const {
+    py::dict d;
+    d["probability"] = probability, d["loss"] = loss, d["accuracy"] = accuracy, d["logits"] = logits;
+    return d;
+  }
+};
+
+Array<double> nan_array(std::vector<py::ssize_t> shape) {
+  Array<double> a(shape);
+  std::fill(a.mutable_data(), a.mutable_data() + a.size(), std::numeric_limits<double>::quiet_NaN());
+  return a;
+}
+template <class T>
+MetricArrays metric_arrays(py::ssize_t motifs, py::ssize_t n, py::ssize_t classes) {
+  Array<T> logits(std::vector<py::ssize_t>{motifs, n, classes});
+  std::fill(logits.mutable_data(), logits.mutable_data() + logits.size(), std::numeric_limits<T>::quiet_NaN());
+  return {nan_array({motifs}), nan_array({motifs}), nan_array({motifs}), logits};
+}
+
+template <class T>
+Metrics<T> nothing(T* logits) {
+  constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+  return {nan, nan, nan, logits};
+}
+
+template <class T>
+py::dict train(const std::vector<MotifSpec>& specs, Array<T> images, Array<T> labels, std::optional<Array<T>> valid_images,
+               std::optional<Array<T>> valid_labels, Array<std::int64_t> order, int batch, bool drop_last, const Optimizer& optimizer, Array<double> rates,
+               std::vector<Array<T>> parameters, std::vector<Array<T>> running, double batch_norm_momentum, double batch_norm_eps, bool batch_statistics,
+               bool evaluate, bool record_steps, int threads, py::object progress) {
+  const py::ssize_t motifs = static_cast<py::ssize_t>(specs.size());
+  if (motifs == 0) fail("no motif given");
+  TrainSettings<T> s{};
+  s.train = data_set<T>(images, labels, specs[0]);
+  if (valid_images) s.valid = data_set<T>(*valid_images, *valid_labels, specs[0]);
+  s.batch = std::min(batch, s.train.n);
+  if (s.batch < 1) fail("batch is " + std::to_string(batch) + ", expected at least 1");
+  s.steps_per_epoch = drop_last ? s.train.n / s.batch : (s.train.n + s.batch - 1) / s.batch;
+  if (order.ndim() != 2) fail("order must have shape (epochs, N)");
+  s.epochs = static_cast<int>(order.shape(0));
+  expect_shape(order, "order", {s.epochs, s.train.n});
+  for (py::ssize_t i = 0; i < order.size(); ++i)
+    if (order.data()[i] < 0 || order.data()[i] >= s.train.n) fail("order holds " + std::to_string(order.data()[i]) + ", expected 0 to N - 1");
+  s.order = order.data();
+  const py::ssize_t steps = static_cast<py::ssize_t>(s.epochs) * s.steps_per_epoch;
+  expect_shape(rates, "rates", {steps});
+  s.optimizer = optimizer, s.rates = rates.data();
+  s.batch_norm_momentum = batch_norm_momentum, s.batch_norm_eps = batch_norm_eps, s.batch_statistics = batch_statistics;
+
+  const EngineFunctions<T>& f = engine().of<T>();
+  std::vector<Plan> plans;
+  std::vector<double> costs;
+  for (py::ssize_t k = 0; k < motifs; ++k) {
+    plans.push_back(make_plan(specs[k], s.batch, f.lanes, sizeof(T)));
+    costs.push_back(3 * plans[k].flops * s.train.n * s.epochs + plans[k].flops);
+    expect_shape(parameters.at(k), "parameters", {static_cast<py::ssize_t>(plans[k].n_parameters)});
+    expect_shape(running.at(k), "running", {2, plans[k].batch_norms});
+  }
+  const py::ssize_t classes = specs[0].classes;
+  Array<double> loss = nan_array({motifs, s.epochs}), accuracy = nan_array({motifs, s.epochs}), seconds = nan_array({motifs});
+  Array<double> step_loss = nan_array({record_steps ? motifs : 0, steps}), step_accuracy = nan_array({record_steps ? motifs : 0, steps});
+  Array<std::int64_t> diverged_step(std::vector<py::ssize_t>{motifs});
+  MetricArrays on_train = metric_arrays<T>(motifs, evaluate ? s.train.n : 0, classes), on_valid = metric_arrays<T>(motifs, s.valid.n, classes);
+  T* train_logits = static_cast<T*>(on_train.logits.mutable_data());
+  T* valid_logits = static_cast<T*>(on_valid.logits.mutable_data());
+  double *loss_p = loss.mutable_data(), *accuracy_p = accuracy.mutable_data(), *seconds_p = seconds.mutable_data();
+  double *step_loss_p = step_loss.mutable_data(), *step_accuracy_p = step_accuracy.mutable_data();
+  std::int64_t* diverged_p = diverged_step.mutable_data();
+  std::vector<T*> parameter_p, running_p;
+  for (auto& a : parameters) parameter_p.push_back(a.mutable_data());
+  for (auto& a : running) running_p.push_back(a.mutable_data());
+  std::vector<Metrics<T>> train_metrics(motifs), valid_metrics(motifs);
+  for (py::ssize_t k = 0; k < motifs; ++k) {
+    train_metrics[k] = nothing<T>(train_logits + k * s.train.n * classes);
+    valid_metrics[k] = nothing<T>(valid_logits + k * s.valid.n * classes);
+  }
+
+  constexpr int running_batch = 100;  // images at once where the running statistics serve
+  run_watched(costs, threads, progress, [&](int k, Worker& worker, Control& control) {
+    const auto start = std::chrono::steady_clock::now();
+    TrainJob<T> job{};
+    job.plan = &plans[k];
+    job.memory = static_cast<T*>(worker.network.zeroed(f.memory(plans[k]) * sizeof(T)));
+    Plan plan_train, plan_valid;
+    std::size_t most = 0;
+    const auto metric_plan = [&](Plan& plan, const DataSet<T>& data) -> const Plan* {
+      plan = make_plan(specs[k], batch_statistics ? data.n : std::min(data.n, running_batch), f.lanes, sizeof(T));
+      most = std::max(most, f.memory(plan));
+      return &plan;
+    };
+    if (evaluate) job.plan_train = metric_plan(plan_train, s.train);
+    if (s.valid.n > 0) job.plan_valid = metric_plan(plan_valid, s.valid);
+    if (most > 0) job.memory_metrics = static_cast<T*>(worker.metrics.zeroed(most * sizeof(T)));
+    job.parameters = parameter_p[k];
+    job.running = running_p[k];
+    job.loss = loss_p + k * s.epochs;
+    job.accuracy = accuracy_p + k * s.epochs;
+    if (record_steps) {
+      job.step_loss = step_loss_p + k * steps;
+      job.step_accuracy = step_accuracy_p + k * steps;
+    }
+    job.train = train_metrics[k];
+    job.valid = valid_metrics[k];
+    f.train(s, job, control);
+    train_metrics[k] = job.train;
+    valid_metrics[k] = job.valid;
+    diverged_p[k] = job.diverged_step;
+    seconds_p[k] = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  });
+
+  for (py::ssize_t k = 0; k < motifs; ++k) {
+    const auto put = [&](MetricArrays& to, const Metrics<T>& m) {
+      to.probability.mutable_data()[k] = m.probability, to.loss.mutable_data()[k] = m.loss, to.accuracy.mutable_data()[k] = m.accuracy;
+    };
+    put(on_train, train_metrics[k]);
+    put(on_valid, valid_metrics[k]);
+  }
+  py::dict out;
+  out["loss"] = loss, out["accuracy"] = accuracy, out["seconds"] = seconds, out["diverged_step"] = diverged_step;
+  out["step_loss"] = step_loss, out["step_accuracy"] = step_accuracy;
+  out["train"] = on_train.dict(), out["valid"] = on_valid.dict();
+  return out;
+}
+
+template <class T>
+py::dict gradient(const std::vector<MotifSpec>& specs, Array<T> images, Array<T> labels, std::vector<Array<T>> parameters, const std::string& metric,
+                  double batch_norm_eps, bool want_parameters, bool want_images, int threads, py::object progress) {
+  const py::ssize_t motifs = static_cast<py::ssize_t>(specs.size());
+  if (motifs == 0) fail("no motif given");
+  if (metric != "loss" && metric != "probability") fail("metric is '" + metric + "', expected 'loss' or 'probability'");
+  const DataSet<T> data = data_set<T>(images, labels, specs[0]);
+  const EngineFunctions<T>& f = engine().of<T>();
+  std::vector<Plan> plans;
+  std::vector<double> costs;
+  std::vector<Array<T>> d_parameters;
+  for (py::ssize_t k = 0; k < motifs; ++k) {
+    plans.push_back(make_plan(specs[k], data.n, f.lanes, sizeof(T)));
+    costs.push_back(4 * plans[k].flops * data.n);
+    expect_shape(parameters.at(k), "parameters", {static_cast<py::ssize_t>(plans[k].n_parameters)});
+    if (want_parameters) d_parameters.emplace_back(std::vector<py::ssize_t>{static_cast<py::ssize_t>(plans[k].n_parameters)});
+  }
+  const py::ssize_t image_elements = images.size();
+  Array<T> d_images(std::vector<py::ssize_t>{want_images ? motifs : 0, data.n, images.shape(1), images.shape(2), images.shape(3)});
+  MetricArrays values = metric_arrays<T>(motifs, 0, specs[0].classes);
+  double *probability = values.probability.mutable_data(), *loss = values.loss.mutable_data(), *accuracy = values.accuracy.mutable_data();
+  T* d_images_p = d_images.mutable_data();
+  std::vector<T*> d_parameters_p;
+  for (auto& a : d_parameters) d_parameters_p.push_back(a.mutable_data());
+
+  run_watched(costs, threads, progress, [&](int k, Worker& worker, Control& control) {
+    GradientJob<T> job{};
+    job.plan = &plans[k];
+    job.memory = static_cast<T*>(worker.network.zeroed(f.memory(plans[k]) * sizeof(T)));
+    job.parameters = parameters[k].data();
+    job.data = data;
+    job.metric = metric == "loss" ? Metric::loss : Metric::probability;
+    job.batch_norm_eps = batch_norm_eps;
+    if (want_parameters) job.d_parameters = d_parameters_p[k];
+    if (want_images) job.d_images = d_images_p + k * image_elements;
+    f.gradient(job, control);
+    probability[k] = job.values.probability, loss[k] = job.values.loss, accuracy[k] = job.values.accuracy;
+  });
+  py::dict out;
+  out["probability"] = values.probability, out["loss"] = values.loss, out["accuracy"] = values.accuracy;
+  out["d_parameters"] = d_parameters, out["d_images"] = d_images;
+  return out;
+}
+
+py::list table(const std::vector<NamedSlice>& slices) {
+  py::list out;
+  for (const NamedSlice& s : slices) out.append(py::make_tuple(s.name, s.offset, py::tuple(py::cast(s.shape))));
+  return out;
+}
+
+// Uniform numbers in (0, 1), entry (i, j, k) keyed by (key, i, j, taps[k]).
+Array<double> uniforms(std::uint64_t key, std::uint32_t rows, std::uint32_t columns, const std::vector<std::uint32_t>& taps) {
+  Array<double> out(std::vector<py::ssize_t>{rows, columns, static_cast<py::ssize_t>(taps.size())});
+  double* p = out.mutable_data();
+  for (std::uint32_t i = 0; i < rows; ++i)
+    for (std::uint32_t j = 0; j < columns; ++j)
+      for (const std::uint32_t tap : taps) *p++ = uniform(key, i, j, tap);
+  return out;
+}
+
+template <class T>
+void bind_element(py::module_& m, const char* train_name, const char* gradient_name) {
+  m.def(train_name, train<T>, py::arg("specs"), py::arg("images").noconvert(), py::arg("labels").noconvert(), py::arg("valid_images").noconvert().none(true),
+        py::arg("valid_labels").noconvert().none(true), py::arg("order").noconvert(), py::arg("batch"), py::arg("drop_last"), py::arg("optimizer"),
+        py::arg("rates").noconvert(), py::arg("parameters"), py::arg("running"), py::arg("batch_norm_momentum"), py::arg("batch_norm_eps"),
+        py::arg("batch_statistics"), py::arg("evaluate"), py::arg("record_steps"), py::arg("threads"), py::arg("progress"));
+  m.def(gradient_name, gradient<T>, py::arg("specs"), py::arg("images").noconvert(), py::arg("labels").noconvert(), py::arg("parameters"), py::arg("metric"),
+        py::arg("batch_norm_eps"), py::arg("want_parameters"), py::arg("want_images"), py::arg("threads"), py::arg("progress"));
+}
+
+}  // namespace
+}  // namespace spd
+
+PYBIND11_MODULE(_core, m) {
+  using namespace spd;
+  m.doc() = "The compiled engine of spd_fast; see csrc/.";
+  m.attr("version") = SPD_FAST_VERSION;
+  m.attr("compiler") = SPD_FAST_COMPILER;
+  m.attr("isa") = engine().isa;  // raises at import where SPD_FAST_ISA names one that cannot run
+  m.def("default_threads", default_threads);
+  m.def("fma_peak", [](double seconds) {
+    const py::gil_scoped_release release;
+    return engine().f32.peak(seconds);
+  }, py::arg("seconds") = 0.1);
+  m.def("uniforms", uniforms, py::arg("key"), py::arg("rows"), py::arg("columns"), py::arg("taps"));
+
+  py::class_<MotifSpec>(m, "MotifSpec")
+      .def(py::init([](int vertices, std::vector<std::uint8_t> matrix, std::vector<int> ops, std::vector<std::vector<int>> channels, int stem_channels,
+                       int stacks, int cells_per_stack, int classes, int image_channels, int height, int width) {
+             if (vertices < 2 || vertices > 7 || static_cast<int>(matrix.size()) != vertices * vertices || static_cast<int>(ops.size()) != vertices - 2 ||
+                 static_cast<int>(channels.size()) != stacks * cells_per_stack)
+               fail("matrix, ops and channels do not fit together");
+             for (const auto& c : channels)
+               if (static_cast<int>(c.size()) != vertices) fail("channels must name one count per vertex");
+             if (height >> (stacks - 1) < 1 || width >> (stacks - 1) < 1) fail("images are too small to be halved between all stacks");
+             return MotifSpec{vertices, matrix, ops, channels, stem_channels, stacks, cells_per_stack, classes, image_channels, height, width};
+           }),
+           py::kw_only(), py::arg("vertices"), py::arg("matrix"), py::arg("ops"), py::arg("channels"), py::arg("stem_channels"), py::arg("stacks"),
+           py::arg("cells_per_stack"), py::arg("classes"), py::arg("image_channels"), py::arg("height"), py::arg("width"))
+      .def("tables", [](const MotifSpec& spec) {
+        const Plan plan = make_plan(spec, 1, engine().f32.lanes, sizeof(float));
+        return py::make_tuple(table(plan.parameters), plan.n_parameters, table(plan.running), plan.batch_norms);
+      })
+      .def("flops", [](const MotifSpec& spec) { return make_plan(spec, 1, engine().f32.lanes, sizeof(float)).flops; })
+      .def("memory", [](const MotifSpec& spec, int batch) {  // bytes that training in float takes
+        return engine().f32.memory(make_plan(spec, batch, engine().f32.lanes, sizeof(float))) * sizeof(float);
+      });
+  py::class_<Optimizer>(m, "Optimizer")
+      .def(py::init([](const std::string& kind, double momentum, double decay, double eps, double weight_decay, bool nesterov) {
+             Optimizer o{Optimizer::Kind::adam, momentum, decay, eps, weight_decay, nesterov};
+             if (kind == "sgd")
+               o.kind = Optimizer::Kind::sgd;
+             else if (kind == "rmsprop")
+               o.kind = Optimizer::Kind::rmsprop;
+             else if (kind != "adam")
+               fail("kind is '" + kind + "', expected 'adam', 'sgd' or 'rmsprop'");
+             return o;
+           }),
+           py::arg("kind"), py::kw_only(), py::arg("momentum") = 0.0, py::arg("decay") = 0.0, py::arg("eps") = 0.0, py::arg("weight_decay") = 0.0,
+           py::arg("nesterov") = false);
+  bind_element<float>(m, "train_f32", "gradient_f32");
+  bind_element<double>(m, "train_f64", "gradient_f64");
+  py::module_ kernels = m.def_submodule("kernels", "Single kernels and their scalar references, on (n, c, h, w) arrays.");
+  bind_kernels(kernels);
+}

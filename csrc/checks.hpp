@@ -1,0 +1,178 @@
+// Single kernels on (n, c, h, w) arrays, for tests and benches: into the layout, run, back again.
+#pragma once
+
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+
+#include "engine.hpp"
+#include "inner_loop.hpp"
+
+namespace spd::SPD_ISA {
+
+template <class T>
+class Scratch {  // zeroed, with a readable vector on either side
+ public:
+  explicit Scratch(std::size_t n) {
+    const std::size_t bytes = ((n + 4 * lanes<T>) * sizeof(T) + 63) / 64 * 64;
+    memory_ = static_cast<T*>(std::aligned_alloc(64, bytes));
+    if (memory_) std::memset(memory_, 0, bytes);
+  }
+  Scratch(const Scratch&) = delete;
+  ~Scratch() { std::free(memory_); }
+  T* data() { return memory_ + lanes<T>; }
+
+ private:
+  T* memory_;
+};
+
+template <class T>
+class Packed {  // a tensor in the layout
+ public:
+  Packed(const Grid& grid, int n, int channels) : grid_(grid), n_(n), channels_(channels), data_(grid.blocks(n) * grid.plane() * channels) {}
+  void pack(const T* x) {
+    each_row([&](T* row, std::size_t at) { std::memcpy(row, x + at, grid_.width * sizeof(T)); });
+  }
+  void unpack(T* x) {
+    each_row([&](T* row, std::size_t at) { std::memcpy(x + at, row, grid_.width * sizeof(T)); });
+  }
+  View<T> view() { return {data_.data(), channels_ * grid_.plane(), grid_.plane()}; }
+  View<const T> constant() { return {data_.data(), channels_ * grid_.plane(), grid_.plane()}; }
+
+ private:
+  template <class F>
+  void each_row(F&& f) {
+    for (int i = 0; i < n_; ++i)
+      for (int c = 0; c < channels_; ++c)
+        for (int h = 0; h < grid_.height; ++h)
+          f(data_.data() + (static_cast<std::size_t>(i / grid_.images) * channels_ + c) * grid_.plane() + h * grid_.pitch() + i % grid_.images * grid_.slot,
+            ((static_cast<std::size_t>(i) * channels_ + c) * grid_.height + h) * grid_.width);
+  }
+  Grid grid_;
+  int n_, channels_;
+  Scratch<T> data_;
+};
+
+template <class F>
+double shortest(int repeats, F&& f) {
+  double best = 0;
+  for (int i = 0; i < repeats; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    f();
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    if (i == 0 || seconds < best) best = seconds;
+  }
+  return best;
+}
+
+template <class T>
+void conv_check(ConvCheck<T>& q) {
+  const Grid grid(q.height, q.width, lanes<T>);
+  const int blocks = grid.blocks(q.n);
+  Packed<T> x(grid, q.n, q.c_in), y(grid, q.n, q.c_out), dx(grid, q.n, q.c_in), dy(grid, q.n, q.c_out);
+  Scratch<T> packed(static_cast<std::size_t>(q.c_in) * q.c_out * q.size * q.size);
+  x.pack(q.x);
+  const auto forward = [&](View<T> to, View<const T> from, int c_in, int c_out, bool turned) {
+    if (q.size == 3) {
+      conv3x3_pack<T>(packed.data(), q.k, c_in, c_out, turned);
+      conv3x3_forward<T>(to, from, packed.data(), grid, 0, blocks, c_in, c_out);
+    } else {
+      conv1x1_pack<T>(packed.data(), q.k, c_in, c_out, turned);
+      conv1x1_forward<T>(to, from, packed.data(), grid, 0, blocks, c_in, c_out);
+    }
+  };
+  const int repeats = q.repeats > 0 ? q.repeats : 1;
+  if (q.y) {
+    q.seconds[0] = shortest(repeats, [&] { forward(y.view(), x.constant(), q.c_in, q.c_out, false); });
+    y.unpack(q.y);
+  }
+  if (!q.dy) return;
+  dy.pack(q.dy);
+  if (q.dx) {
+    q.seconds[1] = shortest(repeats, [&] { forward(dx.view(), dy.constant(), q.c_out, q.c_in, true); });
+    dx.unpack(q.dx);
+  }
+  if (q.dk)
+    q.seconds[2] = shortest(repeats, [&] {
+      if (q.size == 3)
+        conv3x3_wgrad<T>(q.dk, dy.constant(), x.constant(), grid, 0, blocks, q.c_in, q.c_out);
+      else
+        conv1x1_wgrad<T>(q.dk, dy.constant(), x.constant(), grid, 0, blocks, q.c_in, q.c_out);
+    });
+}
+
+template <class T>
+void batch_norm_check(BatchNormCheck<T>& q) {
+  const Grid grid(q.height, q.width, lanes<T>);
+  Packed<T> y(grid, q.n, q.channels), z(grid, q.n, q.channels), dz(grid, q.n, q.channels);
+  y.pack(q.y);
+  batch_statistics<T>(q.mean, q.var, y.constant(), grid, q.n, q.channels);
+  Scratch<T> istd(q.channels), scale(q.channels), shift(q.channels);
+  for (int c = 0; c < q.channels; ++c) {
+    istd.data()[c] = 1 / std::sqrt(q.var[c] + static_cast<T>(q.eps));
+    scale.data()[c] = q.gamma[c] * istd.data()[c];
+    shift.data()[c] = q.beta[c] - q.mean[c] * scale.data()[c];
+  }
+  const View<T> from = y.view(), d = dz.view();
+  const Term<T> term{from.data, from.block, from.channel, scale.data(), shift.data()};
+  add_terms<T, 1>(z.view(), &term, grid, q.n, q.channels);
+  z.unpack(q.z);
+  dz.pack(q.dz);
+  const Flow<T> flow{d.data, d.block, d.channel, 1};
+  batch_norm_relu_backward<T, 1>(y.view(), q.dgamma, q.dbeta, &flow, q.mean, istd.data(), scale.data(), shift.data(), grid, q.n, q.channels);
+  y.unpack(q.dy);
+}
+
+template <class T>
+void pool_check(PoolCheck<T>& q) {
+  const Grid from(q.height, q.width, lanes<T>), to = q.size == 3 ? from : Grid(q.height / 2, q.width / 2, lanes<T>);
+  Packed<T> x(from, q.n, q.channels), y(to, q.n, q.channels), dx(from, q.n, q.channels), dy(to, q.n, q.channels);
+  Scratch<T> taken(to.blocks(q.n) * to.plane() * q.channels);
+  std::uint8_t* won = reinterpret_cast<std::uint8_t*>(taken.data());
+  x.pack(q.x);
+  dy.pack(q.dy);
+  if (q.size == 3) {
+    maxpool3x3_forward<T>(y.view(), won, x.constant(), from, from.blocks(q.n), q.channels);
+    maxpool3x3_backward<T>(dx.view(), dy.constant(), won, from, from.blocks(q.n), q.channels);
+  } else {
+    maxpool2x2_forward<T>(y.view(), won, x.constant(), from, to, q.n, q.channels);
+    maxpool2x2_backward<T>(dx.view(), dy.constant(), won, from, to, q.n, q.channels);
+  }
+  y.unpack(q.y);
+  dx.unpack(q.dx);
+}
+
+// 24 chains hide the latency of two multiply-adds a cycle.
+template <class T>
+double fma_peak(double seconds) {
+  constexpr int chains = SPD_VECTOR_BYTES == 64 ? 24 : 12;
+  constexpr long rounds = 20000;
+  double best = 0, spent = 0;
+  while (spent < seconds) {
+    vec<T> acc[chains], x = broadcast<T>(T(0.999)), y = broadcast<T>(T(1e-3));
+    asm volatile("" : "+m"(x), "+m"(y));
+    for (int i = 0; i < chains; ++i) acc[i] = broadcast<T>(T(i));
+    const auto start = std::chrono::steady_clock::now();
+    for (long r = 0; r < rounds; ++r) {
+      SPD_UNROLL
+      for (int i = 0; i < chains; ++i) acc[i] = acc[i] * x + y;
+    }
+    const double took = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    vec<T> total = acc[0];
+    for (int i = 1; i < chains; ++i) total += acc[i];
+    asm volatile("" : : "m"(total));
+    spent += took;
+    best = std::max(best, 2.0 * lanes<T> * chains * rounds / took);
+  }
+  return best;
+}
+
+template <class T>
+EngineFunctions<T> engine_functions() {
+  return {lanes<T>,      [](const Plan& plan) { return training_memory<T>(plan); },
+          train_motif<T>, motif_gradient<T>,
+          conv_check<T>,  batch_norm_check<T>,
+          pool_check<T>,  fma_peak<T>};
+}
+
+}  // namespace spd::SPD_ISA

@@ -1,0 +1,132 @@
+// What the engine is asked, and the table of functions that each instruction set fills in. Arrays are row major and belong to the caller.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "plan.hpp"
+
+namespace spd {
+
+// Shared by the workers and the calling thread, which asks them to stop.
+struct Control {
+  std::atomic<bool> stop{false};
+  std::atomic<double> done{0};  // FLOPs
+
+  void add(double flops) { done.fetch_add(flops, std::memory_order_relaxed); }
+};
+
+template <class T>
+struct DataSet {
+  const T* images = nullptr;  // (n, channels, height, width)
+  const T* labels = nullptr;  // (n, classes)
+  int n = 0;
+};
+
+template <class T>
+struct TrainSettings {
+  DataSet<T> train, valid;       // valid.n == 0: none
+  const std::int64_t* order;     // (epochs, train.n)
+  int epochs, batch, steps_per_epoch;
+  Optimizer optimizer;
+  const double* rates;           // (epochs * steps_per_epoch)
+  double batch_norm_momentum, batch_norm_eps;
+  bool batch_statistics;         // of the final metrics; else running statistics
+};
+
+template <class T>
+struct Metrics {  // of one motif on one data set
+  double probability, loss, accuracy;
+  T* logits;  // (n, classes)
+};
+
+template <class T>
+struct TrainJob {
+  const Plan* plan;          // for a batch
+  const Plan* plan_train;    // for the final metrics on the training set, on the validation set; null: not wanted
+  const Plan* plan_valid;
+  T* memory;                 // network_memory(...) elements, zeroed, aligned to a vector
+  T* memory_metrics;         // for the larger of plan_train, plan_valid
+  T* parameters;             // (n_parameters): before, and after
+  T* running;                // (2, batch_norms): mean, variance
+  double* loss;              // (epochs)
+  double* accuracy;
+  double* step_loss;         // (steps) or null
+  double* step_accuracy;
+  Metrics<T> train, valid;
+  std::int64_t diverged_step;  // -1: did not
+};
+
+enum class Metric { loss, probability };
+
+template <class T>
+struct GradientJob {
+  const Plan* plan;      // for the whole set
+  T* memory;
+  const T* parameters;
+  DataSet<T> data;
+  Metric metric;
+  double batch_norm_eps;
+  Metrics<T> values;
+  T* d_parameters;  // (n_parameters) or null
+  T* d_images;      // (n, channels, height, width) or null
+};
+
+// One kernel on (n, c, h, w) arrays, for tests and benches: packs into the layout, runs, unpacks.
+template <class T>
+struct ConvCheck {
+  int n, c_in, c_out, height, width, size;
+  const T *x, *k, *dy;
+  T *y, *dx, *dk;   // each null: not wanted
+  int repeats;      // > 0: seconds[0..2] of forward, dgrad, wgrad, each the shortest of so many
+  double seconds[3];
+};
+template <class T>
+struct BatchNormCheck {
+  int n, channels, height, width;
+  const T *y, *gamma, *beta, *dz;
+  T *z, *mean, *var, *dy, *dgamma, *dbeta;
+  double eps;
+};
+template <class T>
+struct PoolCheck {
+  int n, channels, height, width, size;  // size 3: stride 1; size 2: stride 2
+  const T *x, *dy;
+  T *y, *dx;
+};
+
+template <class T>
+struct EngineFunctions {
+  int lanes;
+  std::size_t (*memory)(const Plan&);  // elements that running a plan takes
+  void (*train)(const TrainSettings<T>&, TrainJob<T>&, Control&);
+  void (*gradient)(GradientJob<T>&, Control&);
+  void (*conv)(ConvCheck<T>&);
+  void (*batch_norm)(BatchNormCheck<T>&);
+  void (*pool)(PoolCheck<T>&);
+  double (*peak)(double seconds);  // FLOP/s of independent fused multiply-adds in registers, one thread
+};
+
+struct Engine {
+  const char* isa;
+  EngineFunctions<float> f32;
+  EngineFunctions<double> f64;
+
+  template <class T>
+  const EngineFunctions<T>& of() const {
+    if constexpr (sizeof(T) == 4)
+      return f32;
+    else
+      return f64;
+  }
+};
+
+namespace avx512 { const Engine& engine(); }
+namespace avx2 { const Engine& engine(); }
+namespace baseline { const Engine& engine(); }
+
+// The best that this machine runs, or the one named in SPD_FAST_ISA (std::invalid_argument where it cannot run).
+const Engine& engine();
+
+}  // namespace spd

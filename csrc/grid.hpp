@@ -1,0 +1,69 @@
+// The row-vector layout. Activations are `[block][channel][row][lane]`: pixels, not channels, run along the vector, because a cell's channel
+// counts are odd (5, 8, 10, 16, 21 ...) and its image sides are not. A row of 16 lanes holds one image row of 16 pixels, or the rows of two images
+// 8 wide side by side, or of four images 4 wide; images wider than a vector take several vectors a row. So
+//
+//   image i, channel c, row h, column w  ->  block i / images, lane (i % images) * slot + w   (slot: lanes an image row takes)
+//
+// Lanes that hold no pixel (a width that is no power of two, the missing images of a last block) are zero in every tensor that a
+// convolution reads, and may hold anything in what a convolution wrote.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace spd {
+
+struct Grid {
+  int height = 0, width = 0;
+  int lanes = 0;    // of a vector
+  int slot = 0;     // lanes that one image row takes
+  int images = 0;   // images side by side in a vector (1 where an image row takes a whole vector or more)
+  int columns = 0;  // vectors a row
+
+  Grid() = default;
+  Grid(int height, int width, int lanes) : height(height), width(width), lanes(lanes) {
+    slot = 1;
+    while (slot < width && slot < lanes) slot *= 2;
+    if (width > lanes) slot = (width + lanes - 1) / lanes * lanes;
+    images = slot < lanes ? lanes / slot : 1;
+    columns = slot < lanes ? 1 : slot / lanes;
+  }
+
+  std::size_t pitch() const { return static_cast<std::size_t>(columns) * lanes; }
+  std::size_t plane() const { return height * pitch(); }   // elements of one channel of one block
+  int vectors() const { return height * columns; }         // vectors of one channel of one block
+  int blocks(int n) const { return (n + images - 1) / images; }
+  int pixels() const { return height * width; }
+  bool padded() const { return width != slot; }
+
+  // Bits of the lanes of vector `column` in which `keep(w)` holds, for the first `n` images of a block.
+  template <class F>
+  std::uint64_t bits(int column, int n, F keep) const {
+    std::uint64_t out = 0;
+    for (int lane = 0; lane < lanes; ++lane) {
+      const int x = column * lanes + lane;
+      const int w = x % slot;
+      if (x / slot < n && keep(w)) out |= std::uint64_t{1} << lane;
+    }
+    return out;
+  }
+  std::uint64_t valid(int column, int n) const {
+    return bits(column, n, [&](int w) { return w < width; });
+  }
+  std::uint64_t has_left(int column) const {  // lanes with a pixel to their left
+    return bits(column, images, [](int w) { return w > 0; });
+  }
+  std::uint64_t has_right(int column) const {
+    return bits(column, images, [&](int w) { return w + 1 < width; });
+  }
+};
+
+// A tensor in the layout: where it begins, and how far one block and one channel are apart.
+template <class T>
+struct View {
+  T* data;
+  std::size_t block;    // elements from block to block
+  std::size_t channel;  // elements from channel to channel
+};
+
+}  // namespace spd

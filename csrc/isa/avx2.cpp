@@ -1,0 +1,9 @@
+#define SPD_ISA avx2
+#include "../checks.hpp"
+
+namespace spd::avx2 {
+const Engine& engine() {
+  static const Engine engine{"avx2", engine_functions<float>(), engine_functions<double>()};
+  return engine;
+}
+}  // namespace spd::avx2

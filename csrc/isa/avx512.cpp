@@ -1,0 +1,9 @@
+#define SPD_ISA avx512
+#include "../checks.hpp"
+
+namespace spd::avx512 {
+const Engine& engine() {
+  static const Engine engine{"avx512", engine_functions<float>(), engine_functions<double>()};
+  return engine;
+}
+}  // namespace spd::avx512

@@ -1,0 +1,9 @@
+#define SPD_ISA baseline
+#include "../checks.hpp"
+
+namespace spd::baseline {
+const Engine& engine() {
+  static const Engine engine{"baseline", engine_functions<float>(), engine_functions<double>()};
+  return engine;
+}
+}  // namespace spd::baseline

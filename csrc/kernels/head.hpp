@@ -1,0 +1,112 @@
+// The end of a motif: global average pooling, dense layer, softmax cross-entropy.
+//
+//   feature[n, c] = mean over pixels of x[n, c];   logit[n, k] = bias[k] + sum_c weight[k, c] * feature[n, c];   p = softmax(logit)
+//   loss          = mean_n sum_k -q[n, k] log p[n, k]                 d loss / d logit[n, k] = (p[n, k] * sum_j q[n, j] - q[n, k]) / N
+//   probability   = mean_n p[n, t_n], t_n = argmax_k q[n, k]          (Cassimon et al., eq. 4);  d / d logit[n, k] = p[n, t] ([k = t] - p[n, k]) / N
+//
+// x: view in the row-vector layout; q: (N, classes) labels, soft or one-hot; weight: (classes, channels).
+// Precision: element type; sums over pixels by lanes, then pairwise.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "../grid.hpp"
+#include "../simd.hpp"
+
+namespace spd::SPD_ISA {
+
+// feature: (n, channels)
+template <class T>
+void average_pool_forward(T* feature, View<const T> x, const Grid& grid, int n, int channels) {
+  const T scale = T(1) / grid.pixels();
+  for (int b = 0; b < grid.blocks(n); ++b)
+    for (int c = 0; c < channels; ++c) {
+      const T* p = x.data + b * x.block + c * x.channel;
+      vec<T> v{};
+      for (std::size_t at = 0; at < grid.plane(); at += lanes<T>) v += load(p + at);
+      T s[lanes<T>];
+      store<T>(s, v);
+      for (int d = std::min(grid.slot, lanes<T>) / 2; d > 0; d /= 2)
+        for (int i = 0; i + d < lanes<T>; ++i) s[i] += s[i + d];
+      for (int i = 0; i < grid.images && b * grid.images + i < n; ++i) feature[(b * grid.images + i) * channels + c] = s[i * grid.slot] * scale;
+    }
+}
+// dx: one vector per block and channel, every lane of an image's slot holding d feature / pixels.
+template <class T>
+void average_pool_backward(T* dx, const T* dfeature, const Grid& grid, int n, int channels) {
+  const T scale = T(1) / grid.pixels();
+  for (int b = 0; b < grid.blocks(n); ++b)
+    for (int c = 0; c < channels; ++c, dx += lanes<T>)
+      for (int lane = 0; lane < lanes<T>; ++lane) {
+        const int i = b * grid.images + (grid.images == 1 ? 0 : lane / grid.slot);
+        dx[lane] = i < n ? dfeature[i * channels + c] * scale : T(0);
+      }
+}
+
+// turned: scratch of classes * channels.
+template <class T>
+void dense_forward(T* logit, const T* feature, const T* weight, const T* bias, T* turned, int n, int channels, int classes) {
+  for (int k = 0; k < classes; ++k)
+    for (int c = 0; c < channels; ++c) turned[c * classes + k] = weight[k * channels + c];
+  for (int i = 0; i < n; ++i) {
+    T* z = logit + static_cast<std::size_t>(i) * classes;
+    std::memcpy(z, bias, classes * sizeof(T));
+    for (int c = 0; c < channels; ++c) {
+      const T f = feature[i * channels + c];
+      for (int k = 0; k < classes; ++k) z[k] += f * turned[c * classes + k];
+    }
+  }
+}
+template <class T>
+void dense_backward(T* dfeature, T* dweight, T* dbias, const T* dlogit, const T* feature, const T* weight, int n, int channels, int classes) {
+  std::memset(dfeature, 0, static_cast<std::size_t>(n) * channels * sizeof(T));
+  std::memset(dweight, 0, static_cast<std::size_t>(classes) * channels * sizeof(T));
+  std::memset(dbias, 0, classes * sizeof(T));
+  for (int i = 0; i < n; ++i)
+    for (int k = 0; k < classes; ++k) {
+      const T d = dlogit[static_cast<std::size_t>(i) * classes + k];
+      dbias[k] += d;
+      for (int c = 0; c < channels; ++c) {
+        dfeature[i * channels + c] += d * weight[k * channels + c];
+        dweight[k * channels + c] += d * feature[i * channels + c];
+      }
+    }
+}
+
+struct HeadResult {
+  double loss = 0, probability = 0;  // sums over the images, not means
+  int correct = 0;
+};
+
+enum class HeadGradient { none, loss, probability };
+
+// dlogit (may be null for `none`): gradient of the mean over `count` images.
+template <class T>
+HeadResult softmax_cross_entropy(T* dlogit, const T* logit, const T* label, int n, int classes, HeadGradient gradient, int count, T* p) {
+  HeadResult out;
+  for (int i = 0; i < n; ++i) {
+    const T* z = logit + static_cast<std::size_t>(i) * classes;
+    const T* q = label + static_cast<std::size_t>(i) * classes;
+    const int best = static_cast<int>(std::max_element(z, z + classes) - z), target = static_cast<int>(std::max_element(q, q + classes) - q);
+    T total = 0, mass = 0, loss = 0;
+    for (int k = 0; k < classes; ++k) total += p[k] = std::exp(z[k] - z[best]);
+    const T log_total = std::log(total);
+    for (int k = 0; k < classes; ++k) {
+      p[k] /= total;
+      mass += q[k];
+      if (q[k] != 0) loss += q[k] * (log_total - (z[k] - z[best]));
+    }
+    out.loss += loss;
+    out.probability += p[target];
+    out.correct += best == target;
+    if (gradient == HeadGradient::none) continue;
+    T* d = dlogit + static_cast<std::size_t>(i) * classes;
+    for (int k = 0; k < classes; ++k)
+      d[k] = (gradient == HeadGradient::loss ? p[k] * mass - q[k] : p[target] * ((k == target) - p[k])) / count;
+  }
+  return out;
+}
+
+}  // namespace spd::SPD_ISA

@@ -1,0 +1,260 @@
+#include "plan.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace spd {
+namespace {
+
+// Something whose activation can be read: channels of a convolution (through its batch norm) or a pooling.
+struct Producer {
+  Op::Kind kind;
+  int index;
+  int first;  // channel within the convolution
+  int channels;
+  Place place;         // of channel `first`
+  int batch_norm = -1;
+};
+struct Use {  // channels begin..end - 1 of something meet this source
+  int begin, end;
+  Source source;
+};
+
+Place at_channel(Place p, int c) {
+  p.offset += c * p.channel;
+  return p;
+}
+
+// Cuts the channels where the set of uses changes.
+std::vector<Segment> segments_of(const std::vector<Use>& uses, int channels) {
+  std::vector<int> cuts{0, channels};
+  for (const Use& u : uses) cuts.insert(cuts.end(), {u.begin, u.end});
+  std::sort(cuts.begin(), cuts.end());
+  cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
+  std::vector<Segment> out;
+  for (std::size_t i = 0; i + 1 < cuts.size(); ++i) {
+    Segment s;
+    s.begin = cuts[i], s.end = cuts[i + 1];
+    for (const Use& u : uses) {
+      if (u.begin > s.begin || u.end < s.end) continue;
+      if (s.n == kMostSources) throw std::logic_error("more than six tensors meet in one channel");
+      Source source = u.source;
+      source.place = at_channel(source.place, s.begin - u.begin);
+      if (source.batch_norm >= 0) source.batch_norm += s.begin - u.begin;
+      s.source[s.n++] = source;
+    }
+    out.push_back(s);
+  }
+  return out;
+}
+
+class Builder {
+ public:
+  Builder(const MotifSpec& spec, int batch, int lanes, int element_bytes) : spec_(spec), element_bytes_(element_bytes) {
+    plan_.batch = batch;
+    plan_.lanes = lanes;
+    plan_.image_channels = spec.image_channels;
+    plan_.arena = kGuard;
+  }
+
+  Plan build() {
+    int grid = add_grid(spec_.height, spec_.width);
+    plan_.images = take(grid, spec_.image_channels);
+    Producer stem = add_conv(grid, 3, spec_.image_channels, spec_.stem_channels, plan_.images, true);
+    name_conv("stem", stem);
+    Place x = take(grid, spec_.stem_channels);
+    add_sum(grid, x, spec_.stem_channels, {{stem, 0, spec_.stem_channels}}, x, 1);
+    int channels = spec_.stem_channels;
+    for (int stack = 0, position = 0; stack < spec_.stacks; ++stack) {
+      if (stack > 0) x = downsample(grid, x, channels);
+      for (int cell = 0; cell < spec_.cells_per_stack; ++cell, ++position) {
+        const bool last = stack + 1 == spec_.stacks && cell + 1 == spec_.cells_per_stack;
+        x = add_cell(grid, x, channels, position, "stacks." + std::to_string(stack) + "." + std::to_string(cell), last);
+        channels = spec_.channels[position].back();
+      }
+    }
+    add_head(grid, x, channels);
+    for (std::size_t i = 0; i < plan_.convs.size(); ++i) {
+      plan_.convs[i].flows = segments_of(conv_flows_[i], plan_.convs[i].c_out);
+      for (const Segment& s : plan_.convs[i].flows)
+        if (s.n == 0) throw std::invalid_argument("a vertex has channels that no successor reads");
+    }
+    for (std::size_t i = 0; i < plan_.pools.size(); ++i) plan_.pools[i].flows = segments_of(pool_flows_[i], plan_.pools[i].channels);
+    plan_.arena += kGuard;
+    return std::move(plan_);
+  }
+
+ private:
+  static constexpr std::size_t kGuard = 64;  // readable elements around the arena (shifted loads)
+
+  struct Read {  // a producer's first `channels` channels, read into channel `to` of a sum
+    Producer from;
+    int to, channels;
+  };
+
+  int add_grid(int height, int width) {
+    plan_.grids.emplace_back(height, width, plan_.lanes);
+    return static_cast<int>(plan_.grids.size()) - 1;
+  }
+  std::size_t take(std::size_t elements) {
+    const std::size_t at = plan_.arena;
+    plan_.arena += (elements + 63) / 64 * 64 + 64;  // apart by a cache line more than they are long: equal tensors do not meet in one cache set
+    return at;
+  }
+  Place take(int grid, int channels) {
+    const Grid& g = plan_.grids[grid];
+    Place p;
+    p.channel = g.plane();
+    p.block = channels * g.plane();
+    p.offset = take(g.blocks(plan_.batch) * p.block);
+    return p;
+  }
+
+  Producer add_conv(int grid, int size, int c_in, int c_out, Place x, bool reads_images = false) {
+    Conv c;
+    c.grid = grid, c.size = size, c.c_in = c_in, c.c_out = c_out, c.x = x, c.reads_images = reads_images;
+    c.y = take(grid, c_out);
+    const std::size_t weights = static_cast<std::size_t>(size) * size * c_in * c_out;
+    c.weight = plan_.n_parameters;
+    c.gamma = c.weight + weights;
+    c.beta = c.gamma + c_out;
+    plan_.n_parameters = c.beta + c_out;
+    c.batch_norm = plan_.batch_norms;
+    plan_.batch_norms += c_out;
+    plan_.packed = std::max(plan_.packed, weights);
+    plan_.flops += 2.0 * weights * plan_.grids[grid].pixels();
+    const int index = static_cast<int>(plan_.convs.size());
+    plan_.ops.push_back({Op::Kind::conv, index});
+    plan_.convs.push_back(c);
+    conv_flows_.emplace_back();
+    return {Op::Kind::conv, index, 0, c_out, c.y, c.batch_norm};
+  }
+  // The names of the channels of a convolution that `p` stands for.
+  void name_conv(const std::string& name, const Producer& p) {
+    const Conv& c = plan_.convs[p.index];
+    const std::size_t per_channel = static_cast<std::size_t>(c.size) * c.size * c.c_in;
+    const std::size_t first = p.first;
+    plan_.parameters.push_back({name + ".conv.weight", c.weight + first * per_channel, {p.channels, c.c_in, c.size, c.size}});
+    plan_.parameters.push_back({name + ".bn.weight", c.gamma + first, {p.channels}});
+    plan_.parameters.push_back({name + ".bn.bias", c.beta + first, {p.channels}});
+    plan_.running.push_back({name + ".bn.running_mean", c.batch_norm + first, {p.channels}});
+    plan_.running.push_back({name + ".bn.running_var", c.batch_norm + first, {p.channels}});
+  }
+
+  // gradient, step: where the sum's gradient will lie.
+  void add_sum(int grid, Place z, int channels, const std::vector<Read>& reads, Place gradient, int step) {
+    std::vector<Use> terms;
+    for (const Read& r : reads) {
+      terms.push_back({r.to, r.to + r.channels, {r.from.place, r.from.batch_norm, 1}});
+      auto& flows = r.from.kind == Op::Kind::conv ? conv_flows_[r.from.index] : pool_flows_[r.from.index];
+      flows.push_back({r.from.first, r.from.first + r.channels, {at_channel(gradient, r.to), -1, step}});
+    }
+    plan_.ops.push_back({Op::Kind::sum, static_cast<int>(plan_.sums.size())});
+    plan_.sums.push_back({grid, channels, z, segments_of(terms, channels)});
+  }
+
+  Producer add_pool(int from, int to, int channels, Place x) {
+    Pool p;
+    p.from = from, p.to = to, p.channels = channels, p.x = x;
+    p.y = take(to, channels);
+    const Grid& g = plan_.grids[to];
+    const std::size_t bytes = g.blocks(plan_.batch) * g.plane() * channels;
+    p.taken = take((bytes + element_bytes_ - 1) / element_bytes_);
+    const int index = static_cast<int>(plan_.pools.size());
+    plan_.ops.push_back({Op::Kind::pool, index});
+    plan_.pools.push_back(p);
+    pool_flows_.emplace_back();
+    return {Op::Kind::pool, index, 0, channels, p.y};
+  }
+  Place downsample(int& grid, Place x, int channels) {
+    const int from = grid;
+    grid = add_grid(plan_.grids[from].height / 2, plan_.grids[from].width / 2);
+    return add_pool(from, grid, channels, x).place;
+  }
+
+  Place add_cell(int grid, Place input, int c_in, int position, const std::string& name, bool last) {
+    const std::vector<int>& channels = spec_.channels[position];
+    const int v_out = spec_.vertices - 1;
+    const auto edge = [&](int from, int to) { return spec_.matrix[from * spec_.vertices + to] != 0; };
+    std::vector<Producer> projections = add_projections(grid, input, c_in, channels, edge);
+    std::vector<Producer> outputs(spec_.vertices);
+    for (int v = 1; v < v_out; ++v) {
+      std::vector<Read> reads;
+      for (int u = 1; u < v; ++u)
+        if (edge(u, v)) reads.push_back({outputs[u], 0, channels[v]});
+      if (edge(0, v)) {
+        name_conv(name + ".projection" + std::to_string(v), projections[v]);
+        reads.push_back({projections[v], 0, channels[v]});
+      }
+      const Place z = take(grid, channels[v]);
+      add_sum(grid, z, channels[v], reads, z, 1);
+      const int op = spec_.ops[v - 1];
+      if (op == 2) {
+        outputs[v] = add_pool(grid, grid, channels[v], z);
+      } else {
+        outputs[v] = add_conv(grid, op == 0 ? 3 : 1, channels[v], channels[v], z);
+        name_conv(name + ".vertex" + std::to_string(v), outputs[v]);
+      }
+    }
+    std::vector<Read> reads;
+    int to = 0;
+    for (int v = 1; v < v_out; ++v)
+      if (edge(v, v_out)) {
+        reads.push_back({outputs[v], to, channels[v]});
+        to += channels[v];
+      }
+    if (edge(0, v_out)) {
+      name_conv(name + ".projection" + std::to_string(v_out), projections[v_out]);
+      reads.push_back({projections[v_out], 0, channels[v_out]});
+    }
+    if (to != 0 && to != channels[v_out]) throw std::invalid_argument("the channels of the vertices before the output do not add up to the output's");
+    const Place z = take(grid, channels[v_out]);
+    Place gradient = z;
+    if (last) {
+      gradient.channel = plan_.lanes;
+      gradient.block = static_cast<std::size_t>(channels[v_out]) * plan_.lanes;
+      gradient.offset = plan_.head.dx = take(plan_.grids[grid].blocks(plan_.batch) * gradient.block);
+    }
+    add_sum(grid, z, channels[v_out], reads, gradient, last ? 0 : 1);
+    return z;
+  }
+  // One wide convolution; the slice of each vertex that the input feeds.
+  template <class Edge>
+  std::vector<Producer> add_projections(int grid, Place input, int c_in, const std::vector<int>& channels, const Edge& edge) {
+    std::vector<Producer> slices(spec_.vertices);
+    int total = 0;
+    for (int v = 1; v < spec_.vertices; ++v)
+      if (edge(0, v)) total += channels[v];
+    const Producer all = add_conv(grid, 1, c_in, total, input);
+    int first = 0;
+    for (int v = 1; v < spec_.vertices; ++v) {
+      if (!edge(0, v)) continue;
+      slices[v] = {Op::Kind::conv, all.index, first, channels[v], at_channel(all.place, first), all.batch_norm + first};
+      first += channels[v];
+    }
+    return slices;
+  }
+
+  void add_head(int grid, Place x, int channels) {
+    Head& h = plan_.head;
+    h.grid = grid, h.x = x, h.channels = channels, h.classes = spec_.classes;
+    h.weight = plan_.n_parameters;
+    h.bias = h.weight + static_cast<std::size_t>(spec_.classes) * channels;
+    plan_.n_parameters = h.bias + spec_.classes;
+    plan_.parameters.push_back({"dense.weight", h.weight, {spec_.classes, channels}});
+    plan_.parameters.push_back({"dense.bias", h.bias, {spec_.classes}});
+    plan_.flops += 2.0 * spec_.classes * channels;
+    plan_.ops.push_back({Op::Kind::head, 0});
+  }
+
+  const MotifSpec& spec_;
+  int element_bytes_;
+  Plan plan_;
+  std::vector<std::vector<Use>> conv_flows_, pool_flows_;
+};
+
+}  // namespace
+
+Plan make_plan(const MotifSpec& spec, int batch, int lanes, int element_bytes) { return Builder(spec, batch, lanes, element_bytes).build(); }
+
+}  // namespace spd

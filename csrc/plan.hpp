@@ -1,0 +1,113 @@
+// A motif flattened: what runs in which order, and where its data lie. Built once per motif from the cell and the shape; knows the vector
+// width, not the element type or the instruction set. Running it is inner_loop.hpp's part.
+//
+// Forward runs `ops` in order, backward in reverse. Two rules keep the arena as small as the forward pass alone:
+//   * the gradient of a tensor takes the tensor's own place (its last reader in the backward pass has gone by then): dy of a convolution
+//     overwrites y, dx overwrites x; only the gradient of the average pooling has a place of its own;
+//   * nothing normalised is stored but what a convolution or a pooling reads (a Sum).
+// Sibling projections of a cell's input are one wide 1x1 convolution.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "grid.hpp"
+
+namespace spd {
+
+// A cell in a motif shape. Channel counts come from the caller: the rule by which they are shared out lives in one place (cell.py).
+struct MotifSpec {
+  int vertices = 0;
+  std::vector<std::uint8_t> matrix;        // (vertices, vertices), row major: edge from row to column
+  std::vector<int> ops;                    // of the interior vertices: 0 conv3x3, 1 conv1x1, 2 maxpool3x3
+  std::vector<std::vector<int>> channels;  // of each cell of the motif, in order: of each vertex, input and output among them
+  int stem_channels = 0, stacks = 0, cells_per_stack = 0, classes = 0, image_channels = 0, height = 0, width = 0;
+};
+
+struct Optimizer {
+  enum class Kind { adam, sgd, rmsprop } kind = Kind::adam;
+  double momentum = 0;  // Adam's beta 1
+  double decay = 0;     // Adam's beta 2, RMSProp's alpha
+  double eps = 0, weight_decay = 0;
+  bool nesterov = false;
+};
+
+// A named tensor in the flat parameter vector (or in the flat vector of running statistics), PyTorch's state_dict names.
+struct NamedSlice {
+  std::string name;
+  std::size_t offset;
+  std::vector<int> shape;
+};
+
+struct Place {  // elements from the beginning of the arena; strides of block and channel
+  std::size_t offset = 0, block = 0, channel = 0;
+};
+
+inline constexpr int kMostSources = 6;  // five interior predecessors (or successors) and the projection (or the output)
+
+struct Source {
+  Place place;
+  int batch_norm = -1;  // forward: the first channel in the batch-norm arrays; -1: the tensor is read as it is
+  int step = 1;         // backward: 0 where one vector per channel serves all pixels
+};
+
+// Channels begin..end - 1, and the tensors that meet there (each placed at channel `begin`).
+struct Segment {
+  int begin = 0, end = 0, n = 0;
+  Source source[kMostSources];
+};
+
+struct Conv {  // convolution, and the batch norm behind it
+  int grid = 0, size = 0, c_in = 0, c_out = 0;
+  Place x, y;
+  std::size_t weight = 0, gamma = 0, beta = 0;  // in the parameter vector
+  int batch_norm = 0;                           // first channel in the batch-norm arrays
+  bool reads_images = false;                    // dgrad only where the images' gradient is asked for
+  std::vector<Segment> flows;                   // where the gradient of its activation comes from
+};
+struct Sum {  // activations that meet: vertex inputs, cell outputs
+  int grid = 0, channels = 0;
+  Place z;
+  std::vector<Segment> terms;
+};
+struct Pool {
+  int from = 0, to = 0, channels = 0;  // grids; 3x3 where they are one, 2x2 where not
+  Place x, y;
+  std::size_t taken = 0;  // bytes, counted in elements of the arena
+  std::vector<Segment> flows;
+};
+struct Head {
+  int grid = 0, channels = 0, classes = 0;
+  Place x;
+  std::size_t dx = 0;  // one vector per block and channel
+  std::size_t weight = 0, bias = 0;
+};
+
+struct Op {
+  enum class Kind { conv, sum, pool, head } kind;
+  int index;  // into the vector of its kind
+};
+
+struct Plan {
+  int batch = 0, lanes = 0, image_channels = 0;
+  std::vector<Grid> grids;
+  std::vector<Op> ops;
+  std::vector<Conv> convs;
+  std::vector<Sum> sums;
+  std::vector<Pool> pools;
+  Head head;
+  Place images;
+  std::size_t arena = 0;   // elements
+  std::size_t packed = 0;  // elements of the largest packed weight tensor
+  int batch_norms = 0;     // batch-norm channels
+  std::size_t n_parameters = 0;
+  std::vector<NamedSlice> parameters, running;
+  double flops = 0;  // of one image's forward: 2 x multiply-adds of convolutions and dense
+};
+
+// element_bytes: so that byte planes can be counted in elements.
+Plan make_plan(const MotifSpec& spec, int batch, int lanes, int element_bytes);
+
+}  // namespace spd

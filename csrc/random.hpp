@@ -1,0 +1,30 @@
+// Counter-based random numbers: Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
+// A number depends on its key and its counter alone, never on how many were drawn before it.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+namespace spd {
+
+inline std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter, std::array<std::uint32_t, 2> key) {
+  for (int round = 0; round < 10; ++round) {
+    const std::uint64_t a = std::uint64_t{0xD2511F53u} * counter[0], b = std::uint64_t{0xCD9E8D57u} * counter[2];
+    counter = {static_cast<std::uint32_t>(b >> 32) ^ counter[1] ^ key[0], static_cast<std::uint32_t>(b),
+               static_cast<std::uint32_t>(a >> 32) ^ counter[3] ^ key[1], static_cast<std::uint32_t>(a)};
+    key = {key[0] + 0x9E3779B9u, key[1] + 0xBB67AE85u};
+  }
+  return counter;
+}
+
+// 64 random bits of entry (i, j, k) under a 64-bit key; k < 2^32.
+inline std::uint64_t random_bits(std::uint64_t key, std::uint32_t i, std::uint32_t j, std::uint32_t k) {
+  const auto r = philox({i, j, k, 0}, {static_cast<std::uint32_t>(key), static_cast<std::uint32_t>(key >> 32)});
+  return std::uint64_t{r[0]} << 32 | r[1];
+}
+// Uniform in (0, 1): the middle of one of 2^52 equal cells.
+inline double uniform(std::uint64_t key, std::uint32_t i, std::uint32_t j, std::uint32_t k) {
+  return (static_cast<double>(random_bits(key, i, j, k) >> 12) + 0.5) * 0x1p-52;
+}
+
+}  // namespace spd

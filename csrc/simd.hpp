@@ -1,0 +1,260 @@
+// One vector type per element type, `vec<T>`, of the width of the instruction set this file is compiled for; arithmetic is the compiler's
+// (GCC/Clang vector extensions), so `a * b + c` is a fused multiply-add wherever the hardware has one.
+// The only file with masks and shuffles. Loads and stores are unaligned: on current hardware they cost nothing unless a cache line is crossed.
+//
+// A `mask<T>` says for each lane whether it counts. AVX-512 keeps it in a mask register, elsewhere it is a vector of 0 and ~0.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#define SPD_VECTOR_BYTES 64
+#elif defined(__AVX2__)
+#include <immintrin.h>
+#define SPD_VECTOR_BYTES 32
+#else
+#define SPD_VECTOR_BYTES 16
+#endif
+
+#define SPD_INLINE inline __attribute__((always_inline))
+#define SPD_NOINLINE __attribute__((noinline))
+#define SPD_UNROLL _Pragma("GCC unroll 64")
+
+namespace spd::SPD_ISA {
+
+template <class T>
+struct simd {
+  typedef T vector __attribute__((vector_size(SPD_VECTOR_BYTES)));
+  using integer = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  typedef integer integers __attribute__((vector_size(SPD_VECTOR_BYTES)));
+  static constexpr int lanes = SPD_VECTOR_BYTES / sizeof(T);
+#if defined(__AVX512F__)
+  using mask = std::conditional_t<sizeof(T) == 4, __mmask16, __mmask8>;
+#else
+  using mask = integers;
+#endif
+};
+template <class T> using vec = typename simd<T>::vector;
+template <class T> using ivec = typename simd<T>::integers;
+template <class T> using mask = typename simd<T>::mask;
+template <class T> inline constexpr int lanes = simd<T>::lanes;
+
+template <class T>
+SPD_INLINE vec<T> load(const T* p) {
+  vec<T> v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class T>
+SPD_INLINE void store(T* p, vec<T> v) {
+  std::memcpy(p, &v, sizeof v);
+}
+template <class T>
+SPD_INLINE vec<T> broadcast(T x) {
+  return [&]<std::size_t... i>(std::index_sequence<i...>) {
+    return vec<T>{((void)i, x)...};
+  }(std::make_index_sequence<lanes<T>>{});
+}
+template <class T>
+SPD_INLINE vec<T> zeros() {
+  return vec<T>{};
+}
+
+// ---- masks
+
+// Bit i of `bits` is lane i.
+template <class T>
+SPD_INLINE mask<T> mask_of_bits(std::uint64_t bits) {
+#if defined(__AVX512F__)
+  return static_cast<mask<T>>(bits);
+#else
+  mask<T> m{};
+  for (int i = 0; i < lanes<T>; ++i) m[i] = (bits >> i & 1) ? -1 : 0;
+  return m;
+#endif
+}
+
+// `v` where the mask holds, `otherwise` elsewhere.
+template <class T>
+SPD_INLINE vec<T> select(mask<T> m, vec<T> v, vec<T> otherwise) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return (vec<T>)_mm512_mask_blend_ps(m, (__m512)otherwise, (__m512)v);
+  else
+    return (vec<T>)_mm512_mask_blend_pd(m, (__m512d)otherwise, (__m512d)v);
+#else
+  return m ? v : otherwise;
+#endif
+}
+template <class T>
+SPD_INLINE ivec<T> select_int(mask<T> m, ivec<T> v, ivec<T> otherwise) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return (ivec<T>)_mm512_mask_blend_epi32(m, (__m512i)otherwise, (__m512i)v);
+  else
+    return (ivec<T>)_mm512_mask_blend_epi64(m, (__m512i)otherwise, (__m512i)v);
+#else
+  return m ? v : otherwise;
+#endif
+}
+
+// `v` where the mask holds, zero elsewhere. Of a block whose lanes all count the mask is `all_lanes`, and nothing is done.
+struct all_lanes {};
+template <class T>
+SPD_INLINE vec<T> keep(mask<T> m, vec<T> v) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return (vec<T>)_mm512_maskz_mov_ps(m, (__m512)v);
+  else
+    return (vec<T>)_mm512_maskz_mov_pd(m, (__m512d)v);
+#else
+  return (vec<T>)((ivec<T>)v & m);
+#endif
+}
+template <class T>
+SPD_INLINE vec<T> keep(all_lanes, vec<T> v) {
+  return v;
+}
+
+template <class T>
+SPD_INLINE mask<T> greater(vec<T> a, vec<T> b) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ);
+  else
+    return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GT_OQ);
+#else
+  return a > b;
+#endif
+}
+template <class T>
+SPD_INLINE mask<T> equal_int(ivec<T> a, ivec<T> b) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return _mm512_cmpeq_epi32_mask((__m512i)a, (__m512i)b);
+  else
+    return _mm512_cmpeq_epi64_mask((__m512i)a, (__m512i)b);
+#else
+  return a == b;
+#endif
+}
+
+// Lanes outside the mask are neither read nor kept: `fill`, or zero. (Without AVX-512 they are read and dropped:
+// one vector before and behind every buffer must be readable.)
+template <class T>
+SPD_INLINE vec<T> load_masked(const T* p, mask<T> m) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return (vec<T>)_mm512_maskz_loadu_ps(m, p);
+  else
+    return (vec<T>)_mm512_maskz_loadu_pd(m, p);
+#else
+  return keep<T>(m, load(p));
+#endif
+}
+template <class T>
+SPD_INLINE vec<T> load_masked(const T* p, mask<T> m, vec<T> fill) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return (vec<T>)_mm512_mask_loadu_ps((__m512)fill, m, p);
+  else
+    return (vec<T>)_mm512_mask_loadu_pd((__m512d)fill, m, p);
+#else
+  return select<T>(m, load(p), fill);
+#endif
+}
+
+// max(low, x), and NaN where x is NaN (a diverged network must show).
+template <class T>
+SPD_INLINE vec<T> at_least(vec<T> low, vec<T> x) {
+  return low > x ? low : x;
+}
+
+// One byte a lane, widened to integers of the element's size and back.
+template <class T>
+SPD_INLINE ivec<T> load_bytes(const std::uint8_t* p) {
+  typedef std::uint8_t bytes __attribute__((vector_size(lanes<T>)));
+  bytes b;
+  std::memcpy(&b, p, sizeof b);
+  return __builtin_convertvector(b, ivec<T>);
+}
+template <class T>
+SPD_INLINE void store_bytes(std::uint8_t* p, ivec<T> v) {
+  typedef std::uint8_t bytes __attribute__((vector_size(lanes<T>)));
+  const bytes b = __builtin_convertvector(v, bytes);
+  std::memcpy(p, &b, sizeof b);
+}
+
+// ---- sums over lanes, in a fixed order
+
+// Lane i of the result: a[i] + a[i ^ d] where bit d of i is clear, b[i] + b[i ^ d] where it is set.
+template <class T, int d>
+SPD_INLINE vec<T> fold(vec<T> a, vec<T> b) {
+  return [&]<int... i>(std::integer_sequence<int, i...>) {
+    constexpr int n = lanes<T>;
+    return __builtin_shufflevector(a, b, ((i & d) ? n + i : i)...) + __builtin_shufflevector(a, b, ((i & d) ? n + (i ^ d) : (i ^ d))...);
+  }(std::make_integer_sequence<int, lanes<T>>{});
+}
+// `v` holds one vector per lane; lane i of the result is the sum of the lanes of v[i]. Overwrites v.
+template <class T, int d = 1>
+SPD_INLINE vec<T> sum_each(vec<T>* v) {
+  if constexpr (d == lanes<T>) {
+    return v[0];
+  } else {
+    SPD_UNROLL
+    for (int i = 0; i < lanes<T> / (2 * d); ++i) v[i] = fold<T, d>(v[2 * i], v[2 * i + 1]);
+    return sum_each<T, 2 * d>(v);
+  }
+}
+// out[i] = sum of the lanes of v[i], i < n.
+template <class T, int n>
+SPD_INLINE void sum_lanes(T* out, const vec<T>* v) {
+  SPD_UNROLL
+  for (int i = 0; i < n; i += lanes<T>) {
+    vec<T> part[lanes<T>];
+    SPD_UNROLL
+    for (int j = 0; j < lanes<T>; ++j) part[j] = i + j < n ? v[i + j < n ? i + j : 0] : zeros<T>();
+    const vec<T> sums = sum_each<T>(part);
+    if (n - i >= lanes<T>)
+      store(out + i, sums);
+    else
+      for (int j = 0; j < n - i; ++j) out[i + j] = sums[j];
+  }
+}
+template <class T>
+SPD_INLINE T sum(vec<T> v) {
+  T s[lanes<T>];
+  store(s, v);
+  for (int d = lanes<T> / 2; d > 0; d /= 2)
+    for (int i = 0; i < d; ++i) s[i] += s[i + d];
+  return s[0];
+}
+
+// f.operator()<n>() for a run-time n in 1..kMax: how a block size becomes a template parameter.
+template <int kMax, class F>
+SPD_INLINE void with_constant(int n, F&& f) {
+  [&]<int... i>(std::integer_sequence<int, i...>) {
+    ((n == i + 1 ? (f.template operator()<i + 1>(), void()) : void()), ...);
+  }(std::make_integer_sequence<int, kMax>{});
+}
+
+// Gradients that fade to nothing would be slow denormals; while this lives they are zero.
+class FlushDenormals {
+ public:
+#if defined(__SSE2__)
+  FlushDenormals() : saved_(__builtin_ia32_stmxcsr()) { __builtin_ia32_ldmxcsr(saved_ | 0x8040u); }
+  ~FlushDenormals() { __builtin_ia32_ldmxcsr(saved_); }
+
+ private:
+  unsigned saved_;
+#else
+  FlushDenormals() {}
+#endif
+};
+
+}  // namespace spd::SPD_ISA

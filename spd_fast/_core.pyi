@@ -1,0 +1,110 @@
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+version: str
+compiler: str
+isa: str
+
+_Table: TypeAlias = list[tuple[str, int, tuple[int, ...]]]
+_Float32: TypeAlias = npt.NDArray[np.float32]
+_Float64: TypeAlias = npt.NDArray[np.float64]
+
+class MotifSpec:
+    def __init__(
+        self,
+        *,
+        vertices: int,
+        matrix: Sequence[int],
+        ops: Sequence[int],
+        channels: Sequence[Sequence[int]],
+        stem_channels: int,
+        stacks: int,
+        cells_per_stack: int,
+        classes: int,
+        image_channels: int,
+        height: int,
+        width: int,
+    ) -> None: ...
+    def tables(self) -> tuple[_Table, int, _Table, int]: ...
+    def flops(self) -> float: ...
+    def memory(self, batch: int) -> int: ...
+
+class Optimizer:
+    def __init__(
+        self,
+        kind: str,
+        *,
+        momentum: float = 0.0,
+        decay: float = 0.0,
+        eps: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ) -> None: ...
+
+def default_threads() -> int: ...
+def fma_peak(seconds: float = 0.1) -> float: ...
+def uniforms(key: int, rows: int, columns: int, taps: Sequence[int]) -> _Float64: ...
+def train_f32(
+    specs: Sequence[MotifSpec],
+    images: npt.NDArray[Any],
+    labels: npt.NDArray[Any],
+    valid_images: npt.NDArray[Any] | None,
+    valid_labels: npt.NDArray[Any] | None,
+    order: npt.NDArray[np.int64],
+    batch: int,
+    drop_last: bool,
+    optimizer: Optimizer,
+    rates: _Float64,
+    parameters: Sequence[npt.NDArray[Any]],
+    running: Sequence[npt.NDArray[Any]],
+    batch_norm_momentum: float,
+    batch_norm_eps: float,
+    batch_statistics: bool,
+    evaluate: bool,
+    record_steps: bool,
+    threads: int,
+    progress: Callable[[float], object] | None,
+) -> dict[str, Any]: ...
+
+train_f64 = train_f32
+
+def gradient_f32(
+    specs: Sequence[MotifSpec],
+    images: npt.NDArray[Any],
+    labels: npt.NDArray[Any],
+    parameters: Sequence[npt.NDArray[Any]],
+    metric: str,
+    batch_norm_eps: float,
+    want_parameters: bool,
+    want_images: bool,
+    threads: int,
+    progress: Callable[[float], object] | None,
+) -> dict[str, Any]: ...
+
+gradient_f64 = gradient_f32
+
+class kernels:
+    @staticmethod
+    def conv(
+        x: npt.NDArray[Any], k: npt.NDArray[Any], dy: npt.NDArray[Any], repeats: int = 0
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], tuple[float, float, float]]: ...
+    @staticmethod
+    def conv_ref(
+        x: npt.NDArray[Any], k: npt.NDArray[Any], dy: npt.NDArray[Any]
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]: ...
+    @staticmethod
+    def batch_norm(
+        y: npt.NDArray[Any],
+        gamma: npt.NDArray[Any],
+        beta: npt.NDArray[Any],
+        dz: npt.NDArray[Any],
+        eps: float,
+        ref: bool = False,
+    ) -> tuple[npt.NDArray[Any], ...]: ...
+    @staticmethod
+    def maxpool(
+        x: npt.NDArray[Any], dy: npt.NDArray[Any], size: int, ref: bool = False
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]: ...

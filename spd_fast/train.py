@@ -1,0 +1,635 @@
+"""Training motifs: the inner loop, on the compiled engine. The only module that trains with `_core`."""
+
+import hashlib
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from spd_fast import _core
+from spd_fast.cell import Cell
+from spd_fast.dish import Dish, label_matrix
+from spd_fast.motif import MotifShape, cell_channels
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "MotifMetrics",
+    "RMSProp",
+    "TrainResult",
+    "initial_parameters",
+    "motif_gradient",
+    "parameter_gradient",
+    "train_motifs",
+]
+
+BATCH_NORM_EPS = 1e-5
+
+Array = npt.NDArray[Any]
+Parameters = Mapping[str, Array]
+Initializer = Literal["pytorch", "nasbench101"]
+Metric = Literal["probability", "loss"]
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam as PyTorch's: weight decay is added to the gradient (Kingma and Ba 2015, arXiv:1412.6980)."""
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(self, lr=self.lr >= 0, eps=self.eps >= 0, weight_decay=self.weight_decay >= 0)
+        _require(self, betas=len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas))
+
+    def _for_engine(self) -> _core.Optimizer:
+        return _core.Optimizer(
+            "adam", momentum=self.betas[0], decay=self.betas[1], eps=self.eps, weight_decay=self.weight_decay
+        )
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent as PyTorch's, with momentum and Nesterov's look-ahead."""
+
+    lr: float = 1e-2
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(self, lr=self.lr >= 0, momentum=self.momentum >= 0, weight_decay=self.weight_decay >= 0)
+
+    def _for_engine(self) -> _core.Optimizer:
+        return _core.Optimizer("sgd", momentum=self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov)
+
+
+@dataclass(frozen=True)
+class RMSProp:
+    """RMSProp as TensorFlow 1's, which NAS-Bench-101 trained with: `eps` inside the root, mean square from 1."""
+
+    lr: float = 0.2
+    alpha: float = 0.9
+    eps: float = 1.0
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+
+    def __post_init__(self) -> None:
+        _require(self, lr=self.lr >= 0, alpha=0 <= self.alpha <= 1, eps=self.eps >= 0, momentum=self.momentum >= 0)
+        _require(self, weight_decay=self.weight_decay >= 0)
+
+    def _for_engine(self) -> _core.Optimizer:
+        return _core.Optimizer(
+            "rmsprop", momentum=self.momentum, decay=self.alpha, eps=self.eps, weight_decay=self.weight_decay
+        )
+
+
+Optimizer = Adam | SGD | RMSProp
+
+
+@dataclass(frozen=True, eq=False)
+class MotifMetrics:
+    """What is read off K trained motifs on one set of N images. NaN where a motif diverged.
+
+    Attributes
+    ----------
+    probability : ndarray, shape (K,)
+        Mean probability of the true class, in 0..1 (Cassimon et al., eq. 4); with soft labels, of the heaviest class.
+    loss : ndarray, shape (K,)
+        Mean cross-entropy, in nats.
+    accuracy : ndarray, shape (K,)
+        Share of images whose largest logit is the true class.
+    logits : ndarray, shape (K, N, classes)
+    """
+
+    probability: Array
+    loss: Array
+    accuracy: Array
+    logits: Array
+
+
+@dataclass(frozen=True, eq=False)
+class TrainResult:
+    """What `train_motifs` returns, for K motifs.
+
+    Attributes
+    ----------
+    loss, accuracy : ndarray, shape (K, epochs)
+        Mean over the epoch's batches, as training saw them (before each batch's update). NaN from a divergence on.
+    train, valid : MotifMetrics or None
+        After training, on the dish's training and validation images.
+    initial, parameters : list of K dicts {name: ndarray}
+        Weights before and after training, by the names of a PyTorch state_dict.
+    running : list of K dicts {name: ndarray}
+        Batch norm's running means and (unbiased) variances.
+    diverged : ndarray, shape (K,), bool
+        Whether the loss became NaN or infinite; training of that motif stopped there.
+    diverged_step : ndarray, shape (K,), int
+        The step at which it did, counted from 0; -1 where it did not.
+    seconds : ndarray, shape (K,)
+        Wall time of each motif on its thread.
+    recorded : dict {name: ndarray}
+        What `record` asked for, shape (K, steps).
+    """
+
+    loss: Array
+    accuracy: Array
+    train: MotifMetrics | None
+    valid: MotifMetrics | None
+    initial: list[dict[str, Array]]
+    parameters: list[dict[str, Array]]
+    running: list[dict[str, Array]]
+    diverged: npt.NDArray[np.bool_]
+    diverged_step: npt.NDArray[np.int64]
+    seconds: Array
+    recorded: dict[str, Array]
+
+
+def train_motifs(
+    cells: Sequence[Cell],
+    shape: MotifShape,
+    dish: Dish,
+    *,
+    epochs: int = 100,
+    batch_size: int = 20,
+    optimizer: Optimizer | None = None,
+    schedule: Literal["cosine"] | npt.ArrayLike | None = None,
+    seed: int = 0,
+    replicate: int = 0,
+    init: Literal["shared", "motif"] | Sequence[Parameters] = "shared",
+    order: npt.ArrayLike | None = None,
+    threads: int | None = None,
+    dtype: npt.DTypeLike = "float32",
+    record: Sequence[str] = (),
+    progress: Callable[[float], object] | None = None,
+    drop_last: bool = False,
+    statistics: Literal["batch", "running"] = "batch",
+    initializer: Initializer = "pytorch",
+    batch_norm_momentum: float = 0.1,
+    evaluate: bool = True,
+) -> TrainResult:
+    """Train one motif of each cell on a dish.
+
+    Motifs are independent: the result of one does not depend on which others are trained beside it, on how many
+    threads, or in which order. Same arguments, same bits. The GIL is released; Ctrl-C stops within a second.
+
+    Parameters
+    ----------
+    cells : sequence of K Cell
+    shape : MotifShape
+        How a cell becomes a network.
+    dish : Dish
+        N training images, optionally a validation set.
+    epochs : int
+        Passes over the training images, at least 0.
+    batch_size : int
+        Images a step, at least 1. The last batch of an epoch may be smaller: see `drop_last`.
+    optimizer : Adam, SGD or RMSProp, optional
+        Default: ``Adam(lr=5e-5, weight_decay=1e-6)``, the paper's.
+    schedule : None, "cosine" or ndarray, shape (steps,)
+        Learning rate of each step: the optimizer's; from that to 0 by half a cosine; or as given.
+    seed, replicate : int
+        Key the initial weights, `seed` alone the sample orders.
+    init : "shared", "motif" or sequence of K dicts
+        ``"shared"``: every motif's layer is a slice of one master tensor per layer name, scaled by fan-in, so cells
+        start as alike as they can. ``"motif"``: keyed by the cell and the shape too (independent starts, the paper's).
+        Or explicit weights, by the names that ``TrainResult.parameters`` has.
+    order : ndarray, shape (epochs, N), int, optional
+        The sample order of each epoch. Default: permutations keyed by (seed, epoch), the same for every motif.
+    threads : int, optional
+        Default: the processors that this process may use.
+    dtype : "float32" or "float64"
+        Element type of the whole computation.
+    record : sequence of "step_loss", "step_accuracy"
+        What to keep of every step.
+    progress : callable, optional
+        Called with the share done (0..1), about ten times a second, on the calling thread. What it raises stops the training.
+    drop_last : bool
+        Leave out a last batch that is smaller than the others; else train on it.
+    statistics : "batch" or "running"
+        Batch norm in the final metrics: statistics of the whole set in one batch, or the running ones (needed for
+        sets of thousands of images: memory grows with the batch).
+    initializer : "pytorch" or "nasbench101"
+        PyTorch's default (uniform), or the benchmark's (variance scaling, truncated normal; Glorot dense).
+    batch_norm_momentum : float
+        Weight of the new batch in the running statistics (PyTorch's sense), in 0..1.
+    evaluate : bool
+        Whether to read metrics on the training set at the end.
+
+    Returns
+    -------
+    TrainResult
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument does not fit; the message says what was expected.
+    MemoryError
+        If batch statistics over the whole set need more memory than the machine has.
+
+    Notes
+    -----
+    The loss is softmax cross-entropy, averaged over the batch. Batch norm has eps 1e-5. A motif that diverges is a
+    result (`TrainResult.diverged`), not an error.
+
+    References
+    ----------
+    T. Cassimon et al., "Predicting Image Classifier Performance Using the Synthetic Petri Dish Method", section 3.
+    A. Rawal et al. 2020, arXiv:2005.13092.
+    """
+    if epochs < 0:
+        raise ValueError(f"epochs is {epochs}, expected at least 0")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}, expected at least 1")
+    if not 0 <= batch_norm_momentum <= 1:
+        raise ValueError(f"batch_norm_momentum is {batch_norm_momentum}, expected 0 to 1")
+    unknown = set(record) - {"step_loss", "step_accuracy"}
+    if unknown:
+        raise ValueError(f"record names {sorted(unknown)[0]!r}, expected 'step_loss' or 'step_accuracy'")
+    if statistics not in ("batch", "running"):
+        raise ValueError(f"statistics is {statistics!r}, expected 'batch' or 'running'")
+    element = _element(dtype)
+    optimizer = optimizer or Adam(lr=5e-5, weight_decay=1e-6)
+    specs = [_spec(cell, shape, dish.images.shape) for cell in _checked_cells(cells)]
+    if statistics == "batch":
+        _require_memory(specs, max(len(dish.images), len(dish.valid_images) if dish.valid_images is not None else 0))
+    initial = _initial(cells, shape, init, seed, replicate, initializer, element)
+    flat = [_pack(spec, weights, element) for spec, weights in zip(specs, initial, strict=True)]
+    running = [np.stack([np.zeros(n, element), np.ones(n, element)]) for n in (spec.tables()[3] for spec in specs)]
+    n = len(dish.images)
+    batch = min(batch_size, n)
+    steps_per_epoch = n // batch if drop_last else -(-n // batch)
+    has_valid = dish.valid_images is not None and dish.valid_labels is not None
+    out = (_core.train_f32 if element == np.float32 else _core.train_f64)(
+        specs,
+        np.ascontiguousarray(dish.images, element),
+        label_matrix(dish.labels, shape.classes, element),
+        np.ascontiguousarray(dish.valid_images, element) if has_valid else None,
+        label_matrix(dish.valid_labels, shape.classes, element, "valid_labels") if has_valid else None,  # type: ignore[arg-type]
+        _orders(order, seed, epochs, n),
+        batch,
+        drop_last,
+        optimizer._for_engine(),
+        _rates(schedule, optimizer.lr, epochs * steps_per_epoch),
+        flat,
+        running,
+        batch_norm_momentum,
+        BATCH_NORM_EPS,
+        statistics == "batch",
+        evaluate,
+        bool(record),
+        _threads(threads),
+        progress,
+    )
+    return TrainResult(
+        loss=out["loss"],
+        accuracy=out["accuracy"],
+        train=MotifMetrics(**out["train"]) if evaluate else None,
+        valid=MotifMetrics(**out["valid"]) if has_valid else None,
+        initial=initial,
+        parameters=[_unpack(spec, weights) for spec, weights in zip(specs, flat, strict=True)],
+        running=[_unpack_running(spec, values) for spec, values in zip(specs, running, strict=True)],
+        diverged=out["diverged_step"] >= 0,
+        diverged_step=out["diverged_step"],
+        seconds=out["seconds"],
+        recorded={name: out[name] for name in record},
+    )
+
+
+def motif_gradient(
+    cells: Sequence[Cell],
+    shape: MotifShape,
+    images: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    parameters: Sequence[Parameters],
+    *,
+    metric: Metric = "probability",
+    weights: npt.ArrayLike | None = None,
+    threads: int | None = None,
+    dtype: npt.DTypeLike = "float32",
+) -> tuple[Array, Array]:
+    """The direct gradient: d metric / d images of trained motifs, their weights held fixed.
+
+    The metric is read with batch statistics over the whole set, through which the gradient runs as well.
+
+    Parameters
+    ----------
+    cells : sequence of K Cell
+    shape : MotifShape
+    images : ndarray, shape (N, C, H, W)
+    labels : ndarray, shape (N,) int or (N, classes) float
+    parameters : sequence of K dicts {name: ndarray}
+        Weights of the motifs, as ``TrainResult.parameters``.
+    metric : "probability" or "loss"
+        Mean probability of the true class (Cassimon et al., eq. 4), or mean cross-entropy.
+    weights : ndarray, shape (K,), optional
+        Sum the gradients with these weights (in the order of the cells) instead of returning each.
+    threads, dtype
+        As in `train_motifs`.
+
+    Returns
+    -------
+    values : ndarray, shape (K,)
+    d_images : ndarray, shape (K, N, C, H, W), or (N, C, H, W) where `weights` is given
+    """
+    out, element = _gradient(cells, shape, images, labels, parameters, metric, False, True, threads, dtype)
+    if weights is None:
+        return out[metric], out["d_images"]
+    factors = np.asarray(weights, dtype=element)
+    if factors.shape != (len(cells),):
+        raise ValueError(f"weights has shape {factors.shape}, expected ({len(cells)},): one for each cell")
+    total = np.zeros(out["d_images"].shape[1:], element)
+    for factor, gradient in zip(factors, out["d_images"], strict=True):
+        total += factor * gradient
+    return out[metric], total
+
+
+def parameter_gradient(
+    cells: Sequence[Cell],
+    shape: MotifShape,
+    images: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    parameters: Sequence[Parameters],
+    *,
+    threads: int | None = None,
+    dtype: npt.DTypeLike = "float32",
+) -> tuple[Array, list[dict[str, Array]], Array]:
+    """Mean cross-entropy of each motif over the whole set, its gradient in the weights, and in the images.
+
+    Parameters are those of `motif_gradient`.
+
+    Returns
+    -------
+    loss : ndarray, shape (K,)
+    d_parameters : list of K dicts {name: ndarray}
+    d_images : ndarray, shape (K, N, C, H, W)
+    """
+    out, _ = _gradient(cells, shape, images, labels, parameters, "loss", True, True, threads, dtype)
+    shape_of_images = np.shape(images)
+    specs = [_spec(cell, shape, shape_of_images) for cell in cells]
+    gradients = [_unpack(spec, flat) for spec, flat in zip(specs, out["d_parameters"], strict=True)]
+    return out["loss"], gradients, out["d_images"]
+
+
+def initial_parameters(
+    cell: Cell,
+    shape: MotifShape,
+    *,
+    seed: int = 0,
+    replicate: int = 0,
+    init: Literal["shared", "motif"] = "shared",
+    initializer: Initializer = "pytorch",
+    dtype: npt.DTypeLike = "float32",
+) -> dict[str, Array]:
+    """The weights that `train_motifs` starts from.
+
+    Every number is keyed by (seed, replicate, layer name, c_out, c_in, tap), with ``init="motif"`` by the cell and the
+    shape as well, and by nothing else. A 1x1 convolution is the centre tap of its layer's master tensor.
+
+    Parameters
+    ----------
+    cell, shape, seed, replicate, init, initializer, dtype
+        As in `train_motifs`.
+
+    Returns
+    -------
+    dict {name: ndarray}
+        By the names of a PyTorch state_dict; convolution weights (c_out, c_in, k, k).
+
+    References
+    ----------
+    PyTorch: uniform in +-1/sqrt(fan_in). Benchmark: ``variance_scaling_initializer`` (normal of variance 1/fan_in, cut at two
+    standard deviations) for convolutions, Glorot uniform for the dense layer, whose bias is 0.
+    """
+    element = _element(dtype)
+    if init not in ("shared", "motif"):
+        raise ValueError(f"init is {init!r}, expected 'shared' or 'motif'")
+    if initializer not in ("pytorch", "nasbench101"):
+        raise ValueError(f"initializer is {initializer!r}, expected 'pytorch' or 'nasbench101'")
+    scope = f"{seed}/{replicate}"
+    if init == "motif":
+        scope += f"/{cell.matrix.shape[0]}/{cell.edge_bits}/{','.join(cell.ops)}/{shape!r}"
+    side = 4 << shape.stacks
+    spec = _spec(cell, shape, (1, shape.image_channels, side, side))
+    weights = {}
+    for name, _, dims in spec.tables()[0]:
+        if name.endswith("bn.weight"):
+            weights[name] = np.ones(dims, element)
+        elif name.endswith("bn.bias"):
+            weights[name] = np.zeros(dims, element)
+        else:
+            fan_in = math.prod(dims[1:]) if len(dims) > 1 else shape.out_channels
+            weights[name] = _drawn(_key(f"{scope}/{name}"), dims, fan_in, initializer).astype(element)
+    return weights
+
+
+def _drawn(key: int, dims: tuple[int, ...], fan_in: int, initializer: Initializer) -> Array:
+    rows, columns = dims[0], dims[1] if len(dims) > 1 else 1
+    taps = list(range(9)) if dims[2:] == (3, 3) else [4] if len(dims) == 4 else [0]
+    uniform = _core.uniforms(key, rows, columns, taps).reshape(dims)
+    if initializer == "pytorch":
+        return (2 * uniform - 1) / math.sqrt(fan_in)
+    if len(dims) == 4:
+        from scipy.special import ndtr, ndtri
+
+        cut = 2.0
+        normal: Array = ndtri(ndtr(-cut) + uniform * (ndtr(cut) - ndtr(-cut)))
+        return normal * math.sqrt(1 / fan_in) / 0.87962566103423978  # standard deviation of the cut normal
+    if len(dims) == 2:
+        return (2 * uniform - 1) * math.sqrt(6 / (rows + columns))
+    return np.zeros(dims)
+
+
+def _key(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def _initial(
+    cells: Sequence[Cell],
+    shape: MotifShape,
+    init: Literal["shared", "motif"] | Sequence[Parameters],
+    seed: int,
+    replicate: int,
+    initializer: Initializer,
+    element: npt.DTypeLike,
+) -> list[dict[str, Array]]:
+    if isinstance(init, str):
+        return [
+            initial_parameters(
+                cell, shape, seed=seed, replicate=replicate, init=init, initializer=initializer, dtype=element
+            )
+            for cell in cells
+        ]
+    if len(init) != len(cells):
+        raise ValueError(f"init holds {len(init)} sets of weights, expected {len(cells)}, one for each cell")
+    return [{name: np.array(array, dtype=element) for name, array in weights.items()} for weights in init]
+
+
+def _gradient(
+    cells: Sequence[Cell],
+    shape: MotifShape,
+    images: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    parameters: Sequence[Parameters],
+    metric: Metric,
+    want_parameters: bool,
+    want_images: bool,
+    threads: int | None,
+    dtype: npt.DTypeLike,
+) -> tuple[dict[str, Any], npt.DTypeLike]:
+    element = _element(dtype)
+    if metric not in ("probability", "loss"):
+        raise ValueError(f"metric is {metric!r}, expected 'probability' or 'loss'")
+    dish = Dish(np.asarray(images), np.asarray(labels))
+    specs = [_spec(cell, shape, dish.images.shape) for cell in _checked_cells(cells)]
+    _require_memory(specs, len(dish.images))
+    if len(parameters) != len(cells):
+        raise ValueError(
+            f"parameters holds {len(parameters)} sets of weights, expected {len(cells)}, one for each cell"
+        )
+    flat = [_pack(spec, weights, element) for spec, weights in zip(specs, parameters, strict=True)]
+    out = (_core.gradient_f32 if element == np.float32 else _core.gradient_f64)(
+        specs,
+        np.ascontiguousarray(dish.images, element),
+        label_matrix(dish.labels, shape.classes, element),
+        flat,
+        metric,
+        BATCH_NORM_EPS,
+        want_parameters,
+        want_images,
+        _threads(threads),
+        None,
+    )
+    return out, element
+
+
+def _spec(cell: Cell, shape: MotifShape, image_shape: tuple[int, ...]) -> _core.MotifSpec:
+    if image_shape[1] != shape.image_channels:
+        raise ValueError(
+            f"images has {image_shape[1]} channels, expected {shape.image_channels}, those of the motif shape"
+        )
+    smallest = 1 << (shape.stacks - 1)
+    if min(image_shape[2:]) < smallest:
+        raise ValueError(
+            f"images are {image_shape[2]} x {image_shape[3]} pixels, expected sides of at least {smallest} "
+            f"to be halved between {shape.stacks} stacks"
+        )
+    return _core.MotifSpec(
+        vertices=cell.n_vertices,
+        matrix=cell.matrix.ravel().tolist(),
+        ops=list(cell.op_codes),
+        channels=[list(channels) for channels in cell_channels(cell, shape)],
+        stem_channels=shape.stem_channels,
+        stacks=shape.stacks,
+        cells_per_stack=shape.cells_per_stack,
+        classes=shape.classes,
+        image_channels=shape.image_channels,
+        height=image_shape[2],
+        width=image_shape[3],
+    )
+
+
+def _pack(spec: _core.MotifSpec, weights: Parameters, element: npt.DTypeLike) -> Array:
+    """Named weights as the engine's flat vector."""
+    table, size, _, _ = spec.tables()
+    missing = [name for name, _, _ in table if name not in weights]
+    foreign = sorted(set(weights) - {name for name, _, _ in table})
+    if missing or foreign:
+        what = f"lack {missing[0]!r}" if missing else f"hold {foreign[0]!r}, which the motif has not"
+        raise ValueError(f"weights {what}; expected the names of TrainResult.parameters")
+    flat = np.zeros(size, element)
+    for name, offset, dims in table:
+        array = np.asarray(weights[name])
+        if array.shape != dims:
+            raise ValueError(f"weights {name!r} have shape {array.shape}, expected {dims}")
+        flat[offset : offset + array.size] = array.ravel()
+    return flat
+
+
+def _unpack(spec: _core.MotifSpec, flat: Array) -> dict[str, Array]:
+    return {name: flat[at : at + math.prod(dims)].reshape(dims) for name, at, dims in spec.tables()[0]}
+
+
+def _unpack_running(spec: _core.MotifSpec, values: Array) -> dict[str, Array]:
+    rows = {"running_mean": 0, "running_var": 1}
+    return {
+        name: values[rows[name.rpartition(".")[2]], at : at + math.prod(dims)] for name, at, dims in spec.tables()[2]
+    }
+
+
+def _orders(order: npt.ArrayLike | None, seed: int, epochs: int, n: int) -> npt.NDArray[np.int64]:
+    if order is None:
+        keys = (_key(f"order/{seed}/{epoch}") for epoch in range(epochs))
+        rows = [np.argsort(_core.uniforms(key, n, 1, [0]).ravel(), kind="stable") for key in keys]
+        return np.array(rows, dtype=np.int64).reshape(epochs, n)
+    array = np.asarray(order)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"order has dtype {array.dtype}, expected integers")
+    if array.shape != (epochs, n):
+        raise ValueError(f"order has shape {array.shape}, expected ({epochs}, {n}): (epochs, N)")
+    if array.size and (array.min() < 0 or array.max() >= n):
+        raise ValueError(f"order holds {array.min()} to {array.max()}, expected 0 to {n - 1}")
+    return np.ascontiguousarray(array, np.int64)
+
+
+def _rates(schedule: Literal["cosine"] | npt.ArrayLike | None, lr: float, steps: int) -> npt.NDArray[np.float64]:
+    if schedule is None:
+        return np.full(steps, lr)
+    if isinstance(schedule, str):
+        if schedule != "cosine":
+            raise ValueError(f"schedule is {schedule!r}, expected None, 'cosine' or an array of rates")
+        return lr * (1 + np.cos(np.pi * np.arange(steps) / max(steps, 1))) / 2
+    rates = np.ascontiguousarray(schedule, np.float64)
+    if rates.shape != (steps,):
+        raise ValueError(f"schedule has shape {rates.shape}, expected ({steps},): one rate for each step")
+    if not np.isfinite(rates).all():
+        raise ValueError("schedule holds NaN or infinity, expected finite rates")
+    return rates
+
+
+def _checked_cells(cells: Sequence[Cell]) -> Sequence[Cell]:
+    if isinstance(cells, Cell):
+        raise TypeError("cells is one Cell, expected a sequence: [cell]")
+    if not len(cells):
+        raise ValueError("cells is empty, expected at least one Cell")
+    for k, cell in enumerate(cells):
+        if not isinstance(cell, Cell):
+            raise TypeError(f"cells[{k}] is {type(cell).__name__}, expected spd_fast.Cell")
+    return cells
+
+
+def _element(dtype: npt.DTypeLike) -> npt.DTypeLike:
+    element = np.dtype(dtype)
+    if element not in (np.float32, np.float64):
+        raise TypeError(f"dtype is {element}, expected float32 or float64")
+    return element
+
+
+def _threads(threads: int | None) -> int:
+    if threads is None:
+        return _core.default_threads()
+    if threads < 1:
+        raise ValueError(f"threads is {threads}, expected at least 1")
+    return threads
+
+
+def _require_memory(specs: Sequence[_core.MotifSpec], n: int) -> None:
+    needed = max(spec.memory(n) for spec in specs)
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > installed // 2:
+        raise MemoryError(
+            f"batch statistics over {n} images need {needed / 2**30:.1f} GiB a thread, the machine has {installed / 2**30:.1f}: "
+            "use statistics='running', or fewer images"
+        )
+
+
+def _require(owner: object, **conditions: bool) -> None:
+    for name, holds in conditions.items():
+        if not holds:
+            raise ValueError(f"{type(owner).__name__}.{name} is {getattr(owner, name)}, out of range")

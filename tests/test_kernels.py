@@ -1,0 +1,144 @@
+"""Every kernel against its scalar reference in the same element type, and the reference against PyTorch in double."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from spd_fast import _core
+
+CHANNELS = [1, 3, 5, 8, 10, 11, 16, 21, 32, 64]
+SIDES = [4, 5, 8, 12, 16, 32]
+KERNELS = _core.kernels
+
+
+def arrays(seed, *shapes, dtype):
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+
+
+def rounding(dtype, n_terms):
+    """Error of a sum of n products in any order, against another order: eps * sqrt(n), a factor of 8 for the worst of many."""
+    return 8 * np.finfo(dtype).eps * np.sqrt(n_terms)
+
+
+def assert_close(got, expected, bound):
+    scale = np.abs(expected).max()
+    assert np.abs(got - expected).max() <= bound * max(scale, 1e-30)
+
+
+def torch_conv(x, k, dy):
+    x, k = (torch.tensor(a.astype(np.float64), requires_grad=True) for a in (x, k))
+    y = F.conv2d(x, k, padding=k.shape[-1] // 2)
+    y.backward(torch.tensor(dy.astype(np.float64)))
+    return y.detach().numpy(), x.grad.numpy(), k.grad.numpy()
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("n", [1, 3])
+def test_conv_reference_is_pytorchs(size, n):
+    x, k, dy = arrays(0, (n, 3, 5, 7), (4, 3, size, size), (n, 4, 5, 7), dtype=np.float64)
+    for got, expected in zip(KERNELS.conv_ref(x, k, dy), torch_conv(x, k, dy), strict=True):
+        assert_close(got, expected, 1e-14)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_conv_equals_the_reference(channels, side, size, dtype):
+    n = 3 if side <= 8 else 1  # an odd number leaves a last block with images missing
+    for c_in, c_out in [(channels, channels), (channels, 5)]:
+        x, k, dy = arrays(
+            channels, (n, c_in, side, side), (c_out, c_in, size, size), (n, c_out, side, side), dtype=dtype
+        )
+        y, dx, dk, _ = KERNELS.conv(x, k, dy)
+        expected = torch_conv(x, k, dy) if c_in * side > 500 else KERNELS.conv_ref(x, k, dy)  # the loops are slow
+        assert_close(y, expected[0], rounding(dtype, c_in * size**2))
+        assert_close(dx, expected[1], rounding(dtype, c_out * size**2))
+        assert_close(dk, expected[2], rounding(dtype, n * side**2))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "shape", [(20, 3, 1, 1), (1, 3, 2, 3), (3, 5, 7, 17), (2, 2, 28, 28), (1, 2, 64, 64), (5, 1, 33, 6)]
+)
+@pytest.mark.parametrize("size", [1, 3])
+def test_conv_of_odd_shapes(shape, size, dtype):
+    n, c_in, height, width = shape
+    x, k, dy = arrays(1, shape, (7, c_in, size, size), (n, 7, height, width), dtype=dtype)
+    for got, expected in zip(KERNELS.conv(x, k, dy)[:3], torch_conv(x, k, dy), strict=True):
+        assert_close(got, expected, rounding(dtype, 9 * 7 + n * height * width))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_batch_norm_equals_the_reference(channels, side, offset, dtype):
+    n = 5
+    y, gamma, beta, dz = arrays(
+        side, (n, channels, side, side), channels, channels, (n, channels, side, side), dtype=np.float64
+    )
+    y += offset
+    expected = KERNELS.batch_norm(y, gamma, beta, dz, 1e-5, ref=True)
+    got = KERNELS.batch_norm(*(a.astype(dtype) for a in (y, gamma, beta, dz)), 1e-5)
+    # Rounding y alone moves (y - mean) by eps * |offset|: the bound grows with it. A pixel within that of ReLU's kink may switch,
+    # so dy, dgamma and dbeta are compared where no pixel is near it.
+    bound = rounding(dtype, n * side**2) * (1 + offset)
+    for got_part, expected_part in zip(got[:3], expected[:3], strict=True):
+        assert_close(got_part, expected_part, bound)
+    gamma_, beta_ = gamma[:, None, None], beta[:, None, None]
+    argument = (y - expected[1][:, None, None]) / np.sqrt(expected[2][:, None, None] + 1e-5) * gamma_ + beta_
+    clear = (np.abs(argument) > bound * 4).all(axis=(0, 2, 3))
+    assert clear.any() or dtype == np.float32
+    for got_part, expected_part in zip(got[3:], expected[3:], strict=True):
+        axis = 1 if got_part.ndim == 4 else 0
+        assert_close(
+            got_part.compress(clear, axis), expected_part.compress(clear, axis), bound
+        ) if clear.any() else None
+
+
+def test_batch_norm_reference_is_pytorchs():
+    y, gamma, beta, dz = arrays(2, (3, 4, 5, 6), 4, 4, (3, 4, 5, 6), dtype=np.float64)
+    yt, gt, bt = (torch.tensor(a, requires_grad=True) for a in (y, gamma, beta))
+    z = F.relu(F.batch_norm(yt, None, None, gt, bt, training=True, eps=1e-5))
+    z.backward(torch.tensor(dz))
+    got = KERNELS.batch_norm(y, gamma, beta, dz, 1e-5, ref=True)
+    for i, expected in {0: z.detach(), 3: yt.grad, 4: gt.grad, 5: bt.grad}.items():
+        assert_close(got[i], expected.numpy(), 1e-13)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("side", [*SIDES, 2, 7, 17, 64])
+@pytest.mark.parametrize("ties", [False, True])
+def test_maxpool_is_the_references_and_pytorchs(side, size, ties, dtype):
+    n, channels = 5, 3
+    (x,) = arrays(3, (n, channels, side, side), dtype=dtype)
+    if ties:  # as after ReLU and after another pooling
+        x = np.maximum(np.round(x), 0)
+    out = side if size == 3 else side // 2
+    (dy,) = arrays(4, (n, channels, out, out), dtype=dtype)
+    y, dx = KERNELS.maxpool(x, dy, size)
+    expected_y, expected_dx = KERNELS.maxpool(x, dy, size, ref=True)
+    np.testing.assert_array_equal(y, expected_y)
+    assert_close(dx, expected_dx, rounding(dtype, 9))
+    xt = torch.tensor(x, requires_grad=True)
+    yt = F.max_pool2d(xt, 3, 1, 1) if size == 3 else F.max_pool2d(xt, 2)
+    yt.backward(torch.tensor(dy))
+    np.testing.assert_array_equal(y, yt.detach().numpy())
+    assert_close(dx, xt.grad.numpy(), rounding(dtype, 9))
+
+
+def test_uniform_numbers_are_keyed_by_their_place_alone():
+    whole = _core.uniforms(7, 6, 5, [0, 1, 2, 3, 4, 5, 6, 7, 8])
+    np.testing.assert_array_equal(_core.uniforms(7, 3, 2, [4]), whole[:3, :2, 4:5])
+    assert ((whole > 0) & (whole < 1)).all()
+    assert not np.array_equal(whole, _core.uniforms(8, 6, 5, list(range(9))))
+
+
+def test_philox_known_answer():
+    """The first word of Philox4x32-10 with counter and key 0 (Random123's known-answer file): 6627e8d5 e169c58d."""
+    bits = (0x6627E8D5 << 32 | 0xE169C58D) >> 12
+    assert _core.uniforms(0, 1, 1, [0])[0, 0, 0] == (bits + 0.5) * 2.0**-52
