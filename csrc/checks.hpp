@@ -29,15 +29,15 @@ class Scratch {  // zeroed, with a readable vector on either side
 template <class T>
 class Packed {  // a tensor in the layout
  public:
-  Packed(const Grid& grid, int n, int channels) : grid_(grid), n_(n), channels_(channels), data_(grid.blocks(n) * grid.plane() * channels) {}
+  Packed(const Grid& grid, int n, int channels) : grid_(grid), n_(n), channels_(channels), stride_(grid.channel_stride(grid.blocks(n), sizeof(T))), data_(stride_ * channels) {}
   void pack(const T* x) {
     each_row([&](T* row, std::size_t at) { std::memcpy(row, x + at, grid_.width * sizeof(T)); });
   }
   void unpack(T* x) {
     each_row([&](T* row, std::size_t at) { std::memcpy(x + at, row, grid_.width * sizeof(T)); });
   }
-  View<T> view() { return {data_.data(), channels_ * grid_.plane(), grid_.plane()}; }
-  View<const T> constant() { return {data_.data(), channels_ * grid_.plane(), grid_.plane()}; }
+  View<T> view() { return {data_.data(), grid_.plane(), stride_}; }
+  View<const T> constant() { return {data_.data(), grid_.plane(), stride_}; }
 
  private:
   template <class F>
@@ -45,11 +45,12 @@ class Packed {  // a tensor in the layout
     for (int i = 0; i < n_; ++i)
       for (int c = 0; c < channels_; ++c)
         for (int h = 0; h < grid_.height; ++h)
-          f(data_.data() + (static_cast<std::size_t>(i / grid_.images) * channels_ + c) * grid_.plane() + h * grid_.pitch() + i % grid_.images * grid_.slot,
+          f(data_.data() + c * stride_ + i / grid_.images * grid_.plane() + h * grid_.pitch() + i % grid_.images * grid_.slot,
             ((static_cast<std::size_t>(i) * channels_ + c) * grid_.height + h) * grid_.width);
   }
   Grid grid_;
   int n_, channels_;
+  std::size_t stride_;
   Scratch<T> data_;
 };
 
@@ -127,14 +128,15 @@ template <class T>
 void pool_check(PoolCheck<T>& q) {
   const Grid from(q.height, q.width, lanes<T>), to = q.size == 3 ? from : Grid(q.height / 2, q.width / 2, lanes<T>);
   Packed<T> x(from, q.n, q.channels), y(to, q.n, q.channels), dx(from, q.n, q.channels), dy(to, q.n, q.channels);
-  Scratch<T> taken(to.blocks(q.n) * to.plane() * q.channels);
-  std::uint8_t* won = reinterpret_cast<std::uint8_t*>(taken.data());
+  Scratch<T> taken(to.blocks(q.n) * to.plane() * q.channels * 2);  // no fewer bytes than eight a vector, or one an element
   x.pack(q.x);
   dy.pack(q.dy);
   if (q.size == 3) {
+    Winners* won = reinterpret_cast<Winners*>(taken.data());
     maxpool3x3_forward<T>(y.view(), won, x.constant(), from, from.blocks(q.n), q.channels);
     maxpool3x3_backward<T>(dx.view(), dy.constant(), won, from, from.blocks(q.n), q.channels);
   } else {
+    std::uint8_t* won = reinterpret_cast<std::uint8_t*>(taken.data());
     maxpool2x2_forward<T>(y.view(), won, x.constant(), from, to, q.n, q.channels);
     maxpool2x2_backward<T>(dx.view(), dy.constant(), won, from, to, q.n, q.channels);
   }

@@ -1,5 +1,5 @@
-// The row-vector layout. Activations are `[block][channel][row][lane]`: pixels, not channels, run along the vector, because a cell's channel
-// counts are odd (5, 8, 10, 16, 21 ...) and its image sides are not. A row of 16 lanes holds one image row of 16 pixels, or the rows of two images
+// The row-vector layout. Activations are `[channel][block][row][lane]`: pixels, not channels, run along the vector, because a cell's channel
+// counts are odd (5, 8, 10, 16, 21 ...) and its image sides are not. A channel's whole batch is contiguous, for the passes that sum over it. A row of 16 lanes holds one image row of 16 pixels, or the rows of two images
 // 8 wide side by side, or of four images 4 wide; images wider than a vector take several vectors a row. So
 //
 //   image i, channel c, row h, column w  ->  block i / images, lane (i % images) * slot + w   (slot: lanes an image row takes)
@@ -31,6 +31,12 @@ struct Grid {
 
   std::size_t pitch() const { return static_cast<std::size_t>(columns) * lanes; }
   std::size_t plane() const { return height * pitch(); }   // elements of one channel of one block
+  // Elements from channel to channel: an odd number of planes (and a cache line where planes fill all cache sets), so that the same
+  // rows of consecutive channels, which a convolution reads together, do not meet in the same sets.
+  std::size_t channel_stride(int blocks, int element_bytes) const {
+    const bool aliases = plane() * element_bytes % 4096 == 0;
+    return plane() * (blocks | 1) + (aliases ? 64 / element_bytes : 0);
+  }
   int vectors() const { return height * columns; }         // vectors of one channel of one block
   int blocks(int n) const { return (n + images - 1) / images; }
   int pixels() const { return height * width; }

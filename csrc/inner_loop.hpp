@@ -183,13 +183,16 @@ class Network {
     }
   }
 
-  std::uint8_t* taken(const Pool& p) { return reinterpret_cast<std::uint8_t*>(arena_ + p.taken); }
+  template <class W>
+  W* taken(const Pool& p) {
+    return reinterpret_cast<W*>(arena_ + p.taken);
+  }
   void pool_forward(const Pool& p, int n) {
     const Grid &from = plan_.grids[p.from], &to = plan_.grids[p.to];
     if (p.from == p.to)
-      maxpool3x3_forward<T>(view<T>(p.y), taken(p), view<const T>(p.x), from, from.blocks(n), p.channels);
+      maxpool3x3_forward<T>(view<T>(p.y), taken<Winners>(p), view<const T>(p.x), from, from.blocks(n), p.channels);
     else
-      maxpool2x2_forward<T>(view<T>(p.y), taken(p), view<const T>(p.x), from, to, n, p.channels);
+      maxpool2x2_forward<T>(view<T>(p.y), taken<std::uint8_t>(p), view<const T>(p.x), from, to, n, p.channels);
   }
   void pool_backward(const Pool& p, int n) {
     const Grid &from = plan_.grids[p.from], &to = plan_.grids[p.to];
@@ -202,9 +205,9 @@ class Network {
       with_constant<kMostSources>(s.n, [&]<int K>() { add_flows<T, K>(view<T>(y), flows, to, n, s.end - s.begin); });
     }
     if (p.from == p.to)
-      maxpool3x3_backward<T>(view<T>(p.x), view<const T>(p.y), taken(p), from, from.blocks(n), p.channels);
+      maxpool3x3_backward<T>(view<T>(p.x), view<const T>(p.y), taken<Winners>(p), from, from.blocks(n), p.channels);
     else
-      maxpool2x2_backward<T>(view<T>(p.x), view<const T>(p.y), taken(p), from, to, n, p.channels);
+      maxpool2x2_backward<T>(view<T>(p.x), view<const T>(p.y), taken<std::uint8_t>(p), from, to, n, p.channels);
   }
 
   const Plan& plan_;

@@ -104,9 +104,9 @@ class Builder {
   Place take(int grid, int channels) {
     const Grid& g = plan_.grids[grid];
     Place p;
-    p.channel = g.plane();
-    p.block = channels * g.plane();
-    p.offset = take(g.blocks(plan_.batch) * p.block);
+    p.block = g.plane();
+    p.channel = g.channel_stride(g.blocks(plan_.batch), element_bytes_);
+    p.offset = take(channels * p.channel);
     return p;
   }
 
@@ -158,7 +158,9 @@ class Builder {
     p.from = from, p.to = to, p.channels = channels, p.x = x;
     p.y = take(to, channels);
     const Grid& g = plan_.grids[to];
-    const std::size_t bytes = g.blocks(plan_.batch) * g.plane() * channels;
+    // 3x3: eight bytes a vector (pool.hpp's Winners); 2x2: a byte an element.
+    const std::size_t vectors = static_cast<std::size_t>(g.blocks(plan_.batch)) * g.vectors() * channels;
+    const std::size_t bytes = vectors * (from == to ? 8 : plan_.lanes);
     p.taken = take((bytes + element_bytes_ - 1) / element_bytes_);
     const int index = static_cast<int>(plan_.pools.size());
     plan_.ops.push_back({Op::Kind::pool, index});

@@ -75,7 +75,7 @@ struct Sum {  // activations that meet: vertex inputs, cell outputs
 struct Pool {
   int from = 0, to = 0, channels = 0;  // grids; 3x3 where they are one, 2x2 where not
   Place x, y;
-  std::size_t taken = 0;  // bytes, counted in elements of the arena
+  std::size_t taken = 0;  // what won: bytes, counted in elements of the arena
   std::vector<Segment> flows;
 };
 struct Head {

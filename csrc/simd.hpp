@@ -60,6 +60,14 @@ SPD_INLINE vec<T> broadcast(T x) {
     return vec<T>{((void)i, x)...};
   }(std::make_index_sequence<lanes<T>>{});
 }
+// Loaded once and kept: without this GCC loads anew for every multiply-add, and the load ports run out before the multipliers do.
+template <class T>
+SPD_INLINE vec<T> in_register(vec<T> v) {
+#if defined(__x86_64__)
+  asm("" : "+v"(v));
+#endif
+  return v;
+}
 template <class T>
 SPD_INLINE vec<T> zeros() {
   return vec<T>{};
@@ -79,6 +87,19 @@ SPD_INLINE mask<T> mask_of_bits(std::uint64_t bits) {
 #endif
 }
 
+template <class T>
+SPD_INLINE std::uint64_t bits_of_mask(mask<T> m) {
+#if defined(__AVX512F__)
+  return m;
+#elif defined(__AVX2__)
+  return static_cast<unsigned>(sizeof(T) == 4 ? _mm256_movemask_ps((__m256)m) : _mm256_movemask_pd((__m256d)m));
+#else
+  std::uint64_t bits = 0;
+  for (int i = 0; i < lanes<T>; ++i) bits |= static_cast<std::uint64_t>(m[i] != 0) << i;
+  return bits;
+#endif
+}
+
 // `v` where the mask holds, `otherwise` elsewhere.
 template <class T>
 SPD_INLINE vec<T> select(mask<T> m, vec<T> v, vec<T> otherwise) {
@@ -91,18 +112,6 @@ SPD_INLINE vec<T> select(mask<T> m, vec<T> v, vec<T> otherwise) {
   return m ? v : otherwise;
 #endif
 }
-template <class T>
-SPD_INLINE ivec<T> select_int(mask<T> m, ivec<T> v, ivec<T> otherwise) {
-#if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4)
-    return (ivec<T>)_mm512_mask_blend_epi32(m, (__m512i)otherwise, (__m512i)v);
-  else
-    return (ivec<T>)_mm512_mask_blend_epi64(m, (__m512i)otherwise, (__m512i)v);
-#else
-  return m ? v : otherwise;
-#endif
-}
-
 // `v` where the mask holds, zero elsewhere. Of a block whose lanes all count the mask is `all_lanes`, and nothing is done.
 struct all_lanes {};
 template <class T>
@@ -132,18 +141,6 @@ SPD_INLINE mask<T> greater(vec<T> a, vec<T> b) {
   return a > b;
 #endif
 }
-template <class T>
-SPD_INLINE mask<T> equal_int(ivec<T> a, ivec<T> b) {
-#if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4)
-    return _mm512_cmpeq_epi32_mask((__m512i)a, (__m512i)b);
-  else
-    return _mm512_cmpeq_epi64_mask((__m512i)a, (__m512i)b);
-#else
-  return a == b;
-#endif
-}
-
 // Lanes outside the mask are neither read nor kept: `fill`, or zero. (Without AVX-512 they are read and dropped:
 // one vector before and behind every buffer must be readable.)
 template <class T>
@@ -175,19 +172,16 @@ SPD_INLINE vec<T> at_least(vec<T> low, vec<T> x) {
   return low > x ? low : x;
 }
 
-// One byte a lane, widened to integers of the element's size and back.
+// Lane i takes lane i + 1, i - 1; the last, the first, that of the vector behind, before it.
 template <class T>
-SPD_INLINE ivec<T> load_bytes(const std::uint8_t* p) {
-  typedef std::uint8_t bytes __attribute__((vector_size(lanes<T>)));
-  bytes b;
-  std::memcpy(&b, p, sizeof b);
-  return __builtin_convertvector(b, ivec<T>);
+SPD_INLINE vec<T> from_right(vec<T> v, vec<T> next) {
+  return [&]<int... i>(std::integer_sequence<int, i...>) { return __builtin_shufflevector(v, next, (i + 1)...); }(std::make_integer_sequence<int, lanes<T>>{});
 }
 template <class T>
-SPD_INLINE void store_bytes(std::uint8_t* p, ivec<T> v) {
-  typedef std::uint8_t bytes __attribute__((vector_size(lanes<T>)));
-  const bytes b = __builtin_convertvector(v, bytes);
-  std::memcpy(p, &b, sizeof b);
+SPD_INLINE vec<T> from_left(vec<T> v, vec<T> previous) {
+  return [&]<int... i>(std::integer_sequence<int, i...>) {
+    return __builtin_shufflevector(previous, v, (i + lanes<T> - 1)...);
+  }(std::make_integer_sequence<int, lanes<T>>{});
 }
 
 // ---- sums over lanes, in a fixed order

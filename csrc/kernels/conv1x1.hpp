@@ -77,10 +77,10 @@ SPD_NOINLINE void conv1x1_wgrad_block(T* dk, int c_in, View<const T> dy, View<co
     for (int v = 0; v < vectors; ++v, xb += lanes<T>, db += lanes<T>) {
       vec<T> in[B];
       SPD_UNROLL
-      for (int j = 0; j < B; ++j) in[j] = load<T>(xb + j * x.channel);
+      for (int j = 0; j < B; ++j) in[j] = in_register<T>(load<T>(xb + j * x.channel));
       SPD_UNROLL
       for (int i = 0; i < A; ++i) {
-        const vec<T> d = load<T>(db + i * dy.channel);
+        const vec<T> d = in_register<T>(load<T>(db + i * dy.channel));
         SPD_UNROLL
         for (int j = 0; j < B; ++j) acc[i * B + j] += in[j] * d;
       }

@@ -162,19 +162,20 @@ void conv3x3_forward(View<T> y, View<const T> x, const T* packed, const Grid& gr
 
 inline constexpr int kOut = SPD_VECTOR_BYTES == 64 ? 3 : 1;
 
+// One row of x, shifted three ways, meets the rows of dy above, beside and below it (tap kh belongs to dy's row h + 1 - kh).
 template <class T, int C, bool kTop, bool kBottom>
 SPD_INLINE void conv3x3_wgrad_row(vec<T> (&acc)[C * 9], const T* x, const T* dy, std::size_t dy_channel, std::size_t pitch, mask<T> left, mask<T> right) {
-  vec<T> d[C];
+  vec<T> in[3];
   SPD_UNROLL
-  for (int c = 0; c < C; ++c) d[c] = load<T>(dy + c * dy_channel);
+  for (int kw = 0; kw < 3; ++kw) in[kw] = load_shifted<T>(x, kw, left, right);
   SPD_UNROLL
   for (int kh = 0; kh < 3; ++kh)
-    if (!(kTop && kh == 0) && !(kBottom && kh == 2)) {
+    if (!(kTop && kh == 2) && !(kBottom && kh == 0)) {
       SPD_UNROLL
-      for (int kw = 0; kw < 3; ++kw) {
-        const vec<T> v = load_shifted<T>(x + (kh - 1) * static_cast<std::ptrdiff_t>(pitch), kw, left, right);
+      for (int c = 0; c < C; ++c) {
+        const vec<T> d = in_register<T>(load<T>(dy + c * dy_channel + (1 - kh) * static_cast<std::ptrdiff_t>(pitch)));
         SPD_UNROLL
-        for (int c = 0; c < C; ++c) acc[c * 9 + kh * 3 + kw] += v * d[c];
+        for (int kw = 0; kw < 3; ++kw) acc[c * 9 + kh * 3 + kw] += in[kw] * d;
       }
     }
 }

@@ -1,9 +1,10 @@
-// Max-pooling. A byte per output pixel remembers which input pixel won (the first in row-major order where several tie, as in PyTorch).
+// Max-pooling. What won is remembered: the first in row-major order where several tie, as in PyTorch.
 //
-//   maxpool3x3, stride 1, same     y[h, w] = max_{kh, kw} x[h + kh - 1, w + kw - 1]       taken = 3 kh + kw
-//   maxpool2x2, stride 2, valid    y[h, w] = max_{kh, kw} x[2h + kh, 2w + kw]             taken = 2 kh + kw;  an odd last row or column is dropped
+//   maxpool3x3, stride 1, same     y[h, w] = max_{kh, kw} x[h + kh - 1, w + kw - 1]
+//   maxpool2x2, stride 2, valid    y[h, w] = max_{kh, kw} x[2h + kh, 2w + kw];  an odd last row or column is dropped
 //
-// x, y: views in the row-vector layout, `taken` laid out as a dense y. Outputs are overwritten. dy must be zero in lanes without a pixel for 3x3.
+// 3x3 is a maximum along rows and then along columns; of both, which of the three won is two bits a pixel (`Winners`). 2x2 keeps a byte.
+// x, y: views in the row-vector layout. Outputs are overwritten. dy of 3x3 must be zero in lanes without a pixel.
 #pragma once
 
 #include <limits>
@@ -38,76 +39,88 @@ void maxpool_ref(T* y, T* dx, const T* x, const T* dy, int planes, int height, i
 
 // ---- 3x3, stride 1
 
-// The larger of each pixel and its neighbours in the row, and which (0 left, 1 itself, 2 right): the first that is largest.
-template <class T>
-SPD_INLINE void row_maximum(vec<T>& value, ivec<T>& which, const T* p, mask<T> left, mask<T> right) {
-  const vec<T> low = broadcast<T>(-std::numeric_limits<T>::infinity());
-  const vec<T> a = load_masked<T>(p - 1, left, low), b = load(p), c = load_masked<T>(p + 1, right, low);
-  const mask<T> later = greater<T>(b, a);
-  value = select<T>(later, b, a);
-  which = select_int<T>(later, ivec<T>{} + 1, ivec<T>{});
-  const mask<T> last = greater<T>(c, value);
-  value = select<T>(last, c, value);
-  which = select_int<T>(last, ivec<T>{} + 2, which);
-}
+// Of one vector: lanes whose own pixel, whose right neighbour won along the row; for the output: lanes whose own row, whose lower row won.
+struct Winners {
+  std::uint16_t self, right, middle, lower;
+};
 
 template <class T>
-void maxpool3x3_forward(View<T> y, std::uint8_t* taken, View<const T> x, const Grid& grid, int blocks, int channels) {
-  const std::size_t pitch = grid.pitch();
+struct RowMaximum {
+  vec<T> value;
+  mask<T> self, right;  // else the left neighbour
+};
+template <class T>
+SPD_INLINE RowMaximum<T> row_maximum(const T* p, mask<T> has_left, mask<T> has_right) {
   const vec<T> low = broadcast<T>(-std::numeric_limits<T>::infinity());
+  const vec<T> a = load_masked<T>(p - 1, has_left, low), b = load(p), c = load_masked<T>(p + 1, has_right, low);
+  const mask<T> self = greater<T>(b, a);
+  const vec<T> ab = select<T>(self, b, a);
+  const mask<T> right = greater<T>(c, ab);
+  return {select<T>(right, c, ab), self & ~right, right};
+}
+
+// winners: (blocks, channels, vectors of a plane).
+template <class T>
+void maxpool3x3_forward(View<T> y, Winners* winners, View<const T> x, const Grid& grid, int blocks, int channels) {
+  const std::size_t pitch = grid.pitch();
+  const RowMaximum<T> nothing{broadcast<T>(-std::numeric_limits<T>::infinity()), {}, {}};
   for (int b = 0; b < blocks; ++b)
-    for (int c = 0; c < channels; ++c)
+    for (int c = 0; c < channels; ++c, winners += grid.vectors())
       for (int column = 0; column < grid.columns; ++column) {
         const mask<T> left = mask_of_bits<T>(grid.has_left(column)), right = mask_of_bits<T>(grid.has_right(column));
         const T* p = x.data + b * x.block + c * x.channel + column * lanes<T>;
         T* out = y.data + b * y.block + c * y.channel + column * lanes<T>;
-        std::uint8_t* won = taken + (static_cast<std::size_t>(b) * channels + c) * grid.plane() + column * lanes<T>;
-        vec<T> value[3];
-        ivec<T> which[3];
-        value[0] = low, which[0] = ivec<T>{};
-        row_maximum<T>(value[1], which[1], p, left, right);
-        for (int h = 0; h < grid.height; ++h, p += pitch, out += pitch, won += pitch) {
-          value[2] = low, which[2] = ivec<T>{};
-          if (h + 1 < grid.height) row_maximum<T>(value[2], which[2], p + pitch, left, right);
-          const mask<T> middle = greater<T>(value[1], value[0]);
-          vec<T> v = select<T>(middle, value[1], value[0]);
-          ivec<T> i = select_int<T>(middle, which[1] + 3, which[0]);
-          const mask<T> lower = greater<T>(value[2], v);
-          store<T>(out, select<T>(lower, value[2], v));
-          store_bytes<T>(won, select_int<T>(lower, which[2] + 6, i));
-          value[0] = value[1], which[0] = which[1];
-          value[1] = value[2], which[1] = which[2];
+        Winners* won = winners + column;
+        RowMaximum<T> above = nothing, here = row_maximum<T>(p, left, right);
+        for (int h = 0; h < grid.height; ++h, p += pitch, out += pitch, won += grid.columns) {
+          const RowMaximum<T> below = h + 1 < grid.height ? row_maximum<T>(p + pitch, left, right) : nothing;
+          const mask<T> middle = greater<T>(here.value, above.value);
+          const vec<T> v = select<T>(middle, here.value, above.value);
+          const mask<T> lower = greater<T>(below.value, v);
+          store<T>(out, select<T>(lower, below.value, v));
+          *won = {static_cast<std::uint16_t>(bits_of_mask<T>(here.self)), static_cast<std::uint16_t>(bits_of_mask<T>(here.right)),
+                  static_cast<std::uint16_t>(bits_of_mask<T>(middle & ~lower)), static_cast<std::uint16_t>(bits_of_mask<T>(lower))};
+          above = here;
+          here = below;
         }
       }
 }
 
-// dx[h, w] = sum over the nine outputs that may have taken this pixel, of those that did.
+// What arrives at the row maxima of vector `won` (row h), from the outputs of rows h - 1, h, h + 1.
 template <class T>
-void maxpool3x3_backward(View<T> dx, View<const T> dy, const std::uint8_t* taken, const Grid& grid, int blocks, int channels) {
+SPD_INLINE vec<T> to_row_maximum(const T* d, const Winners* won, int h, const Grid& grid) {
   const std::size_t pitch = grid.pitch();
+  vec<T> r = load_masked<T>(d, mask_of_bits<T>(won->middle));
+  if (h > 0) r += load_masked<T>(d - pitch, mask_of_bits<T>(won[-grid.columns].lower));
+  if (h + 1 < grid.height) {
+    const Winners& next = won[grid.columns];
+    r += load_masked<T>(d + pitch, mask_of_bits<T>(static_cast<std::uint16_t>(~(next.middle | next.lower))));
+  }
+  return r;
+}
+template <class T>
+void maxpool3x3_backward(View<T> dx, View<const T> dy, const Winners* winners, const Grid& grid, int blocks, int channels) {
   for (int b = 0; b < blocks; ++b)
-    for (int c = 0; c < channels; ++c)
-      for (int column = 0; column < grid.columns; ++column) {
-        const mask<T> left = mask_of_bits<T>(grid.has_left(column)), right = mask_of_bits<T>(grid.has_right(column));
-        const T* d = dy.data + b * dy.block + c * dy.channel + column * lanes<T>;
-        const std::uint8_t* won = taken + (static_cast<std::size_t>(b) * channels + c) * grid.plane() + column * lanes<T>;
-        T* out = dx.data + b * dx.block + c * dx.channel + column * lanes<T>;
-        for (int h = 0; h < grid.height; ++h) {
-          vec<T> sum{};
-          SPD_UNROLL
-          for (int kh = 0; kh < 3; ++kh) {
-            const int row = h + 1 - kh;  // the output row for which this is input row kh
-            if (row < 0 || row >= grid.height) continue;
-            SPD_UNROLL
-            for (int kw = 0; kw < 3; ++kw) {
-              const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(row * pitch) + 1 - kw;
-              const vec<T> v = kw == 0 ? load_masked<T>(d + at, right) : kw == 1 ? load<T>(d + at) : load_masked<T>(d + at, left);
-              sum += keep<T>(equal_int<T>(load_bytes<T>(won + at), ivec<T>{} + (kh * 3 + kw)), v);
-            }
+    for (int c = 0; c < channels; ++c) {
+      const T* d = dy.data + b * dy.block + c * dy.channel;
+      T* out = dx.data + b * dx.block + c * dx.channel;
+      for (int h = 0; h < grid.height; ++h) {
+        vec<T> from_previous{}, here = to_row_maximum<T>(d, winners, h, grid);  // from_previous: what the vector before left to its right neighbour
+        for (int column = 0; column < grid.columns; ++column, d += lanes<T>, out += lanes<T>, ++winners) {
+          const mask<T> self = mask_of_bits<T>(winners->self), right = mask_of_bits<T>(winners->right);
+          vec<T> next{}, next_to_left{};
+          if (column + 1 < grid.columns) {
+            next = to_row_maximum<T>(d + lanes<T>, winners + 1, h, grid);
+            next_to_left = keep<T>(mask_of_bits<T>(static_cast<std::uint16_t>(~(winners[1].self | winners[1].right))), next);
           }
-          store<T>(out + h * pitch, sum);
+          const vec<T> to_left = keep<T>(mask_of_bits<T>(static_cast<std::uint16_t>(~(winners->self | winners->right))), here);
+          const vec<T> to_right = keep<T>(right, here);
+          store<T>(out, keep<T>(self, here) + from_right<T>(to_left, next_to_left) + from_left<T>(to_right, from_previous));
+          from_previous = to_right;
+          here = next;
         }
       }
+    }
 }
 
 // ---- 2x2, stride 2: the images change places in the vectors, so pixel by pixel

@@ -1,0 +1,424 @@
+"""The door to the engine: what is promised about results, seeds, threads, interruption and bad input.
+
+That the numbers are right is test_witness.py's part.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+
+import spd_fast as spd
+from spd_fast.train import initial_parameters, parameter_gradient
+
+CHAIN = spd.Cell(
+    [[0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0]], ["input", "conv3x3-bn-relu", "maxpool3x3", "output"]
+)
+MIXED = spd.Cell(
+    [[0, 1, 1, 1, 1], [0, 0, 1, 0, 1], [0, 0, 0, 1, 0], [0, 0, 0, 0, 1], [0, 0, 0, 0, 0]],
+    ["input", "conv3x3-bn-relu", "conv1x1-bn-relu", "conv3x3-bn-relu", "output"],
+)
+SKIP = spd.Cell([[0, 1], [0, 0]], ["input", "output"])
+CELLS = [CHAIN, MIXED, SKIP]
+TINY = spd.MotifShape(4, stacks=2, cells_per_stack=1, classes=3)
+
+
+@pytest.fixture(scope="module")
+def dish():
+    rng = np.random.default_rng(0)
+    return spd.Dish(
+        rng.standard_normal((22, 3, 8, 8)).astype(np.float32),
+        rng.integers(0, 3, 22),
+        rng.standard_normal((9, 3, 8, 8)).astype(np.float32),
+        rng.integers(0, 3, 9),
+    )
+
+
+def train(cells, dish, **how):
+    return spd.train_motifs(cells, TINY, dish, **({"epochs": 3, "batch_size": 5, "optimizer": spd.Adam(1e-2)} | how))
+
+
+def assert_same_bits(a, b):
+    for name in ("loss", "accuracy", "diverged_step"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    for x, y in ((a.train, b.train), (a.valid, b.valid)):
+        np.testing.assert_array_equal(x.logits, y.logits)
+        np.testing.assert_array_equal(x.probability, y.probability)
+    for x, y in zip(a.parameters + a.running, b.parameters + b.running, strict=True):
+        assert list(x) == list(y)
+        for name in x:
+            np.testing.assert_array_equal(x[name], y[name])
+
+
+def test_shapes_and_contents_of_the_result(dish):
+    r = train(CELLS, dish, record=["step_loss", "step_accuracy"])
+    assert r.loss.shape == r.accuracy.shape == (3, 3)
+    assert r.train.logits.shape == (3, 22, 3)
+    assert r.valid.logits.shape == (3, 9, 3)
+    assert r.recorded["step_loss"].shape == (3, 3 * 5)
+    np.testing.assert_allclose(r.recorded["step_loss"].reshape(3, 3, 5).mean(axis=2), r.loss, rtol=1e-12)
+    np.testing.assert_allclose(r.recorded["step_accuracy"].reshape(3, 3, 5).mean(axis=2), r.accuracy, rtol=1e-12)
+    assert (r.seconds > 0).all()
+    assert not r.diverged.any()
+    z = r.train.logits.astype(np.float64)
+    p = np.exp(z - z.max(axis=2, keepdims=True))
+    p /= p.sum(axis=2, keepdims=True)
+    true = np.take_along_axis(p, np.broadcast_to(dish.labels[None, :, None], (3, 22, 1)), axis=2)[..., 0]
+    np.testing.assert_allclose(r.train.probability, true.mean(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(r.train.loss, -np.log(true).mean(axis=1), rtol=1e-5)
+    np.testing.assert_array_equal(r.train.accuracy, (z.argmax(axis=2) == dish.labels).mean(axis=1))
+    for before, after in zip(r.initial, r.parameters, strict=True):
+        assert list(before) == list(after)
+        assert any((before[name] != after[name]).any() for name in before)
+
+
+@pytest.mark.parametrize("threads", [2, 3, 4, 7])
+def test_threads_do_not_change_a_bit(dish, threads):
+    assert_same_bits(train(CELLS, dish, threads=1), train(CELLS, dish, threads=threads))
+
+
+def test_company_and_order_do_not_change_a_bit(dish):
+    together = train(CELLS, dish)
+    for k, cell in enumerate(CELLS):
+        alone = train([cell], dish)
+        np.testing.assert_array_equal(alone.loss[0], together.loss[k])
+        np.testing.assert_array_equal(alone.train.logits[0], together.train.logits[k])
+    backwards = train(CELLS[::-1], dish, threads=2)
+    np.testing.assert_array_equal(backwards.loss[::-1], together.loss)
+
+
+def test_seed_and_replicate_change_the_start_and_seed_alone_the_orders(dish):
+    a, b, c = (train(CELLS, dish, **how) for how in ({}, {"seed": 1}, {"replicate": 1}))
+    assert (a.loss != b.loss).all()
+    assert (a.loss != c.loss).all()
+    same_start = [train(CELLS, dish, seed=s, init=a.initial).loss for s in (0, 1)]
+    np.testing.assert_array_equal(same_start[0], a.loss)
+    assert (same_start[0] != same_start[1]).any()
+
+
+def test_given_weights_and_orders_are_used(dish):
+    order = np.stack([np.random.default_rng(i).permutation(22) for i in range(3)])
+    a = train(CELLS, dish, order=order)
+    b = train(CELLS, dish, order=order, init=a.initial, seed=99)
+    assert_same_bits(a, b)
+    resumed = train(CELLS, dish, epochs=0, init=a.parameters)
+    np.testing.assert_array_equal(resumed.train.logits, a.train.logits)
+    assert resumed.loss.shape == (3, 0)
+
+
+def test_the_last_partial_batch_is_kept_or_dropped(dish):
+    order = np.arange(22)[None].repeat(2, 0)
+    kept = train(CELLS, dish, epochs=2, order=order, record=["step_loss"])
+    dropped = train(CELLS, dish, epochs=2, order=order, drop_last=True, record=["step_loss"])
+    assert kept.recorded["step_loss"].shape == (3, 10)
+    assert dropped.recorded["step_loss"].shape == (3, 8)
+    np.testing.assert_array_equal(kept.recorded["step_loss"][:, :4], dropped.recorded["step_loss"][:, :4])
+    whole = train(CELLS, dish, batch_size=100, record=["step_loss"])  # a batch is at most the set
+    assert whole.recorded["step_loss"].shape == (3, 3)
+
+
+def test_schedules(dish):
+    steps = 3 * 5
+    cosine = 1e-2 * (1 + np.cos(np.pi * np.arange(steps) / steps)) / 2
+    assert_same_bits(train(CELLS, dish, schedule="cosine"), train(CELLS, dish, schedule=cosine))
+    assert_same_bits(train(CELLS, dish), train(CELLS, dish, schedule=np.full(steps, 1e-2)))
+    still = train(CELLS, dish, schedule=np.zeros(steps))
+    np.testing.assert_array_equal(still.parameters[0]["stem.conv.weight"], still.initial[0]["stem.conv.weight"])
+
+
+def test_shared_initial_weights_are_slices_of_one_tensor():
+    wide = initial_parameters(MIXED, spd.MOTIF_C, dtype="float64")
+    narrow = initial_parameters(MIXED, spd.MotifShape(8), dtype="float64")
+    for name in (
+        "stem.conv.weight",
+        "stacks.0.0.projection1.conv.weight",
+        "stacks.0.0.vertex3.conv.weight",
+        "dense.weight",
+    ):
+        a, b = wide[name], narrow[name]
+        slices = tuple(slice(0, n) for n in b.shape)
+        fan_in = [np.prod(w.shape[1:]) for w in (a, b)]
+        np.testing.assert_allclose(a[slices] * np.sqrt(fan_in[0]), b * np.sqrt(fan_in[1]), rtol=1e-12)
+    cells = [CHAIN, MIXED]
+    stems = [initial_parameters(cell, spd.MOTIF_C)["stem.conv.weight"] for cell in cells]
+    np.testing.assert_array_equal(*stems)
+    apart = [initial_parameters(cell, spd.MOTIF_C, init="motif")["stem.conv.weight"] for cell in cells]
+    assert not np.array_equal(*apart)
+
+
+def test_a_1x1_convolution_is_the_centre_of_the_3x3_of_its_name():
+    matrix = [[0, 1, 0], [0, 0, 1], [0, 0, 0]]
+    small, large = (
+        initial_parameters(spd.Cell(matrix, ["input", op, "output"]), spd.MOTIF_C)["stacks.0.0.vertex1.conv.weight"]
+        for op in ("conv1x1-bn-relu", "conv3x3-bn-relu")
+    )
+    np.testing.assert_allclose(small[..., 0, 0], large[..., 1, 1] * 3, rtol=1e-6)  # fan-in is 9 times smaller
+
+
+def test_initialisers_have_the_stated_spread():
+    shape = spd.MotifShape(64)
+    pytorch = initial_parameters(MIXED, shape, dtype="float64")
+    bench = initial_parameters(MIXED, shape, dtype="float64", initializer="nasbench101")
+    name = "stacks.0.0.vertex3.conv.weight"
+    n = pytorch[name].size
+    fan_in = np.prod(pytorch[name].shape[1:])
+    error = 5 / np.sqrt(2 * n)  # five standard errors of a standard deviation
+    assert np.abs(pytorch[name]).max() <= 1 / np.sqrt(fan_in)
+    assert pytorch[name].std() * np.sqrt(3 * fan_in) == pytest.approx(1, abs=error)
+    assert bench[name].std() * np.sqrt(fan_in) == pytest.approx(1, abs=error)
+    assert np.abs(bench[name]).max() <= 2 / np.sqrt(fan_in) / 0.8796
+    assert not bench["dense.bias"].any()
+
+
+def test_a_diverged_motif_is_a_result(dish):
+    r = train(CELLS, dish, optimizer=spd.SGD(lr=1e38))
+    assert r.diverged.all()
+    assert (r.diverged_step >= 1).all()
+    assert np.isnan(r.loss[:, -1]).all()
+    assert np.isnan(r.train.probability).all()
+    healthy = train([CHAIN], dish)
+    mixed = [train([CHAIN], dish, init=[w]) for w in (healthy.initial[0],)]
+    np.testing.assert_array_equal(mixed[0].loss, healthy.loss)
+
+
+def test_divergence_of_one_does_not_touch_the_others(dish):
+    start = train(CELLS, dish, epochs=0).initial
+    poisoned = [dict(w) for w in start]
+    poisoned[0]["stem.conv.weight"] = np.full_like(poisoned[0]["stem.conv.weight"], np.nan)
+    r, clean = train(CELLS, dish, init=poisoned, threads=1), train(CELLS, dish, init=start)
+    assert r.diverged.tolist() == [True, False, False]
+    assert r.diverged_step[0] == 0
+    np.testing.assert_array_equal(r.loss[1:], clean.loss[1:])
+    np.testing.assert_array_equal(r.train.logits[1:], clean.train.logits[1:])
+
+
+def test_running_statistics_in_chunks(dish):
+    images = np.concatenate([dish.images] * 6)
+    big = spd.Dish(images, np.concatenate([dish.labels] * 6))  # 132 images: more than one chunk
+    r = spd.train_motifs(CELLS, TINY, big, epochs=2, statistics="running", optimizer=spd.Adam(1e-3))
+    logits = r.train.logits.reshape(3, 6, 22, 3)
+    np.testing.assert_allclose(logits, logits[:, :1].repeat(6, 1), rtol=1e-4, atol=1e-5)
+    assert set(r.running[0]) >= {"stem.bn.running_mean", "stem.bn.running_var"}
+
+
+def test_progress_is_called_and_may_stop_the_training(dish):
+    shares = []
+    train(CELLS, dish, epochs=400, progress=shares.append)
+    assert shares[-1] == 1.0
+    assert sorted(shares) == shares
+    assert all(0 <= s <= 1 for s in shares)
+
+    def stop(_share):
+        raise RuntimeError("enough")
+
+    start = time.monotonic()
+    with pytest.raises(RuntimeError, match="enough"):
+        train(CELLS, dish, epochs=30_000, progress=stop)
+    assert time.monotonic() - start < 10
+
+
+def test_ctrl_c_stops_within_a_second():
+    script = textwrap.dedent("""
+        import spd_fast as spd
+        cell = spd.Cell([[0, 1], [0, 0]], ["input", "output"])
+        print("ready", flush=True)
+        spd.train_motifs([cell] * 3, spd.MOTIF_C, spd.Dish.random(), epochs=300_000, threads=2)
+    """)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(2)
+    sent = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert time.monotonic() - sent < 2  # a second for the engine, the rest for the interpreter to leave
+    assert "KeyboardInterrupt" in err
+
+
+def test_gradient_of_the_probability_by_central_differences(dish):
+    r = train(CELLS, dish, dtype="float64")
+    images = dish.valid_images.astype(np.float64)
+    values, gradient = spd.motif_gradient(CELLS, TINY, images, dish.valid_labels, r.parameters, dtype="float64")
+    np.testing.assert_allclose(values, r.valid.probability, rtol=1e-12)
+    direction = np.random.default_rng(1).standard_normal(images.shape)
+    h = 1e-6
+    ends = [
+        spd.motif_gradient(CELLS, TINY, images + s * h * direction, dish.valid_labels, r.parameters, dtype="float64")[0]
+        for s in (1, -1)
+    ]
+    slope = (ends[0] - ends[1]) / (2 * h)
+    np.testing.assert_allclose((gradient * direction).sum(axis=(1, 2, 3, 4)), slope, rtol=1e-5, atol=1e-9)
+    weights = np.array([0.5, -1.0, 2.0])
+    _, total = spd.motif_gradient(
+        CELLS, TINY, images, dish.valid_labels, r.parameters, weights=weights, dtype="float64"
+    )
+    np.testing.assert_allclose(total, np.tensordot(weights, gradient, 1), rtol=1e-12, atol=1e-18)
+
+
+def test_soft_labels_equal_hard_ones_where_they_are_one_hot(dish):
+    soft = spd.Dish(dish.images, np.eye(3, dtype=np.float32)[dish.labels], dish.valid_images, dish.valid_labels)
+    assert_same_bits(train(CELLS, dish), train(CELLS, soft))
+
+
+def test_parameter_gradient_is_that_of_the_first_step(dish):
+    start = train(CELLS, dish, epochs=0, dtype="float64").initial
+    _, gradient, _ = parameter_gradient(CELLS, TINY, dish.images, dish.labels, start, dtype="float64")
+    after = train(
+        CELLS, dish, epochs=1, batch_size=22, init=start, optimizer=spd.SGD(lr=0.5), dtype="float64"
+    ).parameters
+    for before, g, w in zip(start, gradient, after, strict=True):
+        for name in before:
+            np.testing.assert_allclose(w[name], before[name] - 0.5 * g[name], rtol=1e-9, atol=1e-12)
+
+
+def test_dish_round_trip_and_random(tmp_path, dish):
+    dish.save(tmp_path / "dish.npz")
+    again = spd.Dish.load(tmp_path / "dish.npz")
+    for name in ("images", "labels", "valid_images", "valid_labels"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(dish, name))
+    paper = spd.Dish.random()
+    assert paper.images.shape == (200, 3, 16, 16)
+    assert np.bincount(paper.labels).tolist() == [20] * 10
+    np.savez(tmp_path / "other.npz", pictures=paper.images)
+    with pytest.raises(ValueError, match="no array 'images'"):
+        spd.Dish.load(tmp_path / "other.npz")
+
+
+IMAGES = np.zeros((4, 3, 8, 8), np.float32)
+LABELS = np.array([0, 1, 2, 0])
+NAN = IMAGES.copy()
+NAN[2, 0, 1, 1] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("error", "match", "arguments"),
+    [
+        (ValueError, r"images\[2\] holds NaN or infinity \(1 of 4", {"images": NAN}),
+        (ValueError, r"images has shape \(4, 8, 8\), expected \(N, C, H, W\)", {"images": IMAGES[:, 0]}),
+        (ValueError, "has 8 channels .*expected 1 to 4", {"images": np.zeros((4, 8, 8, 3))}),
+        (ValueError, "65 x 65 pixels, expected sides of 4 to 64", {"images": np.zeros((4, 3, 65, 65))}),
+        (ValueError, "3 x 8 pixels, expected sides of 4 to 64", {"images": np.zeros((4, 3, 3, 8))}),
+        (TypeError, "images has dtype .*expected floating point", {"images": IMAGES.astype(str)}),
+        (
+            ValueError,
+            r"labels has shape \(3,\), expected \(4,\) or \(4, classes\) to match images",
+            {"labels": LABELS[:3]},
+        ),
+        (TypeError, "labels has dtype float64, expected integers", {"labels": LABELS.astype(float)}),
+        (ValueError, r"labels\[1\] is -1, expected classes counted from 0", {"labels": np.array([0, -1, 0, 0])}),
+        (ValueError, "labels holds NaN", {"labels": np.full((4, 3), np.nan)}),
+        (TypeError, "dtype int64, expected floating point for soft labels", {"labels": np.ones((4, 3), np.int64)}),
+        (ValueError, "valid_labels is missing", {"valid_images": IMAGES}),
+        (
+            ValueError,
+            r"valid_images has shape .*to match images",
+            {"valid_images": np.zeros((4, 3, 9, 8)), "valid_labels": LABELS},
+        ),
+    ],
+)
+def test_bad_dishes(error, match, arguments):
+    with pytest.raises(error, match=match):
+        spd.Dish(**({"images": IMAGES, "labels": LABELS} | arguments))
+
+
+@pytest.mark.parametrize(
+    ("error", "match", "arguments"),
+    [
+        (ValueError, "epochs is -1", {"epochs": -1}),
+        (ValueError, "batch_size is 0", {"batch_size": 0}),
+        (ValueError, "threads is 0", {"threads": 0}),
+        (ValueError, "init is 'zeros', expected 'shared' or 'motif'", {"init": "zeros"}),
+        (ValueError, "init holds 1 sets of weights, expected 3", {"init": [{}]}),
+        (ValueError, "weights lack 'stem.conv.weight'", {"init": [{}, {}, {}]}),
+        (ValueError, r"order has shape \(1, 22\), expected \(3, 22\)", {"order": np.zeros((1, 22), int)}),
+        (
+            ValueError,
+            "order holds 22 to 22, expected 0 to 21",
+            {"order": np.full((3, 22), 22)},
+        ),
+        (TypeError, "order has dtype float64", {"order": np.zeros((3, 22))}),
+        (ValueError, r"schedule has shape \(2,\), expected \(15,\)", {"schedule": [0.1, 0.2]}),
+        (ValueError, "schedule is 'linear'", {"schedule": "linear"}),
+        (ValueError, "schedule holds NaN", {"schedule": np.full(15, np.nan)}),
+        (ValueError, "record names 'weights'", {"record": ["weights"]}),
+        (ValueError, "statistics is 'moving'", {"statistics": "moving"}),
+        (ValueError, "initializer is 'he'", {"initializer": "he"}),
+        (ValueError, "batch_norm_momentum is 2", {"batch_norm_momentum": 2}),
+        (TypeError, "dtype is int32, expected float32 or float64", {"dtype": "int32"}),
+    ],
+)
+def test_bad_arguments(dish, error, match, arguments):
+    with pytest.raises(error, match=match):
+        train(CELLS, dish, **arguments)
+
+
+def test_more_bad_arguments(dish):
+    with pytest.raises(ValueError, match="cells is empty"):
+        train([], dish)
+    with pytest.raises(TypeError, match="cells is one Cell"):
+        train(CHAIN, dish)
+    with pytest.raises(TypeError, match=r"cells\[1\] is str"):
+        train([CHAIN, "cell"], dish)
+    with pytest.raises(ValueError, match=r"labels\[\d+\] is 2, expected 0 to 1: the motif shape has 2 classes"):
+        spd.train_motifs(CELLS, spd.MotifShape(4, classes=2), dish, epochs=1)
+    with pytest.raises(ValueError, match="labels has 3 classes, expected 10"):
+        spd.train_motifs(CELLS, spd.MOTIF_C, spd.Dish(IMAGES, np.zeros((4, 3), np.float32)), epochs=1)
+    with pytest.raises(ValueError, match="images has 3 channels, expected 1"):
+        spd.train_motifs(CELLS, spd.MotifShape(4, classes=3, image_channels=1), dish, epochs=1)
+    with pytest.raises(ValueError, match="expected sides of at least 16 to be halved between 5 stacks"):
+        spd.train_motifs(CELLS, spd.MotifShape(4, stacks=5, classes=3), dish, epochs=1)
+    with pytest.raises(MemoryError, match="use statistics='running'"):
+        spd.train_motifs(
+            CELLS, spd.NASBENCH101, spd.Dish(np.zeros((4000, 3, 32, 32), np.float32), np.zeros(4000, int)), epochs=1
+        )
+    with pytest.raises(ValueError, match=r"Adam\.lr is -1"):
+        spd.Adam(lr=-1)
+    with pytest.raises(ValueError, match="metric is 'error'"):
+        spd.motif_gradient(CELLS, TINY, dish.images, dish.labels, [], metric="error")
+    start = train(CELLS, dish, epochs=0).initial
+    with pytest.raises(ValueError, match=r"weights has shape \(1,\), expected \(3,\)"):
+        spd.motif_gradient(CELLS, TINY, dish.images, dish.labels, start, weights=[1.0])
+
+
+@pytest.mark.parametrize("isa", ["avx512", "avx2", "baseline"])
+def test_instruction_sets_agree(isa):
+    """Twenty steps in double on each: rounding differs, and nothing else (1e-9 leaves room for its growth through training)."""
+    script = textwrap.dedent("""
+        import json, sys
+        import spd_fast as spd
+        from spd_fast import _core
+        cells = [spd.Cell(**cell) for cell in json.loads(sys.argv[1])]
+        dish = spd.Dish.random(per_class=4)
+        r = spd.train_motifs(cells, spd.MotifShape(11), dish, epochs=10, dtype="float64", optimizer=spd.Adam(1e-3))
+        print(json.dumps({"isa": _core.isa, "loss": r.loss.tolist()}))
+    """)
+    cells = json.dumps([cell.to_json() for cell in CELLS])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+    def run(name):
+        command = [sys.executable, "-c", script, cells]
+        return subprocess.run(command, capture_output=True, text=True, env=environment | {"SPD_FAST_ISA": name})
+
+    forced = run(isa)
+    if "expected one of those that this machine runs" in forced.stderr:
+        pytest.skip(f"this machine does not run {isa}")
+    forced, baseline = (json.loads(r.stdout) for r in (forced, run("baseline")))
+    assert forced["isa"] == isa
+    np.testing.assert_allclose(forced["loss"], baseline["loss"], rtol=1e-9)
+
+
+def test_an_unknown_instruction_set_is_one_clear_error():
+    done = subprocess.run(
+        [sys.executable, "-c", "import spd_fast.train"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "SPD_FAST_ISA": "sse9"},
+    )
+    assert "SPD_FAST_ISA is 'sse9', expected one of those that this machine runs" in done.stderr
