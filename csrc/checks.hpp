@@ -7,6 +7,7 @@
 
 #include "engine.hpp"
 #include "inner_loop.hpp"
+#include "kernels/winograd.hpp"
 
 namespace spd::SPD_ISA {
 
@@ -71,10 +72,15 @@ void conv_check(ConvCheck<T>& q) {
   const Grid grid(q.height, q.width, lanes<T>);
   const int blocks = grid.blocks(q.n);
   Packed<T> x(grid, q.n, q.c_in), y(grid, q.n, q.c_out), dx(grid, q.n, q.c_in), dy(grid, q.n, q.c_out);
-  Scratch<T> packed(static_cast<std::size_t>(q.c_in) * q.c_out * q.size * q.size);
+  const bool winograd = q.winograd && q.size == 3 && grid.fits_winograd();
+  Scratch<T> packed(static_cast<std::size_t>(q.c_in) * q.c_out * (winograd ? 18 : q.size * q.size));
+  Scratch<T> scratch(winograd ? std::max({winograd_scratch<T>(q.c_in), winograd_scratch<T>(q.c_out), winograd_wgrad_scratch<T>(grid, blocks, q.c_in, q.c_out)}) : 0);
   x.pack(q.x);
   const auto forward = [&](View<T> to, View<const T> from, int c_in, int c_out, bool turned) {
-    if (q.size == 3) {
+    if (winograd) {
+      winograd_pack<T>(packed.data(), q.k, c_in, c_out, turned);
+      winograd_forward<T>(to, from, packed.data(), scratch.data(), grid, 0, blocks, c_in, c_out);
+    } else if (q.size == 3) {
       conv3x3_pack<T>(packed.data(), q.k, c_in, c_out, turned);
       conv3x3_forward<T>(to, from, packed.data(), grid, 0, blocks, c_in, c_out);
     } else {
@@ -95,7 +101,9 @@ void conv_check(ConvCheck<T>& q) {
   }
   if (q.dk)
     q.seconds[2] = shortest(repeats, [&] {
-      if (q.size == 3)
+      if (winograd)
+        winograd_wgrad<T>(q.dk, dy.constant(), x.constant(), scratch.data(), grid, 0, blocks, q.c_in, q.c_out);
+      else if (q.size == 3)
         conv3x3_wgrad<T>(q.dk, dy.constant(), x.constant(), grid, 0, blocks, q.c_in, q.c_out);
       else
         conv1x1_wgrad<T>(q.dk, dy.constant(), x.constant(), grid, 0, blocks, q.c_in, q.c_out);

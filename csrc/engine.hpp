@@ -79,6 +79,7 @@ struct ConvCheck {
   int n, c_in, c_out, height, width, size;
   const T *x, *k, *dy;
   T *y, *dx, *dk;   // each null: not wanted
+  bool winograd;    // where the shape allows it
   int repeats;      // > 0: seconds[0..2] of forward, dgrad, wgrad, each the shortest of so many
   double seconds[3];
 };

@@ -42,6 +42,9 @@ struct Grid {
   int pixels() const { return height * width; }
   bool padded() const { return width != slot; }
 
+  // Winograd's F(4, 3) takes four rows at a time, and four vectors of them.
+  bool fits_winograd() const { return height % 4 == 0 && 4 % columns == 0; }
+
   // Bits of the lanes of vector `column` in which `keep(w)` holds, for the first `n` images of a block.
   template <class F>
   std::uint64_t bits(int column, int n, F keep) const {

@@ -11,6 +11,7 @@
 #include "kernels/head.hpp"
 #include "kernels/optimizer.hpp"
 #include "kernels/pool.hpp"
+#include "kernels/winograd.hpp"
 #include "plan.hpp"
 
 namespace spd::SPD_ISA {
@@ -21,7 +22,9 @@ class Network {
  public:
   Network(const Plan& plan, T* memory) : plan_(plan) {
     take(arena_, plan.arena, memory);
-    take(packed_, plan.packed, memory);
+    const auto [packed, scratch] = scratch_of_convs(plan);
+    take(packed_, packed, memory);
+    take(scratch_, scratch, memory);
     take(mean_, plan.batch_norms, memory);
     take(var_, plan.batch_norms, memory);
     take(istd_, plan.batch_norms, memory);
@@ -110,6 +113,17 @@ class Network {
     part = memory + used_;
     used_ += (n + 2 * lanes<T> - 1) / lanes<T> * lanes<T>;  // a vector more: whole vectors may be written at the end
   }
+  // Elements of the largest packed weights and of the largest scratch of a convolution.
+  static std::pair<std::size_t, std::size_t> scratch_of_convs(const Plan& plan) {
+    std::size_t packed = 0, scratch = 0;
+    for (const Conv& c : plan.convs) {
+      packed = std::max(packed, static_cast<std::size_t>(c.c_in) * c.c_out * (c.winograd ? 18 : c.size * c.size));
+      const Grid& grid = plan.grids[c.grid];
+      if (c.winograd) scratch = std::max({scratch, winograd_scratch<T>(c.c_in), winograd_scratch<T>(c.c_out)});
+      if (c.winograd_wgrad) scratch = std::max(scratch, winograd_wgrad_scratch<T>(grid, grid.blocks(plan.batch), c.c_in, c.c_out));
+    }
+    return {packed, scratch};
+  }
   template <class U>
   View<U> view(const Place& p) const {
     return {arena_ + p.offset, p.block, p.channel};
@@ -125,7 +139,7 @@ class Network {
 
   void conv_forward(const Conv& c, const T* w, int n, T eps, bool given_statistics) {
     const Grid& grid = plan_.grids[c.grid];
-    run_conv(c.size, view<T>(c.y), view<const T>(c.x), w + c.weight, grid, n, c.c_in, c.c_out, false);
+    run_conv(c, view<T>(c.y), view<const T>(c.x), w + c.weight, n, false);
     T *mean = mean_ + c.batch_norm, *var = var_ + c.batch_norm;
     if (!given_statistics) batch_statistics<T>(mean, var, view<const T>(c.y), grid, n, c.c_out);
     for (int o = 0; o < c.c_out; ++o) {
@@ -135,13 +149,19 @@ class Network {
       shift_[c.batch_norm + o] = w[c.beta + o] - mean[o] * w[c.gamma + o] * istd;
     }
   }
-  void run_conv(int size, View<T> y, View<const T> x, const T* k, const Grid& grid, int n, int c_in, int c_out, bool turned) {
-    if (size == 3) {
+  // Forward, or dgrad (`turned`: to and from change places).
+  void run_conv(const Conv& c, View<T> to, View<const T> from, const T* k, int n, bool turned) {
+    const Grid& grid = plan_.grids[c.grid];
+    const int c_in = turned ? c.c_out : c.c_in, c_out = turned ? c.c_in : c.c_out, blocks = grid.blocks(n);
+    if (c.winograd) {
+      winograd_pack<T>(packed_, k, c_in, c_out, turned);
+      winograd_forward<T>(to, from, packed_, scratch_, grid, 0, blocks, c_in, c_out);
+    } else if (c.size == 3) {
       conv3x3_pack<T>(packed_, k, c_in, c_out, turned);
-      conv3x3_forward<T>(y, x, packed_, grid, 0, grid.blocks(n), c_in, c_out);
+      conv3x3_forward<T>(to, from, packed_, grid, 0, blocks, c_in, c_out);
     } else {
       conv1x1_pack<T>(packed_, k, c_in, c_out, turned);
-      conv1x1_forward<T>(y, x, packed_, grid, 0, grid.blocks(n), c_in, c_out);
+      conv1x1_forward<T>(to, from, packed_, grid, 0, blocks, c_in, c_out);
     }
   }
   void conv_backward(const Conv& c, T* g, const T* w, int n, bool images) {
@@ -158,11 +178,13 @@ class Network {
       });
     }
     const int blocks = grid.blocks(n);
-    if (c.size == 3)
+    if (c.winograd_wgrad)
+      winograd_wgrad<T>(g + c.weight, view<const T>(c.y), view<const T>(c.x), scratch_, grid, 0, blocks, c.c_in, c.c_out);
+    else if (c.size == 3)
       conv3x3_wgrad<T>(g + c.weight, view<const T>(c.y), view<const T>(c.x), grid, 0, blocks, c.c_in, c.c_out);
     else
       conv1x1_wgrad<T>(g + c.weight, view<const T>(c.y), view<const T>(c.x), grid, 0, blocks, c.c_in, c.c_out);
-    if (!c.reads_images || images) run_conv(c.size, view<T>(c.x), view<const T>(c.y), w + c.weight, grid, n, c.c_out, c.c_in, true);
+    if (!c.reads_images || images) run_conv(c, view<T>(c.x), view<const T>(c.y), w + c.weight, n, true);
   }
   void flows_of(const Segment& s, Flow<T>* flows) const {
     for (int i = 0; i < s.n; ++i) flows[i] = {arena_ + s.source[i].place.offset, s.source[i].place.block, s.source[i].place.channel, s.source[i].step};
@@ -212,7 +234,7 @@ class Network {
 
   const Plan& plan_;
   std::size_t used_ = 0;
-  T *arena_, *packed_, *mean_, *var_, *istd_, *scale_, *shift_, *feature_, *dfeature_, *turned_, *logit_, *dlogit_, *label_, *softmax_;
+  T *arena_, *packed_, *scratch_, *mean_, *var_, *istd_, *scale_, *shift_, *feature_, *dfeature_, *turned_, *logit_, *dlogit_, *label_, *softmax_;
 };
 
 // Metrics over a whole set: in one batch with its statistics, or in batches of the plan's size with running ones.

@@ -64,6 +64,7 @@ struct Conv {  // convolution, and the batch norm behind it
   Place x, y;
   std::size_t weight = 0, gamma = 0, beta = 0;  // in the parameter vector
   int batch_norm = 0;                           // first channel in the batch-norm arrays
+  bool winograd = false, winograd_wgrad = false;  // else direct
   bool reads_images = false;                    // dgrad only where the images' gradient is asked for
   std::vector<Segment> flows;                   // where the gradient of its activation comes from
 };
@@ -100,14 +101,14 @@ struct Plan {
   Head head;
   Place images;
   std::size_t arena = 0;   // elements
-  std::size_t packed = 0;  // elements of the largest packed weight tensor
   int batch_norms = 0;     // batch-norm channels
   std::size_t n_parameters = 0;
   std::vector<NamedSlice> parameters, running;
   double flops = 0;  // of one image's forward: 2 x multiply-adds of convolutions and dense
 };
 
-// element_bytes: so that byte planes can be counted in elements.
-Plan make_plan(const MotifSpec& spec, int batch, int lanes, int element_bytes);
+// element_bytes: so that byte planes can be counted in elements. The algorithm of each 3x3 convolution is chosen here, by its shape and never by
+// timing (same arguments, same bits); `strict`: direct everywhere.
+Plan make_plan(const MotifSpec& spec, int batch, int lanes, int element_bytes, bool strict);
 
 }  // namespace spd

@@ -65,6 +65,7 @@ def train_f32(
     batch_statistics: bool,
     evaluate: bool,
     record_steps: bool,
+    strict: bool,
     threads: int,
     progress: Callable[[float], object] | None,
 ) -> dict[str, Any]: ...
@@ -80,6 +81,7 @@ def gradient_f32(
     batch_norm_eps: float,
     want_parameters: bool,
     want_images: bool,
+    strict: bool,
     threads: int,
     progress: Callable[[float], object] | None,
 ) -> dict[str, Any]: ...
@@ -89,7 +91,7 @@ gradient_f64 = gradient_f32
 class kernels:
     @staticmethod
     def conv(
-        x: npt.NDArray[Any], k: npt.NDArray[Any], dy: npt.NDArray[Any], repeats: int = 0
+        x: npt.NDArray[Any], k: npt.NDArray[Any], dy: npt.NDArray[Any], winograd: bool = False, repeats: int = 0
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], tuple[float, float, float]]: ...
     @staticmethod
     def conv_ref(

@@ -109,7 +109,7 @@ template <class T>
 py::dict train(const std::vector<MotifSpec>& specs, Array<T> images, Array<T> labels, std::optional<Array<T>> valid_images,
                std::optional<Array<T>> valid_labels, Array<std::int64_t> order, int batch, bool drop_last, const Optimizer& optimizer, Array<double> rates,
                std::vector<Array<T>> parameters, std::vector<Array<T>> running, double batch_norm_momentum, double batch_norm_eps, bool batch_statistics,
-               bool evaluate, bool record_steps, int threads, py::object progress) {
+               bool evaluate, bool record_steps, bool strict, int threads, py::object progress) {
   const py::ssize_t motifs = static_cast<py::ssize_t>(specs.size());
   if (motifs == 0) fail("no motif given");
   TrainSettings<T> s{};
@@ -133,7 +133,7 @@ py::dict train(const std::vector<MotifSpec>& specs, Array<T> images, Array<T> la
   std::vector<Plan> plans;
   std::vector<double> costs;
   for (py::ssize_t k = 0; k < motifs; ++k) {
-    plans.push_back(make_plan(specs[k], s.batch, f.lanes, sizeof(T)));
+    plans.push_back(make_plan(specs[k], s.batch, f.lanes, sizeof(T), strict));
     costs.push_back(3 * plans[k].flops * s.train.n * s.epochs + plans[k].flops);
     expect_shape(parameters.at(k), "parameters", {static_cast<py::ssize_t>(plans[k].n_parameters)});
     expect_shape(running.at(k), "running", {2, plans[k].batch_norms});
@@ -166,7 +166,7 @@ py::dict train(const std::vector<MotifSpec>& specs, Array<T> images, Array<T> la
     Plan plan_train, plan_valid;
     std::size_t most = 0;
     const auto metric_plan = [&](Plan& plan, const DataSet<T>& data) -> const Plan* {
-      plan = make_plan(specs[k], batch_statistics ? data.n : std::min(data.n, running_batch), f.lanes, sizeof(T));
+      plan = make_plan(specs[k], batch_statistics ? data.n : std::min(data.n, running_batch), f.lanes, sizeof(T), strict);
       most = std::max(most, f.memory(plan));
       return &plan;
     };
@@ -206,7 +206,7 @@ py::dict train(const std::vector<MotifSpec>& specs, Array<T> images, Array<T> la
 
 template <class T>
 py::dict gradient(const std::vector<MotifSpec>& specs, Array<T> images, Array<T> labels, std::vector<Array<T>> parameters, const std::string& metric,
-                  double batch_norm_eps, bool want_parameters, bool want_images, int threads, py::object progress) {
+                  double batch_norm_eps, bool want_parameters, bool want_images, bool strict, int threads, py::object progress) {
   const py::ssize_t motifs = static_cast<py::ssize_t>(specs.size());
   if (motifs == 0) fail("no motif given");
   if (metric != "loss" && metric != "probability") fail("metric is '" + metric + "', expected 'loss' or 'probability'");
@@ -216,7 +216,7 @@ py::dict gradient(const std::vector<MotifSpec>& specs, Array<T> images, Array<T>
   std::vector<double> costs;
   std::vector<Array<T>> d_parameters;
   for (py::ssize_t k = 0; k < motifs; ++k) {
-    plans.push_back(make_plan(specs[k], data.n, f.lanes, sizeof(T)));
+    plans.push_back(make_plan(specs[k], data.n, f.lanes, sizeof(T), strict));
     costs.push_back(4 * plans[k].flops * data.n);
     expect_shape(parameters.at(k), "parameters", {static_cast<py::ssize_t>(plans[k].n_parameters)});
     if (want_parameters) d_parameters.emplace_back(std::vector<py::ssize_t>{static_cast<py::ssize_t>(plans[k].n_parameters)});
@@ -269,9 +269,9 @@ void bind_element(py::module_& m, const char* train_name, const char* gradient_n
   m.def(train_name, train<T>, py::arg("specs"), py::arg("images").noconvert(), py::arg("labels").noconvert(), py::arg("valid_images").noconvert().none(true),
         py::arg("valid_labels").noconvert().none(true), py::arg("order").noconvert(), py::arg("batch"), py::arg("drop_last"), py::arg("optimizer"),
         py::arg("rates").noconvert(), py::arg("parameters"), py::arg("running"), py::arg("batch_norm_momentum"), py::arg("batch_norm_eps"),
-        py::arg("batch_statistics"), py::arg("evaluate"), py::arg("record_steps"), py::arg("threads"), py::arg("progress"));
+        py::arg("batch_statistics"), py::arg("evaluate"), py::arg("record_steps"), py::arg("strict"), py::arg("threads"), py::arg("progress"));
   m.def(gradient_name, gradient<T>, py::arg("specs"), py::arg("images").noconvert(), py::arg("labels").noconvert(), py::arg("parameters"), py::arg("metric"),
-        py::arg("batch_norm_eps"), py::arg("want_parameters"), py::arg("want_images"), py::arg("threads"), py::arg("progress"));
+        py::arg("batch_norm_eps"), py::arg("want_parameters"), py::arg("want_images"), py::arg("strict"), py::arg("threads"), py::arg("progress"));
 }
 
 }  // namespace
@@ -304,12 +304,12 @@ PYBIND11_MODULE(_core, m) {
            py::kw_only(), py::arg("vertices"), py::arg("matrix"), py::arg("ops"), py::arg("channels"), py::arg("stem_channels"), py::arg("stacks"),
            py::arg("cells_per_stack"), py::arg("classes"), py::arg("image_channels"), py::arg("height"), py::arg("width"))
       .def("tables", [](const MotifSpec& spec) {
-        const Plan plan = make_plan(spec, 1, engine().f32.lanes, sizeof(float));
+        const Plan plan = make_plan(spec, 1, engine().f32.lanes, sizeof(float), false);
         return py::make_tuple(table(plan.parameters), plan.n_parameters, table(plan.running), plan.batch_norms);
       })
-      .def("flops", [](const MotifSpec& spec) { return make_plan(spec, 1, engine().f32.lanes, sizeof(float)).flops; })
+      .def("flops", [](const MotifSpec& spec) { return make_plan(spec, 1, engine().f32.lanes, sizeof(float), false).flops; })
       .def("memory", [](const MotifSpec& spec, int batch) {  // bytes that training in float takes
-        return engine().f32.memory(make_plan(spec, batch, engine().f32.lanes, sizeof(float))) * sizeof(float);
+        return engine().f32.memory(make_plan(spec, batch, engine().f32.lanes, sizeof(float), false)) * sizeof(float);
       });
   py::class_<Optimizer>(m, "Optimizer")
       .def(py::init([](const std::string& kind, double momentum, double decay, double eps, double weight_decay, bool nesterov) {

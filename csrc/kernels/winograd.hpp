@@ -1,0 +1,264 @@
+// conv3x3 by Winograd's F(4, 3) along columns: four rows of output from six multiplications instead of twelve, so 18 multiply-adds a pixel of
+// four where direct takes 36. Rows are vectors, so the transforms are plain vector arithmetic; along the row the three taps stay direct.
+//
+//   y = A^T [ (G k) . (B^T x) ]      x: six rows, k: the three taps of a column, y: four rows            (Lavin and Gray 2016, arXiv:1509.09308)
+//
+//   B^T x    = (4 x0 - 5 x2 + x4,  -4 (x1 + x2) + x3 + x4,  4 (x1 - x2) - x3 + x4,  -2 x1 - x2 + 2 x3 + x4,  2 x1 - x2 - 2 x3 + x4,  4 x1 - 5 x3 + x5)
+//   G k      = (k0 / 4,  -(k0 + k1 + k2) / 6,  -(k0 - k1 + k2) / 6,  (k0 + 2 k1 + 4 k2) / 24,  (k0 - 2 k1 + 4 k2) / 24,  k2)
+//   A^T m    = (m0 + m1 + m2 + m3 + m4,  m1 - m2 + 2 (m3 - m4),  m1 + m2 + 4 (m3 + m4),  m1 - m2 + 8 (m3 - m4) + m5)
+//   wgrad    dk = G^T sum over tiles (A dy) . (B^T x)
+//
+// Arrays and preconditions are those of conv3x3.hpp; besides, the height is a multiple of 4 and kTiles one of the vectors in a row
+// (`Grid::fits_winograd`). Precision: element type. The transforms cost about one decimal digit's third: largest relative error 0.5e-6 to 2e-6 in float.
+#pragma once
+
+#include "conv3x3.hpp"
+
+namespace spd::SPD_ISA {
+
+inline constexpr int kTiles = 4;  // vectors of four rows that are transformed together; kBlock * kTiles accumulators
+
+template <class T>
+SPD_INLINE void transform_input(vec<T> (&o)[6], vec<T> x0, vec<T> x1, vec<T> x2, vec<T> x3, vec<T> x4, vec<T> x5) {
+  const vec<T> two = broadcast<T>(2), four = broadcast<T>(4), five = broadcast<T>(5);
+  const vec<T> even = x4 - four * x2, odd = x3 - four * x1, even2 = x4 - x2, odd2 = x3 - x1;
+  o[0] = four * x0 + (x4 - five * x2);
+  o[1] = even + odd;
+  o[2] = even - odd;
+  o[3] = even2 + two * odd2;
+  o[4] = even2 - two * odd2;
+  o[5] = four * x1 + (x5 - five * x3);
+}
+template <class T>
+SPD_INLINE void transform_output(vec<T> (&y)[4], const vec<T> (&m)[6]) {
+  const vec<T> s = m[1] + m[2], d = m[1] - m[2], s2 = m[3] + m[4], d2 = m[3] - m[4];
+  y[0] = m[0] + s + s2;
+  y[1] = d + broadcast<T>(2) * d2;
+  y[2] = s + broadcast<T>(4) * s2;
+  y[3] = d + broadcast<T>(8) * d2 + m[5];
+}
+template <class T>
+SPD_INLINE void transform_dy(vec<T> (&o)[6], vec<T> y0, vec<T> y1, vec<T> y2, vec<T> y3) {  // A y
+  const vec<T> s = y0 + y2, t = y1 + y3, u = y0 + broadcast<T>(4) * y2, v = broadcast<T>(2) * y1 + broadcast<T>(8) * y3;
+  o[0] = y0, o[1] = s + t, o[2] = s - t, o[3] = u + v, o[4] = u - v, o[5] = y3;
+}
+
+// One column of vectors of four rows from row h on; component k to out + k * stride.
+template <class T>
+SPD_INLINE void transform_tile(T* out, std::size_t stride, const T* x, int h, const Grid& grid) {
+  const std::size_t pitch = grid.pitch();
+  const T* p = x + h * pitch;
+  const vec<T> above = h > 0 ? load<T>(p - pitch) : zeros<T>(), below = h + 4 < grid.height ? load<T>(p + 4 * pitch) : zeros<T>();
+  vec<T> o[6];
+  transform_input<T>(o, above, load<T>(p), load<T>(p + pitch), load<T>(p + 2 * pitch), load<T>(p + 3 * pitch), below);
+  SPD_UNROLL
+  for (int k = 0; k < 6; ++k) store<T>(out + k * stride, o[k]);
+}
+
+// k -> [channel block][component][c_in][kw][channel of the block]; `turned` packs the weights of dgrad.
+template <class T>
+void winograd_pack(T* packed, const T* k, int c_in, int c_out, bool turned) {
+  const int parts = parts_of(c_out, kBlock);
+  for (int p = 0; p < parts; ++p) {
+    const int begin = part_begin(c_out, parts, p), size = part_begin(c_out, parts, p + 1) - begin;
+    const std::size_t component = static_cast<std::size_t>(c_in) * 3 * size;
+    for (int i = 0; i < c_in; ++i)
+      for (int kw = 0; kw < 3; ++kw)
+        for (int o = 0; o < size; ++o) {
+          const T* tap = turned ? k + (static_cast<std::size_t>(i) * c_out + begin + o) * 9 + 2 - kw : k + (static_cast<std::size_t>(begin + o) * c_in + i) * 9 + kw;
+          const T k0 = tap[turned ? 6 : 0], k1 = tap[3], k2 = tap[turned ? 0 : 6];
+          const T ends = (k0 + k2) * (T(-1) / 6), middle = k1 * (T(1) / 6), far = k0 * (T(1) / 24) + k2 * (T(1) / 6), far_middle = k1 * (T(1) / 12);
+          T* out = packed + (i * 3 + kw) * size + o;
+          out[0] = k0 / 4;
+          out[component] = ends - middle;
+          out[2 * component] = ends + middle;
+          out[3 * component] = far + far_middle;
+          out[4 * component] = far - far_middle;
+          out[5 * component] = k2;
+        }
+    packed += 6 * component;
+  }
+}
+
+// m[component][channel][tile] = sum over c_in and kw of packed * shifted x; N tiles of S vectors a row, C channels.
+template <class T, int C, int N, int S>
+SPD_NOINLINE void winograd_multiply(T* m, const T* x, std::size_t component, int c_in, const T* packed, const mask<T>* left, const mask<T>* right) {
+  constexpr int V = N * S;
+  for (int k = 0; k < 6; ++k, x += component) {
+    vec<T> acc[C][V]{};
+    const T* in = x;
+    for (int i = 0; i < c_in; ++i, in += V * lanes<T>)
+      SPD_UNROLL
+    for (int kw = 0; kw < 3; ++kw, packed += C) {
+      vec<T> row[V];
+      SPD_UNROLL
+      for (int v = 0; v < V; ++v) row[v] = load_shifted<T>(in + v * lanes<T>, kw, left[v % S], right[v % S]);
+      SPD_UNROLL
+      for (int c = 0; c < C; ++c) {
+        const vec<T> tap = broadcast<T>(packed[c]);
+        SPD_UNROLL
+        for (int v = 0; v < V; ++v) acc[c][v] += row[v] * tap;
+      }
+    }
+    SPD_UNROLL
+    for (int c = 0; c < C; ++c)
+      SPD_UNROLL
+    for (int v = 0; v < V; ++v) store<T>(m + ((k * C + c) * V + v) * lanes<T>, acc[c][v]);
+  }
+}
+
+// Elements of scratch that the forward takes.
+template <class T>
+std::size_t winograd_scratch(int c_in) {
+  return static_cast<std::size_t>(6 * kTiles * lanes<T>) * (c_in + kBlock) + 2 * lanes<T>;
+}
+
+// Forward; dgrad with `packed` turned and the channel counts exchanged. Blocks begin..end - 1 of the batch.
+template <class T, int S>
+void winograd_forward_of(View<T> y, View<const T> x, const T* packed, T* scratch, const Grid& grid, int begin, int end, int c_in, int c_out) {
+  const int per_block = grid.height / 4, tiles = (end - begin) * per_block, groups = parts_of(tiles, kTiles / S), parts = parts_of(c_out, kBlock);
+  const std::size_t pitch = grid.pitch();
+  mask<T> left[S], right[S];
+  for (int j = 0; j < S; ++j) left[j] = mask_of_bits<T>(grid.has_left(j)), right[j] = mask_of_bits<T>(grid.has_right(j));
+  T* transformed = scratch + lanes<T>;
+  for (int group = 0; group < groups; ++group) {
+    const int first = part_begin(tiles, groups, group);
+    with_constant<kTiles / S>(part_begin(tiles, groups, group + 1) - first, [&]<int N>() {
+      constexpr int V = N * S;
+      const std::size_t component = static_cast<std::size_t>(c_in) * V * lanes<T>;
+      T* m = transformed + 6 * component + lanes<T>;
+      const auto place = [&](int tile) { return std::pair{begin + (first + tile) / per_block, (first + tile) % per_block * 4}; };  // block, row
+      for (int i = 0; i < c_in; ++i)
+        for (int n = 0; n < N; ++n) {
+          const auto [block, h] = place(n);
+          for (int j = 0; j < S; ++j)
+            transform_tile<T>(transformed + (i * V + n * S + j) * lanes<T>, component, x.data + block * x.block + i * x.channel + j * lanes<T>, h, grid);
+        }
+      const T* k = packed;
+      for (int p = 0; p < parts; ++p) {
+        const int o = part_begin(c_out, parts, p), size = part_begin(c_out, parts, p + 1) - o;
+        with_constant<kBlock>(size, [&]<int C>() { winograd_multiply<T, C, N, S>(m, transformed, component, c_in, k, left, right); });
+        k += static_cast<std::size_t>(size) * c_in * 18;
+        for (int c = 0; c < size; ++c)
+          for (int n = 0; n < N; ++n) {
+            const auto [block, h] = place(n);
+            T* out = y.data + block * y.block + (o + c) * y.channel + h * pitch;
+            for (int j = 0; j < S; ++j) {
+              vec<T> components[6], rows[4];
+              SPD_UNROLL
+              for (int q = 0; q < 6; ++q) components[q] = load<T>(m + ((q * size + c) * V + n * S + j) * lanes<T>);
+              transform_output<T>(rows, components);
+              SPD_UNROLL
+              for (int r = 0; r < 4; ++r) store<T>(out + r * pitch + j * lanes<T>, rows[r]);
+            }
+          }
+      }
+    });
+  }
+}
+// f.operator()<S>() for the 1, 2 or 4 vectors of a row.
+template <class F>
+SPD_INLINE void with_columns(const Grid& grid, F&& f) {
+  if (grid.columns == 1)
+    f.template operator()<1>();
+  else if (grid.columns == 2)
+    f.template operator()<2>();
+  else
+    f.template operator()<4>();
+}
+template <class T>
+void winograd_forward(View<T> y, View<const T> x, const T* packed, T* scratch, const Grid& grid, int begin, int end, int c_in, int c_out) {
+  with_columns(grid, [&]<int S>() { winograd_forward_of<T, S>(y, x, packed, scratch, grid, begin, end, c_in, c_out); });
+}
+
+// ---- wgrad: kWide output x kNarrow input channels x 3 taps of one component stay in registers over the whole batch
+
+inline constexpr int kWide = SPD_VECTOR_BYTES == 64 ? 4 : 2, kNarrow = SPD_VECTOR_BYTES == 64 ? 2 : 1;
+
+template <class T, int A, int B, int S>
+SPD_NOINLINE void winograd_wgrad_block(T* out, const T* dy, std::size_t dy_channel, const T* x, std::size_t x_channel, int vectors, const mask<T>* left,
+                                       const mask<T>* right) {
+  vec<T> acc[A * B * 3]{};
+  for (int v = 0; v < vectors; v += S)
+    SPD_UNROLL
+  for (int j = 0; j < S; ++j, x += lanes<T>, dy += lanes<T>) {
+    vec<T> d[A];
+    SPD_UNROLL
+    for (int a = 0; a < A; ++a) d[a] = in_register<T>(load<T>(dy + a * dy_channel));
+    SPD_UNROLL
+    for (int b = 0; b < B; ++b)
+      SPD_UNROLL
+    for (int kw = 0; kw < 3; ++kw) {
+      const vec<T> in = load_shifted<T>(x + b * x_channel, kw, left[j], right[j]);
+      SPD_UNROLL
+      for (int a = 0; a < A; ++a) acc[(a * B + b) * 3 + kw] += in * d[a];
+    }
+  }
+  sum_lanes<T, A * B * 3>(out, acc);
+}
+
+// Elements that the transformed planes of `blocks` blocks take, a channel and component; and the scratch of wgrad.
+template <class T>
+std::size_t winograd_plane(const Grid& grid, int blocks) {
+  return static_cast<std::size_t>(blocks) * grid.vectors() / 4 * lanes<T> + lanes<T>;
+}
+template <class T>
+std::size_t winograd_wgrad_scratch(const Grid& grid, int blocks, int c_in, int c_out) {
+  return 6 * winograd_plane<T>(grid, blocks) * (c_in + c_out) + 18 * static_cast<std::size_t>(c_in) * c_out + 4 * lanes<T>;
+}
+
+template <class T>
+void winograd_wgrad(T* dk, View<const T> dy, View<const T> x, T* scratch, const Grid& grid, int begin, int end, int c_in, int c_out) {
+  const std::size_t pitch = grid.pitch(), plane = winograd_plane<T>(grid, end - begin), x_component = plane * c_in, y_component = plane * c_out;
+  const int vectors = (end - begin) * grid.vectors() / 4;
+  T *xt = scratch + lanes<T>, *yt = xt + 6 * x_component, *u = yt + 6 * y_component + lanes<T>;  // u: [component][c_out][c_in][kw]
+  const auto each_tile = [&](auto f) {
+    int v = 0;
+    for (int b = begin; b < end; ++b)
+      for (int h = 0; h < grid.height; h += 4)
+        for (int j = 0; j < grid.columns; ++j, ++v) f(b, h, j, v * lanes<T>);
+  };
+  for (int i = 0; i < c_in; ++i)
+    each_tile([&](int b, int h, int j, int at) {
+      transform_tile<T>(xt + i * plane + at, x_component, x.data + b * x.block + i * x.channel + j * lanes<T>, h, grid);
+    });
+  for (int o = 0; o < c_out; ++o)
+    each_tile([&](int b, int h, int j, int at) {
+      const T* p = dy.data + b * dy.block + o * dy.channel + h * pitch + j * lanes<T>;
+      vec<T> t[6];
+      transform_dy<T>(t, load<T>(p), load<T>(p + pitch), load<T>(p + 2 * pitch), load<T>(p + 3 * pitch));
+      SPD_UNROLL
+      for (int k = 0; k < 6; ++k) store<T>(yt + o * plane + at + k * y_component, t[k]);
+    });
+  const int parts_o = parts_of(c_out, kWide), parts_i = parts_of(c_in, kNarrow);
+  with_columns(grid, [&]<int S>() {
+    mask<T> left[S], right[S];
+    for (int j = 0; j < S; ++j) left[j] = mask_of_bits<T>(grid.has_left(j)), right[j] = mask_of_bits<T>(grid.has_right(j));
+    for (int k = 0; k < 6; ++k)
+      for (int p = 0; p < parts_o; ++p)
+        for (int q = 0; q < parts_i; ++q) {
+          const int o = part_begin(c_out, parts_o, p), n_o = part_begin(c_out, parts_o, p + 1) - o;
+          const int i = part_begin(c_in, parts_i, q), n_i = part_begin(c_in, parts_i, q + 1) - i;
+          T sums[kWide * kNarrow * 3];
+          with_constant<kWide>(n_o, [&]<int A>() {
+            with_constant<kNarrow>(n_i, [&]<int B>() {
+              winograd_wgrad_block<T, A, B, S>(sums, yt + k * y_component + o * plane, plane, xt + k * x_component + i * plane, plane, vectors, left, right);
+            });
+          });
+          for (int a = 0; a < n_o; ++a)
+            for (int b = 0; b < n_i * 3; ++b) u[((static_cast<std::size_t>(k) * c_out + o + a) * c_in + i) * 3 + b] = sums[a * n_i * 3 + b];
+        }
+  });
+  const std::size_t component = static_cast<std::size_t>(c_out) * c_in * 3;
+  for (std::size_t oi = 0; oi < static_cast<std::size_t>(c_out) * c_in; ++oi)
+    for (int kw = 0; kw < 3; ++kw) {  // G^T u
+      const T* t = u + oi * 3 + kw;
+      const T u1 = t[component], u2 = t[2 * component], u3 = t[3 * component], u4 = t[4 * component];
+      T* out = dk + oi * 9 + kw;
+      out[0] = t[0] / 4 - (u1 + u2) * (T(1) / 6) + (u3 + u4) * (T(1) / 24);
+      out[3] = (u2 - u1) * (T(1) / 6) + (u3 - u4) * (T(1) / 12);
+      out[6] = (u3 + u4 - u1 - u2) * (T(1) / 6) + t[5 * component];
+    }
+}
+
+}  // namespace spd::SPD_ISA
