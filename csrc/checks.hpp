@@ -6,7 +6,7 @@
 #include <cstring>
 
 #include "engine.hpp"
-#include "inner_loop.hpp"
+#include "hypergradient.hpp"
 #include "kernels/winograd.hpp"
 
 namespace spd::SPD_ISA {
@@ -179,10 +179,16 @@ double fma_peak(double seconds) {
 
 template <class T>
 EngineFunctions<T> engine_functions() {
-  return {lanes<T>,      [](const Plan& plan) { return training_memory<T>(plan); },
-          train_motif<T>, motif_gradient<T>,
-          conv_check<T>,  batch_norm_check<T>,
-          pool_check<T>,  fma_peak<T>};
+  return {lanes<T>,
+          [](const Plan& plan) { return training_memory<T>(plan); },
+          train_motif<T>,
+          motif_gradient<T>,
+          hypergradient_memory<T>,
+          motif_hypergradient<T>,
+          conv_check<T>,
+          batch_norm_check<T>,
+          pool_check<T>,
+          fma_peak<T>};
 }
 
 }  // namespace spd::SPD_ISA

@@ -71,6 +71,34 @@ struct GradientJob {
   Metrics<T> values;
   T* d_parameters;  // (n_parameters) or null
   T* d_images;      // (n, channels, height, width) or null
+  T* d_labels;      // (n, classes) or null; only beside another
+};
+
+// The derivative of
+//
+//   metric_weight * (metric at the end, on the validation set, or on the training set where there is none) + sum_t step_weights[t] * (loss of step t)
+//
+// through the steps first_step .. steps - 1 of a training. All arrays zeroed by the caller.
+template <class T>
+struct HypergradientJob {
+  const TrainSettings<T>* settings;
+  const Plan* plan;         // for a batch
+  const Plan* plan_metric;  // for the whole set that the metric is read on
+  T* memory;                // hypergradient_memory(...) elements
+  T* memory_metric;
+  const T* initial;         // (n_parameters)
+  long steps, first_step;
+  Metric metric;
+  double metric_weight;
+  const double* step_weights;  // (steps) or null
+  double value;
+  Metrics<T> metrics;
+  double* step_loss;        // (steps)
+  T* trained;               // (n_parameters)
+  T *d_images, *d_labels, *d_valid_images, *d_valid_labels;
+  double *d_rates, *d_momenta;  // (steps)
+  T* d_initial;             // (n_parameters): of the weights before step first_step
+  std::int64_t diverged_step;
 };
 
 // One kernel on (n, c, h, w) arrays, for tests and benches: packs into the layout, runs, unpacks.
@@ -103,6 +131,8 @@ struct EngineFunctions {
   std::size_t (*memory)(const Plan&);  // elements that running a plan takes
   void (*train)(const TrainSettings<T>&, TrainJob<T>&, Control&);
   void (*gradient)(GradientJob<T>&, Control&);
+  std::size_t (*hypergradient_memory)(const Plan&, long steps);
+  void (*hypergradient)(HypergradientJob<T>&, Control&);
   void (*conv)(ConvCheck<T>&);
   void (*batch_norm)(BatchNormCheck<T>&);
   void (*pool)(PoolCheck<T>&);

@@ -70,6 +70,12 @@ class Network {
       });
   }
 
+  // Of the mean over the batch; the probability does not depend on labels but by their argmax.
+  void label_gradient(T* d_labels, Metric metric, int n) {
+    std::memset(d_labels, 0, static_cast<std::size_t>(n) * plan_.head.classes * sizeof(T));
+    if (metric == Metric::loss) add_label_gradient<T>(d_labels, T(1), logit_, n, plan_.head.classes);
+  }
+
   // Up to the logits. running: (2, batch_norms) statistics to use instead of the batch's, or null.
   void forward(const T* w, int n, T eps, const T* running = nullptr) {
     if (running) {
@@ -108,7 +114,7 @@ class Network {
     }
   }
 
- private:
+ protected:
   void take(T*& part, std::size_t n, T* memory) {
     part = memory + used_;
     used_ += (n + 2 * lanes<T> - 1) / lanes<T> * lanes<T>;  // a vector more: whole vectors may be written at the end
@@ -150,18 +156,18 @@ class Network {
     }
   }
   // Forward, or dgrad (`turned`: to and from change places).
-  void run_conv(const Conv& c, View<T> to, View<const T> from, const T* k, int n, bool turned) {
+  void run_conv(const Conv& c, View<T> to, View<const T> from, const T* k, int n, bool turned, bool accumulate = false) {
     const Grid& grid = plan_.grids[c.grid];
     const int c_in = turned ? c.c_out : c.c_in, c_out = turned ? c.c_in : c.c_out, blocks = grid.blocks(n);
     if (c.winograd) {
       winograd_pack<T>(packed_, k, c_in, c_out, turned);
-      winograd_forward<T>(to, from, packed_, scratch_, grid, 0, blocks, c_in, c_out);
+      winograd_forward<T>(to, from, packed_, scratch_, grid, 0, blocks, c_in, c_out, accumulate);
     } else if (c.size == 3) {
       conv3x3_pack<T>(packed_, k, c_in, c_out, turned);
-      conv3x3_forward<T>(to, from, packed_, grid, 0, blocks, c_in, c_out);
+      conv3x3_forward<T>(to, from, packed_, grid, 0, blocks, c_in, c_out, accumulate);
     } else {
       conv1x1_pack<T>(packed_, k, c_in, c_out, turned);
-      conv1x1_forward<T>(to, from, packed_, grid, 0, blocks, c_in, c_out);
+      conv1x1_forward<T>(to, from, packed_, grid, 0, blocks, c_in, c_out, accumulate);
     }
   }
   void conv_backward(const Conv& c, T* g, const T* w, int n, bool images) {
@@ -177,28 +183,34 @@ class Network {
                                        n, s.end - s.begin);
       });
     }
+    run_wgrad(c, g + c.weight, view<const T>(c.y), view<const T>(c.x), n);
+    if (!c.reads_images || images) run_conv(c, view<T>(c.x), view<const T>(c.y), w + c.weight, n, true);
+  }
+  void run_wgrad(const Conv& c, T* dk, View<const T> dy, View<const T> x, int n) {
+    const Grid& grid = plan_.grids[c.grid];
     const int blocks = grid.blocks(n);
     if (c.winograd_wgrad)
-      winograd_wgrad<T>(g + c.weight, view<const T>(c.y), view<const T>(c.x), scratch_, grid, 0, blocks, c.c_in, c.c_out);
+      winograd_wgrad<T>(dk, dy, x, scratch_, grid, 0, blocks, c.c_in, c.c_out);
     else if (c.size == 3)
-      conv3x3_wgrad<T>(g + c.weight, view<const T>(c.y), view<const T>(c.x), grid, 0, blocks, c.c_in, c.c_out);
+      conv3x3_wgrad<T>(dk, dy, x, grid, 0, blocks, c.c_in, c.c_out);
     else
-      conv1x1_wgrad<T>(g + c.weight, view<const T>(c.y), view<const T>(c.x), grid, 0, blocks, c.c_in, c.c_out);
-    if (!c.reads_images || images) run_conv(c, view<T>(c.x), view<const T>(c.y), w + c.weight, n, true);
+      conv1x1_wgrad<T>(dk, dy, x, grid, 0, blocks, c.c_in, c.c_out);
   }
   void flows_of(const Segment& s, Flow<T>* flows) const {
     for (int i = 0; i < s.n; ++i) flows[i] = {arena_ + s.source[i].place.offset, s.source[i].place.block, s.source[i].place.channel, s.source[i].step};
   }
 
+  void terms_of(const Segment& s, Term<T>* terms) const {
+    for (int i = 0; i < s.n; ++i) {
+      const Place& p = s.source[i].place;
+      const int bn = s.source[i].batch_norm;
+      terms[i] = {arena_ + p.offset, p.block, p.channel, bn >= 0 ? scale_ + bn : nullptr, bn >= 0 ? shift_ + bn : nullptr};
+    }
+  }
   void sum_forward(const Sum& sum, int n) {
     for (const Segment& s : sum.terms) {
       Term<T> terms[kMostSources];
-      for (int i = 0; i < s.n; ++i) {
-        const Source& source = s.source[i];
-        const bool raw = source.batch_norm >= 0;
-        terms[i] = {arena_ + source.place.offset, source.place.block, source.place.channel, raw ? scale_ + source.batch_norm : nullptr,
-                    raw ? shift_ + source.batch_norm : nullptr};
-      }
+      terms_of(s, terms);
       Place z = sum.z;
       z.offset += s.begin * z.channel;
       with_constant<kMostSources>(s.n, [&]<int K>() { add_terms<T, K>(view<T>(z), terms, plan_.grids[sum.grid], n, s.end - s.begin); });
@@ -335,6 +347,7 @@ void motif_gradient(GradientJob<T>& job, Control& control) {
     network.backward(g, job.parameters, n, job.d_images != nullptr);
     if (job.d_parameters) std::memcpy(job.d_parameters, g, plan.n_parameters * sizeof(T));
     if (job.d_images) network.image_gradient(job.d_images, n);
+    if (job.d_labels) network.label_gradient(job.d_labels, job.metric, n);
   }
   control.add(4 * n * plan.flops);
 }

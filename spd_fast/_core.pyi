@@ -88,6 +88,31 @@ def gradient_f32(
 
 gradient_f64 = gradient_f32
 
+def hypergradient_f32(
+    specs: Sequence[MotifSpec],
+    images: npt.NDArray[Any],
+    labels: npt.NDArray[Any],
+    valid_images: npt.NDArray[Any] | None,
+    valid_labels: npt.NDArray[Any] | None,
+    order: npt.NDArray[np.int64],
+    batch: int,
+    drop_last: bool,
+    optimizer: Optimizer,
+    rates: _Float64,
+    initial: Sequence[npt.NDArray[Any]],
+    steps: int,
+    first_step: int,
+    metric: str,
+    metric_weight: float,
+    step_weights: _Float64 | None,
+    batch_norm_eps: float,
+    strict: bool,
+    threads: int,
+    progress: Callable[[float], object] | None,
+) -> dict[str, Any]: ...
+
+hypergradient_f64 = hypergradient_f32
+
 class kernels:
     @staticmethod
     def conv(

@@ -93,6 +93,16 @@ Array<double> nan_array(std::vector<py::ssize_t> shape) {
   return a;
 }
 template <class T>
+Array<T> zero_array(std::vector<py::ssize_t> shape) {
+  Array<T> a(shape);
+  std::fill(a.mutable_data(), a.mutable_data() + a.size(), T(0));
+  return a;
+}
+Metric metric_of(const std::string& name) {
+  if (name != "loss" && name != "probability") fail("metric is '" + name + "', expected 'loss' or 'probability'");
+  return name == "loss" ? Metric::loss : Metric::probability;
+}
+template <class T>
 MetricArrays metric_arrays(py::ssize_t motifs, py::ssize_t n, py::ssize_t classes) {
   Array<T> logits(std::vector<py::ssize_t>{motifs, n, classes});
   std::fill(logits.mutable_data(), logits.mutable_data() + logits.size(), std::numeric_limits<T>::quiet_NaN());
@@ -105,18 +115,17 @@ Metrics<T> nothing(T* logits) {
   return {nan, nan, nan, logits};
 }
 
+// What training and its reverse have in common. The arrays stay the caller's.
 template <class T>
-py::dict train(const std::vector<MotifSpec>& specs, Array<T> images, Array<T> labels, std::optional<Array<T>> valid_images,
-               std::optional<Array<T>> valid_labels, Array<std::int64_t> order, int batch, bool drop_last, const Optimizer& optimizer, Array<double> rates,
-               std::vector<Array<T>> parameters, std::vector<Array<T>> running, double batch_norm_momentum, double batch_norm_eps, bool batch_statistics,
-               bool evaluate, bool record_steps, bool strict, int threads, py::object progress) {
-  const py::ssize_t motifs = static_cast<py::ssize_t>(specs.size());
-  if (motifs == 0) fail("no motif given");
+TrainSettings<T> settings_of(const std::vector<MotifSpec>& specs, const Array<T>& images, const Array<T>& labels, const std::optional<Array<T>>& valid_images,
+                             const std::optional<Array<T>>& valid_labels, const Array<std::int64_t>& order, int batch, bool drop_last,
+                             const Optimizer& optimizer, const Array<double>& rates) {
+  if (specs.empty()) fail("no motif given");
   TrainSettings<T> s{};
   s.train = data_set<T>(images, labels, specs[0]);
   if (valid_images) s.valid = data_set<T>(*valid_images, *valid_labels, specs[0]);
+  if (batch < 1) fail("batch is " + std::to_string(batch) + ", expected at least 1");
   s.batch = std::min(batch, s.train.n);
-  if (s.batch < 1) fail("batch is " + std::to_string(batch) + ", expected at least 1");
   s.steps_per_epoch = drop_last ? s.train.n / s.batch : (s.train.n + s.batch - 1) / s.batch;
   if (order.ndim() != 2) fail("order must have shape (epochs, N)");
   s.epochs = static_cast<int>(order.shape(0));
@@ -124,10 +133,20 @@ py::dict train(const std::vector<MotifSpec>& specs, Array<T> images, Array<T> la
   for (py::ssize_t i = 0; i < order.size(); ++i)
     if (order.data()[i] < 0 || order.data()[i] >= s.train.n) fail("order holds " + std::to_string(order.data()[i]) + ", expected 0 to N - 1");
   s.order = order.data();
-  const py::ssize_t steps = static_cast<py::ssize_t>(s.epochs) * s.steps_per_epoch;
-  expect_shape(rates, "rates", {steps});
+  expect_shape(rates, "rates", {static_cast<py::ssize_t>(s.epochs) * s.steps_per_epoch});
   s.optimizer = optimizer, s.rates = rates.data();
+  return s;
+}
+
+template <class T>
+py::dict train(const std::vector<MotifSpec>& specs, Array<T> images, Array<T> labels, std::optional<Array<T>> valid_images,
+               std::optional<Array<T>> valid_labels, Array<std::int64_t> order, int batch, bool drop_last, const Optimizer& optimizer, Array<double> rates,
+               std::vector<Array<T>> parameters, std::vector<Array<T>> running, double batch_norm_momentum, double batch_norm_eps, bool batch_statistics,
+               bool evaluate, bool record_steps, bool strict, int threads, py::object progress) {
+  const py::ssize_t motifs = static_cast<py::ssize_t>(specs.size());
+  TrainSettings<T> s = settings_of<T>(specs, images, labels, valid_images, valid_labels, order, batch, drop_last, optimizer, rates);
   s.batch_norm_momentum = batch_norm_momentum, s.batch_norm_eps = batch_norm_eps, s.batch_statistics = batch_statistics;
+  const py::ssize_t steps = rates.size();
 
   const EngineFunctions<T>& f = engine().of<T>();
   std::vector<Plan> plans;
@@ -209,7 +228,6 @@ py::dict gradient(const std::vector<MotifSpec>& specs, Array<T> images, Array<T>
                   double batch_norm_eps, bool want_parameters, bool want_images, bool strict, int threads, py::object progress) {
   const py::ssize_t motifs = static_cast<py::ssize_t>(specs.size());
   if (motifs == 0) fail("no motif given");
-  if (metric != "loss" && metric != "probability") fail("metric is '" + metric + "', expected 'loss' or 'probability'");
   const DataSet<T> data = data_set<T>(images, labels, specs[0]);
   const EngineFunctions<T>& f = engine().of<T>();
   std::vector<Plan> plans;
@@ -235,7 +253,7 @@ py::dict gradient(const std::vector<MotifSpec>& specs, Array<T> images, Array<T>
     job.memory = static_cast<T*>(worker.network.zeroed(f.memory(plans[k]) * sizeof(T)));
     job.parameters = parameters[k].data();
     job.data = data;
-    job.metric = metric == "loss" ? Metric::loss : Metric::probability;
+    job.metric = metric_of(metric);
     job.batch_norm_eps = batch_norm_eps;
     if (want_parameters) job.d_parameters = d_parameters_p[k];
     if (want_images) job.d_images = d_images_p + k * image_elements;
@@ -245,6 +263,79 @@ py::dict gradient(const std::vector<MotifSpec>& specs, Array<T> images, Array<T>
   py::dict out;
   out["probability"] = values.probability, out["loss"] = values.loss, out["accuracy"] = values.accuracy;
   out["d_parameters"] = d_parameters, out["d_images"] = d_images;
+  return out;
+}
+
+template <class T>
+py::dict hypergradient(const std::vector<MotifSpec>& specs, Array<T> images, Array<T> labels, std::optional<Array<T>> valid_images,
+                       std::optional<Array<T>> valid_labels, Array<std::int64_t> order, int batch, bool drop_last, const Optimizer& optimizer,
+                       Array<double> rates, std::vector<Array<T>> initial, long steps, long first_step, const std::string& metric, double metric_weight,
+                       std::optional<Array<double>> step_weights, double batch_norm_eps, bool strict, int threads, py::object progress) {
+  TrainSettings<T> s = settings_of<T>(specs, images, labels, valid_images, valid_labels, order, batch, drop_last, optimizer, rates);
+  s.batch_norm_eps = batch_norm_eps;
+  if (steps < 0 || steps > rates.size()) fail("steps is " + std::to_string(steps) + ", expected 0 to " + std::to_string(rates.size()));
+  if (first_step < 0 || first_step > steps) fail("first_step is " + std::to_string(first_step) + ", expected 0 to steps");
+  if (step_weights) expect_shape(*step_weights, "step_weights", {steps});
+  const py::ssize_t motifs = static_cast<py::ssize_t>(specs.size()), classes = specs[0].classes;
+  const EngineFunctions<T>& f = engine().of<T>();
+  const DataSet<T>& read_on = s.valid.n > 0 ? s.valid : s.train;
+  std::vector<Plan> plans;
+  std::vector<double> costs;
+  std::vector<Array<T>> trained, d_initial;
+  for (py::ssize_t k = 0; k < motifs; ++k) {
+    plans.push_back(make_plan(specs[k], s.batch, f.lanes, sizeof(T), strict));
+    costs.push_back(plans[k].flops * (s.batch * (6.0 * steps + 8.0 * (steps - first_step)) + 4.0 * read_on.n));
+    const py::ssize_t p = static_cast<py::ssize_t>(plans[k].n_parameters);
+    expect_shape(initial.at(k), "initial", {p});
+    trained.push_back(zero_array<T>({p}));
+    d_initial.push_back(zero_array<T>({p}));
+  }
+  const py::ssize_t c = images.shape(1), h = images.shape(2), w = images.shape(3);
+  Array<T> d_images = zero_array<T>({motifs, s.train.n, c, h, w}), d_labels = zero_array<T>({motifs, s.train.n, classes});
+  Array<T> d_valid_images = zero_array<T>({motifs, s.valid.n, c, h, w}), d_valid_labels = zero_array<T>({motifs, s.valid.n, classes});
+  Array<double> value = nan_array({motifs}), d_rates = zero_array<double>({motifs, steps}), d_momenta = zero_array<double>({motifs, steps});
+  Array<double> step_loss = nan_array({motifs, steps}), loss = nan_array({motifs}), probability = nan_array({motifs}), accuracy = nan_array({motifs});
+  Array<std::int64_t> diverged_step(std::vector<py::ssize_t>{motifs});
+  std::vector<HypergradientJob<T>> jobs(motifs);
+  for (py::ssize_t k = 0; k < motifs; ++k) {
+    HypergradientJob<T>& job = jobs[k];
+    job.settings = &s;
+    job.plan = &plans[k];
+    job.initial = initial[k].data();
+    job.steps = steps, job.first_step = first_step;
+    job.metric = metric_of(metric), job.metric_weight = metric_weight;
+    job.step_weights = step_weights ? step_weights->data() : nullptr;
+    job.step_loss = step_loss.mutable_data() + k * steps;
+    job.trained = trained[k].mutable_data();
+    job.d_images = d_images.mutable_data() + k * images.size();
+    job.d_labels = d_labels.mutable_data() + k * labels.size();
+    job.d_valid_images = d_valid_images.mutable_data() + k * s.valid.n * c * h * w;
+    job.d_valid_labels = d_valid_labels.mutable_data() + k * s.valid.n * classes;
+    job.d_rates = d_rates.mutable_data() + k * steps;
+    job.d_momenta = d_momenta.mutable_data() + k * steps;
+    job.d_initial = d_initial[k].mutable_data();
+    job.metrics = nothing<T>(nullptr);
+  }
+  run_watched(costs, threads, progress, [&](int k, Worker& worker, Control& control) {
+    HypergradientJob<T>& job = jobs[k];
+    const Plan plan_metric = make_plan(specs[k], read_on.n, f.lanes, sizeof(T), strict);
+    job.plan_metric = &plan_metric;
+    job.memory = static_cast<T*>(worker.network.zeroed(f.hypergradient_memory(plans[k], steps) * sizeof(T)));
+    job.memory_metric = static_cast<T*>(worker.metrics.zeroed(f.memory(plan_metric) * sizeof(T)));
+    f.hypergradient(job, control);
+  });
+  for (py::ssize_t k = 0; k < motifs; ++k) {
+    diverged_step.mutable_data()[k] = jobs[k].diverged_step;
+    value.mutable_data()[k] = jobs[k].diverged_step < 0 ? jobs[k].value : std::numeric_limits<double>::quiet_NaN();
+    loss.mutable_data()[k] = jobs[k].metrics.loss;
+    probability.mutable_data()[k] = jobs[k].metrics.probability;
+    accuracy.mutable_data()[k] = jobs[k].metrics.accuracy;
+  }
+  py::dict out;
+  out["value"] = value, out["loss"] = loss, out["probability"] = probability, out["accuracy"] = accuracy;
+  out["step_loss"] = step_loss, out["diverged_step"] = diverged_step, out["trained"] = trained;
+  out["d_images"] = d_images, out["d_labels"] = d_labels, out["d_valid_images"] = d_valid_images, out["d_valid_labels"] = d_valid_labels;
+  out["d_rates"] = d_rates, out["d_momenta"] = d_momenta, out["d_initial"] = d_initial;
   return out;
 }
 
@@ -265,13 +356,18 @@ Array<double> uniforms(std::uint64_t key, std::uint32_t rows, std::uint32_t colu
 }
 
 template <class T>
-void bind_element(py::module_& m, const char* train_name, const char* gradient_name) {
+void bind_element(py::module_& m, const char* train_name, const char* gradient_name, const char* hypergradient_name) {
   m.def(train_name, train<T>, py::arg("specs"), py::arg("images").noconvert(), py::arg("labels").noconvert(), py::arg("valid_images").noconvert().none(true),
         py::arg("valid_labels").noconvert().none(true), py::arg("order").noconvert(), py::arg("batch"), py::arg("drop_last"), py::arg("optimizer"),
         py::arg("rates").noconvert(), py::arg("parameters"), py::arg("running"), py::arg("batch_norm_momentum"), py::arg("batch_norm_eps"),
         py::arg("batch_statistics"), py::arg("evaluate"), py::arg("record_steps"), py::arg("strict"), py::arg("threads"), py::arg("progress"));
   m.def(gradient_name, gradient<T>, py::arg("specs"), py::arg("images").noconvert(), py::arg("labels").noconvert(), py::arg("parameters"), py::arg("metric"),
         py::arg("batch_norm_eps"), py::arg("want_parameters"), py::arg("want_images"), py::arg("strict"), py::arg("threads"), py::arg("progress"));
+  m.def(hypergradient_name, hypergradient<T>, py::arg("specs"), py::arg("images").noconvert(), py::arg("labels").noconvert(),
+        py::arg("valid_images").noconvert().none(true), py::arg("valid_labels").noconvert().none(true), py::arg("order").noconvert(), py::arg("batch"),
+        py::arg("drop_last"), py::arg("optimizer"), py::arg("rates").noconvert(), py::arg("initial"), py::arg("steps"), py::arg("first_step"),
+        py::arg("metric"), py::arg("metric_weight"), py::arg("step_weights").noconvert().none(true), py::arg("batch_norm_eps"), py::arg("strict"),
+        py::arg("threads"), py::arg("progress"));
 }
 
 }  // namespace
@@ -324,8 +420,8 @@ PYBIND11_MODULE(_core, m) {
            }),
            py::arg("kind"), py::kw_only(), py::arg("momentum") = 0.0, py::arg("decay") = 0.0, py::arg("eps") = 0.0, py::arg("weight_decay") = 0.0,
            py::arg("nesterov") = false);
-  bind_element<float>(m, "train_f32", "gradient_f32");
-  bind_element<double>(m, "train_f64", "gradient_f64");
+  bind_element<float>(m, "train_f32", "gradient_f32", "hypergradient_f32");
+  bind_element<double>(m, "train_f64", "gradient_f64", "hypergradient_f64");
   py::module_ kernels = m.def_submodule("kernels", "Single kernels and their scalar references, on (n, c, h, w) arrays.");
   bind_kernels(kernels);
 }

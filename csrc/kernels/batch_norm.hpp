@@ -6,6 +6,8 @@
 //                dbeta = sum g,  dgamma = istd * sum g (y - mean)
 //                dy = gamma * istd * (g - dbeta / m - (y - mean) * istd * dgamma / m)      m pixels of the batch
 //
+//   tangent      of both, along a change of y, gamma and beta: at the end of the file
+//
 // (Ioffe and Szegedy 2015, arXiv:1502.03167.) Adds with channel truncation, concatenation and the projected input are all "terms that meet".
 // Precision: element type. Sums are taken around a first pixel of the channel, so a mean far from zero does not cancel the variance away.
 #pragma once
@@ -224,6 +226,121 @@ SPD_NOINLINE void add_flows(View<T> z, const Flow<T>* flows, const Grid& grid, i
       T* out = z.data + b * z.block + c * z.channel;
       each_vector(grid, masks, b, blocks, [&](std::size_t at, auto valid) { store<T>(out + at, keep<T>(valid, sum_flows<T, K>(p, flows, at))); });
     }
+}
+
+// ---- tangents: every array of the arena has its tangent `apart` elements behind it
+
+// mean_t = E[y_t],  var_t = 2 E[(y - mean) y_t]
+template <class T>
+void batch_statistics_tangent(T* mean_t, T* var_t, View<const T> y, std::ptrdiff_t apart, const T* mean, const Grid& grid, int n, int channels) {
+  const LaneMasks<T> masks(grid, n);
+  const int blocks = grid.blocks(n);
+  const T m = static_cast<T>(n) * grid.pixels();
+  for (int c = 0; c < channels; ++c) {
+    const T* p = y.data + c * y.channel;
+    const T origin = p[apart];
+    const vec<T> centre = broadcast<T>(mean[c]), around = broadcast<T>(origin);
+    vec<T> s{}, q{};
+    for (int b = 0; b < blocks; ++b)
+      each_vector(grid, masks, b, blocks, [&](std::size_t at, auto valid) {
+        const T* v = p + b * y.block + at;
+        const vec<T> d = keep<T>(valid, load(v + apart) - around);
+        s += d;
+        q += d * (load(v) - centre);
+      });
+    mean_t[c] = origin + sum<T>(s) / m;
+    var_t[c] = 2 * sum<T>(q) / m;
+  }
+}
+
+// Tangents of a term's scale and shift; null where it is read as it is.
+template <class T>
+struct TermTangent {
+  const T* scale;
+  const T* shift;
+};
+
+// z_t = sum_s [relu's argument > 0] * (scale_t y + scale y_t + shift_t)
+template <class T, int K>
+SPD_NOINLINE void add_terms_tangent(View<T> z, std::ptrdiff_t apart, const Term<T>* terms, const TermTangent<T>* tangents, const Grid& grid, int n,
+                                    int channels) {
+  const LaneMasks<T> masks(grid, n);
+  const int blocks = grid.blocks(n);
+  for (int b = 0; b < blocks; ++b)
+    for (int c = 0; c < channels; ++c) {
+      T* out = z.data + b * z.block + c * z.channel + apart;
+      each_vector(grid, masks, b, blocks, [&](std::size_t at, auto valid) {
+        vec<T> total{};
+        SPD_UNROLL
+        for (int s = 0; s < K; ++s) {
+          const Term<T>& term = terms[s];
+          const T* p = term.data + b * term.block + c * term.channel + at;
+          if (!term.scale) {
+            total += load(p + apart);
+            continue;
+          }
+          const vec<T> y = load(p), scale = broadcast<T>(term.scale[c]);
+          const vec<T> v_t = y * broadcast<T>(tangents[s].scale[c]) + (load(p + apart) * scale + broadcast<T>(tangents[s].shift[c]));
+          total += keep<T>(greater<T>(y * scale + broadcast<T>(term.shift[c]), zeros<T>()), v_t);
+        }
+        store<T>(out + at, keep<T>(valid, total));
+      });
+    }
+}
+
+template <class T>
+struct NormStatistics {  // per channel
+  const T *mean, *istd, *scale, *shift;
+};
+
+// dy overwrites y, dy_t overwrites y_t. dgamma, dbeta are the primal's, which the tangent needs.
+template <class T, int K>
+SPD_NOINLINE void batch_norm_relu_backward_tangent(View<T> y, std::ptrdiff_t apart, T* dgamma_t, T* dbeta_t, const Flow<T>* flows,
+                                                   const NormStatistics<T>& norm, const NormStatistics<T>& norm_t, const Grid& grid, int n, int channels) {
+  const LaneMasks<T> masks(grid, n);
+  const int blocks = grid.blocks(n);
+  const T m = static_cast<T>(n) * grid.pixels();
+  Flow<T> flows_t[K];
+  for (int i = 0; i < K; ++i) flows_t[i] = flows[i], flows_t[i].data += apart;
+  for (int c = 0; c < channels; ++c) {
+    const T istd = norm.istd[c], istd_t = norm_t.istd[c], scale = norm.scale[c], scale_t = norm_t.scale[c];
+    const vec<T> k = broadcast<T>(scale), k_t = broadcast<T>(scale_t), k0 = broadcast<T>(norm.shift[c]);
+    const vec<T> centre = broadcast<T>(norm.mean[c]), centre_t = broadcast<T>(norm_t.mean[c]);
+    const auto each = [&](auto f) {
+      for (int b = 0; b < blocks; ++b) {
+        T* py = y.data + b * y.block + c * y.channel;
+        const T *p[K], *p_t[K];
+        SPD_UNROLL
+        for (int i = 0; i < K; ++i) p[i] = flows[i].data + b * flows[i].block + c * flows[i].channel, p_t[i] = p[i] + apart;
+        each_vector(grid, masks, b, blocks, [&](std::size_t at, auto valid) {
+          const vec<T> v = load(py + at);
+          const mask<T> passes = greater<T>(v * k + k0, zeros<T>());
+          const vec<T> g = keep<T>(valid, keep<T>(passes, sum_flows<T, K>(p, flows, at)));
+          const vec<T> g_t = keep<T>(valid, keep<T>(passes, sum_flows<T, K>(p_t, flows_t, at)));
+          f(py + at, v - centre, load(py + at + apart) - centre_t, g, g_t, valid);
+        });
+      }
+    };
+    vec<T> s{}, q{}, s_t{}, q_t{};
+    each([&](T*, vec<T> v, vec<T> v_t, vec<T> g, vec<T> g_t, auto valid) {
+      s += g;
+      q += g * v;
+      s_t += g_t;
+      q_t += g_t * v + keep<T>(valid, g * v_t);
+    });
+    const T beta = sum<T>(s), centred = sum<T>(q), gamma = istd * centred;
+    dbeta_t[c] = sum<T>(s_t);
+    dgamma_t[c] = istd_t * centred + istd * sum<T>(q_t);
+    // dy = scale g + slope (y - mean) + level
+    const T slope = -scale * istd * gamma / m, level = -scale * beta / m;
+    const T slope_t = -(scale_t * istd * gamma + scale * istd_t * gamma + scale * istd * dgamma_t[c]) / m;
+    const T level_t = -(scale_t * beta + scale * dbeta_t[c]) / m;
+    const vec<T> a = broadcast<T>(slope), a_t = broadcast<T>(slope_t), l = broadcast<T>(level), l_t = broadcast<T>(level_t);
+    each([&](T* to, vec<T> v, vec<T> v_t, vec<T> g, vec<T> g_t, auto valid) {
+      store<T>(to, keep<T>(valid, k * g + (a * v + l)));
+      store<T>(to + apart, keep<T>(valid, k_t * g + k * g_t + (a_t * v + a * v_t) + l_t));
+    });
+  }
 }
 
 }  // namespace spd::SPD_ISA

@@ -5,7 +5,7 @@
 //   wgrad     dk[o, i]    = sum_{n, p} dy[n, o, p] * x[n, i, p]
 //
 // x, y: views in the row-vector layout; k: (c_out, c_in). y and dk are overwritten; nothing aliases.
-// Precondition: lanes without a pixel are zero in dy. Precision: element type, one chain of fused multiply-adds per output.
+// `accumulate` adds to y (tangents: conv3x3.hpp). Precondition: lanes without a pixel are zero in dy. Precision: element type, one chain of fused multiply-adds per output.
 // The specification is conv_forward_ref / conv_backward_ref with size 1 (conv3x3.hpp).
 #pragma once
 
@@ -24,8 +24,13 @@ void conv1x1_pack(T* packed, const T* k, int c_in, int c_out, bool turned) {
 }
 
 template <class T, int C, int R>
-SPD_INLINE void conv1x1_tile(T* y, std::size_t y_channel, const T* x, std::size_t x_channel, int c_in, const T* k) {
+SPD_INLINE void conv1x1_tile(T* y, std::size_t y_channel, const T* x, std::size_t x_channel, int c_in, const T* k, bool accumulate) {
   vec<T> acc[C][R]{};
+  if (accumulate)
+    SPD_UNROLL
+  for (int c = 0; c < C; ++c)
+    SPD_UNROLL
+  for (int r = 0; r < R; ++r) acc[c][r] = load<T>(y + c * y_channel + r * lanes<T>);
   for (int i = 0; i < c_in; ++i, x += x_channel, k += C) {
     vec<T> in[R];
     SPD_UNROLL
@@ -43,20 +48,20 @@ SPD_INLINE void conv1x1_tile(T* y, std::size_t y_channel, const T* x, std::size_
   for (int r = 0; r < R; ++r) store(y + c * y_channel + r * lanes<T>, acc[c][r]);
 }
 template <class T, int C>
-SPD_NOINLINE void conv1x1_plane(T* y, std::size_t y_channel, const T* x, std::size_t x_channel, int vectors, int c_in, const T* k) {
+SPD_NOINLINE void conv1x1_plane(T* y, std::size_t y_channel, const T* x, std::size_t x_channel, int vectors, int c_in, const T* k, bool accumulate) {
   int v = 0;
-  for (; v + kRows <= vectors; v += kRows) conv1x1_tile<T, C, kRows>(y + v * lanes<T>, y_channel, x + v * lanes<T>, x_channel, c_in, k);
-  with_constant<kRows - 1>(vectors - v, [&]<int R>() { conv1x1_tile<T, C, R>(y + v * lanes<T>, y_channel, x + v * lanes<T>, x_channel, c_in, k); });
+  for (; v + kRows <= vectors; v += kRows) conv1x1_tile<T, C, kRows>(y + v * lanes<T>, y_channel, x + v * lanes<T>, x_channel, c_in, k, accumulate);
+  with_constant<kRows - 1>(vectors - v, [&]<int R>() { conv1x1_tile<T, C, R>(y + v * lanes<T>, y_channel, x + v * lanes<T>, x_channel, c_in, k, accumulate); });
 }
 template <class T>
-void conv1x1_forward(View<T> y, View<const T> x, const T* packed, const Grid& grid, int begin, int end, int c_in, int c_out) {
+void conv1x1_forward(View<T> y, View<const T> x, const T* packed, const Grid& grid, int begin, int end, int c_in, int c_out, bool accumulate = false) {
   const int parts = parts_of(c_out, kBlock);
   for (int b = begin; b < end; ++b) {
     const T* k = packed;
     for (int p = 0; p < parts; ++p) {
       const int first = part_begin(c_out, parts, p), size = part_begin(c_out, parts, p + 1) - first;
       with_constant<kBlock>(size, [&]<int C>() {
-        conv1x1_plane<T, C>(y.data + b * y.block + first * y.channel, y.channel, x.data + b * x.block, x.channel, grid.vectors(), c_in, k);
+        conv1x1_plane<T, C>(y.data + b * y.block + first * y.channel, y.channel, x.data + b * x.block, x.channel, grid.vectors(), c_in, k, accumulate);
       });
       k += static_cast<std::size_t>(size) * c_in;
     }

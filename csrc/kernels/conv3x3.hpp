@@ -3,6 +3,7 @@
 //   forward   y[n, o, h, w]     = sum_{i, kh, kw} k[o, i, kh, kw] * x[n, i, h + kh - 1, w + kw - 1]
 //   dgrad     dx                = the forward of dy with the taps turned round and the channel axes exchanged
 //   wgrad     dk[o, i, kh, kw]  = sum_{n, h, w} dy[n, o, h, w] * x[n, i, h + kh - 1, w + kw - 1]
+//   tangents  all three are bilinear: y_t = forward(x_t, k) + forward(x, k_t), and so on; hence `accumulate`, which adds to y instead of overwriting
 //
 // x, y: views in the row-vector layout (grid.hpp); k: (c_out, c_in, 3, 3). y and dk are overwritten; nothing aliases.
 // Preconditions: lanes without a pixel are zero in x and dy; one vector before and behind x is readable.
@@ -89,8 +90,13 @@ SPD_INLINE vec<T> load_shifted(const T* p, int kw, mask<T> left, mask<T> right) 
 // C channels x R rows of y; kTop, kBottom: the tile's first, last row is the image's.
 template <class T, int C, int R, bool kTop, bool kBottom>
 SPD_INLINE void conv3x3_tile(T* y, std::size_t y_channel, const T* x, std::size_t x_channel, std::size_t pitch, int c_in, const T* k, mask<T> left,
-                             mask<T> right) {
+                             mask<T> right, bool accumulate) {
   vec<T> acc[C][R]{};
+  if (accumulate)
+    SPD_UNROLL
+  for (int c = 0; c < C; ++c)
+    SPD_UNROLL
+  for (int r = 0; r < R; ++r) acc[c][r] = load<T>(y + c * y_channel + r * pitch);
   for (int i = 0; i < c_in; ++i, x += x_channel, k += 9 * C) {
     SPD_UNROLL
     for (int kw = 0; kw < 3; ++kw) {
@@ -118,10 +124,10 @@ SPD_INLINE void conv3x3_tile(T* y, std::size_t y_channel, const T* x, std::size_
 // C channels of one block, one column of vectors, all rows.
 template <class T, int C>
 SPD_NOINLINE void conv3x3_column(T* y, std::size_t y_channel, const T* x, std::size_t x_channel, std::size_t pitch, int height, int c_in, const T* k,
-                                 mask<T> left, mask<T> right) {
+                                 mask<T> left, mask<T> right, bool accumulate) {
   int h = 0;
   const auto tile = [&]<int R, bool kTop, bool kBottom>() {
-    conv3x3_tile<T, C, R, kTop, kBottom>(y + h * pitch, y_channel, x + h * pitch, x_channel, pitch, c_in, k, left, right);
+    conv3x3_tile<T, C, R, kTop, kBottom>(y + h * pitch, y_channel, x + h * pitch, x_channel, pitch, c_in, k, left, right, accumulate);
     h += R;
   };
   if (height > kRows)
@@ -140,7 +146,7 @@ SPD_NOINLINE void conv3x3_column(T* y, std::size_t y_channel, const T* x, std::s
 
 // Forward; dgrad with `packed` turned and the channel counts exchanged. Blocks begin..end - 1 of the batch.
 template <class T>
-void conv3x3_forward(View<T> y, View<const T> x, const T* packed, const Grid& grid, int begin, int end, int c_in, int c_out) {
+void conv3x3_forward(View<T> y, View<const T> x, const T* packed, const Grid& grid, int begin, int end, int c_in, int c_out, bool accumulate = false) {
   const int parts = parts_of(c_out, kBlock);
   for (int b = begin; b < end; ++b) {
     const T* k = packed;
@@ -150,7 +156,7 @@ void conv3x3_forward(View<T> y, View<const T> x, const T* packed, const Grid& gr
         const mask<T> left = mask_of_bits<T>(grid.has_left(column)), right = mask_of_bits<T>(grid.has_right(column));
         with_constant<kBlock>(size, [&]<int C>() {
           conv3x3_column<T, C>(y.data + b * y.block + first * y.channel + column * lanes<T>, y.channel, x.data + b * x.block + column * lanes<T>, x.channel,
-                               grid.pitch(), grid.height, c_in, k, left, right);
+                               grid.pitch(), grid.height, c_in, k, left, right, accumulate);
         });
       }
       k += static_cast<std::size_t>(size) * c_in * 9;

@@ -4,6 +4,8 @@
 //   loss          = mean_n sum_k -q[n, k] log p[n, k]                 d loss / d logit[n, k] = (p[n, k] * sum_j q[n, j] - q[n, k]) / N
 //   probability   = mean_n p[n, t_n], t_n = argmax_k q[n, k]          (Cassimon et al., eq. 4);  d / d logit[n, k] = p[n, t] ([k = t] - p[n, k]) / N
 //
+//   tangent       logit_t = bias_t + weight_t . feature + weight . feature_t;  p_t = p (logit_t - sum_j p_j logit_t_j)
+//
 // x: view in the row-vector layout; q: (N, classes) labels, soft or one-hot; weight: (classes, channels).
 // Precision: element type; sums over pixels by lanes, then pairwise.
 #pragma once
@@ -45,29 +47,32 @@ void average_pool_backward(T* dx, const T* dfeature, const Grid& grid, int n, in
       }
 }
 
-// turned: scratch of classes * channels.
+// turned: scratch of classes * channels. bias null: adds to logit.
 template <class T>
 void dense_forward(T* logit, const T* feature, const T* weight, const T* bias, T* turned, int n, int channels, int classes) {
   for (int k = 0; k < classes; ++k)
     for (int c = 0; c < channels; ++c) turned[c * classes + k] = weight[k * channels + c];
   for (int i = 0; i < n; ++i) {
     T* z = logit + static_cast<std::size_t>(i) * classes;
-    std::memcpy(z, bias, classes * sizeof(T));
+    if (bias) std::memcpy(z, bias, classes * sizeof(T));
     for (int c = 0; c < channels; ++c) {
       const T f = feature[i * channels + c];
       for (int k = 0; k < classes; ++k) z[k] += f * turned[c * classes + k];
     }
   }
 }
+// dbias null: adds to dfeature and dweight.
 template <class T>
 void dense_backward(T* dfeature, T* dweight, T* dbias, const T* dlogit, const T* feature, const T* weight, int n, int channels, int classes) {
-  std::memset(dfeature, 0, static_cast<std::size_t>(n) * channels * sizeof(T));
-  std::memset(dweight, 0, static_cast<std::size_t>(classes) * channels * sizeof(T));
-  std::memset(dbias, 0, classes * sizeof(T));
+  if (dbias) {
+    std::memset(dfeature, 0, static_cast<std::size_t>(n) * channels * sizeof(T));
+    std::memset(dweight, 0, static_cast<std::size_t>(classes) * channels * sizeof(T));
+    std::memset(dbias, 0, classes * sizeof(T));
+  }
   for (int i = 0; i < n; ++i)
     for (int k = 0; k < classes; ++k) {
       const T d = dlogit[static_cast<std::size_t>(i) * classes + k];
-      dbias[k] += d;
+      if (dbias) dbias[k] += d;
       for (int c = 0; c < channels; ++c) {
         dfeature[i * channels + c] += d * weight[k * channels + c];
         dweight[k * channels + c] += d * feature[i * channels + c];
@@ -107,6 +112,37 @@ HeadResult softmax_cross_entropy(T* dlogit, const T* logit, const T* label, int 
       d[k] = (gradient == HeadGradient::loss ? p[k] * mass - q[k] : p[target] * ((k == target) - p[k])) / count;
   }
   return out;
+}
+
+// ---- derivatives in the labels, and tangents, of the mean cross-entropy over n images
+
+// dlabel[n, k] += factor * d loss / d q[n, k] = -factor * log p[n, k] / n
+template <class T>
+void add_label_gradient(T* dlabel, T factor, const T* logit, int n, int classes) {
+  for (int i = 0; i < n; ++i) {
+    const T* z = logit + static_cast<std::size_t>(i) * classes;
+    const T top = *std::max_element(z, z + classes);
+    T total = 0;
+    for (int k = 0; k < classes; ++k) total += std::exp(z[k] - top);
+    for (int k = 0; k < classes; ++k) dlabel[static_cast<std::size_t>(i) * classes + k] += factor * (std::log(total) - (z[k] - top)) / n;
+  }
+}
+
+// dlogit_t = p_t * sum_j q_j / n;  dlabel_t = tangent of -log p / n, overwritten. p: scratch of `classes`.
+template <class T>
+void softmax_tangent(T* dlogit_t, T* dlabel_t, const T* logit, const T* logit_t, const T* label, int n, int classes, T* p) {
+  for (int i = 0; i < n; ++i) {
+    const std::size_t at = static_cast<std::size_t>(i) * classes;
+    const T *z = logit + at, *z_t = logit_t + at, *q = label + at;
+    const T top = *std::max_element(z, z + classes);
+    T total = 0, mass = 0, mean_t = 0;
+    for (int k = 0; k < classes; ++k) total += p[k] = std::exp(z[k] - top), mass += q[k];
+    for (int k = 0; k < classes; ++k) p[k] /= total, mean_t += p[k] * z_t[k];
+    for (int k = 0; k < classes; ++k) {
+      dlogit_t[at + k] = p[k] * (z_t[k] - mean_t) * mass / n;
+      dlabel_t[at + k] = -(z_t[k] - mean_t) / n;
+    }
+  }
 }
 
 }  // namespace spd::SPD_ISA

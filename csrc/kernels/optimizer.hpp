@@ -5,6 +5,9 @@
 //   SGD       g += wd w;  a = momentum a + g (a = g at t = 1);  w -= lr * (nesterov ? g + momentum a : a)                 (PyTorch's)
 //   RMSProp   g += wd w;  b = alpha b + (1 - alpha) g^2 (b = 1 before t = 1);  a = momentum a + lr g / sqrt(b + eps);  w -= a   (TensorFlow 1's)
 //
+// `optimizer_reverse` is the reverse of one step: from the adjoints of w, a, b after it to those before it, without the second-order part
+// (the Hessian's), which needs the gradient's tangent along g_adjoint. Where b = 0 its adjoint's term is 0 (the root is not differentiable there).
+//
 // Precision: element type; step constants in double.
 #pragma once
 
@@ -60,6 +63,64 @@ SPD_NOINLINE void optimizer_step(T* w, const T* g, T* a, T* b, const Optimizer& 
       break;
     }
   }
+}
+
+// Adjoints w_a, a_a, b_a after step t become those before it; g_a: adjoint of the gradient (before weight decay; decay's share of w_a is added here).
+// w, a, b: before the step; g: the gradient of the loss at w. Returns d / d rate; momentum_a (may be null) += d / d momentum (Adam: of beta 1, not given).
+template <class T>
+SPD_NOINLINE double optimizer_reverse(T* w_a, T* a_a, T* b_a, T* g_a, double* momentum_a, const T* w, const T* a, const T* b, const T* g,
+                                      const Optimizer& how, double rate, long t, std::size_t n) {
+  const T decay = static_cast<T>(how.weight_decay), lr = static_cast<T>(rate), eps = static_cast<T>(how.eps), momentum = static_cast<T>(how.momentum);
+  double rate_a = 0, by_momentum = 0;
+  switch (how.kind) {
+    case Optimizer::Kind::adam: {
+      const T b1 = static_cast<T>(how.momentum), b2 = static_cast<T>(how.decay), c1 = static_cast<T>(1 - how.momentum), c2 = static_cast<T>(1 - how.decay);
+      const T first = static_cast<T>(1 / (1 - std::pow(how.momentum, static_cast<double>(t))));   // bias corrections
+      const T second = static_cast<T>(1 / (1 - std::pow(how.decay, static_cast<double>(t))));
+      for (std::size_t i = 0; i < n; ++i) {
+        const T gi = g[i] + decay * w[i], m_hat = (b1 * a[i] + c1 * gi) * first, root = std::sqrt((b2 * b[i] + c2 * gi * gi) * second), d = root + eps;
+        rate_a -= static_cast<double>(w_a[i]) * m_hat / d;
+        const T a_after = a_a[i] - lr * w_a[i] * first / d;
+        const T b_after = b_a[i] + (root > 0 ? lr * w_a[i] * m_hat * second / (d * d * 2 * root) : T(0));
+        g_a[i] = c1 * a_after + 2 * c2 * gi * b_after;
+        w_a[i] += decay * g_a[i];
+        a_a[i] = b1 * a_after;
+        b_a[i] = b2 * b_after;
+      }
+      break;
+    }
+    case Optimizer::Kind::sgd: {
+      const T keep_old = t == 1 ? T(0) : momentum, g_weight = how.nesterov ? T(1) : T(0), a_weight = how.nesterov ? momentum : T(1);
+      for (std::size_t i = 0; i < n; ++i) {
+        const T gi = g[i] + decay * w[i], after = keep_old * a[i] + gi;
+        rate_a -= static_cast<double>(w_a[i]) * (g_weight * gi + a_weight * after);
+        const T a_after = a_a[i] - lr * a_weight * w_a[i];
+        if (t > 1) by_momentum += static_cast<double>(a_after) * a[i];
+        if (how.nesterov) by_momentum -= static_cast<double>(lr) * w_a[i] * after;
+        g_a[i] = a_after - lr * g_weight * w_a[i];
+        w_a[i] += decay * g_a[i];
+        a_a[i] = keep_old * a_after;
+      }
+      break;
+    }
+    case Optimizer::Kind::rmsprop: {
+      const T alpha = static_cast<T>(how.decay), rest = static_cast<T>(1 - how.decay);
+      for (std::size_t i = 0; i < n; ++i) {
+        const T gi = g[i] + decay * w[i], square = alpha * b[i] + rest * gi * gi + eps, root = std::sqrt(square);
+        const T a_after = a_a[i] - w_a[i];
+        rate_a += static_cast<double>(a_after) * gi / root;
+        by_momentum += static_cast<double>(a_after) * a[i];
+        const T b_after = b_a[i] - (root > 0 ? a_after * lr * gi / (2 * square * root) : T(0));
+        g_a[i] = a_after * lr / root + 2 * rest * gi * b_after;
+        w_a[i] += decay * g_a[i];
+        a_a[i] = momentum * a_after;
+        b_a[i] = alpha * b_after;
+      }
+      break;
+    }
+  }
+  if (momentum_a) *momentum_a += by_momentum;
+  return rate_a;
 }
 
 }  // namespace spd::SPD_ISA

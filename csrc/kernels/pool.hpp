@@ -4,6 +4,7 @@
 //   maxpool2x2, stride 2, valid    y[h, w] = max_{kh, kw} x[2h + kh, 2w + kw];  an odd last row or column is dropped
 //
 // 3x3 is a maximum along rows and then along columns; of both, which of the three won is two bits a pixel (`Winners`). 2x2 keeps a byte.
+// Given the winners, pooling and its backward are linear: the tangent takes y_t from the winners of x_t, the backward's tangent is the backward.
 // x, y: views in the row-vector layout. Outputs are overwritten. dy of 3x3 must be zero in lanes without a pixel.
 #pragma once
 
@@ -86,6 +87,28 @@ void maxpool3x3_forward(View<T> y, Winners* winners, View<const T> x, const Grid
       }
 }
 
+// y_t: the winners of x_t.
+template <class T>
+void maxpool3x3_tangent(View<T> y_t, const Winners* winners, View<const T> x_t, const Grid& grid, int blocks, int channels) {
+  const std::ptrdiff_t pitch = static_cast<std::ptrdiff_t>(grid.pitch());
+  const auto along_row = [](const T* p, const Winners& won) {  // what won in the row
+    const mask<T> self = mask_of_bits<T>(won.self), right = mask_of_bits<T>(won.right);
+    return select<T>(self, load(p), select<T>(right, load(p + 1), load(p - 1)));
+  };
+  for (int b = 0; b < blocks; ++b)
+    for (int c = 0; c < channels; ++c) {
+      const T* p = x_t.data + b * x_t.block + c * x_t.channel;
+      T* out = y_t.data + b * y_t.block + c * y_t.channel;
+      for (int h = 0; h < grid.height; ++h)
+        for (int column = 0; column < grid.columns; ++column, p += lanes<T>, out += lanes<T>, ++winners) {
+          const vec<T> upper = h > 0 ? along_row(p - pitch, winners[-grid.columns]) : zeros<T>();
+          const vec<T> lower = h + 1 < grid.height ? along_row(p + pitch, winners[grid.columns]) : zeros<T>();
+          const mask<T> is_middle = mask_of_bits<T>(winners->middle), is_lower = mask_of_bits<T>(winners->lower);
+          store<T>(out, select<T>(is_middle, along_row(p, *winners), select<T>(is_lower, lower, upper)));
+        }
+    }
+}
+
 // What arrives at the row maxima of vector `won` (row h), from the outputs of rows h - 1, h, h + 1.
 template <class T>
 SPD_INLINE vec<T> to_row_maximum(const T* d, const Winners* won, int h, const Grid& grid) {
@@ -162,6 +185,19 @@ void maxpool2x2_backward(View<T> dx, View<const T> dy, const std::uint8_t* taken
     const T* d = dy.data + block_out * dy.block + c * dy.channel + at_out;
     const std::uint8_t* won = taken + (static_cast<std::size_t>(block_out) * channels + c) * to.plane() + at_out;
     for (int w = 0; w < to.width; ++w) p[(won[w] >> 1) * from.pitch() + 2 * w + (won[w] & 1)] = d[w];
+  });
+}
+
+template <class T>
+void maxpool2x2_tangent(View<T> y_t, const std::uint8_t* taken, View<const T> x_t, const Grid& from, const Grid& to, int n, int channels) {
+  if (to.padded() || n % to.images != 0)
+    for (int b = 0; b < to.blocks(n); ++b)
+      for (int c = 0; c < channels; ++c) std::memset(y_t.data + b * y_t.block + c * y_t.channel, 0, to.plane() * sizeof(T));
+  each_quad<T>(from, to, n, channels, [&](int block_in, int block_out, int c, std::size_t at_in, std::size_t at_out) {
+    const T* p = x_t.data + block_in * x_t.block + c * x_t.channel + at_in;
+    T* out = y_t.data + block_out * y_t.block + c * y_t.channel + at_out;
+    const std::uint8_t* won = taken + (static_cast<std::size_t>(block_out) * channels + c) * to.plane() + at_out;
+    for (int w = 0; w < to.width; ++w) out[w] = p[(won[w] >> 1) * from.pitch() + 2 * w + (won[w] & 1)];
   });
 }
 

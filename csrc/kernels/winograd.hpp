@@ -115,7 +115,7 @@ std::size_t winograd_scratch(int c_in) {
 
 // Forward; dgrad with `packed` turned and the channel counts exchanged. Blocks begin..end - 1 of the batch.
 template <class T, int S>
-void winograd_forward_of(View<T> y, View<const T> x, const T* packed, T* scratch, const Grid& grid, int begin, int end, int c_in, int c_out) {
+void winograd_forward_of(View<T> y, View<const T> x, const T* packed, T* scratch, const Grid& grid, int begin, int end, int c_in, int c_out, bool accumulate) {
   const int per_block = grid.height / 4, tiles = (end - begin) * per_block, groups = parts_of(tiles, kTiles / S), parts = parts_of(c_out, kBlock);
   const std::size_t pitch = grid.pitch();
   mask<T> left[S], right[S];
@@ -149,7 +149,10 @@ void winograd_forward_of(View<T> y, View<const T> x, const T* packed, T* scratch
               for (int q = 0; q < 6; ++q) components[q] = load<T>(m + ((q * size + c) * V + n * S + j) * lanes<T>);
               transform_output<T>(rows, components);
               SPD_UNROLL
-              for (int r = 0; r < 4; ++r) store<T>(out + r * pitch + j * lanes<T>, rows[r]);
+              for (int r = 0; r < 4; ++r) {
+                T* row = out + r * pitch + j * lanes<T>;
+                store<T>(row, accumulate ? load<T>(row) + rows[r] : rows[r]);
+              }
             }
           }
       }
@@ -167,8 +170,9 @@ SPD_INLINE void with_columns(const Grid& grid, F&& f) {
     f.template operator()<4>();
 }
 template <class T>
-void winograd_forward(View<T> y, View<const T> x, const T* packed, T* scratch, const Grid& grid, int begin, int end, int c_in, int c_out) {
-  with_columns(grid, [&]<int S>() { winograd_forward_of<T, S>(y, x, packed, scratch, grid, begin, end, c_in, c_out); });
+void winograd_forward(View<T> y, View<const T> x, const T* packed, T* scratch, const Grid& grid, int begin, int end, int c_in, int c_out,
+                      bool accumulate = false) {
+  with_columns(grid, [&]<int S>() { winograd_forward_of<T, S>(y, x, packed, scratch, grid, begin, end, c_in, c_out, accumulate); });
 }
 
 // ---- wgrad: kWide output x kNarrow input channels x 3 taps of one component stay in registers over the whole batch

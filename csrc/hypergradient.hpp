@@ -1,0 +1,338 @@
+// The exact derivative of a motif's metric through its whole training: back to the images, the labels, the learning rates and the initial weights.
+//
+// Step t takes (w, a, b) to the next state with g = grad_w L(w; batch_t) (a, b: the optimiser's). Given the adjoints after it, with e the adjoint of g,
+//
+//   w' += d/ds grad_w L(w + s e)        images'[batch_t] += d/ds grad_images L(w + s e)        labels'[batch_t] += d/ds grad_labels L(w + s e)
+//
+// all three from one tangent of the forward and backward pass (Pearlmutter 1994), beside the optimiser's own reverse (optimizer.hpp). States are kept
+// at every sqrt(T)-th step and trained again from there, segment by segment from the end (Griewank 1992): the same functions, so the same bits.
+#pragma once
+
+#include <cmath>
+
+#include "inner_loop.hpp"
+
+namespace spd::SPD_ISA {
+
+// A network whose arena has a tangent arena behind it, in which every tensor's tangent lies as many elements apart.
+template <class T>
+class TangentNetwork : public Network<T> {
+ public:
+  TangentNetwork(const Plan& plan, T* memory) : Network<T>(plan, memory) {
+    T* arena_t;
+    this->take(arena_t, plan.arena, memory);
+    apart_ = arena_t - arena_;
+    for (T** part : {&mean_t_, &var_t_, &istd_t_, &scale_t_, &shift_t_}) this->take(*part, plan.batch_norms, memory);
+    const std::size_t n = plan.batch, channels = plan.head.channels, classes = plan.head.classes;
+    this->take(feature_t_, n * channels, memory);
+    this->take(dfeature_t_, n * channels, memory);
+    this->take(logit_t_, n * classes, memory);
+    this->take(dlogit_t_, n * classes, memory);
+    this->take(dlabel_t_, n * classes, memory);
+    this->take(spare_, plan.n_parameters, memory);
+  }
+  static std::size_t memory(const Plan& plan) {
+    T* counted = nullptr;
+    TangentNetwork network(plan, counted);
+    return network.used_;
+  }
+
+  // The loaded batch: primal and tangent along w + s w_t, up to the logits and their gradients.
+  HeadResult forward_tangent(const T* w, const T* w_t, int n, T eps) {
+    clear_images_tangent();
+    for (const Op& op : plan_.ops) switch (op.kind) {
+        case Op::Kind::conv: {
+          const Conv& c = plan_.convs[op.index];
+          this->conv_forward(c, w, n, eps, false);
+          conv_tangent(c, w, w_t, n);
+          break;
+        }
+        case Op::Kind::sum:
+          this->sum_forward(plan_.sums[op.index], n);
+          sum_tangent(plan_.sums[op.index], n);
+          break;
+        case Op::Kind::pool:
+          this->pool_forward(plan_.pools[op.index], n);
+          pool_tangent(plan_.pools[op.index], n);
+          break;
+        case Op::Kind::head: {
+          const Head& h = plan_.head;
+          const Grid& grid = plan_.grids[h.grid];
+          average_pool_forward<T>(feature_, this->template view<const T>(h.x), grid, n, h.channels);
+          average_pool_forward<T>(feature_t_, tangent<const T>(h.x), grid, n, h.channels);
+          dense_forward<T>(logit_, feature_, w + h.weight, w + h.bias, turned_, n, h.channels, h.classes);
+          dense_forward<T>(logit_t_, feature_, w_t + h.weight, w_t + h.bias, turned_, n, h.channels, h.classes);
+          dense_forward<T>(logit_t_, feature_t_, w + h.weight, nullptr, turned_, n, h.channels, h.classes);
+        }
+      }
+    const HeadResult result = this->evaluate(n, HeadGradient::loss);
+    softmax_tangent<T>(dlogit_t_, dlabel_t_, logit_, logit_t_, label_, n, plan_.head.classes, softmax_);
+    return result;
+  }
+
+  // g_t: tangent of the gradient, overwritten. The images' place then holds the images' gradient, and its tangent `apart`.
+  void backward_tangent(T* g_t, const T* w, const T* w_t, int n) {
+    for (std::size_t i = plan_.ops.size(); i-- > 0;) {
+      const Op& op = plan_.ops[i];
+      switch (op.kind) {
+        case Op::Kind::conv: conv_backward_tangent(plan_.convs[op.index], g_t, w, w_t, n); break;
+        case Op::Kind::sum: break;
+        case Op::Kind::pool: pool_backward_tangent(plan_.pools[op.index], n); break;
+        case Op::Kind::head: {
+          const Head& h = plan_.head;
+          const Grid& grid = plan_.grids[h.grid];
+          T *dweight_t = g_t + h.weight, *dbias_t = g_t + h.bias;
+          dense_backward<T>(dfeature_, spare_ + h.weight, spare_ + h.bias, dlogit_, feature_, w + h.weight, n, h.channels, h.classes);
+          dense_backward<T>(dfeature_t_, dweight_t, dbias_t, dlogit_t_, feature_, w + h.weight, n, h.channels, h.classes);
+          // dlogit . weight_t joins dfeature_t, dlogit . feature_t joins dweight_t
+          dense_backward<T>(dfeature_t_, dweight_t, nullptr, dlogit_, feature_t_, w_t + h.weight, n, h.channels, h.classes);
+          average_pool_backward<T>(arena_ + h.dx, dfeature_, grid, n, h.channels);
+          average_pool_backward<T>(arena_ + h.dx + apart_, dfeature_t_, grid, n, h.channels);
+        }
+      }
+    }
+  }
+
+  // images'[index[i]] += tangent of the gradient + factor * gradient, of the batch's image i.
+  void add_image_gradient(T* d_images, const std::int64_t* index, int n, T factor) {
+    const Grid& grid = plan_.grids[0];
+    for (int i = 0; i < n; ++i)
+      this->each_image_row(i, [&](T* row, int c, int h) {
+        T* to = d_images + (index[i] * plan_.image_channels + c) * grid.pixels() + h * grid.width;
+        for (int x = 0; x < grid.width; ++x) to[x] += row[apart_ + x] + factor * row[x];
+      });
+  }
+  // The same of the labels.
+  void add_label_gradient(T* d_labels, const std::int64_t* index, int n, T factor) {
+    const std::size_t classes = plan_.head.classes;
+    if (factor != 0) spd::SPD_ISA::add_label_gradient<T>(dlabel_t_, factor, logit_, n, plan_.head.classes);
+    for (int i = 0; i < n; ++i)
+      for (std::size_t k = 0; k < classes; ++k) d_labels[index[i] * classes + k] += dlabel_t_[i * classes + k];
+  }
+
+ private:
+  using Network<T>::plan_, Network<T>::arena_, Network<T>::packed_, Network<T>::scratch_, Network<T>::mean_, Network<T>::var_, Network<T>::istd_,
+      Network<T>::scale_, Network<T>::shift_, Network<T>::feature_, Network<T>::dfeature_, Network<T>::turned_, Network<T>::logit_, Network<T>::dlogit_,
+      Network<T>::label_, Network<T>::softmax_;
+
+  template <class U>
+  View<U> tangent(const Place& p) const {
+    return {arena_ + p.offset + apart_, p.block, p.channel};
+  }
+  template <class U>
+  View<U> primal(const Place& p) const {
+    return this->template view<U>(p);
+  }
+  // The images do not move along w_t: only the weights do.
+  void clear_images_tangent() {
+    const std::size_t n = plan_.image_channels * plan_.images.channel;
+    std::memset(arena_ + plan_.images.offset + apart_, 0, n * sizeof(T));
+  }
+
+  void conv_tangent(const Conv& c, const T* w, const T* w_t, int n) {
+    const Grid& grid = plan_.grids[c.grid];
+    this->run_conv(c, tangent<T>(c.y), primal<const T>(c.x), w_t + c.weight, n, false, false);
+    if (!c.reads_images) this->run_conv(c, tangent<T>(c.y), tangent<const T>(c.x), w + c.weight, n, false, true);
+    const int bn = c.batch_norm;
+    batch_statistics_tangent<T>(mean_t_ + bn, var_t_ + bn, primal<const T>(c.y), apart_, mean_ + bn, grid, n, c.c_out);
+    for (int o = 0; o < c.c_out; ++o) {
+      const T istd = istd_[bn + o], istd_t = -istd * istd * istd * var_t_[bn + o] / 2;
+      const T gamma = w[c.gamma + o], scale_t = w_t[c.gamma + o] * istd + gamma * istd_t;
+      istd_t_[bn + o] = istd_t;
+      scale_t_[bn + o] = scale_t;
+      shift_t_[bn + o] = w_t[c.beta + o] - mean_t_[bn + o] * gamma * istd - mean_[bn + o] * scale_t;
+    }
+  }
+  void sum_tangent(const Sum& sum, int n) {
+    for (const Segment& s : sum.terms) {
+      Term<T> terms[kMostSources];
+      TermTangent<T> tangents[kMostSources];
+      this->terms_of(s, terms);
+      for (int i = 0; i < s.n; ++i) {
+        const int bn = s.source[i].batch_norm;
+        tangents[i] = {bn >= 0 ? scale_t_ + bn : nullptr, bn >= 0 ? shift_t_ + bn : nullptr};
+      }
+      Place z = sum.z;
+      z.offset += s.begin * z.channel;
+      with_constant<kMostSources>(
+          s.n, [&]<int K>() { add_terms_tangent<T, K>(primal<T>(z), apart_, terms, tangents, plan_.grids[sum.grid], n, s.end - s.begin); });
+    }
+  }
+  void pool_tangent(const Pool& p, int n) {
+    const Grid &from = plan_.grids[p.from], &to = plan_.grids[p.to];
+    if (p.from == p.to)
+      maxpool3x3_tangent<T>(tangent<T>(p.y), this->template taken<Winners>(p), tangent<const T>(p.x), from, from.blocks(n), p.channels);
+    else
+      maxpool2x2_tangent<T>(tangent<T>(p.y), this->template taken<std::uint8_t>(p), tangent<const T>(p.x), from, to, n, p.channels);
+  }
+
+  void conv_backward_tangent(const Conv& c, T* g_t, const T* w, const T* w_t, int n) {
+    const Grid& grid = plan_.grids[c.grid];
+    for (const Segment& s : c.flows) {
+      Flow<T> flows[kMostSources];
+      this->flows_of(s, flows);
+      const int bn = c.batch_norm + s.begin;
+      Place y = c.y;
+      y.offset += s.begin * y.channel;
+      const NormStatistics<T> norm{mean_ + bn, istd_ + bn, scale_ + bn, shift_ + bn}, norm_t{mean_t_ + bn, istd_t_ + bn, scale_t_ + bn, shift_t_ + bn};
+      with_constant<kMostSources>(s.n, [&]<int K>() {
+        batch_norm_relu_backward_tangent<T, K>(primal<T>(y), apart_, g_t + c.gamma + s.begin, g_t + c.beta + s.begin, flows, norm, norm_t, grid, n,
+                                               s.end - s.begin);
+      });
+    }
+    // y, y_t now hold dy, dy_t
+    this->run_wgrad(c, g_t + c.weight, tangent<const T>(c.y), primal<const T>(c.x), n);
+    if (!c.reads_images) {
+      this->run_wgrad(c, spare_ + c.weight, primal<const T>(c.y), tangent<const T>(c.x), n);
+      const std::size_t weights = static_cast<std::size_t>(c.size) * c.size * c.c_in * c.c_out;
+      for (std::size_t i = c.weight; i < c.weight + weights; ++i) g_t[i] += spare_[i];
+    }
+    this->run_conv(c, tangent<T>(c.x), tangent<const T>(c.y), w + c.weight, n, true, false);
+    this->run_conv(c, tangent<T>(c.x), primal<const T>(c.y), w_t + c.weight, n, true, true);
+    this->run_conv(c, primal<T>(c.x), primal<const T>(c.y), w + c.weight, n, true, false);
+  }
+  void pool_backward_tangent(const Pool& p, int n) {
+    const Grid &from = plan_.grids[p.from], &to = plan_.grids[p.to];
+    this->pool_backward(p, n);
+    for (const Segment& s : p.flows) {
+      if (s.n == 0) continue;
+      Flow<T> flows[kMostSources];
+      this->flows_of(s, flows);
+      for (int i = 0; i < s.n; ++i) flows[i].data += apart_;
+      Place y = p.y;
+      y.offset += s.begin * y.channel;
+      with_constant<kMostSources>(s.n, [&]<int K>() { add_flows<T, K>(tangent<T>(y), flows, to, n, s.end - s.begin); });
+    }
+    if (p.from == p.to)
+      maxpool3x3_backward<T>(tangent<T>(p.x), tangent<const T>(p.y), this->template taken<Winners>(p), from, from.blocks(n), p.channels);
+    else
+      maxpool2x2_backward<T>(tangent<T>(p.x), tangent<const T>(p.y), this->template taken<std::uint8_t>(p), from, to, n, p.channels);
+  }
+
+  std::ptrdiff_t apart_ = 0;
+  T *mean_t_, *var_t_, *istd_t_, *scale_t_, *shift_t_, *feature_t_, *dfeature_t_, *logit_t_, *dlogit_t_, *dlabel_t_, *spare_;
+};
+
+// Steps between kept states.
+inline long segment_length(long steps) { return std::max(1L, static_cast<long>(std::ceil(std::sqrt(static_cast<double>(steps))))); }
+
+// Elements: the tangent network, the states kept (w, a, b), one segment trained again (w, a, b, g), and eight vectors of parameters.
+template <class T>
+std::size_t hypergradient_memory(const Plan& plan, long steps) {
+  const long segment = segment_length(steps);
+  return TangentNetwork<T>::memory(plan) + plan.n_parameters * (3 * ((steps + segment - 1) / segment) + 4 * segment + 8) + 64;
+}
+
+template <class T>
+void motif_hypergradient(HypergradientJob<T>& job, Control& control) {
+  const FlushDenormals flush;
+  const TrainSettings<T>& s = *job.settings;
+  const Plan& plan = *job.plan;
+  const std::size_t p = plan.n_parameters, state = 3 * p;  // w, a, b
+  const long steps = job.steps, segment = segment_length(steps), segments = (steps + segment - 1) / segment;
+  const T eps = static_cast<T>(s.batch_norm_eps);
+  TangentNetwork<T> network(plan, job.memory);
+  T* free = job.memory + TangentNetwork<T>::memory(plan);
+  const auto take = [&](std::size_t n) { return std::exchange(free, free + n); };
+  T *kept = take(state * segments), *trail = take(4 * p * segment), *now = take(state), *w_a = take(p), *a_a = take(p), *b_a = take(p), *g_a = take(p),
+    *g_t = take(p);
+
+  struct Batch {
+    const std::int64_t* index;
+    int n;
+  };
+  const auto batch_of = [&](long t) {
+    const int i = static_cast<int>(t % s.steps_per_epoch) * s.batch;
+    return Batch{s.order + t / s.steps_per_epoch * s.train.n + i, std::min(s.batch, s.train.n - i)};
+  };
+  // One training step of `now`; the gradient to g.
+  const auto train_step = [&](long t, T* g) {
+    const Batch batch = batch_of(t);
+    network.load(s.train, batch.index, 0, batch.n);
+    network.forward(now, batch.n, eps);
+    const HeadResult head = network.evaluate(batch.n, HeadGradient::loss);
+    network.backward(g, now, batch.n, false);
+    optimizer_step<T>(now, g, now + p, now + 2 * p, s.optimizer, s.rates[t], t + 1, p);
+    control.add(3 * batch.n * plan.flops);
+    return head.loss / batch.n;
+  };
+
+  // Forward, keeping the state before every segment.
+  std::memcpy(now, job.initial, p * sizeof(T));
+  optimizer_start<T>(now + p, now + 2 * p, s.optimizer, p);
+  job.value = 0;
+  job.diverged_step = -1;
+  for (long t = 0; t < steps; ++t) {
+    if (control.stop.load(std::memory_order_relaxed)) return;
+    if (t % segment == 0) std::memcpy(kept + t / segment * state, now, state * sizeof(T));
+    const double loss = train_step(t, g_t);
+    if (!std::isfinite(loss)) {
+      job.diverged_step = t;
+      return;
+    }
+    if (job.step_weights) job.value += job.step_weights[t] * loss;
+    job.step_loss[t] = loss;
+  }
+  std::memcpy(job.trained, now, p * sizeof(T));
+
+  // The metric at the end, and its adjoint.
+  std::memset(w_a, 0, p * sizeof(T));
+  std::memset(a_a, 0, p * sizeof(T));
+  std::memset(b_a, 0, p * sizeof(T));
+  if (job.metric_weight != 0) {
+    GradientJob<T> last{};
+    last.plan = job.plan_metric;
+    last.memory = job.memory_metric;
+    last.parameters = now;
+    last.data = s.valid.n > 0 ? s.valid : s.train;
+    last.metric = job.metric;
+    last.batch_norm_eps = s.batch_norm_eps;
+    last.d_parameters = w_a;
+    last.d_images = s.valid.n > 0 ? job.d_valid_images : job.d_images;
+    last.d_labels = s.valid.n > 0 ? job.d_valid_labels : job.d_labels;
+    motif_gradient<T>(last, control);
+    job.metrics = last.values;
+    const double value = job.metric == Metric::loss ? last.values.loss : last.values.probability;
+    if (!std::isfinite(value)) {
+      job.diverged_step = steps;
+      return;
+    }
+    job.value += job.metric_weight * value;
+    const T factor = static_cast<T>(job.metric_weight);
+    for (std::size_t i = 0; i < p; ++i) w_a[i] *= factor;
+    const std::size_t pixels = static_cast<std::size_t>(last.data.n) * plan.image_channels * plan.grids[0].pixels();
+    for (std::size_t i = 0; i < pixels; ++i) last.d_images[i] *= factor;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(last.data.n) * plan.head.classes; ++i) last.d_labels[i] *= factor;
+  }
+
+  // Backwards, segment by segment.
+  for (long first = (segments - 1) * segment; first >= 0 && first + segment > job.first_step; first -= segment) {
+    const long end = std::min(steps, first + segment);
+    std::memcpy(now, kept + first / segment * state, state * sizeof(T));
+    for (long t = first; t < end; ++t) {
+      if (control.stop.load(std::memory_order_relaxed)) return;
+      T* at = trail + (t - first) * 4 * p;
+      std::memcpy(at, now, state * sizeof(T));
+      train_step(t, at + state);
+    }
+    for (long t = end - 1; t >= std::max(first, job.first_step); --t) {
+      if (control.stop.load(std::memory_order_relaxed)) return;
+      const T *w = trail + (t - first) * 4 * p, *a = w + p, *b = w + 2 * p, *g = w + 3 * p;
+      double by_momentum = 0;
+      job.d_rates[t] = optimizer_reverse<T>(w_a, a_a, b_a, g_a, &by_momentum, w, a, b, g, s.optimizer, s.rates[t], t + 1, p);
+      job.d_momenta[t] = by_momentum;
+      const Batch batch = batch_of(t);
+      network.load(s.train, batch.index, 0, batch.n);
+      network.forward_tangent(w, g_a, batch.n, eps);
+      network.backward_tangent(g_t, w, g_a, batch.n);
+      const T factor = job.step_weights ? static_cast<T>(job.step_weights[t]) : T(0);
+      for (std::size_t i = 0; i < p; ++i) w_a[i] += g_t[i] + factor * g[i];
+      network.add_image_gradient(job.d_images, batch.index, batch.n, factor);
+      network.add_label_gradient(job.d_labels, batch.index, batch.n, factor);
+      control.add(8 * batch.n * plan.flops);
+    }
+  }
+  std::memcpy(job.d_initial, w_a, p * sizeof(T));
+}
+
+}  // namespace spd::SPD_ISA
