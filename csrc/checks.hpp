@@ -15,7 +15,7 @@ template <class T>
 class Scratch {  // zeroed, with a readable vector on either side
  public:
   explicit Scratch(std::size_t n) {
-    const std::size_t bytes = ((n + 4 * lanes<T>) * sizeof(T) + 63) / 64 * 64;
+    const std::size_t bytes = ((n + 4 * lanes<T>)*sizeof(T) + 63) / 64 * 64;
     memory_ = static_cast<T*>(std::aligned_alloc(64, bytes));
     if (memory_) std::memset(memory_, 0, bytes);
   }
@@ -30,7 +30,8 @@ class Scratch {  // zeroed, with a readable vector on either side
 template <class T>
 class Packed {  // a tensor in the layout
  public:
-  Packed(const Grid& grid, int n, int channels) : grid_(grid), n_(n), channels_(channels), stride_(grid.channel_stride(grid.blocks(n), sizeof(T))), data_(stride_ * channels) {}
+  Packed(const Grid& grid, int n, int channels)
+      : grid_(grid), n_(n), channels_(channels), stride_(grid.channel_stride(grid.blocks(n), sizeof(T))), data_(stride_ * channels) {}
   void pack(const T* x) {
     each_row([&](T* row, std::size_t at) { std::memcpy(row, x + at, grid_.width * sizeof(T)); });
   }
@@ -74,7 +75,8 @@ void conv_check(ConvCheck<T>& q) {
   Packed<T> x(grid, q.n, q.c_in), y(grid, q.n, q.c_out), dx(grid, q.n, q.c_in), dy(grid, q.n, q.c_out);
   const bool winograd = q.winograd && q.size == 3 && grid.fits_winograd();
   Scratch<T> packed(static_cast<std::size_t>(q.c_in) * q.c_out * (winograd ? 18 : q.size * q.size));
-  Scratch<T> scratch(winograd ? std::max({winograd_scratch<T>(q.c_in), winograd_scratch<T>(q.c_out), winograd_wgrad_scratch<T>(grid, blocks, q.c_in, q.c_out)}) : 0);
+  Scratch<T> scratch(winograd ? std::max({winograd_scratch<T>(q.c_in), winograd_scratch<T>(q.c_out), winograd_wgrad_scratch<T>(grid, blocks, q.c_in, q.c_out)})
+                              : 0);
   x.pack(q.x);
   const auto forward = [&](View<T> to, View<const T> from, int c_in, int c_out, bool turned) {
     if (winograd) {

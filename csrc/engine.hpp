@@ -26,13 +26,13 @@ struct DataSet {
 
 template <class T>
 struct TrainSettings {
-  DataSet<T> train, valid;       // valid.n == 0: none
-  const std::int64_t* order;     // (epochs, train.n)
+  DataSet<T> train, valid;    // valid.n == 0: none
+  const std::int64_t* order;  // (epochs, train.n)
   int epochs, batch, steps_per_epoch;
   Optimizer optimizer;
-  const double* rates;           // (epochs * steps_per_epoch)
+  const double* rates;  // (epochs * steps_per_epoch)
   double batch_norm_momentum, batch_norm_eps;
-  bool batch_statistics;         // of the final metrics; else running statistics
+  bool batch_statistics;  // of the final metrics; else running statistics
 };
 
 template <class T>
@@ -43,16 +43,16 @@ struct Metrics {  // of one motif on one data set
 
 template <class T>
 struct TrainJob {
-  const Plan* plan;          // for a batch
-  const Plan* plan_train;    // for the final metrics on the training set, on the validation set; null: not wanted
+  const Plan* plan;        // for a batch
+  const Plan* plan_train;  // for the final metrics on the training set, on the validation set; null: not wanted
   const Plan* plan_valid;
-  T* memory;                 // network_memory(...) elements, zeroed, aligned to a vector
-  T* memory_metrics;         // for the larger of plan_train, plan_valid
-  T* parameters;             // (n_parameters): before, and after
-  T* running;                // (2, batch_norms): mean, variance
-  double* loss;              // (epochs)
+  T* memory;          // network_memory(...) elements, zeroed, aligned to a vector
+  T* memory_metrics;  // for the larger of plan_train, plan_valid
+  T* parameters;      // (n_parameters): before, and after
+  T* running;         // (2, batch_norms): mean, variance
+  double* loss;       // (epochs)
   double* accuracy;
-  double* step_loss;         // (steps) or null
+  double* step_loss;  // (steps) or null
   double* step_accuracy;
   Metrics<T> train, valid;
   std::int64_t diverged_step;  // -1: did not
@@ -62,7 +62,7 @@ enum class Metric { loss, probability };
 
 template <class T>
 struct GradientJob {
-  const Plan* plan;      // for the whole set
+  const Plan* plan;  // for the whole set
   T* memory;
   const T* parameters;
   DataSet<T> data;
@@ -86,18 +86,18 @@ struct HypergradientJob {
   const Plan* plan_metric;  // for the whole set that the metric is read on
   T* memory;                // hypergradient_memory(...) elements
   T* memory_metric;
-  const T* initial;         // (n_parameters)
+  const T* initial;  // (n_parameters)
   long steps, first_step;
   Metric metric;
   double metric_weight;
   const double* step_weights;  // (steps) or null
   double value;
   Metrics<T> metrics;
-  double* step_loss;        // (steps)
-  T* trained;               // (n_parameters)
+  double* step_loss;  // (steps)
+  T* trained;         // (n_parameters)
   T *d_images, *d_labels, *d_valid_images, *d_valid_labels;
   double *d_rates, *d_momenta;  // (steps)
-  T* d_initial;             // (n_parameters): of the weights before step first_step
+  T* d_initial;                 // (n_parameters): of the weights before step first_step
   std::int64_t diverged_step;
 };
 
@@ -106,9 +106,9 @@ template <class T>
 struct ConvCheck {
   int n, c_in, c_out, height, width, size;
   const T *x, *k, *dy;
-  T *y, *dx, *dk;   // each null: not wanted
-  bool winograd;    // where the shape allows it
-  int repeats;      // > 0: seconds[0..2] of forward, dgrad, wgrad, each the shortest of so many
+  T *y, *dx, *dk;  // each null: not wanted
+  bool winograd;   // where the shape allows it
+  int repeats;     // > 0: seconds[0..2] of forward, dgrad, wgrad, each the shortest of so many
   double seconds[3];
 };
 template <class T>
@@ -153,9 +153,15 @@ struct Engine {
   }
 };
 
-namespace avx512 { const Engine& engine(); }
-namespace avx2 { const Engine& engine(); }
-namespace baseline { const Engine& engine(); }
+namespace avx512 {
+const Engine& engine();
+}
+namespace avx2 {
+const Engine& engine();
+}
+namespace baseline {
+const Engine& engine();
+}
 
 // The best that this machine runs, or the one named in SPD_FAST_ISA (std::invalid_argument where it cannot run).
 const Engine& engine();

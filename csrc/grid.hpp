@@ -30,14 +30,14 @@ struct Grid {
   }
 
   std::size_t pitch() const { return static_cast<std::size_t>(columns) * lanes; }
-  std::size_t plane() const { return height * pitch(); }   // elements of one channel of one block
+  std::size_t plane() const { return height * pitch(); }  // elements of one channel of one block
   // Elements from channel to channel: an odd number of planes (and a cache line where planes fill all cache sets), so that the same
   // rows of consecutive channels, which a convolution reads together, do not meet in the same sets.
   std::size_t channel_stride(int blocks, int element_bytes) const {
     const bool aliases = plane() * element_bytes % 4096 == 0;
     return plane() * (blocks | 1) + (aliases ? 64 / element_bytes : 0);
   }
-  int vectors() const { return height * columns; }         // vectors of one channel of one block
+  int vectors() const { return height * columns; }  // vectors of one channel of one block
   int blocks(int n) const { return (n + images - 1) / images; }
   int pixels() const { return height * width; }
   bool padded() const { return width != slot; }

@@ -154,8 +154,8 @@ class TangentNetwork : public Network<T> {
       }
       Place z = sum.z;
       z.offset += s.begin * z.channel;
-      with_constant<kMostSources>(
-          s.n, [&]<int K>() { add_terms_tangent<T, K>(primal<T>(z), apart_, terms, tangents, plan_.grids[sum.grid], n, s.end - s.begin); });
+      with_constant<kMostSources>(s.n,
+                                  [&]<int K>() { add_terms_tangent<T, K>(primal<T>(z), apart_, terms, tangents, plan_.grids[sum.grid], n, s.end - s.begin); });
     }
   }
   void pool_tangent(const Pool& p, int n) {

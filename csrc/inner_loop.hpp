@@ -94,9 +94,7 @@ class Network {
       }
   }
   // Sums over the batch; the gradient of the mean is kept for `backward`.
-  HeadResult evaluate(int n, HeadGradient gradient) {
-    return softmax_cross_entropy<T>(dlogit_, logit_, label_, n, plan_.head.classes, gradient, n, softmax_);
-  }
+  HeadResult evaluate(int n, HeadGradient gradient) { return softmax_cross_entropy<T>(dlogit_, logit_, label_, n, plan_.head.classes, gradient, n, softmax_); }
   // g: (n_parameters), overwritten. After it the batch's place holds the images' gradient, if asked for.
   void backward(T* g, const T* w, int n, bool images) {
     for (std::size_t i = plan_.ops.size(); i-- > 0;) {

@@ -12,7 +12,7 @@ struct Producer {
   int index;
   int first;  // channel within the convolution
   int channels;
-  Place place;         // of channel `first`
+  Place place;  // of channel `first`
   int batch_norm = -1;
 };
 struct Use {  // channels begin..end - 1 of something meet this source

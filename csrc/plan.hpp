@@ -62,11 +62,11 @@ struct Segment {
 struct Conv {  // convolution, and the batch norm behind it
   int grid = 0, size = 0, c_in = 0, c_out = 0;
   Place x, y;
-  std::size_t weight = 0, gamma = 0, beta = 0;  // in the parameter vector
-  int batch_norm = 0;                           // first channel in the batch-norm arrays
+  std::size_t weight = 0, gamma = 0, beta = 0;    // in the parameter vector
+  int batch_norm = 0;                             // first channel in the batch-norm arrays
   bool winograd = false, winograd_wgrad = false;  // else direct
-  bool reads_images = false;                    // dgrad only where the images' gradient is asked for
-  std::vector<Segment> flows;                   // where the gradient of its activation comes from
+  bool reads_images = false;                      // dgrad only where the images' gradient is asked for
+  std::vector<Segment> flows;                     // where the gradient of its activation comes from
 };
 struct Sum {  // activations that meet: vertex inputs, cell outputs
   int grid = 0, channels = 0;
@@ -100,8 +100,8 @@ struct Plan {
   std::vector<Pool> pools;
   Head head;
   Place images;
-  std::size_t arena = 0;   // elements
-  int batch_norms = 0;     // batch-norm channels
+  std::size_t arena = 0;  // elements
+  int batch_norms = 0;    // batch-norm channels
   std::size_t n_parameters = 0;
   std::vector<NamedSlice> parameters, running;
   double flops = 0;  // of one image's forward: 2 x multiply-adds of convolutions and dense

@@ -56,9 +56,7 @@ SPD_INLINE void store(T* p, vec<T> v) {
 }
 template <class T>
 SPD_INLINE vec<T> broadcast(T x) {
-  return [&]<std::size_t... i>(std::index_sequence<i...>) {
-    return vec<T>{((void)i, x)...};
-  }(std::make_index_sequence<lanes<T>>{});
+  return [&]<std::size_t... i>(std::index_sequence<i...>) { return vec<T>{((void)i, x)...}; }(std::make_index_sequence<lanes<T>>{});
 }
 // Loaded once and kept: without this GCC loads anew for every multiply-add, and the load ports run out before the multipliers do.
 template <class T>

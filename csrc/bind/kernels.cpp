@@ -55,8 +55,21 @@ py::tuple batch_norm(Array<T> y, Array<T> gamma, Array<T> beta, Array<T> dz, dou
     reference::batch_norm_relu_backward_ref<T>(dy.mutable_data(), dgamma.mutable_data(), dbeta.mutable_data(), dz.data(), y.data(), gamma.data(), beta.data(),
                                                n, c, h * w, static_cast<T>(eps));
   } else {
-    BatchNormCheck<T> q{n, c, h, w, y.data(), gamma.data(), beta.data(), dz.data(), z.mutable_data(), mean.mutable_data(), var.mutable_data(),
-                        dy.mutable_data(), dgamma.mutable_data(), dbeta.mutable_data(), eps};
+    BatchNormCheck<T> q{n,
+                        c,
+                        h,
+                        w,
+                        y.data(),
+                        gamma.data(),
+                        beta.data(),
+                        dz.data(),
+                        z.mutable_data(),
+                        mean.mutable_data(),
+                        var.mutable_data(),
+                        dy.mutable_data(),
+                        dgamma.mutable_data(),
+                        dbeta.mutable_data(),
+                        eps};
     engine().of<T>().batch_norm(q);
   }
   return py::make_tuple(z, mean, var, dy, dgamma, dbeta);

@@ -25,8 +25,7 @@ using Array = py::array_t<T, py::array::c_style>;  // taken without copies: the 
 template <class T>
 void expect_shape(const Array<T>& a, const char* name, const std::vector<py::ssize_t>& shape) {
   const bool same = a.ndim() == static_cast<py::ssize_t>(shape.size()) && std::equal(shape.begin(), shape.end(), a.shape());
-  if (!same)
-    fail(std::string(name) + " has shape " + std::string(py::str(a.attr("shape"))) + ", expected " + std::string(py::str(py::cast(shape))));
+  if (!same) fail(std::string(name) + " has shape " + std::string(py::str(a.attr("shape"))) + ", expected " + std::string(py::str(py::cast(shape))));
 }
 
 template <class T>
@@ -69,8 +68,8 @@ void run_watched(const std::vector<double>& costs, int threads, py::object progr
   Control control;
   {
     const py::gil_scoped_release release;
-    run_jobs(costs, threads > 0 ? threads : default_threads(), control, [&](int i, Worker& w) { job(i, w, control); },
-             [&](double share) { return watch(share); });
+    run_jobs(
+        costs, threads > 0 ? threads : default_threads(), control, [&](int i, Worker& w) { job(i, w, control); }, [&](double share) { return watch(share); });
   }
   watch.rethrow();
   if (!progress.is_none()) progress(1.0);
@@ -380,10 +379,13 @@ PYBIND11_MODULE(_core, m) {
   m.attr("compiler") = SPD_FAST_COMPILER;
   m.attr("isa") = engine().isa;  // raises at import where SPD_FAST_ISA names one that cannot run
   m.def("default_threads", default_threads);
-  m.def("fma_peak", [](double seconds) {
-    const py::gil_scoped_release release;
-    return engine().f32.peak(seconds);
-  }, py::arg("seconds") = 0.1);
+  m.def(
+      "fma_peak",
+      [](double seconds) {
+        const py::gil_scoped_release release;
+        return engine().f32.peak(seconds);
+      },
+      py::arg("seconds") = 0.1);
   m.def("uniforms", uniforms, py::arg("key"), py::arg("rows"), py::arg("columns"), py::arg("taps"));
 
   py::class_<MotifSpec>(m, "MotifSpec")
@@ -399,10 +401,11 @@ PYBIND11_MODULE(_core, m) {
            }),
            py::kw_only(), py::arg("vertices"), py::arg("matrix"), py::arg("ops"), py::arg("channels"), py::arg("stem_channels"), py::arg("stacks"),
            py::arg("cells_per_stack"), py::arg("classes"), py::arg("image_channels"), py::arg("height"), py::arg("width"))
-      .def("tables", [](const MotifSpec& spec) {
-        const Plan plan = make_plan(spec, 1, engine().f32.lanes, sizeof(float), false);
-        return py::make_tuple(table(plan.parameters), plan.n_parameters, table(plan.running), plan.batch_norms);
-      })
+      .def("tables",
+           [](const MotifSpec& spec) {
+             const Plan plan = make_plan(spec, 1, engine().f32.lanes, sizeof(float), false);
+             return py::make_tuple(table(plan.parameters), plan.n_parameters, table(plan.running), plan.batch_norms);
+           })
       .def("flops", [](const MotifSpec& spec) { return make_plan(spec, 1, engine().f32.lanes, sizeof(float), false).flops; })
       .def("memory", [](const MotifSpec& spec, int batch) {  // bytes that training in float takes
         return engine().f32.memory(make_plan(spec, batch, engine().f32.lanes, sizeof(float), false)) * sizeof(float);

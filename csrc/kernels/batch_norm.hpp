@@ -20,8 +20,8 @@
 
 namespace spd::SPD_ISA {
 
-inline constexpr int kMostTerms = 6;       // five interior predecessors and the projected input
-inline constexpr int kMostColumns = 32;    // vectors in a row of 64 pixels, two lanes each
+inline constexpr int kMostTerms = 6;     // five interior predecessors and the projected input
+inline constexpr int kMostColumns = 32;  // vectors in a row of 64 pixels, two lanes each
 
 // ---- the specification: (n, c, pixels) arrays
 
@@ -47,8 +47,7 @@ void batch_norm_relu_ref(T* z, T* mean, T* var, const T* y, const T* gamma, cons
   }
 }
 template <class T>
-void batch_norm_relu_backward_ref(T* dy, T* dgamma, T* dbeta, const T* dz, const T* y, const T* gamma, const T* beta, int n, int channels, int pixels,
-                                  T eps) {
+void batch_norm_relu_backward_ref(T* dy, T* dgamma, T* dbeta, const T* dz, const T* y, const T* gamma, const T* beta, int n, int channels, int pixels, T eps) {
   for (int c = 0; c < channels; ++c) {
     const int m = n * pixels;
     T mean = 0, var = 0;
@@ -180,8 +179,8 @@ SPD_INLINE vec<T> sum_flows(const T* const (&p)[K], const Flow<T>* flows, std::s
 
 // dy overwrites y. scale = gamma * istd and shift are those of the forward.
 template <class T, int K>
-SPD_NOINLINE void batch_norm_relu_backward(View<T> y, T* dgamma, T* dbeta, const Flow<T>* flows, const T* mean, const T* istd, const T* scale,
-                                           const T* shift, const Grid& grid, int n, int channels) {
+SPD_NOINLINE void batch_norm_relu_backward(View<T> y, T* dgamma, T* dbeta, const Flow<T>* flows, const T* mean, const T* istd, const T* scale, const T* shift,
+                                           const Grid& grid, int n, int channels) {
   const LaneMasks<T> masks(grid, n);
   const int blocks = grid.blocks(n);
   const T m = static_cast<T>(n) * grid.pixels();

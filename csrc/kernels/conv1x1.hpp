@@ -26,10 +26,8 @@ void conv1x1_pack(T* packed, const T* k, int c_in, int c_out, bool turned) {
 template <class T, int C, int R>
 SPD_INLINE void conv1x1_tile(T* y, std::size_t y_channel, const T* x, std::size_t x_channel, int c_in, const T* k, bool accumulate) {
   vec<T> acc[C][R]{};
-  if (accumulate)
-    SPD_UNROLL
-  for (int c = 0; c < C; ++c)
-    SPD_UNROLL
+  if (accumulate) SPD_UNROLL
+  for (int c = 0; c < C; ++c) SPD_UNROLL
   for (int r = 0; r < R; ++r) acc[c][r] = load<T>(y + c * y_channel + r * lanes<T>);
   for (int i = 0; i < c_in; ++i, x += x_channel, k += C) {
     vec<T> in[R];
@@ -43,8 +41,7 @@ SPD_INLINE void conv1x1_tile(T* y, std::size_t y_channel, const T* x, std::size_
     }
   }
   SPD_UNROLL
-  for (int c = 0; c < C; ++c)
-    SPD_UNROLL
+  for (int c = 0; c < C; ++c) SPD_UNROLL
   for (int r = 0; r < R; ++r) store(y + c * y_channel + r * lanes<T>, acc[c][r]);
 }
 template <class T, int C>

@@ -92,10 +92,8 @@ template <class T, int C, int R, bool kTop, bool kBottom>
 SPD_INLINE void conv3x3_tile(T* y, std::size_t y_channel, const T* x, std::size_t x_channel, std::size_t pitch, int c_in, const T* k, mask<T> left,
                              mask<T> right, bool accumulate) {
   vec<T> acc[C][R]{};
-  if (accumulate)
-    SPD_UNROLL
-  for (int c = 0; c < C; ++c)
-    SPD_UNROLL
+  if (accumulate) SPD_UNROLL
+  for (int c = 0; c < C; ++c) SPD_UNROLL
   for (int r = 0; r < R; ++r) acc[c][r] = load<T>(y + c * y_channel + r * pitch);
   for (int i = 0; i < c_in; ++i, x += x_channel, k += 9 * C) {
     SPD_UNROLL
@@ -105,8 +103,7 @@ SPD_INLINE void conv3x3_tile(T* y, std::size_t y_channel, const T* x, std::size_
       for (int r = 0; r < R + 2; ++r)
         if (!(kTop && r == 0) && !(kBottom && r == R + 1)) in[r] = load_shifted<T>(x + (r - 1) * static_cast<std::ptrdiff_t>(pitch), kw, left, right);
       SPD_UNROLL
-      for (int kh = 0; kh < 3; ++kh)
-        SPD_UNROLL
+      for (int kh = 0; kh < 3; ++kh) SPD_UNROLL
       for (int c = 0; c < C; ++c) {
         const vec<T> tap = broadcast<T>(k[(kw * 3 + kh) * C + c]);
         SPD_UNROLL
@@ -116,8 +113,7 @@ SPD_INLINE void conv3x3_tile(T* y, std::size_t y_channel, const T* x, std::size_
     }
   }
   SPD_UNROLL
-  for (int c = 0; c < C; ++c)
-    SPD_UNROLL
+  for (int c = 0; c < C; ++c) SPD_UNROLL
   for (int r = 0; r < R; ++r) store(y + c * y_channel + r * pitch, acc[c][r]);
 }
 

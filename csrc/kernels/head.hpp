@@ -108,8 +108,7 @@ HeadResult softmax_cross_entropy(T* dlogit, const T* logit, const T* label, int 
     out.correct += best == target;
     if (gradient == HeadGradient::none) continue;
     T* d = dlogit + static_cast<std::size_t>(i) * classes;
-    for (int k = 0; k < classes; ++k)
-      d[k] = (gradient == HeadGradient::loss ? p[k] * mass - q[k] : p[target] * ((k == target) - p[k])) / count;
+    for (int k = 0; k < classes; ++k) d[k] = (gradient == HeadGradient::loss ? p[k] * mass - q[k] : p[target] * ((k == target) - p[k])) / count;
   }
   return out;
 }

@@ -68,14 +68,14 @@ SPD_NOINLINE void optimizer_step(T* w, const T* g, T* a, T* b, const Optimizer& 
 // Adjoints w_a, a_a, b_a after step t become those before it; g_a: adjoint of the gradient (before weight decay; decay's share of w_a is added here).
 // w, a, b: before the step; g: the gradient of the loss at w. Returns d / d rate; momentum_a (may be null) += d / d momentum (Adam: of beta 1, not given).
 template <class T>
-SPD_NOINLINE double optimizer_reverse(T* w_a, T* a_a, T* b_a, T* g_a, double* momentum_a, const T* w, const T* a, const T* b, const T* g,
-                                      const Optimizer& how, double rate, long t, std::size_t n) {
+SPD_NOINLINE double optimizer_reverse(T* w_a, T* a_a, T* b_a, T* g_a, double* momentum_a, const T* w, const T* a, const T* b, const T* g, const Optimizer& how,
+                                      double rate, long t, std::size_t n) {
   const T decay = static_cast<T>(how.weight_decay), lr = static_cast<T>(rate), eps = static_cast<T>(how.eps), momentum = static_cast<T>(how.momentum);
   double rate_a = 0, by_momentum = 0;
   switch (how.kind) {
     case Optimizer::Kind::adam: {
       const T b1 = static_cast<T>(how.momentum), b2 = static_cast<T>(how.decay), c1 = static_cast<T>(1 - how.momentum), c2 = static_cast<T>(1 - how.decay);
-      const T first = static_cast<T>(1 / (1 - std::pow(how.momentum, static_cast<double>(t))));   // bias corrections
+      const T first = static_cast<T>(1 / (1 - std::pow(how.momentum, static_cast<double>(t))));  // bias corrections
       const T second = static_cast<T>(1 / (1 - std::pow(how.decay, static_cast<double>(t))));
       for (std::size_t i = 0; i < n; ++i) {
         const T gi = g[i] + decay * w[i], m_hat = (b1 * a[i] + c1 * gi) * first, root = std::sqrt((b2 * b[i] + c2 * gi * gi) * second), d = root + eps;

@@ -65,7 +65,8 @@ void winograd_pack(T* packed, const T* k, int c_in, int c_out, bool turned) {
     for (int i = 0; i < c_in; ++i)
       for (int kw = 0; kw < 3; ++kw)
         for (int o = 0; o < size; ++o) {
-          const T* tap = turned ? k + (static_cast<std::size_t>(i) * c_out + begin + o) * 9 + 2 - kw : k + (static_cast<std::size_t>(begin + o) * c_in + i) * 9 + kw;
+          const T* tap =
+              turned ? k + (static_cast<std::size_t>(i) * c_out + begin + o) * 9 + 2 - kw : k + (static_cast<std::size_t>(begin + o) * c_in + i) * 9 + kw;
           const T k0 = tap[turned ? 6 : 0], k1 = tap[3], k2 = tap[turned ? 0 : 6];
           const T ends = (k0 + k2) * (T(-1) / 6), middle = k1 * (T(1) / 6), far = k0 * (T(1) / 24) + k2 * (T(1) / 6), far_middle = k1 * (T(1) / 12);
           T* out = packed + (i * 3 + kw) * size + o;
@@ -87,8 +88,7 @@ SPD_NOINLINE void winograd_multiply(T* m, const T* x, std::size_t component, int
   for (int k = 0; k < 6; ++k, x += component) {
     vec<T> acc[C][V]{};
     const T* in = x;
-    for (int i = 0; i < c_in; ++i, in += V * lanes<T>)
-      SPD_UNROLL
+    for (int i = 0; i < c_in; ++i, in += V * lanes<T>) SPD_UNROLL
     for (int kw = 0; kw < 3; ++kw, packed += C) {
       vec<T> row[V];
       SPD_UNROLL
@@ -101,8 +101,7 @@ SPD_NOINLINE void winograd_multiply(T* m, const T* x, std::size_t component, int
       }
     }
     SPD_UNROLL
-    for (int c = 0; c < C; ++c)
-      SPD_UNROLL
+    for (int c = 0; c < C; ++c) SPD_UNROLL
     for (int v = 0; v < V; ++v) store<T>(m + ((k * C + c) * V + v) * lanes<T>, acc[c][v]);
   }
 }
@@ -183,15 +182,13 @@ template <class T, int A, int B, int S>
 SPD_NOINLINE void winograd_wgrad_block(T* out, const T* dy, std::size_t dy_channel, const T* x, std::size_t x_channel, int vectors, const mask<T>* left,
                                        const mask<T>* right) {
   vec<T> acc[A * B * 3]{};
-  for (int v = 0; v < vectors; v += S)
-    SPD_UNROLL
+  for (int v = 0; v < vectors; v += S) SPD_UNROLL
   for (int j = 0; j < S; ++j, x += lanes<T>, dy += lanes<T>) {
     vec<T> d[A];
     SPD_UNROLL
     for (int a = 0; a < A; ++a) d[a] = in_register<T>(load<T>(dy + a * dy_channel));
     SPD_UNROLL
-    for (int b = 0; b < B; ++b)
-      SPD_UNROLL
+    for (int b = 0; b < B; ++b) SPD_UNROLL
     for (int kw = 0; kw < 3; ++kw) {
       const vec<T> in = load_shifted<T>(x + b * x_channel, kw, left[j], right[j]);
       SPD_UNROLL
