@@ -1,0 +1,274 @@
+"""The hypergradient against central differences of the whole inner loop, and against PyTorch's create_graph."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import spd_fast as spd
+import witness
+from spd_fast.train import motif_hypergradient
+
+MIXED = spd.Cell(
+    [[0, 1, 1, 1, 1], [0, 0, 1, 0, 1], [0, 0, 0, 1, 0], [0, 0, 0, 0, 1], [0, 0, 0, 0, 0]],
+    ["input", "conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3", "output"],
+)
+WIDE = spd.Cell(
+    [[0, 1, 1, 0, 1], [0, 0, 0, 1, 1], [0, 0, 0, 1, 1], [0, 0, 0, 0, 1], [0, 0, 0, 0, 0]],
+    ["input", "maxpool3x3", "conv3x3-bn-relu", "conv3x3-bn-relu", "output"],
+)
+CELLS = [MIXED, WIDE]
+SMALL = spd.MotifShape(6, stacks=2, classes=4)
+OPTIMIZERS = [
+    spd.Adam(2e-3, weight_decay=1e-3),
+    spd.SGD(0.1),
+    spd.SGD(0.05, momentum=0.9, weight_decay=1e-3),
+    spd.SGD(0.05, momentum=0.9, nesterov=True),
+    spd.RMSProp(0.02, weight_decay=1e-3),
+]
+
+
+def make_dish(n=20, n_valid=12, side=8, classes=4, seed=0, valid=True):
+    rng = np.random.default_rng(seed)
+
+    def some(count):
+        labels = np.full((count, classes), 0.1 / classes) + 0.9 * np.eye(classes)[rng.integers(0, classes, count)]
+        return rng.standard_normal((count, 3, side, side)), labels
+
+    return spd.Dish(*some(n), *(some(n_valid) if valid else (None, None)))
+
+
+def replaced(dish, **arrays):
+    fields = ("images", "labels", "valid_images", "valid_labels")
+    return spd.Dish(**({name: getattr(dish, name) for name in fields} | arrays))
+
+
+def relative(a, b):
+    return np.abs(a - b).max() / np.abs(b).max()
+
+
+def unrolled(cell, shape, dish, result, *, optimizer, order, batch, step_weights, metric_weight):
+    """Value and derivatives by PyTorch, step by step with create_graph; in the dtype of `result`'s weights."""
+    module = witness.build(cell, shape, result.initial[0], dtype=torch.float64)
+    names = [name for name, _ in module.named_parameters()]
+    arrays = (dish.images, dish.labels, dish.valid_images, dish.valid_labels)
+    x, q, vx, vq = inputs = [torch.tensor(a, requires_grad=True) for a in arrays]
+    start = [torch.tensor(result.initial[0][name], requires_grad=True) for name in names]
+    steps = len(step_weights)
+    rates = torch.full((steps,), optimizer.lr, dtype=torch.float64, requires_grad=True)
+    w, value = list(start), 0.0
+    a = [torch.zeros_like(v) for v in w]
+    b = [torch.ones_like(v) if isinstance(optimizer, spd.RMSProp) else torch.zeros_like(v) for v in w]
+
+    def cross_entropy(weights, images, labels):
+        logits = torch.func.functional_call(module, dict(zip(names, weights, strict=True)), (images,))
+        return -(labels * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
+
+    def root(v):  # derivative 0 at 0, where autograd's is NaN
+        return torch.where(v > 0, torch.sqrt(torch.where(v > 0, v, 1.0)), 0.0)
+
+    batches = [row[i : i + batch] for row in order for i in range(0, len(row), batch)]
+    for t in range(steps):
+        loss = cross_entropy(w, x[batches[t]], q[batches[t]])
+        value = value + step_weights[t] * loss
+        g = torch.autograd.grad(loss, w, create_graph=True)
+        g = [gi + optimizer.weight_decay * wi for gi, wi in zip(g, w, strict=True)]
+        if isinstance(optimizer, spd.Adam):
+            b1, b2 = optimizer.betas
+            a = [b1 * ai + (1 - b1) * gi for ai, gi in zip(a, g, strict=True)]
+            b = [b2 * bi + (1 - b2) * gi * gi for bi, gi in zip(b, g, strict=True)]
+            update = [
+                rates[t] * ai / (1 - b1 ** (t + 1)) / (root(bi / (1 - b2 ** (t + 1))) + optimizer.eps)
+                for ai, bi in zip(a, b, strict=True)
+            ]
+        elif isinstance(optimizer, spd.SGD):
+            a = [optimizer.momentum * ai + gi for ai, gi in zip(a, g, strict=True)]
+            look = [gi + optimizer.momentum * ai for ai, gi in zip(a, g, strict=True)] if optimizer.nesterov else a
+            update = [rates[t] * ui for ui in look]
+        else:
+            b = [optimizer.alpha * bi + (1 - optimizer.alpha) * gi * gi for bi, gi in zip(b, g, strict=True)]
+            a = [
+                optimizer.momentum * ai + rates[t] * gi / torch.sqrt(bi + optimizer.eps)
+                for ai, bi, gi in zip(a, b, g, strict=True)
+            ]
+            update = a
+        w = [wi - ui for wi, ui in zip(w, update, strict=True)]
+    value = value + metric_weight * cross_entropy(w, vx, vq)
+    *first, d_rates = torch.autograd.grad(value, [*inputs, *start, rates])
+    d_inputs, d_start = first[:4], first[4:]
+    return (
+        value.item(),
+        [d.numpy() for d in d_inputs],
+        d_rates.numpy(),
+        {n: d.numpy() for n, d in zip(names, d_start, strict=True)},
+    )
+
+
+def check_against_create_graph(cell, shape, dish, optimizer, batch, bound, steps=10):
+    """Derivatives in the initial weights are compared against the largest of them: some are zero by batch norm's invariance."""
+    epochs = -(-steps // -(-len(dish.images) // batch))
+    order = np.stack([np.random.default_rng(i).permutation(len(dish.images)) for i in range(epochs)])
+    step_weights = np.linspace(-1, 1, steps)
+    how = {"optimizer": optimizer, "order": order, "step_weights": step_weights, "metric_weight": 2.0}
+    got = motif_hypergradient(
+        [cell], shape, dish, metric="loss", epochs=epochs, steps=steps, batch_size=batch, dtype="float64", seed=1, **how
+    )
+    got_start = spd.train_motifs([cell], shape, dish, epochs=0, dtype="float64", seed=1)
+    value, d_inputs, d_rates, d_start = unrolled(cell, shape, dish, got_start, batch=batch, **how)
+    assert got.value[0] == pytest.approx(value, rel=bound)
+    names = ("d_images", "d_labels", "d_valid_images", "d_valid_labels")
+    for name, expected in zip(names, d_inputs, strict=True):
+        assert relative(getattr(got, name)[0], expected) < bound, name
+    assert relative(got.d_rates[0], d_rates) < bound
+    largest = max(np.abs(d).max() for d in d_start.values())
+    for name, expected in d_start.items():
+        assert np.abs(got.d_initial[0][name] - expected).max() < bound * largest, name
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
+@pytest.mark.parametrize("cell", CELLS, ids=["mixed", "wide"])
+def test_agrees_with_create_graph(cell, optimizer):
+    check_against_create_graph(cell, SMALL, make_dish(), optimizer, 8, 1e-8)  # 8, 8 and 4 images: partial batches too
+
+
+@pytest.mark.verify
+@pytest.mark.parametrize("row", range(30))
+@pytest.mark.parametrize("shape", [spd.MOTIF_A, spd.MOTIF_B, spd.MOTIF_C], ids="ABC")
+def test_agrees_with_create_graph_on_real_cells(data_dir, shape, row):
+    table = spd.TruthTable.load(data_dir / "nb101" / "nb101_test108.npz")
+    cell = table.cells[int(np.random.default_rng(3).choice(len(table), 30, replace=False)[row])]
+    dish = make_dish(n=60, n_valid=20, side=16, classes=10)
+    check_against_create_graph(cell, shape, dish, spd.SGD(0.02, momentum=0.9, weight_decay=1e-4), 20, 1e-8)
+
+
+@pytest.mark.parametrize("steps", [3, 10, 20])
+@pytest.mark.parametrize("optimizer", [OPTIMIZERS[0], OPTIMIZERS[3]], ids=str)
+@pytest.mark.parametrize("metric", ["loss", "probability"])
+def test_agrees_with_central_differences(steps, optimizer, metric):
+    """Along sign(gradient): masks of ReLU and pooling switch within any larger step, so the best of four small ones counts."""
+    dish = make_dish()
+    how = {
+        "metric": metric,
+        "epochs": 7,
+        "batch_size": 8,
+        "steps": steps,
+        "optimizer": optimizer,
+        "dtype": "float64",
+        "step_weights": np.full(steps, 0.1),
+    }
+    exact = motif_hypergradient(CELLS, SMALL, dish, **how)
+    for k in range(len(CELLS)):
+        for name in ("images", "valid_images", "labels"):
+            direction = np.sign(getattr(exact, f"d_{name}")[k])
+            slope = (getattr(exact, f"d_{name}")[k] * direction).sum()
+            errors = []
+            for h in (1e-7, 1e-8, 1e-9, 1e-10):
+                ends = [
+                    motif_hypergradient(
+                        [CELLS[k]], SMALL, replaced(dish, **{name: getattr(dish, name) + s * h * direction}), **how
+                    ).value[0]
+                    for s in (1, -1)
+                ]
+                errors.append(abs((ends[0] - ends[1]) / (2 * h) / slope - 1))
+            assert min(errors) < 1e-6, (name, errors)
+
+
+def test_without_a_validation_set_the_metric_is_on_the_training_images():
+    dish = make_dish(valid=False)
+    how = {"epochs": 2, "batch_size": 8, "optimizer": spd.SGD(0.1), "dtype": "float64", "metric": "loss"}
+    exact = motif_hypergradient([WIDE], SMALL, dish, **how)
+    trained = spd.train_motifs([WIDE], SMALL, dish, **{k: v for k, v in how.items() if k != "metric"})
+    assert exact.value[0] == trained.train.loss[0]
+    direction = np.sign(exact.d_images[0])
+    h = 1e-8
+    ends = [
+        motif_hypergradient([WIDE], SMALL, replaced(dish, images=dish.images + s * h * direction), **how).value[0]
+        for s in (1, -1)
+    ]
+    assert (ends[0] - ends[1]) / (2 * h) == pytest.approx(np.abs(exact.d_images[0]).sum(), rel=1e-5)
+
+
+def test_no_steps_are_the_direct_gradient():
+    dish = make_dish()
+    trained = spd.train_motifs(CELLS, SMALL, dish, epochs=2, optimizer=spd.Adam(1e-2))
+    values, d_images = spd.motif_gradient(CELLS, SMALL, dish.valid_images, dish.valid_labels, trained.parameters)
+    nothing = motif_hypergradient(CELLS, SMALL, dish, epochs=2, optimizer=spd.Adam(1e-2), window=0)
+    np.testing.assert_array_equal(nothing.value, values)
+    np.testing.assert_array_equal(nothing.d_valid_images, d_images)
+    assert not nothing.d_images.any()
+
+
+def test_training_inside_is_the_training_outside():
+    dish = make_dish()
+    how = {"epochs": 3, "batch_size": 8, "optimizer": spd.Adam(1e-2), "seed": 4}
+    trained = spd.train_motifs(CELLS, SMALL, dish, record=["step_loss"], **how)
+    reversed_ = motif_hypergradient(CELLS, SMALL, dish, **how)
+    np.testing.assert_array_equal(reversed_.step_loss, trained.recorded["step_loss"])
+    np.testing.assert_array_equal(reversed_.value, trained.valid.probability)
+    for a, b in zip(reversed_.parameters, trained.parameters, strict=True):
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name])
+
+
+def test_a_window_reverses_the_last_steps_alone():
+    dish = make_dish()
+    how = {"epochs": 4, "batch_size": 8, "optimizer": spd.SGD(0.05, momentum=0.9), "dtype": "float64"}
+    whole = motif_hypergradient([MIXED], SMALL, dish, **how)
+    same = motif_hypergradient([MIXED], SMALL, dish, window=12, **how)
+    np.testing.assert_array_equal(whole.d_images, same.d_images)
+    part = motif_hypergradient([MIXED], SMALL, dish, window=5, **how)
+    np.testing.assert_array_equal(part.d_rates[0, 7:], whole.d_rates[0, 7:])
+    assert not part.d_rates[0, :7].any()
+    assert not np.array_equal(part.d_images, whole.d_images)
+    # The derivative in the weights at which the window opens is that of a training which starts there, momentum apart.
+    early = motif_hypergradient([MIXED], SMALL, dish, window=1, steps=1, **(how | {"optimizer": spd.SGD(0.05)}))
+    full = motif_hypergradient([MIXED], SMALL, dish, steps=1, **(how | {"optimizer": spd.SGD(0.05)}))
+    np.testing.assert_array_equal(early.d_initial[0]["stem.conv.weight"], full.d_initial[0]["stem.conv.weight"])
+
+
+@pytest.mark.parametrize("threads", [2, 3, 7])
+def test_threads_and_company_do_not_change_a_bit(threads):
+    dish = make_dish()
+    how = {"epochs": 2, "batch_size": 8, "optimizer": spd.Adam(1e-2)}
+    one = motif_hypergradient([*CELLS, MIXED], SMALL, dish, threads=1, **how)
+    many = motif_hypergradient([*CELLS, MIXED], SMALL, dish, threads=threads, **how)
+    for name in ("value", "d_images", "d_labels", "d_valid_images", "d_rates"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(many, name))
+    np.testing.assert_array_equal(one.d_images[0], one.d_images[2])
+
+
+def test_float_points_where_double_does():
+    """Ten steps: the cosine between the two derivatives. Switched masks make single cells differ, so the median is bounded."""
+    dish = make_dish(n=60, n_valid=20, side=16)
+    cosines = []
+    for cell in CELLS:
+        for seed in range(5):
+            how = {"epochs": 4, "steps": 10, "optimizer": spd.Adam(1e-3), "seed": seed}
+            single, double = (
+                motif_hypergradient([cell], SMALL, dish, dtype=dtype, **how).d_images.ravel().astype(np.float64)
+                for dtype in ("float32", "float64")
+            )
+            cosines.append(single @ double / np.linalg.norm(single) / np.linalg.norm(double))
+    assert np.median(cosines) > 0.999
+
+
+def test_a_diverged_motif_has_no_derivative():
+    r = motif_hypergradient(CELLS, SMALL, make_dish(), epochs=2, optimizer=spd.SGD(1e38))
+    assert r.diverged.all()
+    assert np.isnan(r.value).all()
+    assert not r.d_images.any()
+
+
+@pytest.mark.parametrize(
+    ("match", "arguments"),
+    [
+        ("metric is 'accuracy', expected 'probability' or 'loss'", {"metric": "accuracy"}),
+        ("steps is 7, expected 0 to 3", {"steps": 7}),
+        ("window is -1", {"window": -1}),
+        (r"step_weights has shape \(2,\), expected \(3,\)", {"step_weights": [1.0, 2.0]}),
+        ("epochs is -1", {"epochs": -1}),
+    ],
+)
+def test_bad_arguments(match, arguments):
+    with pytest.raises(ValueError, match=match):
+        motif_hypergradient(CELLS, SMALL, make_dish(), **({"epochs": 1, "batch_size": 8} | arguments))
