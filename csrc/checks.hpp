@@ -136,9 +136,9 @@ void batch_norm_check(BatchNormCheck<T>& q) {
 
 template <class T>
 void pool_check(PoolCheck<T>& q) {
-  const Grid from(q.height, q.width, lanes<T>), to = q.size == 3 ? from : Grid(q.height / 2, q.width / 2, lanes<T>);
+  const Grid from(q.height, q.width, lanes<T>), to = q.size == 3 ? from : from.halved();
   Packed<T> x(from, q.n, q.channels), y(to, q.n, q.channels), dx(from, q.n, q.channels), dy(to, q.n, q.channels);
-  Scratch<T> taken(to.blocks(q.n) * to.plane() * q.channels * 2);  // no fewer bytes than eight a vector, or one an element
+  Scratch<T> taken(to.blocks(q.n) * to.plane() * q.channels * 2);  // no fewer than eight bytes a vector
   x.pack(q.x);
   dy.pack(q.dy);
   if (q.size == 3) {
@@ -146,7 +146,7 @@ void pool_check(PoolCheck<T>& q) {
     maxpool3x3_forward<T>(y.view(), won, x.constant(), from, from.blocks(q.n), q.channels);
     maxpool3x3_backward<T>(dx.view(), dy.constant(), won, from, from.blocks(q.n), q.channels);
   } else {
-    std::uint8_t* won = reinterpret_cast<std::uint8_t*>(taken.data());
+    QuadWinners* won = reinterpret_cast<QuadWinners*>(taken.data());
     maxpool2x2_forward<T>(y.view(), won, x.constant(), from, to, q.n, q.channels);
     maxpool2x2_backward<T>(dx.view(), dy.constant(), won, from, to, q.n, q.channels);
   }

@@ -8,6 +8,7 @@
 // convolution reads, and may hold anything in what a convolution wrote.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -21,13 +22,10 @@ struct Grid {
   int columns = 0;  // vectors a row
 
   Grid() = default;
-  Grid(int height, int width, int lanes) : height(height), width(width), lanes(lanes) {
-    slot = 1;
-    while (slot < width && slot < lanes) slot *= 2;
-    if (width > lanes) slot = (width + lanes - 1) / lanes * lanes;
-    images = slot < lanes ? lanes / slot : 1;
-    columns = slot < lanes ? 1 : slot / lanes;
-  }
+  Grid(int height, int width, int lanes) : Grid(height, width, lanes, 1) {}
+
+  // After 2x2 pooling: every slot half as wide, so that two vectors become one.
+  Grid halved() const { return Grid(height / 2, width / 2, lanes, slot / 2); }
 
   std::size_t pitch() const { return static_cast<std::size_t>(columns) * lanes; }
   std::size_t plane() const { return height * pitch(); }  // elements of one channel of one block
@@ -64,6 +62,14 @@ struct Grid {
   }
   std::uint64_t has_right(int column) const {
     return bits(column, images, [&](int w) { return w + 1 < width; });
+  }
+
+ private:
+  Grid(int height, int width, int lanes, int least_slot) : height(height), width(width), lanes(lanes), slot(least_slot) {
+    while (slot < width && slot < lanes) slot *= 2;
+    if (std::max(slot, width) > lanes) slot = (std::max(slot, width) + lanes - 1) / lanes * lanes;
+    images = slot < lanes ? lanes / slot : 1;
+    columns = slot < lanes ? 1 : slot / lanes;
   }
 };
 

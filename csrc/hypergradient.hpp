@@ -163,7 +163,7 @@ class TangentNetwork : public Network<T> {
     if (p.from == p.to)
       maxpool3x3_tangent<T>(tangent<T>(p.y), this->template taken<Winners>(p), tangent<const T>(p.x), from, from.blocks(n), p.channels);
     else
-      maxpool2x2_tangent<T>(tangent<T>(p.y), this->template taken<std::uint8_t>(p), tangent<const T>(p.x), from, to, n, p.channels);
+      maxpool2x2_tangent<T>(tangent<T>(p.y), this->template taken<QuadWinners>(p), tangent<const T>(p.x), from, to, n, p.channels);
   }
 
   void conv_backward_tangent(const Conv& c, T* g_t, const T* w, const T* w_t, int n) {
@@ -206,7 +206,7 @@ class TangentNetwork : public Network<T> {
     if (p.from == p.to)
       maxpool3x3_backward<T>(tangent<T>(p.x), tangent<const T>(p.y), this->template taken<Winners>(p), from, from.blocks(n), p.channels);
     else
-      maxpool2x2_backward<T>(tangent<T>(p.x), tangent<const T>(p.y), this->template taken<std::uint8_t>(p), from, to, n, p.channels);
+      maxpool2x2_backward<T>(tangent<T>(p.x), tangent<const T>(p.y), this->template taken<QuadWinners>(p), from, to, n, p.channels);
   }
 
   std::ptrdiff_t apart_ = 0;

@@ -224,7 +224,7 @@ class Network {
     if (p.from == p.to)
       maxpool3x3_forward<T>(view<T>(p.y), taken<Winners>(p), view<const T>(p.x), from, from.blocks(n), p.channels);
     else
-      maxpool2x2_forward<T>(view<T>(p.y), taken<std::uint8_t>(p), view<const T>(p.x), from, to, n, p.channels);
+      maxpool2x2_forward<T>(view<T>(p.y), taken<QuadWinners>(p), view<const T>(p.x), from, to, n, p.channels);
   }
   void pool_backward(const Pool& p, int n) {
     const Grid &from = plan_.grids[p.from], &to = plan_.grids[p.to];
@@ -239,7 +239,7 @@ class Network {
     if (p.from == p.to)
       maxpool3x3_backward<T>(view<T>(p.x), view<const T>(p.y), taken<Winners>(p), from, from.blocks(n), p.channels);
     else
-      maxpool2x2_backward<T>(view<T>(p.x), view<const T>(p.y), taken<std::uint8_t>(p), from, to, n, p.channels);
+      maxpool2x2_backward<T>(view<T>(p.x), view<const T>(p.y), taken<QuadWinners>(p), from, to, n, p.channels);
   }
 
   const Plan& plan_;

@@ -58,7 +58,7 @@ class Builder {
   }
 
   Plan build() {
-    int grid = add_grid(spec_.height, spec_.width);
+    int grid = add_grid(Grid(spec_.height, spec_.width, plan_.lanes));
     plan_.images = take(grid, spec_.image_channels);
     Producer stem = add_conv(grid, 3, spec_.image_channels, spec_.stem_channels, plan_.images, true);
     name_conv("stem", stem);
@@ -92,8 +92,8 @@ class Builder {
     int to, channels;
   };
 
-  int add_grid(int height, int width) {
-    plan_.grids.emplace_back(height, width, plan_.lanes);
+  int add_grid(Grid grid) {
+    plan_.grids.push_back(grid);
     return static_cast<int>(plan_.grids.size()) - 1;
   }
   std::size_t take(std::size_t elements) {
@@ -163,9 +163,7 @@ class Builder {
     p.from = from, p.to = to, p.channels = channels, p.x = x;
     p.y = take(to, channels);
     const Grid& g = plan_.grids[to];
-    // 3x3: eight bytes a vector (pool.hpp's Winners); 2x2: a byte an element.
-    const std::size_t vectors = static_cast<std::size_t>(g.blocks(plan_.batch)) * g.vectors() * channels;
-    const std::size_t bytes = vectors * (from == to ? 8 : plan_.lanes);
+    const std::size_t bytes = 8 * static_cast<std::size_t>(g.blocks(plan_.batch)) * g.vectors() * channels;  // pool.hpp's winners, of a vector
     p.taken = take((bytes + element_bytes_ - 1) / element_bytes_);
     const int index = static_cast<int>(plan_.pools.size());
     plan_.ops.push_back({Op::Kind::pool, index});
@@ -175,7 +173,7 @@ class Builder {
   }
   Place downsample(int& grid, Place x, int channels) {
     const int from = grid;
-    grid = add_grid(plan_.grids[from].height / 2, plan_.grids[from].width / 2);
+    grid = add_grid(plan_.grids[from].halved());
     return add_pool(from, grid, channels, x).place;
   }
 

@@ -182,6 +182,18 @@ SPD_INLINE vec<T> from_left(vec<T> v, vec<T> previous) {
   }(std::make_integer_sequence<int, lanes<T>>{});
 }
 
+// The even lanes of a, then those of b; and each lane of one half of v twice.
+template <class T>
+SPD_INLINE vec<T> even_lanes(vec<T> a, vec<T> b) {
+  return [&]<int... i>(std::integer_sequence<int, i...>) { return __builtin_shufflevector(a, b, (2 * i)...); }(std::make_integer_sequence<int, lanes<T>>{});
+}
+template <class T, int half>
+SPD_INLINE vec<T> twice_each(vec<T> v) {
+  return [&]<int... i>(std::integer_sequence<int, i...>) {
+    return __builtin_shufflevector(v, v, (half * lanes<T> / 2 + i / 2)...);
+  }(std::make_integer_sequence<int, lanes<T>>{});
+}
+
 // ---- sums over lanes, in a fixed order
 
 // Lane i of the result: a[i] + a[i ^ d] where bit d of i is clear, b[i] + b[i ^ d] where it is set.

@@ -3,7 +3,7 @@
 //   maxpool3x3, stride 1, same     y[h, w] = max_{kh, kw} x[h + kh - 1, w + kw - 1]
 //   maxpool2x2, stride 2, valid    y[h, w] = max_{kh, kw} x[2h + kh, 2w + kw];  an odd last row or column is dropped
 //
-// 3x3 is a maximum along rows and then along columns; of both, which of the three won is two bits a pixel (`Winners`). 2x2 keeps a byte.
+// 3x3 is a maximum along rows and then along columns; of both, which of the three won is two bits a pixel (`Winners`). 2x2 keeps one.
 // Given the winners, pooling and its backward are linear: the tangent takes y_t from the winners of x_t, the backward's tangent is the backward.
 // x, y: views in the row-vector layout. Outputs are overwritten. dy of 3x3 must be zero in lanes without a pixel.
 #pragma once
@@ -12,6 +12,7 @@
 
 #include "../grid.hpp"
 #include "../simd.hpp"
+#include "batch_norm.hpp"
 
 namespace spd::SPD_ISA {
 
@@ -146,58 +147,83 @@ void maxpool3x3_backward(View<T> dx, View<const T> dy, const Winners* winners, c
     }
 }
 
-// ---- 2x2, stride 2: the images change places in the vectors, so pixel by pixel
+// ---- 2x2, stride 2: two vectors of the input become the halves of one of the output (Grid::halved)
 
-template <class T, class F>
-SPD_INLINE void each_quad(const Grid& from, const Grid& to, int n, int channels, F&& f) {
-  for (int i = 0; i < n; ++i)
-    for (int c = 0; c < channels; ++c)
+// Of one vector of a pair of input rows: the lanes that won, one of every four.
+struct QuadWinners {
+  std::uint16_t upper, lower;
+};
+
+// f(column, block, row, where the output vector begins, of it: lanes that count, its two inputs (null: none), winners of the two).
+template <class T, class U, class F>
+SPD_INLINE void each_quad_vector(View<U> x, QuadWinners* winners, const Grid& from, const Grid& to, int n, int channels, F&& f) {
+  const LaneMasks<T> masks(to, n);
+  const int blocks = to.blocks(n), blocks_in = from.blocks(n);
+  const bool side_by_side = from.columns > 1;  // the inputs are neighbours in the row; else they come from two blocks
+  for (int c = 0; c < channels; ++c)
+    for (int b = 0; b < blocks; ++b)
       for (int h = 0; h < to.height; ++h)
-        f(i / from.images, i / to.images, c, 2 * h * from.pitch() + i % from.images * from.slot, h * to.pitch() + i % to.images * to.slot);
+        for (int column = 0; column < to.columns; ++column, winners += 2) {
+          U* in[2];
+          for (int half = 0; half < 2; ++half) {
+            const int block = side_by_side ? b : 2 * b + half, column_in = side_by_side ? 2 * column + half : 0;
+            const bool there = block < blocks_in && column_in < from.columns;
+            in[half] = there ? x.data + block * x.block + c * x.channel + 2 * h * from.pitch() + column_in * lanes<T> : nullptr;
+          }
+          const mask<T> valid = b == blocks - 1 ? masks.last[column] : masks.whole[column];
+          f(c, b, h * to.pitch() + column * lanes<T>, valid, in, winners);
+        }
 }
 
 template <class T>
-void maxpool2x2_forward(View<T> y, std::uint8_t* taken, View<const T> x, const Grid& from, const Grid& to, int n, int channels) {
-  if (to.padded() || n % to.images != 0)  // lanes without a pixel are read by convolutions
-    for (int b = 0; b < to.blocks(n); ++b)
-      for (int c = 0; c < channels; ++c) std::memset(y.data + b * y.block + c * y.channel, 0, to.plane() * sizeof(T));
-  each_quad<T>(from, to, n, channels, [&](int block_in, int block_out, int c, std::size_t at_in, std::size_t at_out) {
-    const T* p = x.data + block_in * x.block + c * x.channel + at_in;
-    const T* q = p + from.pitch();
-    T* out = y.data + block_out * y.block + c * y.channel + at_out;
-    std::uint8_t* won = taken + (static_cast<std::size_t>(block_out) * channels + c) * to.plane() + at_out;
-    for (int w = 0; w < to.width; ++w) {
-      const T a = p[2 * w], b = p[2 * w + 1], e = q[2 * w], g = q[2 * w + 1];
-      const T upper = b > a ? b : a, lower = g > e ? g : e;
-      const bool below = lower > upper;
-      out[w] = below ? lower : upper;
-      won[w] = static_cast<std::uint8_t>(below ? (g > e ? 3 : 2) : (b > a ? 1 : 0));
+void maxpool2x2_forward(View<T> y, QuadWinners* winners, View<const T> x, const Grid& from, const Grid& to, int n, int channels) {
+  constexpr std::uint16_t even = 0x5555;
+  const std::size_t pitch = from.pitch();
+  each_quad_vector<T>(x, winners, from, to, n, channels, [&](int c, int b, std::size_t at, mask<T> valid, const T* const(&in)[2], QuadWinners* won) {
+    vec<T> best[2]{};  // in even lanes
+    for (int half = 0; half < 2; ++half) {
+      if (!in[half]) continue;
+      const vec<T> u = load(in[half]), l = load(in[half] + pitch), u_right = from_right<T>(u, u), l_right = from_right<T>(l, l);
+      const mask<T> upper_right = greater<T>(u_right, u), lower_right = greater<T>(l_right, l);
+      const vec<T> upper = select<T>(upper_right, u_right, u), lower = select<T>(lower_right, l_right, l);
+      const mask<T> below = greater<T>(lower, upper);
+      best[half] = select<T>(below, lower, upper);
+      const std::uint16_t ur = bits_of_mask<T>(upper_right) & even, lr = bits_of_mask<T>(lower_right) & even, down = bits_of_mask<T>(below) & even;
+      const std::uint16_t up = ~down & even;
+      won[half] = {static_cast<std::uint16_t>((up & ur) << 1 | (up & ~ur)), static_cast<std::uint16_t>((down & lr) << 1 | (down & ~lr))};
+    }
+    store<T>(y.data + b * y.block + c * y.channel + at, keep<T>(valid, even_lanes<T>(best[0], best[1])));
+  });
+}
+
+template <class T>
+void maxpool2x2_backward(View<T> dx, View<const T> dy, QuadWinners* winners, const Grid& from, const Grid& to, int n, int channels) {
+  const std::size_t pitch = from.pitch();
+  each_quad_vector<T>(dx, winners, from, to, n, channels, [&](int c, int b, std::size_t at, mask<T> valid, T* const(&in)[2], QuadWinners* won) {
+    const vec<T> d = keep<T>(valid, load(dy.data + b * dy.block + c * dy.channel + at));
+    const vec<T> spread[2] = {twice_each<T, 0>(d), twice_each<T, 1>(d)};
+    for (int half = 0; half < 2; ++half) {
+      if (!in[half]) continue;
+      store<T>(in[half], keep<T>(mask_of_bits<T>(won[half].upper), spread[half]));
+      store<T>(in[half] + pitch, keep<T>(mask_of_bits<T>(won[half].lower), spread[half]));
     }
   });
+  if (from.height % 2)  // the dropped row
+    for (int c = 0; c < channels; ++c)
+      for (int b = 0; b < from.blocks(n); ++b) std::memset(dx.data + b * dx.block + c * dx.channel + (from.height - 1) * pitch, 0, pitch * sizeof(T));
 }
 
 template <class T>
-void maxpool2x2_backward(View<T> dx, View<const T> dy, const std::uint8_t* taken, const Grid& from, const Grid& to, int n, int channels) {
-  for (int b = 0; b < from.blocks(n); ++b)
-    for (int c = 0; c < channels; ++c) std::memset(dx.data + b * dx.block + c * dx.channel, 0, from.plane() * sizeof(T));
-  each_quad<T>(from, to, n, channels, [&](int block_in, int block_out, int c, std::size_t at_in, std::size_t at_out) {
-    T* p = dx.data + block_in * dx.block + c * dx.channel + at_in;
-    const T* d = dy.data + block_out * dy.block + c * dy.channel + at_out;
-    const std::uint8_t* won = taken + (static_cast<std::size_t>(block_out) * channels + c) * to.plane() + at_out;
-    for (int w = 0; w < to.width; ++w) p[(won[w] >> 1) * from.pitch() + 2 * w + (won[w] & 1)] = d[w];
-  });
-}
-
-template <class T>
-void maxpool2x2_tangent(View<T> y_t, const std::uint8_t* taken, View<const T> x_t, const Grid& from, const Grid& to, int n, int channels) {
-  if (to.padded() || n % to.images != 0)
-    for (int b = 0; b < to.blocks(n); ++b)
-      for (int c = 0; c < channels; ++c) std::memset(y_t.data + b * y_t.block + c * y_t.channel, 0, to.plane() * sizeof(T));
-  each_quad<T>(from, to, n, channels, [&](int block_in, int block_out, int c, std::size_t at_in, std::size_t at_out) {
-    const T* p = x_t.data + block_in * x_t.block + c * x_t.channel + at_in;
-    T* out = y_t.data + block_out * y_t.block + c * y_t.channel + at_out;
-    const std::uint8_t* won = taken + (static_cast<std::size_t>(block_out) * channels + c) * to.plane() + at_out;
-    for (int w = 0; w < to.width; ++w) out[w] = p[(won[w] >> 1) * from.pitch() + 2 * w + (won[w] & 1)];
+void maxpool2x2_tangent(View<T> y_t, QuadWinners* winners, View<const T> x_t, const Grid& from, const Grid& to, int n, int channels) {
+  const std::size_t pitch = from.pitch();
+  each_quad_vector<T>(x_t, winners, from, to, n, channels, [&](int c, int b, std::size_t at, mask<T> valid, const T* const(&in)[2], QuadWinners* won) {
+    vec<T> taken[2]{};  // in even lanes
+    for (int half = 0; half < 2; ++half) {
+      if (!in[half]) continue;
+      const vec<T> s = load_masked<T>(in[half], mask_of_bits<T>(won[half].upper)) + load_masked<T>(in[half] + pitch, mask_of_bits<T>(won[half].lower));
+      taken[half] = s + from_right<T>(s, s);
+    }
+    store<T>(y_t.data + b * y_t.block + c * y_t.channel + at, keep<T>(valid, even_lanes<T>(taken[0], taken[1])));
   });
 }
 
