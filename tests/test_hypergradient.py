@@ -138,7 +138,7 @@ def test_agrees_with_create_graph_on_real_cells(data_dir, shape, row):
     table = spd.TruthTable.load(data_dir / "nb101" / "nb101_test108.npz")
     cell = table.cells[int(np.random.default_rng(3).choice(len(table), 30, replace=False)[row])]
     dish = make_dish(n=60, n_valid=20, side=16, classes=10)
-    check_against_create_graph(cell, shape, dish, spd.SGD(0.02, momentum=0.9, weight_decay=1e-4), 20, 1e-8)
+    check_against_create_graph(cell, shape, dish, spd.SGD(0.005, momentum=0.9, weight_decay=1e-4), 20, 1e-8)
 
 
 @pytest.mark.parametrize("steps", [3, 10, 20])

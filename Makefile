@@ -1,0 +1,84 @@
+# Every habit one word. Each target does its own set-up: Python 3.11 or newer and a C++20 compiler are all it needs.
+#
+#   make demo VENV=/tmp/venv        another place for the virtual environment
+#   make test ARGS=tests/test_cell.py
+#   make demo PYTHON=python3.12     another Python
+
+VENV ?= .venv
+ARGS ?=
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+CXX_FILES := $(shell find csrc -name '*.hpp' -o -name '*.cpp')
+# Requirements by the name of their extra, or of `build`, as pyproject.toml states them.
+REQUIREMENTS := $(BIN)/python -c 'import sys, tomllib; p = tomllib.load(open("pyproject.toml", "rb")); \
+  print(*(p["project"]["optional-dependencies"] | {"build": p["build-system"]["requires"]})[sys.argv[1]], sep="\n")'
+
+.PHONY: help demo test verify lint format bench dev clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make demo    a whole run from cells to report in runs/demo, on the truth that ships with the package'
+	@echo 'make test    the tests; ARGS= is handed to pytest'
+	@echo 'make verify  the whole agreement with the plain PyTorch motifs (longer than test)'
+	@echo 'make lint    ruff, mypy, clang-format and codespell, as in CI'
+	@echo 'make format  let ruff and clang-format lay out the code'
+	@echo 'make bench   seconds per inner epoch beside PyTorch; ARGS= is handed to bench/inner.py'
+	@echo 'make dev     everything for working on the code: package, tests, tools, commit hooks'
+	@echo 'make clean   remove the environment, builds and caches; runs/ stays'
+	@echo
+	@echo 'Nothing needs to be installed before: the first target makes $(VENV) with $(or $(PYTHON),a Python that is not here yet).'
+
+demo: $(VENV)/.installed
+	rm -rf runs/demo
+	$(BIN)/spd-fast run --recipe demo --out runs/demo $(ARGS)
+
+test: $(VENV)/.installed
+	$(BIN)/pytest $(ARGS)
+
+verify: $(VENV)/.installed
+	$(BIN)/pytest -m 'verify or not verify' $(ARGS)
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
+	$(BIN)/codespell
+
+format: $(VENV)/.lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_FILES)
+
+bench: $(VENV)/.installed
+	$(BIN)/python bench/inner.py $(ARGS)
+
+dev: $(VENV)/.lint
+	$(PIP) pre-commit
+	$(BIN)/pre-commit install
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# The environment, with what builds the extension: without build isolation a second build compiles only what changed.
+$(VENV)/.tools: pyproject.toml constraints.txt
+	@test -n '$(PYTHON)' || { echo 'No Python 3.11 or newer found: install one, or name it with PYTHON=.' >&2; exit 1; }
+	@command -v $${CXX:-c++} >/dev/null || { echo 'No C++ compiler found: install g++ or clang++, or name it with CXX=.' >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(REQUIREMENTS) build > $(VENV)/tools.txt
+	$(PIP) cmake -r $(VENV)/tools.txt
+	@touch $@
+
+# Editable: Python files are used where they lie, so only the extension needs building again.
+$(VENV)/.installed: $(VENV)/.tools CMakeLists.txt $(CXX_FILES)
+	$(PIP) --no-build-isolation --editable '.[test]'
+	@touch $@
+
+# mypy reads the types of torch and the others, so linting needs the whole installation.
+$(VENV)/.lint: $(VENV)/.installed
+	$(REQUIREMENTS) lint > $(VENV)/lint.txt
+	$(PIP) -r $(VENV)/lint.txt
+	@touch $@

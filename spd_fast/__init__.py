@@ -1,0 +1,78 @@
+"""spd_fast: the Synthetic Petri Dish on a compiled CPU engine.
+
+Train motifs (cells in tiny networks) on a dish (tiny learned synthetic data), take exact gradients back to the images,
+and rank NAS-Bench-101 cells by what the motifs show. Every name below is loaded when it is first touched, so that
+``import spd_fast`` itself loads neither numpy nor torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spd_fast import recipes as recipes
+    from spd_fast import torch as torch
+    from spd_fast.cell import Cell as Cell
+    from spd_fast.dish import Dish as Dish
+    from spd_fast.errors import InvalidCellError as InvalidCellError
+    from spd_fast.motif import MOTIF_A as MOTIF_A
+    from spd_fast.motif import MOTIF_B as MOTIF_B
+    from spd_fast.motif import MOTIF_C as MOTIF_C
+    from spd_fast.motif import NASBENCH101 as NASBENCH101
+    from spd_fast.motif import MotifShape as MotifShape
+    from spd_fast.motif import count_flops as count_flops
+    from spd_fast.motif import count_parameters as count_parameters
+    from spd_fast.outer import FitResult as FitResult
+    from spd_fast.outer import fit_dish as fit_dish
+    from spd_fast.recipes import Recipe as Recipe
+    from spd_fast.train import SGD as SGD
+    from spd_fast.train import Adam as Adam
+    from spd_fast.train import Hypergradient as Hypergradient
+    from spd_fast.train import MotifMetrics as MotifMetrics
+    from spd_fast.train import RMSProp as RMSProp
+    from spd_fast.train import TrainResult as TrainResult
+    from spd_fast.train import motif_gradient as motif_gradient
+    from spd_fast.train import motif_hypergradient as motif_hypergradient
+    from spd_fast.train import train_motifs as train_motifs
+    from spd_fast.truth import TruthTable as TruthTable
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "cell": ["Cell"],
+    "dish": ["Dish"],
+    "errors": ["InvalidCellError"],
+    "motif": ["MOTIF_A", "MOTIF_B", "MOTIF_C", "NASBENCH101", "MotifShape", "count_flops", "count_parameters"],
+    "outer": ["FitResult", "fit_dish"],
+    "recipes": ["Recipe"],
+    "train": [
+        "SGD",
+        "Adam",
+        "Hypergradient",
+        "MotifMetrics",
+        "RMSProp",
+        "TrainResult",
+        "motif_gradient",
+        "motif_hypergradient",
+        "train_motifs",
+    ],
+    "truth": ["TruthTable"],
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+_MODULES = ["recipes", "torch"]
+
+__all__ = ["__version__", *_HOME_OF, *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    elif name in _MODULES:
+        value = import_module(f"{__name__}.{name}")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,535 @@
+"""NAS-Bench-101 cells: validation, pruning, hashing, channel counts and a drawing for the terminal.
+
+A cell is a directed acyclic graph of at most 7 vertices and 9 edges. Vertex 0 is the input, the last vertex is the
+output, every other vertex carries one of three operations.
+
+References
+----------
+Ying et al. 2019, NAS-Bench-101: Towards Reproducible Neural Architecture Search, arXiv:1902.09635. Rules follow its
+published reference implementation: pruning (``ModelSpec``), hashing (``hash_module``), channel counts
+(``compute_vertex_channels``).
+"""
+
+import hashlib
+import operator
+from collections.abc import Iterable, Mapping, MutableSequence, Sequence
+from functools import cached_property
+from typing import Any, Final, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from spd_fast.errors import InvalidCellError
+
+__all__ = [
+    "INPUT",
+    "MAX_EDGES",
+    "MAX_VERTICES",
+    "OPS",
+    "OUTPUT",
+    "Cell",
+    "CellColumns",
+    "fill_vertex_channels",
+    "require_rows",
+]
+
+INPUT: Final = "input"
+OUTPUT: Final = "output"
+OPS: Final = ("conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3")
+"""Operations of interior vertices; an operation's code is its position here."""
+
+MAX_VERTICES: Final = 7
+"""Vertices of a pruned cell, input and output included."""
+MAX_EDGES: Final = 9
+"""Edges of a pruned cell."""
+MAX_RAW_VERTICES: Final = 64
+"""Vertices of a matrix before pruning: no limit of the space, only a guard against arrays that are not cells."""
+
+_ABSENT_OP: Final = 3
+
+
+class Cell:
+    """One cell of the NAS-Bench-101 space, pruned at construction and immutable.
+
+    Two cells are equal when their pruned matrices and operations are: isomorphic cells with differently numbered
+    vertices share a `module_hash` but compare unequal, because spare channels go to the first vertices and the networks
+    built from them can differ.
+
+    Parameters
+    ----------
+    matrix : array-like, shape (V, V), of 0/1 or bool, or V strings of V characters 0/1
+        Adjacency matrix: ``matrix[x][y]`` is 1 when an edge leads from vertex x to vertex y. Upper triangular. V is
+        between 2 and 64; the limits of the space (7 vertices, 9 edges) apply after pruning, as they do officially.
+    ops : sequence of V strings
+        ``"input"``, then one of `OPS` per interior vertex, then ``"output"``. Checked before pruning: an unknown
+        operation is an error even on a vertex that pruning would remove.
+
+    Raises
+    ------
+    InvalidCellError
+        If the graph is not a cell of the space. The message names the limit and the offending vertex, numbered as in
+        `matrix`.
+
+    Examples
+    --------
+    >>> cell = Cell(["0110", "0001", "0001", "0000"], ["input", "conv3x3-bn-relu", "maxpool3x3", "output"])
+    >>> cell
+    Cell(7c65f6bd01b87407, 4 vertices, 4 edges)
+    >>> print(cell)
+    0 input
+    ├──1 conv3x3-bn-relu
+    └──│──2 maxpool3x3
+       └──┴──3 output
+    >>> cell.vertex_channels(3, 9)
+    (3, 5, 4, 9)
+    """
+
+    _ops: tuple[str, ...]
+    _edge_bits: int
+
+    def __init__(self, matrix: npt.ArrayLike | Sequence[str], ops: Sequence[str]) -> None:
+        rows = _checked_rows(matrix)
+        names = _checked_ops(ops, len(rows))
+        kept = _vertices_on_paths(rows)
+        edges = [(x, y) for y in range(len(kept)) for x in range(y) if rows[kept[x]] >> kept[y] & 1]
+        _check_limits(kept, edges)
+        object.__setattr__(self, "_ops", tuple(names[v] for v in kept))
+        object.__setattr__(self, "_edge_bits", sum(1 << _edge_bit(x, y) for x, y in edges))
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"cannot set {name}: a Cell is immutable; build a new one")
+
+    @classmethod
+    def from_bits(cls, vertices: int, edge_bits: int, op_codes: int) -> "Cell":
+        """Build a cell from the packed integers that tables of cells hold.
+
+        Parameters
+        ----------
+        vertices : int, 2 to 7
+        edge_bits : int
+            Bit ``x + y (y - 1) / 2`` is set when an edge leads from vertex x to vertex y > x.
+        op_codes : int
+            Two bits per interior vertex, the first vertex lowest: the position in `OPS`. Bits above the last interior
+            vertex are ignored (tables fill them with 3).
+
+        Raises
+        ------
+        InvalidCellError
+            If a number is out of range or the graph is not a cell of the space.
+        """
+        n, bits, codes = operator.index(vertices), operator.index(edge_bits), operator.index(op_codes)
+        if not 2 <= n <= MAX_VERTICES:
+            raise InvalidCellError(f"cell has {n} vertices, expected 2 to {MAX_VERTICES}")
+        if not 0 <= bits < 1 << n * (n - 1) // 2:
+            raise InvalidCellError(
+                f"edge_bits {bits} is out of range for {n} vertices, expected 0 to 2**{n * (n - 1) // 2} - 1"
+            )
+        if codes < 0:
+            raise InvalidCellError(f"op_codes is {codes}, expected a non-negative integer")
+        interior = [codes >> 2 * i & 3 for i in range(n - 2)]
+        if _ABSENT_OP in interior:
+            raise InvalidCellError(
+                f"vertex {interior.index(_ABSENT_OP) + 1} of {n} has op code 3 (absent), expected 0, 1 or 2"
+            )
+        matrix = [[int(x < y and bits >> _edge_bit(x, y) & 1) for y in range(n)] for x in range(n)]
+        return cls(matrix, [INPUT, *(OPS[code] for code in interior), OUTPUT])
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Cell":
+        """Build a cell from what `to_json` returns: ``{"matrix": [[...], ...], "ops": [...]}``.
+
+        Raises
+        ------
+        InvalidCellError
+            If a key is missing or the graph is not a cell of the space.
+        """
+        if not isinstance(record, Mapping) or not {"matrix", "ops"} <= record.keys():
+            found = sorted(map(str, record)) if isinstance(record, Mapping) else type(record).__name__
+            raise InvalidCellError(f'a cell record holds {found}, expected an object with "matrix" and "ops"')
+        return cls(record["matrix"], record["ops"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the pruned cell as a dictionary of lists that `json.dumps` takes and `from_json` reads back."""
+        return {"matrix": self.matrix.tolist(), "ops": list(self.ops)}
+
+    @property
+    def ops(self) -> tuple[str, ...]:
+        """Operation names of the V vertices, ``"input"`` first and ``"output"`` last."""
+        return self._ops
+
+    @property
+    def edge_bits(self) -> int:
+        """Edges as an integer: bit ``x + y (y - 1) / 2`` is set when an edge leads from vertex x to vertex y > x."""
+        return self._edge_bits
+
+    @cached_property
+    def matrix(self) -> npt.NDArray[np.uint8]:
+        """Pruned adjacency matrix, shape (V, V), uint8, upper triangular, read-only."""
+        n = self.n_vertices
+        matrix = np.array([[self.has_edge(x, y) for y in range(n)] for x in range(n)], dtype=np.uint8)
+        matrix.flags.writeable = False
+        return matrix
+
+    @property
+    def n_vertices(self) -> int:
+        """Number of vertices V, input and output included: 2 to 7."""
+        return len(self._ops)
+
+    @property
+    def n_edges(self) -> int:
+        """Number of edges: 1 to 9."""
+        return self._edge_bits.bit_count()
+
+    @property
+    def op_codes(self) -> tuple[int, ...]:
+        """Positions in `OPS` of the V - 2 interior vertices, in vertex order."""
+        return tuple(OPS.index(op) for op in self._ops[1:-1])
+
+    @property
+    def packed_op_codes(self) -> int:
+        """Op codes as tables hold them: two bits per interior vertex, first lowest, and 3 (absent) up to five."""
+        codes = (*self.op_codes, *[_ABSENT_OP] * (MAX_VERTICES - self.n_vertices))
+        return sum(code << 2 * i for i, code in enumerate(codes))
+
+    def has_edge(self, source: int, target: int) -> bool:
+        """Return whether an edge leads from vertex `source` to vertex `target`."""
+        return 0 <= source < target < self.n_vertices and bool(self._edge_bits >> _edge_bit(source, target) & 1)
+
+    @cached_property
+    def module_hash(self) -> str:
+        """The benchmark's isomorphism-invariant MD5 fingerprint, 32 hexadecimal digits.
+
+        Notes
+        -----
+        Per vertex ``md5(str((out_degree, in_degree, label)))`` with label -1 for input, -2 for output and the op code
+        otherwise; V rounds of ``md5(sorted in-neighbours + "|" + sorted out-neighbours + "|" + self)``; then the MD5 of
+        Python's text of the sorted list.
+        """
+        vertices = range(self.n_vertices)
+        sources = [[x for x in vertices if self.has_edge(x, y)] for y in vertices]
+        targets = [[y for y in vertices if self.has_edge(x, y)] for x in vertices]
+        labels = (-1, *self.op_codes, -2)
+        hashes = [_md5(str((len(targets[v]), len(sources[v]), labels[v]))) for v in vertices]
+        for _ in vertices:
+            hashes = [
+                _md5(
+                    "".join(sorted(hashes[x] for x in sources[v]))
+                    + "|"
+                    + "".join(sorted(hashes[y] for y in targets[v]))
+                    + "|"
+                    + hashes[v]
+                )
+                for v in vertices
+            ]
+        return _md5(str(sorted(hashes)))
+
+    def vertex_channels(self, c_in: int, c_out: int) -> tuple[int, ...]:
+        """Return the number of output channels of each of the V vertices.
+
+        The output's channels are divided evenly among the interior vertices that feed it, spare channels going to the
+        first of them in vertex order; every other interior vertex is as wide as the widest vertex it feeds.
+
+        Parameters
+        ----------
+        c_in : int, >= 1
+            Channels of the cell's input: the first entry of the result.
+        c_out : int, >= the number of interior vertices that feed the output
+            Channels of the cell's output: the last entry of the result.
+
+        Raises
+        ------
+        ValueError
+            If a width is below 1, or if `c_out` leaves a vertex without channels.
+
+        Examples
+        --------
+        >>> cell = Cell(["01110", "00001", "00001", "00001", "00000"], ["input", *["maxpool3x3"] * 3, "output"])
+        >>> cell.vertex_channels(8, 8)
+        (8, 3, 3, 2, 8)
+        """
+        if c_in < 1 or c_out < 1:
+            raise ValueError(f"c_in is {c_in} and c_out is {c_out}, expected at least 1 each")
+        fan_in = sum(self.has_edge(v, self.n_vertices - 1) for v in range(1, self.n_vertices - 1))
+        if c_out < fan_in:
+            raise ValueError(
+                f"c_out is {c_out}, expected at least {fan_in}: that many interior vertices feed the output of this "
+                "cell and each needs a channel; use more stem channels"
+            )
+        channels = [0] * self.n_vertices
+        fill_vertex_channels(self.n_vertices, self._edge_bits, c_in, c_out, channels)
+        return tuple(channels)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Cell):
+            return NotImplemented
+        return (self._edge_bits, self._ops) == (other._edge_bits, other._ops)
+
+    def __hash__(self) -> int:
+        return hash((self._edge_bits, self._ops))
+
+    def __reduce__(self) -> tuple[type["Cell"], tuple[list[list[int]], tuple[str, ...]]]:
+        return type(self), (self.matrix.tolist(), self._ops)
+
+    def __repr__(self) -> str:
+        return f"Cell({self.module_hash[:16]}, {self.n_vertices} vertices, {self.n_edges} edges)"
+
+    def __str__(self) -> str:
+        """Draw the graph: one vertex a row, its lane running down from its number to the last vertex it feeds.
+
+        Edges run down and to the right. A corner, tee or dot on a lane joins it to the row; a plain bar crosses it.
+        """
+        return "\n".join(self._drawn_row(v) for v in range(self.n_vertices))
+
+    def _drawn_row(self, row: int) -> str:
+        drawn, started = "", False
+        for lane in range(row):
+            last = max(y for y in range(lane + 1, self.n_vertices) if self.has_edge(lane, y))
+            if self.has_edge(lane, row):
+                mark = ("┴" if started else "└") if last == row else ("●" if started else "├")
+                started = True
+            else:
+                mark = "│" if last > row else "─" if started else " "
+            drawn += mark + ("──" if started else "  ")
+        return f"{drawn}{row} {self._ops[row]}"
+
+
+def fill_vertex_channels(
+    n_vertices: int, edge_bits: int, c_in: int, c_out: int, channels: MutableSequence[int]
+) -> None:
+    """Write the channels of each vertex of a pruned graph into `channels`: the rule behind `Cell.vertex_channels`.
+
+    Written with integers and indexing only, so that numba compiles the same function for whole tables of graphs.
+    `channels` holds at least `n_vertices` entries; `c_out` must reach every interior vertex that feeds the output.
+    """
+    output = n_vertices - 1
+    to_output = output * (output - 1) // 2
+    fan_in = 0
+    for v in range(1, output):
+        fan_in += edge_bits >> (v + to_output) & 1
+    channels[0] = c_in
+    channels[output] = c_out
+    spare = c_out % fan_in if fan_in > 0 else 0
+    for v in range(1, output):
+        channels[v] = 0
+        if edge_bits >> (v + to_output) & 1:
+            channels[v] = c_out // fan_in
+            if spare > 0:
+                channels[v] += 1
+                spare -= 1
+    for v in range(output - 1, 0, -1):
+        if not edge_bits >> (v + to_output) & 1:
+            for target in range(v + 1, output):
+                if edge_bits >> (v + target * (target - 1) // 2) & 1:
+                    channels[v] = max(channels[v], channels[target])
+
+
+class CellColumns(Sequence[Cell]):
+    """Many cells packed in columns of integers; a `Cell` is built when it is touched.
+
+    Indexing with an integer gives a `Cell`; with a slice or an integer array it gives the rows as `CellColumns`.
+
+    Parameters
+    ----------
+    vertices, edge_bits, op_codes : array-like of integers, shape (n,)
+        Pruned cells packed as `Cell.from_bits` takes them. Ranges are checked here, paths and limits at building.
+    module_hash : array-like, shape (n, 16), uint8, optional
+        The bytes of every cell's `Cell.module_hash`. Computed when first needed if not given; if given, checked against
+        each cell that is built.
+
+    Raises
+    ------
+    ValueError
+        If the columns differ in length or type, or a value is out of range. The message names the row.
+    """
+
+    vertices: npt.NDArray[np.uint8]
+    edge_bits: npt.NDArray[np.uint32]
+    op_codes: npt.NDArray[np.uint16]
+
+    def __init__(
+        self,
+        vertices: npt.ArrayLike,
+        edge_bits: npt.ArrayLike,
+        op_codes: npt.ArrayLike,
+        module_hash: npt.ArrayLike | None = None,
+    ) -> None:
+        n, bits, codes = _checked_columns(vertices, edge_bits, op_codes)
+        self.vertices, self.edge_bits, self.op_codes = (
+            n.astype(np.uint8),
+            bits.astype(np.uint32),
+            codes.astype(np.uint16),
+        )
+        self._cells: dict[int, Cell] = {}
+        if module_hash is not None:
+            hashes = np.asarray(module_hash)
+            if hashes.shape != (len(n), 16) or hashes.dtype != np.uint8:
+                raise ValueError(f"module_hash is {hashes.dtype} {hashes.shape}, expected uint8 ({len(n)}, 16)")
+            self.__dict__["module_hash"] = hashes
+
+    @classmethod
+    def from_cells(cls, cells: Iterable[Cell]) -> "CellColumns":
+        """Pack cells into columns."""
+        kept = list(cells)
+        columns = cls(
+            np.array([cell.n_vertices for cell in kept], dtype=np.int64),
+            np.array([cell.edge_bits for cell in kept], dtype=np.int64),
+            np.array([cell.packed_op_codes for cell in kept], dtype=np.int64),
+        )
+        columns._cells = dict(enumerate(kept))
+        return columns
+
+    @cached_property
+    def module_hash(self) -> npt.NDArray[np.uint8]:
+        """The bytes of every cell's `Cell.module_hash`, shape (n, 16), uint8."""
+        digests = b"".join(bytes.fromhex(cell.module_hash) for cell in self)
+        return np.frombuffer(digests, dtype=np.uint8).reshape(-1, 16)
+
+    def __len__(self) -> int:
+        return len(self.vertices)
+
+    @overload
+    def __getitem__(self, index: int) -> Cell: ...
+    @overload
+    def __getitem__(self, index: slice | npt.NDArray[np.integer]) -> "CellColumns": ...
+    def __getitem__(self, index: int | slice | npt.NDArray[np.integer]) -> "Cell | CellColumns":
+        if isinstance(index, slice | np.ndarray):
+            hashes = self.__dict__.get("module_hash")
+            taken = None if hashes is None else hashes[index]
+            return CellColumns(self.vertices[index], self.edge_bits[index], self.op_codes[index], taken)
+        row = range(len(self))[index]
+        if row not in self._cells:
+            self._cells[row] = self._build(row)
+        return self._cells[row]
+
+    def _build(self, row: int) -> Cell:
+        try:
+            cell = Cell.from_bits(int(self.vertices[row]), int(self.edge_bits[row]), int(self.op_codes[row]))
+        except InvalidCellError as error:
+            raise InvalidCellError(f"row {row}: {error}") from None
+        if cell.n_vertices != self.vertices[row]:
+            raise InvalidCellError(
+                f"row {row} has {self.vertices[row]} vertices, expected {cell.n_vertices}: it is not pruned"
+            )
+        stored = self.__dict__.get("module_hash")
+        if stored is not None and stored[row].tobytes().hex() != cell.module_hash:
+            raise ValueError(
+                f"row {row} has module_hash {stored[row].tobytes().hex()}, expected {cell.module_hash} for its graph: "
+                "the columns do not belong together"
+            )
+        return cell
+
+
+def _checked_columns(
+    vertices: npt.ArrayLike, edge_bits: npt.ArrayLike, op_codes: npt.ArrayLike
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    columns = []
+    for name, column in (("vertices", vertices), ("edge_bits", edge_bits), ("op_codes", op_codes)):
+        array = np.asarray(column)
+        if array.ndim != 1 or array.dtype.kind not in "iu":
+            raise ValueError(f"{name} has shape {array.shape} and dtype {array.dtype}, expected integers of shape (n,)")
+        columns.append(array.astype(np.int64))
+    n, bits, codes = columns
+    if not len(n) == len(bits) == len(codes):
+        lengths = f"{len(n)}, {len(bits)} and {len(codes)}"
+        raise ValueError(f"vertices, edge_bits and op_codes have lengths {lengths}, expected equal lengths")
+    require_rows((n >= 2) & (n <= MAX_VERTICES), f"vertices outside 2 to {MAX_VERTICES}")
+    require_rows((bits >= 0) & (bits < 1 << n * (n - 1) // 2), "edge_bits out of range for its vertices")
+    positions = np.arange(MAX_VERTICES - 2)
+    absent = (codes[:, None] >> 2 * positions & 3 == _ABSENT_OP) & (positions < n[:, None] - 2)
+    require_rows(
+        (codes >= 0) & (codes < 1 << 16) & ~absent.any(axis=1), "op_codes that are not one of the ops per vertex"
+    )
+    return n, bits, codes
+
+
+def require_rows(valid: npt.NDArray[np.bool_], fault: str) -> None:
+    """Raise a ValueError that names the first row of a table which is not valid, and its fault."""
+    if not valid.all():
+        raise ValueError(f"row {int(np.argmin(valid))} of the table has {fault}")
+
+
+def _edge_bit(source: int, target: int) -> int:
+    return source + target * (target - 1) // 2
+
+
+def _md5(text: str) -> str:
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def _checked_rows(matrix: npt.ArrayLike | Sequence[str]) -> list[int]:
+    """Check shape, entries and triangle of a raw matrix; return its rows as integers, bit y for an edge to y."""
+    if isinstance(matrix, Sequence) and matrix and all(isinstance(row, str) for row in matrix):
+        matrix = [[int(entry) if entry in "01" else -1 for entry in str(row)] for row in matrix]
+    try:
+        entries = np.asarray(matrix)
+    except ValueError as error:
+        raise InvalidCellError("matrix has rows of different lengths, expected shape (V, V)") from error
+    if entries.ndim != 2 or entries.shape[0] != entries.shape[1]:
+        raise InvalidCellError(f"matrix has shape {entries.shape}, expected (V, V): it must be square")
+    n = entries.shape[0]
+    if not 2 <= n <= MAX_RAW_VERTICES:
+        raise InvalidCellError(f"matrix has {n} vertices, expected 2 to {MAX_RAW_VERTICES} before pruning")
+    if entries.dtype.kind not in "biuf":
+        raise InvalidCellError(f"matrix has entries of type {entries.dtype}, expected 0 and 1")
+    wrong = np.argwhere((entries != 0) & (entries != 1))
+    if len(wrong):
+        x, y = map(int, wrong[0])
+        raise InvalidCellError(f"matrix[{x}][{y}] is not 0 or 1: an edge from vertex {x} to vertex {y} is there or not")
+    below = np.argwhere(np.tril(entries))
+    if len(below):
+        x, y = map(int, below[0])
+        raise InvalidCellError(
+            f"matrix has an edge from vertex {x} to vertex {y}, expected upper triangular: "
+            "edges lead to higher vertices only"
+        )
+    return [sum(1 << y for y in range(n) if row[y]) for row in entries.tolist()]
+
+
+def _checked_ops(ops: Sequence[str], n: int) -> tuple[str, ...]:
+    if isinstance(ops, str):
+        raise InvalidCellError(f"ops is the single string {ops!r}, expected a list of {n} names")
+    names = tuple(ops)
+    if len(names) != n:
+        raise InvalidCellError(f"ops has {len(names)} names, expected {n} to match the matrix")
+    if names[0] != INPUT:
+        raise InvalidCellError(
+            f"vertex 0 has op {names[0]!r}, expected {INPUT!r}: the first vertex is the cell's input"
+        )
+    if names[-1] != OUTPUT:
+        raise InvalidCellError(
+            f"vertex {n - 1} has op {names[-1]!r}, expected {OUTPUT!r}: the last vertex is the cell's output"
+        )
+    for v, name in enumerate(names[1:-1], start=1):
+        if name not in OPS:
+            raise InvalidCellError(f"vertex {v} has unknown op {name!r}, expected one of {', '.join(OPS)}")
+    return tuple(str(name) for name in names)
+
+
+def _vertices_on_paths(rows: list[int]) -> list[int]:
+    """Return, in order, the vertices that lie on a path from the input to the output."""
+    n = len(rows)
+    from_input = 1
+    for v in range(n):
+        if from_input >> v & 1:
+            from_input |= rows[v]
+    to_output = 1 << n - 1
+    for v in range(n - 1, -1, -1):
+        if rows[v] & to_output:
+            to_output |= 1 << v
+    if not to_output & 1:
+        raise InvalidCellError(f"no path leads from the input (vertex 0) to the output (vertex {n - 1})")
+    return [v for v in range(n) if from_input & to_output & 1 << v]
+
+
+def _check_limits(kept: list[int], edges: list[tuple[int, int]]) -> None:
+    if len(kept) > MAX_VERTICES:
+        raise InvalidCellError(
+            f"cell has {len(kept)} vertices after pruning, the limit is {MAX_VERTICES}: "
+            f"vertex {kept[MAX_VERTICES]} is one too many"
+        )
+    if len(edges) > MAX_EDGES:
+        x, y = sorted(edges)[MAX_EDGES]
+        raise InvalidCellError(
+            f"cell has {len(edges)} edges after pruning, the limit is {MAX_EDGES}: "
+            f"the edge from vertex {kept[x]} to vertex {kept[y]} is one too many"
+        )

@@ -1,0 +1,289 @@
+"""Motif shapes: how a cell becomes a network, and what that network costs.
+
+A network is a stem (3x3 convolution, batch norm, ReLU), then stacks of cells with a 2x2 max-pool and a doubling of
+channels between stacks, then a global average pool and a dense layer. A motif is the same thing made tiny.
+
+References
+----------
+Ying et al. 2019, NAS-Bench-101, arXiv:1902.09635: the network around a cell and the width of its vertices.
+"""
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any, Final, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from spd_fast.cell import MAX_VERTICES, Cell, CellColumns, fill_vertex_channels, require_rows
+
+__all__ = [
+    "MOTIF_A",
+    "MOTIF_B",
+    "MOTIF_C",
+    "NASBENCH101",
+    "MotifShape",
+    "cell_channels",
+    "count_flops",
+    "count_flops_table",
+    "count_parameters",
+    "count_parameters_table",
+]
+
+
+@dataclass(frozen=True)
+class MotifShape:
+    """The network built around a cell.
+
+    Parameters
+    ----------
+    stem_channels : int, >= 1
+        Output channels of the stem, and of the cells of the first stack. They double from stack to stack.
+    stacks : int, >= 1
+        Stacks of cells, with a 2x2 max-pool of stride 2 between them.
+    cells_per_stack : int, >= 1
+    classes : int, 2 to 1000
+    image_channels : int, 1 to 4
+
+    Raises
+    ------
+    TypeError
+        If a value is not an integer.
+    ValueError
+        If a value is out of range.
+    """
+
+    stem_channels: int
+    stacks: int = 1
+    cells_per_stack: int = 1
+    classes: int = 10
+    image_channels: int = 3
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            try:
+                number = operator.index(value)
+            except TypeError:
+                raise TypeError(f"{field.name} is {value!r}, expected an integer") from None
+            object.__setattr__(self, field.name, number)
+            low, high = {"classes": (2, 1000), "image_channels": (1, 4)}.get(field.name, (1, None))
+            if number < low or (high is not None and number > high):
+                allowed = f"at least {low}" if high is None else f"{low} to {high}"
+                raise ValueError(f"{field.name} is {number}, expected {allowed}")
+
+    def cell_io(self) -> list[tuple[int, int, int, int]]:
+        """Return (stack, cell, c_in, c_out) of every cell position, in the order of the network."""
+        positions = []
+        c_in = self.stem_channels
+        for stack in range(self.stacks):
+            c_out = self.stem_channels << stack
+            for cell in range(self.cells_per_stack):
+                positions.append((stack, cell, c_in, c_out))
+                c_in = c_out
+        return positions
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the last stack, which the dense layer reads."""
+        return self.stem_channels << (self.stacks - 1)
+
+
+MOTIF_A: Final = MotifShape(32, 1, 3)
+"""The paper's motif A: 32 stem channels, one stack of three cells."""
+MOTIF_B: Final = MotifShape(16, 3, 1)
+"""The paper's motif B: 16 stem channels, three stacks of one cell."""
+MOTIF_C: Final = MotifShape(16, 1, 1)
+"""The paper's motif C: 16 stem channels, one cell."""
+NASBENCH101: Final = MotifShape(128, 3, 3)
+"""The benchmark's own network: 128 stem channels, three stacks of three cells."""
+
+
+def cell_channels(cell: Cell, shape: MotifShape) -> list[tuple[int, ...]]:
+    """Return `Cell.vertex_channels` of every cell position of `shape`, in the order of the network.
+
+    Raises
+    ------
+    ValueError
+        If `shape` has fewer stem channels than interior vertices feed the output of `cell`.
+    """
+    return [cell.vertex_channels(c_in, c_out) for _, _, c_in, c_out in shape.cell_io()]
+
+
+def count_parameters(cell: Cell, shape: MotifShape) -> int:
+    """Count the trainable parameters of `cell` in `shape`.
+
+    Convolution weights (they have no bias), weight and bias of every batch norm, weight and bias of the dense layer.
+    Running statistics are not trainable.
+
+    Raises
+    ------
+    ValueError
+        If `shape` has fewer stem channels than interior vertices feed the output of `cell`.
+
+    Examples
+    --------
+    >>> cell = Cell(["01", "00"], ["input", "output"])
+    >>> count_parameters(cell, MOTIF_C)  # stem 3*9*16 + 2*16, projection 16*16 + 2*16, dense 16*10 + 10
+    922
+    """
+    return _count(cell, _parameter_terms(shape))
+
+
+def count_flops(cell: Cell, shape: MotifShape, image_size: int | tuple[int, int] = 16) -> int:
+    """Count the floating-point operations of one image's forward pass of `cell` in `shape`.
+
+    Two per multiply-add of convolutions and of the dense layer, zero padding counted as if it were data. Batch norm,
+    pooling, additions and biases are not counted. A training step costs about three times as much per image.
+
+    Parameters
+    ----------
+    cell : Cell
+    shape : MotifShape
+    image_size : int or (int, int)
+        Side of a square image, or (height, width), in pixels. Pooling between stacks halves it, rounding down.
+
+    Raises
+    ------
+    ValueError
+        If pooling leaves no pixel, or if `shape` has fewer stem channels than interior vertices feed the output.
+
+    Examples
+    --------
+    >>> count_flops(Cell(["01", "00"], ["input", "output"]), MOTIF_C)  # 2 * (256 * (3*9*16 + 16*16) + 16*10)
+    352576
+    """
+    return _count(cell, _flop_terms(shape, image_size))
+
+
+def count_parameters_table(
+    vertices: npt.ArrayLike, edge_bits: npt.ArrayLike, op_codes: npt.ArrayLike, shape: MotifShape
+) -> npt.NDArray[np.int64]:
+    """Count the trainable parameters of many cells at once: `count_parameters` of every row of a table.
+
+    Parameters
+    ----------
+    vertices, edge_bits, op_codes : array-like of integers, shape (n,)
+        Pruned cells packed as `Cell.from_bits` takes them. Ranges are checked, paths and limits are not.
+    shape : MotifShape
+
+    Returns
+    -------
+    ndarray, shape (n,), int64
+
+    Raises
+    ------
+    ValueError
+        If the columns differ in length or a value is out of range, or if `shape` has fewer stem channels than interior
+        vertices feed the output of a cell. The message names the row.
+    """
+    return _count_table(vertices, edge_bits, op_codes, shape, _parameter_terms(shape))
+
+
+def count_flops_table(
+    vertices: npt.ArrayLike,
+    edge_bits: npt.ArrayLike,
+    op_codes: npt.ArrayLike,
+    shape: MotifShape,
+    image_size: int | tuple[int, int] = 16,
+) -> npt.NDArray[np.int64]:
+    """Count the floating-point operations of many cells at once: `count_flops` of every row of a table.
+
+    Columns, result and errors are those of `count_parameters_table`.
+    """
+    return _count_table(vertices, edge_bits, op_codes, shape, _flop_terms(shape, image_size))
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """A count as a sum: `fixed`, and per cell position `per_weight` x weights + `per_norm` x normalised channels.
+
+    `positions` holds (c_in, c_out, per_weight, per_norm) of every cell position.
+    """
+
+    fixed: int
+    positions: list[tuple[int, int, int, int]]
+
+
+def _parameter_terms(shape: MotifShape) -> _Terms:
+    stem = shape.image_channels * 9 * shape.stem_channels + 2 * shape.stem_channels
+    dense = shape.out_channels * shape.classes + shape.classes
+    return _Terms(stem + dense, [(c_in, c_out, 1, 2) for _, _, c_in, c_out in shape.cell_io()])
+
+
+def _flop_terms(shape: MotifShape, image_size: int | tuple[int, int]) -> _Terms:
+    height, width = image_size if isinstance(image_size, tuple) else (image_size, image_size)
+    height, width = operator.index(height), operator.index(width)
+    if min(height, width) >> (shape.stacks - 1) < 1:
+        raise ValueError(
+            f"image_size is {height}x{width}, expected at least {1 << (shape.stacks - 1)} pixels a side: "
+            f"pooling halves it {shape.stacks - 1} times"
+        )
+    pixels = [(height >> stack) * (width >> stack) for stack in range(shape.stacks)]
+    stem = pixels[0] * shape.image_channels * 9 * shape.stem_channels
+    dense = shape.out_channels * shape.classes
+    positions = [(c_in, c_out, 2 * pixels[stack], 0) for stack, _, c_in, c_out in shape.cell_io()]
+    return _Terms(2 * (stem + dense), positions)
+
+
+def _cell_counts(n_vertices: int, edge_bits: int, op_codes: int, channels: Sequence[int]) -> tuple[int, int]:
+    """Return (convolution weights, channels under a batch norm) of a cell whose vertices have `channels`.
+
+    Integers and indexing only, so that numba compiles the same function for tables.
+    """
+    weights = 0
+    normalised = 0
+    for v in range(1, n_vertices):
+        width = channels[v]
+        if edge_bits >> (v * (v - 1) // 2) & 1:
+            weights += channels[0] * width
+            normalised += width
+        op = op_codes >> 2 * (v - 1) & 3
+        if v < n_vertices - 1 and op < 2:
+            weights += width * width * (9 if op == 0 else 1)
+            normalised += width
+    return weights, normalised
+
+
+def _count(cell: Cell, terms: _Terms) -> int:
+    total = terms.fixed
+    for c_in, c_out, per_weight, per_norm in terms.positions:
+        channels = cell.vertex_channels(c_in, c_out)
+        weights, normalised = _cell_counts(cell.n_vertices, cell.edge_bits, cell.packed_op_codes, channels)
+        total += per_weight * weights + per_norm * normalised
+    return total
+
+
+@cache
+def _compiled_table_sum() -> Callable[..., npt.NDArray[np.int64]]:
+    import numba
+
+    fill: Any = numba.njit(fill_vertex_channels)
+    counts: Any = numba.njit(_cell_counts)
+
+    @numba.njit
+    def table_sum(vertices: Any, edge_bits: Any, op_codes: Any, positions: Any) -> Any:
+        total = np.zeros(vertices.shape[0], np.int64)
+        channels = np.empty(MAX_VERTICES, np.int64)
+        for i in range(vertices.shape[0]):
+            for c_in, c_out, per_weight, per_norm in positions:
+                fill(vertices[i], edge_bits[i], c_in, c_out, channels)
+                weights, normalised = counts(vertices[i], edge_bits[i], op_codes[i], channels)
+                total[i] += per_weight * weights + per_norm * normalised
+        return total
+
+    return cast(Callable[..., npt.NDArray[np.int64]], table_sum)
+
+
+def _count_table(
+    vertices: npt.ArrayLike, edge_bits: npt.ArrayLike, op_codes: npt.ArrayLike, shape: MotifShape, terms: _Terms
+) -> npt.NDArray[np.int64]:
+    table = CellColumns(vertices, edge_bits, op_codes)
+    n, bits, codes = (column.astype(np.int64) for column in (table.vertices, table.edge_bits, table.op_codes))
+    to_output = bits >> (n - 1) * (n - 2) // 2
+    fan_in = np.sum(to_output[:, None] >> np.arange(1, MAX_VERTICES - 1) & 1, axis=1)
+    fault = f"more interior vertices feeding its output than the shape has stem channels ({shape.stem_channels})"
+    require_rows(fan_in <= shape.stem_channels, fault)
+    return _compiled_table_sum()(n, bits, codes, tuple(terms.positions)) + terms.fixed

@@ -1,0 +1,410 @@
+"""Truth: cells and the accuracies that trained networks of them reached.
+
+A truth file is an .npz without pickles. Its schema, ``spd_fast.truth/1``, with n cells, b epoch budgets and s seeds:
+
+======================================  ==================  =====================================================
+array                                   dtype, shape        meaning
+======================================  ==================  =====================================================
+``schema``                              text, ()            ``spd_fast.truth/1``
+``module_hash``                         uint8 (n, 16)       bytes of `Cell.module_hash`
+``vertices``, ``edge_bits``,            uint8, uint32,      the pruned cell, packed as `Cell.from_bits` takes it
+``op_codes``                            uint16 (n,)
+``budgets``                             int64 (b,)          epochs of training, ascending
+``seeds``                               int64 (s,)          seeds of the runs
+``{train,validation,test}_accuracy``    float32 (n, b, s)   at the end of training, 0 to 1
+``{train,validation,test}_loss``        float32 (n, b, s)   mean cross-entropy; not finite where the run diverged
+``seconds``                             float32 (n, b, s)   training time of one thread
+``provenance``                          uint8 (bytes,)      a JSON object: data set, network, settings, hours
+======================================  ==================  =====================================================
+
+At least one accuracy is there; the other measurements are optional. Tables of NAS-Bench-101 test accuracies as columns
+(``test_k29952`` beside the packed cells) are read as well.
+"""
+
+import json
+import operator
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from importlib.resources import as_file, files
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from spd_fast.cell import Cell, CellColumns
+from spd_fast.files import load_arrays, save_arrays
+
+__all__ = ["MEASUREMENTS", "SCHEMA", "TruthTable", "write_truth"]
+
+SCHEMA: Final = "spd_fast.truth/1"
+_SPLITS: Final = ("train", "validation", "test")
+_ACCURACIES: Final = tuple(f"{split}_accuracy" for split in _SPLITS)
+MEASUREMENTS: Final = (*_ACCURACIES, *(f"{split}_loss" for split in _SPLITS), "seconds")
+"""Names of the arrays of shape (n, b, s) that a truth table may hold."""
+
+_COLUMNS: Final = ("module_hash", "vertices", "edge_bits", "op_codes")
+_NASBENCH_COUNTS: Final = "test_k29952"
+_NASBENCH_IMAGES: Final = 29952
+
+
+@dataclass(frozen=True, eq=False)
+class TruthTable:
+    """Cells with measured accuracies: what a dish is fitted to and judged by.
+
+    `TruthTable.load` is the usual way to one. A table remembers every budget and seed of its file; `accuracy` and
+    `loss` read one column of it, named by `target` and `budget`.
+
+    Parameters
+    ----------
+    cells : CellColumns, length n
+        A sequence of cells, each built when it is touched.
+    measurements : mapping of str to ndarray, shape (n, b, s)
+        By name, one of `MEASUREMENTS`; at least one accuracy. Accuracies are finite and between 0 and 1; a loss may be
+        infinite or NaN where a run diverged.
+    budgets : sequence of int, length b, >= 1, ascending
+        Epochs that the networks were trained for.
+    seeds : sequence of int, length s, distinct
+    target : str, default: the first there is of test, validation, train accuracy
+        The accuracy that `accuracy` returns.
+    budget : int, default: the largest
+    provenance : mapping that JSON can hold
+        Where the numbers come from: data set, network, settings.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, a value is out of range, or `target` or `budget` is not in the table.
+    """
+
+    cells: CellColumns
+    measurements: Mapping[str, npt.NDArray[np.floating]]
+    budgets: tuple[int, ...]
+    seeds: tuple[int, ...]
+    target: str = ""
+    budget: int = 0
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        budgets, seeds = _checked_axis("budgets", self.budgets), _checked_axis("seeds", self.seeds)
+        if list(budgets) != sorted(budgets) or budgets[0] < 1:
+            raise ValueError(f"budgets are {budgets}, expected epochs of at least 1 in ascending order")
+        measurements = _checked_measurements(self.measurements, (len(self.cells), len(budgets), len(seeds)))
+        target = self.target or next(name for name in reversed(_ACCURACIES) if name in measurements)
+        budget = self.budget or budgets[-1]
+        if target not in measurements or target not in _ACCURACIES:
+            known = ", ".join(name for name in _ACCURACIES if name in measurements)
+            raise ValueError(f"target is {target!r}, expected an accuracy of this table: {known}")
+        if budget not in budgets:
+            raise ValueError(f"budget is {budget} epochs, expected one of this table: {', '.join(map(str, budgets))}")
+        for name, value in {
+            "measurements": measurements,
+            "budgets": budgets,
+            "seeds": seeds,
+            "target": target,
+            "budget": budget,
+        }.items():
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str] | None = None, *, target: str | None = None, budget: int | None = None
+    ) -> "TruthTable":
+        """Read a truth file.
+
+        Parameters
+        ----------
+        path : path, optional
+            An .npz in the schema above, or columns of NAS-Bench-101 test accuracies. Without it, the table that ships
+            with the package.
+        target : str, optional
+            ``"test_accuracy"``, ``"validation_accuracy"`` or ``"train_accuracy"``; by default the first of these that
+            the file holds.
+        budget : int, optional
+            Epochs of training; by default the largest of the file.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file is not a truth file, is damaged, or lacks what was asked for.
+        """
+        if path is None:
+            with as_file(files("spd_fast") / "data" / "truth.npz") as embedded:
+                return cls.load(embedded, target=target, budget=budget)
+        name = f"truth file {os.fspath(path)}"
+        arrays = load_arrays(path, what="truth file")
+        try:
+            fields = _read_schema(arrays) if "schema" in arrays else _read_nasbench_columns(arrays)
+            return cls(**fields, target=target or "", budget=budget or 0)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the table in the schema above: a whole file or none.
+
+        Measurements are stored as float32. Which target and budget were chosen is not stored.
+
+        Raises
+        ------
+        OSError
+            If the folder does not exist or cannot be written to.
+        """
+        arrays: dict[str, npt.NDArray[Any]] = {"schema": np.array(SCHEMA)}
+        arrays |= {name: getattr(self.cells, name) for name in _COLUMNS}
+        arrays |= {"budgets": np.array(self.budgets, np.int64), "seeds": np.array(self.seeds, np.int64)}
+        arrays |= {name: np.asarray(values, np.float32) for name, values in self.measurements.items()}
+        text = json.dumps(dict(self.provenance), sort_keys=True)
+        arrays["provenance"] = np.frombuffer(text.encode(), dtype=np.uint8)
+        save_arrays(path, arrays)
+
+    @cached_property
+    def accuracy(self) -> npt.NDArray[np.float64]:
+        """Accuracy `target` at `budget` epochs, mean over seeds: shape (n,), float64, 0 to 1."""
+        means: npt.NDArray[np.float64] = self._at_budget(self.target).mean(axis=1)
+        return means
+
+    @cached_property
+    def accuracy_sd(self) -> npt.NDArray[np.float64] | None:
+        """Sample standard deviation of `accuracy` over seeds, shape (n,), or None where there is one seed only."""
+        return self._at_budget(self.target).std(axis=1, ddof=1) if len(self.seeds) > 1 else None
+
+    @cached_property
+    def loss(self) -> npt.NDArray[np.float64] | None:
+        """Loss of the split of `target` at `budget` epochs, mean over seeds: shape (n,), or None where there is none.
+
+        Not finite where a run diverged.
+        """
+        name = self.target.replace("_accuracy", "_loss")
+        return self._at_budget(name).mean(axis=1) if name in self.measurements else None
+
+    @cached_property
+    def hashes(self) -> tuple[str, ...]:
+        """`Cell.module_hash` of every row, 32 hexadecimal digits each."""
+        return tuple(row.tobytes().hex() for row in self.cells.module_hash)
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def __repr__(self) -> str:
+        return f"TruthTable({len(self)} cells, {self.target} at {self.budget} epochs)"
+
+    def subset(self, indices: npt.ArrayLike) -> "TruthTable":
+        """Return the rows at `indices` (integers, or one bool per row), in that order.
+
+        Raises
+        ------
+        IndexError
+            If an index is out of range.
+        """
+        rows = np.asarray(indices)
+        if rows.ndim != 1 or rows.dtype.kind not in "biu":
+            if rows.size:
+                raise IndexError(f"indices are {rows.dtype} {rows.shape}, expected integers or bools of shape (m,)")
+            rows = np.zeros(0, np.int64)
+        measurements = {name: values[rows] for name, values in self.measurements.items()}
+        return replace(self, cells=self.cells[rows], measurements=measurements)
+
+    def sample(self, n: int, seed: int) -> "TruthTable":
+        """Draw `n` cells at random, no two with the same `module_hash`.
+
+        The draw depends on the seed and on which cells the table holds, not on their order: every cell has a rank that
+        follows from (seed, module_hash) alone, and the `n` lowest are taken, lowest first. A larger sample with
+        the same seed begins with the smaller one.
+
+        Raises
+        ------
+        ValueError
+            If the table holds fewer than `n` different cells.
+        """
+        return self.subset(self._drawn(n, seed))
+
+    def split(self, n: int, seed: int) -> tuple["TruthTable", "TruthTable"]:
+        """Draw `n` cells as `sample` does; return them and all others, with no `module_hash` twice in the two together.
+
+        Raises
+        ------
+        ValueError
+            If the table holds fewer than `n` different cells.
+        """
+        order = self._order(seed)
+        return self.subset(self._drawn(n, seed)), self.subset(np.sort(order[n:]))
+
+    def describe(self) -> str:
+        """Say in a few lines which accuracy this is, of what networks, after how many epochs and how many seeds."""
+        split = self.target.removesuffix("_accuracy")
+        accuracy = self.accuracy
+        lines = [
+            f"{len(self)} cells: {split} accuracy after {self.budget} epochs, {self._runs()}",
+            f"accuracy {accuracy.min():.4f} to {accuracy.max():.4f}, median {np.median(accuracy):.4f}"
+            if len(self)
+            else "no cells",
+        ]
+        if self.accuracy_sd is not None and len(self):
+            lines.append(
+                f"spread over seeds: standard deviation {np.sqrt(np.mean(self.accuracy_sd**2)):.4f} (root mean square)"
+            )
+        if self.loss is not None and not np.isfinite(self.loss).all():
+            lines.append(
+                f"{int(np.sum(~np.isfinite(self.loss)))} cells have a run that diverged (their loss is not finite)"
+            )
+        lines.append(
+            f"budgets in the table: {', '.join(map(str, self.budgets))} epochs; holds {', '.join(self.measurements)}"
+        )
+        lines += [f"{key}: {value}" for key, value in self.provenance.items()]
+        return "\n".join(lines)
+
+    def _runs(self) -> str:
+        averaged = self.provenance.get("averaged_runs")
+        if averaged is not None:
+            return f"mean of {averaged} runs"
+        return f"mean of {len(self.seeds)} seeds" if len(self.seeds) > 1 else "1 seed"
+
+    def _at_budget(self, name: str) -> npt.NDArray[np.float64]:
+        values: npt.NDArray[np.float64] = self.measurements[name][:, self.budgets.index(self.budget)].astype(np.float64)
+        return values
+
+    def _order(self, seed: int) -> npt.NDArray[np.intp]:
+        """Return one row of every different cell, ordered by a rank that follows from (seed, module_hash)."""
+        halves = np.ascontiguousarray(self.cells.module_hash).view("<u8")
+        _, first = np.unique(halves, axis=0, return_index=True)
+        rank = _mixed(halves[first, 0] + _mixed(np.array([operator.index(seed) % 2**64], np.uint64)))
+        return first[np.lexsort((halves[first, 1], rank))]
+
+    def _drawn(self, n: int, seed: int) -> npt.NDArray[np.intp]:
+        order = self._order(seed)
+        if not 0 <= n <= len(order):
+            raise ValueError(f"n is {n}, expected 0 to {len(order)}: the number of different cells in the table")
+        return order[:n]
+
+
+def write_truth(
+    path: str | os.PathLike[str],
+    *,
+    cells: Sequence[Cell],
+    budgets: Sequence[int],
+    seeds: Sequence[int],
+    arrays: Mapping[str, npt.NDArray[np.floating]],
+    provenance: Mapping[str, Any],
+) -> None:
+    """Check measurements and write them as a truth file, atomically.
+
+    Parameters
+    ----------
+    path : path
+    cells : sequence of Cell, length n, no two with the same `module_hash`
+    budgets : sequence of int, length b, ascending
+        Epochs of training.
+    seeds : sequence of int, length s
+    arrays : mapping of str to ndarray, shape (n, b, s)
+        By name, one of `MEASUREMENTS`; at least one accuracy. Accuracies lie in 0 to 1; give a run that diverged the
+        accuracy its predictions have, and a loss that is not finite.
+    provenance : mapping that JSON can hold
+
+    Raises
+    ------
+    ValueError
+        If a shape or value is wrong; the message names the array and the first offending entry.
+    TypeError
+        If `provenance` holds what JSON cannot.
+    OSError
+        If the file cannot be written.
+    """
+    table = TruthTable(CellColumns.from_cells(cells), arrays, tuple(budgets), tuple(seeds), provenance=provenance)
+    repeated = len(table) - len(set(table.hashes))
+    if repeated:
+        raise ValueError(
+            f"{repeated} of {len(table)} cells repeat the module_hash of another, expected different cells"
+        )
+    table.save(path)
+
+
+def _checked_axis(name: str, values: Iterable[int]) -> tuple[int, ...]:
+    axis = np.asarray(list(values))
+    if axis.ndim != 1 or not axis.size or axis.dtype.kind not in "iu" or len(np.unique(axis)) < axis.size:
+        raise ValueError(f"{name} are {axis.tolist()}, expected one or more different integers")
+    return tuple(axis.tolist())
+
+
+def _checked_measurements(
+    measurements: Mapping[str, npt.NDArray[np.floating]], shape: tuple[int, int, int]
+) -> dict[str, npt.NDArray[np.floating]]:
+    if not set(measurements) & set(_ACCURACIES):
+        raise ValueError(f"measurements are {sorted(measurements)}, expected at least one of {', '.join(_ACCURACIES)}")
+    unknown = [name for name in measurements if name not in MEASUREMENTS]
+    if unknown:
+        raise ValueError(f"measurement {unknown[0]!r} is unknown, expected one of {', '.join(MEASUREMENTS)}")
+    checked = {}
+    for name in (name for name in MEASUREMENTS if name in measurements):
+        array = np.asarray(measurements[name])
+        if array.shape != shape or array.dtype.kind != "f":
+            expected = f"floats of shape {shape}: cells, budgets, seeds"
+            raise ValueError(f"{name} is {array.dtype} {array.shape}, expected {expected}")
+        wrong = ~((array >= 0) & (array <= (1 if name in _ACCURACIES else np.inf)))
+        if name.endswith("_loss"):
+            wrong &= np.isfinite(array)
+        if wrong.any():
+            entry = tuple(np.argwhere(wrong)[0].tolist())
+            allowed = "0 to 1" if name in _ACCURACIES else "at least 0"
+            raise ValueError(f"{name}{list(entry)} is {array[entry]}, expected {allowed}")
+        checked[name] = array
+    return checked
+
+
+def _columns(arrays: Mapping[str, npt.NDArray[Any]]) -> CellColumns:
+    return CellColumns(arrays["vertices"], arrays["edge_bits"], arrays["op_codes"], arrays["module_hash"])
+
+
+def _missing(arrays: Mapping[str, npt.NDArray[Any]], needed: Iterable[str]) -> None:
+    absent = [name for name in needed if name not in arrays]
+    if absent:
+        held = ", ".join(arrays) or "no arrays"
+        raise ValueError(f"holds {held}, but not {', '.join(absent)}: not a whole truth file ({SCHEMA})")
+
+
+def _read_schema(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
+    schema = str(arrays["schema"])
+    if schema != SCHEMA:
+        raise ValueError(f"has schema {schema!r}, expected {SCHEMA!r}: written by another program or version")
+    _missing(arrays, (*_COLUMNS, "budgets", "seeds", "provenance"))
+    try:
+        provenance = json.loads(arrays["provenance"].tobytes())
+    except ValueError as error:
+        raise ValueError("provenance is not JSON: the file is damaged") from error
+    if not isinstance(provenance, dict):
+        raise ValueError(f"provenance is a JSON {type(provenance).__name__}, expected an object")
+    return {
+        "cells": _columns(arrays),
+        "measurements": {name: arrays[name] for name in MEASUREMENTS if name in arrays},
+        "budgets": np.atleast_1d(arrays["budgets"]).tolist(),
+        "seeds": np.atleast_1d(arrays["seeds"]).tolist(),
+        "provenance": provenance,
+    }
+
+
+def _read_nasbench_columns(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
+    _missing(arrays, (*_COLUMNS, _NASBENCH_COUNTS))
+    counts = arrays[_NASBENCH_COUNTS]
+    if counts.dtype.kind not in "iu" or counts.ndim != 1:
+        raise ValueError(f"{_NASBENCH_COUNTS} is {counts.dtype} {counts.shape}, expected integers of shape (n,)")
+    return {
+        "cells": _columns(arrays),
+        "measurements": {"test_accuracy": (counts / _NASBENCH_IMAGES).reshape(-1, 1, 1)},
+        "budgets": (108,),
+        "seeds": (0,),
+        "provenance": {
+            "data": "CIFAR-10, test accuracies of NAS-Bench-101",
+            "network": "NAS-Bench-101: 128 stem channels, 3 stacks of 3 cells",
+            "averaged_runs": 3,
+        },
+    }
+
+
+def _mixed(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Scramble 64-bit words one by one: the finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
+    words = words + np.uint64(0x9E3779B97F4A7C15)
+    words = (words ^ words >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ words >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return words ^ words >> np.uint64(31)

@@ -1,0 +1,26 @@
+"""Fixtures that several test modules share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def project_dir() -> Path:
+    """The project's top folder."""
+    return PROJECT
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Real data: $SPD_FAST_DATA, or ../shared/data beside the project. Skips where it is absent."""
+    given = os.environ.get("SPD_FAST_DATA")
+    folder = Path(given) if given else PROJECT.parent / "shared" / "data"
+    if not (folder / "nb101").is_dir():
+        if given:
+            pytest.fail(f"SPD_FAST_DATA is {given}, which has no folder nb101")
+        pytest.skip("no real data: put it at ../shared/data or set SPD_FAST_DATA")
+    return folder

@@ -1,0 +1,225 @@
+"""What must hold of the code as a whole: layers, lazy imports, types, docstrings, one version."""
+
+import ast
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import spd_fast
+
+PACKAGE = Path(__file__).resolve().parent.parent / "spd_fast"
+
+LAYERS = {
+    "core": {"_core"},
+    "domain": {"errors", "files", "cell", "motif", "dish", "recipes", "losses", "truth", "nasbench101"},
+    "loops": {"train", "inner", "torch", "outer", "truth_build", "runs", "predictor", "scoreboard"},
+    "doors": {"cli", "report", "integrations", "__main__"},
+}
+RANK = {room: rank for rank, rooms in enumerate(LAYERS.values()) for room in rooms}
+
+TRAINING_MODULE = "train"
+DESCRIPTIVE = {"version", "compiler", "isa", "default_threads", "fma_peak"}
+"""What other modules may read from the extension: words about the build and the machine."""
+
+MODULES = sorted(
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+    for path in PACKAGE.rglob("*.py")
+    if path != PACKAGE / "__init__.py"
+)
+
+
+def source_of(module: str) -> ast.Module:
+    path = PACKAGE.joinpath(*module.split("."))
+    return ast.parse((path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text())
+
+
+def rooms_imported(module: str) -> Iterator[str]:
+    """The modules at the top of the package that `module` imports, inside functions and for type checking too."""
+    public = spd_fast._HOME_OF
+    for node in ast.walk(source_of(module)):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names if alias.name.startswith("spd_fast.")]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively: write the whole name"
+            if node.module == "spd_fast":
+                names = [f"spd_fast.{public.get(alias.name, alias.name)}" for alias in node.names]
+            elif node.module and node.module.startswith("spd_fast."):
+                names = [node.module]
+        yield from (name.split(".")[1] for name in names if name != "spd_fast.__version__")
+
+
+def top_level_imports(module: str) -> Iterator[str]:
+    """The packages that loading `module` imports: everything outside functions and TYPE_CHECKING blocks."""
+    pending: list[ast.AST] = [source_of(module)]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            pending += node.orelse
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.split(".")[0]
+        pending += ast.iter_child_nodes(node)
+
+
+def test_the_walk_sees_the_package() -> None:
+    assert {"cell", "truth", "train"} <= set(MODULES)
+    assert "cell" in set(rooms_imported("motif"))
+    assert "_core" in set(rooms_imported("train"))
+    assert "numpy" in set(top_level_imports("cell"))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_down(module: str) -> None:
+    room = module.split(".")[0]
+    assert room in RANK, f"{room} stands in no layer: add it to LAYERS here and to the layout in the documentation"
+    for imported in rooms_imported(module):
+        assert imported in RANK, f"{module} imports {imported}, which stands in no layer"
+        assert RANK[imported] <= RANK[room], f"{module} ({room}) imports {imported}, which lies above it"
+
+
+def test_imports_go_round_in_no_circle() -> None:
+    edges = {room: set() for room in RANK}
+    for module in MODULES:
+        edges[module.split(".")[0]] |= set(rooms_imported(module)) - {module.split(".")[0]}
+    while leaves := {room for room, imported in edges.items() if not imported}:
+        edges = {room: imported - leaves for room, imported in edges.items() if room not in leaves}
+    assert not edges, f"these modules import each other: {sorted(edges)}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_one_module_trains_with_the_extension(module: str) -> None:
+    if module == TRAINING_MODULE:
+        return
+    touched = {
+        node.attr
+        for node in ast.walk(source_of(module))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "_core"
+    }
+    direct = {
+        alias.name
+        for node in ast.walk(source_of(module))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("spd_fast._core")
+        for alias in node.names
+    }
+    assert touched | direct <= DESCRIPTIVE, f"{module} uses {sorted((touched | direct) - DESCRIPTIVE)} of _core"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_heavy_packages_stay_where_they_belong(module: str) -> None:
+    imported = set(top_level_imports(module))
+    assert "numba" not in imported
+    assert "torch" not in imported or module in {"losses", "torch", "outer"}
+    assert "matplotlib" not in imported or module.startswith("report")
+    assert not imported & {"tensorflow", "pickle"}
+
+
+def test_import_is_light() -> None:
+    """Best of five fresh interpreters, so that a busy machine does not decide."""
+    heavy = ["torch", "numba", "matplotlib", "pydantic", "scipy", "numpy"]
+    script = (
+        "import sys, time, json; start = time.perf_counter(); import spd_fast; spent = time.perf_counter() - start; "
+        f"print(json.dumps([spent, [name for name in {heavy} if name in sys.modules], dir(spd_fast)]))"
+    )
+    runs = [
+        json.loads(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout)
+        for _ in range(5)
+    ]
+    assert runs[0][1] == []
+    assert min(spent for spent, _, _ in runs) < 0.3
+    assert set(spd_fast.__all__) <= set(runs[0][2])
+
+
+@pytest.mark.parametrize("name", sorted(spd_fast.__all__))
+def test_every_public_name_is_there_and_documented(name: str) -> None:
+    value = getattr(spd_fast, name)
+    assert value.__doc__
+    if inspect.isclass(value) or inspect.isfunction(value):
+        assert value.__module__ == f"spd_fast.{spd_fast._HOME_OF[name]}"
+        assert_documented(value)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_exported_name_is_documented(module: str) -> None:
+    loaded = importlib.import_module(f"spd_fast.{module}")
+    assert loaded.__doc__, f"spd_fast.{module} has no docstring"
+    for name in exported(loaded):
+        assert_documented(getattr(loaded, name))
+
+
+def exported(module: ModuleType) -> list[str]:
+    names = getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]
+    values = {name: getattr(module, name) for name in names}
+    return [
+        name
+        for name, value in values.items()
+        if (inspect.isclass(value) or inspect.isfunction(value)) and value.__module__ == module.__name__
+    ]
+
+
+def assert_documented(value: object) -> None:
+    name = value.__qualname__  # type: ignore[attr-defined]
+    text = value.__doc__ or ""
+    assert text.strip(), f"{name} has no docstring"
+    assert not text.startswith(f"{name}("), f"{name} has only the docstring that dataclass makes"
+    if inspect.isclass(value):
+        for attribute, member in vars(value).items():
+            function = (
+                getattr(member, "fget", None) or getattr(member, "func", None) or getattr(member, "__func__", member)
+            )
+            if (
+                not attribute.startswith("_")
+                and inspect.isfunction(function)
+                and function.__module__ == value.__module__
+            ):
+                assert (function.__doc__ or "").strip(), f"{name}.{attribute} has no docstring"
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(AttributeError, match="module 'spd_fast' has no attribute 'no_such_name'"):
+        spd_fast.no_such_name  # noqa: B018
+
+
+def test_versions_agree(project_dir: Path) -> None:
+    from spd_fast import _core
+
+    assert _core.version == spd_fast.__version__
+    project = tomllib.loads((project_dir / "pyproject.toml").read_text())["project"]
+    assert project.get("version", spd_fast.__version__) == spd_fast.__version__
+    assert f"version: {spd_fast.__version__}\n" in (project_dir / "CITATION.cff").read_text()
+    try:
+        installed = importlib.metadata.version("spd_fast")
+    except importlib.metadata.PackageNotFoundError:
+        return
+    assert installed == spd_fast.__version__
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed")
+def test_types(project_dir: Path) -> None:
+    run = subprocess.run([sys.executable, "-m", "mypy"], cwd=project_dir, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_hooks_use_the_pinned_tools(project_dir: Path) -> None:
+    pinned = tomllib.loads((project_dir / "pyproject.toml").read_text())["project"]["optional-dependencies"]["lint"]
+    hooks = (project_dir / ".pre-commit-config.yaml").read_text()
+    assert {name.split("==")[0] for name in pinned} == {"ruff", "mypy", "clang-format", "codespell"}
+    for requirement in pinned:
+        name, version = requirement.split("==")
+        found = set(re.findall(rf"\b{name}==([\d.]+)", hooks))
+        assert found == {version} or name == "mypy", f"{name} is pinned to {version}, the hooks use {sorted(found)}"
