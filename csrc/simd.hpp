@@ -23,7 +23,11 @@
 
 #define SPD_INLINE inline __attribute__((always_inline))
 #define SPD_NOINLINE __attribute__((noinline))
+#if defined(__clang__)
+#define SPD_UNROLL _Pragma("unroll")
+#else
 #define SPD_UNROLL _Pragma("GCC unroll 64")
+#endif
 
 namespace spd::SPD_ISA {
 

@@ -58,7 +58,7 @@ SPD_INLINE RowMaximum<T> row_maximum(const T* p, mask<T> has_left, mask<T> has_r
   const mask<T> self = greater<T>(b, a);
   const vec<T> ab = select<T>(self, b, a);
   const mask<T> right = greater<T>(c, ab);
-  return {select<T>(right, c, ab), self & ~right, right};
+  return {select<T>(right, c, ab), static_cast<mask<T>>(self & ~right), right};
 }
 
 // winners: (blocks, channels, vectors of a plane).

@@ -43,8 +43,8 @@ SPD_INLINE void transform_dy(vec<T> (&o)[6], vec<T> y0, vec<T> y1, vec<T> y2, ve
   o[0] = y0, o[1] = s + t, o[2] = s - t, o[3] = u + v, o[4] = u - v, o[5] = y3;
 }
 
-// One column of vectors of four rows from row h on; component k to out + k * stride.
-template <class T>
+// One column of vectors of four rows from row h on; components first .. first + count - 1, each `stride` behind the one before.
+template <class T, int first = 0, int count = 6>
 SPD_INLINE void transform_tile(T* out, std::size_t stride, const T* x, int h, const Grid& grid) {
   const std::size_t pitch = grid.pitch();
   const T* p = x + h * pitch;
@@ -52,7 +52,7 @@ SPD_INLINE void transform_tile(T* out, std::size_t stride, const T* x, int h, co
   vec<T> o[6];
   transform_input<T>(o, above, load<T>(p), load<T>(p + pitch), load<T>(p + 2 * pitch), load<T>(p + 3 * pitch), below);
   SPD_UNROLL
-  for (int k = 0; k < 6; ++k) store<T>(out + k * stride, o[k]);
+  for (int k = 0; k < count; ++k) store<T>(out + k * stride, o[first + k]);
 }
 
 // k -> [channel block][component][c_in][kw][channel of the block]; `turned` packs the weights of dgrad.
@@ -198,6 +198,9 @@ SPD_NOINLINE void winograd_wgrad_block(T* out, const T* dy, std::size_t dy_chann
   sum_lanes<T, A * B * 3>(out, acc);
 }
 
+// Components that are transformed and multiplied together: half of them, so that the transformed planes stay in the cache.
+inline constexpr int kTogether = 3;
+
 // Elements that the transformed planes of `blocks` blocks take, a channel and component; and the scratch of wgrad.
 template <class T>
 std::size_t winograd_plane(const Grid& grid, int blocks) {
@@ -205,50 +208,58 @@ std::size_t winograd_plane(const Grid& grid, int blocks) {
 }
 template <class T>
 std::size_t winograd_wgrad_scratch(const Grid& grid, int blocks, int c_in, int c_out) {
-  return 6 * winograd_plane<T>(grid, blocks) * (c_in + c_out) + 18 * static_cast<std::size_t>(c_in) * c_out + 4 * lanes<T>;
+  return kTogether * winograd_plane<T>(grid, blocks) * (c_in + c_out) + 18 * static_cast<std::size_t>(c_in) * c_out + 4 * lanes<T>;
 }
 
 template <class T>
 void winograd_wgrad(T* dk, View<const T> dy, View<const T> x, T* scratch, const Grid& grid, int begin, int end, int c_in, int c_out) {
   const std::size_t pitch = grid.pitch(), plane = winograd_plane<T>(grid, end - begin), x_component = plane * c_in, y_component = plane * c_out;
   const int vectors = (end - begin) * grid.vectors() / 4;
-  T *xt = scratch + lanes<T>, *yt = xt + 6 * x_component, *u = yt + 6 * y_component + lanes<T>;  // u: [component][c_out][c_in][kw]
+  T *xt = scratch + lanes<T>, *yt = xt + kTogether * x_component, *u = yt + kTogether * y_component + lanes<T>;  // u: [component][c_out][c_in][kw]
   const auto each_tile = [&](auto f) {
     int v = 0;
     for (int b = begin; b < end; ++b)
       for (int h = 0; h < grid.height; h += 4)
         for (int j = 0; j < grid.columns; ++j, ++v) f(b, h, j, v * lanes<T>);
   };
-  for (int i = 0; i < c_in; ++i)
-    each_tile([&](int b, int h, int j, int at) {
-      transform_tile<T>(xt + i * plane + at, x_component, x.data + b * x.block + i * x.channel + j * lanes<T>, h, grid);
-    });
-  for (int o = 0; o < c_out; ++o)
-    each_tile([&](int b, int h, int j, int at) {
-      const T* p = dy.data + b * dy.block + o * dy.channel + h * pitch + j * lanes<T>;
-      vec<T> t[6];
-      transform_dy<T>(t, load<T>(p), load<T>(p + pitch), load<T>(p + 2 * pitch), load<T>(p + 3 * pitch));
-      SPD_UNROLL
-      for (int k = 0; k < 6; ++k) store<T>(yt + o * plane + at + k * y_component, t[k]);
-    });
+  const auto transform = [&]<int first>() {
+    for (int i = 0; i < c_in; ++i)
+      each_tile([&](int b, int h, int j, int at) {
+        transform_tile<T, first, kTogether>(xt + i * plane + at, x_component, x.data + b * x.block + i * x.channel + j * lanes<T>, h, grid);
+      });
+    for (int o = 0; o < c_out; ++o)
+      each_tile([&](int b, int h, int j, int at) {
+        const T* p = dy.data + b * dy.block + o * dy.channel + h * pitch + j * lanes<T>;
+        vec<T> t[6];
+        transform_dy<T>(t, load<T>(p), load<T>(p + pitch), load<T>(p + 2 * pitch), load<T>(p + 3 * pitch));
+        SPD_UNROLL
+        for (int k = 0; k < kTogether; ++k) store<T>(yt + o * plane + at + k * y_component, t[first + k]);
+      });
+  };
   const int parts_o = parts_of(c_out, kWide), parts_i = parts_of(c_in, kNarrow);
   with_columns(grid, [&]<int S>() {
     mask<T> left[S], right[S];
     for (int j = 0; j < S; ++j) left[j] = mask_of_bits<T>(grid.has_left(j)), right[j] = mask_of_bits<T>(grid.has_right(j));
-    for (int k = 0; k < 6; ++k)
-      for (int p = 0; p < parts_o; ++p)
-        for (int q = 0; q < parts_i; ++q) {
-          const int o = part_begin(c_out, parts_o, p), n_o = part_begin(c_out, parts_o, p + 1) - o;
-          const int i = part_begin(c_in, parts_i, q), n_i = part_begin(c_in, parts_i, q + 1) - i;
-          T sums[kWide * kNarrow * 3];
-          with_constant<kWide>(n_o, [&]<int A>() {
-            with_constant<kNarrow>(n_i, [&]<int B>() {
-              winograd_wgrad_block<T, A, B, S>(sums, yt + k * y_component + o * plane, plane, xt + k * x_component + i * plane, plane, vectors, left, right);
+    const auto multiply = [&](int first) {
+      for (int k = 0; k < kTogether; ++k)
+        for (int p = 0; p < parts_o; ++p)
+          for (int q = 0; q < parts_i; ++q) {
+            const int o = part_begin(c_out, parts_o, p), n_o = part_begin(c_out, parts_o, p + 1) - o;
+            const int i = part_begin(c_in, parts_i, q), n_i = part_begin(c_in, parts_i, q + 1) - i;
+            T sums[kWide * kNarrow * 3];
+            with_constant<kWide>(n_o, [&]<int A>() {
+              with_constant<kNarrow>(n_i, [&]<int B>() {
+                winograd_wgrad_block<T, A, B, S>(sums, yt + k * y_component + o * plane, plane, xt + k * x_component + i * plane, plane, vectors, left, right);
+              });
             });
-          });
-          for (int a = 0; a < n_o; ++a)
-            for (int b = 0; b < n_i * 3; ++b) u[((static_cast<std::size_t>(k) * c_out + o + a) * c_in + i) * 3 + b] = sums[a * n_i * 3 + b];
-        }
+            for (int a = 0; a < n_o; ++a)
+              for (int b = 0; b < n_i * 3; ++b) u[((static_cast<std::size_t>(first + k) * c_out + o + a) * c_in + i) * 3 + b] = sums[a * n_i * 3 + b];
+          }
+    };
+    transform.template operator()<0>();
+    multiply(0);
+    transform.template operator()<kTogether>();
+    multiply(kTogether);
   });
   const std::size_t component = static_cast<std::size_t>(c_out) * c_in * 3;
   for (std::size_t oi = 0; oi < static_cast<std::size_t>(c_out) * c_in; ++oi)
