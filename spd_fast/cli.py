@@ -1,0 +1,656 @@
+"""The command line, ``spd-fast``. Heavy imports are inside the commands, so that help answers at once."""
+
+import csv
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from spd_fast.cell import Cell
+    from spd_fast.dish import Dish
+    from spd_fast.motif import MotifShape
+    from spd_fast.outer import FitResult, OuterStep
+    from spd_fast.recipes import Recipe
+    from spd_fast.runs import Run
+    from spd_fast.train import TrainResult
+    from spd_fast.truth import TruthTable
+
+__all__ = ["app", "main"]
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+LINES_WITHOUT_TERMINAL = 20
+"""About how many progress lines a whole run prints where there is no terminal."""
+
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Synthetic Petri Dish on a compiled CPU engine: learn a tiny data set on which tiny networks rank cells.",
+    epilog="Start with [bold]spd-fast run --recipe demo[/bold]; it takes a minute and needs no download.",
+)
+truth_app = typer.Typer(no_args_is_help=True, help="Build and look at truth: cells and the accuracies they reached.")
+app.add_typer(truth_app, name="truth")
+
+TruthFile = Annotated[
+    Path | None,
+    typer.Option("--truth", metavar="FILE", help="Cells and accuracies (.npz). Default: the table in the package."),
+]
+Threads = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Default: the processors there are. Does not change results.")
+]
+Seed = Annotated[int | None, typer.Option(metavar="N", min=0, help="Used in place of the recipe's.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="Change a setting: --set inner.epochs=16 --set motif=B. May be repeated."
+    ),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app(prog_name="spd-fast")
+    except SystemExit as done:
+        if done.code == INTERRUPTED:  # at once: taking the interpreter with its libraries down takes up to two seconds
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)
+        raise
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from spd_fast import __version__
+
+        out.print(f"spd-fast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(
+    epilog="Examples:\n\n  spd-fast run --recipe demo\n\n"
+    "  spd-fast run --recipe cassimon_c --truth nb101_test108.npz --out runs/c0 --seed 0\n\n"
+    "  spd-fast run --recipe demo --set outer.epochs=10 --set outer.loss=pearson\n\n"
+    "  spd-fast run --resume --out runs/c0"
+)
+def run(
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A recipe's name or its JSON file; see [bold]spd-fast recipes[/bold]."),
+    ] = None,
+    truth: TruthFile = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Run folder. Default: runs/NAME-seedN.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out where it stopped.")] = False,
+    threads: Threads = None,
+    seed: Seed = None,
+    settings: Settings = None,
+    debug: Debug = False,
+) -> None:
+    """Learn a dish: the outer loop from start to report.
+
+    Every outer epoch is on the disk before the next begins. Ctrl-C, a kill or a crash loses at most the epoch in work:
+    --resume continues, with the same result to the last bit.
+    """
+    with _errors(debug):
+        if recipe is None and not (resume and folder):
+            raise ValueError("--recipe is missing: name one, or give --resume with the --out of a run")
+        wanted = _recipe(recipe, seed, settings) if recipe is not None else None
+        where = folder if folder is not None else _default_folder(wanted)
+        with _resumed(where, wanted, seed, settings) if resume else _created(where, wanted, truth) as opened:
+            _fit(opened, _truth_of(opened, truth), threads)
+            _finish(opened)
+
+
+@app.command(
+    epilog="Examples:\n\n  spd-fast train --sample 12\n\n"
+    "  spd-fast train --dish runs/c0/dish.npz --recipe cassimon_c --sample 100 --truth nb101_test108.npz --out scores.csv\n\n"
+    "  spd-fast train --cells cells.json --set inner.epochs=50 --out curves.npz"
+)
+def train(
+    cells: Annotated[
+        Path | None, typer.Option(metavar="FILE", help='JSON list of cells: [{"matrix": [[0, 1], ...], "ops": [...]}].')
+    ] = None,
+    hashes: Annotated[
+        list[str] | None,
+        typer.Option("--hash", metavar="HEX", help="A cell of the truth by its hash, or its first digits. Repeatable."),
+    ] = None,
+    sample: Annotated[int | None, typer.Option(metavar="N", min=1, help="N random cells of the truth.")] = None,
+    dish: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Dish (.npz). Default: the recipe's dish before learning.")
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(metavar="NAME", help="Motif and inner loop; a recipe's name or JSON file.")
+    ] = "demo",
+    truth: TruthFile = None,
+    file: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Also write a .csv (table) or .npz (with curves).")
+    ] = None,
+    threads: Threads = None,
+    seed: Seed = None,
+    settings: Settings = None,
+    debug: Debug = False,
+) -> None:
+    """Train motifs of some cells on a dish and print what they reach: the inner loop alone."""
+    with _errors(debug):
+        from spd_fast.dish import Dish
+        from spd_fast.inner import derived_seed, start_dish, training_keywords
+        from spd_fast.train import train_motifs
+
+        if file is not None and file.suffix not in (".csv", ".npz"):
+            raise ValueError(f"--out is {file}, expected a name ending in .csv or .npz")
+        chosen = _recipe(recipe, seed, settings)
+        picked, accuracy = _picked_cells(cells, hashes or [], sample, truth, chosen.seed)
+        images = Dish.load(dish) if dish is not None else start_dish(chosen)
+        shape = _shape_for(images, chosen)
+        with _progress_bar("training") as update:
+            result = train_motifs(
+                picked,
+                shape,
+                images,
+                dtype=chosen.dtype,
+                threads=threads,
+                progress=update,
+                **training_keywords(chosen.inner, derived_seed(chosen.seed, "inner")),
+            )
+        rows = _training_rows(picked, accuracy, shape, result)
+        out.print(_table(f"{len(picked)} motifs {chosen.motif.name}, {chosen.inner.epochs} epochs", rows))
+        if file is not None:
+            _write_training(file, rows, result)
+            out.print(f"written to {file}")
+
+
+@truth_app.command(
+    "build",
+    epilog="Example:\n\n  spd-fast truth build --images fashion-mnist/ --cells 400 --out truth.npz",
+)
+def truth_build(
+    images: Annotated[
+        Path, typer.Option(metavar="PATH", help="Folder of IDX files (MNIST and kin), or an .npz of images and labels.")
+    ],
+    file: Annotated[Path, typer.Option("--out", metavar="FILE", help="The truth file to write (.npz).")],
+    cells: Annotated[int, typer.Option(metavar="N", min=1, help="How many cells to draw.")] = 400,
+    source: Annotated[
+        Path | None, typer.Option("--from", metavar="FILE", help="Draw from these cells. Default: the whole space.")
+    ] = None,
+    cells_seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the draw.")] = 0,
+    stem_channels: Annotated[int, typer.Option(metavar="N", min=1, help="Network: channels of the first stack.")] = 16,
+    stacks: Annotated[int, typer.Option(metavar="N", min=1, help="Network: stacks of cells.")] = 3,
+    cells_per_stack: Annotated[int, typer.Option(metavar="N", min=1, help="Network: cells in a stack.")] = 1,
+    budgets: Annotated[str, typer.Option(metavar="LIST", help="Epochs of each budget.")] = "2,6,18",
+    seeds: Annotated[str, typer.Option(metavar="LIST", help="Seeds of the trainings.")] = "0,1,2",
+    image_size: Annotated[int, typer.Option(metavar="N", min=4, max=64, help="Side of the images in pixels.")] = 16,
+    n_train: Annotated[int, typer.Option(metavar="N", min=1, help="Training images.")] = 5000,
+    n_valid: Annotated[int, typer.Option(metavar="N", min=1, help="Validation images.")] = 2000,
+    n_test: Annotated[int, typer.Option(metavar="N", min=1, help="Test images.")] = 5000,
+    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images in a step.")] = 50,
+    lr: Annotated[float, typer.Option(metavar="RATE", help="Adam's learning rate; falls by a cosine.")] = 5e-3,
+    weight_decay: Annotated[float, typer.Option(metavar="RATE", help="Adam's weight decay.")] = 1e-4,
+    threads: Threads = None,
+    debug: Debug = False,
+) -> None:
+    """Train networks of many cells on real images and record what they reach.
+
+    Takes hours. The same command continues after Ctrl-C or a kill: finished trainings are in FILE.journal.
+    """
+    with _errors(debug, again=True):
+        from spd_fast.motif import MotifShape
+        from spd_fast.train import Adam
+        from spd_fast.truth_build import build_truth, load_images, sample_cells
+
+        data = load_images(images)
+        shape = MotifShape(
+            stem_channels,
+            stacks,
+            cells_per_stack,
+            classes=int(data.train_labels.max()) + 1,
+            image_channels=data.train_images.shape[1],
+        )
+        with _progress_bar("building truth") as update:
+            table = build_truth(
+                sample_cells(cells, cells_seed, source),
+                data,
+                file,
+                shape=shape,
+                budgets=_integers("--budgets", budgets),
+                seeds=_integers("--seeds", seeds),
+                batch_size=batch_size,
+                optimizer=Adam(lr=lr, weight_decay=weight_decay),
+                image_size=image_size,
+                n_train=n_train,
+                n_valid=n_valid,
+                n_test=n_test,
+                threads=threads,
+                progress=update,
+            )
+        out.print(table.describe(), markup=False)
+        out.print(f"written to {file}")
+
+
+@truth_app.command("show", epilog="Examples:\n\n  spd-fast truth show\n\n  spd-fast truth show nb101_test108.npz")
+def truth_show(
+    file: Annotated[Path | None, typer.Argument(help="Truth file (.npz). Default: the table in the package.")] = None,
+    best: Annotated[int, typer.Option(metavar="N", min=0, help="List the N best cells.")] = 5,
+    draw: Annotated[bool, typer.Option("--draw", help="Draw these cells.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Say which accuracies a truth file holds, and of what."""
+    with _errors(debug):
+        table = _load_truth(file)
+        out.print(table.describe(), markup=False)
+        for row in (-table.accuracy).argsort(kind="stable")[:best]:
+            cell = table.cells[int(row)]
+            out.print(f"\n{cell.module_hash}  {table.accuracy[row]:.4f}", markup=False)
+            if draw:
+                out.print(str(cell), markup=False)
+
+
+@app.command(
+    epilog="Examples:\n\n  spd-fast recipes\n\n  spd-fast recipes cassimon_c\n\n  spd-fast recipes demo --json > mine.json"
+)
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Show this one in full.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print it as JSON, to edit and pass to run --recipe.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """List the recipes, or show every setting of one with its meaning."""
+    with _errors(debug):
+        from spd_fast import recipes as known
+
+        if name is None:
+            rows = [{"recipe": each, "what it is": known.get(each).summary} for each in known.names()]
+            out.print(_table("", rows))
+        elif as_json:
+            print(known.load(name).to_json(), end="")
+        else:
+            from rich.padding import Padding
+
+            for setting, value, meaning in known.load(name).explain():
+                out.print(f"[bold]{setting}[/bold] = {escape(json.dumps(value))}")
+                out.print(Padding(escape(meaning), (0, 0, 0, 4)), style="dim", soft_wrap=False)
+
+
+@app.command(epilog="Example:\n\n  spd-fast report runs/demo-seed0")
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run folder, finished or not.")],
+    debug: Debug = False,
+) -> None:
+    """Write report.html and the figures of a run again."""
+    with _errors(debug):
+        from spd_fast.report import build
+
+        out.print(f"report in {build(folder)}")
+
+
+@app.command()
+def info(debug: Debug = False) -> None:
+    """Show the version, the instruction set, the number of threads and the truth in the package."""
+    with _errors(debug):
+        from spd_fast.runs import describe_machine
+
+        facts = describe_machine()
+        width = max(map(len, facts))
+        for name, value in facts.items():
+            out.print(f"{name.replace('_', ' '):{width}}  {value}", markup=False)
+        path = _embedded_truth()
+        out.print(f"{'truth':{width}}  {path if path.is_file() else 'none in this installation'}", markup=False)
+        if path.is_file():
+            out.print(_load_truth(None).describe(), markup=False)
+
+
+# ---- errors
+
+
+@contextmanager
+def _errors(debug: bool, *, again: bool = False) -> Iterator[None]:
+    """Turn what a user can mend into one line and exit code 2, and Ctrl-C into exit code 130.
+
+    A run that is interrupted has said how to continue by then; `again` says that the same command does.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if again:
+            err.print(f"stopped; continue with: {shlex.join(['spd-fast', *sys.argv[1:]])}", markup=False)
+        raise typer.Exit(INTERRUPTED) from None
+    except (ValueError, TypeError, OSError, RuntimeError, MemoryError, ImportError) as error:
+        if debug:
+            raise
+        err.print(f"error: {_message(error)}", style="bold red", markup=False)
+        raise typer.Exit(2) from None
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        what = f"{error.filename}: " if error.filename else ""
+        return what + error.strerror
+    return str(error) or type(error).__name__
+
+
+# ---- run
+
+
+def _recipe(name: str, seed: int | None, settings: Sequence[str] | None) -> "Recipe":
+    """Return the named recipe with the seed and the settings of the command line."""
+    from spd_fast import recipes as known
+
+    changes = _changes(seed, settings)
+    recipe = known.load(name)
+    return recipe.replace(changes) if changes else recipe
+
+
+def _changes(seed: int | None, settings: Sequence[str] | None) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    for setting in settings or []:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise ValueError(f"--set is {setting!r}, expected NAME=VALUE such as inner.epochs=16")
+        try:
+            changes[name] = json.loads(text)
+        except ValueError:
+            changes[name] = text
+    if seed is not None:
+        changes["seed"] = seed
+    return changes
+
+
+def _default_folder(recipe: "Recipe | None") -> Path:
+    assert recipe is not None  # run asks for --out where there is no recipe
+    return Path("runs") / f"{recipe.name}-seed{recipe.seed}"
+
+
+def _created(folder: Path, recipe: "Recipe | None", truth: Path | None) -> "Run":
+    from spd_fast import runs
+
+    assert recipe is not None
+    runs.require_vacant(folder)
+    table = _load_truth(truth)
+    about = {"truth": table.describe(), "truth_file": None if truth is None else str(truth.absolute())}
+    return runs.create(folder, recipe, about=about)
+
+
+def _resumed(folder: Path, recipe: "Recipe | None", seed: int | None, settings: Sequence[str] | None) -> "Run":
+    """Open a run to continue it; what the command line says about its recipe must be what it was begun with."""
+    from spd_fast import runs
+
+    opened = runs.resume(folder)
+    wanted = recipe if recipe is not None else opened.recipe.replace(_changes(seed, settings))
+    if wanted != opened.recipe:
+        opened.close()
+        begun = {name: value for name, value, _ in opened.recipe.explain()}
+        differing = [name for name, value, _ in wanted.explain() if begun.get(name) != value]
+        raise ValueError(
+            f"{folder} was begun with another recipe ({', '.join(differing)} differ): "
+            "resume it without --recipe, --seed and --set, or choose another --out"
+        )
+    return opened
+
+
+def _truth_of(opened: "Run", given: Path | None) -> "TruthTable":
+    """Return the truth of the command line, or else the one that the run was begun with."""
+    recorded = opened.about.get("truth_file")
+    return _load_truth(given if given is not None else Path(recorded) if recorded else None)
+
+
+def _load_truth(path: Path | None) -> "TruthTable":
+    from spd_fast.truth import TruthTable
+
+    if path is None and not _embedded_truth().is_file():
+        raise ValueError("this installation has no truth of its own: give one with --truth FILE")
+    return TruthTable.load(path)
+
+
+def _embedded_truth() -> Path:
+    return Path(__file__).parent / "data" / "truth.npz"
+
+
+def _fit(opened: "Run", truth: "TruthTable", threads: int | None) -> "FitResult":
+    from spd_fast.outer import fit_dish
+
+    recipe = opened.recipe
+    out.print(
+        f"[bold]{recipe.name}[/bold] in {escape(str(opened.path))}: {recipe.outer.epochs} outer epochs of {recipe.outer.cells} motifs "
+        f"{recipe.motif.name}, {recipe.inner.epochs} inner epochs each; truth of {len(truth)} cells"
+    )
+    display = _Display(recipe)
+    try:
+        with display:
+            return fit_dish(truth.cells, truth.accuracy, recipe, run=opened, progress=display, threads=threads)
+    except KeyboardInterrupt:
+        again = shlex.join(["spd-fast", "run", "--resume", "--out", str(opened.path)])
+        err.print(f"stopped; finished outer epochs are kept. Continue with: {again}", markup=False)
+        raise
+
+
+def _finish(opened: "Run") -> None:
+    """Write the report and print the numbers that matter."""
+    from spd_fast.outer import OuterStep
+    from spd_fast.report import build
+    from spd_fast.report.summary import summarise
+
+    page = build(opened.path)
+    summary = summarise([OuterStep.from_json(record) for record in opened.records()], opened.recipe)
+    out.print(
+        f"mean Kendall tau {summary.tau} over {summary.epochs} outer epochs "
+        f"(one epoch scatters by {summary.chance:.2f} by chance; not a held-out evaluation)"
+    )
+    out.print(f"outer loss {summary.loss_first:.3f} in the first epochs, {summary.loss_last:.3f} in the last")
+    out.print(f"dish in {opened.path / 'dish.npz'}, report in {page}")
+
+
+class _Display:
+    """Live progress of a run: a bar on a terminal, a line now and then elsewhere. Called by `fit_dish`."""
+
+    def __init__(self, recipe: "Recipe") -> None:
+        self._epochs = recipe.outer.epochs
+        self._every = max(1, -(-self._epochs // LINES_WITHOUT_TERMINAL))
+        self._taus: list[float] = []
+        self._began = time.monotonic()
+        self._first: int | None = None
+        self._bar: Any = None
+
+    def __enter__(self) -> "_Display":
+        if out.is_terminal:
+            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                SpinnerColumn(),
+                TextColumn("outer epoch {task.fields[epoch]}/{task.total}"),
+                BarColumn(bar_width=None),
+                TextColumn("{task.fields[numbers]}"),
+                TimeRemainingColumn(compact=True),
+                console=out,
+                speed_estimate_period=120,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("", total=self._epochs, epoch=0, numbers="loss  -    tau  -   ")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, epoch: int, fraction: float, step: "OuterStep | None") -> None:
+        if self._first is None:
+            self._first = epoch
+        if self._bar is not None:
+            self._bar.update(self._task, completed=epoch + fraction, epoch=epoch + 1)
+        if step is None:
+            return
+        self._taus.append(step.kendall_tau)
+        numbers = self._numbers(step)
+        if self._bar is not None:
+            self._bar.update(self._task, numbers=numbers)
+        elif (epoch + 1) % self._every == 0 or epoch + 1 == self._epochs:
+            left = (time.monotonic() - self._began) / (epoch + 1 - self._first) * (self._epochs - epoch - 1)
+            out.print(f"outer epoch {epoch + 1}/{self._epochs}  {numbers}  {_duration(left)} left", markup=False)
+
+    def _numbers(self, step: "OuterStep") -> str:
+        loss = "  -  " if step.loss is None else f"{step.loss:.3f}"
+        mean = sum(self._taus) / len(self._taus)
+        note = f"  {step.skipped}: skipped" if step.skipped else ""
+        return f"loss {loss}  tau {step.kendall_tau:+.2f} (mean {mean:+.3f}){note}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+
+@contextmanager
+def _progress_bar(what: str) -> Iterator[Any]:
+    """Yield a function that shows the share done, on a terminal only."""
+    if not out.is_terminal:
+        yield None
+        return
+    from rich.progress import Progress
+
+    with Progress(console=out, transient=True) as bar:
+        task = bar.add_task(what, total=1.0)
+        yield lambda share: bar.update(task, completed=share)
+
+
+# ---- train
+
+
+def _picked_cells(
+    file: Path | None, hashes: Sequence[str], sample: int | None, truth: Path | None, seed: int
+) -> "tuple[list[Cell], npt.NDArray[Any] | None]":
+    """Return the cells that the command line asks for, with their accuracies where they come from a truth."""
+    from spd_fast.cell import Cell
+
+    if sum((file is not None, bool(hashes), sample is not None)) != 1:
+        raise ValueError("which cells? Give one of --cells FILE, --hash HEX or --sample N")
+    if file is not None:
+        try:
+            records = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"cell file {file} is not JSON: {error}") from None
+        if not isinstance(records, list) or not records:
+            raise ValueError(f'cell file {file} holds no list of cells, expected [{{"matrix": ..., "ops": ...}}, ...]')
+        return [Cell.from_json(record) for record in records], None
+    table = _load_truth(truth)
+    if sample is not None:
+        table = table.sample(sample, seed)
+    else:
+        table = table.subset([_row_of(table, digits) for digits in hashes])
+    return list(table.cells), table.accuracy
+
+
+def _row_of(table: "TruthTable", digits: str) -> int:
+    rows = [row for row, each in enumerate(table.hashes) if each.startswith(digits.lower())]
+    if len(rows) != 1:
+        raise ValueError(f"--hash {digits} fits {len(rows)} cells of the truth, expected exactly one")
+    return rows[0]
+
+
+def _shape_for(dish: "Dish", recipe: "Recipe") -> "MotifShape":
+    """Return the recipe's motif shape with the channels and classes of the dish."""
+    from dataclasses import replace
+
+    classes = dish.labels.shape[1] if dish.labels.ndim == 2 else max(2, int(dish.labels.max()) + 1)
+    return replace(recipe.shape, image_channels=dish.images.shape[1], classes=classes)
+
+
+def _training_rows(
+    cells: "Sequence[Cell]", accuracy: "npt.NDArray[Any] | None", shape: "MotifShape", result: "TrainResult"
+) -> list[dict[str, Any]]:
+    from spd_fast.motif import count_parameters
+
+    assert result.train is not None
+    return [
+        {
+            "cell": cell.module_hash,
+            "parameters": count_parameters(cell, shape),
+            "accuracy": float(result.train.accuracy[k]),
+            "probability": float(result.train.probability[k]),
+            "loss": float(result.train.loss[k]),
+            "diverged": bool(result.diverged[k]),
+            "seconds": float(result.seconds[k]),
+        }
+        | ({} if accuracy is None else {"truth": float(accuracy[k])})
+        for k, cell in enumerate(cells)
+    ]
+
+
+def _write_training(file: Path, rows: list[dict[str, Any]], result: "TrainResult") -> None:
+    from io import StringIO
+
+    import numpy as np
+
+    from spd_fast.files import atomic_write, save_arrays
+
+    if file.suffix == ".csv":
+        text = StringIO()
+        table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+        with atomic_write(file) as opened:
+            opened.write(text.getvalue().encode())
+        return
+    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    save_arrays(file, {**columns, "curve_loss": result.loss, "curve_accuracy": result.accuracy})
+
+
+# ---- shared
+
+
+def _table(title: str, rows: list[dict[str, Any]]) -> Any:
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for name in rows[0]:
+        numeric = isinstance(rows[0][name], (int, float)) and not isinstance(rows[0][name], bool)
+        justify: Literal["right", "left"] = "right" if numeric else "left"
+        table.add_column(name, justify=justify, overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell_text(value) for value in row.values()))
+    return table
+
+
+def _cell_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _integers(option: str, text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{option} is {text!r}, expected whole numbers with commas between, such as 2,6,18") from None
+
+
+if __name__ == "__main__":
+    main()

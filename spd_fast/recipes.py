@@ -1,0 +1,433 @@
+"""Recipes: every setting of a run, named, validated and serialisable.
+
+A recipe has four groups, `motif`, `dish`, `inner` (train weights) and `outer` (change the dish). Settings are addressed
+by dotted names, ``inner.epochs``. Unknown names, wrong types and values out of range are refused, so that a recipe that
+exists can be run.
+
+References
+----------
+Cassimon et al., Predicting Image Classifier Performance Using the Synthetic Petri Dish Method: sections 3 and 4
+("the paper").
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from spd_fast import motif as motifs
+
+__all__ = [
+    "SCHEMA",
+    "AdamSettings",
+    "DishSettings",
+    "InnerSettings",
+    "MotifSettings",
+    "OuterSettings",
+    "RMSPropSettings",
+    "Recipe",
+    "SGDSettings",
+    "get",
+    "load",
+    "names",
+]
+
+SCHEMA: Final = "spd_fast.recipe/1"
+"""Version of the JSON form; it changes when an older reader could misread a newer recipe."""
+
+_SHAPES: Final = {
+    "A": motifs.MOTIF_A,
+    "B": motifs.MOTIF_B,
+    "C": motifs.MOTIF_C,
+    "NASBENCH101": motifs.NASBENCH101,
+}
+
+
+def _named_shape(value: Any) -> Any:
+    """Replace the name of a motif shape by its numbers."""
+    if not isinstance(value, str):
+        return value
+    if value not in _SHAPES:
+        raise ValueError(f"unknown motif {value!r}, expected one of {', '.join(_SHAPES)} or the three numbers")
+    shape = _SHAPES[value]
+    return {
+        "stem_channels": shape.stem_channels,
+        "stacks": shape.stacks,
+        "cells_per_stack": shape.cells_per_stack,
+    }
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+Rate = Annotated[float, Field(gt=0, le=10)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Betas = Annotated[tuple[Decay, Decay], Field(strict=False)]
+
+
+class MotifSettings(_Settings):
+    """The network built around a cell (the paper, figure 1). A name stands for its numbers: "A", "B" or "C"."""
+
+    stem_channels: int = Field(ge=1, le=1024)
+    """Channels after the stem and in the first stack; doubled from stack to stack. A 32, B and C 16."""
+    stacks: int = Field(default=1, ge=1, le=8)
+    """Stacks of cells, with a 2x2 max-pool between them. A and C 1, B 3."""
+    cells_per_stack: int = Field(default=1, ge=1, le=16)
+    """Cells in a stack. A 3, B and C 1."""
+
+    @property
+    def name(self) -> str:
+        """The letter of the paper's motif with these numbers, or the numbers themselves."""
+        numbers = (self.stem_channels, self.stacks, self.cells_per_stack)
+        for name, shape in _SHAPES.items():
+            if numbers == (shape.stem_channels, shape.stacks, shape.cells_per_stack):
+                return name
+        return f"{self.stem_channels} channels, {self.stacks}x{self.cells_per_stack}"
+
+
+class DishSettings(_Settings):
+    """The synthetic data before learning (the paper, section 3.3)."""
+
+    images: int = Field(default=200, ge=2, le=100_000)
+    """Images, the same number of each class. The paper: 200."""
+    classes: int = Field(default=10, ge=2, le=1000)
+    """Classes. The paper: 10, as CIFAR-10."""
+    image_size: int = Field(default=16, ge=4, le=64)
+    """Side of the square images in pixels. The paper: 16."""
+    image_channels: int = Field(default=3, ge=1, le=4)
+    """Colour channels. The paper: 3."""
+    start: Literal["gaussian"] = "gaussian"
+    """Where the images begin. "gaussian": every value drawn from N(0, 1); the paper says "randomly generating"."""
+
+    @model_validator(mode="after")
+    def _balanced(self) -> Self:
+        if self.images % self.classes:
+            raise ValueError(
+                f"images is {self.images}, expected a multiple of classes ({self.classes}): classes are balanced"
+            )
+        return self
+
+
+class AdamSettings(_Settings):
+    """Adam with PyTorch's semantics (Kingma and Ba 2015, arXiv:1412.6980)."""
+
+    name: Literal["adam"] = "adam"
+    """Which optimiser this is."""
+    lr: Rate
+    """Learning rate. The paper: 5e-5 for motifs, 1e-2 for the dish."""
+    betas: Betas = (0.9, 0.999)
+    """Decay of the running mean and of the running mean square. PyTorch's default; the paper names none."""
+    eps: float = Field(default=1e-8, gt=0, le=1)
+    """Added to the root of the mean square. PyTorch's default."""
+    weight_decay: float = Field(default=0.0, ge=0, le=10)
+    """Factor of the weights added to the gradient (L2). The paper: 1e-6 for motifs, none for the dish."""
+
+
+class SGDSettings(_Settings):
+    """Stochastic gradient descent with PyTorch's semantics."""
+
+    name: Literal["sgd"]
+    lr: Rate
+    """Learning rate."""
+    momentum: Decay = 0.0
+    """Decay of the running sum of gradients."""
+    nesterov: bool = False
+    """Look ahead along the momentum; needs a momentum above 0."""
+    weight_decay: float = Field(default=0.0, ge=0, le=10)
+    """Factor of the weights added to the gradient (L2)."""
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov is set and momentum is 0, expected a momentum above 0")
+        return self
+
+
+class RMSPropSettings(_Settings):
+    """RMSProp with TensorFlow 1's semantics, the benchmark's own optimiser (Ying et al. 2019, arXiv:1902.09635)."""
+
+    name: Literal["rmsprop"]
+    lr: Rate
+    """Learning rate. The benchmark: 0.2."""
+    alpha: Decay = 0.9
+    """Decay of the running mean square. The benchmark: 0.9."""
+    eps: float = Field(default=1.0, gt=0, le=10)
+    """Added under the root. The benchmark: 1.0."""
+    momentum: Decay = 0.9
+    """Decay of the running sum of steps. The benchmark: 0.9."""
+    weight_decay: float = Field(default=0.0, ge=0, le=10)
+    """Factor of the weights added to the gradient (L2). The benchmark: 1e-4."""
+
+
+class InnerSettings(_Settings):
+    """The inner loop: how a motif is trained on the dish (the paper, section 4)."""
+
+    epochs: int = Field(default=100, ge=1, le=100_000)
+    """Passes over the dish. The paper: 100, or 16 in section 5.3."""
+    batch_size: int = Field(default=20, ge=1)
+    """Images in a step. The paper: 20."""
+    optimizer: Annotated[AdamSettings | SGDSettings | RMSPropSettings, Field(discriminator="name")] = AdamSettings(
+        lr=5e-5, weight_decay=1e-6
+    )
+    """Changes the weights. The paper: Adam, learning rate 5e-5, weight decay 1e-6."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Learning rate over the steps: "constant", or "cosine" from the learning rate to 0. The paper: constant."""
+    init: Literal["motif", "shared"] = "motif"
+    """Initial weights: "motif" draws them for every cell (the paper, as far as it says); "shared" slices one set, so that
+    all cells start as alike as they can (Rawal et al. 2020, arXiv:2005.13092)."""
+    redraw: bool = True
+    """Draw initial weights and sample orders anew at every outer epoch (the paper, as far as it says), or use the same
+    ones throughout (Rawal et al. 2020)."""
+
+
+class OuterSettings(_Settings):
+    """The outer loop: how the dish is changed (the paper, sections 3.5 and 4)."""
+
+    epochs: int = Field(default=170, ge=1, le=1_000_000)
+    """Changes of the dish. The paper: 170."""
+    cells: int = Field(default=6, ge=3, le=100_000)
+    """Cells compared in one outer epoch. The paper: 6."""
+    sampling: Literal["fresh"] = "fresh"
+    """How these cells are chosen: "fresh" draws without replacement until the pool is used up, then starts over with
+    another order. The paper: fresh, 1,020 in all."""
+    metric: Literal["probability", "loss"] = "probability"
+    """Read off a trained motif on the dish: mean "probability" of the true class (the paper, equation 4), or mean
+    cross-entropy "loss", which enters the outer loss with its sign reversed so that more is better."""
+    gradient: Literal["direct", "unrolled"] = "direct"
+    """Of the metric with respect to the images: "direct" holds the trained weights fixed (the paper, section 3.5);
+    "unrolled" goes through every step of training (Rawal et al. 2020, arXiv:2005.13092)."""
+    loss: Literal["pearson_abs", "pearson", "mse_whitened"] = "pearson_abs"
+    """Compares metrics with accuracies: `spd_fast.losses`. The paper: "pearson_abs", equation 8."""
+    ranking: Literal["accuracy", "metric"] = "accuracy"
+    """What Kendall's tau is taken of: the motifs' "accuracy" on the dish after training, which ties when motifs are
+    perfect as the paper describes in section 5.2, or the "metric"."""
+    optimizer: AdamSettings = AdamSettings(lr=1e-2)
+    """Changes the images. The paper: Adam, learning rate 1e-2, no weight decay."""
+
+
+class Recipe(_Settings):
+    """Every setting of a run.
+
+    Parameters
+    ----------
+    **settings
+        The fields below; groups as objects of their class or as mappings of their fields.
+
+    Raises
+    ------
+    ValueError
+        If a field is unknown, has the wrong type or is out of range; one line per wrong field.
+
+    Examples
+    --------
+    >>> recipe = get("cassimon_c").replace({"inner.epochs": 16})
+    >>> recipe.inner.epochs, recipe.motif.name, recipe.outer.epochs
+    (16, 'C', 170)
+    """
+
+    name: str = Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")
+    """What the run is called: letters, digits and ``_ . + -``. Names the run folder."""
+    summary: str = Field(default="", max_length=500)
+    """One sentence on what the recipe is for."""
+    motif: Annotated[MotifSettings, BeforeValidator(_named_shape)]
+    dish: DishSettings = DishSettings()
+    inner: InnerSettings = InnerSettings()
+    outer: OuterSettings = OuterSettings()
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Seeds the dish, the choice of cells, the initial weights and the sample orders."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Element type of images, weights and arithmetic. float64 is for checks and is several times slower."""
+
+    def __init__(self, **settings: Any) -> None:
+        try:
+            super().__init__(**settings)
+        except ValidationError as error:
+            raise ValueError(_describe(error, settings.get("name"))) from None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.inner.batch_size > self.dish.images:
+            raise ValueError(
+                f"inner.batch_size is {self.inner.batch_size}, expected at most dish.images ({self.dish.images})"
+            )
+        if self.dish.image_size >> (self.motif.stacks - 1) < 1:
+            raise ValueError(
+                f"dish.image_size is {self.dish.image_size}, expected at least {1 << (self.motif.stacks - 1)}: "
+                f"pooling between {self.motif.stacks} stacks halves it {self.motif.stacks - 1} times"
+            )
+        return self
+
+    @property
+    def shape(self) -> motifs.MotifShape:
+        """The motif shape, with the dish's classes and image channels."""
+        return motifs.MotifShape(
+            stem_channels=self.motif.stem_channels,
+            stacks=self.motif.stacks,
+            cells_per_stack=self.motif.cells_per_stack,
+            classes=self.dish.classes,
+            image_channels=self.dish.image_channels,
+        )
+
+    def replace(self, settings: Mapping[str, Any]) -> "Recipe":
+        """Return a recipe with some settings changed and everything checked again.
+
+        Parameters
+        ----------
+        settings : mapping of dotted name to value
+            ``{"inner.epochs": 16, "motif": "B"}``.
+
+        Raises
+        ------
+        ValueError
+            If a name is unknown or a value is refused.
+        """
+        fields = self.model_dump()
+        for key, value in settings.items():
+            _set_dotted(fields, key, value)
+        return Recipe(**fields)
+
+    def explain(self) -> list[tuple[str, Any, str]]:
+        """Return (dotted name, value, meaning) of every setting, in order."""
+        return _explain(self, "")
+
+    def to_json(self) -> str:
+        """Return the recipe as indented JSON text with its schema."""
+        return json.dumps({"schema": SCHEMA, **self.model_dump(mode="json")}, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Recipe":
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the text is not JSON, is of another schema, or a setting is missing, unknown or refused.
+        """
+        try:
+            fields = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"recipe is not JSON: {error}") from None
+        if not isinstance(fields, dict):
+            raise ValueError(f"recipe is a JSON {type(fields).__name__}, expected an object")
+        schema = fields.pop("schema", None)
+        if schema != SCHEMA:
+            raise ValueError(f"recipe has schema {schema!r}, expected {SCHEMA!r}: it is from another version")
+        return cls(**fields)
+
+
+def names() -> list[str]:
+    """Return the names of the recipes that come with the package."""
+    return list(_REGISTRY)
+
+
+def get(name: str) -> Recipe:
+    """Return a recipe by name.
+
+    Raises
+    ------
+    ValueError
+        If there is no recipe of this name.
+    """
+    if name not in _REGISTRY:
+        raise ValueError(f"there is no recipe {name!r}, expected one of {', '.join(_REGISTRY)}")
+    return _REGISTRY[name]()
+
+
+def load(name_or_path: str) -> Recipe:
+    """Return a recipe by name, or read it from a JSON file.
+
+    Raises
+    ------
+    ValueError
+        If it is neither a known name nor a readable recipe file.
+    """
+    if name_or_path in _REGISTRY:
+        return get(name_or_path)
+    try:
+        with open(name_or_path, encoding="utf-8") as file:
+            text = file.read()
+    except FileNotFoundError:
+        raise ValueError(
+            f"{name_or_path!r} is neither a recipe nor a file, expected a path or one of {', '.join(_REGISTRY)}"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"recipe file {name_or_path} cannot be read: {error}") from None
+    try:
+        return Recipe.from_json(text)
+    except ValueError as error:
+        raise ValueError(f"recipe file {name_or_path}: {error}") from None
+
+
+def _cassimon(letter: str, epochs: int) -> Callable[[], Recipe]:
+    name = f"cassimon_{letter.lower()}" + ("" if epochs == 100 else str(epochs))
+    summary = f"The paper's experiment with motif {letter}" + ("." if epochs == 100 else f", {epochs} inner epochs.")
+    return lambda: Recipe(name=name, summary=summary, motif=letter, inner=InnerSettings(epochs=epochs))
+
+
+def _demo() -> Recipe:
+    return Recipe(
+        name="demo",
+        summary=(
+            "A small outer loop that learns something in about a minute: the paper's motif C and gradient, but twelve cells "
+            "at a time, shared initial weights, the training loss as the metric and a signed outer loss."
+        ),
+        motif="C",
+        dish=DishSettings(images=100),
+        inner=InnerSettings(epochs=12, optimizer=AdamSettings(lr=2e-3, weight_decay=1e-6), init="shared", redraw=False),
+        outer=OuterSettings(epochs=60, cells=12, metric="loss", loss="pearson", ranking="metric"),
+    )
+
+
+_REGISTRY: Final[dict[str, Callable[[], Recipe]]] = {
+    "demo": _demo,
+    "cassimon_a": _cassimon("A", 100),
+    "cassimon_b": _cassimon("B", 100),
+    "cassimon_c": _cassimon("C", 100),
+    "cassimon_a16": _cassimon("A", 16),
+    "cassimon_b16": _cassimon("B", 16),
+}
+
+
+def _describe(error: ValidationError, name: Any) -> str:
+    """Say what is wrong with every refused field, one line each."""
+    lines = []
+    for item in error.errors(include_url=False):
+        where = ".".join(str(part) for part in item["loc"] if part not in ("adam", "sgd", "rmsprop"))
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{where} is not a setting")
+        elif item["type"] == "missing":
+            lines.append(f"{where} is missing")
+        elif item["type"] == "value_error":
+            lines.append(f"{where}: {message}" if where else message)
+        else:
+            lines.append(f"{where} is {item['input']!r}: {message[0].lower()}{message[1:]}")
+    return f"recipe {name!r}: " + "; ".join(lines)
+
+
+def _set_dotted(fields: dict[str, Any], key: str, value: Any) -> None:
+    *groups, last = key.split(".")
+    inside = fields
+    for group in [*groups, None]:
+        known = ", ".join(inside)
+        if (group or last) not in inside or (group and not isinstance(inside[group], dict)):
+            raise ValueError(f"{key} is not a setting: expected one of {known} in place of {group or last}")
+        inside = inside[group] if group else inside
+    if last == "optimizer" and isinstance(value, str):
+        raise ValueError(f'{key} is {value!r}, expected an object such as {{"name": "adam", "lr": 0.001}}')
+    inside[last] = value
+
+
+def _explain(settings: _Settings, prefix: str) -> list[tuple[str, Any, str]]:
+    rows: list[tuple[str, Any, str]] = []
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if isinstance(value, _Settings):
+            rows += _explain(value, f"{prefix}{name}.")
+        else:
+            rows.append((prefix + name, value, " ".join((field.description or "").split())))
+    return rows

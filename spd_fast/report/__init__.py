@@ -1,0 +1,136 @@
+"""Reports of runs: figures as PNG and one HTML page that opens offline."""
+
+import base64
+import math
+import os
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from spd_fast import runs
+from spd_fast.outer import OuterStep
+from spd_fast.report import figures
+from spd_fast.report.summary import EDGE, Summary, summarise
+
+__all__ = ["build"]
+
+
+def build(path: str | os.PathLike[str]) -> Path:
+    """Write ``report.html`` and ``figures/*.png`` of a run, finished or not, and return the page's path.
+
+    The page holds its figures and needs no other file and no network.
+
+    Raises
+    ------
+    RunFolderError
+        If it is no run folder, holds no outer epoch yet, is damaged or cannot be written.
+    """
+    run = runs.read(path)
+    try:
+        history = [OuterStep.from_json(record) for record in run.records()]
+    except ValueError as error:
+        raise runs.RunFolderError(f"{run.path / runs.METRICS} cannot be read: {error}") from error
+    if not history:
+        raise runs.RunFolderError(f"{run.path} holds no outer epoch yet: there is nothing to report")
+    pictures = _pictures(run, history)
+    for name, themes in pictures.items():
+        run.write(f"{runs.FIGURES}/{name}.png", themes["light"])
+    run.write(runs.REPORT, _page(run, history, pictures).encode())
+    return run.path / runs.REPORT
+
+
+def _pictures(run: runs.Run, history: Sequence[OuterStep]) -> dict[str, dict[str, bytes]]:
+    start, dish = run.dishes()
+    return {
+        "outer_loss": _in_themes(lambda theme: figures.outer_loss(history, theme)),
+        "accuracy": _in_themes(lambda theme: figures.accuracy(history, theme)),
+        "kendall_tau": _in_themes(lambda theme: figures.kendall_tau(history, theme)),
+        "inner_curves": _in_themes(lambda theme: figures.inner_curves(history, theme)),
+        "dish": _in_themes(lambda theme: figures.dish_images(start, dish, theme)),
+    }
+
+
+def _in_themes(draw: Callable[[figures.Theme], bytes]) -> dict[str, bytes]:
+    return {theme.name: draw(theme) for theme in (figures.LIGHT, figures.DARK)}
+
+
+def _page(run: runs.Run, history: Sequence[OuterStep], pictures: dict[str, dict[str, bytes]]) -> str:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["number"] = _number
+    environment.filters["percent"] = _percent
+    template = environment.from_string((files("spd_fast.report") / "report.html.j2").read_text(encoding="utf-8"))
+    summary = summarise(history, run.recipe)
+    return template.render(
+        recipe=run.recipe,
+        settings=run.recipe.explain(),
+        about=run.about,
+        machine=_machine(run.about),
+        summary=summary,
+        rows=_rows(summary),
+        edge=min(EDGE, len(history)),
+        finished=run.finished,
+        duration=_duration(summary.seconds),
+        shown=(figures.MAX_CLASSES, figures.MAX_PER_CLASS),
+        pictures={
+            name: {theme: base64.b64encode(png).decode() for theme, png in themes.items()}
+            for name, themes in pictures.items()
+        },
+    )
+
+
+def _rows(summary: Summary) -> list[tuple[str, str, str]]:
+    """Return (what, this run, the paper) of the table of results."""
+    n = min(EDGE, summary.epochs)
+    paper = summary.paper
+
+    def of_paper(name: str, form: Callable[[float], str] = "{:+.3f}".format) -> str:
+        return form(paper[name]) if name in paper else ""
+
+    return [
+        ("Kendall's tau, mean of all outer epochs", str(summary.tau), of_paper("tau")),
+        (
+            f"Kendall's tau, without the {summary.epochs - summary.tau_untied.n} epochs in which all motifs tie",
+            str(summary.tau_untied),
+            of_paper("tau_untied"),
+        ),
+        ("Kendall's tau of the metric", str(summary.tau_metric), ""),
+        (
+            f"highest accuracy on the dish, first {n} epochs",
+            _percent(summary.accuracy_first),
+            of_paper("accuracy_first", _percent),
+        ),
+        (
+            f"highest accuracy on the dish, last {n} epochs",
+            _percent(summary.accuracy_last),
+            of_paper("accuracy_last", _percent),
+        ),
+        ("outer epochs in which all motifs are perfect", _percent(summary.perfect), of_paper("perfect", _percent)),
+        ("outer epochs in which all ranking scores tie", _percent(summary.tied), ""),
+        (f"outer loss, first {n} epochs", _number(summary.loss_first), ""),
+        (f"outer loss, last {n} epochs", _number(summary.loss_last), ""),
+        ("motifs that diverged", str(summary.diverged), ""),
+        ("outer epochs that changed nothing", str(summary.skipped), ""),
+    ]
+
+
+def _machine(about: dict[str, Any]) -> str:
+    names = ("processor", "processors", "instruction_set", "compiler", "python", "torch")
+    return ", ".join(f"{name.replace('_', ' ')} {about[name]}" for name in names if name in about)
+
+
+def _number(value: float) -> str:
+    return "none" if math.isnan(value) else f"{value:.3f}"
+
+
+def _percent(value: float) -> str:
+    return "none" if math.isnan(value) else f"{100 * value:.1f} %"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,208 @@
+"""Figures of a run, as PNG bytes, for light and for dark pages."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from spd_fast.dish import Dish
+from spd_fast.outer import OuterStep
+from spd_fast.report.summary import chance_tau_sd, mean_max_accuracy, moving_average
+
+__all__ = ["DARK", "LIGHT", "Theme", "accuracy", "dish_images", "inner_curves", "kendall_tau", "outer_loss"]
+
+DPI: Final = 144
+MAX_CLASSES, MAX_PER_CLASS = 10, 20
+GAP: Final = 2
+"""Pixels between two images."""
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of a page."""
+
+    name: str
+    page: str
+    ink: str
+    faint: str
+    grid: str
+    line: str
+    second: str
+
+
+LIGHT: Final = Theme("light", "#ffffff", "#1d2430", "#667085", "#e6e9ef", "#1f6feb", "#c2410c")
+DARK: Final = Theme("dark", "#161b22", "#e6edf3", "#9aa7b5", "#2b333d", "#6cb0ff", "#ff9f5a")
+
+
+def outer_loss(history: Sequence[OuterStep], theme: Theme) -> bytes:
+    """Outer loss of every outer epoch, with a moving average of 3."""
+    losses = np.array([np.nan if step.loss is None else step.loss for step in history])
+
+    def draw(axes: Axes) -> None:
+        epochs = np.arange(len(history))
+        axes.plot(epochs, losses, ".", color=theme.faint, markersize=3.5, alpha=0.6, label="one outer epoch")
+        axes.plot(epochs, moving_average(losses), color=theme.line, linewidth=1.8, label="moving average of 3")
+        axes.set(xlabel="outer epoch", ylabel="outer loss")
+        axes.set_ylim(bottom=0)
+        _legend(axes, theme)
+
+    return _single(draw, theme)
+
+
+def accuracy(history: Sequence[OuterStep], theme: Theme) -> bytes:
+    """Mean over the motifs of their highest accuracy, with one standard deviation, moving average of 3 (figure 2)."""
+    means, spread = mean_max_accuracy(history)
+    middle, half = moving_average(means), moving_average(spread)
+
+    def draw(axes: Axes) -> None:
+        epochs = np.arange(len(history))
+        axes.fill_between(
+            epochs, middle - half, middle + half, color=theme.line, alpha=0.18, linewidth=0, label="± 1 sd over motifs"
+        )
+        axes.plot(epochs, middle, color=theme.line, linewidth=1.8, label="mean of the motifs")
+        axes.set(xlabel="outer epoch", ylabel="highest accuracy on the dish")
+        axes.set_ylim(0, 1.03)
+        _legend(axes, theme)
+
+    return _single(draw, theme)
+
+
+def kendall_tau(history: Sequence[OuterStep], theme: Theme) -> bytes:
+    """Kendall's tau of every outer epoch, moving average of 3, with what chance alone would give (figure 4)."""
+    taus = np.array([step.kendall_tau for step in history])
+    n = len(history[0].cells) if history else 2
+
+    def draw(axes: Axes) -> None:
+        epochs = np.arange(len(history))
+        sd = chance_tau_sd(n)
+        axes.axhspan(-sd, sd, color=theme.faint, alpha=0.13, linewidth=0, label="chance, ± 1 sd of one epoch")
+        axes.axhline(0, color=theme.faint, linewidth=0.8)
+        axes.plot(epochs, taus, ".", color=theme.faint, markersize=3.5, alpha=0.6, label="one outer epoch")
+        axes.plot(epochs, moving_average(taus), color=theme.line, linewidth=1.8, label="moving average of 3")
+        if len(taus):
+            axes.axhline(taus.mean(), color=theme.second, linewidth=1.4, linestyle="--", label="mean of all epochs")
+        axes.set(xlabel="outer epoch", ylabel="Kendall's tau")
+        axes.set_ylim(-1.05, 1.05)
+        axes.set_yticks([-1, -0.5, 0, 0.5, 1])
+        _legend(axes, theme, columns=2)
+
+    return _single(draw, theme)
+
+
+def inner_curves(history: Sequence[OuterStep], theme: Theme) -> bytes:
+    """Training accuracy over the inner epochs in the first, middle and last outer epoch (figure 3)."""
+    chosen = sorted({0, len(history) // 2, len(history) - 1}) if history else []
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(1, max(len(chosen), 1), sharey=True, squeeze=False)[0]
+        for axes, index in zip(panels, chosen, strict=False):
+            step = history[index]
+            mean, spread = np.array(step.curve_accuracy), np.array(step.curve_accuracy_sd)
+            epochs = np.arange(1, len(mean) + 1)
+            _style(axes, theme)
+            axes.fill_between(epochs, mean - spread, mean + spread, color=theme.line, alpha=0.18, linewidth=0)
+            axes.plot(epochs, mean, color=theme.line, linewidth=1.8)
+            axes.set_title(f"outer epoch {step.epoch}", fontsize=10, color=theme.ink)
+            axes.set(xlabel="inner epoch", ylim=(0, 1.03))
+        panels[0].set_ylabel("training accuracy")
+
+    return _render(draw, theme, (9.0, 2.9))
+
+
+def dish_images(start: Dish, dish: Dish, theme: Theme) -> bytes:
+    """The images by class, before and after learning, and the change between the two on its own scale."""
+    before, after = _mosaic(start), _mosaic(dish)
+    change = after - before
+    reach = 3 * float(start.images.std()) or 1.0
+    largest = float(np.nanmax(np.abs(change)))
+    panels = [
+        ("before learning", before / (2 * reach) + 0.5),
+        ("after learning", after / (2 * reach) + 0.5),
+        ("change, brightened" if largest else "change: none", change / (2 * largest or 1.0) + 0.5),
+    ]
+    rows, columns = before.shape[:2]
+    width = 9.0
+    height = width / 3 * rows / columns + 0.3
+
+    def draw(figure: Figure) -> None:
+        for axes, (title, pixels) in zip(figure.subplots(1, 3), panels, strict=True):
+            gaps = np.isnan(pixels).any(axis=2, keepdims=True)
+            axes.imshow(np.where(gaps, to_rgb(theme.page), np.clip(pixels, 0, 1)), interpolation="nearest")
+            axes.set_title(title, fontsize=10, color=theme.ink)
+            axes.set_axis_off()
+
+    return _render(draw, theme, (width, height), dpi=3 * DPI // 2)
+
+
+def _mosaic(dish: Dish) -> npt.NDArray[np.float64]:
+    """Arrange images in rows by class, with gaps of NaN between them: shape (rows, columns, 3)."""
+    labels = dish.labels if dish.labels.ndim == 1 else dish.labels.argmax(axis=1)
+    classes = np.unique(labels)[:MAX_CLASSES]
+    members = [np.flatnonzero(labels == label)[:MAX_PER_CLASS] for label in classes]
+    _, channels, height, width = dish.images.shape
+    columns = max(map(len, members))
+    mosaic = np.full((len(classes) * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3), np.nan)
+    for row, indices in enumerate(members):
+        for column, index in enumerate(indices):
+            image = dish.images[index].transpose(1, 2, 0)
+            place = mosaic[row * (height + GAP) :, column * (width + GAP) :][:height, :width]
+            place[:] = image if channels == 1 else 0
+            if channels > 1:
+                place[:, :, : min(channels, 3)] = image[:, :, :3]
+    return mosaic
+
+
+def _single(draw: Callable[[Axes], None], theme: Theme) -> bytes:
+    def draw_figure(figure: Figure) -> None:
+        axes = figure.subplots()
+        _style(axes, theme)
+        draw(axes)
+
+    return _render(draw_figure, theme, (7.2, 3.3))
+
+
+def _render(draw: Callable[[Figure], None], theme: Theme, size: tuple[float, float], *, dpi: int = DPI) -> bytes:
+    """Draw on a figure of its own, without pyplot's global state, and return it as PNG."""
+    settings: Any = {"font.family": "sans-serif", "font.size": 9, "text.color": theme.ink}
+    with rc_context(settings):
+        figure = Figure(figsize=size, facecolor=theme.page, layout="constrained")
+        FigureCanvasAgg(figure)
+        draw(figure)
+        buffer = BytesIO()
+        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": "spd_fast"})
+    return buffer.getvalue()
+
+
+def _style(axes: Axes, theme: Theme) -> None:
+    axes.set_facecolor(theme.page)
+    axes.grid(color=theme.grid, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(theme.grid)
+    axes.tick_params(colors=theme.faint, labelcolor=theme.ink, length=3)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.label.set_color(theme.ink)
+    axes.yaxis.label.set_color(theme.ink)
+
+
+def _legend(axes: Axes, theme: Theme, *, columns: int = 3) -> None:
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1.0),
+        ncols=columns,
+        frameon=False,
+        labelcolor=theme.ink,
+        fontsize=8.5,
+        borderaxespad=0.2,
+        handlelength=1.6,
+    )

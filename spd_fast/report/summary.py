@@ -1,0 +1,161 @@
+"""The numbers of a report: what a run's history says, and how sure it can be of it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from spd_fast import recipes
+from spd_fast.outer import OuterStep
+from spd_fast.recipes import Recipe
+
+__all__ = ["Estimate", "Summary", "chance_tau_sd", "mean_max_accuracy", "moving_average", "summarise"]
+
+EDGE: Final = 5
+"""Outer epochs averaged at the beginning and at the end, as the paper does (section 5.1)."""
+
+PAPER: Final = {
+    "cassimon_a": {"tau": 0.092, "tau_untied": 0.108, "accuracy_last": 0.9781, "perfect": 0.1471},
+    "cassimon_b": {"tau": 0.152, "tau_untied": 0.270, "accuracy_last": 0.9943, "perfect": 0.4353},
+    "cassimon_c": {
+        "tau": -0.002,
+        "tau_untied": -0.002,
+        "accuracy_first": 0.485,
+        "accuracy_last": 0.645,
+        "perfect": 0.0,
+    },
+    "cassimon_a16": {"tau": 0.043, "accuracy_last": 0.5927, "perfect": 0.0},
+    "cassimon_b16": {"tau": 0.209, "accuracy_last": 0.8513, "perfect": 0.0},
+}
+"""Results of Cassimon et al., sections 5.1 to 5.3, by recipe."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over n values and its standard error; NaN where there are too few."""
+
+    mean: float
+    error: float
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Estimate":
+        """Return the mean of some values with its standard error."""
+        n = len(values)
+        mean = float(np.mean(values)) if n else math.nan
+        error = float(np.std(values, ddof=1) / math.sqrt(n)) if n > 1 else math.nan
+        return cls(mean, error, n)
+
+    def __str__(self) -> str:
+        if self.n == 0:
+            return "none"
+        return f"{self.mean:+.3f}" if math.isnan(self.error) else f"{self.mean:+.3f} ± {self.error:.3f}"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a history says.
+
+    Attributes
+    ----------
+    tau, tau_untied, tau_metric : Estimate
+        Mean Kendall tau over the outer epochs, with standard error: all of them; those in which the ranking scores do not
+        all tie; of the metric instead.
+    loss_first, loss_last, accuracy_first, accuracy_last : float
+        Outer loss, and mean of the motifs' highest accuracy, over the first and last five outer epochs.
+    perfect, tied : float
+        Share of outer epochs in which all motifs are perfect, or all ranking scores tie.
+    skipped, diverged : int
+        Outer epochs that changed nothing; motifs that diverged.
+    seconds : float
+        Of all epochs together.
+    chance : float
+        Standard deviation of one epoch's tau if scores and accuracies had nothing to do with each other.
+    paper : dict
+        The paper's own results of this recipe, by the names above; empty where it has none.
+    """
+
+    epochs: int
+    tau: Estimate
+    tau_untied: Estimate
+    tau_metric: Estimate
+    loss_first: float
+    loss_last: float
+    accuracy_first: float
+    accuracy_last: float
+    perfect: float
+    tied: float
+    skipped: int
+    diverged: int
+    seconds: float
+    chance: float
+    paper: dict[str, float]
+
+
+def summarise(history: Sequence[OuterStep], recipe: Recipe) -> Summary:
+    """Reduce a history to the numbers of the report."""
+    accuracy = [step.mean_max_accuracy for step in history if step.mean_max_accuracy is not None]
+    losses = [step.loss for step in history if step.loss is not None]
+    return Summary(
+        epochs=len(history),
+        tau=Estimate.of([step.kendall_tau for step in history]),
+        tau_untied=Estimate.of([step.kendall_tau for step in history if not step.tied]),
+        tau_metric=Estimate.of([step.kendall_tau_metric for step in history]),
+        loss_first=_mean(losses[:EDGE]),
+        loss_last=_mean(losses[-EDGE:]),
+        accuracy_first=_mean(accuracy[:EDGE]),
+        accuracy_last=_mean(accuracy[-EDGE:]),
+        perfect=_mean([step.perfect for step in history]),
+        tied=_mean([step.tied for step in history]),
+        skipped=sum(bool(step.skipped) for step in history),
+        diverged=sum(sum(step.diverged) for step in history),
+        seconds=sum(step.seconds for step in history),
+        chance=chance_tau_sd(recipe.outer.cells),
+        paper=_paper_results(recipe),
+    )
+
+
+def chance_tau_sd(n: int) -> float:
+    """Return the standard deviation of Kendall's tau of `n` unrelated pairs without ties.
+
+    References
+    ----------
+    Kendall 1938, A new measure of rank correlation, Biometrika 30: ``sqrt(2 (2n + 5) / (9 n (n - 1)))``.
+    """
+    return math.sqrt(2 * (2 * n + 5) / (9 * n * (n - 1)))
+
+
+def moving_average(values: npt.ArrayLike, size: int = 3) -> npt.NDArray[np.float64]:
+    """Return the mean of each value and its neighbours, fewer of them at the ends; NaN values are left out."""
+    array = np.asarray(values, np.float64)
+    present = np.isfinite(array)
+    window = np.ones(size)
+    if not len(array):
+        return array
+    reach = size // 2
+    total = np.convolve(np.where(present, array, 0.0), window)[reach : reach + len(array)]
+    count = np.convolve(present.astype(float), window)[reach : reach + len(array)]
+    average: npt.NDArray[np.float64] = np.divide(total, count, out=np.full(len(array), np.nan), where=count > 0)
+    return average
+
+
+def mean_max_accuracy(history: Sequence[OuterStep]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return mean and standard deviation over the motifs of their highest accuracy, per outer epoch (NaN: none left)."""
+    rows = [[value for value in step.max_accuracy if value is not None] for step in history]
+    means = np.array([np.mean(row) if row else np.nan for row in rows], np.float64)
+    spread = np.array([np.std(row) if row else np.nan for row in rows], np.float64)
+    return means, spread
+
+
+def _paper_results(recipe: Recipe) -> dict[str, float]:
+    """Return what the paper found with these very settings, whatever the seed."""
+    if recipe.name not in PAPER or recipes.get(recipe.name).replace({"seed": recipe.seed}) != recipe:
+        return {}
+    return dict(PAPER[recipe.name])
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if len(values) else math.nan

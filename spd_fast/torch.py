@@ -1,0 +1,355 @@
+"""The engine as one differentiable PyTorch function: images in, a metric of every trained motif out.
+
+Any outer loss and any outer optimiser written in PyTorch works on top of `motif_metrics`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from spd_fast.cell import Cell
+from spd_fast.dish import Dish
+from spd_fast.motif import MotifShape
+from spd_fast.train import MotifMetrics, TrainResult, motif_gradient, motif_hypergradient, train_motifs
+
+__all__ = ["motif_metrics", "train_and_measure"]
+
+Metric = Literal["probability", "loss"]
+Gradient = Literal["unrolled", "direct"]
+Init = Literal["shared", "motif"] | Sequence[Mapping[str, npt.NDArray[Any] | Tensor]]
+
+
+def motif_metrics(
+    images: Tensor,
+    labels: Tensor,
+    cells: Sequence[Cell],
+    *,
+    shape: MotifShape,
+    valid_images: Tensor | None = None,
+    valid_labels: Tensor | None = None,
+    metric: Metric = "probability",
+    gradient: Gradient = "unrolled",
+    window: int | None = None,
+    rates: Tensor | None = None,
+    init: Init = "shared",
+    **training: Any,
+) -> Tensor:
+    """Train a motif of each cell and return the metric of each: a function that autograd can differentiate.
+
+    Parameters
+    ----------
+    images : Tensor, shape (N, C, H, W), float32 or float64, on the CPU
+        Training images. Their dtype is that of the whole computation and of the result.
+    labels : Tensor, shape (N,) int64 or (N, classes) floating point
+        Classes, or soft labels.
+    cells : sequence of K Cell
+    shape : MotifShape
+    valid_images, valid_labels : Tensor, optional, both or neither
+        Where they are given the metric is read on them instead of on the training set.
+    metric : "probability" or "loss"
+        Mean probability of the true class (Cassimon et al., equation 4), or mean cross-entropy. Read after training with
+        batch statistics over the whole set.
+    gradient : "unrolled" or "direct"
+        "unrolled": the exact derivative through every step of training, the hypergradient (Rawal et al. 2020,
+        arXiv:2005.13092). It reaches images, soft labels, the validation set, `rates` and `init`. "direct": the derivative
+        of the metric with the trained weights held fixed (Cassimon et al., section 3.5). It reaches the set that the metric
+        is read on, its images and, for "loss", its soft labels; what the other set did to the weights is left out.
+    window : int, optional
+        With "unrolled": reverse only the last `window` steps of training.
+    rates : Tensor, shape (steps,), optional
+        Learning rate of every step, in place of the optimizer's and a schedule.
+    init : "shared", "motif" or sequence of K dicts
+        Initial weights, as `spd_fast.train_motifs` takes them; the arrays may be tensors.
+    **training
+        Other keywords of `spd_fast.train_motifs`: epochs, batch_size, optimizer, schedule, seed, threads, progress ...
+
+    Returns
+    -------
+    Tensor, shape (K,), of the dtype of `images`
+        NaN for a motif that diverged. Weight it by 0, or leave it out, and no NaN reaches the gradient.
+
+    Raises
+    ------
+    ValueError
+        If a setting does not belong to the gradient that is asked for, or a value is refused by `train_motifs`.
+    TypeError
+        If images or labels are not tensors of the right kind, or `training` sets what this function decides.
+
+    Examples
+    --------
+    >>> from spd_fast import MOTIF_C, Cell
+    >>> images = torch.zeros(4, 3, 8, 8, requires_grad=True)
+    >>> cell = Cell(["010", "001", "000"], ["input", "conv3x3-bn-relu", "output"])
+    >>> z = motif_metrics(images, torch.tensor([0, 1, 2, 3]), [cell], shape=MOTIF_C, epochs=2, batch_size=4)
+    >>> z.sum().backward()
+    >>> z.shape, images.grad.shape
+    (torch.Size([1]), torch.Size([4, 3, 8, 8]))
+    """
+    metrics, _ = train_and_measure(
+        images,
+        labels,
+        cells,
+        shape=shape,
+        valid_images=valid_images,
+        valid_labels=valid_labels,
+        metric=metric,
+        gradient=gradient,
+        window=window,
+        rates=rates,
+        init=init,
+        **training,
+    )
+    return metrics
+
+
+def train_and_measure(
+    images: Tensor,
+    labels: Tensor,
+    cells: Sequence[Cell],
+    *,
+    shape: MotifShape,
+    valid_images: Tensor | None = None,
+    valid_labels: Tensor | None = None,
+    metric: Metric = "probability",
+    gradient: Gradient = "unrolled",
+    window: int | None = None,
+    rates: Tensor | None = None,
+    init: Init = "shared",
+    **training: Any,
+) -> tuple[Tensor, TrainResult]:
+    """Return what `motif_metrics` returns, and the training behind it: curves, accuracies, weights.
+
+    Parameters and errors are those of `motif_metrics`.
+    """
+    _check_settings(gradient, metric, window, rates, training)
+    _check_images("images", images)
+    read_images, read_labels = images, labels
+    if valid_images is not None and valid_labels is not None:
+        _check_images("valid_images", valid_images)
+        read_images, read_labels = valid_images, valid_labels
+        if valid_images.dtype != images.dtype:
+            raise TypeError(f"valid_images has dtype {valid_images.dtype}, expected {images.dtype} to match images")
+    dish = Dish(
+        images.detach().numpy(),
+        _checked_labels("labels", labels),
+        None if valid_images is None else valid_images.detach().numpy(),
+        None if valid_labels is None else _checked_labels("valid_labels", valid_labels),
+    )
+    dtype = np.dtype(str(images.dtype).removeprefix("torch."))
+    if rates is not None:
+        training["schedule"] = rates.detach().numpy()
+    weights = init if isinstance(init, str) else [{name: _array(w) for name, w in motif.items()} for motif in init]
+    result = train_motifs(cells, shape, dish, init=weights, dtype=dtype, **training)
+    measured = result.train if result.valid is None else result.valid
+    assert measured is not None  # evaluate=True: no other is allowed
+    bridge = _Bridge(cells, shape, metric, dish, dtype, training, result, measured, window)
+    if gradient == "direct":
+        metrics: Tensor = _DirectGradient.apply(read_images, read_labels, bridge)  # type: ignore[no-untyped-call]
+    else:
+        starts = [] if isinstance(init, str) else [w for motif in init for w in motif.values() if isinstance(w, Tensor)]
+        bridge.starts = (
+            []
+            if isinstance(init, str)
+            else [(k, name) for k, motif in enumerate(init) for name, w in motif.items() if isinstance(w, Tensor)]
+        )
+        metrics = _UnrolledGradient.apply(bridge, images, labels, valid_images, valid_labels, rates, *starts)  # type: ignore[no-untyped-call]
+    return metrics, result
+
+
+@dataclass(eq=False)
+class _Bridge:
+    """What the backward needs to know about a finished training."""
+
+    cells: Sequence[Cell]
+    shape: MotifShape
+    metric: Metric
+    dish: Dish
+    dtype: np.dtype[Any]
+    training: dict[str, Any]
+    result: TrainResult
+    measured: MotifMetrics
+    window: int | None
+    starts: list[tuple[int, str]] = field(
+        default_factory=list
+    )  # motif and name of the initial weights that are tensors
+
+    def values(self) -> npt.NDArray[Any]:
+        values: npt.NDArray[Any] = self.measured.probability if self.metric == "probability" else self.measured.loss
+        return values.astype(self.dtype)
+
+    def image_gradient(
+        self, images: npt.NDArray[Any], labels: npt.NDArray[Any], weights: npt.NDArray[Any]
+    ) -> npt.NDArray[Any]:
+        """Return sum_k weights[k] d metric_k / d images; motifs of weight 0 (diverged ones, usually) take no part.
+
+        A weight that is not finite makes everything NaN.
+        """
+        if not np.isfinite(weights).all():
+            return np.full(images.shape, np.nan, self.dtype)
+        used = np.flatnonzero(weights).tolist()
+        if not used:
+            return np.zeros(images.shape, self.dtype)
+        _, gradient = motif_gradient(
+            [self.cells[k] for k in used],
+            self.shape,
+            images,
+            labels,
+            [self.result.parameters[k] for k in used],
+            metric=self.metric,
+            weights=weights[used],
+            dtype=self.dtype,
+            **{name: self.training[name] for name in ("threads", "strict") if name in self.training},
+        )
+        return gradient
+
+    def hypergradient(self, weights: npt.NDArray[Any]) -> dict[str, Any]:
+        """Return sum_k weights[k] d metric_k in images, labels, valid_images, valid_labels and rates, and each in its initial weights."""
+        used = np.flatnonzero(weights).tolist()
+        training = {name: value for name, value in self.training.items() if name not in _NOT_REVERSED}
+        found = motif_hypergradient(
+            [self.cells[k] for k in used],
+            self.shape,
+            self.dish,
+            init=[self.result.initial[k] for k in used],
+            metric=self.metric,
+            window=self.window,
+            dtype=self.dtype,
+            **training,
+        )
+        sums = {
+            name: _weighted(weights[used], getattr(found, f"d_{name}"))
+            for name in ("images", "labels", "valid_images", "valid_labels", "rates")
+        }
+        initial = {
+            (k, name): weights[k] * gradient
+            for k, motif in zip(used, found.d_initial, strict=True)
+            for name, gradient in motif.items()
+        }
+        return sums | {"initial": initial}
+
+    def label_gradient(self, labels: npt.NDArray[Any], weights: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return sum_k weights[k] d metric_k / d labels for soft labels.
+
+        The loss is ``-mean_n sum_c labels[n, c] log p[n, c]``. The probability of the heaviest class does not change with the
+        labels but where another becomes the heaviest: its gradient is 0.
+        """
+        total = np.zeros(labels.shape, self.dtype)
+        if self.metric == "loss":
+            for k in np.flatnonzero(weights):
+                logits = torch.from_numpy(self.measured.logits[k])
+                total -= weights[k] * torch.log_softmax(logits, dim=1).numpy() / len(labels)
+        return total
+
+
+_NOT_REVERSED = ("record", "batch_norm_momentum")
+
+
+def _weighted(weights: npt.NDArray[Any], arrays: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return sum_k weights[k] arrays[k], added in the order of k."""
+    total = np.zeros(arrays.shape[1:], arrays.dtype)
+    for weight, array in zip(weights, arrays, strict=True):
+        total += weight * array
+    return total
+
+
+class _UnrolledGradient(torch.autograd.Function):
+    """Metrics already measured, and their derivative through the training."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        bridge: _Bridge,
+        images: Tensor,
+        labels: Tensor,
+        valid_images: Tensor | None,
+        valid_labels: Tensor | None,
+        rates: Tensor | None,
+        *starts: Tensor,
+    ) -> Tensor:
+        ctx.bridge = bridge
+        ctx.like = (images, labels, valid_images, valid_labels, rates, *starts)
+        return torch.from_numpy(bridge.values())
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, d_metrics: Tensor) -> tuple[Tensor | None, ...]:
+        weights, needed = d_metrics.numpy(), ctx.needs_input_grad[1:]
+        names: list[Any] = ["images", "labels", "valid_images", "valid_labels", "rates", *ctx.bridge.starts]
+        found: dict[str, Any] | None = None
+        if np.isfinite(weights).all() and np.any(weights):
+            found = ctx.bridge.hypergradient(weights)
+        gradients: list[Tensor | None] = []
+        for name, like, wanted in zip(names, ctx.like, needed, strict=True):
+            if not wanted:
+                gradients.append(None)
+            elif found is None:  # no weight: nothing arrives; a weight that is not finite: everything is NaN
+                gradients.append(torch.full_like(like, 0.0 if np.isfinite(weights).all() else torch.nan))
+            else:
+                zero = np.zeros(tuple(like.shape))
+                array = found[name] if isinstance(name, str) else found["initial"].get(name, zero)
+                gradients.append(torch.from_numpy(np.ascontiguousarray(array)).to(like.dtype))
+        return None, *gradients
+
+
+class _DirectGradient(torch.autograd.Function):
+    """Metrics already measured, and their derivative with the trained weights held fixed."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, labels: Tensor, bridge: _Bridge) -> Tensor:
+        ctx.save_for_backward(images, labels)
+        ctx.bridge = bridge
+        return torch.from_numpy(bridge.values())
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, d_metrics: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        images, labels = ctx.saved_tensors
+        weights = d_metrics.numpy()
+        d_images = d_labels = None
+        if ctx.needs_input_grad[0]:
+            d_images = torch.from_numpy(
+                ctx.bridge.image_gradient(images.detach().numpy(), labels.detach().numpy(), weights)
+            )
+        if ctx.needs_input_grad[1]:
+            d_labels = torch.from_numpy(ctx.bridge.label_gradient(labels.detach().numpy(), weights)).to(labels.dtype)
+        return d_images, d_labels, None
+
+
+def _checked_labels(name: str, labels: Tensor) -> npt.NDArray[Any]:
+    if not isinstance(labels, Tensor) or labels.device.type != "cpu":
+        raise TypeError(f"{name} is a {type(labels).__name__}, expected a torch.Tensor on the CPU")
+    array: npt.NDArray[Any] = labels.detach().numpy()
+    return array
+
+
+def _array(weights: npt.NDArray[Any] | Tensor) -> npt.NDArray[Any]:
+    return weights.detach().numpy() if isinstance(weights, Tensor) else weights
+
+
+def _check_images(name: str, images: Tensor) -> None:
+    if not isinstance(images, Tensor):
+        raise TypeError(f"{name} is a {type(images).__name__}, expected a torch.Tensor")
+    if images.dtype not in (torch.float32, torch.float64) or images.device.type != "cpu":
+        raise TypeError(f"{name} is {images.dtype} on {images.device}, expected float32 or float64 on the CPU")
+
+
+def _check_settings(
+    gradient: str, metric: str, window: int | None, rates: Tensor | None, training: dict[str, Any]
+) -> None:
+    if gradient not in ("unrolled", "direct"):
+        raise ValueError(f'gradient is {gradient!r}, expected "unrolled" or "direct"')
+    if metric not in ("probability", "loss"):
+        raise ValueError(f'metric is {metric!r}, expected "probability" or "loss"')
+    if gradient == "direct" and window is not None:
+        raise ValueError(f'window is {window}, expected None: it belongs to gradient="unrolled", not to "direct"')
+    if rates is not None and "schedule" in training:
+        raise ValueError("rates and schedule are both given, expected one of them")
+    decided = {"dtype": "it follows images", "evaluate": "metrics are always read", "statistics": "batch"}
+    for name, reason in decided.items():
+        if name in training:
+            raise TypeError(f"{name} cannot be set here: {reason}")

@@ -1,0 +1,364 @@
+"""The command line as a user meets it: help, whole runs, interruptions, and one clear line for every mistake."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import small
+from spd_fast import __version__, cli, recipes, runs
+from spd_fast.dish import Dish
+from spd_fast.outer import FitResult, OuterStep, fit_dish
+from spd_fast.recipes import Recipe
+from spd_fast.truth import TruthTable
+
+COMMAND = [sys.executable, "-m", "spd_fast.cli"]
+PROJECT = Path(__file__).resolve().parent.parent
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")])}
+
+
+@pytest.fixture
+def truth(tmp_path: Path) -> Path:
+    return small.truth_file(tmp_path)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    return small.recipe_file(tmp_path)
+
+
+def call(*arguments: object) -> Any:
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+
+def succeed(*arguments: object) -> str:
+    result = call(*arguments)
+    assert result.exit_code == 0, result.output
+    return str(result.stdout)
+
+
+def fail(*arguments: object) -> str:
+    """Run what must end with exit code 2 and one line on stderr; return the line."""
+    result = call(*arguments)
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    return str(result.stderr)
+
+
+# ---- help
+
+
+def test_help_teaches_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from spd_fast.cli import app\n"
+        "try: app(['run', '--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'numpy', 'torch', 'scipy', 'numba', 'matplotlib', 'jinja2', 'spd_fast._core'}\n"
+        "print('heavy:', sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=ENVIRONMENT)
+    assert "heavy: []" in done.stdout
+    assert "spd-fast run --recipe demo" in done.stdout
+    assert "--resume" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [[], ["run"], ["train"], ["truth"], ["truth", "build"], ["truth", "show"], ["recipes"], ["report"], ["info"]],
+)
+def test_every_command_has_help(command: list[str]) -> None:
+    assert "Usage: " in succeed(*command, "--help")
+
+
+def test_version() -> None:
+    assert succeed("--version") == f"spd-fast {__version__}\n"
+
+
+def test_info() -> None:
+    shown = succeed("info")
+    for name in ("version", "instruction set", "compiler", "processors", "truth"):
+        assert name in shown
+
+
+def test_recipes() -> None:
+    listed = succeed("recipes")
+    assert [name for name in recipes.names() if name not in listed] == []
+    shown = succeed("recipes", "cassimon_c")
+    assert "inner.epochs = 100" in shown
+    assert "inner.optimizer.lr = 5e-05" in shown
+    assert Recipe.from_json(succeed("recipes", "cassimon_c", "--json")) == recipes.get("cassimon_c")
+    assert "'nope' is neither a recipe nor a file" in fail("recipes", "nope")
+
+
+# ---- run
+
+
+def test_run(tmp_path: Path, truth: Path, recipe: Path) -> None:
+    """From recipe and truth to report; then every way to start over what is there."""
+    folder = tmp_path / "out" / "run"
+    shown = succeed("run", "--recipe", recipe, "--truth", truth, "--out", folder, "--threads", 1)
+    assert "outer epoch 6/6  loss " in shown
+    assert "mean Kendall tau" in shown
+    assert "not a held-out evaluation" in shown
+    for name in ("recipe.json", "metrics.jsonl", "dish.npz", "report.html", "run.json"):
+        assert (folder / name).is_file()
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 6
+    assert runs.read(folder).recipe == small.RECIPE
+    assert "test accuracy after 4 epochs" in runs.read(folder).about["truth"]
+
+    assert "holds a finished run" in fail("run", "--recipe", recipe, "--truth", truth, "--out", folder)
+    dish = (folder / "dish.npz").read_bytes()
+    assert "report in" in succeed("run", "--resume", "--out", folder)
+    assert (folder / "dish.npz").read_bytes() == dish
+
+    (folder / "report.html").unlink()
+    assert "report in" in succeed("report", folder)
+    assert (folder / "report.html").is_file()
+
+
+def test_run_with_settings_and_default_folder(
+    tmp_path: Path, truth: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    succeed(
+        "run", "--recipe", recipe, "--truth", truth, "--seed", 5,
+        "--set", "outer.epochs=2", "--set", "outer.loss=pearson", "--set", 'motif={"stem_channels": 7}',
+    )  # fmt: skip
+    made = runs.read(tmp_path / "runs" / "small-seed5").recipe
+    assert (made.outer.epochs, made.outer.loss, made.motif.stem_channels, made.seed) == (2, "pearson", 7, 5)
+
+
+def test_resume_with_another_recipe(tmp_path: Path, truth: Path, recipe: Path) -> None:
+    folder = tmp_path / "run"
+    table = TruthTable.load(truth)
+    fit_dish(table.cells, table.accuracy, small.RECIPE, run=folder)
+    assert "report in" in succeed("run", "--resume", "--truth", truth, "--recipe", recipe, "--out", folder)
+    for extra in (["--seed", 9], ["--recipe", recipe, "--seed", 9], ["--set", "seed=9"]):
+        assert "was begun with another recipe (seed differ)" in fail("run", "--resume", "--out", folder, *extra)
+    runs.resume(folder).close()  # the lock was given back
+
+
+def start(*arguments: object) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+    )
+
+
+def wait_for_epochs(process: "subprocess.Popen[str]", folder: Path, n: int) -> None:
+    deadline = time.monotonic() + 60
+    metrics = folder / "metrics.jsonl"
+    while not metrics.exists() or metrics.read_bytes().count(b"\n") < n:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+LONG = {"inner__epochs": 800, "outer__epochs": 5}  # about a tenth of a second an epoch
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> FitResult:
+    """A run that nothing interrupted."""
+    long = small.RECIPE.replace({name.replace("__", "."): value for name, value in LONG.items()})
+    table = TruthTable.load(small.truth_file(tmp_path_factory.mktemp("truth")))
+    return fit_dish(table.cells, table.accuracy, long)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_killed_and_resumed(how: signal.Signals, whole: FitResult, tmp_path: Path, truth: Path) -> None:
+    """A run ended from outside and resumed leaves the very bits of one that was left alone."""
+    recipe = small.recipe_file(tmp_path, **LONG)
+    folder = tmp_path / "my run"
+    process = start("run", "--recipe", recipe, "--truth", truth, "--out", folder)
+    wait_for_epochs(process, folder, 2)
+    time.sleep(0.03)  # into the next epoch's training
+    process.send_signal(how)
+    sent = time.monotonic()
+    complaint = process.stderr.readline()
+    took = time.monotonic() - sent
+    process.communicate(timeout=30)
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert took < 1
+        assert complaint.startswith("stopped;")
+        assert complaint.endswith(f"spd-fast run --resume --out '{folder}'\n")
+    else:
+        assert process.returncode == -how
+    assert not (folder / "dish.npz").exists()
+    assert 2 <= len((folder / "metrics.jsonl").read_bytes().splitlines()) < 5
+
+    succeed("run", "--resume", "--out", folder)
+    records = [OuterStep.from_json(record) for record in runs.read(folder).records()]
+    assert [replace(step, seconds=0) for step in records] == [replace(step, seconds=0) for step in whole.history]
+    assert np.array_equal(Dish.load(folder / "dish.npz").images, whole.dish.images)
+
+
+def test_two_processes_one_folder(tmp_path: Path, truth: Path) -> None:
+    recipe = small.recipe_file(tmp_path, **LONG)
+    folder = tmp_path / "run"
+    process = start("run", "--recipe", recipe, "--truth", truth, "--out", folder)
+    try:
+        wait_for_epochs(process, folder, 1)
+        assert "is being written by another process" in fail("run", "--resume", "--out", folder)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_mistakes_of_run(tmp_path: Path, truth: Path, recipe: Path) -> None:
+    out = ["--out", tmp_path / "run"]
+    assert "--recipe is missing" in fail("run")
+    assert "--recipe is missing" in fail("run", "--resume")
+    assert "'nope' is neither a recipe nor a file" in fail("run", "--recipe", "nope", *out)
+    assert "inner.epochs is 'many': input should be a valid integer" in fail(
+        "run", "--recipe", recipe, "--set", "inner.epochs=many", *out
+    )
+    assert "inner.epoch is not a setting" in fail("run", "--recipe", recipe, "--set", "inner.epoch=3", *out)
+    assert "--set is 'inner.epochs', expected NAME=VALUE" in fail(
+        "run", "--recipe", recipe, "--set", "inner.epochs", *out
+    )
+    assert "does not exist" in fail("run", "--recipe", recipe, "--truth", tmp_path / "none.npz", *out)
+    assert "is not an .npz file" in fail("run", "--recipe", recipe, "--truth", recipe, *out)
+    assert "does not exist" in fail("run", "--resume", *out)
+    assert "10 cells were given, expected at least 11" in fail(
+        "run", "--recipe", recipe, "--truth", truth, "--set", "outer.cells=11", "--out", tmp_path / "few"
+    )
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").touch()
+    assert "is not a run folder and not empty (thesis.tex)" in fail(
+        "run", "--recipe", recipe, "--truth", truth, "--out", tmp_path / "full"
+    )
+    assert "is not a run folder: it has no run.json" in fail("run", "--resume", "--out", tmp_path / "full")
+    assert "a file is in its way" in fail("run", "--recipe", recipe, "--truth", truth, "--out", truth / "run")
+    assert "run folder /proc/spd_fast cannot be created" in fail(
+        "run", "--recipe", recipe, "--truth", truth, "--out", "/proc/spd_fast"
+    )
+    assert not (tmp_path / "run").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["few", "full", "small.json", "truth.npz"]
+
+
+def test_cell_that_does_not_fit_the_motif(tmp_path: Path, truth: Path, recipe: Path) -> None:
+    assert "use more stem channels" in fail(
+        "run", "--recipe", recipe, "--truth", truth, "--set", "motif.stem_channels=1", "--out", tmp_path / "run"
+    )
+
+
+def test_debug_shows_the_traceback() -> None:
+    result = call("run", "--debug")
+    assert isinstance(result.exception, ValueError)
+
+
+def test_usage_errors() -> None:
+    for arguments in (["run", "--threads", 0], ["run", "--colour"], ["dance"], ["report"]):
+        assert call(*arguments).exit_code == 2
+
+
+def test_no_truth_in_the_package(tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "_embedded_truth", lambda: tmp_path / "none.npz")
+    assert "has no truth of its own: give one with --truth" in fail(
+        "run", "--recipe", recipe, "--out", tmp_path / "run"
+    )
+    assert "none in this installation" in succeed("info")
+
+
+def test_interruption_of_what_keeps_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_load_truth", interrupt)
+    assert call("truth", "show").exit_code == 130
+
+
+# ---- train
+
+
+def test_train_a_sample(tmp_path: Path, truth: Path, recipe: Path) -> None:
+    out = tmp_path / "scores.csv"
+    shown = succeed("train", "--sample", 3, "--truth", truth, "--recipe", recipe, "--out", out)
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    table = TruthTable.load(truth)
+    assert [row["cell"] for row in rows] == list(table.sample(3, small.RECIPE.seed).hashes)
+    assert [float(row["truth"]) for row in rows] == table.sample(3, small.RECIPE.seed).accuracy.tolist()
+    assert all(row["cell"] in shown for row in rows)
+
+
+def test_train_cells_of_a_file_on_a_dish(tmp_path: Path, recipe: Path) -> None:
+    cells, _ = small.pool()
+    (tmp_path / "cells.json").write_text(json.dumps([cell.to_json() for cell in cells[:2]]))
+    Dish.random(per_class=3, classes=5, image_size=6, image_channels=1).save(tmp_path / "dish.npz")
+    out = tmp_path / "scores.npz"
+    succeed(
+        "train", "--cells", tmp_path / "cells.json", "--dish", tmp_path / "dish.npz", "--recipe", recipe, "--out", out
+    )
+    with np.load(out) as arrays:
+        assert arrays["cell"].tolist() == [cell.module_hash for cell in cells[:2]]
+        assert arrays["curve_loss"].shape == (2, small.RECIPE.inner.epochs)
+        assert arrays["accuracy"].shape == (2,)
+
+
+def test_train_by_hash(truth: Path, recipe: Path) -> None:
+    wanted = TruthTable.load(truth).hashes[4]
+    assert wanted in succeed("train", "--hash", wanted[:9], "--truth", truth, "--recipe", recipe)
+    assert "--hash zz fits 0 cells of the truth" in fail("train", "--hash", "zz", "--truth", truth)
+
+
+def test_mistakes_of_train(tmp_path: Path, truth: Path, recipe: Path) -> None:
+    assert "which cells? Give one of" in fail("train")
+    assert "which cells? Give one of" in fail("train", "--sample", 2, "--hash", "a")
+    assert "expected a name ending in .csv or .npz" in fail("train", "--sample", 2, "--out", "x.txt")
+    assert "n is 11, expected 0 to 10" in fail("train", "--sample", 11, "--truth", truth)
+    assert "No such file or directory" in fail("train", "--cells", tmp_path / "none.json")
+    (tmp_path / "cells.json").write_text("{}")
+    assert "holds no list of cells" in fail("train", "--cells", tmp_path / "cells.json")
+    (tmp_path / "cells.json").write_text("{")
+    assert "is not JSON" in fail("train", "--cells", tmp_path / "cells.json")
+    (tmp_path / "cells.json").write_text('[{"matrix": [[0, 1], [0, 0]], "ops": ["input", "softmax"]}]')
+    assert "vertex 1 has op 'softmax'" in fail("train", "--cells", tmp_path / "cells.json")
+    assert "dish file" in fail("train", "--sample", 2, "--truth", truth, "--dish", tmp_path / "none.npz")
+
+
+# ---- truth and report
+
+
+def test_truth_show(truth: Path) -> None:
+    shown = succeed("truth", "show", truth, "--best", 2, "--draw")
+    table = TruthTable.load(truth)
+    best = int(np.argmax(table.accuracy))
+    assert "10 cells: test accuracy after 4 epochs" in shown
+    assert table.hashes[best] in shown
+    assert str(table.cells[best]) in shown
+
+
+def test_truth_build(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "images.npz", images=rng.integers(0, 256, (60, 8, 8)).astype(np.uint8), labels=np.arange(60) % 3
+    )
+    build = [
+        "truth", "build", "--images", tmp_path / "images.npz", "--out", tmp_path / "new.npz", "--cells", 2, "--stacks", 1,
+        "--stem-channels", 6, "--budgets", "1,2", "--seeds", "0", "--image-size", 8, "--n-train", 30, "--n-valid", 10,
+        "--n-test", 20, "--batch-size", 10,
+    ]  # fmt: skip
+    succeed(*build)
+    table = TruthTable.load(tmp_path / "new.npz")
+    assert (len(table), table.budgets, table.seeds) == (2, (1, 2), (0,))
+    assert "exists already" in fail(*build)
+    assert "--budgets is '1;2', expected whole numbers" in fail(*build, "--budgets", "1;2")
+
+
+def test_report_of_nothing(tmp_path: Path) -> None:
+    assert "does not exist" in fail("report", tmp_path / "none")
+    assert "is not a run folder" in fail("report", tmp_path)

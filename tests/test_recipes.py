@@ -1,0 +1,164 @@
+"""Recipes: what the paper says, round trips, and refusals."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from spd_fast import recipes
+from spd_fast.motif import MOTIF_A, MOTIF_B, MOTIF_C, MotifShape
+from spd_fast.recipes import AdamSettings, Recipe, RMSPropSettings, SGDSettings
+
+PAPER = {
+    "cassimon_a": (MOTIF_A, 100),
+    "cassimon_b": (MOTIF_B, 100),
+    "cassimon_c": (MOTIF_C, 100),
+    "cassimon_a16": (MOTIF_A, 16),
+    "cassimon_b16": (MOTIF_B, 16),
+}
+
+
+@pytest.mark.parametrize(("name", "shape", "epochs"), [(name, *rest) for name, rest in PAPER.items()])
+def test_paper(name: str, shape: MotifShape, epochs: int) -> None:
+    """Section 3.3 and 4 of Cassimon et al., number by number."""
+    recipe = recipes.get(name)
+    assert recipe.name == name
+    assert recipe.shape == shape
+    assert recipe.dish.model_dump() == {
+        "images": 200,
+        "classes": 10,
+        "image_size": 16,
+        "image_channels": 3,
+        "start": "gaussian",
+    }
+    assert (recipe.inner.epochs, recipe.inner.batch_size, recipe.inner.init) == (epochs, 20, "motif")
+    assert recipe.inner.optimizer == AdamSettings(lr=5e-5, weight_decay=1e-6)
+    assert (recipe.outer.epochs, recipe.outer.cells, recipe.outer.sampling) == (170, 6, "fresh")
+    assert recipe.outer.optimizer == AdamSettings(lr=1e-2, weight_decay=0)
+    assert (recipe.outer.metric, recipe.outer.loss, recipe.outer.gradient) == ("probability", "pearson_abs", "direct")
+
+
+def test_names() -> None:
+    assert set(recipes.names()) == {*PAPER, "demo"}
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_json_round_trip(name: str) -> None:
+    recipe = recipes.get(name)
+    assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [SGDSettings(name="sgd", lr=0.1, momentum=0.9, nesterov=True), RMSPropSettings(name="rmsprop", lr=0.2)],
+)
+def test_other_optimizers_round_trip(optimizer: SGDSettings | RMSPropSettings) -> None:
+    recipe = recipes.get("demo").replace({"inner.optimizer": optimizer.model_dump()})
+    assert recipe.inner.optimizer == optimizer
+    assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+def test_every_setting_is_explained() -> None:
+    rows = recipes.get("cassimon_c").explain()
+    assert [name for name, _, meaning in rows if not meaning] == []
+    assert ("inner.epochs", 100) in [(name, value) for name, value, _ in rows]
+
+
+def test_motif_by_name_or_numbers() -> None:
+    recipe = recipes.get("demo").replace({"motif": "B"})
+    assert recipe.motif.name == "B"
+    custom = recipe.replace({"motif": {"stem_channels": 7, "stacks": 2}})
+    assert custom.motif.name == "7 channels, 2x1"
+    assert custom.shape == MotifShape(7, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"inner.epochs": 0}, "inner.epochs is 0: input should be greater than or equal to 1"),
+        ({"inner.epochs": 2.5}, r"inner.epochs is 2.5: input should be a valid integer"),
+        ({"inner.epochs": "7"}, "inner.epochs is '7': input should be a valid integer"),
+        ({"inner.redraw": 1}, "inner.redraw is 1: input should be a valid boolean"),
+        ({"seed": -1}, "seed is -1"),
+        ({"dtype": "float16"}, "dtype is 'float16': input should be 'float32' or 'float64'"),
+        ({"name": "a/b"}, "name is 'a/b'"),
+        ({"motif": "D"}, "unknown motif 'D', expected one of A, B, C"),
+        ({"motif": {"stem_channels": 0}}, "motif.stem_channels is 0"),
+        ({"dish.images": 201}, r"images is 201, expected a multiple of classes \(10\)"),
+        ({"dish.image_size": 3}, "dish.image_size is 3"),
+        ({"inner.batch_size": 300}, r"inner.batch_size is 300, expected at most dish.images \(100\)"),
+        ({"motif": {"stem_channels": 4, "stacks": 6}}, "dish.image_size is 16, expected at least 32"),
+        ({"outer.optimizer.lr": float("nan")}, "outer.optimizer.lr is nan: input should be a finite number"),
+        ({"inner.optimizer.betas": [0.9]}, "inner.optimizer.betas"),
+        ({"inner.optimizer": {"name": "sgd"}}, "inner.optimizer.lr is missing"),
+        ({"inner.optimizer": {"name": "lion", "lr": 1}}, "'lion'"),
+        ({"inner.optimizer": "sgd"}, "inner.optimizer is 'sgd', expected an object"),
+        ({"inner.optimizer": {"name": "sgd", "lr": 0.1, "nesterov": True}}, "nesterov is set and momentum is 0"),
+        ({"inner.optimizer": {"name": "sgd", "lr": 0.1, "eps": 1}}, "inner.optimizer.eps is not a setting"),
+        ({"outer.loss": "mse"}, "outer.loss is 'mse': input should be 'pearson_abs'"),
+        ({"outer.cells": 2}, "outer.cells is 2"),
+        ({"inner.epoch": 3}, "inner.epoch is not a setting: expected one of epochs, .* in place of epoch"),
+        ({"outher.epochs": 3}, "outher.epochs is not a setting: expected one of name, .* in place of outher"),
+        ({"seed.low": 3}, "seed.low is not a setting"),
+    ],
+)
+def test_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        recipes.get("demo").replace(changes)
+
+
+def test_missing_and_unknown_fields() -> None:
+    with pytest.raises(ValueError, match="recipe 'x': motif is missing"):
+        Recipe(name="x")
+    with pytest.raises(ValueError, match="colour is not a setting"):
+        Recipe(name="x", motif="C", colour="red")
+
+
+def test_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        recipes.get("demo").seed = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "recipe is not JSON"),
+        ("[1]", "recipe is a JSON list, expected an object"),
+        ('{"name": "x"}', "recipe has schema None, expected 'spd_fast.recipe/1'"),
+        ('{"schema": "spd_fast.recipe/1"}', "name is missing; motif is missing"),
+    ],
+)
+def test_bad_json(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        Recipe.from_json(text)
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(ValueError, match=f"recipe file .*r.json: .*{message}"):
+        recipes.load(str(tmp_path / "r.json"))
+
+
+def test_load(tmp_path: Path) -> None:
+    changed = recipes.get("demo").replace({"seed": 5})
+    (tmp_path / "r.json").write_text(changed.to_json())
+    assert recipes.load(str(tmp_path / "r.json")) == changed
+    assert recipes.load("demo") == recipes.get("demo")
+    with pytest.raises(ValueError, match="'nope' is neither a recipe nor a file, expected a path or one of demo"):
+        recipes.load("nope")
+    with pytest.raises(ValueError, match="cannot be read"):
+        recipes.load(str(tmp_path))
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="cannot be read"):
+        recipes.load(str(tmp_path / "binary.json"))
+
+
+def test_get_unknown() -> None:
+    with pytest.raises(ValueError, match="there is no recipe 'cassimon_d', expected one of demo"):
+        recipes.get("cassimon_d")
+
+
+def test_json_holds_every_number_of_the_motif() -> None:
+    """A recipe file stays true when the named shapes change."""
+    assert json.loads(recipes.get("cassimon_a").to_json())["motif"] == {
+        "stem_channels": 32,
+        "stacks": 1,
+        "cells_per_stack": 3,
+    }

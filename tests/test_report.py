@@ -1,0 +1,195 @@
+"""The report: its numbers by hand, its page whole and self-contained, whatever the state of the run."""
+
+import re
+import struct
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import small
+from spd_fast import recipes, report, runs
+from spd_fast.dish import Dish
+from spd_fast.outer import FitResult, OuterStep, fit_dish
+from spd_fast.report import figures
+from spd_fast.report.summary import (
+    PAPER,
+    Estimate,
+    chance_tau_sd,
+    mean_max_accuracy,
+    moving_average,
+    summarise,
+)
+
+PICTURES = ("outer_loss", "accuracy", "kendall_tau", "inner_curves", "dish")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FitResult]:
+    path = tmp_path_factory.mktemp("runs") / "run"
+    return path, fit_dish(*small.pool(), small.RECIPE, run=path)
+
+
+def test_moving_average() -> None:
+    assert moving_average([3, 6, 9, 0]).tolist() == [4.5, 6, 5, 4.5]
+    assert moving_average([1, np.nan, 3]).tolist() == [1, 2, 3]
+    assert np.isnan(moving_average([np.nan, np.nan, np.nan, 1])[:2]).all()
+    assert moving_average([5]).tolist() == [5]
+    assert moving_average([]).tolist() == []
+
+
+def test_estimate() -> None:
+    estimate = Estimate.of([0.1, 0.3, 0.2, 0.4])
+    assert estimate.mean == pytest.approx(0.25)
+    assert estimate.error == pytest.approx(np.std([0.1, 0.3, 0.2, 0.4], ddof=1) / 2)
+    assert str(estimate) == "+0.250 ± 0.065"
+    assert str(Estimate.of([-0.5])) == "-0.500"
+    assert str(Estimate.of([])) == "none"
+
+
+def test_chance_tau_sd() -> None:
+    """Against all orders of four, and a simulation's known value for six."""
+    from itertools import permutations
+
+    from spd_fast.losses import kendall_tau
+
+    taus = [kendall_tau(order, range(4)) for order in permutations(range(4))]
+    assert chance_tau_sd(4) == pytest.approx(np.std(taus))
+    assert chance_tau_sd(6) == pytest.approx(0.3549, abs=1e-4)
+
+
+def steps(finished: tuple[Path, FitResult], **changes: list[Any]) -> list[OuterStep]:
+    """Copies of the first step with fields changed, one step per entry."""
+    first = finished[1].history[0]
+    n = len(next(iter(changes.values())))
+    return [
+        replace(first, epoch=i, seconds=2.0, **{name: values[i] for name, values in changes.items()}) for i in range(n)
+    ]
+
+
+def test_summary(finished: tuple[Path, FitResult]) -> None:
+    history = steps(
+        finished,
+        kendall_tau=[0.2, 0.0, 0.4],
+        tied=[False, True, False],
+        perfect=[False, True, False],
+        loss=[0.5, None, 0.3],
+        skipped=["", "why", ""],
+        max_accuracy=[(0.5, 0.7, None, 0.6), (1.0,) * 4, (None,) * 4],
+        diverged=[(False, False, True, False), (False,) * 4, (True,) * 4],
+    )
+    summary = summarise(history, small.RECIPE)
+    assert (summary.tau.mean, summary.tau.n) == (pytest.approx(0.2), 3)
+    assert (summary.tau_untied.mean, summary.tau_untied.n) == (pytest.approx(0.3), 2)
+    assert summary.loss_first == summary.loss_last == pytest.approx(0.4)
+    assert summary.accuracy_first == pytest.approx(0.8)
+    assert summary.perfect == summary.tied == pytest.approx(1 / 3)
+    assert (summary.skipped, summary.diverged, summary.seconds, summary.epochs) == (1, 5, 6.0, 3)
+    means, spread = mean_max_accuracy(history)
+    assert means[:2] == pytest.approx([0.6, 1.0])
+    assert spread[0] == pytest.approx(np.std([0.5, 0.7, 0.6]))
+    assert np.isnan(means[2])
+
+
+def test_the_paper_stands_beside_its_own_settings_only(finished: tuple[Path, FitResult]) -> None:
+    history = finished[1].history
+    for name, results in PAPER.items():
+        assert summarise(history, recipes.get(name)).paper == results
+        assert summarise(history, recipes.get(name).replace({"seed": 5})).paper == results
+        assert summarise(history, recipes.get(name).replace({"inner.epochs": 5})).paper == {}
+    assert summarise(history, small.RECIPE).paper == {}
+
+
+def png_size(content: bytes) -> tuple[int, int]:
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    return struct.unpack(">II", content[16:24])
+
+
+def test_page(finished: tuple[Path, FitResult]) -> None:
+    path, fit = finished
+    page = report.build(path)
+    assert page == path / "report.html"
+    html = page.read_text(encoding="utf-8")
+    for name in PICTURES:
+        width, height = png_size((path / "figures" / f"{name}.png").read_bytes())
+        assert width > 600
+        assert height > 200
+    assert html.count("data:image/png;base64,") == 2 * len(PICTURES)
+    assert re.findall(r"""(?:src|href|srcset)=["'](?!data:)""", html) == []
+    assert "://" not in html  # nothing to fetch
+    assert "prefers-color-scheme: dark" in html
+    assert "not a held-out evaluation" in html
+    assert "is not finished" not in html
+    assert "the paper</th>" not in html
+    assert str(summarise(fit.history, small.RECIPE).tau) in html
+    for name, _, meaning in small.RECIPE.explain():
+        assert f"<code>{name}</code>" in html
+        assert meaning
+    assert not [name for name in ("nan", "None", "Undefined") if re.search(rf"\b{name}\b", _text(html))]
+
+
+def _text(html: str) -> str:
+    return re.sub(r"<[^>]*>", " ", re.sub(r"base64,[A-Za-z0-9+/=]*", "", html))
+
+
+def test_page_of_a_run_of_the_paper(finished: tuple[Path, FitResult], tmp_path: Path) -> None:
+    with runs.create(tmp_path / "run", recipes.get("cassimon_c"), about={"truth": "<b>bold</b>"}) as run:
+        dish = Dish(np.zeros((2, 3, 16, 16)), np.array([0, 1]))
+        run.save_dish(dish, start=True)
+        run.save_dish(dish)
+        for step in finished[1].history:
+            run.append(step.to_json())
+    html = report.build(tmp_path / "run").read_text(encoding="utf-8")
+    assert "the paper</th>" in html
+    assert "48.5 %" in html
+    assert "-0.002" in html
+    assert "&lt;b&gt;bold" in html
+
+
+def test_page_of_an_unfinished_run(finished: tuple[Path, FitResult], tmp_path: Path) -> None:
+    """One epoch done: from the checkpoint, and said so."""
+
+    def stop(epoch: int, fraction: float, step: OuterStep | None) -> None:
+        if step:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_dish(*small.pool(), small.RECIPE, run=tmp_path / "run", progress=stop)
+    html = report.build(tmp_path / "run").read_text(encoding="utf-8")
+    assert "This run is not finished:</strong> 1 of 6 outer epochs" in html
+
+
+def test_nothing_to_report(tmp_path: Path) -> None:
+    with runs.create(tmp_path / "run", small.RECIPE) as run:
+        with pytest.raises(runs.RunFolderError, match="holds no outer epoch yet: there is nothing to report"):
+            report.build(tmp_path / "run")
+        run.append({"epoch": 0})
+    with pytest.raises(runs.RunFolderError, match=r"metrics.jsonl cannot be read: a line of metrics does not fit"):
+        report.build(tmp_path / "run")
+    with pytest.raises(runs.RunFolderError, match="does not exist"):
+        report.build(tmp_path / "nowhere")
+
+
+def test_figures_of_odd_histories(finished: tuple[Path, FitResult]) -> None:
+    """Skipped epochs, motifs that all diverged, a single epoch."""
+    history = steps(
+        finished,
+        loss=[None, None],
+        max_accuracy=[(None,) * 4] * 2,
+        curve_accuracy=[(), ()],
+        curve_accuracy_sd=[(), ()],
+    )
+    for draw in (figures.outer_loss, figures.accuracy, figures.kendall_tau, figures.inner_curves):
+        for each in (history, history[:1]):
+            png_size(draw(each, figures.LIGHT))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_figure_of_any_dish(channels: int) -> None:
+    images = np.random.default_rng(0).normal(size=(7, channels, 4, 6))
+    dish = Dish(images, np.array([0, 0, 0, 1, 1, 2, 2]))
+    png_size(figures.dish_images(dish, dish, figures.DARK))
+    soft = Dish(np.zeros((30, channels, 4, 4)), np.eye(15)[np.arange(30) % 15])
+    png_size(figures.dish_images(soft, soft, figures.LIGHT))
