@@ -6,6 +6,7 @@ import numpy.typing as npt
 
 version: str
 compiler: str
+flags: str
 isa: str
 
 _Table: TypeAlias = list[tuple[str, int, tuple[int, ...]]]

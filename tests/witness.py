@@ -1,0 +1,287 @@
+"""Motifs in plain PyTorch: the witness that the engine is held against, in tests and benches.
+
+Written for being obviously right, not for speed, and without any code of spd_fast: a cell is whatever has `matrix` and
+`ops`, a shape whatever has the fields of `MotifShape`. Arrays go in and come out as NumPy, in the dtype of the module.
+
+References
+----------
+Ying et al. 2019, arXiv:1902.09635, and the rules of its published code: channels, projections, truncation, concatenation.
+PyTorch's documentation of the optimisers; RMSProp as TensorFlow 1 documents `tf.train.RMSPropOptimizer`.
+"""
+
+import copy
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class ConvNormRelu(nn.Module):
+    """Convolution without bias and with "same" padding, batch norm, ReLU."""
+
+    def __init__(self, c_in, c_out, size):
+        super().__init__()
+        self.conv = nn.Conv2d(c_in, c_out, size, padding=size // 2, bias=False)
+        self.bn = nn.BatchNorm2d(c_out, eps=1e-5)
+
+    def forward(self, x):
+        return F.relu(self.bn(self.conv(x)))
+
+
+def widths(matrix, c_in, c_out):
+    """Channels of every vertex of a pruned cell.
+
+    The vertices that feed the output share its channels, the first ones taking one more where they do not divide. Any
+    other interior vertex is as wide as the widest interior vertex it feeds.
+    """
+    matrix = np.asarray(matrix)
+    last = len(matrix) - 1
+    feeding = [v for v in range(1, last) if matrix[v, last]]
+    width = {0: c_in, last: c_out}
+    for position, v in enumerate(feeding):
+        width[v] = c_out // len(feeding) + (position < c_out % len(feeding))
+    for v in reversed(range(1, last)):
+        if v not in width:
+            width[v] = max(width[w] for w in range(v + 1, last) if matrix[v, w])
+    return [width[v] for v in range(last + 1)]
+
+
+class CellNetwork(nn.Module):
+    """One cell: children `projection{v}` (cell input into vertex v) and `vertex{v}` (the operation of vertex v)."""
+
+    def __init__(self, cell, c_in, c_out):
+        super().__init__()
+        self.matrix = np.asarray(cell.matrix).astype(bool)
+        self.last = len(self.matrix) - 1
+        self.width = widths(self.matrix, c_in, c_out)
+        for v in range(1, self.last + 1):
+            if self.matrix[0, v]:
+                self.add_module(f"projection{v}", ConvNormRelu(c_in, self.width[v], 1))
+            if v < self.last:
+                self.add_module(f"vertex{v}", self.operation(cell.ops[v], self.width[v]))
+
+    @staticmethod
+    def operation(name, width):
+        if name == "maxpool3x3":
+            return nn.MaxPool2d(3, stride=1, padding=1)
+        return ConvNormRelu(width, width, {"conv3x3-bn-relu": 3, "conv1x1-bn-relu": 1}[name])
+
+    def forward(self, x):
+        outputs = {}
+        for v in range(1, self.last):
+            terms = [outputs[u][:, : self.width[v]] for u in range(1, v) if self.matrix[u, v]]
+            if self.matrix[0, v]:
+                terms.append(self.get_submodule(f"projection{v}")(x))
+            outputs[v] = self.get_submodule(f"vertex{v}")(sum(terms))
+        parts = [outputs[u] for u in range(1, self.last) if self.matrix[u, self.last]]
+        if not self.matrix[0, self.last]:
+            return torch.cat(parts, dim=1)
+        projected = self.get_submodule(f"projection{self.last}")(x)
+        return torch.cat(parts, dim=1) + projected if parts else projected
+
+
+class Motif(nn.Module):
+    """A cell in a motif shape: stem, stacks of cells with 2x2 max-pooling between them, global average pool, dense."""
+
+    def __init__(self, cell, shape):
+        super().__init__()
+        c = shape.stem_channels
+        self.stem = ConvNormRelu(shape.image_channels, c, 3)
+        self.stacks = nn.ModuleList()
+        for s in range(shape.stacks):
+            c_out = shape.stem_channels * 2**s
+            cells = []
+            for _ in range(shape.cells_per_stack):
+                cells.append(CellNetwork(cell, c, c_out))
+                c = c_out
+            self.stacks.append(nn.ModuleList(cells))
+        self.downsample = nn.MaxPool2d(2, stride=2)
+        self.dense = nn.Linear(c, shape.classes)
+
+    def forward(self, x):
+        x = self.stem(x)
+        for s, stack in enumerate(self.stacks):
+            if s > 0:
+                x = self.downsample(x)
+            for cell in stack:
+                x = cell(x)
+        return self.dense(x.mean(dim=(2, 3)))
+
+
+class RMSPropTF1(torch.optim.Optimizer):
+    """TensorFlow 1's: eps inside the root, mean square from 1, momentum on the scaled step; L2 weight decay."""
+
+    def __init__(self, parameters, lr, alpha=0.9, eps=1.0, momentum=0.9, weight_decay=0.0):
+        super().__init__(
+            parameters, {"lr": lr, "alpha": alpha, "eps": eps, "momentum": momentum, "weight_decay": weight_decay}
+        )
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for w in group["params"]:
+                state = self.state[w]
+                mean_square = state.get("mean_square", torch.ones_like(w))
+                step = state.get("step", torch.zeros_like(w))
+                g = w.grad + group["weight_decay"] * w
+                state["mean_square"] = group["alpha"] * mean_square + (1 - group["alpha"]) * g**2
+                state["step"] = (
+                    group["momentum"] * step + group["lr"] * g / (state["mean_square"] + group["eps"]).sqrt()
+                )
+                w -= state["step"]
+
+
+def build(cell, shape, parameters=None, *, dtype=torch.float64):
+    """A motif with the given weights ({name: array}, as `TrainResult.initial[k]`), or with PyTorch's own."""
+    module = Motif(cell, shape).to(dtype)
+    if parameters is not None:
+        own = dict(module.named_parameters())
+        assert list(own) == list(parameters), "weights are named or ordered otherwise than the witness's"
+        with torch.no_grad():
+            for name, array in parameters.items():
+                own[name].copy_(torch.tensor(np.asarray(array)))
+    return module
+
+
+def parameters_of(module):
+    return {name: w.detach().numpy().copy() for name, w in module.named_parameters()}
+
+
+def running_of(module):
+    return {name: b.numpy().copy() for name, b in module.named_buffers() if not name.endswith("num_batches_tracked")}
+
+
+def train(
+    module,
+    images,
+    labels,
+    order,
+    *,
+    batch_size,
+    optimizer=torch.optim.Adam,
+    rates=None,
+    drop_last=False,
+    norm_momentum=0.1,
+    **settings,
+):
+    """Train in place, step for step.
+
+    Parameters
+    ----------
+    module : Motif
+    images : ndarray, shape (N, C, H, W)
+    labels : ndarray, shape (N,) int or (N, classes) float
+    order : ndarray, shape (epochs, N), int
+    batch_size : int
+    optimizer : subclass of torch.optim.Optimizer, made with the keywords in `settings`
+    rates : None (constant), "cosine" or sequence of learning rates, one a step
+    drop_last : bool
+        Whether a smaller last batch is left out.
+    norm_momentum : float
+        Batch norm's, for the running statistics.
+
+    Returns
+    -------
+    loss, accuracy : ndarray, shape (steps,)
+        Of every batch, before its update.
+    """
+    images, labels = _tensors(module, images, labels)
+    last = len(images) // batch_size * batch_size if drop_last else len(images)
+    batches = [row[i : i + batch_size] for row in np.asarray(order) for i in range(0, last, batch_size)]
+    stepper = optimizer(module.parameters(), **settings)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(stepper, T_max=len(batches)) if isinstance(rates, str) else None
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = norm_momentum
+    module.train()
+    losses, accuracies = [], []
+    for t, batch in enumerate(batches):
+        if rates is not None and cosine is None:
+            stepper.param_groups[0]["lr"] = float(rates[t])
+        stepper.zero_grad()
+        logits = module(images[batch])
+        loss = F.cross_entropy(logits, labels[batch])
+        loss.backward()
+        stepper.step()
+        if cosine is not None:
+            cosine.step()
+        losses.append(loss.item())
+        accuracies.append((logits.argmax(dim=1) == _classes(labels[batch])).double().mean().item())
+    return np.array(losses), np.array(accuracies)
+
+
+def metrics(module, images, labels, *, statistics="batch"):
+    """Loss, accuracy, mean true-class probability and logits on a whole set, as a dict.
+
+    Batch norm takes the statistics of the whole set ("batch") or the running ones ("running"). The module is left alone.
+    """
+    images, labels = _tensors(module, images, labels)
+    module = copy.deepcopy(module).train(statistics == "batch")
+    with torch.no_grad():
+        logits = module(images)
+        return {name: f(logits, labels).item() for name, f in METRICS.items()} | {"logits": logits.numpy()}
+
+
+def gradient(module, images, labels, *, metric="loss"):
+    """A metric with batch statistics over the whole set, its gradient in the weights {name: array}, and in the images."""
+    images, labels = _tensors(module, images, labels)
+    images.requires_grad_(True)
+    module = copy.deepcopy(module).train()
+    value = METRICS[metric](module(images), labels)
+    names, weights = zip(*module.named_parameters(), strict=True)
+    *d_weights, d_images = torch.autograd.grad(value, [*weights, images])
+    return value.item(), {n: g.numpy() for n, g in zip(names, d_weights, strict=True)}, d_images.numpy()
+
+
+def margin(module, images):
+    """How far a motif on these images is from a kink: rounding below this switches no ReLU and no pooling winner.
+
+    The smallest |input| of a ReLU and the smallest gap between the winner of a pooling window and the next lower value
+    (equal values are copies of one pixel, or zeros: which of them wins changes nothing).
+    """
+    found = []
+
+    def relu_input(_layer, _inputs, output):
+        found.append(output.abs().min())
+
+    def pool_input(layer, inputs):
+        size, low = layer.kernel_size, -torch.inf
+        x = F.pad(inputs[0], [layer.padding] * 4, value=low)
+        x = x.unfold(2, size, layer.stride).unfold(3, size, layer.stride).flatten(4)
+        winner = x.amax(dim=4, keepdim=True)
+        found.append((winner - x.masked_fill(x == winner, low)).min())
+
+    hooks = {
+        nn.BatchNorm2d: ("register_forward_hook", relu_input),
+        nn.MaxPool2d: ("register_forward_pre_hook", pool_input),
+    }
+    module = copy.deepcopy(module).train()
+    for layer in module.modules():
+        if type(layer) in hooks:
+            register, hook = hooks[type(layer)]
+            getattr(layer, register)(hook)
+    with torch.no_grad():
+        module(_tensors(module, images, [])[0])
+    return min(found).item()
+
+
+def _probability(logits, labels):
+    return logits.softmax(dim=1).gather(1, _classes(labels)[:, None]).mean()
+
+
+METRICS = {
+    "loss": F.cross_entropy,
+    "probability": _probability,
+    "accuracy": lambda logits, labels: (logits.argmax(dim=1) == _classes(labels)).double().mean(),
+}
+
+
+def _classes(labels):
+    return labels.argmax(dim=1) if labels.ndim == 2 else labels
+
+
+def _tensors(module, images, labels):
+    dtype = next(module.parameters()).dtype
+    labels = torch.tensor(np.asarray(labels))
+    return torch.tensor(np.asarray(images), dtype=dtype), labels.to(dtype) if labels.ndim == 2 else labels.long()
