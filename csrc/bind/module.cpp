@@ -378,7 +378,7 @@ PYBIND11_MODULE(_core, m) {
   m.attr("version") = SPD_FAST_VERSION;
   m.attr("compiler") = SPD_FAST_COMPILER;
   m.attr("flags") = SPD_FAST_FLAGS;  // beside those of each instruction set
-  m.attr("isa") = engine().isa;  // raises at import where SPD_FAST_ISA names one that cannot run
+  m.attr("isa") = engine().isa;      // raises at import where SPD_FAST_ISA names one that cannot run
   m.def("default_threads", default_threads);
   m.def(
       "fma_peak",
