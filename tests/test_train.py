@@ -230,14 +230,16 @@ def test_ctrl_c_stops_within_a_second():
         print("ready", flush=True)
         spd.train_motifs([cell] * 3, spd.MOTIF_C, spd.Dish.random(), epochs=300_000, threads=2)
     """)
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "ready\n"
-    time.sleep(2)
-    sent = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "ready\n"
+            time.sleep(2)
+            sent = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert time.monotonic() - sent < 2  # a second for the engine, the rest for the interpreter to leave
     assert "KeyboardInterrupt" in err
 
