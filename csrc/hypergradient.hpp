@@ -293,14 +293,16 @@ void motif_hypergradient(HypergradientJob<T>& job, Control& control) {
     motif_gradient<T>(last, control);
     job.metrics = last.values;
     const double value = job.metric == Metric::loss ? last.values.loss : last.values.probability;
-    if (!std::isfinite(value)) {
+    const std::size_t pixels = static_cast<std::size_t>(last.data.n) * plan.image_channels * plan.grids[0].pixels();
+    if (!std::isfinite(value)) {  // a diverged motif has no derivative
+      std::memset(last.d_images, 0, pixels * sizeof(T));
+      std::memset(last.d_labels, 0, static_cast<std::size_t>(last.data.n) * plan.head.classes * sizeof(T));
       job.diverged_step = steps;
       return;
     }
     job.value += job.metric_weight * value;
     const T factor = static_cast<T>(job.metric_weight);
     for (std::size_t i = 0; i < p; ++i) w_a[i] *= factor;
-    const std::size_t pixels = static_cast<std::size_t>(last.data.n) * plan.image_channels * plan.grids[0].pixels();
     for (std::size_t i = 0; i < pixels; ++i) last.d_images[i] *= factor;
     for (std::size_t i = 0; i < static_cast<std::size_t>(last.data.n) * plan.head.classes; ++i) last.d_labels[i] *= factor;
   }

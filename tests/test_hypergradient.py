@@ -252,11 +252,15 @@ def test_float_points_where_double_does():
     assert np.median(cosines) > 0.999
 
 
-def test_a_diverged_motif_has_no_derivative():
-    r = motif_hypergradient(CELLS, SMALL, make_dish(), epochs=2, optimizer=spd.SGD(1e38))
+@pytest.mark.parametrize("steps", [1, 6], ids=["in the metric", "in training"])
+def test_a_diverged_motif_has_no_derivative(steps):
+    r = motif_hypergradient(CELLS, SMALL, make_dish(), epochs=2, steps=steps, optimizer=spd.SGD(1e38), batch_size=8)
+    assert (r.diverged_step == 1).all()
     assert r.diverged.all()
     assert np.isnan(r.value).all()
     assert not r.d_images.any()
+    assert not r.d_valid_images.any()
+    assert not r.d_valid_labels.any()
 
 
 @pytest.mark.parametrize(
