@@ -154,6 +154,24 @@ void pool_check(PoolCheck<T>& q) {
   dx.unpack(q.dx);
 }
 
+template <class T>
+void head_check(HeadCheck<T>& q) {
+  const Grid grid(q.height, q.width, lanes<T>);
+  const std::size_t features = static_cast<std::size_t>(q.n) * q.channels, scores = static_cast<std::size_t>(q.n) * q.classes;
+  Packed<T> x(grid, q.n, q.channels), dx(grid, q.n, q.channels);
+  Scratch<T> feature(features), dfeature(features), dlogit(scores), turned(static_cast<std::size_t>(q.classes) * q.channels), softmax(q.classes);
+  Scratch<T> flow(static_cast<std::size_t>(grid.blocks(q.n)) * q.channels * lanes<T>);
+  x.pack(q.x);
+  average_pool_forward<T>(feature.data(), x.constant(), grid, q.n, q.channels);
+  dense_forward<T>(q.logit, feature.data(), q.weight, q.bias, turned.data(), q.n, q.channels, q.classes);
+  q.loss = softmax_cross_entropy<T>(dlogit.data(), q.logit, q.label, q.n, q.classes, HeadGradient::loss, q.n, softmax.data()).loss / q.n;
+  dense_backward<T>(dfeature.data(), q.dweight, q.dbias, dlogit.data(), feature.data(), q.weight, q.n, q.channels, q.classes);
+  average_pool_backward<T>(flow.data(), dfeature.data(), grid, q.n, q.channels);
+  const Flow<T> spread{flow.data(), static_cast<std::size_t>(q.channels) * lanes<T>, static_cast<std::size_t>(lanes<T>), 0};
+  add_flows<T, 1>(dx.view(), &spread, grid, q.n, q.channels);
+  dx.unpack(q.dx);
+}
+
 // 24 chains hide the latency of two multiply-adds a cycle.
 template <class T>
 double fma_peak(double seconds) {
@@ -190,6 +208,7 @@ EngineFunctions<T> engine_functions() {
           conv_check<T>,
           batch_norm_check<T>,
           pool_check<T>,
+          head_check<T>,
           fma_peak<T>};
 }
 

@@ -126,6 +126,14 @@ struct PoolCheck {
 };
 
 template <class T>
+struct HeadCheck {
+  int n, channels, height, width, classes;
+  const T *x, *weight, *bias, *label;
+  T *logit, *dx, *dweight, *dbias;  // of the mean cross-entropy
+  double loss;
+};
+
+template <class T>
 struct EngineFunctions {
   int lanes;
   std::size_t (*memory)(const Plan&);  // elements that running a plan takes
@@ -136,6 +144,7 @@ struct EngineFunctions {
   void (*conv)(ConvCheck<T>&);
   void (*batch_norm)(BatchNormCheck<T>&);
   void (*pool)(PoolCheck<T>&);
+  void (*head)(HeadCheck<T>&);
   double (*peak)(double seconds);  // FLOP/s of independent fused multiply-adds in registers, one thread
 };
 

@@ -136,3 +136,11 @@ class kernels:
     def maxpool(
         x: npt.NDArray[Any], dy: npt.NDArray[Any], size: int, ref: bool = False
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]: ...
+    @staticmethod
+    def head(
+        x: npt.NDArray[Any],
+        weight: npt.NDArray[Any],
+        bias: npt.NDArray[Any],
+        label: npt.NDArray[Any],
+        ref: bool = False,
+    ) -> tuple[float, npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]: ...

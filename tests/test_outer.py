@@ -113,6 +113,14 @@ def test_redrawn_or_fixed_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(set(seeds)) == 1
 
 
+def test_unrolled_gradient_changes_the_dish_otherwise() -> None:
+    recipe = small.RECIPE.replace({"outer.epochs": 1})
+    direct, unrolled = (fit(recipe=recipe.replace({"outer.gradient": how})) for how in ("direct", "unrolled"))
+    assert direct.history[0].loss == unrolled.history[0].loss
+    assert direct.history[0].gradient_norm != unrolled.history[0].gradient_norm
+    assert not np.array_equal(direct.dish.images, unrolled.dish.images)
+
+
 def test_float64() -> None:
     result = fit(recipe=small.RECIPE.replace({"dtype": "float64", "outer.epochs": 2}))
     assert result.dish.images.dtype == np.float64

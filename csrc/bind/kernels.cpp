@@ -7,6 +7,7 @@
 #include "../engine.hpp"
 #include "../kernels/batch_norm.hpp"
 #include "../kernels/conv3x3.hpp"
+#include "../kernels/head.hpp"
 #include "../kernels/pool.hpp"
 
 namespace py = pybind11;
@@ -89,11 +90,38 @@ py::tuple maxpool(Array<T> x, Array<T> dy, int size, bool ref) {
   return py::make_tuple(y, dx);
 }
 
+// (loss, logit, dx, dweight, dbias) of average pooling, dense layer and softmax cross-entropy.
+template <class T>
+py::tuple head(Array<T> x, Array<T> weight, Array<T> bias, Array<T> label, bool ref) {
+  const int n = dim(x, 0), c = dim(x, 1), h = dim(x, 2), w = dim(x, 3), classes = dim(weight, 0);
+  Array<T> logit = make<T>({n, classes}), dx = make<T>({n, c, h, w}), dweight = make<T>({classes, c}), dbias = make<T>({classes});
+  HeadCheck<T> q{n,
+                 c,
+                 h,
+                 w,
+                 classes,
+                 x.data(),
+                 weight.data(),
+                 bias.data(),
+                 label.data(),
+                 logit.mutable_data(),
+                 dx.mutable_data(),
+                 dweight.mutable_data(),
+                 dbias.mutable_data(),
+                 0};
+  if (ref)
+    q.loss = reference::head_ref<T>(q.logit, q.dx, q.dweight, q.dbias, q.x, q.weight, q.bias, q.label, n, c, h * w, classes);
+  else
+    engine().of<T>().head(q);
+  return py::make_tuple(q.loss, logit, dx, dweight, dbias);
+}
+
 template <class T>
 void bind(py::module_& m) {
   m.def("conv", conv<T>, py::arg("x").noconvert(), py::arg("k").noconvert(), py::arg("dy").noconvert(), py::arg("winograd") = false, py::arg("repeats") = 0);
   m.def("conv_ref", conv_ref<T>, py::arg("x").noconvert(), py::arg("k").noconvert(), py::arg("dy").noconvert());
   m.def("batch_norm", batch_norm<T>, py::arg("y").noconvert(), py::arg("gamma"), py::arg("beta"), py::arg("dz"), py::arg("eps"), py::arg("ref") = false);
+  m.def("head", head<T>, py::arg("x").noconvert(), py::arg("weight"), py::arg("bias"), py::arg("label"), py::arg("ref") = false);
   m.def("maxpool", maxpool<T>, py::arg("x").noconvert(), py::arg("dy").noconvert(), py::arg("size"), py::arg("ref") = false);
 }
 

@@ -19,6 +19,41 @@
 
 namespace spd::SPD_ISA {
 
+// ---- the specification: (n, c, pixels) arrays; returns the loss
+
+template <class T>
+T head_ref(T* logit, T* dx, T* dweight, T* dbias, const T* x, const T* weight, const T* bias, const T* label, int n, int channels, int pixels, int classes) {
+  T loss = 0;
+  for (int i = 0; i < classes * channels; ++i) dweight[i] = 0;
+  for (int k = 0; k < classes; ++k) dbias[k] = 0;
+  for (int b = 0; b < n; ++b) {
+    const auto feature = [&](int c) {
+      T s = 0;
+      for (int p = 0; p < pixels; ++p) s += x[(b * channels + c) * pixels + p];
+      return s / pixels;
+    };
+    T total = 0, mass = 0;
+    for (int k = 0; k < classes; ++k) {
+      T z = bias[k];
+      for (int c = 0; c < channels; ++c) z += weight[k * channels + c] * feature(c);
+      logit[b * classes + k] = z;
+      total += std::exp(z);
+      mass += label[b * classes + k];
+    }
+    for (int i = 0; i < channels * pixels; ++i) dx[b * channels * pixels + i] = 0;
+    for (int k = 0; k < classes; ++k) {
+      const T q = label[b * classes + k], log_p = logit[b * classes + k] - std::log(total), d = (std::exp(log_p) * mass - q) / n;
+      loss -= q * log_p / n;
+      dbias[k] += d;
+      for (int c = 0; c < channels; ++c) {
+        dweight[k * channels + c] += d * feature(c);
+        for (int p = 0; p < pixels; ++p) dx[(b * channels + c) * pixels + p] += d * weight[k * channels + c] / pixels;
+      }
+    }
+  }
+  return loss;
+}
+
 // feature: (n, channels)
 template <class T>
 void average_pool_forward(T* feature, View<const T> x, const Grid& grid, int n, int channels) {
