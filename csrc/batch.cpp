@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <memory>
 #include <mutex>
 #include <new>
 #include <numeric>
@@ -54,19 +55,30 @@ void run_jobs(const std::vector<double>& costs, int threads, Control& control, c
   std::condition_variable finished;
   bool done = false;
 
-  // The calling thread stays free to answer signals; the team is this thread's.
+  const auto guarded = [&](int i, Worker& worker) {
+    try {
+      job(order[i], worker);
+    } catch (...) {
+      control.stop = true;
+      const std::lock_guard<std::mutex> lock(mutex);
+      if (!failure) failure = std::current_exception();
+    }
+  };
+  // The calling thread stays free to answer signals; the region is this thread's.
   std::thread leader([&] {
-#pragma omp parallel num_threads(std::max(1, std::min(threads, n)))
+    std::vector<std::unique_ptr<Worker>> workers;
+#pragma omp parallel num_threads(std::max(1, threads))
     {
-      Worker worker;
-      for (int i = next++; i < n && !control.stop.load(std::memory_order_relaxed); i = next++) {
-        try {
-          job(order[i], worker);
-        } catch (...) {
-          control.stop = true;
-          const std::lock_guard<std::mutex> lock(mutex);
-          if (!failure) failure = std::current_exception();
-        }
+      // Thread t belongs to owner t % owners; the first owners, which take the costliest jobs, have the members that are over.
+      const int t = omp_get_thread_num(), all = omp_get_num_threads(), owners = std::max(1, std::min(all, n));
+#pragma omp single
+      for (int k = 0; k < owners; ++k) workers.push_back(std::make_unique<Worker>(all / owners + (k < all % owners)));
+      Worker& worker = *workers[t % owners];
+      if (t >= owners) {
+        worker.team.serve(t / owners);
+      } else {
+        for (int i = next++; i < n && !control.stop.load(std::memory_order_relaxed); i = next++) guarded(i, worker);
+        worker.team.dismiss();
       }
     }
     const std::lock_guard<std::mutex> lock(mutex);

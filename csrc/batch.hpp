@@ -1,4 +1,4 @@
-// Many motifs at once: the only parallel region. One thread, one motif; longest first.
+// Many motifs at once: the only parallel region. One thread, one motif, longest first; where motifs are fewer than threads, a team of threads each.
 #pragma once
 
 #include <functional>
@@ -22,8 +22,11 @@ class Memory {
   std::size_t bytes_ = 0;
 };
 
-struct Worker {  // what a thread keeps between jobs
+struct Worker {  // what the owner of a team keeps between jobs
   Memory network, metrics;
+  Team team;
+
+  explicit Worker(int threads) : team(threads) {}
 };
 
 // Runs job(i, worker) for i = 0 .. costs.size() - 1, the costliest first, on `threads` threads, while the calling thread calls

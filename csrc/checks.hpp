@@ -73,22 +73,16 @@ void conv_check(ConvCheck<T>& q) {
   const Grid grid(q.height, q.width, lanes<T>);
   const int blocks = grid.blocks(q.n);
   Packed<T> x(grid, q.n, q.c_in), y(grid, q.n, q.c_out), dx(grid, q.n, q.c_in), dy(grid, q.n, q.c_out);
-  const bool winograd = q.winograd && q.size == 3 && grid.fits_winograd();
-  Scratch<T> packed(static_cast<std::size_t>(q.c_in) * q.c_out * (winograd ? 18 : q.size * q.size));
-  Scratch<T> scratch(winograd ? std::max({winograd_scratch<T>(q.c_in), winograd_scratch<T>(q.c_out), winograd_wgrad_scratch<T>(grid, blocks, q.c_in, q.c_out)})
-                              : 0);
+  const bool fits = q.size == 3 && (q.algorithm == Algorithm::winograd ? grid.fits_winograd() : grid.fits_winograd2d());
+  const Algorithm how = fits ? q.algorithm : Algorithm::direct;
+  Scratch<T> packed(conv_packed(how, q.size, q.c_in, q.c_out));
+  Team team;
+  Scratch<T> scratch(
+      std::max({conv_scratch<T>(how, grid, q.c_in), conv_scratch<T>(how, grid, q.c_out), conv_wgrad_scratch<T>(how, grid, blocks, q.c_in, q.c_out)}));
   x.pack(q.x);
   const auto forward = [&](View<T> to, View<const T> from, int c_in, int c_out, bool turned) {
-    if (winograd) {
-      winograd_pack<T>(packed.data(), q.k, c_in, c_out, turned);
-      winograd_forward<T>(to, from, packed.data(), scratch.data(), grid, 0, blocks, c_in, c_out);
-    } else if (q.size == 3) {
-      conv3x3_pack<T>(packed.data(), q.k, c_in, c_out, turned);
-      conv3x3_forward<T>(to, from, packed.data(), grid, 0, blocks, c_in, c_out);
-    } else {
-      conv1x1_pack<T>(packed.data(), q.k, c_in, c_out, turned);
-      conv1x1_forward<T>(to, from, packed.data(), grid, 0, blocks, c_in, c_out);
-    }
+    conv_pack<T>(how, packed.data(), q.k, grid, q.size, c_in, c_out, turned);
+    conv_run<T>(how, to, from, packed.data(), scratch.data(), grid, 0, blocks, q.size, c_in, c_out, false);
   };
   const int repeats = q.repeats > 0 ? q.repeats : 1;
   if (q.y) {
@@ -102,14 +96,8 @@ void conv_check(ConvCheck<T>& q) {
     dx.unpack(q.dx);
   }
   if (q.dk)
-    q.seconds[2] = shortest(repeats, [&] {
-      if (winograd)
-        winograd_wgrad<T>(q.dk, dy.constant(), x.constant(), scratch.data(), grid, 0, blocks, q.c_in, q.c_out);
-      else if (q.size == 3)
-        conv3x3_wgrad<T>(q.dk, dy.constant(), x.constant(), grid, 0, blocks, q.c_in, q.c_out);
-      else
-        conv1x1_wgrad<T>(q.dk, dy.constant(), x.constant(), grid, 0, blocks, q.c_in, q.c_out);
-    });
+    q.seconds[2] =
+        shortest(repeats, [&] { conv_wgrad<T>(how, q.dk, dy.constant(), x.constant(), scratch.data(), grid, blocks, q.size, q.c_in, q.c_out, team); });
 }
 
 template <class T>
@@ -117,7 +105,13 @@ void batch_norm_check(BatchNormCheck<T>& q) {
   const Grid grid(q.height, q.width, lanes<T>);
   Packed<T> y(grid, q.n, q.channels), z(grid, q.n, q.channels), dz(grid, q.n, q.channels);
   y.pack(q.y);
-  batch_statistics<T>(q.mean, q.var, y.constant(), grid, q.n, q.channels);
+  const int blocks = grid.blocks(q.n);
+  Scratch<T> chunks(static_cast<std::size_t>(grid.chunks(q.n)) * 2 * q.channels);
+  for (int k = 0; k < grid.chunks(q.n); ++k) {
+    T* part = chunks.data() + static_cast<std::size_t>(k) * 2 * q.channels;
+    chunk_statistics<T>(part, part + q.channels, y.constant(), grid, q.n, k * grid.chunk(), std::min(blocks, (k + 1) * grid.chunk()), q.channels);
+  }
+  batch_statistics<T>(q.mean, q.var, chunks.data(), chunks.data() + q.channels, 2 * q.channels, grid, q.n, q.channels);
   Scratch<T> istd(q.channels), scale(q.channels), shift(q.channels);
   for (int c = 0; c < q.channels; ++c) {
     istd.data()[c] = 1 / std::sqrt(q.var[c] + static_cast<T>(q.eps));
@@ -126,7 +120,7 @@ void batch_norm_check(BatchNormCheck<T>& q) {
   }
   const View<T> from = y.view(), d = dz.view();
   const Term<T> term{from.data, from.block, from.channel, scale.data(), shift.data()};
-  add_terms<T, 1>(z.view(), &term, grid, q.n, q.channels);
+  add_terms<T, 1>(z.view(), &term, grid, q.n, 0, blocks, q.channels);
   z.unpack(q.z);
   dz.pack(q.dz);
   const Flow<T> flow{d.data, d.block, d.channel, 1};
@@ -143,8 +137,8 @@ void pool_check(PoolCheck<T>& q) {
   dy.pack(q.dy);
   if (q.size == 3) {
     Winners* won = reinterpret_cast<Winners*>(taken.data());
-    maxpool3x3_forward<T>(y.view(), won, x.constant(), from, from.blocks(q.n), q.channels);
-    maxpool3x3_backward<T>(dx.view(), dy.constant(), won, from, from.blocks(q.n), q.channels);
+    maxpool3x3_forward<T>(y.view(), won, x.constant(), from, 0, from.blocks(q.n), q.channels);
+    maxpool3x3_backward<T>(dx.view(), dy.constant(), won, from, 0, from.blocks(q.n), q.channels);
   } else {
     QuadWinners* won = reinterpret_cast<QuadWinners*>(taken.data());
     maxpool2x2_forward<T>(y.view(), won, x.constant(), from, to, q.n, q.channels);
@@ -199,17 +193,9 @@ double fma_peak(double seconds) {
 
 template <class T>
 EngineFunctions<T> engine_functions() {
-  return {lanes<T>,
-          [](const Plan& plan) { return training_memory<T>(plan); },
-          train_motif<T>,
-          motif_gradient<T>,
-          hypergradient_memory<T>,
-          motif_hypergradient<T>,
-          conv_check<T>,
-          batch_norm_check<T>,
-          pool_check<T>,
-          head_check<T>,
-          fma_peak<T>};
+  return {
+      lanes<T>,      training_memory<T>, train_motif<T>, motif_gradient<T>, hypergradient_memory<T>, motif_hypergradient<T>, conv_check<T>, batch_norm_check<T>,
+      pool_check<T>, head_check<T>,      fma_peak<T>};
 }
 
 }  // namespace spd::SPD_ISA

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "plan.hpp"
+#include "team.hpp"
 
 namespace spd {
 
@@ -106,9 +107,9 @@ template <class T>
 struct ConvCheck {
   int n, c_in, c_out, height, width, size;
   const T *x, *k, *dy;
-  T *y, *dx, *dk;  // each null: not wanted
-  bool winograd;   // where the shape allows it
-  int repeats;     // > 0: seconds[0..2] of forward, dgrad, wgrad, each the shortest of so many
+  T *y, *dx, *dk;       // each null: not wanted
+  Algorithm algorithm;  // where the shape allows it, else direct
+  int repeats;          // > 0: seconds[0..2] of forward, dgrad, wgrad, each the shortest of so many
   double seconds[3];
 };
 template <class T>
@@ -136,11 +137,11 @@ struct HeadCheck {
 template <class T>
 struct EngineFunctions {
   int lanes;
-  std::size_t (*memory)(const Plan&);  // elements that running a plan takes
-  void (*train)(const TrainSettings<T>&, TrainJob<T>&, Control&);
-  void (*gradient)(GradientJob<T>&, Control&);
-  std::size_t (*hypergradient_memory)(const Plan&, long steps);
-  void (*hypergradient)(HypergradientJob<T>&, Control&);
+  std::size_t (*memory)(const Plan&, Team&);  // elements that running a plan takes
+  void (*train)(const TrainSettings<T>&, TrainJob<T>&, Control&, Team&);
+  void (*gradient)(GradientJob<T>&, Control&, Team&);
+  std::size_t (*hypergradient_memory)(const Plan&, long steps, Team&);
+  void (*hypergradient)(HypergradientJob<T>&, Control&, Team&);
   void (*conv)(ConvCheck<T>&);
   void (*batch_norm)(BatchNormCheck<T>&);
   void (*pool)(PoolCheck<T>&);

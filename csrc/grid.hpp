@@ -40,8 +40,13 @@ struct Grid {
   int pixels() const { return height * width; }
   bool padded() const { return width != slot; }
 
+  // Blocks that one op after the other runs over while they are in the cache: eight tile rows of Winograd's, or one block.
+  int chunk() const { return std::max(1, 32 / height); }
+  int chunks(int n) const { return (blocks(n) + chunk() - 1) / chunk(); }
+
   // Winograd's F(4, 3) takes four rows at a time, and four vectors of them.
   bool fits_winograd() const { return height % 4 == 0 && 4 % columns == 0; }
+  bool fits_winograd2d() const { return fits_winograd() && slot >= 4 && lanes >= 4; }
 
   // Bits of the lanes of vector `column` in which `keep(w)` holds, for the first `n` images of a block.
   template <class F>

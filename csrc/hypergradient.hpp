@@ -18,7 +18,7 @@ namespace spd::SPD_ISA {
 template <class T>
 class TangentNetwork : public Network<T> {
  public:
-  TangentNetwork(const Plan& plan, T* memory) : Network<T>(plan, memory) {
+  TangentNetwork(const Plan& plan, T* memory, Team& team) : Network<T>(plan, memory, team) {
     T* arena_t;
     this->take(arena_t, plan.arena, memory);
     apart_ = arena_t - arena_;
@@ -31,40 +31,30 @@ class TangentNetwork : public Network<T> {
     this->take(dlabel_t_, n * classes, memory);
     this->take(spare_, plan.n_parameters, memory);
   }
-  static std::size_t memory(const Plan& plan) {
+  static std::size_t memory(const Plan& plan, Team& team) {
     T* counted = nullptr;
-    TangentNetwork network(plan, counted);
+    TangentNetwork network(plan, counted, team);
     return network.used_;
   }
 
   // The loaded batch: primal and tangent along w + s w_t, up to the logits and their gradients.
   HeadResult forward_tangent(const T* w, const T* w_t, int n, T eps) {
     clear_images_tangent();
-    for (const Op& op : plan_.ops) switch (op.kind) {
-        case Op::Kind::conv: {
-          const Conv& c = plan_.convs[op.index];
-          this->conv_forward(c, w, n, eps, false);
-          conv_tangent(c, w, w_t, n);
-          break;
-        }
-        case Op::Kind::sum:
-          this->sum_forward(plan_.sums[op.index], n);
-          sum_tangent(plan_.sums[op.index], n);
-          break;
-        case Op::Kind::pool:
-          this->pool_forward(plan_.pools[op.index], n);
-          pool_tangent(plan_.pools[op.index], n);
-          break;
+    for (int i = 0; i < static_cast<int>(plan_.ops.size()); ++i) {
+      const Op& op = plan_.ops[i];
+      this->forward_run(i, i + 1, w, n, eps, false);
+      switch (op.kind) {
+        case Op::Kind::conv: conv_tangent(plan_.convs[op.index], w, w_t, n); break;
+        case Op::Kind::sum: sum_tangent(plan_.sums[op.index], n); break;
+        case Op::Kind::pool: pool_tangent(plan_.pools[op.index], n); break;
         case Op::Kind::head: {
           const Head& h = plan_.head;
-          const Grid& grid = plan_.grids[h.grid];
-          average_pool_forward<T>(feature_, this->template view<const T>(h.x), grid, n, h.channels);
-          average_pool_forward<T>(feature_t_, tangent<const T>(h.x), grid, n, h.channels);
-          dense_forward<T>(logit_, feature_, w + h.weight, w + h.bias, turned_, n, h.channels, h.classes);
+          average_pool_forward<T>(feature_t_, tangent<const T>(h.x), plan_.grids[h.grid], n, h.channels);
           dense_forward<T>(logit_t_, feature_, w_t + h.weight, w_t + h.bias, turned_, n, h.channels, h.classes);
           dense_forward<T>(logit_t_, feature_t_, w + h.weight, nullptr, turned_, n, h.channels, h.classes);
         }
       }
+    }
     const HeadResult result = this->evaluate(n, HeadGradient::loss);
     softmax_tangent<T>(dlogit_t_, dlabel_t_, logit_, logit_t_, label_, n, plan_.head.classes, softmax_);
     return result;
@@ -77,7 +67,10 @@ class TangentNetwork : public Network<T> {
       switch (op.kind) {
         case Op::Kind::conv: conv_backward_tangent(plan_.convs[op.index], g_t, w, w_t, n); break;
         case Op::Kind::sum: break;
-        case Op::Kind::pool: pool_backward_tangent(plan_.pools[op.index], n); break;
+        case Op::Kind::pool:
+          this->pool_backward(plan_.pools[op.index], n);
+          this->pool_backward(plan_.pools[op.index], n, apart_);
+          break;
         case Op::Kind::head: {
           const Head& h = plan_.head;
           const Grid& grid = plan_.grids[h.grid];
@@ -161,7 +154,7 @@ class TangentNetwork : public Network<T> {
   void pool_tangent(const Pool& p, int n) {
     const Grid &from = plan_.grids[p.from], &to = plan_.grids[p.to];
     if (p.from == p.to)
-      maxpool3x3_tangent<T>(tangent<T>(p.y), this->template taken<Winners>(p), tangent<const T>(p.x), from, from.blocks(n), p.channels);
+      maxpool3x3_tangent<T>(tangent<T>(p.y), this->template taken<Winners>(p), tangent<const T>(p.x), from, 0, from.blocks(n), p.channels);
     else
       maxpool2x2_tangent<T>(tangent<T>(p.y), this->template taken<QuadWinners>(p), tangent<const T>(p.x), from, to, n, p.channels);
   }
@@ -170,7 +163,7 @@ class TangentNetwork : public Network<T> {
     const Grid& grid = plan_.grids[c.grid];
     for (const Segment& s : c.flows) {
       Flow<T> flows[kMostSources];
-      this->flows_of(s, flows);
+      this->flows_of(s, 0, flows);
       const int bn = c.batch_norm + s.begin;
       Place y = c.y;
       y.offset += s.begin * y.channel;
@@ -191,24 +184,6 @@ class TangentNetwork : public Network<T> {
     this->run_conv(c, tangent<T>(c.x), primal<const T>(c.y), w_t + c.weight, n, true, true);
     this->run_conv(c, primal<T>(c.x), primal<const T>(c.y), w + c.weight, n, true, false);
   }
-  void pool_backward_tangent(const Pool& p, int n) {
-    const Grid &from = plan_.grids[p.from], &to = plan_.grids[p.to];
-    this->pool_backward(p, n);
-    for (const Segment& s : p.flows) {
-      if (s.n == 0) continue;
-      Flow<T> flows[kMostSources];
-      this->flows_of(s, flows);
-      for (int i = 0; i < s.n; ++i) flows[i].data += apart_;
-      Place y = p.y;
-      y.offset += s.begin * y.channel;
-      with_constant<kMostSources>(s.n, [&]<int K>() { add_flows<T, K>(tangent<T>(y), flows, to, n, s.end - s.begin); });
-    }
-    if (p.from == p.to)
-      maxpool3x3_backward<T>(tangent<T>(p.x), tangent<const T>(p.y), this->template taken<Winners>(p), from, from.blocks(n), p.channels);
-    else
-      maxpool2x2_backward<T>(tangent<T>(p.x), tangent<const T>(p.y), this->template taken<QuadWinners>(p), from, to, n, p.channels);
-  }
-
   std::ptrdiff_t apart_ = 0;
   T *mean_t_, *var_t_, *istd_t_, *scale_t_, *shift_t_, *feature_t_, *dfeature_t_, *logit_t_, *dlogit_t_, *dlabel_t_, *spare_;
 };
@@ -218,21 +193,21 @@ inline long segment_length(long steps) { return std::max(1L, static_cast<long>(s
 
 // Elements: the tangent network, the states kept (w, a, b), one segment trained again (w, a, b, g), and eight vectors of parameters.
 template <class T>
-std::size_t hypergradient_memory(const Plan& plan, long steps) {
+std::size_t hypergradient_memory(const Plan& plan, long steps, Team& team) {
   const long segment = segment_length(steps);
-  return TangentNetwork<T>::memory(plan) + plan.n_parameters * (3 * ((steps + segment - 1) / segment) + 4 * segment + 8) + 64;
+  return TangentNetwork<T>::memory(plan, team) + plan.n_parameters * (3 * ((steps + segment - 1) / segment) + 4 * segment + 8) + 64;
 }
 
 template <class T>
-void motif_hypergradient(HypergradientJob<T>& job, Control& control) {
+void motif_hypergradient(HypergradientJob<T>& job, Control& control, Team& team) {
   const FlushDenormals flush;
   const TrainSettings<T>& s = *job.settings;
   const Plan& plan = *job.plan;
   const std::size_t p = plan.n_parameters, state = 3 * p;  // w, a, b
   const long steps = job.steps, segment = segment_length(steps), segments = (steps + segment - 1) / segment;
   const T eps = static_cast<T>(s.batch_norm_eps);
-  TangentNetwork<T> network(plan, job.memory);
-  T* free = job.memory + TangentNetwork<T>::memory(plan);
+  TangentNetwork<T> network(plan, job.memory, team);
+  T* free = job.memory + TangentNetwork<T>::memory(plan, team);
   const auto take = [&](std::size_t n) { return std::exchange(free, free + n); };
   T *kept = take(state * segments), *trail = take(4 * p * segment), *now = take(state), *w_a = take(p), *a_a = take(p), *b_a = take(p), *g_a = take(p),
     *g_t = take(p);
@@ -290,7 +265,7 @@ void motif_hypergradient(HypergradientJob<T>& job, Control& control) {
     last.d_parameters = w_a;
     last.d_images = s.valid.n > 0 ? job.d_valid_images : job.d_images;
     last.d_labels = s.valid.n > 0 ? job.d_valid_labels : job.d_labels;
-    motif_gradient<T>(last, control);
+    motif_gradient<T>(last, control, team);
     job.metrics = last.values;
     const double value = job.metric == Metric::loss ? last.values.loss : last.values.probability;
     const std::size_t pixels = static_cast<std::size_t>(last.data.n) * plan.image_channels * plan.grids[0].pixels();

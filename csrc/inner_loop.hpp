@@ -6,25 +6,21 @@
 
 #include "engine.hpp"
 #include "kernels/batch_norm.hpp"
-#include "kernels/conv1x1.hpp"
-#include "kernels/conv3x3.hpp"
+#include "kernels/conv.hpp"
 #include "kernels/head.hpp"
 #include "kernels/optimizer.hpp"
 #include "kernels/pool.hpp"
-#include "kernels/winograd.hpp"
 #include "plan.hpp"
 
 namespace spd::SPD_ISA {
 
-// A plan and its memory: arena, batch-norm statistics, scratch.
+// A plan, its memory (arena, batch-norm statistics, scratch) and the threads that work on it.
 template <class T>
 class Network {
  public:
-  Network(const Plan& plan, T* memory) : plan_(plan) {
+  Network(const Plan& plan, T* memory, Team& team) : plan_(plan), team_(team) {
     take(arena_, plan.arena, memory);
-    const auto [packed, scratch] = scratch_of_convs(plan);
-    take(packed_, packed, memory);
-    take(scratch_, scratch, memory);
+    scratch_of_convs(memory);
     take(mean_, plan.batch_norms, memory);
     take(var_, plan.batch_norms, memory);
     take(istd_, plan.batch_norms, memory);
@@ -39,9 +35,9 @@ class Network {
     take(label_, n * classes, memory);
     take(softmax_, classes, memory);
   }
-  static std::size_t memory(const Plan& plan) {
+  static std::size_t memory(const Plan& plan, Team& team) {
     T* counted = nullptr;
-    Network network(plan, counted);
+    Network network(plan, counted, team);
     return network.used_;
   }
 
@@ -82,16 +78,7 @@ class Network {
       std::memcpy(mean_, running, plan_.batch_norms * sizeof(T));
       std::memcpy(var_, running + plan_.batch_norms, plan_.batch_norms * sizeof(T));
     }
-    for (const Op& op : plan_.ops) switch (op.kind) {
-        case Op::Kind::conv: conv_forward(plan_.convs[op.index], w, n, eps, running != nullptr); break;
-        case Op::Kind::sum: sum_forward(plan_.sums[op.index], n); break;
-        case Op::Kind::pool: pool_forward(plan_.pools[op.index], n); break;
-        case Op::Kind::head: {
-          const Head& h = plan_.head;
-          average_pool_forward<T>(feature_, view<const T>(h.x), plan_.grids[h.grid], n, h.channels);
-          dense_forward<T>(logit_, feature_, w + h.weight, w + h.bias, turned_, n, h.channels, h.classes);
-        }
-      }
+    for (std::size_t i = 0, first = 0; i < plan_.runs.size(); first = plan_.runs[i++]) forward_run(first, plan_.runs[i], w, n, eps, running != nullptr);
   }
   // Sums over the batch; the gradient of the mean is kept for `backward`.
   HeadResult evaluate(int n, HeadGradient gradient) { return softmax_cross_entropy<T>(dlogit_, logit_, label_, n, plan_.head.classes, gradient, n, softmax_); }
@@ -117,20 +104,24 @@ class Network {
     part = memory + used_;
     used_ += (n + 2 * lanes<T> - 1) / lanes<T> * lanes<T>;  // a vector more: whole vectors may be written at the end
   }
-  // Elements of the largest packed weights and of the largest scratch of a convolution.
-  static std::pair<std::size_t, std::size_t> scratch_of_convs(const Plan& plan) {
-    std::size_t packed = 0, scratch = 0;
-    for (const Conv& c : plan.convs) {
-      packed = std::max(packed, static_cast<std::size_t>(c.c_in) * c.c_out * (c.winograd ? 18 : c.size * c.size));
-      const Grid& grid = plan.grids[c.grid];
-      if (c.winograd) scratch = std::max({scratch, winograd_scratch<T>(c.c_in), winograd_scratch<T>(c.c_out)});
-      if (c.winograd_wgrad) scratch = std::max(scratch, winograd_wgrad_scratch<T>(grid, grid.blocks(plan.batch), c.c_in, c.c_out));
+  // Packed weights, scratch of every thread, statistics of chunks: of the convolution that takes most.
+  void scratch_of_convs(T* memory) {
+    std::size_t packed = 0, chunks = 0;
+    for (const Conv& c : plan_.convs) {
+      const Grid& grid = plan_.grids[c.grid];
+      packed = std::max({packed, conv_packed(c.forward, c.size, c.c_in, c.c_out), conv_packed(c.dgrad, c.size, c.c_out, c.c_in)});
+      run_scratch_ = std::max({run_scratch_, conv_scratch<T>(c.forward, grid, c.c_in), conv_scratch<T>(c.dgrad, grid, c.c_out)});
+      wgrad_scratch_ = std::max(wgrad_scratch_, conv_wgrad_scratch<T>(c.wgrad, grid, grid.blocks(plan_.batch), c.c_in, c.c_out));
+      chunks = std::max(chunks, static_cast<std::size_t>(grid.chunks(plan_.batch)) * 2 * c.c_out);
     }
-    return {packed, scratch};
+    run_scratch_ = (run_scratch_ + 2 * lanes<T> - 1) / lanes<T> * lanes<T>;
+    take(packed_, packed, memory);
+    take(scratch_, std::max(run_scratch_ * team_.size(), wgrad_scratch_), memory);
+    take(chunk_statistics_, chunks, memory);
   }
   template <class U>
-  View<U> view(const Place& p) const {
-    return {arena_ + p.offset, p.block, p.channel};
+  View<U> view(const Place& p, int channel = 0) const {
+    return {arena_ + p.offset + channel * p.channel, p.block, p.channel};
   }
   template <class F>
   void each_image_row(int i, F&& f) {
@@ -141,11 +132,45 @@ class Network {
           h);
   }
 
-  void conv_forward(const Conv& c, const T* w, int n, T eps, bool given_statistics) {
-    const Grid& grid = plan_.grids[c.grid];
-    run_conv(c, view<T>(c.y), view<const T>(c.x), w + c.weight, n, false);
+  // Ops first..last - 1, which are a run, chunk by chunk of the batch: what one op writes is in the cache still when the next reads it.
+  void forward_run(int first, int last, const T* w, int n, T eps, bool given_statistics) {
+    const Op& at_end = plan_.ops[last - 1];
+    const Conv* conv = at_end.kind == Op::Kind::conv ? &plan_.convs[at_end.index] : nullptr;
+    if (at_end.kind == Op::Kind::head) return head_forward(w, n);
+    if (at_end.kind == Op::Kind::pool && is_downsampling(plan_.pools[at_end.index])) return pool_forward(plan_.pools[at_end.index], n, 0, 0);
+    const Grid& grid = plan_.grids[grid_of(at_end)];
+    if (conv) conv_pack<T>(conv->forward, packed_, w + conv->weight, grid, conv->size, conv->c_in, conv->c_out, false);
+    each_chunk(grid, n, [&](int chunk, int begin, int end, T* scratch) {
+      for (int i = first; i < last; ++i) {
+        const Op& op = plan_.ops[i];
+        if (op.kind == Op::Kind::sum) {
+          sum_forward(plan_.sums[op.index], n, begin, end);
+        } else if (op.kind == Op::Kind::pool) {
+          pool_forward(plan_.pools[op.index], n, begin, end);
+        } else {
+          conv_run<T>(conv->forward, view<T>(conv->y), view<const T>(conv->x), packed_, scratch, grid, begin, end, conv->size, conv->c_in, conv->c_out, false);
+          T* statistics = chunk_statistics_ + static_cast<std::size_t>(chunk) * 2 * conv->c_out;
+          if (!given_statistics) chunk_statistics<T>(statistics, statistics + conv->c_out, view<const T>(conv->y), grid, n, begin, end, conv->c_out);
+        }
+      }
+    });
+    if (conv) normalisation(*conv, w, n, eps, given_statistics);
+  }
+  int grid_of(const Op& op) const {
+    return op.kind == Op::Kind::conv ? plan_.convs[op.index].grid : op.kind == Op::Kind::sum ? plan_.sums[op.index].grid : plan_.pools[op.index].from;
+  }
+  static bool is_downsampling(const Pool& p) { return p.from != p.to; }
+  // f(chunk, its first block, its end, scratch of the thread) for every chunk of a batch of n images.
+  template <class F>
+  void each_chunk(const Grid& grid, int n, F&& f) {
+    const int blocks = grid.blocks(n);
+    team_.split(grid.chunks(n), [&](int chunk, int until, int rank) {
+      for (; chunk < until; ++chunk) f(chunk, chunk * grid.chunk(), std::min(blocks, (chunk + 1) * grid.chunk()), scratch_ + rank * run_scratch_);
+    });
+  }
+  void normalisation(const Conv& c, const T* w, int n, T eps, bool given_statistics) {
     T *mean = mean_ + c.batch_norm, *var = var_ + c.batch_norm;
-    if (!given_statistics) batch_statistics<T>(mean, var, view<const T>(c.y), grid, n, c.c_out);
+    if (!given_statistics) batch_statistics<T>(mean, var, chunk_statistics_, chunk_statistics_ + c.c_out, 2 * c.c_out, plan_.grids[c.grid], n, c.c_out);
     for (int o = 0; o < c.c_out; ++o) {
       const T istd = 1 / std::sqrt(var[o] + eps);
       istd_[c.batch_norm + o] = istd;
@@ -156,46 +181,37 @@ class Network {
   // Forward, or dgrad (`turned`: to and from change places).
   void run_conv(const Conv& c, View<T> to, View<const T> from, const T* k, int n, bool turned, bool accumulate = false) {
     const Grid& grid = plan_.grids[c.grid];
-    const int c_in = turned ? c.c_out : c.c_in, c_out = turned ? c.c_in : c.c_out, blocks = grid.blocks(n);
-    if (c.winograd) {
-      winograd_pack<T>(packed_, k, c_in, c_out, turned);
-      winograd_forward<T>(to, from, packed_, scratch_, grid, 0, blocks, c_in, c_out, accumulate);
-    } else if (c.size == 3) {
-      conv3x3_pack<T>(packed_, k, c_in, c_out, turned);
-      conv3x3_forward<T>(to, from, packed_, grid, 0, blocks, c_in, c_out, accumulate);
-    } else {
-      conv1x1_pack<T>(packed_, k, c_in, c_out, turned);
-      conv1x1_forward<T>(to, from, packed_, grid, 0, blocks, c_in, c_out, accumulate);
-    }
+    const Algorithm how = turned ? c.dgrad : c.forward;
+    const int c_in = turned ? c.c_out : c.c_in, c_out = turned ? c.c_in : c.c_out;
+    conv_pack<T>(how, packed_, k, grid, c.size, c_in, c_out, turned);
+    each_chunk(grid, n,
+               [&](int, int begin, int end, T* scratch) { conv_run<T>(how, to, from, packed_, scratch, grid, begin, end, c.size, c_in, c_out, accumulate); });
   }
   void conv_backward(const Conv& c, T* g, const T* w, int n, bool images) {
     const Grid& grid = plan_.grids[c.grid];
-    for (const Segment& s : c.flows) {
-      Flow<T> flows[kMostSources];
-      flows_of(s, flows);
-      const int bn = c.batch_norm + s.begin;
-      Place y = c.y;
-      y.offset += s.begin * y.channel;
-      with_constant<kMostSources>(s.n, [&]<int K>() {
-        batch_norm_relu_backward<T, K>(view<T>(y), g + c.gamma + s.begin, g + c.beta + s.begin, flows, mean_ + bn, istd_ + bn, scale_ + bn, shift_ + bn, grid,
-                                       n, s.end - s.begin);
+    for (const Segment& s : c.flows)
+      team_.split(s.end - s.begin, [&](int begin, int end, int) {
+        Flow<T> flows[kMostSources];
+        flows_of(s, begin, flows);
+        const int first = s.begin + begin, bn = c.batch_norm + first;
+        with_constant<kMostSources>(s.n, [&]<int K>() {
+          batch_norm_relu_backward<T, K>(view<T>(c.y, first), g + c.gamma + first, g + c.beta + first, flows, mean_ + bn, istd_ + bn, scale_ + bn, shift_ + bn,
+                                         grid, n, end - begin);
+        });
       });
-    }
     run_wgrad(c, g + c.weight, view<const T>(c.y), view<const T>(c.x), n);
     if (!c.reads_images || images) run_conv(c, view<T>(c.x), view<const T>(c.y), w + c.weight, n, true);
   }
   void run_wgrad(const Conv& c, T* dk, View<const T> dy, View<const T> x, int n) {
     const Grid& grid = plan_.grids[c.grid];
-    const int blocks = grid.blocks(n);
-    if (c.winograd_wgrad)
-      winograd_wgrad<T>(dk, dy, x, scratch_, grid, 0, blocks, c.c_in, c.c_out);
-    else if (c.size == 3)
-      conv3x3_wgrad<T>(dk, dy, x, grid, 0, blocks, c.c_in, c.c_out);
-    else
-      conv1x1_wgrad<T>(dk, dy, x, grid, 0, blocks, c.c_in, c.c_out);
+    conv_wgrad<T>(c.wgrad, dk, dy, x, scratch_, grid, grid.blocks(n), c.size, c.c_in, c.c_out, team_);
   }
-  void flows_of(const Segment& s, Flow<T>* flows) const {
-    for (int i = 0; i < s.n; ++i) flows[i] = {arena_ + s.source[i].place.offset, s.source[i].place.block, s.source[i].place.channel, s.source[i].step};
+  // From channel `first` of the segment on.
+  void flows_of(const Segment& s, int first, Flow<T>* flows) const {
+    for (int i = 0; i < s.n; ++i) {
+      const Place& p = s.source[i].place;
+      flows[i] = {arena_ + p.offset + first * p.channel, p.block, p.channel, s.source[i].step};
+    }
   }
 
   void terms_of(const Segment& s, Term<T>* terms) const {
@@ -205,52 +221,64 @@ class Network {
       terms[i] = {arena_ + p.offset, p.block, p.channel, bn >= 0 ? scale_ + bn : nullptr, bn >= 0 ? shift_ + bn : nullptr};
     }
   }
-  void sum_forward(const Sum& sum, int n) {
+  void sum_forward(const Sum& sum, int n, int begin, int end) {
     for (const Segment& s : sum.terms) {
       Term<T> terms[kMostSources];
       terms_of(s, terms);
-      Place z = sum.z;
-      z.offset += s.begin * z.channel;
-      with_constant<kMostSources>(s.n, [&]<int K>() { add_terms<T, K>(view<T>(z), terms, plan_.grids[sum.grid], n, s.end - s.begin); });
+      with_constant<kMostSources>(s.n,
+                                  [&]<int K>() { add_terms<T, K>(view<T>(sum.z, s.begin), terms, plan_.grids[sum.grid], n, begin, end, s.end - s.begin); });
     }
+  }
+  void head_forward(const T* w, int n) {
+    const Head& h = plan_.head;
+    average_pool_forward<T>(feature_, view<const T>(h.x), plan_.grids[h.grid], n, h.channels);
+    dense_forward<T>(logit_, feature_, w + h.weight, w + h.bias, turned_, n, h.channels, h.classes);
   }
 
   template <class W>
   W* taken(const Pool& p) {
     return reinterpret_cast<W*>(arena_ + p.taken);
   }
-  void pool_forward(const Pool& p, int n) {
+  // Blocks begin..end - 1; where it downsamples, the whole batch.
+  void pool_forward(const Pool& p, int n, int begin, int end) {
     const Grid &from = plan_.grids[p.from], &to = plan_.grids[p.to];
-    if (p.from == p.to)
-      maxpool3x3_forward<T>(view<T>(p.y), taken<Winners>(p), view<const T>(p.x), from, from.blocks(n), p.channels);
-    else
+    if (is_downsampling(p))
       maxpool2x2_forward<T>(view<T>(p.y), taken<QuadWinners>(p), view<const T>(p.x), from, to, n, p.channels);
+    else
+      maxpool3x3_forward<T>(view<T>(p.y), taken<Winners>(p), view<const T>(p.x), from, begin, end, p.channels);
   }
-  void pool_backward(const Pool& p, int n) {
+  // apart: 0, or elements from a tensor to its tangent, whose backward it then is.
+  void pool_backward(const Pool& p, int n, std::ptrdiff_t apart = 0) {
     const Grid &from = plan_.grids[p.from], &to = plan_.grids[p.to];
+    const auto at = [&]<class U>(View<U> v) { return View<U>{v.data + apart, v.block, v.channel}; };
     for (const Segment& s : p.flows) {  // none behind a 2x2: its gradient is already in its place
       if (s.n == 0) continue;
-      Flow<T> flows[kMostSources];
-      flows_of(s, flows);
-      Place y = p.y;
-      y.offset += s.begin * y.channel;
-      with_constant<kMostSources>(s.n, [&]<int K>() { add_flows<T, K>(view<T>(y), flows, to, n, s.end - s.begin); });
+      team_.split(s.end - s.begin, [&](int begin, int end, int) {
+        Flow<T> flows[kMostSources];
+        flows_of(s, begin, flows);
+        for (int i = 0; i < s.n; ++i) flows[i].data += apart;
+        with_constant<kMostSources>(s.n, [&]<int K>() { add_flows<T, K>(at(view<T>(p.y, s.begin + begin)), flows, to, n, end - begin); });
+      });
     }
-    if (p.from == p.to)
-      maxpool3x3_backward<T>(view<T>(p.x), view<const T>(p.y), taken<Winners>(p), from, from.blocks(n), p.channels);
+    if (is_downsampling(p))
+      maxpool2x2_backward<T>(at(view<T>(p.x)), at(view<const T>(p.y)), taken<QuadWinners>(p), from, to, n, p.channels);
     else
-      maxpool2x2_backward<T>(view<T>(p.x), view<const T>(p.y), taken<QuadWinners>(p), from, to, n, p.channels);
+      each_chunk(from, n, [&](int, int begin, int end, T*) {
+        maxpool3x3_backward<T>(at(view<T>(p.x)), at(view<const T>(p.y)), taken<Winners>(p), from, begin, end, p.channels);
+      });
   }
 
   const Plan& plan_;
-  std::size_t used_ = 0;
-  T *arena_, *packed_, *scratch_, *mean_, *var_, *istd_, *scale_, *shift_, *feature_, *dfeature_, *turned_, *logit_, *dlogit_, *label_, *softmax_;
+  Team& team_;
+  std::size_t used_ = 0, run_scratch_ = 0, wgrad_scratch_ = 0;
+  T *arena_, *packed_, *scratch_, *chunk_statistics_, *mean_, *var_, *istd_, *scale_, *shift_, *feature_, *dfeature_, *turned_, *logit_, *dlogit_, *label_,
+      *softmax_;
 };
 
 // Metrics over a whole set: in one batch with its statistics, or in batches of the plan's size with running ones.
 template <class T>
-void measure(Metrics<T>& out, const Plan& plan, T* memory, const T* w, const T* running, const DataSet<T>& data, T eps) {
-  Network<T> network(plan, memory);
+void measure(Metrics<T>& out, const Plan& plan, T* memory, const T* w, const T* running, const DataSet<T>& data, T eps, Team& team) {
+  Network<T> network(plan, memory, team);
   HeadResult total;
   for (int first = 0; first < data.n; first += plan.batch) {
     const int n = std::min(plan.batch, data.n - first);
@@ -280,17 +308,17 @@ void update_running(T* running, const Network<T>& network, const Plan& plan, int
 
 // Memory behind the network's: gradient and two optimiser states.
 template <class T>
-std::size_t training_memory(const Plan& plan) {
-  return Network<T>::memory(plan) + 3 * (plan.n_parameters + lanes<T>);
+std::size_t training_memory(const Plan& plan, Team& team) {
+  return Network<T>::memory(plan, team) + 3 * (plan.n_parameters + lanes<T>);
 }
 
 template <class T>
-void train_motif(const TrainSettings<T>& s, TrainJob<T>& job, Control& control) {
+void train_motif(const TrainSettings<T>& s, TrainJob<T>& job, Control& control, Team& team) {
   const FlushDenormals flush;
   const Plan& plan = *job.plan;
   const std::size_t n_parameters = plan.n_parameters;
-  Network<T> network(plan, job.memory);
-  T* g = job.memory + Network<T>::memory(plan);
+  Network<T> network(plan, job.memory, team);
+  T* g = job.memory + Network<T>::memory(plan, team);
   T *a = g + n_parameters, *b = a + n_parameters;
   const T eps = static_cast<T>(s.batch_norm_eps), momentum = static_cast<T>(s.batch_norm_momentum);
   optimizer_start<T>(a, b, s.optimizer, n_parameters);
@@ -323,18 +351,18 @@ void train_motif(const TrainSettings<T>& s, TrainJob<T>& job, Control& control) 
   }
   if (job.diverged_step >= 0) return;
   const T* running = s.batch_statistics ? nullptr : job.running;
-  if (job.plan_train) measure<T>(job.train, *job.plan_train, job.memory_metrics, job.parameters, running, s.train, eps);
-  if (job.plan_valid) measure<T>(job.valid, *job.plan_valid, job.memory_metrics, job.parameters, running, s.valid, eps);
+  if (job.plan_train) measure<T>(job.train, *job.plan_train, job.memory_metrics, job.parameters, running, s.train, eps, team);
+  if (job.plan_valid) measure<T>(job.valid, *job.plan_valid, job.memory_metrics, job.parameters, running, s.valid, eps, team);
   if ((job.plan_train && !std::isfinite(job.train.loss)) || (job.plan_valid && !std::isfinite(job.valid.loss))) job.diverged_step = step;
 }
 
 template <class T>
-void motif_gradient(GradientJob<T>& job, Control& control) {
+void motif_gradient(GradientJob<T>& job, Control& control, Team& team) {
   const FlushDenormals flush;
   const Plan& plan = *job.plan;
   const int n = job.data.n;
-  Network<T> network(plan, job.memory);
-  T* g = job.memory + Network<T>::memory(plan);
+  Network<T> network(plan, job.memory, team);
+  T* g = job.memory + Network<T>::memory(plan, team);
   network.load(job.data, nullptr, 0, n);
   network.forward(job.parameters, n, static_cast<T>(job.batch_norm_eps));
   const HeadResult head = network.evaluate(n, job.metric == Metric::loss ? HeadGradient::loss : HeadGradient::probability);

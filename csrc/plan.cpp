@@ -81,6 +81,7 @@ class Builder {
     }
     for (std::size_t i = 0; i < plan_.pools.size(); ++i) plan_.pools[i].flows = segments_of(pool_flows_[i], plan_.pools[i].channels);
     plan_.arena += kGuard;
+    end_runs();
     return std::move(plan_);
   }
 
@@ -121,18 +122,27 @@ class Builder {
     plan_.n_parameters = c.beta + c_out;
     c.batch_norm = plan_.batch_norms;
     plan_.batch_norms += c_out;
-    // GFLOP/s of one Sapphire Rapids core (FMA peak 235), direct and Winograd, forward / wgrad, batch 20:
-    //   3->16 @16  150 / 146   169 / 135        16->16 @16  187 / 151   253 / 208       64->64 @4  189 / 118   220 / 141
-    //   8->8  @16  170 / 147   220 / 171        32->32 @16  190 / 155   290 / 216       32->32 @8  190 / 145   268 / 198
-    const bool fits = size == 3 && !strict_ && plan_.grids[grid].fits_winograd();
-    c.winograd = fits;
-    c.winograd_wgrad = fits && c_in >= 5;
+    if (size == 3 && !strict_) choose_algorithms(c);
     plan_.flops += 2.0 * weights * plan_.grids[grid].pixels();
     const int index = static_cast<int>(plan_.convs.size());
     plan_.ops.push_back({Op::Kind::conv, index});
     plan_.convs.push_back(c);
     conv_flows_.emplace_back();
     return {Op::Kind::conv, index, 0, c_out, c.y, c.batch_norm};
+  }
+  // Useful GFLOP/s of one Zen 4 core (FMA peak 118), batch 20, forward / wgrad (dgrad is within 5 % of the forward turned round):
+  //
+  //              direct      columns     columns and rows                direct      columns     columns and rows
+  //   3->16  @16 102 / 118   124 / 122   153 / 131       16->16 @8   119 / 113   178 / 164   260 / 142
+  //   8->8   @16 114 / 119   161 / 149   229 / 172       32->32 @8   123 / 113   196 / 180   300 / 172
+  //   16->16 @16 118 / 118   187 / 175   286 / 214       32->32 @4   125 /  91   157 / 128   147 /  61
+  //   32->32 @16 120 / 119   206 / 197   342 / 267       64->64 @4   127 /  92   165 / 134   156 /  68
+  void choose_algorithms(Conv& c) const {
+    const Grid& grid = plan_.grids[c.grid];
+    if (!grid.fits_winograd()) return;
+    const bool tiles = grid.fits_winograd2d();
+    c.forward = c.dgrad = tiles && grid.height >= 8 ? Algorithm::winograd2d : Algorithm::winograd;
+    c.wgrad = tiles && grid.height >= 16 ? Algorithm::winograd2d : c.c_in >= 5 ? Algorithm::winograd : Algorithm::direct;
   }
   // The names of the channels of a convolution that `p` stands for.
   void name_conv(const std::string& name, const Producer& p) {
@@ -144,6 +154,17 @@ class Builder {
     plan_.parameters.push_back({name + ".bn.bias", c.beta + first, {p.channels}});
     plan_.running.push_back({name + ".bn.running_mean", c.batch_norm + first, {p.channels}});
     plan_.running.push_back({name + ".bn.running_var", c.batch_norm + first, {p.channels}});
+  }
+
+  void end_runs() {
+    const int n = static_cast<int>(plan_.ops.size());
+    const auto alone = [&](const Op& op) {
+      return op.kind == Op::Kind::head || (op.kind == Op::Kind::pool && plan_.pools[op.index].from != plan_.pools[op.index].to);
+    };
+    for (int i = 0; i < n; ++i) {
+      const Op& op = plan_.ops[i];
+      if (op.kind == Op::Kind::conv || alone(op) || i + 1 == n || alone(plan_.ops[i + 1])) plan_.runs.push_back(i + 1);
+    }
   }
 
   // gradient, step: where the sum's gradient will lie.

@@ -59,14 +59,17 @@ struct Segment {
   Source source[kMostSources];
 };
 
+// How a 3x3 convolution runs: conv3x3.hpp, winograd.hpp (along columns), winograd2d.hpp (along columns and rows).
+enum class Algorithm { direct, winograd, winograd2d };
+
 struct Conv {  // convolution, and the batch norm behind it
   int grid = 0, size = 0, c_in = 0, c_out = 0;
   Place x, y;
-  std::size_t weight = 0, gamma = 0, beta = 0;    // in the parameter vector
-  int batch_norm = 0;                             // first channel in the batch-norm arrays
-  bool winograd = false, winograd_wgrad = false;  // else direct
-  bool reads_images = false;                      // dgrad only where the images' gradient is asked for
-  std::vector<Segment> flows;                     // where the gradient of its activation comes from
+  std::size_t weight = 0, gamma = 0, beta = 0;  // in the parameter vector
+  int batch_norm = 0;                           // first channel in the batch-norm arrays
+  Algorithm forward = Algorithm::direct, dgrad = Algorithm::direct, wgrad = Algorithm::direct;
+  bool reads_images = false;   // dgrad only where the images' gradient is asked for
+  std::vector<Segment> flows;  // where the gradient of its activation comes from
 };
 struct Sum {  // activations that meet: vertex inputs, cell outputs
   int grid = 0, channels = 0;
@@ -95,6 +98,7 @@ struct Plan {
   int batch = 0, lanes = 0, image_channels = 0;
   std::vector<Grid> grids;
   std::vector<Op> ops;
+  std::vector<int> runs;  // where each run of ops ends: ops on one grid of which only the last, a convolution, needs the whole batch
   std::vector<Conv> convs;
   std::vector<Sum> sums;
   std::vector<Pool> pools;

@@ -18,6 +18,9 @@
 #include <immintrin.h>
 #define SPD_VECTOR_BYTES 32
 #else
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
 #define SPD_VECTOR_BYTES 16
 #endif
 
@@ -83,9 +86,11 @@ SPD_INLINE mask<T> mask_of_bits(std::uint64_t bits) {
 #if defined(__AVX512F__)
   return static_cast<mask<T>>(bits);
 #else
-  mask<T> m{};
-  for (int i = 0; i < lanes<T>; ++i) m[i] = (bits >> i & 1) ? -1 : 0;
-  return m;
+  return [&]<std::size_t... i>(std::index_sequence<i...>) {
+    using integer = typename simd<T>::integer;
+    const ivec<T> lane = {integer{1} << i...}, all = {((void)i, static_cast<integer>(bits))...};
+    return (mask<T>)((all & lane) != 0);
+  }(std::make_index_sequence<lanes<T>>{});
 #endif
 }
 
@@ -95,6 +100,8 @@ SPD_INLINE std::uint64_t bits_of_mask(mask<T> m) {
   return m;
 #elif defined(__AVX2__)
   return static_cast<unsigned>(sizeof(T) == 4 ? _mm256_movemask_ps((__m256)m) : _mm256_movemask_pd((__m256d)m));
+#elif defined(__SSE2__)
+  return static_cast<unsigned>(sizeof(T) == 4 ? _mm_movemask_ps((__m128)m) : _mm_movemask_pd((__m128d)m));
 #else
   std::uint64_t bits = 0;
   for (int i = 0; i < lanes<T>; ++i) bits |= static_cast<std::uint64_t>(m[i] != 0) << i;
@@ -130,6 +137,39 @@ SPD_INLINE vec<T> keep(mask<T> m, vec<T> v) {
 template <class T>
 SPD_INLINE vec<T> keep(all_lanes, vec<T> v) {
   return v;
+}
+
+// The lanes of both.
+template <class T>
+SPD_INLINE mask<T> both(mask<T> a, mask<T> b) {
+  return a & b;
+}
+template <class T>
+SPD_INLINE mask<T> both(mask<T> a, all_lanes) {
+  return a;
+}
+// sum + v, sum + a * b where the mask holds, `sum` elsewhere.
+template <class T>
+SPD_INLINE vec<T> add_where(mask<T> m, vec<T> sum, vec<T> v) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return (vec<T>)_mm512_mask_add_ps((__m512)sum, m, (__m512)sum, (__m512)v);
+  else
+    return (vec<T>)_mm512_mask_add_pd((__m512d)sum, m, (__m512d)sum, (__m512d)v);
+#else
+  return sum + keep<T>(m, v);
+#endif
+}
+template <class T>
+SPD_INLINE vec<T> add_product_where(mask<T> m, vec<T> sum, vec<T> a, vec<T> b) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return (vec<T>)_mm512_mask3_fmadd_ps((__m512)a, (__m512)b, (__m512)sum, m);
+  else
+    return (vec<T>)_mm512_mask3_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)sum, m);
+#else
+  return keep<T>(m, a) * b + sum;
+#endif
 }
 
 template <class T>
@@ -174,15 +214,29 @@ SPD_INLINE vec<T> at_least(vec<T> low, vec<T> x) {
   return low > x ? low : x;
 }
 
-// Lane i takes lane i + 1, i - 1; the last, the first, that of the vector behind, before it.
-template <class T>
+// Lane i takes lane i + d, i - d; the last, the first d, those of the vector behind, before it.
+template <class T, int d = 1>
 SPD_INLINE vec<T> from_right(vec<T> v, vec<T> next) {
-  return [&]<int... i>(std::integer_sequence<int, i...>) { return __builtin_shufflevector(v, next, (i + 1)...); }(std::make_integer_sequence<int, lanes<T>>{});
+  return [&]<int... i>(std::integer_sequence<int, i...>) { return __builtin_shufflevector(v, next, (i + d)...); }(std::make_integer_sequence<int, lanes<T>>{});
 }
-template <class T>
+template <class T, int d = 1>
 SPD_INLINE vec<T> from_left(vec<T> v, vec<T> previous) {
   return [&]<int... i>(std::integer_sequence<int, i...>) {
-    return __builtin_shufflevector(previous, v, (i + lanes<T> - 1)...);
+    return __builtin_shufflevector(previous, v, (i + lanes<T> - d)...);
+  }(std::make_integer_sequence<int, lanes<T>>{});
+}
+
+// In every four lanes: lane r of v[c] becomes lane c of v[r].
+template <class T>
+SPD_INLINE void transpose4(vec<T> (&v)[4]) {
+  [&]<int... i>(std::integer_sequence<int, i...>) {
+    constexpr int n = lanes<T>;
+    const auto low = [](vec<T> a, vec<T> b) { return __builtin_shufflevector(a, b, (i / 4 * 4 + i % 4 / 2 + i % 2 * n)...); };
+    const auto high = [](vec<T> a, vec<T> b) { return __builtin_shufflevector(a, b, (i / 4 * 4 + 2 + i % 4 / 2 + i % 2 * n)...); };
+    const auto first = [](vec<T> a, vec<T> b) { return __builtin_shufflevector(a, b, (i / 4 * 4 + i % 2 + i % 4 / 2 * n)...); };
+    const auto second = [](vec<T> a, vec<T> b) { return __builtin_shufflevector(a, b, (i / 4 * 4 + 2 + i % 2 + i % 4 / 2 * n)...); };
+    const vec<T> l01 = low(v[0], v[1]), h01 = high(v[0], v[1]), l23 = low(v[2], v[3]), h23 = high(v[2], v[3]);
+    v[0] = first(l01, l23), v[1] = second(l01, l23), v[2] = first(h01, h23), v[3] = second(h01, h23);
   }(std::make_integer_sequence<int, lanes<T>>{});
 }
 
@@ -250,19 +304,5 @@ SPD_INLINE void with_constant(int n, F&& f) {
     ((n == i + 1 ? (f.template operator()<i + 1>(), void()) : void()), ...);
   }(std::make_integer_sequence<int, kMax>{});
 }
-
-// Gradients that fade to nothing would be slow denormals; while this lives they are zero.
-class FlushDenormals {
- public:
-#if defined(__SSE2__)
-  FlushDenormals() : saved_(__builtin_ia32_stmxcsr()) { __builtin_ia32_ldmxcsr(saved_ | 0x8040u); }
-  ~FlushDenormals() { __builtin_ia32_ldmxcsr(saved_); }
-
- private:
-  unsigned saved_;
-#else
-  FlushDenormals() {}
-#endif
-};
 
 }  // namespace spd::SPD_ISA

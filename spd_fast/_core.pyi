@@ -1,5 +1,5 @@
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -117,7 +117,11 @@ hypergradient_f64 = hypergradient_f32
 class kernels:
     @staticmethod
     def conv(
-        x: npt.NDArray[Any], k: npt.NDArray[Any], dy: npt.NDArray[Any], winograd: bool = False, repeats: int = 0
+        x: npt.NDArray[Any],
+        k: npt.NDArray[Any],
+        dy: npt.NDArray[Any],
+        algorithm: Literal["direct", "winograd", "winograd2d"] = "direct",
+        repeats: int = 0,
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], tuple[float, float, float]]: ...
     @staticmethod
     def conv_ref(

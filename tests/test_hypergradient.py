@@ -237,6 +237,17 @@ def test_threads_and_company_do_not_change_a_bit(threads):
     np.testing.assert_array_equal(one.d_images[0], one.d_images[2])
 
 
+@pytest.mark.parametrize("threads", [2, 5])
+def test_a_team_of_threads_does_not_change_a_bit(threads):
+    shape, dish = spd.MotifShape(12, stacks=2, cells_per_stack=1), spd.Dish.random(per_class=4)
+    for cell in CELLS[:2]:
+        alone, team = (
+            motif_hypergradient([cell], shape, dish, epochs=2, steps=4, batch_size=15, threads=n) for n in (1, threads)
+        )
+        for name in ("value", "step_loss", "d_images", "d_labels", "d_rates"):
+            np.testing.assert_array_equal(getattr(alone, name), getattr(team, name))
+
+
 def test_float_points_where_double_does():
     """Ten steps: the cosine between the two derivatives. Switched masks make single cells differ, so the median is bounded."""
     dish = make_dish(n=60, n_valid=20, side=16)

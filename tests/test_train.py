@@ -83,6 +83,18 @@ def test_threads_do_not_change_a_bit(dish, threads):
     assert_same_bits(train(CELLS, dish, threads=1), train(CELLS, dish, threads=threads))
 
 
+@pytest.mark.parametrize("threads", [2, 3, 7])
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_team_of_threads_does_not_change_a_bit(threads, strict):
+    """One motif, more threads than motifs: the batch is split over a team, in several chunks at 16 x 16."""
+    shape = spd.MotifShape(12, stacks=2, cells_per_stack=1)
+    dish = spd.Dish.random(per_class=4)
+    dish = spd.Dish(dish.images, dish.labels, dish.images[:7], dish.labels[:7])
+    for cell in (MIXED, CHAIN):
+        how = {"epochs": 2, "batch_size": 15, "optimizer": spd.Adam(1e-2), "strict": strict}
+        assert_same_bits(*(spd.train_motifs([cell], shape, dish, threads=n, **how) for n in (1, threads)))
+
+
 def test_company_and_order_do_not_change_a_bit(dish):
     together = train(CELLS, dish)
     for k, cell in enumerate(CELLS):

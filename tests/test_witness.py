@@ -204,15 +204,16 @@ def test_gradients_in_double(cells, index, shape):
 def test_gradients_in_float(cells, index, shape):
     """In float32, against the witness in double.
 
-    Rounding a sum of n products acts like a relative change of its weights by eps sqrt(n): how far the witness's own
-    gradient moves under such a change of every weight and image (the largest of three draws) is the bound; to it comes the
-    rounding of the sum over all pixels, whose terms are as large as other weights' gradients. Inputs are drawn until
+    Rounding a sum of n products acts like a relative change of its weights by eps sqrt(n), Winograd's by about 8 times that: how far
+    the witness's own output and gradient move under such a change of every weight and image (the largest of three draws) is the
+    bound; to it comes the rounding of the sum over all pixels, whose terms are as large as other weights' gradients. Inputs are drawn until
     rounding can switch no ReLU and no pooling winner (20 times the usual rounding of an activation away).
     """
     cell = cells[index]
     for seed in itertools.count():
         images, labels, rng = drawn(index, shape, dtype=np.float32, seed=seed)
-        few = max(2, 320 // images[0, 0].size)  # few enough activations to find such inputs
+        images = np.ascontiguousarray(images[:, :, :8, :8])
+        few = max(2, 128 // images[0, 0].size)  # few enough activations to find such inputs
         images, labels = images[:few], labels[:few]
         weights = weights_of(cell, shape, rng, np.float32)
         module = witness.build(cell, shape, weights)
@@ -220,22 +221,20 @@ def test_gradients_in_float(cells, index, shape):
             break
 
     def rounded(array):
-        return array * (1 + EPS32 * np.sqrt(np.prod(array.shape[1:])) * rng.standard_normal(array.shape))
+        return array * (1 + 8 * EPS32 * np.sqrt(np.prod(array.shape[1:])) * rng.standard_normal(array.shape))
 
-    def gradients(weights, images):
-        _, d_weights, d_images = witness.gradient(witness.build(cell, shape, weights), images, labels)
-        return d_weights | {"images": d_images}
+    def outcome(module, images):
+        _, d_weights, d_images = witness.gradient(module, images, labels)
+        return d_weights | {"images": d_images, "logits": witness.metrics(module, images, labels)["logits"]}
 
-    expected = gradients(weights, images)
-    moved = [gradients({n: rounded(w) for n, w in weights.items()}, rounded(images)) for _ in range(3)]
-    logits = witness.metrics(module, images, labels)["logits"]
-    near = witness.build(cell, shape, {n: rounded(w) for n, w in weights.items()})
-    bound = np.linalg.norm(witness.metrics(near, rounded(images), labels)["logits"] - logits)
+    expected = outcome(module, images)
+    moved = [
+        outcome(witness.build(cell, shape, {n: rounded(w) for n, w in weights.items()}), rounded(images))
+        for _ in range(3)
+    ]
     result = train_motifs([cell], shape, Dish(images, labels), epochs=0, init=[weights])
-    assert np.linalg.norm(result.train.logits[0] - logits) <= bound + 8 * EPS32 * np.linalg.norm(logits)
-
     _, d_weights, d_images = parameter_gradient([cell], shape, images, labels, [weights])
-    got = d_weights[0] | {"images": d_images[0]}
+    got = d_weights[0] | {"images": d_images[0], "logits": result.train.logits[0]}
     typical = max(np.sqrt(np.mean(g**2)) for g in expected.values())
     for name, g in expected.items():
         bound = max(np.linalg.norm(m[name] - g) for m in moved)

@@ -27,12 +27,19 @@ int dim(const Array<T>& a, int i) {
   return static_cast<int>(a.shape(i));
 }
 
-// (y, dx, dk[, seconds]) of a convolution and its backward.
+Algorithm algorithm_of(const std::string& name) {
+  for (const auto& [known, how] : {std::pair{"direct", Algorithm::direct}, {"winograd", Algorithm::winograd}, {"winograd2d", Algorithm::winograd2d}})
+    if (name == known) return how;
+  throw py::value_error("algorithm is '" + name + "', expected 'direct', 'winograd' or 'winograd2d'");
+}
+
+// (y, dx, dk, seconds) of a convolution and its backward.
 template <class T>
-py::tuple conv(Array<T> x, Array<T> k, Array<T> dy, bool winograd, int repeats) {
+py::tuple conv(Array<T> x, Array<T> k, Array<T> dy, const std::string& algorithm, int repeats) {
   const int n = dim(x, 0), c_in = dim(x, 1), h = dim(x, 2), w = dim(x, 3), c_out = dim(k, 0), size = dim(k, 2);
   Array<T> y = make<T>({n, c_out, h, w}), dx = make<T>({n, c_in, h, w}), dk = make<T>({c_out, c_in, size, size});
-  ConvCheck<T> q{n, c_in, c_out, h, w, size, x.data(), k.data(), dy.data(), y.mutable_data(), dx.mutable_data(), dk.mutable_data(), winograd, repeats, {}};
+  ConvCheck<T> q{
+      n, c_in, c_out, h, w, size, x.data(), k.data(), dy.data(), y.mutable_data(), dx.mutable_data(), dk.mutable_data(), algorithm_of(algorithm), repeats, {}};
   engine().of<T>().conv(q);
   return py::make_tuple(y, dx, dk, py::make_tuple(q.seconds[0], q.seconds[1], q.seconds[2]));
 }
@@ -118,7 +125,8 @@ py::tuple head(Array<T> x, Array<T> weight, Array<T> bias, Array<T> label, bool 
 
 template <class T>
 void bind(py::module_& m) {
-  m.def("conv", conv<T>, py::arg("x").noconvert(), py::arg("k").noconvert(), py::arg("dy").noconvert(), py::arg("winograd") = false, py::arg("repeats") = 0);
+  m.def("conv", conv<T>, py::arg("x").noconvert(), py::arg("k").noconvert(), py::arg("dy").noconvert(), py::arg("algorithm") = "direct",
+        py::arg("repeats") = 0);
   m.def("conv_ref", conv_ref<T>, py::arg("x").noconvert(), py::arg("k").noconvert(), py::arg("dy").noconvert());
   m.def("batch_norm", batch_norm<T>, py::arg("y").noconvert(), py::arg("gamma"), py::arg("beta"), py::arg("dz"), py::arg("eps"), py::arg("ref") = false);
   m.def("head", head<T>, py::arg("x").noconvert(), py::arg("weight"), py::arg("bias"), py::arg("label"), py::arg("ref") = false);

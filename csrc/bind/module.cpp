@@ -180,12 +180,12 @@ py::dict train(const std::vector<MotifSpec>& specs, Array<T> images, Array<T> la
     const auto start = std::chrono::steady_clock::now();
     TrainJob<T> job{};
     job.plan = &plans[k];
-    job.memory = static_cast<T*>(worker.network.zeroed(f.memory(plans[k]) * sizeof(T)));
+    job.memory = static_cast<T*>(worker.network.zeroed(f.memory(plans[k], worker.team) * sizeof(T)));
     Plan plan_train, plan_valid;
     std::size_t most = 0;
     const auto metric_plan = [&](Plan& plan, const DataSet<T>& data) -> const Plan* {
       plan = make_plan(specs[k], batch_statistics ? data.n : std::min(data.n, running_batch), f.lanes, sizeof(T), strict);
-      most = std::max(most, f.memory(plan));
+      most = std::max(most, f.memory(plan, worker.team));
       return &plan;
     };
     if (evaluate) job.plan_train = metric_plan(plan_train, s.train);
@@ -201,7 +201,7 @@ py::dict train(const std::vector<MotifSpec>& specs, Array<T> images, Array<T> la
     }
     job.train = train_metrics[k];
     job.valid = valid_metrics[k];
-    f.train(s, job, control);
+    f.train(s, job, control, worker.team);
     train_metrics[k] = job.train;
     valid_metrics[k] = job.valid;
     diverged_p[k] = job.diverged_step;
@@ -249,14 +249,14 @@ py::dict gradient(const std::vector<MotifSpec>& specs, Array<T> images, Array<T>
   run_watched(costs, threads, progress, [&](int k, Worker& worker, Control& control) {
     GradientJob<T> job{};
     job.plan = &plans[k];
-    job.memory = static_cast<T*>(worker.network.zeroed(f.memory(plans[k]) * sizeof(T)));
+    job.memory = static_cast<T*>(worker.network.zeroed(f.memory(plans[k], worker.team) * sizeof(T)));
     job.parameters = parameters[k].data();
     job.data = data;
     job.metric = metric_of(metric);
     job.batch_norm_eps = batch_norm_eps;
     if (want_parameters) job.d_parameters = d_parameters_p[k];
     if (want_images) job.d_images = d_images_p + k * image_elements;
-    f.gradient(job, control);
+    f.gradient(job, control, worker.team);
     probability[k] = job.values.probability, loss[k] = job.values.loss, accuracy[k] = job.values.accuracy;
   });
   py::dict out;
@@ -319,9 +319,9 @@ py::dict hypergradient(const std::vector<MotifSpec>& specs, Array<T> images, Arr
     HypergradientJob<T>& job = jobs[k];
     const Plan plan_metric = make_plan(specs[k], read_on.n, f.lanes, sizeof(T), strict);
     job.plan_metric = &plan_metric;
-    job.memory = static_cast<T*>(worker.network.zeroed(f.hypergradient_memory(plans[k], steps) * sizeof(T)));
-    job.memory_metric = static_cast<T*>(worker.metrics.zeroed(f.memory(plan_metric) * sizeof(T)));
-    f.hypergradient(job, control);
+    job.memory = static_cast<T*>(worker.network.zeroed(f.hypergradient_memory(plans[k], steps, worker.team) * sizeof(T)));
+    job.memory_metric = static_cast<T*>(worker.metrics.zeroed(f.memory(plan_metric, worker.team) * sizeof(T)));
+    f.hypergradient(job, control, worker.team);
   });
   for (py::ssize_t k = 0; k < motifs; ++k) {
     diverged_step.mutable_data()[k] = jobs[k].diverged_step;
@@ -409,7 +409,8 @@ PYBIND11_MODULE(_core, m) {
            })
       .def("flops", [](const MotifSpec& spec) { return make_plan(spec, 1, engine().f32.lanes, sizeof(float), false).flops; })
       .def("memory", [](const MotifSpec& spec, int batch) {  // bytes that training in float takes
-        return engine().f32.memory(make_plan(spec, batch, engine().f32.lanes, sizeof(float), false)) * sizeof(float);
+        Team one;
+        return engine().f32.memory(make_plan(spec, batch, engine().f32.lanes, sizeof(float), false), one) * sizeof(float);
       });
   py::class_<Optimizer>(m, "Optimizer")
       .def(py::init([](const std::string& kind, double momentum, double decay, double eps, double weight_decay, bool nesterov) {

@@ -12,6 +12,7 @@
 // Precision: element type. Sums are taken around a first pixel of the channel, so a mean far from zero does not cancel the variance away.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -75,11 +76,11 @@ struct LaneMasks {
 
   LaneMasks(const Grid& grid, int n) {
     const int blocks = grid.blocks(n), rest = n - (blocks - 1) * grid.images;
-    for (int j = 0; j < grid.columns; ++j) {
-      whole[j] = mask_of_bits<T>(grid.valid(j, grid.images));
-      last[j] = mask_of_bits<T>(grid.valid(j, rest));
-    }
     whole_blocks = grid.padded() ? 0 : rest == grid.images ? blocks : blocks - 1;
+    for (int j = 0; j < grid.columns; ++j) {
+      whole[j] = mask_of_bits<T>(whole_blocks > 0 ? ~std::uint64_t{0} : grid.valid(j, grid.images));
+      last[j] = whole_blocks == blocks ? whole[j] : mask_of_bits<T>(grid.valid(j, rest));
+    }
   }
 };
 
@@ -96,29 +97,54 @@ SPD_INLINE void each_vector(const Grid& grid, const LaneMasks<T>& masks, int b, 
     for (int j = 0; j < grid.columns; ++j, at += lanes<T>) f(at, m[j]);
 }
 
-// ---- statistics
+// ---- statistics: of every chunk of the batch, then of all chunks together (Chan, Golub and LeVeque 1983)
 
-// mean, var: of channels 0..channels - 1 of y over n images (biased variance).
+// mean[c], deviations[c] = sum (y - mean)^2: of channels 0..channels - 1 of blocks begin..end - 1.
 template <class T>
-void batch_statistics(T* mean, T* var, View<const T> y, const Grid& grid, int n, int channels) {
+void chunk_statistics(T* mean, T* deviations, View<const T> y, const Grid& grid, int n, int begin, int end, int channels) {
   const LaneMasks<T> masks(grid, n);
   const int blocks = grid.blocks(n);
-  const T m = static_cast<T>(n) * grid.pixels();
+  const T m = static_cast<T>(std::min(end * grid.images, n) - begin * grid.images) * grid.pixels();
+  constexpr int together = lanes<T> / 2;  // two sums each
+  for (int first = 0; first < channels; first += together) {
+    const int count = std::min(together, channels - first);
+    vec<T> sums[lanes<T>]{};
+    T origin[together], of[lanes<T>];
+    for (int c = 0; c < count; ++c) {
+      const T* p = y.data + (first + c) * y.channel;
+      origin[c] = p[begin * y.block];
+      const vec<T> around = broadcast<T>(origin[c]);
+      vec<T> s{}, q{};
+      for (int b = begin; b < end; ++b)
+        each_vector(grid, masks, b, blocks, [&](std::size_t at, auto valid) {
+          const vec<T> d = keep<T>(valid, load(p + b * y.block + at) - around);
+          s += d;
+          q += d * d;
+        });
+      sums[2 * c] = s, sums[2 * c + 1] = q;
+    }
+    store<T>(of, sum_each<T>(sums));
+    for (int c = 0; c < count; ++c) {
+      const T shift = of[2 * c] / m;
+      mean[first + c] = origin[c] + shift;
+      deviations[first + c] = of[2 * c + 1] - shift * of[2 * c];
+    }
+  }
+}
+// mean, var (biased) over all chunks; chunk k's statistics begin `apart` elements behind those of chunk k - 1.
+template <class T>
+void batch_statistics(T* mean, T* var, const T* chunk_mean, const T* chunk_deviations, std::size_t apart, const Grid& grid, int n, int channels) {
+  const int chunks = grid.chunks(n), images = grid.chunk() * grid.images;
   for (int c = 0; c < channels; ++c) {
-    const T* p = y.data + c * y.channel;
-    const T origin = p[0];
-    const vec<T> around = broadcast<T>(origin);
-    vec<T> s{}, q{};
-    for (int b = 0; b < blocks; ++b)
-      each_vector(grid, masks, b, blocks, [&](std::size_t at, auto valid) {
-        const vec<T> d = keep<T>(valid, load(p + b * y.block + at) - around);
-        s += d;
-        q += d * d;
-      });
-    const T shift = sum<T>(s) / m;
-    const T v = sum<T>(q) / m - shift * shift;
-    mean[c] = origin + shift;
-    var[c] = v < 0 ? 0 : v;  // NaN stays NaN
+    const auto share = [&](int k) { return static_cast<T>(std::min(images, n - k * images)) / n; };
+    T s = 0, q = 0;
+    for (int k = 0; k < chunks; ++k) s += share(k) * (chunk_mean[k * apart + c] - chunk_mean[c]);
+    for (int k = 0; k < chunks; ++k) {
+      const T d = chunk_mean[k * apart + c] - chunk_mean[c] - s;
+      q += chunk_deviations[k * apart + c] / (static_cast<T>(n) * grid.pixels()) + share(k) * d * d;
+    }
+    mean[c] = chunk_mean[c] + s;
+    var[c] = q < 0 ? 0 : q;  // NaN stays NaN
   }
 }
 
@@ -134,10 +160,10 @@ struct Term {
 };
 
 template <class T, int K>
-SPD_NOINLINE void add_terms(View<T> z, const Term<T>* terms, const Grid& grid, int n, int channels) {
+SPD_NOINLINE void add_terms(View<T> z, const Term<T>* terms, const Grid& grid, int n, int begin, int end, int channels) {
   const LaneMasks<T> masks(grid, n);
   const int blocks = grid.blocks(n);
-  for (int b = 0; b < blocks; ++b)
+  for (int b = begin; b < end; ++b)
     for (int c = 0; c < channels; ++c) {
       const T* p[K];
       vec<T> scale[K], shift[K], low[K];
@@ -186,6 +212,7 @@ SPD_NOINLINE void batch_norm_relu_backward(View<T> y, T* dgamma, T* dbeta, const
   const T m = static_cast<T>(n) * grid.pixels();
   for (int c = 0; c < channels; ++c) {
     const vec<T> centre = broadcast<T>(mean[c]), k = broadcast<T>(scale[c]), k0 = broadcast<T>(shift[c]);
+    // f(where y lies, y, relu's argument > 0 in a lane that counts, sum of the flows, lanes that count)
     const auto each = [&](auto f) {
       for (int b = 0; b < blocks; ++b) {
         T* py = y.data + b * y.block + c * y.channel;
@@ -194,21 +221,20 @@ SPD_NOINLINE void batch_norm_relu_backward(View<T> y, T* dgamma, T* dbeta, const
         for (int i = 0; i < K; ++i) p[i] = flows[i].data + b * flows[i].block + c * flows[i].channel;
         each_vector(grid, masks, b, blocks, [&](std::size_t at, auto valid) {
           const vec<T> v = load(py + at);
-          const vec<T> g = keep<T>(valid, keep<T>(greater<T>(v * k + k0, zeros<T>()), sum_flows<T, K>(p, flows, at)));
-          f(py + at, v, g, valid);
+          f(py + at, v, both<T>(greater<T>(v * k + k0, zeros<T>()), valid), sum_flows<T, K>(p, flows, at), valid);
         });
       }
     };
     vec<T> s{}, q{};
-    each([&](T*, vec<T> v, vec<T> g, auto) {
-      s += g;
-      q += g * (v - centre);
+    each([&](T*, vec<T> v, mask<T> passes, vec<T> d, auto) {
+      s = add_where<T>(passes, s, d);
+      q = add_product_where<T>(passes, q, d, v - centre);
     });
     dbeta[c] = sum<T>(s);
     dgamma[c] = sum<T>(q) * istd[c];
     const T slope = -scale[c] * istd[c] * dgamma[c] / m;  // dy = k g + slope (y - mean) - k dbeta / m
     const vec<T> a = broadcast<T>(slope), a0 = broadcast<T>(-scale[c] * dbeta[c] / m - slope * mean[c]);
-    each([&](T* to, vec<T> v, vec<T> g, auto valid) { store<T>(to, keep<T>(valid, k * g + (a * v + a0))); });
+    each([&](T* to, vec<T> v, mask<T> passes, vec<T> d, auto valid) { store<T>(to, keep<T>(valid, add_product_where<T>(passes, a * v + a0, d, k))); });
   }
 }
 

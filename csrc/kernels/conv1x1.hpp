@@ -29,6 +29,7 @@ SPD_INLINE void conv1x1_tile(T* y, std::size_t y_channel, const T* x, std::size_
   if (accumulate) SPD_UNROLL
   for (int c = 0; c < C; ++c) SPD_UNROLL
   for (int r = 0; r < R; ++r) acc[c][r] = load<T>(y + c * y_channel + r * lanes<T>);
+#pragma GCC unroll 4
   for (int i = 0; i < c_in; ++i, x += x_channel, k += C) {
     vec<T> in[R];
     SPD_UNROLL
@@ -93,10 +94,11 @@ SPD_NOINLINE void conv1x1_wgrad_block(T* dk, int c_in, View<const T> dy, View<co
   for (int i = 0; i < A; ++i)
     for (int j = 0; j < B; ++j) dk[static_cast<std::size_t>(i) * c_in + j] = sums[i * B + j];
 }
+// Of the runs p..p_end - 1 of output channels, of parts_of(c_out, kSide).
 template <class T>
-void conv1x1_wgrad(T* dk, View<const T> dy, View<const T> x, const Grid& grid, int begin, int end, int c_in, int c_out) {
+void conv1x1_wgrad(T* dk, View<const T> dy, View<const T> x, const Grid& grid, int begin, int end, int p, int p_end, int c_in, int c_out) {
   const int parts_o = parts_of(c_out, kSide), parts_i = parts_of(c_in, kSide);
-  for (int p = 0; p < parts_o; ++p)
+  for (; p < p_end; ++p)
     for (int q = 0; q < parts_i; ++q) {
       const int o = part_begin(c_out, parts_o, p), n_o = part_begin(c_out, parts_o, p + 1) - o;
       const int i = part_begin(c_in, parts_i, q), n_i = part_begin(c_in, parts_i, q + 1) - i;

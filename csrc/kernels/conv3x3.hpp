@@ -205,10 +205,11 @@ SPD_NOINLINE void conv3x3_wgrad_block(T* dk, std::size_t dk_channel, View<const 
   for (int c = 0; c < C; ++c)
     for (int tap = 0; tap < 9; ++tap) dk[c * dk_channel + tap] = sums[c * 9 + tap];
 }
+// Of the input channels i..i_end - 1.
 template <class T>
-void conv3x3_wgrad(T* dk, View<const T> dy, View<const T> x, const Grid& grid, int begin, int end, int c_in, int c_out) {
+void conv3x3_wgrad(T* dk, View<const T> dy, View<const T> x, const Grid& grid, int begin, int end, int i, int i_end, int c_in, int c_out) {
   const int parts = parts_of(c_out, kOut);
-  for (int i = 0; i < c_in; ++i)
+  for (; i < i_end; ++i)
     for (int p = 0; p < parts; ++p) {
       const int first = part_begin(c_out, parts, p), size = part_begin(c_out, parts, p + 1) - first;
       with_constant<kOut>(size, [&]<int C>() {

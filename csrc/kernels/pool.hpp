@@ -61,18 +61,19 @@ SPD_INLINE RowMaximum<T> row_maximum(const T* p, mask<T> has_left, mask<T> has_r
   return {select<T>(right, c, ab), static_cast<mask<T>>(self & ~right), right};
 }
 
-// winners: (blocks, channels, vectors of a plane).
+// winners: (blocks, channels, vectors of a plane). Blocks begin..end - 1 of the batch.
 template <class T>
-void maxpool3x3_forward(View<T> y, Winners* winners, View<const T> x, const Grid& grid, int blocks, int channels) {
+void maxpool3x3_forward(View<T> y, Winners* winners, View<const T> x, const Grid& grid, int begin, int end, int channels) {
   const std::size_t pitch = grid.pitch();
   const RowMaximum<T> nothing{broadcast<T>(-std::numeric_limits<T>::infinity()), {}, {}};
-  for (int b = 0; b < blocks; ++b)
-    for (int c = 0; c < channels; ++c, winners += grid.vectors())
-      for (int column = 0; column < grid.columns; ++column) {
-        const mask<T> left = mask_of_bits<T>(grid.has_left(column)), right = mask_of_bits<T>(grid.has_right(column));
+  winners += static_cast<std::size_t>(begin) * channels * grid.vectors();
+  for (int column = 0; column < grid.columns; ++column) {
+    const mask<T> left = mask_of_bits<T>(grid.has_left(column)), right = mask_of_bits<T>(grid.has_right(column));
+    for (int b = begin; b < end; ++b)
+      for (int c = 0; c < channels; ++c) {
         const T* p = x.data + b * x.block + c * x.channel + column * lanes<T>;
         T* out = y.data + b * y.block + c * y.channel + column * lanes<T>;
-        Winners* won = winners + column;
+        Winners* won = winners + (static_cast<std::size_t>(b - begin) * channels + c) * grid.vectors() + column;
         RowMaximum<T> above = nothing, here = row_maximum<T>(p, left, right);
         for (int h = 0; h < grid.height; ++h, p += pitch, out += pitch, won += grid.columns) {
           const RowMaximum<T> below = h + 1 < grid.height ? row_maximum<T>(p + pitch, left, right) : nothing;
@@ -86,17 +87,19 @@ void maxpool3x3_forward(View<T> y, Winners* winners, View<const T> x, const Grid
           here = below;
         }
       }
+  }
 }
 
 // y_t: the winners of x_t.
 template <class T>
-void maxpool3x3_tangent(View<T> y_t, const Winners* winners, View<const T> x_t, const Grid& grid, int blocks, int channels) {
+void maxpool3x3_tangent(View<T> y_t, const Winners* winners, View<const T> x_t, const Grid& grid, int begin, int end, int channels) {
   const std::ptrdiff_t pitch = static_cast<std::ptrdiff_t>(grid.pitch());
   const auto along_row = [](const T* p, const Winners& won) {  // what won in the row
     const mask<T> self = mask_of_bits<T>(won.self), right = mask_of_bits<T>(won.right);
     return select<T>(self, load(p), select<T>(right, load(p + 1), load(p - 1)));
   };
-  for (int b = 0; b < blocks; ++b)
+  winners += static_cast<std::size_t>(begin) * channels * grid.vectors();
+  for (int b = begin; b < end; ++b)
     for (int c = 0; c < channels; ++c) {
       const T* p = x_t.data + b * x_t.block + c * x_t.channel;
       T* out = y_t.data + b * y_t.block + c * y_t.channel;
@@ -123,8 +126,9 @@ SPD_INLINE vec<T> to_row_maximum(const T* d, const Winners* won, int h, const Gr
   return r;
 }
 template <class T>
-void maxpool3x3_backward(View<T> dx, View<const T> dy, const Winners* winners, const Grid& grid, int blocks, int channels) {
-  for (int b = 0; b < blocks; ++b)
+void maxpool3x3_backward(View<T> dx, View<const T> dy, const Winners* winners, const Grid& grid, int begin, int end, int channels) {
+  winners += static_cast<std::size_t>(begin) * channels * grid.vectors();
+  for (int b = begin; b < end; ++b)
     for (int c = 0; c < channels; ++c) {
       const T* d = dy.data + b * dy.block + c * dy.channel;
       T* out = dx.data + b * dx.block + c * dx.channel;

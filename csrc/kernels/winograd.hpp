@@ -12,6 +12,7 @@
 // (`Grid::fits_winograd`). Precision: element type. The transforms round about three times as much as direct: largest relative error 0.5e-6 to 3.2e-6 in float.
 #pragma once
 
+#include "../team.hpp"
 #include "conv3x3.hpp"
 
 namespace spd::SPD_ISA {
@@ -43,6 +44,18 @@ SPD_INLINE void transform_dy(vec<T> (&o)[6], vec<T> y0, vec<T> y1, vec<T> y2, ve
   o[0] = y0, o[1] = s + t, o[2] = s - t, o[3] = u + v, o[4] = u - v, o[5] = y3;
 }
 
+template <class T>
+SPD_INLINE void transform_taps(T (&u)[6], T k0, T k1, T k2) {  // G k
+  const T ends = (k0 + k2) * (T(-1) / 6), middle = k1 * (T(1) / 6), far = k0 * (T(1) / 24) + k2 * (T(1) / 6), far_middle = k1 * (T(1) / 12);
+  u[0] = k0 / 4, u[1] = ends - middle, u[2] = ends + middle, u[3] = far + far_middle, u[4] = far - far_middle, u[5] = k2;
+}
+template <class T, class V>
+SPD_INLINE void gather_taps(V (&k)[3], const V (&u)[6]) {  // G^T u, of numbers or vectors of T
+  k[0] = u[0] * (T(1) / 4) - (u[1] + u[2]) * (T(1) / 6) + (u[3] + u[4]) * (T(1) / 24);
+  k[1] = (u[2] - u[1]) * (T(1) / 6) + (u[3] - u[4]) * (T(1) / 12);
+  k[2] = (u[3] + u[4] - u[1] - u[2]) * (T(1) / 6) + u[5];
+}
+
 // One column of vectors of four rows from row h on; components first .. first + count - 1, each `stride` behind the one before.
 template <class T, int first = 0, int count = 6>
 SPD_INLINE void transform_tile(T* out, std::size_t stride, const T* x, int h, const Grid& grid) {
@@ -67,15 +80,9 @@ void winograd_pack(T* packed, const T* k, int c_in, int c_out, bool turned) {
         for (int o = 0; o < size; ++o) {
           const T* tap =
               turned ? k + (static_cast<std::size_t>(i) * c_out + begin + o) * 9 + 2 - kw : k + (static_cast<std::size_t>(begin + o) * c_in + i) * 9 + kw;
-          const T k0 = tap[turned ? 6 : 0], k1 = tap[3], k2 = tap[turned ? 0 : 6];
-          const T ends = (k0 + k2) * (T(-1) / 6), middle = k1 * (T(1) / 6), far = k0 * (T(1) / 24) + k2 * (T(1) / 6), far_middle = k1 * (T(1) / 12);
-          T* out = packed + (i * 3 + kw) * size + o;
-          out[0] = k0 / 4;
-          out[component] = ends - middle;
-          out[2 * component] = ends + middle;
-          out[3 * component] = far + far_middle;
-          out[4 * component] = far - far_middle;
-          out[5 * component] = k2;
+          T u[6];
+          transform_taps<T>(u, tap[turned ? 6 : 0], tap[3], tap[turned ? 0 : 6]);
+          for (int q = 0; q < 6; ++q) packed[q * component + (i * 3 + kw) * size + o] = u[q];
         }
     packed += 6 * component;
   }
@@ -206,14 +213,21 @@ template <class T>
 std::size_t winograd_plane(const Grid& grid, int blocks) {
   return static_cast<std::size_t>(blocks) * grid.vectors() / 4 * lanes<T> + lanes<T>;
 }
+// From component to component: an odd number of vectors, as of channel_stride (grid.hpp).
+template <class T>
+std::size_t winograd_component(std::size_t plane, int channels) {
+  return (plane / lanes<T> * channels | 1) * lanes<T>;
+}
 template <class T>
 std::size_t winograd_wgrad_scratch(const Grid& grid, int blocks, int c_in, int c_out) {
-  return kTogether * winograd_plane<T>(grid, blocks) * (c_in + c_out) + 18 * static_cast<std::size_t>(c_in) * c_out + 4 * lanes<T>;
+  const std::size_t plane = winograd_plane<T>(grid, blocks);
+  return kTogether * (winograd_component<T>(plane, c_in) + winograd_component<T>(plane, c_out)) + 18 * static_cast<std::size_t>(c_in) * c_out + 4 * lanes<T>;
 }
 
 template <class T>
-void winograd_wgrad(T* dk, View<const T> dy, View<const T> x, T* scratch, const Grid& grid, int begin, int end, int c_in, int c_out) {
-  const std::size_t pitch = grid.pitch(), plane = winograd_plane<T>(grid, end - begin), x_component = plane * c_in, y_component = plane * c_out;
+void winograd_wgrad(T* dk, View<const T> dy, View<const T> x, T* scratch, const Grid& grid, int begin, int end, int c_in, int c_out, Team& team) {
+  const std::size_t pitch = grid.pitch(), plane = winograd_plane<T>(grid, end - begin);
+  const std::size_t x_component = winograd_component<T>(plane, c_in), y_component = winograd_component<T>(plane, c_out);
   const int vectors = (end - begin) * grid.vectors() / 4;
   T *xt = scratch + lanes<T>, *yt = xt + kTogether * x_component, *u = yt + kTogether * y_component + lanes<T>;  // u: [component][c_out][c_in][kw]
   const auto each_tile = [&](auto f) {
@@ -222,13 +236,13 @@ void winograd_wgrad(T* dk, View<const T> dy, View<const T> x, T* scratch, const 
       for (int h = 0; h < grid.height; h += 4)
         for (int j = 0; j < grid.columns; ++j, ++v) f(b, h, j, v * lanes<T>);
   };
-  const auto transform = [&]<int first>() {
-    for (int i = 0; i < c_in; ++i)
+  const auto transform = [&]<int first>(int channel) {  // of x, then those of dy
+    if (const int i = channel; i < c_in)
       each_tile([&](int b, int h, int j, int at) {
         transform_tile<T, first, kTogether>(xt + i * plane + at, x_component, x.data + b * x.block + i * x.channel + j * lanes<T>, h, grid);
       });
-    for (int o = 0; o < c_out; ++o)
-      each_tile([&](int b, int h, int j, int at) {
+    else
+      each_tile([&, o = channel - c_in](int b, int h, int j, int at) {
         const T* p = dy.data + b * dy.block + o * dy.channel + h * pitch + j * lanes<T>;
         vec<T> t[6];
         transform_dy<T>(t, load<T>(p), load<T>(p + pitch), load<T>(p + 2 * pitch), load<T>(p + 3 * pitch));
@@ -240,36 +254,38 @@ void winograd_wgrad(T* dk, View<const T> dy, View<const T> x, T* scratch, const 
   with_columns(grid, [&]<int S>() {
     mask<T> left[S], right[S];
     for (int j = 0; j < S; ++j) left[j] = mask_of_bits<T>(grid.has_left(j)), right[j] = mask_of_bits<T>(grid.has_right(j));
-    const auto multiply = [&](int first) {
-      for (int k = 0; k < kTogether; ++k)
-        for (int p = 0; p < parts_o; ++p)
-          for (int q = 0; q < parts_i; ++q) {
-            const int o = part_begin(c_out, parts_o, p), n_o = part_begin(c_out, parts_o, p + 1) - o;
-            const int i = part_begin(c_in, parts_i, q), n_i = part_begin(c_in, parts_i, q + 1) - i;
-            T sums[kWide * kNarrow * 3];
-            with_constant<kWide>(n_o, [&]<int A>() {
-              with_constant<kNarrow>(n_i, [&]<int B>() {
-                winograd_wgrad_block<T, A, B, S>(sums, yt + k * y_component + o * plane, plane, xt + k * x_component + i * plane, plane, vectors, left, right);
-              });
-            });
-            for (int a = 0; a < n_o; ++a)
-              for (int b = 0; b < n_i * 3; ++b) u[((static_cast<std::size_t>(first + k) * c_out + o + a) * c_in + i) * 3 + b] = sums[a * n_i * 3 + b];
-          }
+    const auto multiply = [&](int first, int k, int p) {
+      for (int q = 0; q < parts_i; ++q) {
+        const int o = part_begin(c_out, parts_o, p), n_o = part_begin(c_out, parts_o, p + 1) - o;
+        const int i = part_begin(c_in, parts_i, q), n_i = part_begin(c_in, parts_i, q + 1) - i;
+        T sums[kWide * kNarrow * 3];
+        with_constant<kWide>(n_o, [&]<int A>() {
+          with_constant<kNarrow>(n_i, [&]<int B>() {
+            winograd_wgrad_block<T, A, B, S>(sums, yt + k * y_component + o * plane, plane, xt + k * x_component + i * plane, plane, vectors, left, right);
+          });
+        });
+        for (int a = 0; a < n_o; ++a)
+          for (int b = 0; b < n_i * 3; ++b) u[((static_cast<std::size_t>(first + k) * c_out + o + a) * c_in + i) * 3 + b] = sums[a * n_i * 3 + b];
+      }
     };
-    transform.template operator()<0>();
-    multiply(0);
-    transform.template operator()<kTogether>();
-    multiply(kTogether);
+    const auto pass = [&]<int first>() {
+      team.split(c_in + c_out, [&](int channel, int until, int) {
+        for (; channel < until; ++channel) transform.template operator()<first>(channel);
+      });
+      team.split(kTogether * parts_o, [&](int j, int until, int) {
+        for (; j < until; ++j) multiply(first, j / parts_o, j % parts_o);
+      });
+    };
+    pass.template operator()<0>();
+    pass.template operator()<kTogether>();
   });
   const std::size_t component = static_cast<std::size_t>(c_out) * c_in * 3;
   for (std::size_t oi = 0; oi < static_cast<std::size_t>(c_out) * c_in; ++oi)
-    for (int kw = 0; kw < 3; ++kw) {  // G^T u
-      const T* t = u + oi * 3 + kw;
-      const T u1 = t[component], u2 = t[2 * component], u3 = t[3 * component], u4 = t[4 * component];
-      T* out = dk + oi * 9 + kw;
-      out[0] = t[0] / 4 - (u1 + u2) * (T(1) / 6) + (u3 + u4) * (T(1) / 24);
-      out[3] = (u2 - u1) * (T(1) / 6) + (u3 - u4) * (T(1) / 12);
-      out[6] = (u3 + u4 - u1 - u2) * (T(1) / 6) + t[5 * component];
+    for (int kw = 0; kw < 3; ++kw) {
+      T t[6], taps[3];
+      for (int q = 0; q < 6; ++q) t[q] = u[q * component + oi * 3 + kw];
+      gather_taps<T>(taps, t);
+      for (int kh = 0; kh < 3; ++kh) dk[oi * 9 + kh * 3 + kw] = taps[kh];
     }
 }
 

@@ -1,0 +1,72 @@
+// Convolutions by the algorithm that the plan chose: the one place where the choice meets the kernels.
+#pragma once
+
+#include "../plan.hpp"
+#include "../team.hpp"
+#include "conv1x1.hpp"
+#include "conv3x3.hpp"
+#include "winograd.hpp"
+#include "winograd2d.hpp"
+
+namespace spd::SPD_ISA {
+
+// Elements of the packed weights, of the scratch of a forward from c_in channels, and of wgrad's.
+inline std::size_t conv_packed(Algorithm how, int size, int c_in, int c_out) {
+  const int entries = how == Algorithm::direct ? size * size : how == Algorithm::winograd ? 18 : kComponents;
+  return static_cast<std::size_t>(entries) * c_in * c_out;
+}
+template <class T>
+std::size_t conv_scratch(Algorithm how, const Grid& grid, int c_in) {
+  return how == Algorithm::direct ? 0 : how == Algorithm::winograd ? winograd_scratch<T>(c_in) : winograd2d_scratch<T>(grid, c_in);
+}
+template <class T>
+std::size_t conv_wgrad_scratch(Algorithm how, const Grid& grid, int blocks, int c_in, int c_out) {
+  return how == Algorithm::direct     ? 0
+         : how == Algorithm::winograd ? winograd_wgrad_scratch<T>(grid, blocks, c_in, c_out)
+                                      : winograd2d_wgrad_scratch<T>(grid, blocks, c_in, c_out);
+}
+
+// f.operator()<S>() for the vectors of a row; vectors of two lanes have no 2-D tiles (Grid::fits_winograd2d).
+template <class T, class F>
+void with_tile_columns(const Grid& grid, F&& f) {
+  if constexpr (lanes<T> >= 4) with_columns(grid, f);
+}
+
+// k: (c_out, c_in, size, size); `turned`: for dgrad, of the convolution with k: (c_in, c_out, size, size).
+template <class T>
+void conv_pack(Algorithm how, T* packed, const T* k, const Grid& grid, int size, int c_in, int c_out, bool turned) {
+  if (how == Algorithm::winograd2d)
+    with_tile_columns<T>(grid, [&]<int S>() { winograd2d_pack<T, S>(packed, k, c_in, c_out, turned); });
+  else if (how == Algorithm::winograd)
+    winograd_pack<T>(packed, k, c_in, c_out, turned);
+  else if (size == 3)
+    conv3x3_pack<T>(packed, k, c_in, c_out, turned);
+  else
+    conv1x1_pack<T>(packed, k, c_in, c_out, turned);
+}
+// Blocks begin..end - 1 of the batch; `accumulate` adds to y.
+template <class T>
+void conv_run(Algorithm how, View<T> y, View<const T> x, const T* packed, T* scratch, const Grid& grid, int begin, int end, int size, int c_in, int c_out,
+              bool accumulate) {
+  if (how == Algorithm::winograd2d)
+    with_tile_columns<T>(grid, [&]<int S>() { winograd2d_forward<T, S>(y, x, packed, scratch, grid, begin, end, c_in, c_out, accumulate); });
+  else if (how == Algorithm::winograd)
+    winograd_forward<T>(y, x, packed, scratch, grid, begin, end, c_in, c_out, accumulate);
+  else if (size == 3)
+    conv3x3_forward<T>(y, x, packed, grid, begin, end, c_in, c_out, accumulate);
+  else
+    conv1x1_forward<T>(y, x, packed, grid, begin, end, c_in, c_out, accumulate);
+}
+template <class T>
+void conv_wgrad(Algorithm how, T* dk, View<const T> dy, View<const T> x, T* scratch, const Grid& grid, int blocks, int size, int c_in, int c_out, Team& team) {
+  if (how == Algorithm::winograd2d)
+    with_tile_columns<T>(grid, [&]<int S>() { winograd2d_wgrad<T, S>(dk, dy, x, scratch, grid, 0, blocks, c_in, c_out, team); });
+  else if (how == Algorithm::winograd)
+    winograd_wgrad<T>(dk, dy, x, scratch, grid, 0, blocks, c_in, c_out, team);
+  else if (size == 3)
+    team.split(c_in, [&](int i, int i_end, int) { conv3x3_wgrad<T>(dk, dy, x, grid, 0, blocks, i, i_end, c_in, c_out); });
+  else
+    team.split(parts_of(c_out, kSide), [&](int p, int p_end, int) { conv1x1_wgrad<T>(dk, dy, x, grid, 0, blocks, p, p_end, c_in, c_out); });
+}
+
+}  // namespace spd::SPD_ISA
