@@ -370,7 +370,7 @@ def test_image_sizes_and_channels_in_double(cell, size, channels):
     assert_agree({"images": d_images[0]}, {"images": expected}, relative=1e-9)
 
 
-@pytest.mark.parametrize("classes", [2, 11, 100])
+@pytest.mark.parametrize("classes", [2, 11, 100, 1000])
 def test_soft_labels_in_double(classes):
     """Labels of any sum; the true class of the metrics is the heaviest one."""
     shape = MotifShape(8, 2, 1, classes, 3)
