@@ -138,7 +138,10 @@ def run(
 )
 def train(
     cells: Annotated[
-        Path | None, typer.Option(metavar="FILE", help='JSON list of cells: [{"matrix": [[0, 1], ...], "ops": [...]}].')
+        Path | None,
+        typer.Option(
+            metavar="FILE", help='JSON list of cells, [{"matrix": [[0, 1], ...], "ops": [...]}], or an .npz of columns.'
+        ),
     ] = None,
     hashes: Annotated[
         list[str] | None,
@@ -168,6 +171,8 @@ def train(
 
         if file is not None and file.suffix not in (".csv", ".npz"):
             raise ValueError(f"--out is {file}, expected a name ending in .csv or .npz")
+        if file is not None and not os.access(file.absolute().parent, os.W_OK):
+            raise ValueError(f"--out is {file}, expected a name in a folder that is there and can be written to")
         chosen = _recipe(recipe, seed, settings)
         picked, accuracy = _picked_cells(cells, hashes or [], sample, truth, chosen.seed)
         images = Dish.load(dish) if dish is not None else start_dish(chosen)
@@ -320,6 +325,7 @@ def info(debug: Debug = False) -> None:
         from spd_fast.runs import describe_machine
 
         facts = describe_machine()
+        facts["threads"] = facts.pop("processors")  # what --threads is by default
         width = max(map(len, facts))
         for name, value in facts.items():
             out.print(f"{name.replace('_', ' '):{width}}  {value}", markup=False)
@@ -548,18 +554,12 @@ def _picked_cells(
     file: Path | None, hashes: Sequence[str], sample: int | None, truth: Path | None, seed: int
 ) -> "tuple[list[Cell], npt.NDArray[Any] | None]":
     """Return the cells that the command line asks for, with their accuracies where they come from a truth."""
-    from spd_fast.cell import Cell
+    from spd_fast.truth_build import read_cells
 
     if sum((file is not None, bool(hashes), sample is not None)) != 1:
         raise ValueError("which cells? Give one of --cells FILE, --hash HEX or --sample N")
     if file is not None:
-        try:
-            records = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"cell file {file} is not JSON: {error}") from None
-        if not isinstance(records, list) or not records:
-            raise ValueError(f'cell file {file} holds no list of cells, expected [{{"matrix": ..., "ops": ...}}, ...]')
-        return [Cell.from_json(record) for record in records], None
+        return list(read_cells(file)), None
     table = _load_truth(truth)
     if sample is not None:
         table = table.sample(sample, seed)

@@ -66,6 +66,9 @@ class RunFolderError(RuntimeError):
 class Run:
     """An open run folder. Made by `create`, `resume` or `read`; closes its lock as a context manager.
 
+    A new folder goes when the context ends with a ValueError or TypeError before the first line of metrics: what was asked
+    for cannot run.
+
     Attributes
     ----------
     path : Path
@@ -74,9 +77,12 @@ class Run:
         What ``run.json`` holds.
     """
 
-    def __init__(self, path: Path, recipe: Recipe, about: dict[str, Any], lock: int | None) -> None:
+    def __init__(
+        self, path: Path, recipe: Recipe, about: dict[str, Any], lock: int | None, *, created: bool = False
+    ) -> None:
         self.path, self.recipe, self.about = path, recipe, about
         self._lock = lock
+        self._created = created
         self._metrics: int | None = None
 
     def __enter__(self) -> Self:
@@ -85,6 +91,8 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._created and isinstance(error, ValueError | TypeError) and not (self.path / METRICS).exists():
+            shutil.rmtree(self.path, ignore_errors=True)  # what was asked for cannot run: nothing to continue
         self.close()
 
     def close(self) -> None:
@@ -282,7 +290,7 @@ def create(path: str | os.PathLike[str], recipe: Recipe, *, about: Mapping[str, 
         raise RunFolderError(
             f"run folder {folder} cannot be created: {_reason(error)}; choose another folder"
         ) from error
-    return Run(folder, recipe, facts, lock)
+    return Run(folder, recipe, facts, lock, created=True)
 
 
 def require_vacant(folder: Path) -> None:

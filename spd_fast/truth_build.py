@@ -10,7 +10,6 @@ import gzip
 import hashlib
 import json
 import os
-import platform
 import re
 import time
 import zlib
@@ -30,10 +29,20 @@ from spd_fast.dish import Dish
 from spd_fast.errors import InvalidCellError
 from spd_fast.files import load_arrays
 from spd_fast.motif import MotifShape, count_flops
+from spd_fast.runs import describe_machine
 from spd_fast.train import SGD, Adam, Initializer, RMSProp, TrainResult, train_motifs
 from spd_fast.truth import MEASUREMENTS, TruthTable, write_truth
 
-__all__ = ["ImageData", "build_truth", "journal_path", "load_images", "random_cells", "resize_images", "sample_cells"]
+__all__ = [
+    "ImageData",
+    "build_truth",
+    "journal_path",
+    "load_images",
+    "random_cells",
+    "read_cells",
+    "resize_images",
+    "sample_cells",
+]
 
 Array = npt.NDArray[Any]
 
@@ -247,9 +256,8 @@ def sample_cells(n: int, seed: int, source: str | os.PathLike[str] | None = None
     seed : int, >= 0
         A larger sample with the same seed begins with the smaller one.
     source : path, optional
-        An .npz with columns `vertices`, `edge_bits`, `op_codes` (and optionally `module_hash`), or a JSON list of cells
-        ``{"matrix": [[...], ...], "ops": [...]}`` (or an object whose ``"cells"`` is one). Cells are ranked by a digest of
-        (seed, module_hash), so that the draw does not depend on their order in the file. Without it: `random_cells`.
+        A file that `read_cells` reads. Cells are ranked by a digest of (seed, module_hash), so that the draw does not depend
+        on their order in the file. Without it: `random_cells`.
 
     Raises
     ------
@@ -262,7 +270,7 @@ def sample_cells(n: int, seed: int, source: str | os.PathLike[str] | None = None
         return random_cells(n, seed)
     if seed < 0:
         raise ValueError(f"seed is {seed}, expected at least 0")
-    cells = _read_cells(Path(source))
+    cells = read_cells(source)
     first_of: dict[bytes, int] = {}
     for row, digest in enumerate(cells.module_hash):
         first_of.setdefault(digest.tobytes(), row)
@@ -272,7 +280,23 @@ def sample_cells(n: int, seed: int, source: str | os.PathLike[str] | None = None
     return [cells[first_of[digest]] for digest in ranked[:n]]
 
 
-def _read_cells(source: Path) -> CellColumns:
+def read_cells(path: str | os.PathLike[str]) -> CellColumns:
+    """Read a file of cells.
+
+    Parameters
+    ----------
+    path : path
+        An .npz with columns `vertices`, `edge_bits`, `op_codes` (and optionally `module_hash`), or a JSON list of cells
+        ``{"matrix": [[...], ...], "ops": [...]}`` (or an object whose ``"cells"`` is one).
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the file is not there or is damaged.
+    InvalidCellError
+        If an entry is not a cell.
+    """
+    source = Path(path)
     if source.suffix == ".npz":
         arrays = load_arrays(source, what="cell file")
         missing = [name for name in ("vertices", "edge_bits", "op_codes") if name not in arrays]
@@ -580,6 +604,7 @@ def _tabulated(
 
 
 def _provenance(data: ImageData, settings: _Settings, arrays: Mapping[str, Array]) -> dict[str, Any]:
+    machine = describe_machine()
     size, test_set = settings.image_size, "the test set" if data.test_images is not None else "the same set"
     kept = {k: v for k, v in asdict(settings).items() if k not in ("cells", "n_cells", "budgets", "seeds", "version")}
     return kept | {
@@ -590,18 +615,10 @@ def _provenance(data: ImageData, settings: _Settings, arrays: Mapping[str, Array
         "schedule": "cosine to 0 over each budget, every budget trained from scratch",
         "statistics": "batch norm's running statistics",
         "thread_hours": round(float(arrays["seconds"].sum(dtype=np.float64)) / 3600, 3),
-        "machine": _processor(),
-        "engine": f"spd_fast {settings.version}, {_core.isa}, {_core.compiler}",
+        "machine": machine["processor"],
+        "engine": f"spd_fast {machine['version']}, {machine['instruction_set']}, {machine['compiler']}",
         "date": date.today().isoformat(),
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 class _Work:

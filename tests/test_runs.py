@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,25 @@ def test_create_where_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(RunFolderError, match="cannot be created: no space left on device"):
         runs.create(tmp_path / "run", small.RECIPE)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_run_that_cannot_run_leaves_nothing(tmp_path: Path) -> None:
+    """Bad input only, and only before the first line of metrics: what was interrupted or begun stays."""
+
+    def begin(name: str, error: BaseException, *records: dict[str, Any]) -> bool:
+        with suppress(type(error)), runs.create(tmp_path / name, small.RECIPE) as run:
+            for record in records:
+                run.append(record)
+            raise error
+        return (tmp_path / name).exists()
+
+    assert not begin("refused", ValueError("4 cells were given"))
+    assert begin("interrupted", KeyboardInterrupt())
+    assert begin("full disk", RunFolderError("cannot be written"))
+    assert begin("begun", ValueError("late"), {"epoch": 0})
+    with pytest.raises(ValueError, match="other cells"), runs.resume(tmp_path / "interrupted"):
+        raise ValueError("other cells")
+    assert (tmp_path / "interrupted").exists()
 
 
 def test_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
