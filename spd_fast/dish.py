@@ -144,8 +144,9 @@ def _checked_labels(labels: npt.ArrayLike, n: int, name: str, of: str) -> npt.ND
     if array.ndim == 1:
         if array.dtype.kind not in "iu":
             raise TypeError(f"{name} has dtype {array.dtype}, expected integers (or a matrix of soft labels)")
-        if (array < 0).any():
-            raise ValueError(f"{name}[{int(np.argmax(array < 0))}] is {array.min()}, expected classes counted from 0")
+        negative = np.flatnonzero(array < 0)
+        if negative.size:
+            raise ValueError(f"{name}[{negative[0]}] is {array[negative[0]]}, expected classes counted from 0")
         return array.astype(np.int64)
     if array.dtype.kind != "f":
         raise TypeError(

@@ -47,8 +47,10 @@ class Adam:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(self, lr=self.lr >= 0, eps=self.eps >= 0, weight_decay=self.weight_decay >= 0)
-        _require(self, betas=len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas))
+        _require(self, "at least 0", lr=self.lr >= 0, eps=self.eps >= 0, weight_decay=self.weight_decay >= 0)
+        _require(
+            self, "two of at least 0 and below 1", betas=len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas)
+        )
 
     def _for_engine(self) -> _core.Optimizer:
         return _core.Optimizer(
@@ -66,7 +68,7 @@ class SGD:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(self, lr=self.lr >= 0, momentum=self.momentum >= 0, weight_decay=self.weight_decay >= 0)
+        _require(self, "at least 0", lr=self.lr >= 0, momentum=self.momentum >= 0, weight_decay=self.weight_decay >= 0)
 
     def _for_engine(self) -> _core.Optimizer:
         return _core.Optimizer("sgd", momentum=self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov)
@@ -83,8 +85,9 @@ class RMSProp:
     weight_decay: float = 1e-4
 
     def __post_init__(self) -> None:
-        _require(self, lr=self.lr >= 0, alpha=0 <= self.alpha <= 1, eps=self.eps >= 0, momentum=self.momentum >= 0)
-        _require(self, weight_decay=self.weight_decay >= 0)
+        _require(self, "at least 0", lr=self.lr >= 0, eps=self.eps >= 0, momentum=self.momentum >= 0)
+        _require(self, "at least 0", weight_decay=self.weight_decay >= 0)
+        _require(self, "0 to 1", alpha=0 <= self.alpha <= 1)
 
     def _for_engine(self) -> _core.Optimizer:
         return _core.Optimizer(
@@ -273,7 +276,7 @@ def train_motifs(
         initializer,
     )
     if statistics == "batch":
-        _require_memory(job.specs, max(len(dish.images), job.n_valid))
+        _require_memory(job.specs, max(len(dish.images), job.n_valid), job.element)
     running = [
         np.stack([np.zeros(n, job.element), np.ones(n, job.element)]) for n in (spec.tables()[3] for spec in job.specs)
     ]
@@ -492,7 +495,7 @@ def motif_hypergradient(
     weights = None if step_weights is None else np.ascontiguousarray(step_weights, np.float64)
     if weights is not None and weights.shape != (last,):
         raise ValueError(f"step_weights has shape {weights.shape}, expected ({last},): one for each step")
-    _require_memory(job.specs, job.n_valid or len(dish.images))
+    _require_memory(job.specs, job.n_valid or len(dish.images), job.element)
     out = (_core.hypergradient_f32 if job.element == np.float32 else _core.hypergradient_f64)(
         job.specs,
         *job.data,
@@ -724,7 +727,7 @@ def _gradient(
         raise ValueError(f"metric is {metric!r}, expected 'probability' or 'loss'")
     dish = Dish(np.asarray(images), np.asarray(labels))
     specs = [_spec(cell, shape, dish.images.shape) for cell in _checked_cells(cells)]
-    _require_memory(specs, len(dish.images))
+    _require_memory(specs, len(dish.images), element)
     if len(parameters) != len(cells):
         raise ValueError(
             f"parameters holds {len(parameters)} sets of weights, expected {len(cells)}, one for each cell"
@@ -856,8 +859,8 @@ def _threads(threads: int | None) -> int:
     return threads
 
 
-def _require_memory(specs: Sequence[_core.MotifSpec], n: int) -> None:
-    needed = max(spec.memory(n) for spec in specs)
+def _require_memory(specs: Sequence[_core.MotifSpec], n: int, element: npt.DTypeLike) -> None:
+    needed = max(spec.memory(n) for spec in specs) * np.dtype(element).itemsize // 4  # it counts in float32
     installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > installed // 2:
         raise MemoryError(
@@ -866,7 +869,7 @@ def _require_memory(specs: Sequence[_core.MotifSpec], n: int) -> None:
         )
 
 
-def _require(owner: object, **conditions: bool) -> None:
+def _require(owner: object, expected: str, **conditions: bool) -> None:
     for name, holds in conditions.items():
         if not holds:
-            raise ValueError(f"{type(owner).__name__}.{name} is {getattr(owner, name)}, out of range")
+            raise ValueError(f"{type(owner).__name__}.{name} is {getattr(owner, name)}, expected {expected}")

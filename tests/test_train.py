@@ -326,7 +326,7 @@ NAN[2, 0, 1, 1] = np.nan
             {"labels": LABELS[:3]},
         ),
         (TypeError, "labels has dtype float64, expected integers", {"labels": LABELS.astype(float)}),
-        (ValueError, r"labels\[1\] is -1, expected classes counted from 0", {"labels": np.array([0, -1, 0, 0])}),
+        (ValueError, r"labels\[1\] is -1, expected classes counted from 0", {"labels": np.array([0, -1, 0, -2])}),
         (ValueError, "labels holds NaN", {"labels": np.full((4, 3), np.nan)}),
         (TypeError, "dtype int64, expected floating point for soft labels", {"labels": np.ones((4, 3), np.int64)}),
         (ValueError, "valid_labels is missing", {"valid_images": IMAGES}),
@@ -392,8 +392,14 @@ def test_more_bad_arguments(dish):
         spd.train_motifs(
             CELLS, spd.NASBENCH101, spd.Dish(np.zeros((4000, 3, 32, 32), np.float32), np.zeros(4000, int)), epochs=1
         )
-    with pytest.raises(ValueError, match=r"Adam\.lr is -1"):
+    with pytest.raises(ValueError, match=r"Adam\.lr is -1, expected at least 0"):
         spd.Adam(lr=-1)
+    with pytest.raises(ValueError, match=r"Adam\.betas is \(0\.9, 1\.0\), expected two of at least 0 and below 1"):
+        spd.Adam(betas=(0.9, 1.0))
+    with pytest.raises(ValueError, match=r"SGD\.momentum is nan, expected at least 0"):
+        spd.SGD(momentum=float("nan"))
+    with pytest.raises(ValueError, match=r"RMSProp\.alpha is 1\.5, expected 0 to 1"):
+        spd.RMSProp(alpha=1.5)
     with pytest.raises(ValueError, match="metric is 'error'"):
         spd.motif_gradient(CELLS, TINY, dish.images, dish.labels, [], metric="error")
     start = train(CELLS, dish, epochs=0).initial
