@@ -224,9 +224,9 @@ void motif_hypergradient(HypergradientJob<T>& job, Control& control, Team& team)
   const auto train_step = [&](long t, T* g) {
     const Batch batch = batch_of(t);
     network.load(s.train, batch.index, 0, batch.n);
-    network.forward(now, batch.n, eps);
+    network.forward(now, batch.n, eps, control);
     const HeadResult head = network.evaluate(batch.n, HeadGradient::loss);
-    network.backward(g, now, batch.n, false);
+    network.backward(g, now, batch.n, false, control);
     optimizer_step<T>(now, g, now + p, now + 2 * p, s.optimizer, s.rates[t], t + 1, p);
     control.add(3 * batch.n * plan.flops);
     return head.loss / batch.n;

@@ -72,19 +72,20 @@ class Network {
     if (metric == Metric::loss) add_label_gradient<T>(d_labels, T(1), logit_, n, plan_.head.classes);
   }
 
-  // Up to the logits. running: (2, batch_norms) statistics to use instead of the batch's, or null.
-  void forward(const T* w, int n, T eps, const T* running = nullptr) {
+  // Up to the logits; asked to stop, half-way and worthless. running: (2, batch_norms) statistics to use instead of the batch's, or null.
+  void forward(const T* w, int n, T eps, const Control& control, const T* running = nullptr) {
     if (running) {
       std::memcpy(mean_, running, plan_.batch_norms * sizeof(T));
       std::memcpy(var_, running + plan_.batch_norms, plan_.batch_norms * sizeof(T));
     }
-    for (std::size_t i = 0, first = 0; i < plan_.runs.size(); first = plan_.runs[i++]) forward_run(first, plan_.runs[i], w, n, eps, running != nullptr);
+    for (std::size_t i = 0, first = 0; i < plan_.runs.size() && !control.stop.load(std::memory_order_relaxed); first = plan_.runs[i++])
+      forward_run(first, plan_.runs[i], w, n, eps, running != nullptr);
   }
   // Sums over the batch; the gradient of the mean is kept for `backward`.
   HeadResult evaluate(int n, HeadGradient gradient) { return softmax_cross_entropy<T>(dlogit_, logit_, label_, n, plan_.head.classes, gradient, n, softmax_); }
   // g: (n_parameters), overwritten. After it the batch's place holds the images' gradient, if asked for.
-  void backward(T* g, const T* w, int n, bool images) {
-    for (std::size_t i = plan_.ops.size(); i-- > 0;) {
+  void backward(T* g, const T* w, int n, bool images, const Control& control) {
+    for (std::size_t i = plan_.ops.size(); i-- > 0 && !control.stop.load(std::memory_order_relaxed);) {
       const Op& op = plan_.ops[i];
       switch (op.kind) {
         case Op::Kind::conv: conv_backward(plan_.convs[op.index], g, w, n, images); break;
@@ -277,13 +278,13 @@ class Network {
 
 // Metrics over a whole set: in one batch with its statistics, or in batches of the plan's size with running ones.
 template <class T>
-void measure(Metrics<T>& out, const Plan& plan, T* memory, const T* w, const T* running, const DataSet<T>& data, T eps, Team& team) {
+void measure(Metrics<T>& out, const Plan& plan, T* memory, const T* w, const T* running, const DataSet<T>& data, T eps, const Control& control, Team& team) {
   Network<T> network(plan, memory, team);
   HeadResult total;
-  for (int first = 0; first < data.n; first += plan.batch) {
+  for (int first = 0; first < data.n && !control.stop.load(std::memory_order_relaxed); first += plan.batch) {
     const int n = std::min(plan.batch, data.n - first);
     network.load(data, nullptr, first, n);
-    network.forward(w, n, eps, running);
+    network.forward(w, n, eps, control, running);
     const HeadResult part = network.evaluate(n, HeadGradient::none);
     total.loss += part.loss, total.probability += part.probability, total.correct += part.correct;
     const std::size_t classes = plan.head.classes;
@@ -330,13 +331,13 @@ void train_motif(const TrainSettings<T>& s, TrainJob<T>& job, Control& control, 
       if (control.stop.load(std::memory_order_relaxed)) return;
       const int first = i * s.batch, n = std::min(s.batch, s.train.n - first);
       network.load(s.train, s.order + static_cast<std::size_t>(epoch) * s.train.n + first, 0, n);
-      network.forward(job.parameters, n, eps);
+      network.forward(job.parameters, n, eps, control);
       const HeadResult head = network.evaluate(n, HeadGradient::loss);
       if (!std::isfinite(head.loss)) {
         job.diverged_step = step;
         break;
       }
-      network.backward(g, job.parameters, n, false);
+      network.backward(g, job.parameters, n, false, control);
       optimizer_step<T>(job.parameters, g, a, b, s.optimizer, s.rates[step], step + 1, n_parameters);
       update_running<T>(job.running, network, plan, n, momentum);
       loss += head.loss / n;
@@ -351,8 +352,8 @@ void train_motif(const TrainSettings<T>& s, TrainJob<T>& job, Control& control, 
   }
   if (job.diverged_step >= 0) return;
   const T* running = s.batch_statistics ? nullptr : job.running;
-  if (job.plan_train) measure<T>(job.train, *job.plan_train, job.memory_metrics, job.parameters, running, s.train, eps, team);
-  if (job.plan_valid) measure<T>(job.valid, *job.plan_valid, job.memory_metrics, job.parameters, running, s.valid, eps, team);
+  if (job.plan_train) measure<T>(job.train, *job.plan_train, job.memory_metrics, job.parameters, running, s.train, eps, control, team);
+  if (job.plan_valid) measure<T>(job.valid, *job.plan_valid, job.memory_metrics, job.parameters, running, s.valid, eps, control, team);
   if ((job.plan_train && !std::isfinite(job.train.loss)) || (job.plan_valid && !std::isfinite(job.valid.loss))) job.diverged_step = step;
 }
 
@@ -364,13 +365,13 @@ void motif_gradient(GradientJob<T>& job, Control& control, Team& team) {
   Network<T> network(plan, job.memory, team);
   T* g = job.memory + Network<T>::memory(plan, team);
   network.load(job.data, nullptr, 0, n);
-  network.forward(job.parameters, n, static_cast<T>(job.batch_norm_eps));
+  network.forward(job.parameters, n, static_cast<T>(job.batch_norm_eps), control);
   const HeadResult head = network.evaluate(n, job.metric == Metric::loss ? HeadGradient::loss : HeadGradient::probability);
   job.values.loss = head.loss / n;
   job.values.probability = head.probability / n;
   job.values.accuracy = static_cast<double>(head.correct) / n;
   if (job.d_parameters || job.d_images) {
-    network.backward(g, job.parameters, n, job.d_images != nullptr);
+    network.backward(g, job.parameters, n, job.d_images != nullptr, control);
     if (job.d_parameters) std::memcpy(job.d_parameters, g, plan.n_parameters * sizeof(T));
     if (job.d_images) network.image_gradient(job.d_images, n);
     if (job.d_labels) network.label_gradient(job.d_labels, job.metric, n);

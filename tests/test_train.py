@@ -235,6 +235,23 @@ def test_progress_is_called_and_may_stop_the_training(dish):
     assert time.monotonic() - start < 10
 
 
+def test_the_final_metrics_of_a_large_network_can_be_stopped():
+    def seconds(progress=None):
+        start = time.monotonic()
+        how = {"epochs": 0, "statistics": "running", "threads": 1, "progress": progress}
+        spd.train_motifs([CHAIN], spd.NASBENCH101, spd.Dish.random(per_class=2, image_size=32), **how)
+        return time.monotonic() - start
+
+    def stop(_share):
+        raise RuntimeError("enough")
+
+    whole = seconds()
+    began = time.monotonic()
+    with pytest.raises(RuntimeError, match="enough"):
+        seconds(stop)
+    assert time.monotonic() - began < 0.6 * whole + 0.2
+
+
 def test_ctrl_c_stops_within_a_second():
     script = textwrap.dedent("""
         import spd_fast as spd
