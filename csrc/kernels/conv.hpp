@@ -66,7 +66,7 @@ void conv_wgrad(Algorithm how, T* dk, View<const T> dy, View<const T> x, T* scra
   else if (size == 3)
     team.split(c_in, [&](int i, int i_end, int) { conv3x3_wgrad<T>(dk, dy, x, grid, 0, blocks, i, i_end, c_in, c_out); });
   else
-    team.split(parts_of(c_out, kSide), [&](int p, int p_end, int) { conv1x1_wgrad<T>(dk, dy, x, grid, 0, blocks, p, p_end, c_in, c_out); });
+    team.split(parts_of(c_out, kWgradOut), [&](int p, int p_end, int) { conv1x1_wgrad<T>(dk, dy, x, grid, 0, blocks, p, p_end, c_in, c_out); });
 }
 
 }  // namespace spd::SPD_ISA

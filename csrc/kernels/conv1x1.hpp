@@ -13,10 +13,12 @@
 
 namespace spd::SPD_ISA {
 
+inline constexpr int kPixels = kManyRegisters ? 4 : 2, kBlock1x1 = 6;  // vectors of kBlock1x1 output channels that are kept in registers
+
 // k -> [channel block][c_in][channel of the block]; `turned` packs the weights of dgrad.
 template <class T>
 void conv1x1_pack(T* packed, const T* k, int c_in, int c_out, bool turned) {
-  const int parts = parts_of(c_out, kBlock);
+  const int parts = parts_of(c_out, kBlock1x1);
   for (int p = 0; p < parts; ++p)
     for (int i = 0; i < c_in; ++i)
       for (int o = part_begin(c_out, parts, p); o < part_begin(c_out, parts, p + 1); ++o)
@@ -48,17 +50,18 @@ SPD_INLINE void conv1x1_tile(T* y, std::size_t y_channel, const T* x, std::size_
 template <class T, int C>
 SPD_NOINLINE void conv1x1_plane(T* y, std::size_t y_channel, const T* x, std::size_t x_channel, int vectors, int c_in, const T* k, bool accumulate) {
   int v = 0;
-  for (; v + kRows <= vectors; v += kRows) conv1x1_tile<T, C, kRows>(y + v * lanes<T>, y_channel, x + v * lanes<T>, x_channel, c_in, k, accumulate);
-  with_constant<kRows - 1>(vectors - v, [&]<int R>() { conv1x1_tile<T, C, R>(y + v * lanes<T>, y_channel, x + v * lanes<T>, x_channel, c_in, k, accumulate); });
+  for (; v + kPixels <= vectors; v += kPixels) conv1x1_tile<T, C, kPixels>(y + v * lanes<T>, y_channel, x + v * lanes<T>, x_channel, c_in, k, accumulate);
+  with_constant<kPixels - 1>(vectors - v,
+                             [&]<int R>() { conv1x1_tile<T, C, R>(y + v * lanes<T>, y_channel, x + v * lanes<T>, x_channel, c_in, k, accumulate); });
 }
 template <class T>
 void conv1x1_forward(View<T> y, View<const T> x, const T* packed, const Grid& grid, int begin, int end, int c_in, int c_out, bool accumulate = false) {
-  const int parts = parts_of(c_out, kBlock);
+  const int parts = parts_of(c_out, kBlock1x1);
   for (int b = begin; b < end; ++b) {
     const T* k = packed;
     for (int p = 0; p < parts; ++p) {
       const int first = part_begin(c_out, parts, p), size = part_begin(c_out, parts, p + 1) - first;
-      with_constant<kBlock>(size, [&]<int C>() {
+      with_constant<kBlock1x1>(size, [&]<int C>() {
         conv1x1_plane<T, C>(y.data + b * y.block + first * y.channel, y.channel, x.data + b * x.block, x.channel, grid.vectors(), c_in, k, accumulate);
       });
       k += static_cast<std::size_t>(size) * c_in;
@@ -66,9 +69,9 @@ void conv1x1_forward(View<T> y, View<const T> x, const T* packed, const Grid& gr
   }
 }
 
-// ---- wgrad: kSide x kSide entries of dk stay in registers over the whole batch
+// ---- wgrad: kWgradOut x kWgradIn entries of dk stay in registers over the whole batch
 
-inline constexpr int kSide = SPD_VECTOR_BYTES == 64 ? 5 : 3;
+inline constexpr int kWgradOut = kManyRegisters ? 5 : 4, kWgradIn = kManyRegisters ? 5 : 3;
 
 template <class T, int A, int B>
 SPD_NOINLINE void conv1x1_wgrad_block(T* dk, int c_in, View<const T> dy, View<const T> x, const Grid& grid, int begin, int end) {
@@ -94,16 +97,16 @@ SPD_NOINLINE void conv1x1_wgrad_block(T* dk, int c_in, View<const T> dy, View<co
   for (int i = 0; i < A; ++i)
     for (int j = 0; j < B; ++j) dk[static_cast<std::size_t>(i) * c_in + j] = sums[i * B + j];
 }
-// Of the runs p..p_end - 1 of output channels, of parts_of(c_out, kSide).
+// Of the runs p..p_end - 1 of output channels, of parts_of(c_out, kWgradOut).
 template <class T>
 void conv1x1_wgrad(T* dk, View<const T> dy, View<const T> x, const Grid& grid, int begin, int end, int p, int p_end, int c_in, int c_out) {
-  const int parts_o = parts_of(c_out, kSide), parts_i = parts_of(c_in, kSide);
+  const int parts_o = parts_of(c_out, kWgradOut), parts_i = parts_of(c_in, kWgradIn);
   for (; p < p_end; ++p)
     for (int q = 0; q < parts_i; ++q) {
       const int o = part_begin(c_out, parts_o, p), n_o = part_begin(c_out, parts_o, p + 1) - o;
       const int i = part_begin(c_in, parts_i, q), n_i = part_begin(c_in, parts_i, q + 1) - i;
-      with_constant<kSide>(n_o, [&]<int A>() {
-        with_constant<kSide>(n_i, [&]<int B>() {
+      with_constant<kWgradOut>(n_o, [&]<int A>() {
+        with_constant<kWgradIn>(n_i, [&]<int B>() {
           conv1x1_wgrad_block<T, A, B>(dk + static_cast<std::size_t>(o) * c_in + i, c_in, {dy.data + o * dy.channel, dy.block, dy.channel},
                                        {x.data + i * x.channel, x.block, x.channel}, grid, begin, end);
         });

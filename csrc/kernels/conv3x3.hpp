@@ -57,10 +57,10 @@ void conv_backward_ref(T* dx, T* dk, const T* dy, const T* x, const T* k, int n,
         }
 }
 
-// ---- blocking: kRows rows of kBlock output channels are kept in registers
+// ---- blocking: kRows rows of kBlock output channels are kept in registers, of which there are 32 (AVX-512) or 16
 
-inline constexpr int kRows = 4;
-inline constexpr int kBlock = SPD_VECTOR_BYTES == 64 ? 6 : 3;  // 24 of 32, or 12 of 16, registers are accumulators
+inline constexpr bool kManyRegisters = SPD_VECTOR_BYTES == 64;
+inline constexpr int kRows = kManyRegisters ? 4 : 2, kBlock = kManyRegisters ? 6 : 5;  // 24 accumulators and 6 + 1 more, or 10 and 4 + 1
 
 // Channel c of the i-th of `parts` runs into which n channels are split as evenly as they go (10 = 5 + 5, not 6 + 4).
 inline int parts_of(int n, int most) { return (n + most - 1) / most; }
@@ -162,7 +162,7 @@ void conv3x3_forward(View<T> y, View<const T> x, const T* packed, const Grid& gr
 
 // ---- wgrad: kOut output channels x 1 input channel x 9 taps stay in registers over the whole batch
 
-inline constexpr int kOut = SPD_VECTOR_BYTES == 64 ? 3 : 1;
+inline constexpr int kOut = kManyRegisters ? 3 : 1;
 
 // One row of x, shifted three ways, meets the rows of dy above, beside and below it (tap kh belongs to dy's row h + 1 - kh).
 template <class T, int C, bool kTop, bool kBottom>

@@ -17,7 +17,8 @@
 
 namespace spd::SPD_ISA {
 
-inline constexpr int kTiles = 4;  // vectors of four rows that are transformed together; kBlock * kTiles accumulators
+// Vectors of four rows that are transformed together, and output channels: as many accumulators as their product.
+inline constexpr int kTiles = 4, kBlockWinograd = kManyRegisters ? 6 : 3;
 
 template <class T>
 SPD_INLINE void transform_input(vec<T> (&o)[6], vec<T> x0, vec<T> x1, vec<T> x2, vec<T> x3, vec<T> x4, vec<T> x5) {
@@ -71,7 +72,7 @@ SPD_INLINE void transform_tile(T* out, std::size_t stride, const T* x, int h, co
 // k -> [channel block][component][c_in][kw][channel of the block]; `turned` packs the weights of dgrad.
 template <class T>
 void winograd_pack(T* packed, const T* k, int c_in, int c_out, bool turned) {
-  const int parts = parts_of(c_out, kBlock);
+  const int parts = parts_of(c_out, kBlockWinograd);
   for (int p = 0; p < parts; ++p) {
     const int begin = part_begin(c_out, parts, p), size = part_begin(c_out, parts, p + 1) - begin;
     const std::size_t component = static_cast<std::size_t>(c_in) * 3 * size;
@@ -116,13 +117,13 @@ SPD_NOINLINE void winograd_multiply(T* m, const T* x, std::size_t component, int
 // Elements of scratch that the forward takes.
 template <class T>
 std::size_t winograd_scratch(int c_in) {
-  return static_cast<std::size_t>(6 * kTiles * lanes<T>) * (c_in + kBlock) + 2 * lanes<T>;
+  return static_cast<std::size_t>(6 * kTiles * lanes<T>) * (c_in + kBlockWinograd) + 2 * lanes<T>;
 }
 
 // Forward; dgrad with `packed` turned and the channel counts exchanged. Blocks begin..end - 1 of the batch.
 template <class T, int S>
 void winograd_forward_of(View<T> y, View<const T> x, const T* packed, T* scratch, const Grid& grid, int begin, int end, int c_in, int c_out, bool accumulate) {
-  const int per_block = grid.height / 4, tiles = (end - begin) * per_block, groups = parts_of(tiles, kTiles / S), parts = parts_of(c_out, kBlock);
+  const int per_block = grid.height / 4, tiles = (end - begin) * per_block, groups = parts_of(tiles, kTiles / S), parts = parts_of(c_out, kBlockWinograd);
   const std::size_t pitch = grid.pitch();
   mask<T> left[S], right[S];
   for (int j = 0; j < S; ++j) left[j] = mask_of_bits<T>(grid.has_left(j)), right[j] = mask_of_bits<T>(grid.has_right(j));
@@ -143,7 +144,7 @@ void winograd_forward_of(View<T> y, View<const T> x, const T* packed, T* scratch
       const T* k = packed;
       for (int p = 0; p < parts; ++p) {
         const int o = part_begin(c_out, parts, p), size = part_begin(c_out, parts, p + 1) - o;
-        with_constant<kBlock>(size, [&]<int C>() { winograd_multiply<T, C, N, S>(m, transformed, component, c_in, k, left, right); });
+        with_constant<kBlockWinograd>(size, [&]<int C>() { winograd_multiply<T, C, N, S>(m, transformed, component, c_in, k, left, right); });
         k += static_cast<std::size_t>(size) * c_in * 18;
         for (int c = 0; c < size; ++c)
           for (int n = 0; n < N; ++n) {
@@ -183,7 +184,7 @@ void winograd_forward(View<T> y, View<const T> x, const T* packed, T* scratch, c
 
 // ---- wgrad: kWide output x kNarrow input channels x 3 taps of one component stay in registers over the whole batch
 
-inline constexpr int kWide = SPD_VECTOR_BYTES == 64 ? 4 : 2, kNarrow = SPD_VECTOR_BYTES == 64 ? 2 : 1;
+inline constexpr int kWide = kManyRegisters ? 4 : 2, kNarrow = kManyRegisters ? 2 : 1;
 
 template <class T, int A, int B, int S>
 SPD_NOINLINE void winograd_wgrad_block(T* out, const T* dy, std::size_t dy_channel, const T* x, std::size_t x_channel, int vectors, const mask<T>* left,

@@ -213,7 +213,7 @@ void winograd2d_forward(View<T> y, View<const T> x, const T* packed, T* scratch,
   }
 }
 
-// ---- wgrad: of every component a matrix product over tiles, kSide x kSide entries in registers
+// ---- wgrad: of every component a matrix product over tiles, conv1x1.hpp's
 
 // A dY A^T of a group's tiles, laid out as by transform_input_group.
 template <class T, int S, int first, int count>
@@ -280,7 +280,7 @@ void winograd2d_wgrad(T* dk, View<const T> dy, View<const T> x, T* scratch, cons
     team.split(together, [&](int k, int until, int) {
       for (; k < until; ++k)
         conv1x1_wgrad<T>(u + (first * 6 + k) * pairs, {yt + k * y_component, 0, plane}, {xt + k * x_component, 0, plane}, tiles, 0, 1, 0,
-                         parts_of(c_out, kSide), c_in, c_out);
+                         parts_of(c_out, kWgradOut), c_in, c_out);
     });
   };
   pass.template operator()<0>();
