@@ -141,8 +141,8 @@ void pool_check(PoolCheck<T>& q) {
     maxpool3x3_backward<T>(dx.view(), dy.constant(), won, from, 0, from.blocks(q.n), q.channels);
   } else {
     QuadWinners* won = reinterpret_cast<QuadWinners*>(taken.data());
-    maxpool2x2_forward<T>(y.view(), won, x.constant(), from, to, q.n, q.channels);
-    maxpool2x2_backward<T>(dx.view(), dy.constant(), won, from, to, q.n, q.channels);
+    maxpool2x2_forward<T>(y.view(), won, x.constant(), from, to, q.n, 0, q.channels);
+    maxpool2x2_backward<T>(dx.view(), dy.constant(), won, from, to, q.n, 0, q.channels);
   }
   y.unpack(q.y);
   dx.unpack(q.dx);
@@ -156,7 +156,7 @@ void head_check(HeadCheck<T>& q) {
   Scratch<T> feature(features), dfeature(features), dlogit(scores), turned(static_cast<std::size_t>(q.classes) * q.channels), softmax(q.classes);
   Scratch<T> flow(static_cast<std::size_t>(grid.blocks(q.n)) * q.channels * lanes<T>);
   x.pack(q.x);
-  average_pool_forward<T>(feature.data(), x.constant(), grid, q.n, q.channels);
+  average_pool_forward<T>(feature.data(), x.constant(), grid, q.n, 0, grid.blocks(q.n), q.channels);
   dense_forward<T>(q.logit, feature.data(), q.weight, q.bias, turned.data(), q.n, q.channels, q.classes);
   q.loss = softmax_cross_entropy<T>(dlogit.data(), q.logit, q.label, q.n, q.classes, HeadGradient::loss, q.n, softmax.data()).loss / q.n;
   dense_backward<T>(dfeature.data(), q.dweight, q.dbias, dlogit.data(), feature.data(), q.weight, q.n, q.channels, q.classes);

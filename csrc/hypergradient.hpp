@@ -49,7 +49,7 @@ class TangentNetwork : public Network<T> {
         case Op::Kind::pool: pool_tangent(plan_.pools[op.index], n); break;
         case Op::Kind::head: {
           const Head& h = plan_.head;
-          average_pool_forward<T>(feature_t_, tangent<const T>(h.x), plan_.grids[h.grid], n, h.channels);
+          average_pool_forward<T>(feature_t_, tangent<const T>(h.x), plan_.grids[h.grid], n, 0, plan_.grids[h.grid].blocks(n), h.channels);
           dense_forward<T>(logit_t_, feature_, w_t + h.weight, w_t + h.bias, turned_, n, h.channels, h.classes);
           dense_forward<T>(logit_t_, feature_t_, w + h.weight, nullptr, turned_, n, h.channels, h.classes);
         }
@@ -156,7 +156,7 @@ class TangentNetwork : public Network<T> {
     if (p.from == p.to)
       maxpool3x3_tangent<T>(tangent<T>(p.y), this->template taken<Winners>(p), tangent<const T>(p.x), from, 0, from.blocks(n), p.channels);
     else
-      maxpool2x2_tangent<T>(tangent<T>(p.y), this->template taken<QuadWinners>(p), tangent<const T>(p.x), from, to, n, p.channels);
+      maxpool2x2_tangent<T>(tangent<T>(p.y), this->template taken<QuadWinners>(p), tangent<const T>(p.x), from, to, n, 0, p.channels);
   }
 
   void conv_backward_tangent(const Conv& c, T* g_t, const T* w, const T* w_t, int n) {

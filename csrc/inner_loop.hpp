@@ -232,7 +232,8 @@ class Network {
   }
   void head_forward(const T* w, int n) {
     const Head& h = plan_.head;
-    average_pool_forward<T>(feature_, view<const T>(h.x), plan_.grids[h.grid], n, h.channels);
+    const Grid& grid = plan_.grids[h.grid];
+    team_.split(grid.blocks(n), [&](int begin, int end, int) { average_pool_forward<T>(feature_, view<const T>(h.x), grid, n, begin, end, h.channels); });
     dense_forward<T>(logit_, feature_, w + h.weight, w + h.bias, turned_, n, h.channels, h.classes);
   }
 
@@ -244,7 +245,8 @@ class Network {
   void pool_forward(const Pool& p, int n, int begin, int end) {
     const Grid &from = plan_.grids[p.from], &to = plan_.grids[p.to];
     if (is_downsampling(p))
-      maxpool2x2_forward<T>(view<T>(p.y), taken<QuadWinners>(p), view<const T>(p.x), from, to, n, p.channels);
+      team_.split(p.channels,
+                  [&](int begin, int end, int) { maxpool2x2_forward<T>(view<T>(p.y), taken<QuadWinners>(p), view<const T>(p.x), from, to, n, begin, end); });
     else
       maxpool3x3_forward<T>(view<T>(p.y), taken<Winners>(p), view<const T>(p.x), from, begin, end, p.channels);
   }
@@ -262,7 +264,9 @@ class Network {
       });
     }
     if (is_downsampling(p))
-      maxpool2x2_backward<T>(at(view<T>(p.x)), at(view<const T>(p.y)), taken<QuadWinners>(p), from, to, n, p.channels);
+      team_.split(p.channels, [&](int begin, int end, int) {
+        maxpool2x2_backward<T>(at(view<T>(p.x)), at(view<const T>(p.y)), taken<QuadWinners>(p), from, to, n, begin, end);
+      });
     else
       each_chunk(from, n, [&](int, int begin, int end, T*) {
         maxpool3x3_backward<T>(at(view<T>(p.x)), at(view<const T>(p.y)), taken<Winners>(p), from, begin, end, p.channels);
@@ -338,7 +342,11 @@ void train_motif(const TrainSettings<T>& s, TrainJob<T>& job, Control& control, 
         break;
       }
       network.backward(g, job.parameters, n, false, control);
-      optimizer_step<T>(job.parameters, g, a, b, s.optimizer, s.rates[step], step + 1, n_parameters);
+      constexpr int unit = 64;  // parameters: a share's vectors are the same for any number of threads
+      team.split(static_cast<int>((n_parameters + unit - 1) / unit), [&](int first, int last, int) {
+        const std::size_t begin = static_cast<std::size_t>(first) * unit, end = std::min(n_parameters, static_cast<std::size_t>(last) * unit);
+        optimizer_step<T>(job.parameters + begin, g + begin, a + begin, b + begin, s.optimizer, s.rates[step], step + 1, end - begin);
+      });
       update_running<T>(job.running, network, plan, n, momentum);
       loss += head.loss / n;
       accuracy += static_cast<double>(head.correct) / n;

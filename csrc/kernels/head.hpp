@@ -54,11 +54,11 @@ T head_ref(T* logit, T* dx, T* dweight, T* dbias, const T* x, const T* weight, c
   return loss;
 }
 
-// feature: (n, channels)
+// feature: (n, channels). Blocks begin..end - 1.
 template <class T>
-void average_pool_forward(T* feature, View<const T> x, const Grid& grid, int n, int channels) {
+void average_pool_forward(T* feature, View<const T> x, const Grid& grid, int n, int begin, int end, int channels) {
   const T scale = T(1) / grid.pixels();
-  for (int b = 0; b < grid.blocks(n); ++b)
+  for (int b = begin; b < end; ++b)
     for (int c = 0; c < channels; ++c) {
       const T* p = x.data + b * x.block + c * x.channel;
       vec<T> v{};

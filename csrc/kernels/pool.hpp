@@ -158,13 +158,14 @@ struct QuadWinners {
   std::uint16_t upper, lower;
 };
 
-// f(column, block, row, where the output vector begins, of it: lanes that count, its two inputs (null: none), winners of the two).
+// Of the channels begin..end - 1: f(column, block, row, where the output vector begins, of it: lanes that count, its two inputs (null: none), winners of the two).
 template <class T, class U, class F>
-SPD_INLINE void each_quad_vector(View<U> x, QuadWinners* winners, const Grid& from, const Grid& to, int n, int channels, F&& f) {
+SPD_INLINE void each_quad_vector(View<U> x, QuadWinners* winners, const Grid& from, const Grid& to, int n, int begin, int end, F&& f) {
   const LaneMasks<T> masks(to, n);
   const int blocks = to.blocks(n), blocks_in = from.blocks(n);
   const bool side_by_side = from.columns > 1;  // the inputs are neighbours in the row; else they come from two blocks
-  for (int c = 0; c < channels; ++c)
+  winners += static_cast<std::size_t>(begin) * blocks * to.vectors() * 2;
+  for (int c = begin; c < end; ++c)
     for (int b = 0; b < blocks; ++b)
       for (int h = 0; h < to.height; ++h)
         for (int column = 0; column < to.columns; ++column, winners += 2) {
@@ -180,10 +181,10 @@ SPD_INLINE void each_quad_vector(View<U> x, QuadWinners* winners, const Grid& fr
 }
 
 template <class T>
-void maxpool2x2_forward(View<T> y, QuadWinners* winners, View<const T> x, const Grid& from, const Grid& to, int n, int channels) {
+void maxpool2x2_forward(View<T> y, QuadWinners* winners, View<const T> x, const Grid& from, const Grid& to, int n, int begin, int end) {
   constexpr std::uint16_t even = 0x5555;
   const std::size_t pitch = from.pitch();
-  each_quad_vector<T>(x, winners, from, to, n, channels, [&](int c, int b, std::size_t at, mask<T> valid, const T* const(&in)[2], QuadWinners* won) {
+  each_quad_vector<T>(x, winners, from, to, n, begin, end, [&](int c, int b, std::size_t at, mask<T> valid, const T* const(&in)[2], QuadWinners* won) {
     vec<T> best[2]{};  // in even lanes
     for (int half = 0; half < 2; ++half) {
       if (!in[half]) continue;
@@ -201,9 +202,9 @@ void maxpool2x2_forward(View<T> y, QuadWinners* winners, View<const T> x, const 
 }
 
 template <class T>
-void maxpool2x2_backward(View<T> dx, View<const T> dy, QuadWinners* winners, const Grid& from, const Grid& to, int n, int channels) {
+void maxpool2x2_backward(View<T> dx, View<const T> dy, QuadWinners* winners, const Grid& from, const Grid& to, int n, int begin, int end) {
   const std::size_t pitch = from.pitch();
-  each_quad_vector<T>(dx, winners, from, to, n, channels, [&](int c, int b, std::size_t at, mask<T> valid, T* const(&in)[2], QuadWinners* won) {
+  each_quad_vector<T>(dx, winners, from, to, n, begin, end, [&](int c, int b, std::size_t at, mask<T> valid, T* const(&in)[2], QuadWinners* won) {
     const vec<T> d = keep<T>(valid, load(dy.data + b * dy.block + c * dy.channel + at));
     const vec<T> spread[2] = {twice_each<T, 0>(d), twice_each<T, 1>(d)};
     for (int half = 0; half < 2; ++half) {
@@ -213,14 +214,14 @@ void maxpool2x2_backward(View<T> dx, View<const T> dy, QuadWinners* winners, con
     }
   });
   if (from.height % 2)  // the dropped row
-    for (int c = 0; c < channels; ++c)
+    for (int c = begin; c < end; ++c)
       for (int b = 0; b < from.blocks(n); ++b) std::memset(dx.data + b * dx.block + c * dx.channel + (from.height - 1) * pitch, 0, pitch * sizeof(T));
 }
 
 template <class T>
-void maxpool2x2_tangent(View<T> y_t, QuadWinners* winners, View<const T> x_t, const Grid& from, const Grid& to, int n, int channels) {
+void maxpool2x2_tangent(View<T> y_t, QuadWinners* winners, View<const T> x_t, const Grid& from, const Grid& to, int n, int begin, int end) {
   const std::size_t pitch = from.pitch();
-  each_quad_vector<T>(x_t, winners, from, to, n, channels, [&](int c, int b, std::size_t at, mask<T> valid, const T* const(&in)[2], QuadWinners* won) {
+  each_quad_vector<T>(x_t, winners, from, to, n, begin, end, [&](int c, int b, std::size_t at, mask<T> valid, const T* const(&in)[2], QuadWinners* won) {
     vec<T> taken[2]{};  // in even lanes
     for (int half = 0; half < 2; ++half) {
       if (!in[half]) continue;
