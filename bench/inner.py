@@ -25,7 +25,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 os.environ["OMP_NUM_THREADS"] = "1"  # before PyTorch starts its pool
-sys.path[:0] = [str(HERE.parent / "tests"), str(HERE.parent)]
+sys.path.insert(0, str(HERE.parent))
 
 import numpy as np
 import torch
@@ -35,7 +35,6 @@ from rich.progress import track
 from rich.table import Table
 
 import spd_fast
-import witness
 from spd_fast import (
     MOTIF_A,
     MOTIF_B,
@@ -48,6 +47,7 @@ from spd_fast import (
     count_flops,
     train_motifs,
 )
+from spd_fast.bench import witness
 from spd_fast.train import initial_parameters
 
 SHAPES = {"A": MOTIF_A, "B": MOTIF_B, "C": MOTIF_C}

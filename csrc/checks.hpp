@@ -1,13 +1,15 @@
 // Single kernels on (n, c, h, w) arrays, for tests and benches: into the layout, run, back again.
 #pragma once
 
-#include <chrono>
 #include <cstdlib>
 #include <cstring>
 
 #include "engine.hpp"
 #include "hypergradient.hpp"
 #include "kernels/winograd.hpp"
+#include "machine.hpp"
+#include "profile.hpp"
+#include "proxies.hpp"
 
 namespace spd::SPD_ISA {
 
@@ -60,9 +62,9 @@ template <class F>
 double shortest(int repeats, F&& f) {
   double best = 0;
   for (int i = 0; i < repeats; ++i) {
-    const auto start = std::chrono::steady_clock::now();
+    const double start = seconds_now();
     f();
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double seconds = seconds_now() - start;
     if (i == 0 || seconds < best) best = seconds;
   }
   return best;
@@ -166,36 +168,11 @@ void head_check(HeadCheck<T>& q) {
   dx.unpack(q.dx);
 }
 
-// 24 chains hide the latency of two multiply-adds a cycle.
-template <class T>
-double fma_peak(double seconds) {
-  constexpr int chains = SPD_VECTOR_BYTES == 64 ? 24 : 12;
-  constexpr long rounds = 20000;
-  double best = 0, spent = 0;
-  while (spent < seconds) {
-    vec<T> acc[chains], x = broadcast<T>(T(0.999)), y = broadcast<T>(T(1e-3));
-    asm volatile("" : "+m"(x), "+m"(y));
-    for (int i = 0; i < chains; ++i) acc[i] = broadcast<T>(T(i));
-    const auto start = std::chrono::steady_clock::now();
-    for (long r = 0; r < rounds; ++r) {
-      SPD_UNROLL
-      for (int i = 0; i < chains; ++i) acc[i] = acc[i] * x + y;
-    }
-    const double took = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    vec<T> total = acc[0];
-    for (int i = 1; i < chains; ++i) total += acc[i];
-    asm volatile("" : : "m"(total));
-    spent += took;
-    best = std::max(best, 2.0 * lanes<T> * chains * rounds / took);
-  }
-  return best;
-}
-
 template <class T>
 EngineFunctions<T> engine_functions() {
-  return {
-      lanes<T>,      training_memory<T>, train_motif<T>, motif_gradient<T>, hypergradient_memory<T>, motif_hypergradient<T>, conv_check<T>, batch_norm_check<T>,
-      pool_check<T>, head_check<T>,      fma_peak<T>};
+  return {lanes<T>,       training_memory<T>,  train_motif<T>, motif_gradient<T>, hypergradient_memory<T>, motif_hypergradient<T>,
+          conv_check<T>,  batch_norm_check<T>, pool_check<T>,  head_check<T>,     motif_profile<T>,        logit_gradient<T>,
+          activations<T>, fma_peak<T>,         read_rate<T>,   clock_rate};
 }
 
 }  // namespace spd::SPD_ISA

@@ -102,6 +102,43 @@ struct HypergradientJob {
   std::int64_t diverged_step;
 };
 
+// One training step on all of `data`, `repeats` times; the state trains on.
+template <class T>
+struct ProfileJob {
+  const Plan* plan;
+  T* memory;
+  T* parameters;  // (n_parameters)
+  T* running;     // (2, batch_norms)
+  DataSet<T> data;
+  Optimizer optimizer;
+  double rate, batch_norm_momentum, batch_norm_eps;
+  int repeats;
+  double *whole, *timed;  // (repeats): seconds of a step as it is, and of one with its parts timed
+  double* seconds;        // (repeats, ops + 1, kParts), zeroed by the caller: those parts (span.hpp)
+};
+
+// Gradient of the sum of all logits; proxies.hpp.
+template <class T>
+struct LogitGradientJob {
+  const Plan* plan;
+  T* memory;
+  const T* parameters;
+  DataSet<T> data;
+  bool batch_norm;  // else none: weights and images must not be negative
+  double batch_norm_eps;
+  T* d_parameters;  // (n_parameters)
+  T* d_images;      // (n, channels, height, width)
+};
+template <class T>
+struct ActivationJob {
+  const Plan* plan;
+  T* memory;
+  const T* parameters;
+  DataSet<T> data;
+  double batch_norm_eps;
+  std::int64_t* agreements;  // (n, n), zeroed by the caller
+};
+
 // One kernel on (n, c, h, w) arrays, for tests and benches: packs into the layout, runs, unpacks.
 template <class T>
 struct ConvCheck {
@@ -146,7 +183,13 @@ struct EngineFunctions {
   void (*batch_norm)(BatchNormCheck<T>&);
   void (*pool)(PoolCheck<T>&);
   void (*head)(HeadCheck<T>&);
-  double (*peak)(double seconds);  // FLOP/s of independent fused multiply-adds in registers, one thread
+  void (*profile)(ProfileJob<T>&, Control&, Team&);
+  void (*logit_gradient)(LogitGradientJob<T>&, Control&, Team&);
+  void (*activations)(ActivationJob<T>&, Control&, Team&);
+  // Of one thread, measured for so many seconds (machine.hpp): FLOP/s, bytes/s of n elements, cycles/s.
+  double (*peak)(double seconds);
+  double (*read)(const T* data, std::size_t n, double seconds);
+  double (*clock)(double seconds);
 };
 
 struct Engine {

@@ -11,6 +11,7 @@
 #include "kernels/optimizer.hpp"
 #include "kernels/pool.hpp"
 #include "plan.hpp"
+#include "span.hpp"
 
 namespace spd::SPD_ISA {
 
@@ -44,6 +45,7 @@ class Network {
   const T* logits() const { return logit_; }
   const T* mean() const { return mean_; }
   const T* var() const { return var_; }
+  void time(StepTimes* times) { times_ = times; }  // from now on, on one thread; null: no more
 
   // Images and labels index[0..n - 1] (null: 0, 1, ...) of the set become the batch.
   void load(const DataSet<T>& data, const std::int64_t* index, int first, int n) {
@@ -86,21 +88,21 @@ class Network {
   // g: (n_parameters), overwritten. After it the batch's place holds the images' gradient, if asked for.
   void backward(T* g, const T* w, int n, bool images, const Control& control) {
     for (std::size_t i = plan_.ops.size(); i-- > 0 && !control.stop.load(std::memory_order_relaxed);) {
-      const Op& op = plan_.ops[i];
+      const Op& op = begun(plan_.ops[i]);
       switch (op.kind) {
         case Op::Kind::conv: conv_backward(plan_.convs[op.index], g, w, n, images); break;
         case Op::Kind::sum: break;  // its gradient lies where its readers wrote it
         case Op::Kind::pool: pool_backward(plan_.pools[op.index], n); break;
-        case Op::Kind::head: {
-          const Head& h = plan_.head;
-          dense_backward<T>(dfeature_, g + h.weight, g + h.bias, dlogit_, feature_, w + h.weight, n, h.channels, h.classes);
-          average_pool_backward<T>(arena_ + h.dx, dfeature_, plan_.grids[h.grid], n, h.channels);
-        }
+        case Op::Kind::head: head_backward(g, w, n);
       }
     }
   }
 
  protected:
+  const Op& begun(const Op& op) {
+    if (times_) times_->op = &op - plan_.ops.data();
+    return op;
+  }
   void take(T*& part, std::size_t n, T* memory) {
     part = memory + used_;
     used_ += (n + 2 * lanes<T> - 1) / lanes<T> * lanes<T>;  // a vector more: whole vectors may be written at the end
@@ -135,21 +137,26 @@ class Network {
 
   // Ops first..last - 1, which are a run, chunk by chunk of the batch: what one op writes is in the cache still when the next reads it.
   void forward_run(int first, int last, const T* w, int n, T eps, bool given_statistics) {
-    const Op& at_end = plan_.ops[last - 1];
+    const Op& at_end = begun(plan_.ops[last - 1]);
     const Conv* conv = at_end.kind == Op::Kind::conv ? &plan_.convs[at_end.index] : nullptr;
     if (at_end.kind == Op::Kind::head) return head_forward(w, n);
     if (at_end.kind == Op::Kind::pool && is_downsampling(plan_.pools[at_end.index])) return pool_forward(plan_.pools[at_end.index], n, 0, 0);
     const Grid& grid = plan_.grids[grid_of(at_end)];
-    if (conv) conv_pack<T>(conv->forward, packed_, w + conv->weight, grid, conv->size, conv->c_in, conv->c_out, false);
+    if (conv) {
+      const Span span(times_, Part::forward);
+      conv_pack<T>(conv->forward, packed_, w + conv->weight, grid, conv->size, conv->c_in, conv->c_out, false);
+    }
     each_chunk(grid, n, [&](int chunk, int begin, int end, T* scratch) {
       for (int i = first; i < last; ++i) {
-        const Op& op = plan_.ops[i];
+        const Op& op = begun(plan_.ops[i]);
         if (op.kind == Op::Kind::sum) {
           sum_forward(plan_.sums[op.index], n, begin, end);
         } else if (op.kind == Op::Kind::pool) {
           pool_forward(plan_.pools[op.index], n, begin, end);
         } else {
+          Span span(times_, Part::forward);
           conv_run<T>(conv->forward, view<T>(conv->y), view<const T>(conv->x), packed_, scratch, grid, begin, end, conv->size, conv->c_in, conv->c_out, false);
+          span.next(Part::statistics);
           T* statistics = chunk_statistics_ + static_cast<std::size_t>(chunk) * 2 * conv->c_out;
           if (!given_statistics) chunk_statistics<T>(statistics, statistics + conv->c_out, view<const T>(conv->y), grid, n, begin, end, conv->c_out);
         }
@@ -170,6 +177,7 @@ class Network {
     });
   }
   void normalisation(const Conv& c, const T* w, int n, T eps, bool given_statistics) {
+    const Span span(times_, Part::statistics);
     T *mean = mean_ + c.batch_norm, *var = var_ + c.batch_norm;
     if (!given_statistics) batch_statistics<T>(mean, var, chunk_statistics_, chunk_statistics_ + c.c_out, 2 * c.c_out, plan_.grids[c.grid], n, c.c_out);
     for (int o = 0; o < c.c_out; ++o) {
@@ -190,6 +198,7 @@ class Network {
   }
   void conv_backward(const Conv& c, T* g, const T* w, int n, bool images) {
     const Grid& grid = plan_.grids[c.grid];
+    Span span(times_, Part::norm_backward);
     for (const Segment& s : c.flows)
       team_.split(s.end - s.begin, [&](int begin, int end, int) {
         Flow<T> flows[kMostSources];
@@ -200,7 +209,9 @@ class Network {
                                          grid, n, end - begin);
         });
       });
+    span.next(Part::wgrad);
     run_wgrad(c, g + c.weight, view<const T>(c.y), view<const T>(c.x), n);
+    span.next(Part::dgrad);
     if (!c.reads_images || images) run_conv(c, view<T>(c.x), view<const T>(c.y), w + c.weight, n, true);
   }
   void run_wgrad(const Conv& c, T* dk, View<const T> dy, View<const T> x, int n) {
@@ -223,6 +234,7 @@ class Network {
     }
   }
   void sum_forward(const Sum& sum, int n, int begin, int end) {
+    const Span span(times_, Part::forward);
     for (const Segment& s : sum.terms) {
       Term<T> terms[kMostSources];
       terms_of(s, terms);
@@ -231,10 +243,18 @@ class Network {
     }
   }
   void head_forward(const T* w, int n) {
+    const Span span(times_, Part::forward);
     const Head& h = plan_.head;
     const Grid& grid = plan_.grids[h.grid];
     team_.split(grid.blocks(n), [&](int begin, int end, int) { average_pool_forward<T>(feature_, view<const T>(h.x), grid, n, begin, end, h.channels); });
     dense_forward<T>(logit_, feature_, w + h.weight, w + h.bias, turned_, n, h.channels, h.classes);
+  }
+
+  void head_backward(T* g, const T* w, int n) {
+    const Span span(times_, Part::backward);
+    const Head& h = plan_.head;
+    dense_backward<T>(dfeature_, g + h.weight, g + h.bias, dlogit_, feature_, w + h.weight, n, h.channels, h.classes);
+    average_pool_backward<T>(arena_ + h.dx, dfeature_, plan_.grids[h.grid], n, h.channels);
   }
 
   template <class W>
@@ -243,6 +263,7 @@ class Network {
   }
   // Blocks begin..end - 1; where it downsamples, the whole batch.
   void pool_forward(const Pool& p, int n, int begin, int end) {
+    const Span span(times_, Part::forward);
     const Grid &from = plan_.grids[p.from], &to = plan_.grids[p.to];
     if (is_downsampling(p))
       team_.split(p.channels,
@@ -250,19 +271,26 @@ class Network {
     else
       maxpool3x3_forward<T>(view<T>(p.y), taken<Winners>(p), view<const T>(p.x), from, begin, end, p.channels);
   }
-  // apart: 0, or elements from a tensor to its tangent, whose backward it then is.
-  void pool_backward(const Pool& p, int n, std::ptrdiff_t apart = 0) {
-    const Grid &from = plan_.grids[p.from], &to = plan_.grids[p.to];
-    const auto at = [&]<class U>(View<U> v) { return View<U>{v.data + apart, v.block, v.channel}; };
-    for (const Segment& s : p.flows) {  // none behind a 2x2: its gradient is already in its place
+  // y = the sum of what flows there.
+  void flows_to(const Place& y, const std::vector<Segment>& segments, const Grid& grid, int n, std::ptrdiff_t apart = 0) {
+    for (const Segment& s : segments) {
       if (s.n == 0) continue;
       team_.split(s.end - s.begin, [&](int begin, int end, int) {
         Flow<T> flows[kMostSources];
         flows_of(s, begin, flows);
         for (int i = 0; i < s.n; ++i) flows[i].data += apart;
-        with_constant<kMostSources>(s.n, [&]<int K>() { add_flows<T, K>(at(view<T>(p.y, s.begin + begin)), flows, to, n, end - begin); });
+        View<T> to = view<T>(y, s.begin + begin);
+        to.data += apart;
+        with_constant<kMostSources>(s.n, [&]<int K>() { add_flows<T, K>(to, flows, grid, n, end - begin); });
       });
     }
+  }
+  // apart: 0, or elements from a tensor to its tangent, whose backward it then is.
+  void pool_backward(const Pool& p, int n, std::ptrdiff_t apart = 0) {
+    const Span span(times_, Part::backward);
+    const Grid &from = plan_.grids[p.from], &to = plan_.grids[p.to];
+    const auto at = [&]<class U>(View<U> v) { return View<U>{v.data + apart, v.block, v.channel}; };
+    flows_to(p.y, p.flows, to, n, apart);  // nothing behind a 2x2: its gradient is already in its place
     if (is_downsampling(p))
       team_.split(p.channels, [&](int begin, int end, int) {
         maxpool2x2_backward<T>(at(view<T>(p.x)), at(view<const T>(p.y)), taken<QuadWinners>(p), from, to, n, begin, end);
@@ -275,6 +303,7 @@ class Network {
 
   const Plan& plan_;
   Team& team_;
+  StepTimes* times_ = nullptr;
   std::size_t used_ = 0, run_scratch_ = 0, wgrad_scratch_ = 0;
   T *arena_, *packed_, *scratch_, *chunk_statistics_, *mean_, *var_, *istd_, *scale_, *shift_, *feature_, *dfeature_, *turned_, *logit_, *dlogit_, *label_,
       *softmax_;

@@ -61,6 +61,7 @@ struct Segment {
 
 // How a 3x3 convolution runs: conv3x3.hpp, winograd.hpp (along columns), winograd2d.hpp (along columns and rows).
 enum class Algorithm { direct, winograd, winograd2d };
+inline constexpr const char* kAlgorithmNames[] = {"direct", "winograd", "winograd2d"};
 
 struct Conv {  // convolution, and the batch norm behind it
   int grid = 0, size = 0, c_in = 0, c_out = 0;

@@ -47,6 +47,8 @@ class Optimizer:
 
 def default_threads() -> int: ...
 def fma_peak(seconds: float = 0.1) -> float: ...
+def clock_rate(seconds: float = 0.1) -> float: ...
+def read_rate(bytes: int, seconds: float = 0.1) -> float: ...
 def uniforms(key: int, rows: int, columns: int, taps: Sequence[int]) -> _Float64: ...
 def train_f32(
     specs: Sequence[MotifSpec],
@@ -114,7 +116,47 @@ def hypergradient_f32(
 
 hypergradient_f64 = hypergradient_f32
 
+def logit_gradient_f32(
+    specs: Sequence[MotifSpec],
+    images: npt.NDArray[Any],
+    parameters: Sequence[npt.NDArray[Any]],
+    batch_norm: bool,
+    batch_norm_eps: float,
+    strict: bool,
+    threads: int,
+    progress: Callable[[float], object] | None,
+) -> tuple[list[npt.NDArray[Any]], list[npt.NDArray[Any]]]: ...
+
+logit_gradient_f64 = logit_gradient_f32
+
+def activations_f32(
+    specs: Sequence[MotifSpec],
+    images: npt.NDArray[Any],
+    parameters: Sequence[npt.NDArray[Any]],
+    batch_norm_eps: float,
+    strict: bool,
+    threads: int,
+    progress: Callable[[float], object] | None,
+) -> list[npt.NDArray[np.int64]]: ...
+
+activations_f64 = activations_f32
+
+def profile(
+    spec: MotifSpec,
+    images: _Float32,
+    labels: _Float32,
+    parameters: _Float32,
+    optimizer: Optimizer,
+    rate: float,
+    batch_norm_momentum: float,
+    batch_norm_eps: float,
+    strict: bool,
+    repeats: int,
+    progress: Callable[[float], object] | None,
+) -> dict[str, Any]: ...
+
 class kernels:
+    algorithms: list[str]
     @staticmethod
     def conv(
         x: npt.NDArray[Any],

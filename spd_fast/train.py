@@ -22,10 +22,13 @@ __all__ = [
     "MotifMetrics",
     "RMSProp",
     "TrainResult",
+    "activation_agreements",
     "initial_parameters",
+    "logit_gradient",
     "motif_gradient",
     "motif_hypergradient",
     "parameter_gradient",
+    "step_profile",
     "train_motifs",
 ]
 
@@ -534,10 +537,11 @@ def parameter_gradient(
     threads: int | None = None,
     dtype: npt.DTypeLike = "float32",
     strict: bool = False,
+    progress: Callable[[float], object] | None = None,
 ) -> tuple[Array, list[dict[str, Array]], Array]:
     """Mean cross-entropy of each motif over the whole set, its gradient in the weights, and in the images.
 
-    Parameters are those of `motif_gradient`.
+    Parameters are those of `motif_gradient`, `progress` that of `train_motifs`.
 
     Returns
     -------
@@ -545,11 +549,137 @@ def parameter_gradient(
     d_parameters : list of K dicts {name: ndarray}
     d_images : ndarray, shape (K, N, C, H, W)
     """
-    out, _ = _gradient(cells, shape, images, labels, parameters, "loss", True, True, threads, dtype, strict)
+    out, _ = _gradient(cells, shape, images, labels, parameters, "loss", True, True, threads, dtype, strict, progress)
     shape_of_images = np.shape(images)
     specs = [_spec(cell, shape, shape_of_images) for cell in cells]
     gradients = [_unpack(spec, flat) for spec, flat in zip(specs, out["d_parameters"], strict=True)]
     return out["loss"], gradients, out["d_images"]
+
+
+def logit_gradient(
+    cells: Sequence[Cell],
+    shape: MotifShape,
+    images: npt.ArrayLike,
+    parameters: Sequence[Parameters],
+    *,
+    batch_norm: bool = True,
+    threads: int | None = None,
+    dtype: npt.DTypeLike = "float32",
+    strict: bool = False,
+    progress: Callable[[float], object] | None = None,
+) -> tuple[list[dict[str, Array]], Array]:
+    """Gradient of the sum of all logits of all images, in the weights and in the images, of each motif.
+
+    Parameters
+    ----------
+    batch_norm : bool
+        With batch statistics of the whole set, through which the gradient runs as well; or with no batch norm and no
+        ReLU at all: the gradient of the linear network that is left where neither weights nor images are negative.
+    cells, shape, images, parameters, threads, dtype, strict, progress
+        As in `motif_gradient` and `train_motifs`.
+
+    Returns
+    -------
+    d_parameters : list of K dicts {name: ndarray}
+        Without batch norm, its own entries are of no use.
+    d_images : ndarray, shape (K, N, C, H, W)
+
+    Raises
+    ------
+    ValueError, TypeError, MemoryError
+        If an argument does not fit; without batch norm, if a weight or an image is negative.
+    """
+    specs, data, flat = _proxy_inputs(cells, shape, images, parameters, dtype)
+    if not batch_norm:
+        for spec, weights in zip(specs, flat, strict=True):
+            for name, values in _unpack(spec, weights).items():
+                if ".bn." in name:
+                    values[...] = name.endswith("weight")
+        if min(data.min(), *(weights.min() for weights in flat)) < 0:
+            raise ValueError("weights or images hold negative values, expected none without batch norm: take absolutes")
+    run = _core.logit_gradient_f32 if data.dtype == np.float32 else _core.logit_gradient_f64
+    d_flat, d_images = run(specs, data, flat, batch_norm, BATCH_NORM_EPS, strict, _threads(threads), progress)
+    return [_unpack(spec, each) for spec, each in zip(specs, d_flat, strict=True)], np.stack(d_images)
+
+
+def activation_agreements(
+    cells: Sequence[Cell],
+    shape: MotifShape,
+    images: npt.ArrayLike,
+    parameters: Sequence[Parameters],
+    *,
+    threads: int | None = None,
+    dtype: npt.DTypeLike = "float32",
+    strict: bool = False,
+    progress: Callable[[float], object] | None = None,
+) -> npt.NDArray[np.int64]:
+    """How many ReLUs of each motif are open for both, or for neither, of each pair of images; batch statistics of the set.
+
+    Parameters are those of `logit_gradient`.
+
+    Returns
+    -------
+    ndarray, shape (K, N, N), int64
+        On the diagonal the number of ReLUs.
+    """
+    specs, data, flat = _proxy_inputs(cells, shape, images, parameters, dtype)
+    run = _core.activations_f32 if data.dtype == np.float32 else _core.activations_f64
+    return np.stack(run(specs, data, flat, BATCH_NORM_EPS, strict, _threads(threads), progress))
+
+
+def step_profile(
+    cell: Cell,
+    shape: MotifShape,
+    images: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    *,
+    repeats: int = 100,
+    strict: bool = False,
+    progress: Callable[[float], object] | None = None,
+) -> dict[str, Any]:
+    """Time every part of every op of one training step in float32, on one thread, many times over.
+
+    All N images are one batch. The optimizer is Adam at rate 0: the pass costs the same, the weights stay as they are.
+
+    Parameters
+    ----------
+    repeats : int
+        Times that the step is run, at least 1; as often in between without its parts timed.
+    cell, shape, images, labels, strict, progress
+        As in `train_motifs` and `motif_gradient`.
+
+    Returns
+    -------
+    dict
+        ``whole`` and ``timed``, ndarray, shape (repeats,): seconds of a step as it is, and of one whose parts are timed.
+        ``seconds``, ndarray, shape (repeats, ops + 1, parts): those parts; the last row is what lies beside the ops.
+        ``parts``: their names. ``ops``: a dict for each op of the plan with its ``kind`` ("conv" with its batch norm, "sum",
+        "pool", "head"), ``names`` (of convolutions), sizes and algorithms. ``elements`` counts one channel of the batch with
+        its padding lanes, ``terms`` and ``flows`` the channels of all tensors that are read there. ``parameters``: their number.
+        ``lanes``: pixels in a vector.
+    """
+    dish = Dish(np.asarray(images), np.asarray(labels))
+    (spec,) = (_spec(each, shape, dish.images.shape) for each in _checked_cells([cell]))
+    out: dict[str, Any] = _core.profile(
+        spec,
+        np.ascontiguousarray(dish.images, np.float32),
+        label_matrix(dish.labels, shape.classes, np.float32),
+        _pack(spec, initial_parameters(cell, shape), np.float32),
+        Adam()._for_engine(),
+        0.0,
+        0.1,
+        BATCH_NORM_EPS,
+        strict,
+        repeats,
+        progress,
+    )
+    weights = [(name, at) for name, at, dims in spec.tables()[0] if len(dims) == 4]
+    for op in out["ops"]:
+        if op["kind"] == "conv":
+            first = op.pop("weight")
+            size = op["c_out"] * op["c_in"] * op["size"] ** 2
+            op["names"] = [name.removesuffix(".conv.weight") for name, at in weights if first <= at < first + size]
+    return out
 
 
 def initial_parameters(
@@ -721,6 +851,7 @@ def _gradient(
     threads: int | None,
     dtype: npt.DTypeLike,
     strict: bool,
+    progress: Callable[[float], object] | None = None,
 ) -> tuple[dict[str, Any], npt.DTypeLike]:
     element = _element(dtype)
     if metric not in ("probability", "loss"):
@@ -728,11 +859,7 @@ def _gradient(
     dish = Dish(np.asarray(images), np.asarray(labels))
     specs = [_spec(cell, shape, dish.images.shape) for cell in _checked_cells(cells)]
     _require_memory(specs, len(dish.images), element)
-    if len(parameters) != len(cells):
-        raise ValueError(
-            f"parameters holds {len(parameters)} sets of weights, expected {len(cells)}, one for each cell"
-        )
-    flat = [_pack(spec, weights, element) for spec, weights in zip(specs, parameters, strict=True)]
+    flat = _flat_parameters(specs, parameters, element)
     out = (_core.gradient_f32 if element == np.float32 else _core.gradient_f64)(
         specs,
         np.ascontiguousarray(dish.images, element),
@@ -744,9 +871,34 @@ def _gradient(
         want_images,
         strict,
         _threads(threads),
-        None,
+        progress,
     )
     return out, element
+
+
+def _proxy_inputs(
+    cells: Sequence[Cell],
+    shape: MotifShape,
+    images: npt.ArrayLike,
+    parameters: Sequence[Parameters],
+    dtype: npt.DTypeLike,
+) -> tuple[list[_core.MotifSpec], Array, list[Array]]:
+    element = _element(dtype)
+    array = np.asarray(images)
+    dish = Dish(array, np.zeros(len(array), np.int64))
+    specs = [_spec(cell, shape, dish.images.shape) for cell in _checked_cells(cells)]
+    _require_memory(specs, len(dish.images), element)
+    return specs, np.ascontiguousarray(dish.images, element), _flat_parameters(specs, parameters, element)
+
+
+def _flat_parameters(
+    specs: Sequence[_core.MotifSpec], parameters: Sequence[Parameters], element: npt.DTypeLike
+) -> list[Array]:
+    if len(parameters) != len(specs):
+        raise ValueError(
+            f"parameters holds {len(parameters)} sets of weights, expected {len(specs)}, one for each cell"
+        )
+    return [_pack(spec, weights, element) for spec, weights in zip(specs, parameters, strict=True)]
 
 
 def _spec(cell: Cell, shape: MotifShape, image_shape: tuple[int, ...]) -> _core.MotifSpec:

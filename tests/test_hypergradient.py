@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 import spd_fast as spd
-import witness
+from spd_fast.bench import witness
 from spd_fast.train import motif_hypergradient
 
 MIXED = spd.Cell(

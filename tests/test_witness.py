@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-import witness
 from spd_fast import MOTIF_A, MOTIF_B, MOTIF_C, NASBENCH101, SGD, Adam, Cell, Dish, MotifShape, RMSProp
+from spd_fast.bench import witness
 from spd_fast.cell import CellColumns
 from spd_fast.train import initial_parameters, motif_gradient, parameter_gradient, train_motifs
 from spd_fast.truth_build import random_cells

@@ -3,6 +3,9 @@
 #include "kernels.hpp"
 
 #include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
 
 #include "../engine.hpp"
 #include "../kernels/batch_norm.hpp"
@@ -28,8 +31,8 @@ int dim(const Array<T>& a, int i) {
 }
 
 Algorithm algorithm_of(const std::string& name) {
-  for (const auto& [known, how] : {std::pair{"direct", Algorithm::direct}, {"winograd", Algorithm::winograd}, {"winograd2d", Algorithm::winograd2d}})
-    if (name == known) return how;
+  const auto known = std::find(std::begin(kAlgorithmNames), std::end(kAlgorithmNames), name);
+  if (known != std::end(kAlgorithmNames)) return static_cast<Algorithm>(known - std::begin(kAlgorithmNames));
   throw py::value_error("algorithm is '" + name + "', expected 'direct', 'winograd' or 'winograd2d'");
 }
 
@@ -136,6 +139,7 @@ void bind(py::module_& m) {
 }  // namespace
 
 void bind_kernels(py::module_& m) {
+  m.attr("algorithms") = py::cast(std::vector<std::string>(std::begin(kAlgorithmNames), std::end(kAlgorithmNames)));
   bind<float>(m);
   bind<double>(m);
 }

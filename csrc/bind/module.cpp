@@ -1,79 +1,14 @@
 // pybind11 only: shapes, dtypes, releasing the GIL. No maths.
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
 #include <chrono>
-#include <limits>
-#include <optional>
 
-#include "../batch.hpp"
-#include "../engine.hpp"
 #include "../random.hpp"
+#include "jobs.hpp"
 #include "kernels.hpp"
-
-namespace py = pybind11;
+#include "measure.hpp"
+#include "proxies.hpp"
 
 namespace spd {
 namespace {
-
-template <class T>
-using Array = py::array_t<T, py::array::c_style>;  // taken without copies: the Python side hands over what fits
-
-[[noreturn]] void fail(const std::string& what) { throw py::value_error(what); }
-
-template <class T>
-void expect_shape(const Array<T>& a, const char* name, const std::vector<py::ssize_t>& shape) {
-  const bool same = a.ndim() == static_cast<py::ssize_t>(shape.size()) && std::equal(shape.begin(), shape.end(), a.shape());
-  if (!same) fail(std::string(name) + " has shape " + std::string(py::str(a.attr("shape"))) + ", expected " + std::string(py::str(py::cast(shape))));
-}
-
-template <class T>
-DataSet<T> data_set(const Array<T>& images, const Array<T>& labels, const MotifSpec& spec) {
-  if (images.ndim() != 4) fail("images has " + std::to_string(images.ndim()) + " dimensions, expected 4: (N, C, H, W)");
-  const py::ssize_t n = images.shape(0);
-  if (n < 1) fail("images is empty");
-  expect_shape(images, "images", {n, spec.image_channels, spec.height, spec.width});
-  expect_shape(labels, "labels", {n, spec.classes});
-  return {images.data(), labels.data(), static_cast<int>(n)};
-}
-
-// Answers signals and reports progress, with the GIL, on the calling thread; remembers what was raised.
-class Watch {
- public:
-  explicit Watch(py::object progress) : progress_(std::move(progress)) {}
-  bool operator()(double share) {
-    const py::gil_scoped_acquire gil;
-    try {
-      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-      if (!progress_.is_none()) progress_(share);
-      return true;
-    } catch (py::error_already_set& e) {
-      raised_.emplace(e);
-      return false;
-    }
-  }
-  void rethrow() {
-    if (raised_) throw *raised_;
-  }
-
- private:
-  py::object progress_;
-  std::optional<py::error_already_set> raised_;
-};
-
-// Runs jobs without the GIL; raises what the watch saw.
-void run_watched(const std::vector<double>& costs, int threads, py::object progress, const std::function<void(int, Worker&, Control&)>& job) {
-  Watch watch(progress);
-  Control control;
-  {
-    const py::gil_scoped_release release;
-    run_jobs(
-        costs, threads > 0 ? threads : default_threads(), control, [&](int i, Worker& w) { job(i, w, control); }, [&](double share) { return watch(share); });
-  }
-  watch.rethrow();
-  if (!progress.is_none()) progress(1.0);
-}
 
 struct MetricArrays {
   Array<double> probability, loss, accuracy;
@@ -86,17 +21,6 @@ struct MetricArrays {
   }
 };
 
-Array<double> nan_array(std::vector<py::ssize_t> shape) {
-  Array<double> a(shape);
-  std::fill(a.mutable_data(), a.mutable_data() + a.size(), std::numeric_limits<double>::quiet_NaN());
-  return a;
-}
-template <class T>
-Array<T> zero_array(std::vector<py::ssize_t> shape) {
-  Array<T> a(shape);
-  std::fill(a.mutable_data(), a.mutable_data() + a.size(), T(0));
-  return a;
-}
 Metric metric_of(const std::string& name) {
   if (name != "loss" && name != "probability") fail("metric is '" + name + "', expected 'loss' or 'probability'");
   return name == "loss" ? Metric::loss : Metric::probability;
@@ -380,13 +304,6 @@ PYBIND11_MODULE(_core, m) {
   m.attr("flags") = SPD_FAST_FLAGS;  // beside those of each instruction set
   m.attr("isa") = engine().isa;      // raises at import where SPD_FAST_ISA names one that cannot run
   m.def("default_threads", default_threads);
-  m.def(
-      "fma_peak",
-      [](double seconds) {
-        const py::gil_scoped_release release;
-        return engine().f32.peak(seconds);
-      },
-      py::arg("seconds") = 0.1);
   m.def("uniforms", uniforms, py::arg("key"), py::arg("rows"), py::arg("columns"), py::arg("taps"));
 
   py::class_<MotifSpec>(m, "MotifSpec")
@@ -429,4 +346,6 @@ PYBIND11_MODULE(_core, m) {
   bind_element<double>(m, "train_f64", "gradient_f64", "hypergradient_f64");
   py::module_ kernels = m.def_submodule("kernels", "Single kernels and their scalar references, on (n, c, h, w) arrays.");
   bind_kernels(kernels);
+  bind_measure(m);
+  bind_proxies(m);
 }

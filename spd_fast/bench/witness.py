@@ -1,7 +1,8 @@
 """Motifs in plain PyTorch: the witness that the engine is held against, in tests and benches.
 
-Written for being obviously right, not for speed, and without any code of spd_fast: a cell is whatever has `matrix` and
-`ops`, a shape whatever has the fields of `MotifShape`. Arrays go in and come out as NumPy, in the dtype of the module.
+Written for being obviously right, not for speed, and without any code of spd_fast (a test holds it to that): a cell is
+whatever has `matrix` and `ops`, a shape whatever has the fields of `MotifShape`. Arrays go in and come out as NumPy, in the
+dtype of the module.
 
 References
 ----------
@@ -10,47 +11,69 @@ PyTorch's documentation of the optimisers; RMSProp as TensorFlow 1 documents `tf
 """
 
 import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
+
+__all__ = [
+    "METRICS",
+    "CellNetwork",
+    "ConvNormRelu",
+    "Motif",
+    "RMSPropTF1",
+    "build",
+    "gradient",
+    "margin",
+    "metrics",
+    "parameters_of",
+    "running_of",
+    "train",
+    "widths",
+]
+
+Array = npt.NDArray[Any]
 
 
 class ConvNormRelu(nn.Module):
     """Convolution without bias and with "same" padding, batch norm, ReLU."""
 
-    def __init__(self, c_in, c_out, size):
+    def __init__(self, c_in: int, c_out: int, size: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(c_in, c_out, size, padding=size // 2, bias=False)
         self.bn = nn.BatchNorm2d(c_out, eps=1e-5)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Return relu(bn(conv(x)))."""
         return F.relu(self.bn(self.conv(x)))
 
 
-def widths(matrix, c_in, c_out):
+def widths(matrix: npt.ArrayLike, c_in: int, c_out: int) -> list[int]:
     """Channels of every vertex of a pruned cell.
 
     The vertices that feed the output share its channels, the first ones taking one more where they do not divide. Any
     other interior vertex is as wide as the widest interior vertex it feeds.
     """
-    matrix = np.asarray(matrix)
-    last = len(matrix) - 1
-    feeding = [v for v in range(1, last) if matrix[v, last]]
+    edges = np.asarray(matrix)
+    last = len(edges) - 1
+    feeding = [v for v in range(1, last) if edges[v, last]]
     width = {0: c_in, last: c_out}
     for position, v in enumerate(feeding):
         width[v] = c_out // len(feeding) + (position < c_out % len(feeding))
     for v in reversed(range(1, last)):
         if v not in width:
-            width[v] = max(width[w] for w in range(v + 1, last) if matrix[v, w])
+            width[v] = max(width[w] for w in range(v + 1, last) if edges[v, w])
     return [width[v] for v in range(last + 1)]
 
 
 class CellNetwork(nn.Module):
     """One cell: children `projection{v}` (cell input into vertex v) and `vertex{v}` (the operation of vertex v)."""
 
-    def __init__(self, cell, c_in, c_out):
+    def __init__(self, cell: Any, c_in: int, c_out: int) -> None:
         super().__init__()
         self.matrix = np.asarray(cell.matrix).astype(bool)
         self.last = len(self.matrix) - 1
@@ -62,63 +85,76 @@ class CellNetwork(nn.Module):
                 self.add_module(f"vertex{v}", self.operation(cell.ops[v], self.width[v]))
 
     @staticmethod
-    def operation(name, width):
+    def operation(name: str, width: int) -> nn.Module:
+        """Make the operation of a vertex."""
         if name == "maxpool3x3":
             return nn.MaxPool2d(3, stride=1, padding=1)
         return ConvNormRelu(width, width, {"conv3x3-bn-relu": 3, "conv1x1-bn-relu": 1}[name])
 
-    def forward(self, x):
-        outputs = {}
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the vertices in order; return the output vertex."""
+        outputs: dict[int, Tensor] = {}
         for v in range(1, self.last):
             terms = [outputs[u][:, : self.width[v]] for u in range(1, v) if self.matrix[u, v]]
             if self.matrix[0, v]:
                 terms.append(self.get_submodule(f"projection{v}")(x))
-            outputs[v] = self.get_submodule(f"vertex{v}")(sum(terms))
+            outputs[v] = self.get_submodule(f"vertex{v}")(sum(terms[1:], start=terms[0]))
         parts = [outputs[u] for u in range(1, self.last) if self.matrix[u, self.last]]
         if not self.matrix[0, self.last]:
             return torch.cat(parts, dim=1)
-        projected = self.get_submodule(f"projection{self.last}")(x)
+        projected: Tensor = self.get_submodule(f"projection{self.last}")(x)
         return torch.cat(parts, dim=1) + projected if parts else projected
 
 
 class Motif(nn.Module):
     """A cell in a motif shape: stem, stacks of cells with 2x2 max-pooling between them, global average pool, dense."""
 
-    def __init__(self, cell, shape):
+    def __init__(self, cell: Any, shape: Any) -> None:
         super().__init__()
         c = shape.stem_channels
         self.stem = ConvNormRelu(shape.image_channels, c, 3)
-        self.stacks = nn.ModuleList()
+        stacks = []
         for s in range(shape.stacks):
             c_out = shape.stem_channels * 2**s
             cells = []
             for _ in range(shape.cells_per_stack):
                 cells.append(CellNetwork(cell, c, c_out))
                 c = c_out
-            self.stacks.append(nn.ModuleList(cells))
+            stacks.append(nn.Sequential(*cells))
+        self.stacks = nn.ModuleList(stacks)
         self.downsample = nn.MaxPool2d(2, stride=2)
         self.dense = nn.Linear(c, shape.classes)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits, shape (N, classes)."""
         x = self.stem(x)
         for s, stack in enumerate(self.stacks):
             if s > 0:
                 x = self.downsample(x)
-            for cell in stack:
-                x = cell(x)
-        return self.dense(x.mean(dim=(2, 3)))
+            x = stack(x)
+        logits: Tensor = self.dense(x.mean(dim=(2, 3)))
+        return logits
 
 
 class RMSPropTF1(torch.optim.Optimizer):
     """TensorFlow 1's: eps inside the root, mean square from 1, momentum on the scaled step; L2 weight decay."""
 
-    def __init__(self, parameters, lr, alpha=0.9, eps=1.0, momentum=0.9, weight_decay=0.0):
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float,
+        alpha: float = 0.9,
+        eps: float = 1.0,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+    ) -> None:
         super().__init__(
             parameters, {"lr": lr, "alpha": alpha, "eps": eps, "momentum": momentum, "weight_decay": weight_decay}
         )
 
     @torch.no_grad()
-    def step(self):
+    def step(self) -> None:  # type: ignore[override]  # no closure
+        """Update every parameter from its gradient."""
         for group in self.param_groups:
             for w in group["params"]:
                 state = self.state[w]
@@ -132,7 +168,9 @@ class RMSPropTF1(torch.optim.Optimizer):
                 w -= state["step"]
 
 
-def build(cell, shape, parameters=None, *, dtype=torch.float64):
+def build(
+    cell: Any, shape: Any, parameters: Mapping[str, Array] | None = None, *, dtype: torch.dtype = torch.float64
+) -> Motif:
     """A motif with the given weights ({name: array}, as `TrainResult.initial[k]`), or with PyTorch's own."""
     module = Motif(cell, shape).to(dtype)
     if parameters is not None:
@@ -144,27 +182,29 @@ def build(cell, shape, parameters=None, *, dtype=torch.float64):
     return module
 
 
-def parameters_of(module):
+def parameters_of(module: nn.Module) -> dict[str, Array]:
+    """Copy the weights of a motif, by name."""
     return {name: w.detach().numpy().copy() for name, w in module.named_parameters()}
 
 
-def running_of(module):
+def running_of(module: nn.Module) -> dict[str, Array]:
+    """Copy batch norm's running statistics, by name."""
     return {name: b.numpy().copy() for name, b in module.named_buffers() if not name.endswith("num_batches_tracked")}
 
 
 def train(
-    module,
-    images,
-    labels,
-    order,
+    module: nn.Module,
+    images: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    order: npt.ArrayLike,
     *,
-    batch_size,
-    optimizer=torch.optim.Adam,
-    rates=None,
-    drop_last=False,
-    norm_momentum=0.1,
-    **settings,
-):
+    batch_size: int,
+    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
+    rates: str | Sequence[float] | None = None,
+    drop_last: bool = False,
+    norm_momentum: float = 0.1,
+    **settings: Any,
+) -> tuple[Array, Array]:
     """Train in place, step for step.
 
     Parameters
@@ -186,8 +226,8 @@ def train(
     loss, accuracy : ndarray, shape (steps,)
         Of every batch, before its update.
     """
-    images, labels = _tensors(module, images, labels)
-    last = len(images) // batch_size * batch_size if drop_last else len(images)
+    x, y = _tensors(module, images, labels)
+    last = len(x) // batch_size * batch_size if drop_last else len(x)
     batches = [row[i : i + batch_size] for row in np.asarray(order) for i in range(0, last, batch_size)]
     stepper = optimizer(module.parameters(), **settings)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(stepper, T_max=len(batches)) if isinstance(rates, str) else None
@@ -197,62 +237,66 @@ def train(
     module.train()
     losses, accuracies = [], []
     for t, batch in enumerate(batches):
-        if rates is not None and cosine is None:
+        if rates is not None and not isinstance(rates, str):
             stepper.param_groups[0]["lr"] = float(rates[t])
         stepper.zero_grad()
-        logits = module(images[batch])
-        loss = F.cross_entropy(logits, labels[batch])
-        loss.backward()
+        logits = module(x[batch])
+        loss = F.cross_entropy(logits, y[batch])
+        loss.backward()  # type: ignore[no-untyped-call]
         stepper.step()
         if cosine is not None:
             cosine.step()
         losses.append(loss.item())
-        accuracies.append((logits.argmax(dim=1) == _classes(labels[batch])).double().mean().item())
+        accuracies.append((logits.argmax(dim=1) == _classes(y[batch])).double().mean().item())
     return np.array(losses), np.array(accuracies)
 
 
-def metrics(module, images, labels, *, statistics="batch"):
+def metrics(
+    module: nn.Module, images: npt.ArrayLike, labels: npt.ArrayLike, *, statistics: str = "batch"
+) -> dict[str, Any]:
     """Loss, accuracy, mean true-class probability and logits on a whole set, as a dict.
 
     Batch norm takes the statistics of the whole set ("batch") or the running ones ("running"). The module is left alone.
     """
-    images, labels = _tensors(module, images, labels)
+    x, y = _tensors(module, images, labels)
     module = copy.deepcopy(module).train(statistics == "batch")
     with torch.no_grad():
-        logits = module(images)
-        return {name: f(logits, labels).item() for name, f in METRICS.items()} | {"logits": logits.numpy()}
+        logits = module(x)
+        return {name: f(logits, y).item() for name, f in METRICS.items()} | {"logits": logits.numpy()}
 
 
-def gradient(module, images, labels, *, metric="loss"):
+def gradient(
+    module: nn.Module, images: npt.ArrayLike, labels: npt.ArrayLike, *, metric: str = "loss"
+) -> tuple[float, dict[str, Array], Array]:
     """A metric with batch statistics over the whole set, its gradient in the weights {name: array}, and in the images."""
-    images, labels = _tensors(module, images, labels)
-    images.requires_grad_(True)
+    x, y = _tensors(module, images, labels)
+    x.requires_grad_(True)
     module = copy.deepcopy(module).train()
-    value = METRICS[metric](module(images), labels)
+    value = METRICS[metric](module(x), y)
     names, weights = zip(*module.named_parameters(), strict=True)
-    *d_weights, d_images = torch.autograd.grad(value, [*weights, images])
+    *d_weights, d_images = torch.autograd.grad(value, [*weights, x])
     return value.item(), {n: g.numpy() for n, g in zip(names, d_weights, strict=True)}, d_images.numpy()
 
 
-def margin(module, images):
+def margin(module: nn.Module, images: npt.ArrayLike) -> float:
     """How far a motif on these images is from a kink: rounding below this switches no ReLU and no pooling winner.
 
     The smallest |input| of a ReLU and the smallest gap between the winner of a pooling window and the next lower value
     (equal values are copies of one pixel, or zeros: which of them wins changes nothing).
     """
-    found = []
+    found: list[Tensor] = []
 
-    def relu_input(_layer, _inputs, output):
+    def relu_input(_layer: nn.Module, _inputs: Any, output: Tensor) -> None:
         found.append(output.abs().min())
 
-    def pool_input(layer, inputs):
+    def pool_input(layer: Any, inputs: Any) -> None:
         size, low = layer.kernel_size, -torch.inf
         x = F.pad(inputs[0], [layer.padding] * 4, value=low)
         x = x.unfold(2, size, layer.stride).unfold(3, size, layer.stride).flatten(4)
         winner = x.amax(dim=4, keepdim=True)
         found.append((winner - x.masked_fill(x == winner, low)).min())
 
-    hooks = {
+    hooks: dict[type, tuple[str, Callable[..., None]]] = {
         nn.BatchNorm2d: ("register_forward_hook", relu_input),
         nn.MaxPool2d: ("register_forward_pre_hook", pool_input),
     }
@@ -263,25 +307,25 @@ def margin(module, images):
             getattr(layer, register)(hook)
     with torch.no_grad():
         module(_tensors(module, images, [])[0])
-    return min(found).item()
+    return min(value.item() for value in found)
 
 
-def _probability(logits, labels):
+def _probability(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.softmax(dim=1).gather(1, _classes(labels)[:, None]).mean()
 
 
-METRICS = {
+METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "loss": F.cross_entropy,
     "probability": _probability,
     "accuracy": lambda logits, labels: (logits.argmax(dim=1) == _classes(labels)).double().mean(),
 }
 
 
-def _classes(labels):
+def _classes(labels: Tensor) -> Tensor:
     return labels.argmax(dim=1) if labels.ndim == 2 else labels
 
 
-def _tensors(module, images, labels):
+def _tensors(module: nn.Module, images: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[Tensor, Tensor]:
     dtype = next(module.parameters()).dtype
-    labels = torch.tensor(np.asarray(labels))
-    return torch.tensor(np.asarray(images), dtype=dtype), labels.to(dtype) if labels.ndim == 2 else labels.long()
+    y = torch.tensor(np.asarray(labels))
+    return torch.tensor(np.asarray(images), dtype=dtype), y.to(dtype) if y.ndim == 2 else y.long()

@@ -1,0 +1,89 @@
+// What the bindings share: taking arrays, and running jobs while signals are answered.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <limits>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "../batch.hpp"
+#include "../engine.hpp"
+
+namespace py = pybind11;
+
+namespace spd {
+
+template <class T>
+using Array = py::array_t<T, py::array::c_style>;  // taken without copies: the Python side hands over what fits
+
+[[noreturn]] inline void fail(const std::string& what) { throw py::value_error(what); }
+
+template <class T>
+void expect_shape(const Array<T>& a, const char* name, const std::vector<py::ssize_t>& shape) {
+  const bool same = a.ndim() == static_cast<py::ssize_t>(shape.size()) && std::equal(shape.begin(), shape.end(), a.shape());
+  if (!same) fail(std::string(name) + " has shape " + std::string(py::str(a.attr("shape"))) + ", expected " + std::string(py::str(py::cast(shape))));
+}
+
+template <class T>
+DataSet<T> data_set(const Array<T>& images, const Array<T>& labels, const MotifSpec& spec) {
+  if (images.ndim() != 4) fail("images has " + std::to_string(images.ndim()) + " dimensions, expected 4: (N, C, H, W)");
+  const py::ssize_t n = images.shape(0);
+  if (n < 1) fail("images is empty");
+  expect_shape(images, "images", {n, spec.image_channels, spec.height, spec.width});
+  expect_shape(labels, "labels", {n, spec.classes});
+  return {images.data(), labels.data(), static_cast<int>(n)};
+}
+
+// Answers signals and reports progress, with the GIL, on the calling thread; remembers what was raised.
+class Watch {
+ public:
+  explicit Watch(py::object progress) : progress_(std::move(progress)) {}
+  bool operator()(double share) {
+    const py::gil_scoped_acquire gil;
+    try {
+      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+      if (!progress_.is_none()) progress_(share);
+      return true;
+    } catch (py::error_already_set& e) {
+      raised_.emplace(e);
+      return false;
+    }
+  }
+  void rethrow() {
+    if (raised_) throw *raised_;
+  }
+
+ private:
+  py::object progress_;
+  std::optional<py::error_already_set> raised_;
+};
+
+// Runs jobs without the GIL; raises what the watch saw.
+inline void run_watched(const std::vector<double>& costs, int threads, py::object progress, const std::function<void(int, Worker&, Control&)>& job) {
+  Watch watch(progress);
+  Control control;
+  {
+    const py::gil_scoped_release release;
+    run_jobs(
+        costs, threads > 0 ? threads : default_threads(), control, [&](int i, Worker& w) { job(i, w, control); }, [&](double share) { return watch(share); });
+  }
+  watch.rethrow();
+  if (!progress.is_none()) progress(1.0);
+}
+
+inline Array<double> nan_array(std::vector<py::ssize_t> shape) {
+  Array<double> a(shape);
+  std::fill(a.mutable_data(), a.mutable_data() + a.size(), std::numeric_limits<double>::quiet_NaN());
+  return a;
+}
+template <class T>
+Array<T> zero_array(std::vector<py::ssize_t> shape) {
+  Array<T> a(shape);
+  std::fill(a.mutable_data(), a.mutable_data() + a.size(), T(0));
+  return a;
+}
+}  // namespace spd

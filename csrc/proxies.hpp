@@ -1,0 +1,118 @@
+// What zero-cost proxies need of an untrained motif beside the gradient of its loss (spd_fast/proxies.py holds their definitions):
+//
+//   logit_gradient   d / d weights and d / d images of sum over images and classes of the logits; with batch norm in training mode, or without any
+//   activations      agreements[i, j] = ReLUs that are open, or closed, for image i and image j alike
+//
+// Without batch norm the weights and the images must not be negative (gamma 1, beta 0): then every ReLU is open and the network is piecewise linear.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <vector>
+
+#include "inner_loop.hpp"
+
+namespace spd::SPD_ISA {
+
+template <class T>
+class ProxyNetwork : public Network<T> {
+ public:
+  using Network<T>::Network;
+
+  void logit_gradient(T* g, const T* w, int n, bool batch_norm, const Control& control) {
+    std::fill(dlogit_, dlogit_ + static_cast<std::size_t>(n) * plan_.head.classes, T(1));
+    batch_norm ? this->backward(g, w, n, true, control) : backward_open(g, w, n);
+  }
+
+  void add_agreements(std::int64_t* agreements, int n) const {
+    std::vector<std::uint64_t> codes;
+    for (const Conv& c : plan_.convs) {
+      const Grid& grid = plan_.grids[c.grid];
+      const std::size_t words = codes_of(codes, c, n);
+      const std::int64_t units = static_cast<std::int64_t>(c.c_out) * grid.pixels();
+      for (int i = 0; i < n; ++i)
+        for (int j = 0; j < n; ++j) {
+          std::int64_t apart = 0;
+          for (std::size_t at = 0; at < words; ++at) apart += std::popcount(codes[i * words + at] ^ codes[j * words + at]);
+          agreements[static_cast<std::size_t>(i) * n + j] += units - apart;
+        }
+    }
+  }
+
+ private:
+  using Network<T>::plan_, Network<T>::arena_, Network<T>::scale_, Network<T>::shift_, Network<T>::dlogit_;
+
+  // Backward where every ReLU is open and nothing is normalised: what a convolution's activation receives is what its output does.
+  void backward_open(T* g, const T* w, int n) {
+    for (std::size_t i = plan_.ops.size(); i-- > 0;) {
+      const Op& op = plan_.ops[i];
+      switch (op.kind) {
+        case Op::Kind::conv: {
+          const Conv& c = plan_.convs[op.index];
+          this->flows_to(c.y, c.flows, plan_.grids[c.grid], n);
+          this->run_wgrad(c, g + c.weight, this->template view<const T>(c.y), this->template view<const T>(c.x), n);
+          this->run_conv(c, this->template view<T>(c.x), this->template view<const T>(c.y), w + c.weight, n, true);
+          break;
+        }
+        case Op::Kind::sum: break;
+        case Op::Kind::pool: this->pool_backward(plan_.pools[op.index], n); break;
+        case Op::Kind::head: this->head_backward(g, w, n);
+      }
+    }
+  }
+
+  // One bit for every lane of an image's slot, set where the ReLU of a pixel is open; returns the words of an image.
+  std::size_t codes_of(std::vector<std::uint64_t>& codes, const Conv& c, int n) const {
+    const Grid& grid = plan_.grids[c.grid];
+    const int bits = std::min(grid.slot, lanes<T>);  // a power of two: those of one image and vector lie in one word
+    const std::uint64_t own = (std::uint64_t{1} << bits) - 1;
+    const std::size_t words = (static_cast<std::size_t>(c.c_out) * grid.vectors() * bits + 63) / 64;
+    codes.assign(n * words, 0);
+    std::uint64_t valid[kMostColumns];
+    for (int j = 0; j < grid.columns; ++j) valid[j] = grid.valid(j, grid.images);
+    const View<const T> y = this->template view<const T>(c.y);
+    for (int o = 0; o < c.c_out; ++o) {
+      const vec<T> scale = broadcast<T>(scale_[c.batch_norm + o]), shift = broadcast<T>(shift_[c.batch_norm + o]);
+      for (int b = 0; b < grid.blocks(n); ++b)
+        for (int v = 0; v < grid.vectors(); ++v) {
+          const T* p = y.data + b * y.block + o * y.channel + v * lanes<T>;
+          const std::uint64_t open = bits_of_mask<T>(greater<T>(load<T>(p) * scale + shift, zeros<T>())) & valid[v % grid.columns];
+          const std::size_t bit = (static_cast<std::size_t>(o) * grid.vectors() + v) * bits;
+          for (int k = 0; k < grid.images && b * grid.images + k < n; ++k)
+            codes[(b * grid.images + k) * words + bit / 64] |= (open >> k * bits & own) << bit % 64;
+        }
+    }
+    return words;
+  }
+};
+
+template <class T>
+void logit_gradient(LogitGradientJob<T>& job, Control& control, Team& team) {
+  const FlushDenormals flush;
+  const Plan& plan = *job.plan;
+  const int n = job.data.n;
+  ProxyNetwork<T> network(plan, job.memory, team);
+  T* g = job.memory + Network<T>::memory(plan, team);
+  std::vector<T> neutral(job.batch_norm ? 0 : 2 * plan.batch_norms, T(0));  // means and variances that change nothing
+  if (!job.batch_norm) std::fill(neutral.begin() + plan.batch_norms, neutral.end(), T(1));
+  network.load(job.data, nullptr, 0, n);
+  network.forward(job.parameters, n, job.batch_norm ? static_cast<T>(job.batch_norm_eps) : T(0), control, job.batch_norm ? nullptr : neutral.data());
+  network.logit_gradient(g, job.parameters, n, job.batch_norm, control);
+  std::memcpy(job.d_parameters, g, plan.n_parameters * sizeof(T));
+  network.image_gradient(job.d_images, n);
+  control.add(4 * n * plan.flops);
+}
+
+template <class T>
+void activations(ActivationJob<T>& job, Control& control, Team& team) {
+  const FlushDenormals flush;
+  const Plan& plan = *job.plan;
+  ProxyNetwork<T> network(plan, job.memory, team);
+  network.load(job.data, nullptr, 0, job.data.n);
+  network.forward(job.parameters, job.data.n, static_cast<T>(job.batch_norm_eps), control);
+  network.add_agreements(job.agreements, job.data.n);
+  control.add(job.data.n * plan.flops);
+}
+
+}  // namespace spd::SPD_ISA

@@ -1,0 +1,1 @@
+"""Benches, and the motif in plain PyTorch that they and the tests compare with (`witness`)."""

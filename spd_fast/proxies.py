@@ -1,0 +1,192 @@
+"""Zero-cost proxies: what an untrained motif says of its cell, from one or two passes over a batch of images.
+
+They are controls for a learned dish: it has to rank cells better than what costs next to nothing.
+
+References
+----------
+M. S. Abdelfattah, A. Mehrotra, L. Dudziak and N. D. Lane 2021, "Zero-Cost Proxies for Lightweight NAS", arXiv:2101.08134,
+and the definitions of its published code (SamsungLabs/zero-cost-nas); J. Mellor, J. Turner, A. Storkey and E. J. Crowley,
+"Neural Architecture Search without Training", arXiv:2006.04647, versions 1 (jacob_cov) and 3 (nwot).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from spd_fast.cell import Cell
+from spd_fast.motif import MotifShape
+from spd_fast.train import (
+    Parameters,
+    activation_agreements,
+    initial_parameters,
+    logit_gradient,
+    parameter_gradient,
+)
+
+__all__ = ["PROXIES", "score"]
+
+Array = npt.NDArray[Any]
+
+JACOBIAN_SHIFT: Final = 1e-5
+"""Keeps the logarithm and the inverse of an eigenvalue finite (Mellor et al., published code)."""
+AT_ONCE: Final = 256
+"""Cells whose gradients are held in memory together."""
+
+
+def score(
+    cells: Sequence[Cell],
+    shape: MotifShape,
+    images: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    name: str,
+    *,
+    parameters: Sequence[Parameters] | None = None,
+    seed: int = 0,
+    replicate: int = 0,
+    threads: int | None = None,
+    dtype: npt.DTypeLike = "float32",
+    progress: Callable[[float], object] | None = None,
+) -> npt.NDArray[np.float64]:
+    """Score each cell by a zero-cost proxy of its motif; higher should mean a better cell.
+
+    Parameters
+    ----------
+    cells : sequence of K Cell
+    shape : MotifShape
+    images : ndarray, shape (N, C, H, W)
+        One batch; batch norm takes its statistics. synflow looks at nothing but their sides.
+    labels : ndarray, shape (N,) int or (N, classes) float
+        Only grad_norm and snip look at them.
+    name : "grad_norm", "snip", "synflow", "jacob_cov" or "nwot"
+        See Notes.
+    parameters : sequence of K dicts {name: ndarray}, optional
+        Weights of the motifs. Default: those that `train_motifs` starts from, by `seed` and `replicate`.
+    threads, dtype, progress
+        As in `train_motifs`. synflow is computed in float64 whatever `dtype` is: it grows with every layer.
+
+    Returns
+    -------
+    ndarray, shape (K,), float64
+        NaN where a score has no finite value (nwot of two images that open the same ReLUs, for one).
+
+    Raises
+    ------
+    ValueError, TypeError, MemoryError
+        If an argument does not fit; the message says what was expected.
+
+    Notes
+    -----
+    L is the mean cross-entropy of the batch, w the weights of convolutions and of the dense layer (no batch norm, no bias).
+
+    * grad_norm: sum over layers of ``||dL/dw||``.
+    * snip: sum over weights of ``|w dL/dw|`` (Lee et al. 2019, arXiv:1810.02340).
+    * synflow: sum over weights of ``w dR/dw`` where R sums the logits of an image of ones in the network with absolute
+      weights and without batch norm (Tanaka et al. 2020, arXiv:2006.05467).
+    * jacob_cov: ``-sum_i log(v_i + k) + 1 / (v_i + k)`` over the eigenvalues v of the correlation matrix of the images' rows of
+      d (sum of all logits) / d images, k = 1e-5.
+    * nwot: ``log |det K|``, ``K[i, j]`` the number of ReLUs that are open for both, or for neither, of images i and j.
+    """
+    if name not in PROXIES:
+        raise ValueError(f"name is {name!r}, expected one of {', '.join(PROXIES)}")
+    if parameters is not None and len(parameters) != len(cells):
+        raise ValueError(
+            f"parameters holds {len(parameters)} sets of weights, expected {len(cells)}: one for each cell"
+        )
+    values = np.full(len(cells), np.nan)
+    for first in range(0, len(cells), AT_ONCE):
+        some = cells[first : first + AT_ONCE]
+        weights = (
+            [initial_parameters(cell, shape, seed=seed, replicate=replicate, dtype=dtype) for cell in some]
+            if parameters is None
+            else parameters[first : first + AT_ONCE]
+        )
+        how = {"threads": threads, "dtype": dtype, "progress": _part_of(progress, first, len(some), len(cells))}
+        with np.errstate(all="ignore"):  # what is not finite becomes NaN
+            values[first : first + len(some)] = PROXIES[name](_Batch(some, shape, images, labels, weights, how))
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """Motifs and the images that they are scored on."""
+
+    cells: Sequence[Cell]
+    shape: MotifShape
+    images: npt.ArrayLike
+    labels: npt.ArrayLike
+    parameters: Sequence[Parameters]
+    how: dict[str, Any]
+
+    def loss_gradients(self) -> list[dict[str, Array]]:
+        return parameter_gradient(self.cells, self.shape, self.images, self.labels, self.parameters, **self.how)[1]
+
+
+def _grad_norm(of: _Batch) -> Array:
+    return np.array(
+        [sum(np.linalg.norm(g.astype(np.float64)) for _, g in _layers(each)) for each in of.loss_gradients()]
+    )
+
+
+def _snip(of: _Batch) -> Array:
+    return _saliency(of.loss_gradients(), of.parameters)
+
+
+def _synflow(of: _Batch) -> Array:
+    ones = np.ones((1, *np.shape(of.images)[1:]))
+    absolute = [{name: np.abs(np.asarray(w, np.float64)) for name, w in each.items()} for each in of.parameters]
+    how = {**of.how, "dtype": "float64"}
+    gradients, _ = logit_gradient(of.cells, of.shape, ones, absolute, batch_norm=False, strict=True, **how)
+    return _saliency(gradients, absolute)
+
+
+def _jacob_cov(of: _Batch) -> Array:
+    _, jacobians = logit_gradient(of.cells, of.shape, of.images, of.parameters, **of.how)
+    rows = jacobians.reshape(*jacobians.shape[:2], -1).astype(np.float64)
+    return np.array([_eigenvalue_score(np.corrcoef(each)) for each in rows])
+
+
+def _eigenvalue_score(correlation: Array) -> float:
+    if not np.isfinite(correlation).all():
+        return np.nan
+    shifted = np.linalg.eigvalsh(np.atleast_2d(correlation)) + JACOBIAN_SHIFT
+    return -float(np.sum(np.log(shifted) + 1 / shifted))
+
+
+def _nwot(of: _Batch) -> Array:
+    kernels = activation_agreements(of.cells, of.shape, of.images, of.parameters, **of.how).astype(np.float64)
+    return np.asarray(np.linalg.slogdet(kernels)[1])
+
+
+def _layers(weights: Parameters) -> list[tuple[str, Array]]:
+    """The weights of convolutions and of the dense layer."""
+    return [(name, w) for name, w in weights.items() if w.ndim > 1]
+
+
+def _saliency(gradients: Sequence[Parameters], parameters: Sequence[Parameters]) -> Array:
+    """Sum of |w dw| over the layers of each motif."""
+    return np.array(
+        [
+            sum(np.abs(g.astype(np.float64) * np.asarray(weights[name])).sum() for name, g in _layers(of))
+            for of, weights in zip(gradients, parameters, strict=True)
+        ]
+    )
+
+
+def _part_of(
+    progress: Callable[[float], object] | None, first: int, n: int, total: int
+) -> Callable[[float], object] | None:
+    """`progress` of n of the cells as that of all."""
+    return None if progress is None else lambda share: progress((first + share * n) / total)
+
+
+PROXIES: Final[dict[str, Callable[[_Batch], Array]]] = {
+    "grad_norm": _grad_norm,
+    "snip": _snip,
+    "synflow": _synflow,
+    "jacob_cov": _jacob_cov,
+    "nwot": _nwot,
+}
+"""How each proxy is computed, by name."""
