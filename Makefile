@@ -25,7 +25,7 @@ help:
 	@echo 'make verify  the whole agreement with the plain PyTorch motifs (longer than test)'
 	@echo 'make lint    ruff, mypy, clang-format and codespell, as in CI'
 	@echo 'make format  let ruff and clang-format lay out the code'
-	@echo 'make bench   seconds per inner epoch beside PyTorch; ARGS= is handed to bench/inner.py'
+	@echo 'make bench   every spd-fast bench, into bench/results; half an hour on an idle machine'
 	@echo 'make dev     everything for working on the code: package, tests, tools, commit hooks'
 	@echo 'make clean   remove the environment, builds and caches; runs/ stays'
 	@echo
@@ -54,7 +54,8 @@ format: $(VENV)/.lint
 	$(BIN)/clang-format -i $(CXX_FILES)
 
 bench: $(VENV)/.installed
-	$(BIN)/python bench/inner.py $(ARGS)
+	for bench in peak kernels inner; do $(BIN)/spd-fast bench $$bench || exit; done
+	for shape in A B C; do $(BIN)/spd-fast bench profile --shape $$shape || exit; done
 
 dev: $(VENV)/.lint
 	$(PIP) pre-commit

@@ -1,5 +1,5 @@
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -162,7 +162,7 @@ class kernels:
         x: npt.NDArray[Any],
         k: npt.NDArray[Any],
         dy: npt.NDArray[Any],
-        algorithm: Literal["direct", "winograd", "winograd2d"] = "direct",
+        algorithm: str = "direct",
         repeats: int = 0,
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], tuple[float, float, float]]: ...
     @staticmethod

@@ -17,6 +17,7 @@ from rich.markup import escape
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+    from rich.table import Table
 
     from spd_fast.cell import Cell
     from spd_fast.dish import Dish
@@ -31,6 +32,7 @@ __all__ = ["app", "main"]
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
+BENCH_FOLDER = Path("bench/results")
 LINES_WITHOUT_TERMINAL = 20
 """About how many progress lines a whole run prints where there is no terminal."""
 
@@ -48,6 +50,11 @@ app = typer.Typer(
 )
 truth_app = typer.Typer(no_args_is_help=True, help="Build and look at truth: cells and the accuracies they reached.")
 app.add_typer(truth_app, name="truth")
+bench_app = typer.Typer(
+    no_args_is_help=True,
+    help="Measure this machine: each bench verifies, then times, on a machine that should be idle.",
+)
+app.add_typer(bench_app, name="bench")
 
 TruthFile = Annotated[
     Path | None,
@@ -62,6 +69,14 @@ Settings = Annotated[
     typer.Option(
         "--set", metavar="NAME=VALUE", help="Change a setting: --set inner.epochs=16 --set motif=B. May be repeated."
     ),
+]
+BenchCells = Annotated[
+    Path | None, typer.Option("--cells", metavar="FILE", help="Cells (.json or .npz). Default: the 12 of the bench.")
+]
+BenchRounds = Annotated[int, typer.Option(metavar="N", min=1, help="Times that each is timed, in turns.")]
+Core = Annotated[int | None, typer.Option(metavar="N", min=0, help="Processor to pin to. Default: the last.")]
+BenchFolder = Annotated[
+    Path, typer.Option("--out", metavar="DIR", help="Folder for the record (JSON) and its figure (PNG).")
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -316,6 +331,101 @@ def report(
         from spd_fast.report import build
 
         out.print(f"report in {build(folder)}")
+
+
+@bench_app.command(
+    "inner",
+    epilog="Examples:\n\n  spd-fast bench inner\n\n  spd-fast bench inner --shapes C --rounds 3 --many 0\n\n  spd-fast bench inner --jax",
+)
+def bench_inner(
+    cells: BenchCells = None,
+    shapes: Annotated[str, typer.Option(metavar="ABC", help="Motif shapes.")] = "ABC",
+    rounds: BenchRounds = 7,
+    jax: Annotated[bool, typer.Option("--jax", help="Beside JAX too, which must be installed.")] = False,
+    many: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Random cells that are trained side by side on all cores; 0: none.")
+    ] = 64,
+    core: Core = None,
+    clock: Annotated[str, typer.Option(metavar="wall|cpu", help="cpu: of a machine that is busy otherwise.")] = "wall",
+    folder: BenchFolder = BENCH_FOLDER,
+    debug: Debug = False,
+) -> None:
+    """Seconds per inner epoch on one core beside PyTorch, and of many motifs on all cores."""
+    with _errors(debug):
+        from spd_fast.bench import inner
+
+        with _progress_bar("bench inner") as update:
+            record = inner.run(
+                _bench_cells(cells), shapes, rounds=rounds, jax=jax, many=many, core=core, clock=clock, progress=update
+            )
+        _show_bench(record, inner.tables(record), folder)
+
+
+@bench_app.command("kernels", epilog="Example:\n\n  spd-fast bench kernels --channels 8,16 --sides 16")
+def bench_kernels(
+    channels: Annotated[str | None, typer.Option(metavar="LIST", help="Default: those that occur in motifs.")] = None,
+    sides: Annotated[str, typer.Option(metavar="LIST", help="Pixels a side.")] = "4,8,16,32",
+    rounds: BenchRounds = 5,
+    core: Core = None,
+    folder: BenchFolder = BENCH_FOLDER,
+    debug: Debug = False,
+) -> None:
+    """GFLOP/s and errors of every convolution kernel beside oneDNN, forward, data gradient and weight gradient."""
+    with _errors(debug):
+        from spd_fast.bench import kernels
+
+        with _progress_bar("bench kernels") as update:
+            record = kernels.run(
+                channels=kernels.CHANNELS if channels is None else _integers("--channels", channels),
+                sides=_integers("--sides", sides),
+                rounds=rounds,
+                core=core,
+                progress=update,
+            )
+        _show_bench(record, kernels.tables(record), folder)
+
+
+@bench_app.command(
+    "profile",
+    epilog="Examples:\n\n  spd-fast bench profile --shape A\n\n  spd-fast bench profile --shape C --cells one-cell.json",
+)
+def bench_profile(
+    cells: BenchCells = None,
+    hashes: Annotated[
+        list[str] | None, typer.Option("--hash", metavar="HEX", help="A cell of the truth instead. Repeatable.")
+    ] = None,
+    truth: TruthFile = None,
+    shape: Annotated[str, typer.Option(metavar="A|B|C", help="Motif shape.")] = "C",
+    repeats: Annotated[int, typer.Option(metavar="N", min=1, help="Times that each step is run.")] = 200,
+    strict: Annotated[bool, typer.Option("--strict", help="Direct convolutions everywhere.")] = False,
+    core: Core = None,
+    folder: BenchFolder = BENCH_FOLDER,
+    debug: Debug = False,
+) -> None:
+    """Where the time of a training step goes: cycles, FLOPs and bytes of every part; of a single cell, of every op."""
+    with _errors(debug):
+        from spd_fast.bench import profile
+
+        picked = _picked_cells(None, hashes, None, truth, 0)[0] if hashes else _bench_cells(cells)
+        with _progress_bar("bench profile") as update:
+            record = profile.run(picked, shape, repeats=repeats, strict=strict, core=core, progress=update)
+        _show_bench(record, profile.tables(record), folder)
+
+
+@bench_app.command("peak", epilog="Example:\n\n  spd-fast bench peak")
+def bench_peak(
+    seconds: Annotated[float, typer.Option(metavar="S", help="Time for each figure.")] = 0.2,
+    core: Core = None,
+    folder: BenchFolder = BENCH_FOLDER,
+    debug: Debug = False,
+) -> None:
+    """What one core can do at most: multiply-adds, and bytes from each cache and from memory."""
+    with _errors(debug):
+        from spd_fast.bench import peak
+
+        with _progress_bar("bench peak") as update:
+            record = peak.run(seconds=seconds, core=core, progress=update)
+        _show_bench(record, peak.tables(record), folder)
 
 
 @app.command()
@@ -621,6 +731,27 @@ def _write_training(file: Path, rows: list[dict[str, Any]], result: "TrainResult
         return
     columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     save_arrays(file, {**columns, "curve_loss": result.loss, "curve_accuracy": result.accuracy})
+
+
+# ---- bench
+
+
+def _bench_cells(file: Path | None) -> "list[Cell]":
+    from spd_fast.bench.record import bench_cells
+    from spd_fast.truth_build import read_cells
+
+    return bench_cells() if file is None else list(read_cells(file))
+
+
+def _show_bench(record: dict[str, Any], tables: "Sequence[Table]", folder: Path) -> None:
+    from spd_fast.bench.record import write
+    from spd_fast.report.speed import draw
+
+    wide = Console(highlight=False, width=None if out.is_terminal else 180)
+    for table in tables:
+        wide.print(table)
+    for path in write(record, folder, draw(record)):
+        out.print(f"written to {path}", markup=False)
 
 
 # ---- shared

@@ -89,6 +89,8 @@ def score(
       d (sum of all logits) / d images, k = 1e-5.
     * nwot: ``log |det K|``, ``K[i, j]`` the number of ReLUs that are open for both, or for neither, of images i and j.
     """
+    if isinstance(cells, Cell):
+        raise TypeError("cells is one Cell, expected a sequence: [cell]")
     if name not in PROXIES:
         raise ValueError(f"name is {name!r}, expected one of {', '.join(PROXIES)}")
     if parameters is not None and len(parameters) != len(cells):

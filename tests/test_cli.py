@@ -77,7 +77,19 @@ def test_help_teaches_and_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["run"], ["train"], ["truth"], ["truth", "build"], ["truth", "show"], ["recipes"], ["report"], ["info"]],
+    [
+        [],
+        ["run"],
+        ["train"],
+        ["truth"],
+        ["truth", "build"],
+        ["truth", "show"],
+        ["recipes"],
+        ["report"],
+        ["info"],
+        ["bench"],
+        *(["bench", name] for name in ("inner", "kernels", "profile", "peak")),
+    ],
 )
 def test_every_command_has_help(command: list[str]) -> None:
     assert "Usage: " in succeed(*command, "--help")

@@ -185,6 +185,8 @@ def test_synflow_ignores_batch_norm_and_signs():
 def test_errors():
     images, labels = batch(MOTIF_C, SIZES[0])
     weights = [initial_parameters(cell, MOTIF_C) for cell in CELLS]
+    with pytest.raises(TypeError, match="cells is one Cell, expected a sequence"):
+        proxies.score(CELLS[0], MOTIF_C, images, labels, "snip")
     with pytest.raises(ValueError, match=r"name is 'zen', expected one of grad_norm, snip"):
         proxies.score(CELLS, MOTIF_C, images, labels, "zen")
     with pytest.raises(ValueError, match=r"parameters holds 1 sets of weights, expected 5: one for each cell"):

@@ -1,0 +1,376 @@
+"""Seconds per inner epoch: the engine beside PyTorch (and JAX, where asked for), and many motifs at once on all cores.
+
+An epoch is the paper's: 200 images of 3 x 16 x 16 pixels in batches of 20, Adam. First the step losses of all are compared;
+then they are timed in turns, so that whatever else the machine does meets all alike. PyTorch runs the same motif as the
+tests' witness, with its fastest Adam (fused), gathering batches by index as the engine does, and without accuracies.
+"""
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from rich.table import Table
+
+from spd_fast import _core
+from spd_fast.bench import record as records
+from spd_fast.cell import Cell
+from spd_fast.dish import Dish
+from spd_fast.motif import MotifShape, count_flops
+from spd_fast.train import Adam, initial_parameters, train_motifs
+from spd_fast.truth_build import random_cells
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["CLOCKS", "OURS", "run", "tables"]
+
+OURS: Final = "spd_fast"
+LAYOUTS: Final = {"PyTorch NCHW": "contiguous_format", "PyTorch channels_last": "channels_last"}
+JAX: Final = "JAX"
+IMAGES: Final = 200
+LR, WEIGHT_DECAY = 5e-5, 1e-6
+ENGINE_EPOCHS: Final = 10
+"""In one call, as a user's call trains many; its set-up is part of the time."""
+CLOCKS: Final[dict[str, Callable[[], float]]] = {"wall": time.perf_counter, "cpu": time.process_time}
+LOSS_TOLERANCE: Final = 1e-3
+"""Relative, of ten steps in float32: 1e-7 is usual, but Adam turns the sign of a gradient that is rounding alone into a whole step
+of its weight, which has moved a loss by 1e-4."""
+
+Epoch = Callable[[], np.ndarray[Any, Any]]
+
+
+def run(
+    cells: Sequence[Cell],
+    shapes: str = "ABC",
+    *,
+    rounds: int = 7,
+    jax: bool = False,
+    many: int = 64,
+    core: int | None = None,
+    clock: str = "wall",
+    progress: Callable[[float], object] | None = None,
+) -> dict[str, Any]:
+    """Time an inner epoch of the motifs of each cell on one pinned thread, then of `many` random cells on all processors.
+
+    Parameters
+    ----------
+    cells : sequence of Cell
+    shapes : str
+        Letters of ABC.
+    rounds : int
+        Times that each is timed, in turns; medians count.
+    jax : bool
+        Time JAX beside PyTorch, its compilation not counted (2 to 4 s a cell). It must be installed.
+    many : int
+        Random cells that are trained side by side, beside a pool of as many PyTorch processes as processors; 0 leaves it out.
+    core : int, optional
+        Processor to pin to. Default: the last that this process may use.
+    clock : "wall" or "cpu"
+        "cpu" for a machine that is busy otherwise. The many are timed by the wall.
+    progress : callable, optional
+        Called with the share done, 0..1.
+
+    Returns
+    -------
+    dict
+        Of plain values: for each shape ``cells`` with ``seconds_per_epoch`` by contender and round, means, speed-ups and rates over
+        them, and ``many``.
+
+    Raises
+    ------
+    ValueError
+        If an argument does not fit.
+    ImportError
+        If JAX is asked for and not installed.
+    RuntimeError
+        If the step losses of a contender are not those of the engine.
+    """
+    chosen_shapes = records.shapes_named(shapes)
+    if rounds < 1 or many < 0 or clock not in CLOCKS:
+        raise ValueError(
+            f"rounds {rounds}, many {many}, clock {clock!r}: expected at least 1, at least 0, 'wall' or 'cpu'"
+        )
+    dish = Dish.random(per_class=IMAGES // 10, image_size=records.SIDE)
+    order = np.random.default_rng(0).permutation(IMAGES)
+    steps = len(chosen_shapes) * (len(cells) + (2 if many else 0))
+    done = 0
+
+    def advance(by: int = 1) -> None:
+        nonlocal done
+        done += by
+        if progress:
+            progress(done / steps)
+
+    record = records.begin(
+        "inner",
+        threads=1,
+        images=[IMAGES, 3, records.SIDE, records.SIDE],
+        batch_size=records.BATCH,
+        rounds=rounds,
+        unit=f"seconds per epoch ({clock} clock)",
+        shapes={},
+    )
+    with records.pinned(core) as chosen:
+        record["pinned_to"] = chosen
+        peaks = [_core.fma_peak(0.2)]
+        for letter, shape in chosen_shapes.items():
+            rows = []
+            for cell in cells:
+                rows.append(_measure(cell, shape, dish, order, rounds, CLOCKS[clock], jax))
+                advance()
+            peaks.append(_core.fma_peak(0.2))
+            record["shapes"][letter] = {"cells": rows, **_summarised(rows, max(peaks))}
+        record["fma_peak_gflops"] = [peak / 1e9 for peak in peaks]
+    if many:
+        for letter, shape in chosen_shapes.items():
+            record["shapes"][letter]["many"] = _measure_many(
+                random_cells(many, seed=0), shape, dish, order, min(rounds, 3)
+            )
+            advance(2)
+    return record
+
+
+def _settings(threads: int) -> dict[str, Any]:
+    optimizer = Adam(lr=LR, weight_decay=WEIGHT_DECAY)
+    return {"batch_size": records.BATCH, "optimizer": optimizer, "threads": threads, "evaluate": False}
+
+
+def _measure(
+    cell: Cell,
+    shape: MotifShape,
+    dish: Dish,
+    order: np.ndarray[Any, Any],
+    rounds: int,
+    clock: Callable[[], float],
+    jax: bool,
+) -> dict[str, Any]:
+    """Verify, then time: seconds per epoch of each contender, one entry a round."""
+    weights = initial_parameters(cell, shape)
+
+    def engine() -> np.ndarray[Any, Any]:
+        orders = np.repeat(order[None], ENGINE_EPOCHS, axis=0)
+        return train_motifs(
+            [cell],
+            shape,
+            dish,
+            epochs=ENGINE_EPOCHS,
+            init=[weights],
+            order=orders,
+            record=["step_loss"],
+            **_settings(1),
+        ).recorded["step_loss"][0, : IMAGES // records.BATCH]
+
+    contenders: dict[str, Epoch] = {OURS: engine}
+    for name, layout in LAYOUTS.items():
+        contenders[name] = _pytorch_epoch(cell, shape, weights, dish, order, layout)
+    if jax:
+        from spd_fast.bench.jax_motif import epoch
+
+        contenders[JAX] = epoch(cell, shape, weights, dish, order, records.BATCH, lr=LR, weight_decay=WEIGHT_DECAY)
+    losses = {name: run_once() for name, run_once in contenders.items()}  # and the first epochs, which warm up
+    apart = max(float(np.abs(other / losses[OURS] - 1).max()) for other in losses.values())
+    if not apart <= LOSS_TOLERANCE:
+        raise RuntimeError(
+            f"step losses of {cell!r} are {apart:.1e} apart, expected {LOSS_TOLERANCE:.0e}: not timing what is wrong"
+        )
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, run_once in contenders.items():
+            started = clock()
+            run_once()
+            seconds[name].append((clock() - started) / (ENGINE_EPOCHS if name == OURS else 1))
+    return {
+        "cell": cell.to_json(),
+        "hash": cell.module_hash,
+        "gflop_per_epoch": _flop_per_epoch(cell, shape) / 1e9,
+        "losses_apart": apart,
+        "seconds_per_epoch": seconds,
+    }
+
+
+def _pytorch_epoch(
+    cell: Cell, shape: MotifShape, weights: Any, dish: Dish, order: np.ndarray[Any, Any], layout: str
+) -> Epoch:
+    """A function that trains on for one epoch and returns the step losses."""
+    import torch
+    import torch.nn.functional as F
+
+    from spd_fast.bench import witness
+
+    memory_format: torch.memory_format = getattr(torch, layout)
+    module = witness.build(cell, shape, weights, dtype=torch.float32).to(memory_format=memory_format)  # type: ignore[call-overload]
+    images = torch.tensor(dish.images).to(memory_format=memory_format)
+    labels = torch.tensor(dish.labels)
+    batches = [torch.tensor(order[i : i + records.BATCH]) for i in range(0, len(order), records.BATCH)]
+    optimizer = torch.optim.Adam(module.parameters(), lr=LR, weight_decay=WEIGHT_DECAY, fused=True)
+
+    def epoch() -> np.ndarray[Any, Any]:
+        losses = []
+        for batch in batches:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(module(images[batch].contiguous(memory_format=memory_format)), labels[batch])
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            losses.append(loss.detach())
+        return torch.stack(losses).double().numpy()
+
+    return epoch
+
+
+def _flop_per_epoch(cell: Cell, shape: MotifShape) -> int:
+    """Forward, data gradient and weight gradient of convolutions and dense; no gradient in the images."""
+    stem = 2 * records.SIDE**2 * 9 * shape.image_channels * shape.stem_channels
+    return IMAGES * (3 * count_flops(cell, shape, records.SIDE) - stem)
+
+
+# ---- many motifs at once
+
+
+def _measure_many(
+    cells: Sequence[Cell], shape: MotifShape, dish: Dish, order: np.ndarray[Any, Any], rounds: int
+) -> dict[str, Any]:
+    """Seconds that an epoch of all cells takes, set-up included: on one thread, on all, and in a pool of PyTorch processes."""
+    processors = len(os.sched_getaffinity(0))
+    names = (f"{OURS}, 1 thread", f"{OURS}, {processors} threads", f"PyTorch, {processors} processes")
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processors, context, _start_worker, (shape, dish, order)) as pool:
+        list(
+            pool.map(_pytorch_epoch_from_start, cells[: 2 * processors])
+        )  # every process has imported PyTorch and run once
+        for _ in range(rounds):
+            for name, threads in zip(names, (1, processors, 0), strict=True):
+                started = time.perf_counter()
+                if threads:
+                    train_motifs(cells, shape, dish, epochs=1, order=order[None], **_settings(threads))
+                else:
+                    list(pool.map(_pytorch_epoch_from_start, cells))
+                seconds[name].append(time.perf_counter() - started)
+    times = [records.median(seconds[name]) for name in names]
+    return {
+        "cells": len(cells),
+        "processors": processors,
+        "seconds": seconds,
+        "motif_epochs_per_second": {name: len(cells) / taken for name, taken in zip(names, times, strict=True)},
+        "scaling": times[0] / times[1],
+        "speedup": times[2] / times[1],
+    }
+
+
+_worker: dict[str, Any] = {}
+"""What a process of the pool was started with."""
+
+
+def _start_worker(shape: MotifShape, dish: Dish, order: np.ndarray[Any, Any]) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    _worker.update(shape=shape, dish=dish, order=order)
+
+
+def _pytorch_epoch_from_start(cell: Cell) -> None:
+    """In a process of the pool: one epoch in the layout that is faster for most cells."""
+    weights = initial_parameters(cell, _worker["shape"])
+    _pytorch_epoch(cell, _worker["shape"], weights, _worker["dish"], _worker["order"], "channels_last")()
+
+
+# ---- what comes out
+
+
+def _medians(row: dict[str, Any]) -> dict[str, float]:
+    return {name: records.median(taken) for name, taken in row["seconds_per_epoch"].items()}
+
+
+def _summarised(rows: Sequence[dict[str, Any]], peak: float) -> dict[str, Any]:
+    times = [_medians(row) for row in rows]
+    peers = [name for name in times[0] if name != OURS]
+    ratios = {name: [row[name] / row[OURS] for row in times] for name in peers}
+    best = [min(each) for each in zip(*ratios.values(), strict=True)]
+    gflops = sum(row["gflop_per_epoch"] for row in rows) / sum(row[OURS] for row in times)
+    return {
+        "mean_seconds_per_epoch": {name: float(np.mean([row[name] for row in times])) for name in times[0]},
+        "speedup_geometric_mean": {name: records.geometric_mean(ratio) for name, ratio in ratios.items()}
+        | {"the best of each cell": records.geometric_mean(best)},
+        "speedup_least": min(best),
+        "gflops": gflops,
+        "share_of_fma_peak": gflops * 1e9 / peak,
+    }
+
+
+def tables(record: dict[str, Any]) -> list[Table]:
+    """Draw the record: a table of cells for each shape, one of many motifs, and the summary."""
+    peak = max(record["fma_peak_gflops"])
+    out = [_cell_table(letter, shape["cells"], peak) for letter, shape in record["shapes"].items()]
+    if all("many" in shape for shape in record["shapes"].values()):
+        out.append(_many_table(record))
+    return [*out, _summary_table(record)]
+
+
+def _columns(table: Table, headings: Sequence[str]) -> Table:
+    for i, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if i else "left")
+    return table
+
+
+def _cell_table(letter: str, rows: Sequence[dict[str, Any]], peak: float) -> Table:
+    names = list(rows[0]["seconds_per_epoch"])
+    title = f"motif {letter}: milliseconds per inner epoch, median (least to most)"
+    table = _columns(
+        Table(title=title, title_justify="left"), ("cell", "GFLOP", *names, "x NCHW", "x best", "GFLOP/s", "of peak")
+    )
+    for row in rows:
+        times, spread = _medians(row), row["seconds_per_epoch"]
+        rate = row["gflop_per_epoch"] / times[OURS]
+        best = min(taken for name, taken in times.items() if name != OURS)
+        table.add_row(
+            row["hash"][:8],
+            f"{row['gflop_per_epoch']:.2f}",
+            *(f"{1e3 * times[n]:.3g} ({1e3 * min(spread[n]):.3g} to {1e3 * max(spread[n]):.3g})" for n in names),
+            f"{times['PyTorch NCHW'] / times[OURS]:.1f}",
+            f"{best / times[OURS]:.1f}",
+            f"{rate:.0f}",
+            f"{rate / peak:.2f}",
+        )
+    return table
+
+
+def _many_table(record: dict[str, Any]) -> Table:
+    first = next(iter(record["shapes"].values()))["many"]
+    title = f"{first['cells']} random cells side by side: motif epochs a second, set-up included"
+    names = list(first["motif_epochs_per_second"])
+    table = _columns(Table(title=title, title_justify="left"), ("motif", *names, "threads, x 1", "x PyTorch"))
+    for letter, shape in record["shapes"].items():
+        many = shape["many"]
+        rates = (f"{rate:.1f}" for rate in many["motif_epochs_per_second"].values())
+        table.add_row(letter, *rates, f"{many['scaling']:.2f}", f"{many['speedup']:.1f}")
+    return table
+
+
+def _summary_table(record: dict[str, Any]) -> Table:
+    machine, shapes = record["machine"], record["shapes"]
+    title = f"{machine['processor']}, one thread, {machine['instruction_set']}, {record['unit']}"
+    first = next(iter(shapes.values()))
+    ratios = [f"x {name}" for name in first["speedup_geometric_mean"]]
+    headings = (
+        "motif",
+        *(f"{name}, s" for name in first["mean_seconds_per_epoch"]),
+        *ratios,
+        "least",
+        "GFLOP/s",
+        "of peak",
+    )
+    table = _columns(Table(title=title, title_justify="left"), headings)
+    for letter, shape in shapes.items():
+        table.add_row(
+            letter,
+            *(f"{seconds:.4f}" for seconds in shape["mean_seconds_per_epoch"].values()),
+            *(f"{ratio:.1f}" for ratio in shape["speedup_geometric_mean"].values()),
+            f"{shape['speedup_least']:.1f}",
+            f"{shape['gflops']:.0f}",
+            f"{shape['share_of_fma_peak']:.2f}",
+        )
+    return table

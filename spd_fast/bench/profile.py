@@ -1,0 +1,278 @@
+"""Where the time of a training step goes: every part of every op, with its cycles, FLOPs and bytes, beside what the core can do."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+from rich.table import Table
+
+from spd_fast.bench import record as records
+from spd_fast.bench.peak import ceilings
+from spd_fast.cell import Cell
+from spd_fast.dish import Dish
+from spd_fast.motif import count_flops
+from spd_fast.train import step_profile
+
+__all__ = ["BESIDE", "cost", "groups", "run", "tables"]
+
+BESIDE: Final = "beside the ops"
+FLOAT: Final = 4
+TITLES: Final = {
+    ("sum", "forward"): "normalise, ReLU, add",
+    ("pool", "forward"): "pooling",
+    ("pool", "backward"): "pooling, backward",
+    ("head", "forward"): "head",
+    ("head", "backward"): "head, backward",
+    ("conv", "statistics"): "batch-norm statistics",
+    ("conv", "norm_backward"): "normalise and ReLU, backward",
+    (BESIDE, "load"): "load the batch",
+    (BESIDE, "loss"): "loss",
+    (BESIDE, "optimizer"): "optimizer",
+    (BESIDE, "running"): "running statistics",
+}
+"""Groups of parts, by kind of op and part; those of convolutions have their size in the name."""
+
+
+def run(
+    cells: Sequence[Cell],
+    shape: str = "C",
+    *,
+    repeats: int = 200,
+    strict: bool = False,
+    core: int | None = None,
+    progress: Callable[[float], object] | None = None,
+) -> dict[str, Any]:
+    """Profile one training step of the motif of each cell: a batch of 20 images of 3 x 16 x 16, Adam, one pinned thread.
+
+    Parameters
+    ----------
+    cells : sequence of Cell
+    shape : "A", "B" or "C"
+    repeats : int
+        Times that each step is run; medians count.
+    strict, core, progress
+        As in `spd_fast.train_motifs` and `spd_fast.bench.peak.run`.
+
+    Returns
+    -------
+    dict
+        Of plain values. For each cell ``rows``: op, part, algorithm, seconds, cycles, flop, bytes (see `cost`), flops and bytes a
+        second, share of the FMA peak and of the step; and ``groups`` of them by kind.
+
+    Raises
+    ------
+    ValueError
+        If an argument does not fit.
+    RuntimeError
+        If the convolutions of the plan are not those that `spd_fast.count_flops` counts.
+    """
+    if len(shape) != 1:
+        raise ValueError(f"shapes are {shape!r}, expected one letter of ABC: a profile is of one motif shape")
+    motif = records.shapes_named(shape)[shape]
+    dish = Dish.random(per_class=records.BATCH // 10, image_size=records.SIDE)
+    record = records.begin(
+        "profile", shape=shape, batch_size=records.BATCH, image_size=records.SIDE, repeats=repeats, strict=strict
+    )
+    with records.pinned(core) as chosen:
+        record["pinned_to"] = chosen
+        record["ceilings"] = top = ceilings()
+        record["cells"] = []
+        for i, cell in enumerate(cells):
+            measured = step_profile(cell, motif, dish.images, dish.labels, repeats=repeats, strict=strict)
+            rows = _rows(measured, top)
+            _verify(rows, count_flops(cell, motif, records.SIDE) * records.BATCH)
+            whole, timed = (float(np.median(measured[name])) for name in ("whole", "timed"))
+            entry = {
+                "cell": cell.to_json(),
+                "hash": cell.module_hash,
+                "step_seconds": whole,
+                "timed_step_seconds": timed,
+            }
+            entry["quartiles"] = np.quantile(measured["whole"], [0.25, 0.75]).tolist()
+            record["cells"].append({**entry, "rows": rows, "groups": groups(rows)})
+            if progress:
+                progress((i + 1) / len(cells))
+        record["groups"] = groups([row for entry in record["cells"] for row in entry["rows"]])
+    return record
+
+
+def cost(op: dict[str, Any], part: str, measured: dict[str, Any]) -> tuple[int, int]:
+    """Count what a part of an op needs.
+
+    Returns
+    -------
+    flop : int
+        Useful FLOPs: two per multiply-add of convolutions and of the dense layer, as direct convolution has them (zero padding
+        counted, padding lanes not). 0 for everything else.
+    bytes : int
+        Read and written, each array once for every pass over it, with its padding lanes; from whichever cache.
+    """
+    n, elements = records.BATCH, op.get("elements", 0)
+    flop = values = 0  # values: of FLOAT bytes
+    match op["kind"], part:
+        case "conv", ("forward" | "dgrad" | "wgrad"):
+            weights = op["size"] ** 2 * op["c_in"] * op["c_out"]
+            flop = 2 * weights * op["height"] * op["width"] * n
+            values = elements * (op["c_in"] + op["c_out"]) + weights
+        case "conv", "statistics":
+            values = elements * op["c_out"]
+        case "conv", "norm_backward":  # its sums, then its result
+            values = elements * (2 * (op["c_out"] + op["flows"]) + op["c_out"])
+        case "sum", "forward":
+            values = elements * (op["terms"] + op["channels"])
+        case "pool", "forward":
+            values = op["channels"] * (op["elements_in"] + elements + _winners(elements, measured))
+        case "pool", "backward":
+            adding = (op["flows"] + op["channels"]) * elements if op["flows"] else 0
+            values = adding + op["channels"] * (op["elements_in"] + elements + _winners(elements, measured))
+        case "head", "forward":
+            flop, values = 2 * n * op["channels"] * op["classes"], elements * op["channels"]
+        case "head", "backward":
+            flop, values = 4 * n * op["channels"] * op["classes"], _one_vector(op, measured)
+        case _, "optimizer":  # reads weight, gradient and two states, writes all but the gradient
+            values = 7 * measured["parameters"]
+        case _, "load":
+            values = 2 * n * 3 * records.SIDE**2
+    return flop, FLOAT * values
+
+
+def _one_vector(op: dict[str, Any], measured: dict[str, Any]) -> int:
+    """A vector for each block and channel, which serves all pixels."""
+    vectors = op["height"] * -(-op["width"] // int(measured["lanes"]))
+    return int(op["elements"] * op["channels"] // vectors)
+
+
+def _winners(elements: int, measured: dict[str, Any]) -> int:
+    """Eight bytes a vector, counted in values."""
+    return 2 * elements // int(measured["lanes"])
+
+
+def _rows(measured: dict[str, Any], top: dict[str, float]) -> list[dict[str, Any]]:
+    seconds = np.median(measured["seconds"], axis=0)
+    step = float(np.median(measured["timed"]))
+    rows = []
+    for index, op in enumerate([*measured["ops"], {"kind": BESIDE}]):
+        for part, taken in zip(measured["parts"], seconds[index].tolist(), strict=True):
+            if taken == 0 or (part == "dgrad" and op["dgrad"] is None):
+                continue
+            flop, bytes_ = cost(op, part, measured)
+            rows.append(
+                {
+                    "op": _name(op),
+                    "part": part,
+                    "group": _group(op, part),
+                    "algorithm": op.get(part) if op["kind"] == "conv" else None,
+                    "seconds": taken,
+                    "cycles": taken * top["cycles"],
+                    "flop": flop,
+                    "bytes": bytes_,
+                    **_rates(flop, bytes_, taken, step, top),
+                }
+            )
+    return rows
+
+
+def _rates(flop: float, bytes_: float, seconds: float, step: float, top: dict[str, float]) -> dict[str, float]:
+    return {
+        "gflops": flop / seconds / 1e9,
+        "share_of_peak": flop / seconds / top["flops"],
+        "gbytes_per_second": bytes_ / seconds / 1e9,
+        "share_of_l2_rate": bytes_ / seconds / top["l2_bytes"],
+        "share_of_step": seconds / step,
+    }
+
+
+def _name(op: dict[str, Any]) -> str:
+    if op["kind"] == "conv":
+        size, c_in, c_out = op["size"], op["c_in"], op["c_out"]
+        first, *others = op["names"]  # sibling projections are one convolution: stacks.0.0.projection1+3
+        names = "+".join([first, *(name.rpartition("projection")[2] for name in others)])
+        return f"{names}: {size}x{size} {c_in}->{c_out} @{op['height']}"
+    if op["kind"] == "pool":
+        return f"max-pool {op['size']}x{op['size']} {op['channels']} @{op['height']}"
+    return f"{op['kind']} {op['channels']} @{op['height']}" if "channels" in op else str(op["kind"])
+
+
+def _group(op: dict[str, Any], part: str) -> str:
+    if part in ("forward", "dgrad", "wgrad") and op["kind"] == "conv":
+        return f"{op['size']}x{op['size']} {part}"
+    return TITLES[op["kind"], part]
+
+
+def _verify(rows: Sequence[dict[str, Any]], expected: int) -> None:
+    counted = sum(row["flop"] for row in rows if row["part"] == "forward")
+    if counted != expected:
+        raise RuntimeError(
+            f"the plan's forward pass has {counted} FLOPs, expected {expected}: not timing what is wrong"
+        )
+
+
+def groups(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add rows up by group, the longest first."""
+    found: dict[str, dict[str, Any]] = {}
+    total = sum(row["seconds"] for row in rows)
+    for row in rows:
+        into = found.setdefault(
+            row["group"], {"group": row["group"], "seconds": 0.0, "cycles": 0.0, "flop": 0, "bytes": 0}
+        )
+        for name in ("seconds", "cycles", "flop", "bytes"):
+            into[name] += row[name]
+    for into in found.values():
+        peak = next(row["gflops"] / row["share_of_peak"] for row in rows if row["flop"]) * 1e9
+        rate = next(row["gbytes_per_second"] / row["share_of_l2_rate"] for row in rows if row["bytes"]) * 1e9
+        top = {"flops": peak, "l2_bytes": rate}
+        into.update(_rates(into["flop"], into["bytes"], into["seconds"], total, top))
+    return sorted(found.values(), key=lambda into: -into["seconds"])
+
+
+def tables(record: dict[str, Any]) -> list[Table]:
+    """Draw the record: groups over all cells; of a single cell, every part of every op before them."""
+    machine, top = record["machine"], record["ceilings"]
+    where = (
+        f"{machine['processor']}, {machine['instruction_set']}, {top['cycles'] / 1e9:.2f} GHz; "
+        f"FMA peak {top['flops'] / 1e9:.0f} GFLOP/s, L2 read {top['l2_bytes'] / 1e9:.0f} GB/s"
+    )
+    cells = record["cells"]
+    step = sum(entry["step_seconds"] for entry in cells) / len(cells)
+    timed = sum(entry["timed_step_seconds"] for entry in cells) / len(cells)
+    of = f"motif {record['shape']}, {len(cells)} cell{'s' if len(cells) > 1 else ''}"
+    title = f"{of}: one step {1e6 * step:.0f} us, {1e6 * timed:.0f} with its parts timed"
+    out = []
+    if len(cells) == 1:
+        labels = [(row["op"], row["part"], row["algorithm"] or "") for row in cells[0]["rows"]]
+        out.append(_table(f"cell {cells[0]['hash'][:8]}, {title}", ("op", "part", "by"), labels, cells[0]["rows"]))
+    summed = record["groups"]
+    out.append(_table(title, ("part",), [(row["group"],) for row in summed], summed, cells=len(cells)))
+    out[-1].caption = where
+    return out
+
+
+def _table(
+    title: str,
+    headings: Sequence[str],
+    labels: Sequence[Sequence[str]],
+    rows: Sequence[dict[str, Any]],
+    *,
+    cells: int = 1,
+) -> Table:
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    for heading in headings:
+        table.add_column(heading)
+    for heading in ("us", "cycles", "of step", "MFLOP", "GFLOP/s", "of peak", "KB", "GB/s", "of L2"):
+        table.add_column(heading, justify="right")
+    for label, row in zip(labels, rows, strict=True):
+        arithmetic = [f"{row['flop'] / cells / 1e6:.2f}", f"{row['gflops']:.0f}", f"{row['share_of_peak']:.2f}"]
+        traffic = [
+            f"{row['bytes'] / cells / 1e3:.0f}",
+            f"{row['gbytes_per_second']:.0f}",
+            f"{row['share_of_l2_rate']:.2f}",
+        ]
+        table.add_row(
+            *label,
+            f"{row['seconds'] / cells * 1e6:.1f}",
+            f"{row['cycles'] / cells:.0f}",
+            f"{row['share_of_step']:.1%}",
+            *(arithmetic if row["flop"] else ["", "", ""]),
+            *(traffic if row["bytes"] else ["", "", ""]),
+        )
+    return table

@@ -1,0 +1,164 @@
+"""Figures of benches (`spd_fast.bench`), as PNG bytes."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from spd_fast.report.figures import LIGHT, Theme, _legend, _render, _style
+
+__all__ = ["FIGURES", "draw", "inner", "kernels", "peak", "profile"]
+
+MARKERS: Final = "os^Dv"
+
+
+def draw(record: dict[str, Any], theme: Theme = LIGHT) -> bytes:
+    """Draw the record of any bench."""
+    return FIGURES[record["bench"]](record, theme)
+
+
+def inner(record: dict[str, Any], theme: Theme) -> bytes:
+    """Seconds per inner epoch over the FLOPs of the cells, a panel for each motif shape, a series for each contender."""
+
+    def paint(figure: Figure) -> None:
+        for axes, (letter, shape) in zip(_panels(figure, len(record["shapes"])), record["shapes"].items(), strict=True):
+            _style(axes, theme)
+            flop = [row["gflop_per_epoch"] for row in shape["cells"]]
+            for i, name in enumerate(shape["mean_seconds_per_epoch"]):
+                times = [np.median(row["seconds_per_epoch"][name]) * 1e3 for row in shape["cells"]]
+                colour = theme.line if i == 0 else theme.second if i == 1 else theme.faint
+                axes.plot(flop, times, MARKERS[i], color=colour, markersize=4.5, label=name)
+            _logarithmic(axes, "GFLOP an epoch", f"motif {letter}: ms per inner epoch")
+        _legend(figure.axes[0], theme, columns=2)
+
+    return _render(paint, theme, (4.2 * len(record["shapes"]), 3.6))
+
+
+def kernels(record: dict[str, Any], theme: Theme) -> bytes:
+    """Useful GFLOP/s of the passes over channels, for 3x3 and 1x1, each algorithm beside oneDNN; the FMA peak dashed."""
+    entries = record["convolutions"]
+    sizes = sorted({entry["size"] for entry in entries}, reverse=True)
+    sides = sorted({entry["side"] for entry in entries})
+
+    names = list(dict.fromkeys(name for entry in entries for name in entry["seconds"]))
+    rows = [(size, index, what) for size in sizes for index, what in enumerate(("forward", "dgrad", "wgrad"))]
+
+    def paint(figure: Figure) -> None:
+        grid = figure.subplots(len(rows), len(sides), squeeze=False, sharex=True, sharey="row")
+        for panels, (size, index, what) in zip(grid, rows, strict=True):
+            for axes, side in zip(panels, sides, strict=True):
+                _style(axes, theme)
+                for i, name in enumerate(names):
+                    own = [
+                        entry
+                        for entry in entries
+                        if (entry["size"], entry["side"]) == (size, side) and name in entry["seconds"]
+                    ]
+                    rates = [
+                        entry["flop"] / min(taken[index] for taken in entry["seconds"][name]) / 1e9 for entry in own
+                    ]
+                    colour = theme.second if name == "oneDNN" else theme.line
+                    channels = [entry["c_in"] for entry in own]
+                    axes.plot(channels, rates, f"-{MARKERS[i]}", color=colour, markersize=3.5, linewidth=1, label=name)
+                axes.axhline(record["fma_gflops"], color=theme.faint, linestyle="--", linewidth=1, label="FMA peak")
+                axes.set_title(f"{size}x{size} {what} @{side}", fontsize=9, color=theme.ink)
+                axes.set_xscale("log", base=2)
+                axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            panels[0].set_ylabel("GFLOP/s")
+            panels[0].set_ylim(bottom=0)
+        for axes in grid[-1]:
+            axes.set_xlabel("channels")
+        handles, labels = grid[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper left", ncols=4, frameon=False, labelcolor=theme.ink)
+
+    return _render(paint, theme, (3.1 * len(sides), 2.1 * 3 * len(sizes)))
+
+
+def profile(record: dict[str, Any], theme: Theme) -> bytes:
+    """Microseconds of each group of a step's parts, mean over the cells, with the limit it is nearer to."""
+    groups = record["groups"][::-1]
+    n = len(record["cells"])
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        _style(axes, theme)
+        times = [group["seconds"] / n * 1e6 for group in groups]
+        colours = [
+            theme.line if group["share_of_peak"] > group["share_of_l2_rate"] else theme.faint for group in groups
+        ]
+        axes.barh(range(len(groups)), times, color=colours, height=0.7)
+        axes.set_yticks(range(len(groups)), [group["group"] for group in groups])
+        for i, (group, taken) in enumerate(zip(groups, times, strict=True)):
+            arithmetic, traffic = group["share_of_peak"], group["share_of_l2_rate"]
+            nearer = f"{arithmetic:.2f} of the FMA peak" if arithmetic > traffic else f"{traffic:.2f} of L2's read rate"
+            share = nearer if max(arithmetic, traffic) else ""
+            axes.annotate(
+                f" {share}",
+                (taken, i),
+                va="center",
+                fontsize=8,
+                color=theme.ink,
+                xytext=(2, 0),
+                textcoords="offset points",
+            )
+        axes.set_xlim(right=1.35 * max(times))
+        axes.set_xlabel(f"microseconds in a training step, motif {record['shape']}, mean of {n} cells")
+
+    return _render(paint, theme, (7.2, 0.6 + 0.27 * len(groups)))
+
+
+def peak(record: dict[str, Any], theme: Theme) -> bytes:
+    """Read rate over the working set, with the sizes of the caches."""
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        _style(axes, theme)
+        sizes = [entry["bytes"] / 1024 for entry in record["read"]]
+        axes.plot(
+            sizes, [entry["gbytes_per_second"] for entry in record["read"]], "-o", color=theme.line, markersize=3.5
+        )
+        for name, size in record["caches"].items():
+            axes.axvline(size / 1024, color=theme.faint, linestyle="--", linewidth=1)
+            axes.annotate(
+                name,
+                (size / 1024, 1),
+                xycoords=("data", "axes fraction"),
+                fontsize=8,
+                color=theme.ink,
+                ha="right",
+                va="top",
+            )
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(
+            FuncFormatter(lambda kib, _: f"{kib:.0f}" if kib < 1024 else f"{kib / 1024:.0f} Mi")
+        )
+        axes.set_ylim(bottom=0)
+        axes.set(xlabel="working set, KiB", ylabel="GB/s read by one core")
+
+    return _render(paint, theme, (7.2, 3.3))
+
+
+def _panels(figure: Figure, n: int) -> list[Axes]:
+    return list(figure.subplots(1, n, squeeze=False)[0])
+
+
+def _logarithmic(axes: Axes, xlabel: str, ylabel: str) -> None:
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    plain = FuncFormatter(lambda value, _: f"{value:g}")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(plain)
+        axis.set_minor_formatter(NullFormatter())
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+
+
+FIGURES: Final[dict[str, Callable[[dict[str, Any], Theme], bytes]]] = {
+    "inner": inner,
+    "kernels": kernels,
+    "profile": profile,
+    "peak": peak,
+}
+"""The figure of each bench."""

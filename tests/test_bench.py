@@ -1,0 +1,265 @@
+"""The benches: that they verify before they time, count what they say, and leave a record."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from spd_fast import MOTIF_B, MOTIF_C, Dish, _core, cli, count_flops, count_parameters
+from spd_fast.bench import inner, kernels, peak, profile
+from spd_fast.bench import record as records
+from spd_fast.report import speed
+from spd_fast.train import initial_parameters, step_profile
+from spd_fast.truth_build import random_cells
+
+PNG = b"\x89PNG\r\n\x1a\n"
+CELLS = records.bench_cells()
+
+
+def call(folder: Path, *arguments: object) -> tuple[str, dict[str, Any]]:
+    """Run a bench by the command line; return what it prints and its record."""
+    result = CliRunner().invoke(cli.app, ["bench", *map(str, arguments), "--out", str(folder)])
+    assert result.exit_code == 0, result.output
+    (written,) = folder.glob("*.json")
+    (figure,) = folder.glob("*.png")
+    assert figure.read_bytes().startswith(PNG)
+    return result.stdout, json.loads(written.read_text())
+
+
+def described(record: dict[str, Any], bench: str) -> None:
+    assert record["bench"] == bench
+    assert set(record) >= {"date", "commit", "machine"}
+    assert set(record["machine"]) >= {"processor", "instruction_set", "compiler", "flags", "load_average_at_start"}
+
+
+def test_the_cells_are_twelve_and_spread_over_the_flops() -> None:
+    flops = [count_flops(cell, MOTIF_C) for cell in CELLS]
+    assert len(set(CELLS)) == 12
+    assert max(flops) > 5 * min(flops)
+
+
+# ---- peak
+
+
+def test_peak(tmp_path: Path) -> None:
+    shown, record = call(tmp_path, "peak", "--seconds", "0.002")
+    described(record, "peak")
+    assert "multiply-adds, float32" in shown
+    # A core does 4 (SSE) to 64 (two AVX-512 units) FLOPs of multiply-adds in a cycle of 0.5 to 10 GHz.
+    assert 0.5 < record["clock_ghz"] < 10
+    assert 1 < record["fma_gflops"] / record["clock_ghz"] < 80
+    assert [entry["bytes"] for entry in record["read"]] == peak.SIZES
+    assert all(0 < entry["gbytes_per_second"] < 5000 for entry in record["read"])
+
+
+def test_levels_are_read_at_half_a_cache_and_at_the_largest_set() -> None:
+    read = [{"bytes": size, "gbytes_per_second": float(i)} for i, size in enumerate(peak.SIZES)]
+    levels = peak.levels(read, {"L1": 32 << 10, "L2": 1 << 20})
+    assert levels == {
+        "L1": peak.SIZES.index(16 << 10),
+        "L2": peak.SIZES.index(512 << 10),
+        "memory": len(peak.SIZES) - 1,
+    }
+
+
+def test_peak_errors() -> None:
+    with pytest.raises(ValueError, match="seconds is 0, expected more than 0"):
+        peak.run(seconds=0)
+    with pytest.raises(ValueError, match="bytes is 0, expected at least 1"):
+        _core.read_rate(0)
+    with pytest.raises(ValueError, match=r"core is 12345, expected one that this process may use: \[") as raised:
+        peak.run(core=12345)
+    assert str(sorted(os.sched_getaffinity(0))) in str(raised.value)
+
+
+def test_pinning_ends() -> None:
+    before = os.sched_getaffinity(0)
+    with records.pinned(min(before)) as core:
+        assert os.sched_getaffinity(0) == {core}
+    assert os.sched_getaffinity(0) == before
+
+
+# ---- kernels
+
+
+def test_kernels(tmp_path: Path) -> None:
+    shown, record = call(tmp_path, "kernels", "--channels", "3,5", "--sides", "4", "--rounds", "2")
+    described(record, "kernels")
+    assert "3x3 3->16 @4" in shown
+    found = {(entry["size"], entry["c_in"], entry["c_out"]): entry for entry in record["convolutions"]}
+    assert found.keys() == {(3, 3, 16), (3, 5, 5), (1, 5, 5)}
+    assert found[3, 5, 5]["flop"] == 2 * 9 * 5 * 5 * 16 * 20
+    assert set(found[3, 5, 5]["seconds"]) == {*_core.kernels.algorithms, "oneDNN"}
+    assert set(found[1, 5, 5]["seconds"]) == {"direct", "oneDNN"}
+    for entry in record["convolutions"]:
+        for taken in entry["seconds"].values():
+            assert np.shape(taken) == (2, 3)
+            assert np.min(taken) > 0
+        # float32 against double: rounding alone, and not none of it.
+        assert all(1e-8 < error < kernels.ERROR_LIMIT for errors in entry["error"].values() for error in errors)
+
+
+def test_kernels_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"rounds 0, .* expected at least 1 of each"):
+        kernels.run(rounds=0)
+    with pytest.raises(ValueError, match=r"channels \[\], .* expected at least 1 of each"):
+        kernels.run(channels=[])
+    monkeypatch.setattr(kernels, "ERROR_LIMIT", 1e-9)
+    with pytest.raises(RuntimeError, match=r"direct is off by .*: not timing what is wrong"):
+        kernels.run(channels=[4], sides=[4], rounds=1)
+
+
+# ---- profile
+
+
+@pytest.mark.parametrize("shape", [MOTIF_B, MOTIF_C], ids=["B", "C"])
+@pytest.mark.parametrize("strict", [False, True])
+def test_step_profile_times_every_part_of_every_op(shape: Any, strict: bool) -> None:
+    cell = random_cells(8, seed=2)[7]
+    dish = Dish.random(per_class=2)
+    measured = step_profile(cell, shape, dish.images, dish.labels, repeats=3, strict=strict)
+    ops, parts = measured["ops"], measured["parts"]
+    assert measured["seconds"].shape == (3, len(ops) + 1, len(parts))
+    assert measured["parameters"] == count_parameters(cell, shape)
+    expected = {
+        "conv": {"forward", "statistics", "norm_backward", "wgrad", "dgrad"},
+        "sum": {"forward"},
+        "pool": {"forward", "backward"},
+        "head": {"forward", "backward"},
+        "beside": {"load", "loss", "optimizer", "running"},
+    }
+    for kind, seconds in zip([*(op["kind"] for op in ops), "beside"], measured["seconds"].min(axis=0), strict=True):
+        assert {part for part, taken in zip(parts, seconds, strict=True) if taken > 0} == expected[kind]
+    assert (measured["seconds"].sum(axis=(1, 2)) <= measured["timed"]).all()
+    # What is not in a part is loops over ops and reading the clock.
+    assert measured["seconds"].sum(axis=(1, 2)).max() > 0.5 * measured["timed"].min()
+    names = [name for op in ops if op["kind"] == "conv" for name in op["names"]]
+    expected_names = [name.removesuffix(".conv.weight") for name in initial_parameters(cell, shape) if "conv" in name]
+    assert sorted(names) == sorted(expected_names)
+    algorithms = {op[part] for op in ops if op["kind"] == "conv" for part in ("forward", "wgrad")}
+    assert (algorithms == {"direct"}) == strict
+    assert algorithms <= set(_core.kernels.algorithms)
+
+
+def test_costs_by_hand() -> None:
+    measured = {"lanes": 16, "parameters": 10}
+    conv = {
+        "kind": "conv",
+        "size": 3,
+        "c_in": 2,
+        "c_out": 5,
+        "height": 16,
+        "width": 16,
+        "elements": 20 * 256,
+        "flows": 7,
+    }
+    flop = 2 * 9 * 2 * 5 * 256 * 20
+    for part in ("forward", "dgrad", "wgrad"):
+        assert profile.cost(conv, part, measured) == (flop, 4 * (20 * 256 * (2 + 5) + 90))
+    assert profile.cost(conv, "statistics", measured) == (0, 4 * 20 * 256 * 5)
+    assert profile.cost(conv, "norm_backward", measured) == (0, 4 * 20 * 256 * (2 * (5 + 7) + 5))
+    assert profile.cost({"kind": "sum", "channels": 5, "terms": 9, "elements": 100}, "forward", measured) == (
+        0,
+        4 * 100 * 14,
+    )
+    pool = {"kind": "pool", "channels": 3, "elements_in": 6400, "elements": 1600, "flows": 0}
+    winners = 8 * 1600 // 16
+    assert profile.cost(pool, "forward", measured) == (0, 3 * (4 * (6400 + 1600) + winners))
+    assert profile.cost(pool, "backward", measured) == (0, 3 * (4 * (6400 + 1600) + winners))
+    assert profile.cost({**pool, "flows": 4}, "backward", measured)[1] == 3 * (4 * 8000 + winners) + 4 * 1600 * (4 + 3)
+    head = {"kind": "head", "channels": 16, "classes": 10, "elements": 20 * 256, "height": 16, "width": 16}
+    assert profile.cost(head, "forward", measured) == (2 * 20 * 16 * 10, 4 * 20 * 256 * 16)
+    assert profile.cost(head, "backward", measured) == (4 * 20 * 16 * 10, 4 * 20 * 16 * 16)
+    assert profile.cost({"kind": profile.BESIDE}, "optimizer", measured) == (0, 4 * 70)
+    assert profile.cost({"kind": profile.BESIDE}, "loss", measured) == (0, 0)
+
+
+def test_profile(tmp_path: Path) -> None:
+    cell = CELLS[9]
+    (tmp_path / "cell").mkdir()
+    (tmp_path / "cell" / "cells.json").write_text(json.dumps([cell.to_json()]))
+    shown, record = call(
+        tmp_path, "profile", "--shape", "C", "--repeats", 3, "--cells", tmp_path / "cell" / "cells.json"
+    )
+    described(record, "profile")
+    assert "3x3 forward" in shown
+    assert "stem: 3x3 3->16 @16" in shown
+    rows, groups = record["cells"][0]["rows"], record["groups"]
+    convolutions = [row for row in rows if row["part"] in ("forward", "dgrad", "wgrad", "backward")]
+    # A step is forward, dgrad and wgrad of everything but the dgrad of the stem.
+    stem = 2 * 9 * 3 * 16 * 256
+    assert sum(row["flop"] for row in convolutions) == 20 * (3 * count_flops(cell, MOTIF_C) - stem)
+    assert sum(group["seconds"] for group in groups) == pytest.approx(sum(row["seconds"] for row in rows), rel=1e-12)
+    assert sum(group["share_of_step"] for group in groups) == pytest.approx(1, rel=1e-12)
+    for row in rows:
+        assert row["gflops"] == pytest.approx(row["flop"] / row["seconds"] / 1e9)
+        assert row["share_of_peak"] == pytest.approx(row["gflops"] * 1e9 / record["ceilings"]["flops"])
+
+
+def test_profile_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="shapes are 'AB', expected one letter of ABC"):
+        profile.run(CELLS[:1], "AB")
+    with pytest.raises(ValueError, match="repeats is 0, expected at least 1"):
+        profile.run(CELLS[:1], "C", repeats=0)
+    monkeypatch.setattr(profile, "count_flops", lambda *_: 1)
+    with pytest.raises(RuntimeError, match="FLOPs, expected 20: not timing what is wrong"):
+        profile.run(CELLS[:1], "C", repeats=1)
+
+
+# ---- inner
+
+
+def test_inner(tmp_path: Path) -> None:
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / "cells.json").write_text(json.dumps([cell.to_json() for cell in CELLS[:2]]))
+    shown, record = call(
+        tmp_path, "inner", "--shapes", "C", "--rounds", 1, "--many", 3, "--cells", tmp_path / "cells" / "cells.json"
+    )
+    described(record, "inner")
+    assert "motif C: milliseconds per inner epoch" in shown
+    shape = record["shapes"]["C"]
+    assert [row["hash"] for row in shape["cells"]] == [cell.module_hash for cell in CELLS[:2]]
+    for row in shape["cells"]:
+        assert set(row["seconds_per_epoch"]) == {"spd_fast", "PyTorch NCHW", "PyTorch channels_last"}
+        assert row["losses_apart"] < inner.LOSS_TOLERANCE
+    # Speed-ups are geometric means over cells; "the best" takes the faster layout of each.
+    ratios = np.array(
+        [
+            [taken[0] / row["seconds_per_epoch"]["spd_fast"][0] for taken in row["seconds_per_epoch"].values()]
+            for row in shape["cells"]
+        ]
+    )[:, 1:]
+    np.testing.assert_allclose(
+        list(shape["speedup_geometric_mean"].values()),
+        [*np.exp(np.log(ratios).mean(axis=0)), np.exp(np.log(ratios.min(axis=1)).mean())],
+        rtol=1e-12,
+    )
+    assert shape["speedup_least"] == pytest.approx(ratios.min())
+    many = shape["many"]
+    assert many["cells"] == 3
+    assert all(len(taken) == 1 and taken[0] > 0 for taken in many["seconds"].values())
+
+
+def test_inner_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="shapes are 'AX', expected letters of ABC"):
+        inner.run(CELLS[:1], "AX")
+    with pytest.raises(ValueError, match=r"rounds 0, many 64, clock 'wall': expected at least 1"):
+        inner.run(CELLS[:1], rounds=0)
+    with pytest.raises(ValueError, match="clock 'sun'"):
+        inner.run(CELLS[:1], clock="sun")
+    monkeypatch.setattr(inner, "LOSS_TOLERANCE", 0.0)
+    with pytest.raises(RuntimeError, match=r"step losses of .* apart, expected .*: not timing what is wrong"):
+        inner.run(CELLS[:1], "C", rounds=1, many=0)
+
+
+@pytest.mark.filterwarnings("ignore")  # those of another's library
+def test_jax_trains_as_the_engine_does() -> None:
+    pytest.importorskip("jax", reason="JAX is an extra of the benches")
+    record = inner.run(random_cells(1, seed=6), "B", rounds=1, many=0, jax=True)
+    (row,) = record["shapes"]["B"]["cells"]
+    assert "JAX" in row["seconds_per_epoch"]
+    assert speed.draw(record).startswith(PNG)
