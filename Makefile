@@ -11,18 +11,20 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; 
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-CXX_FILES := $(shell find csrc -name '*.hpp' -o -name '*.cpp')
+FUZZ_CXX ?= clang++
+CXX_FILES := $(shell find csrc tests -name '*.hpp' -o -name '*.cpp')
 # Requirements by the name of their extra, or of `build`, as pyproject.toml states them.
 REQUIREMENTS := $(BIN)/python -c 'import sys, tomllib; p = tomllib.load(open("pyproject.toml", "rb")); \
   print(*(p["project"]["optional-dependencies"] | {"build": p["build-system"]["requires"]})[sys.argv[1]], sep="\n")'
 
-.PHONY: help demo test verify lint format bench dev clean
+.PHONY: help demo test verify fuzz lint format bench dev clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo    a whole run from cells to report in runs/demo, on the truth that ships with the package'
 	@echo 'make test    the tests; ARGS= is handed to pytest'
 	@echo 'make verify  the whole agreement with the plain PyTorch motifs (longer than test)'
+	@echo 'make fuzz    libFuzzer on the reader of NAS-Bench-101 files, until Ctrl-C; needs clang++; ARGS=-runs=1000000'
 	@echo 'make lint    ruff, mypy, clang-format and codespell, as in CI'
 	@echo 'make format  let ruff and clang-format lay out the code'
 	@echo 'make bench   every spd-fast bench, into bench/results; half an hour on an idle machine'
@@ -40,6 +42,14 @@ test: $(VENV)/.installed
 
 verify: $(VENV)/.installed
 	$(BIN)/pytest -m 'verify or not verify' $(ARGS)
+
+fuzz: $(VENV)/.installed
+	mkdir -p build/fuzz/corpus
+	rm -rf build/fuzz/seeds
+	PYTHONPATH=tests $(BIN)/python -c 'import pathlib, test_nasbench101 as t; t.write_seeds(pathlib.Path("build/fuzz/seeds"))'
+	$(FUZZ_CXX) -std=c++20 -O2 -g -DLIBFUZZER -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -Wno-psabi \
+	  tests/fuzz/fuzz_tfrecord.cpp $(wildcard csrc/nasbench/*.cpp) -o build/fuzz/fuzz_tfrecord
+	cd build/fuzz && ./fuzz_tfrecord -max_len=4096 $(ARGS) corpus seeds
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

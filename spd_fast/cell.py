@@ -29,6 +29,7 @@ __all__ = [
     "OUTPUT",
     "Cell",
     "CellColumns",
+    "drawn_order",
     "fill_vertex_channels",
     "require_rows",
 ]
@@ -440,6 +441,32 @@ def _checked_columns(
         (codes >= 0) & (codes < 1 << 16) & ~absent.any(axis=1), "op_codes that are not one of the ops per vertex"
     )
     return n, bits, codes
+
+
+def drawn_order(module_hash: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.intp]:
+    """Return one row of every different hash in a random order that follows from (seed, hash) alone.
+
+    Every hash has a rank of its own, so the order does not depend on which other rows there are, nor on their order: the
+    first n rows are a uniform sample without repeated cells, and a larger sample begins with the smaller one.
+
+    Parameters
+    ----------
+    module_hash : ndarray, shape (n, 16), uint8
+    seed : int
+        Taken modulo 2**64.
+    """
+    halves = np.ascontiguousarray(module_hash).view("<u8")
+    _, first = np.unique(halves, axis=0, return_index=True)
+    rank = _mixed(halves[first, 0] + _mixed(np.array([operator.index(seed) % 2**64], np.uint64)))
+    return first[np.lexsort((halves[first, 1], rank))]
+
+
+def _mixed(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Scramble 64-bit words one by one: the finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
+    words = words + np.uint64(0x9E3779B97F4A7C15)
+    words = (words ^ words >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ words >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return words ^ words >> np.uint64(31)
 
 
 def require_rows(valid: npt.NDArray[np.bool_], fault: str) -> None:

@@ -22,7 +22,6 @@ At least one accuracy is there; the other measurements are optional. Tables of N
 """
 
 import json
-import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,7 +32,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast.cell import Cell, CellColumns
+from spd_fast.cell import Cell, CellColumns, drawn_order
 from spd_fast.files import load_arrays, save_arrays
 
 __all__ = ["MEASUREMENTS", "SCHEMA", "TruthTable", "write_truth"]
@@ -229,7 +228,7 @@ class TruthTable:
         ValueError
             If the table holds fewer than `n` different cells.
         """
-        order = self._order(seed)
+        order = drawn_order(self.cells.module_hash, seed)
         return self.subset(self._drawn(n, seed)), self.subset(np.sort(order[n:]))
 
     def describe(self) -> str:
@@ -266,15 +265,8 @@ class TruthTable:
         values: npt.NDArray[np.float64] = self.measurements[name][:, self.budgets.index(self.budget)].astype(np.float64)
         return values
 
-    def _order(self, seed: int) -> npt.NDArray[np.intp]:
-        """Return one row of every different cell, ordered by a rank that follows from (seed, module_hash)."""
-        halves = np.ascontiguousarray(self.cells.module_hash).view("<u8")
-        _, first = np.unique(halves, axis=0, return_index=True)
-        rank = _mixed(halves[first, 0] + _mixed(np.array([operator.index(seed) % 2**64], np.uint64)))
-        return first[np.lexsort((halves[first, 1], rank))]
-
     def _drawn(self, n: int, seed: int) -> npt.NDArray[np.intp]:
-        order = self._order(seed)
+        order = drawn_order(self.cells.module_hash, seed)
         if not 0 <= n <= len(order):
             raise ValueError(f"n is {n}, expected 0 to {len(order)}: the number of different cells in the table")
         return order[:n]
@@ -400,11 +392,3 @@ def _read_nasbench_columns(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, 
             "averaged_runs": 3,
         },
     }
-
-
-def _mixed(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Scramble 64-bit words one by one: the finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
-    words = words + np.uint64(0x9E3779B97F4A7C15)
-    words = (words ^ words >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ words >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-    return words ^ words >> np.uint64(31)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import nasbench_files
 import small
 from spd_fast import __version__, cli, recipes, runs
 from spd_fast.dish import Dish
@@ -89,6 +90,8 @@ def test_help_teaches_and_imports_nothing_heavy() -> None:
         ["info"],
         ["bench"],
         *(["bench", name] for name in ("inner", "kernels", "profile", "peak")),
+        ["nasbench"],
+        *(["nasbench", name] for name in ("convert", "info", "query", "sample", "enumerate")),
     ],
 )
 def test_every_command_has_help(command: list[str]) -> None:
@@ -381,3 +384,65 @@ def test_truth_build(tmp_path: Path) -> None:
 def test_report_of_nothing(tmp_path: Path) -> None:
     assert "does not exist" in fail("report", tmp_path / "none")
     assert "is not a run folder" in fail("report", tmp_path)
+
+
+# ---- nasbench
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Path:
+    """A file of two cells of NAS-Bench-101."""
+    values = [[1.0, 0.25, 0.5, 0.75], [2.0, 0.5, 0.625, 0.875]]
+    payloads = [
+        nasbench_files.payload(cell, epochs, values)
+        for cell in small.pool()[0][:2]
+        for epochs in (4, 108)
+        for _ in range(3)
+    ]
+    return nasbench_files.write(tmp_path / "x.tfrecord", payloads)
+
+
+def test_nasbench_from_file_to_facts(records: Path, tmp_path: Path) -> None:
+    table = tmp_path / "x.npz"
+    said = succeed("nasbench", "convert", records, "--out", table)
+    assert "2 cells, 3 runs at each of 4, 108 epochs" in said
+    assert f"written to {table}" in said
+    assert "verified: checksums" in succeed("nasbench", "info", table, "--verify")
+    first = small.pool()[0][:2][0]
+    shown = succeed("nasbench", "query", table, first.module_hash, "--draw")
+    assert first.module_hash in shown
+    assert "0.8750" in shown
+    assert "0 input" in shown
+    (tmp_path / "cells.json").write_text(json.dumps([first.to_json()]))
+    half = succeed(
+        "nasbench", "query", table, "--cells", tmp_path / "cells.json", "--epochs", 4, "--halfway", "--repeat", 1
+    )
+    assert "0.7500" in half
+    drawn = succeed("nasbench", "sample", 2, "--table", table, "--out", tmp_path / "drawn.json")
+    assert all(cell.module_hash in drawn for cell in small.pool()[0][:2])
+    assert len(json.loads((tmp_path / "drawn.json").read_text())) == 2
+
+
+def test_nasbench_damage(records: Path, tmp_path: Path) -> None:
+    damaged = bytearray(records.read_bytes())
+    damaged[40] ^= 1
+    records.write_bytes(damaged)
+    table = tmp_path / "x.npz"
+    assert "record 0, counted from 0, at byte 0: payload of" in fail("nasbench", "convert", records, "--out", table)
+    assert not table.exists()
+    assert "passed_over: 1 places" in succeed("nasbench", "convert", records, "--out", table, "--skip-damaged")
+    assert "which cells? Give hashes, or --cells FILE" in fail("nasbench", "query", table)
+    assert "repeat is 'best', expected 0 to 2 or 'mean'" in fail(
+        "nasbench", "query", table, small.pool()[0][:2][1].module_hash, "--repeat", "best"
+    )
+    assert "is not an .npz file" in fail("nasbench", "info", records)
+
+
+def test_nasbench_space(tmp_path: Path) -> None:
+    shown = succeed("nasbench", "enumerate", "--out", tmp_path / "space.npz")
+    assert "423,624 cells, 227,274 to 49,979,274 trainable parameters" in shown
+    assert "294012" in shown
+    with np.load(tmp_path / "space.npz") as archive:
+        assert archive["module_hash"].shape == (423_624, 16)
+    succeed("nasbench", "sample", 3, "--seed", 1, "--out", tmp_path / "cells.json")
+    assert len(json.loads((tmp_path / "cells.json").read_text())) == 3

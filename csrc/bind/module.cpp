@@ -5,6 +5,7 @@
 #include "jobs.hpp"
 #include "kernels.hpp"
 #include "measure.hpp"
+#include "nasbench.hpp"
 #include "proxies.hpp"
 
 namespace spd {
@@ -348,4 +349,6 @@ PYBIND11_MODULE(_core, m) {
   bind_kernels(kernels);
   bind_measure(m);
   bind_proxies(m);
+  py::module_ nasbench = m.def_submodule("nasbench", "NAS-Bench-101: the space, and the reader of its files. For spd_fast.nasbench101 alone.");
+  bind_nasbench(nasbench);
 }

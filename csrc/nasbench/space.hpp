@@ -1,0 +1,45 @@
+// The NAS-Bench-101 space without a file: every cell, its official hash and its parameter count.
+//
+// A matrix is packed in edge_bits: bit x + y (y - 1) / 2 is set when an edge leads from vertex x to vertex y > x. Op codes are packed two
+// bits per interior vertex, the first lowest: 0 conv3x3-bn-relu, 1 conv1x1-bn-relu, 2 maxpool3x3; 3 in all places above the last.
+// Source: Ying et al. 2019, arXiv:1902.09635, and the published reference implementation's hashing, pruning and vertex channels.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "md5.hpp"
+
+namespace spd::nasbench {
+
+inline constexpr int max_vertices = 7, max_edges = 9;
+
+struct Graph {
+  int vertices;
+  std::uint32_t edge_bits;
+  bool has_edge(int x, int y) const { return x < y && edge_bits >> (x + y * (y - 1) / 2) & 1; }
+};
+
+// Runs job(i) for i = 0 .. costs.size() - 1 in any order, perhaps at the same time.
+using ForEach = std::function<void(const std::vector<double>& costs, const std::function<void(int)>& job)>;
+
+struct Space {  // in ascending order of module_hash
+  std::vector<Digest> module_hash;
+  std::vector<std::uint8_t> vertices;
+  std::vector<std::uint32_t> edge_bits;
+  std::vector<std::uint16_t> op_codes;
+  std::vector<std::int32_t> trainable_parameters;
+};
+
+// All 423,624 cells. Of isomorphic ones the representative has the smallest edge_bits, then the smallest op codes in vertex order; found
+// by isomorphism alone, so that the hashes being different is a fact about the hash and not an assumption.
+Space enumerate_space(const ForEach& for_each);
+
+// Official hashes of any `n` pruned cells. vertices[i] is 2 to 7.
+void hash_cells(Digest* module_hash, const std::uint8_t* vertices, const std::uint32_t* edge_bits, const std::uint16_t* op_codes, std::size_t n,
+                const ForEach& for_each);
+
+// Trainable parameters of the benchmark's network: 128 stem channels, 3 stacks of 3 cells, 10 classes.
+std::int32_t benchmark_parameters(const Graph& graph, std::uint32_t op_codes);
+
+}  // namespace spd::nasbench

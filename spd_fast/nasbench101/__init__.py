@@ -1,0 +1,32 @@
+"""NAS-Bench-101: its files read without TensorFlow, its metrics in a memory-mapped table, its space without any file.
+
+`enumerate_space` knows every cell; `convert` turns an official file into a table once, and `open` opens that at once.
+`spd_fast.nasbench101.api` has the official names for scripts that exist.
+
+Examples
+--------
+>>> space = enumerate_space()
+>>> len(space)
+423624
+>>> space[0]
+Cell(00005c142e6f48ac, 7 vertices, 9 edges)
+"""
+
+from spd_fast.nasbench101.convert import convert
+from spd_fast.nasbench101.search import crossover, isomorphic, mutate, neighbours
+from spd_fast.nasbench101.space import Space, enumerate_space
+from spd_fast.nasbench101.table import Evaluation, Table
+from spd_fast.nasbench101.table import open_table as open
+
+__all__ = [
+    "Evaluation",
+    "Space",
+    "Table",
+    "convert",
+    "crossover",
+    "enumerate_space",
+    "isomorphic",
+    "mutate",
+    "neighbours",
+    "open",
+]

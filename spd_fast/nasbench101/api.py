@@ -1,0 +1,255 @@
+"""The official names, for scripts that exist: ``from spd_fast.nasbench101 import api`` in place of ``from nasbench import api``.
+
+References
+----------
+``nasbench/api.py`` and ``nasbench/lib/model_spec.py`` of google-research/nasbench: names, keys, errors and counters are
+theirs, the code is not.
+"""
+
+import os
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spd_fast.cell import MAX_EDGES, MAX_VERTICES, OPS, Cell
+from spd_fast.errors import InvalidCellError
+from spd_fast.nasbench101.convert import convert
+from spd_fast.nasbench101.table import METRICS, Table, open_table
+
+__all__ = ["ModelSpec", "NASBench", "OutOfDomainError"]
+
+_ZIP = b"PK"
+
+
+class OutOfDomainError(Exception):
+    """A graph or number of epochs that the benchmark does not have."""
+
+
+class ModelSpec:
+    """A graph with operations, pruned if it can be; it need not be a cell of the space.
+
+    Parameters
+    ----------
+    matrix : array-like, shape (V, V), upper triangular
+    ops : sequence of V strings
+    data_format : str
+        Kept, and not used.
+
+    Attributes
+    ----------
+    valid_spec : bool
+        Whether a path leads from the first vertex to the last.
+    matrix, ops
+        Pruned; None where there is no path. `original_matrix` and `original_ops` are as given.
+
+    Raises
+    ------
+    ValueError
+        If `matrix` is not square or not upper triangular, or `ops` has another length.
+    """
+
+    def __init__(self, matrix: npt.ArrayLike, ops: Sequence[str], data_format: str = "channels_last") -> None:
+        given = np.array(matrix)
+        if given.ndim != 2 or given.shape[0] != given.shape[1]:
+            raise ValueError(f"matrix must be square, got shape {given.shape}")
+        if given.shape[0] != len(ops):
+            raise ValueError(f"length of ops must match matrix dimensions, got {len(ops)} and {given.shape[0]}")
+        if np.tril(given).any():
+            raise ValueError("matrix must be upper triangular")
+        self.original_matrix, self.original_ops, self.data_format = given, list(ops), data_format
+        kept = _on_paths(given)
+        self.valid_spec = bool(kept)
+        self.matrix: npt.NDArray[Any] | None = given[np.ix_(kept, kept)] if kept else None
+        self.ops: list[str] | None = [self.original_ops[v] for v in kept] if kept else None
+
+    def hash_spec(self, canonical_ops: Sequence[str]) -> str:
+        """Return the official isomorphism-invariant hash; an operation's label is its position in `canonical_ops`.
+
+        Raises
+        ------
+        OutOfDomainError
+            If the graph is not a cell of the space.
+        """
+        labels = list(canonical_ops)
+        if self.ops is None or any(op not in labels for op in self.ops[1:-1]):
+            raise OutOfDomainError(f"spec {self.ops} has no path, or operations beside {labels}: it has no hash")
+        return _cell(self, [self.ops[0], *(OPS[labels.index(op)] for op in self.ops[1:-1]), self.ops[-1]]).module_hash
+
+
+class NASBench:
+    """The official interface over a table.
+
+    Parameters
+    ----------
+    dataset_file : path
+        A table of `spd_fast.nasbench101.convert`, or an official TFRecord file: that is converted once, into a table beside it
+        with ``.npz`` after its name.
+    seed : int, optional
+        Of the draw among runs; with a seed, `query` draws the runs that the official code draws.
+    """
+
+    def __init__(self, dataset_file: str | os.PathLike[str], seed: int | None = None) -> None:
+        self.table = _table_of(Path(dataset_file))
+        self.config = {
+            "module_vertices": MAX_VERTICES,
+            "max_edges": MAX_EDGES,
+            "available_ops": list(OPS),
+            "num_repeats": self.table.runs,
+        }
+        self.valid_epochs = set(self.table.budgets)
+        self.fixed_statistics: Mapping[str, dict[str, Any]] = _Statistics(self, 0)
+        self.computed_statistics: Mapping[str, dict[int, list[dict[str, float]]]] = _Statistics(self, 1)
+        self._random = random.Random(seed)
+
+    def query(self, model_spec: ModelSpec, epochs: int = 108, stop_halfway: bool = False) -> dict[str, Any]:
+        """Return one run of a spec, drawn at random, and count its cost.
+
+        Returns
+        -------
+        dict
+            ``module_adjacency``, ``module_operations``, ``trainable_parameters``, ``training_time``, ``train_accuracy``,
+            ``validation_accuracy``, ``test_accuracy``.
+
+        Raises
+        ------
+        OutOfDomainError
+            If the spec is not in the table, or `epochs` is not a budget.
+        """
+        if epochs not in self.valid_epochs:
+            raise OutOfDomainError(f"invalid number of epochs {epochs}, must be one of {sorted(self.valid_epochs)}")
+        row = self._row(self._hash(model_spec))
+        run = self._random.randint(0, self.table.runs - 1)
+        found = self.table.query(row, epochs, run, halfway=stop_halfway)
+        return self._fixed(row) | found._asdict()
+
+    def is_valid(self, model_spec: ModelSpec) -> bool:
+        """Return whether a spec is a cell of the space."""
+        try:
+            self._hash(model_spec)
+        except OutOfDomainError:
+            return False
+        return True
+
+    def get_metrics_from_spec(self, model_spec: ModelSpec) -> tuple[dict[str, Any], dict[int, list[dict[str, float]]]]:
+        """Return (fixed, computed) statistics of a spec: `get_metrics_from_hash` of its hash.
+
+        Raises
+        ------
+        OutOfDomainError
+            If the spec is not in the table.
+        """
+        return self.get_metrics_from_hash(self._hash(model_spec))
+
+    def get_metrics_from_hash(self, module_hash: str) -> tuple[dict[str, Any], dict[int, list[dict[str, float]]]]:
+        """Return (fixed, computed) statistics of a hash; computed ones by epochs, a dictionary a run. Costs nothing.
+
+        Raises
+        ------
+        OutOfDomainError
+            If the table has no such cell.
+        """
+        row = self._row(module_hash)
+        columns = {
+            f"{moment}_{metric}": {
+                epochs: self.table.column(metric, epochs=epochs, repeat="all", halfway=moment == "halfway")[
+                    row
+                ].tolist()
+                for epochs in self.table.budgets
+            }
+            for moment in ("halfway", "final")
+            for metric in METRICS
+        }
+        computed = {
+            epochs: [
+                {name: values[epochs][run] for name, values in columns.items()}
+                for run in range(self.table.runs)
+                if columns["final_training_time"][epochs][run] >= 0  # NaN: no such run
+            ]
+            for epochs in self.table.budgets
+        }
+        return self._fixed(row), computed
+
+    def get_budget_counters(self) -> tuple[float, int]:
+        """Return (seconds of training, epochs) that `query` has spent."""
+        return self.table.training_time_spent, self.table.epochs_spent
+
+    def reset_budget_counters(self) -> None:
+        """Set both counters to zero."""
+        self.table.reset_budget()
+
+    def hash_iterator(self) -> Iterator[str]:
+        """Iterate over the hashes of all cells, ascending."""
+        return (self.table.module_hash[row].tobytes().hex() for row in range(len(self.table)))
+
+    def _hash(self, model_spec: ModelSpec) -> str:
+        if model_spec.ops is None:
+            raise OutOfDomainError("invalid spec, provided graph is disconnected")
+        return _cell(model_spec, model_spec.ops).module_hash
+
+    def _row(self, module_hash: str) -> int:
+        try:
+            return self.table.row(module_hash)
+        except ValueError as error:
+            raise OutOfDomainError(str(error)) from None
+
+    def _fixed(self, row: int) -> dict[str, Any]:
+        cell = self.table[row]
+        return {
+            "module_adjacency": cell.matrix.astype(np.int64),
+            "module_operations": list(cell.ops),
+            "trainable_parameters": int(self.table.trainable_parameters[row]),
+        }
+
+
+class _Statistics(Mapping[str, Any]):
+    """What the official object keeps as dictionaries by hash, looked up when asked for."""
+
+    def __init__(self, bench: NASBench, part: int) -> None:
+        self._bench, self._part = bench, part
+
+    def __getitem__(self, module_hash: str) -> Any:
+        try:
+            return self._bench.get_metrics_from_hash(module_hash)[self._part]
+        except OutOfDomainError as error:
+            raise KeyError(module_hash) from error
+
+    def __iter__(self) -> Iterator[str]:
+        return self._bench.hash_iterator()
+
+    def __len__(self) -> int:
+        return len(self._bench.table)
+
+
+def _cell(spec: ModelSpec, ops: Sequence[str]) -> Cell:
+    assert spec.matrix is not None
+    try:
+        return Cell(spec.matrix, ops)
+    except InvalidCellError as error:
+        raise OutOfDomainError(str(error)) from None
+
+
+def _on_paths(matrix: npt.NDArray[Any]) -> list[int]:
+    """The vertices on a path from the first to the last, in order; none where there is no path."""
+    n = len(matrix)
+    from_input, to_output = {0}, {n - 1}
+    for v in range(n):
+        if v in from_input:
+            from_input |= set(np.flatnonzero(matrix[v]).tolist())
+    for v in reversed(range(n)):
+        if v in to_output:
+            to_output |= set(np.flatnonzero(matrix[:, v]).tolist())
+    return sorted(from_input & to_output) if n - 1 in from_input else []
+
+
+def _table_of(path: Path) -> Table:
+    with path.open("rb") as file:
+        if file.read(len(_ZIP)) == _ZIP:
+            return open_table(path)
+    beside = path.with_name(f"{path.name}.npz")
+    if beside.exists() and beside.stat().st_mtime >= path.stat().st_mtime:
+        return open_table(beside)
+    return convert(path, beside)

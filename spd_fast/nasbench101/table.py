@@ -1,0 +1,412 @@
+"""The metrics of NAS-Bench-101 in a table that opens by memory map.
+
+A table is an uncompressed .npz, so that numpy alone reads it too. Its schema, ``spd_fast.nasbench101/1``, with n cells,
+b budgets and at most r runs of a cell at a budget:
+
+===========================================  ===================  ================================================
+array                                        dtype, shape         meaning
+===========================================  ===================  ================================================
+``schema``                                   text, ()             ``spd_fast.nasbench101/1``
+``module_hash``                              uint8 (n, 16)        bytes of the official hash, rows ascending
+``vertices``, ``edge_bits``, ``op_codes``    uint8, uint32,       the stored matrix, packed as `Cell.from_bits`
+                                             uint16 (n,)          takes it
+``trainable_parameters``                     int32 (n,)           of the benchmark's network
+``budgets``                                  int32 (b,)           epochs of training, ascending
+``{halfway,final}_training_time``            float32 (b, r, n)    seconds; NaN where a cell has fewer runs
+``{halfway,final}_{train,validation,test}_   float32 (b, r, n)    0 to 1; NaN likewise
+accuracy``
+``provenance``                               uint8 (bytes,)       a JSON object: where the records came from
+===========================================  ===================  ================================================
+"""
+
+import json
+import operator
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from spd_fast._core import nasbench as _native
+from spd_fast.cell import Cell, CellColumns
+from spd_fast.files import load_arrays, map_arrays
+from spd_fast.nasbench101.space import require_row, sampled_rows
+
+if TYPE_CHECKING:
+    import pandas
+
+    from spd_fast.truth import TruthTable
+
+__all__ = ["CELL_COLUMNS", "METRICS", "METRIC_COLUMNS", "SCHEMA", "Evaluation", "Table", "open_table"]
+
+SCHEMA: Final = "spd_fast.nasbench101/1"
+METRICS: Final = ("training_time", "train_accuracy", "validation_accuracy", "test_accuracy")
+"""What is measured halfway and at the end of every run."""
+METRIC_COLUMNS: Final = tuple(f"{moment}_{metric}" for moment in ("halfway", "final") for metric in METRICS)
+CELL_COLUMNS: Final = {
+    "vertices": np.uint8,
+    "edge_bits": np.uint32,
+    "op_codes": np.uint16,
+    "module_hash": np.uint8,
+    "trainable_parameters": np.int32,
+}
+
+Repeat: TypeAlias = int | Literal["mean"] | np.random.Generator
+
+
+class Evaluation(NamedTuple):
+    """What one run reached, or the mean of several: accuracies from 0 to 1, training time in seconds."""
+
+    training_time: float
+    train_accuracy: float
+    validation_accuracy: float
+    test_accuracy: float
+
+
+class Table(Sequence[Cell]):
+    """The measured cells of NAS-Bench-101 in ascending order of their hashes. `open_table` makes one.
+
+    A sequence of `Cell`, each the stored matrix of its row, built when touched. Every column is a read-only array over mapped
+    memory: what is not read costs nothing. Row numbers index all columns alike.
+
+    Attributes
+    ----------
+    module_hash, vertices, edge_bits, op_codes, trainable_parameters : ndarray
+        Shapes (n, 16) and (n,); see the schema of this module.
+    budgets : tuple of int
+        Epochs of training, ascending.
+    runs : int
+        The most runs of a cell at a budget.
+    training_time_spent : float
+        Seconds that the runs asked for by `query` took when they were made: what a search would have cost.
+    epochs_spent : int
+        Their epochs; half as many for halfway values.
+    """
+
+    module_hash: npt.NDArray[np.uint8]
+    vertices: npt.NDArray[np.uint8]
+    edge_bits: npt.NDArray[np.uint32]
+    op_codes: npt.NDArray[np.uint16]
+    trainable_parameters: npt.NDArray[np.int32]
+
+    def __init__(self, path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        self.path = path
+        self.budgets: tuple[int, ...] = tuple(arrays["budgets"].tolist())
+        for name in CELL_COLUMNS:
+            setattr(self, name, arrays[name])
+        self.runs: int = arrays[METRIC_COLUMNS[0]].shape[1]
+        self._columns = {name: arrays[name] for name in METRIC_COLUMNS}
+        self._provenance = arrays["provenance"]
+        self._index = _native.HashIndex(self.module_hash)
+        # item(row) of a plain vector is the fastest way from mapped memory to a Python float
+        self._readers = {
+            (halfway, epochs): [
+                tuple(self._columns[_column_name(metric, halfway)][b, run].item for metric in METRICS)
+                for run in range(self.runs)
+            ]
+            for b, epochs in enumerate(self.budgets)
+            for halfway in (False, True)
+        }
+        self.reset_budget()
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """Where the records came from, and what was remarkable about them."""
+        record: dict[str, Any] = json.loads(self._provenance.tobytes())
+        return record
+
+    @cached_property
+    def cells(self) -> CellColumns:
+        """The cells as columns, which everything takes that takes a sequence of cells."""
+        return CellColumns(self.vertices, self.edge_bits, self.op_codes, self.module_hash)
+
+    def __len__(self) -> int:
+        return len(self.vertices)
+
+    def __repr__(self) -> str:
+        return f"Table({len(self):,} cells, budgets {', '.join(map(str, self.budgets))} epochs, {self.runs} runs)"
+
+    @overload
+    def __getitem__(self, index: int) -> Cell: ...
+    @overload
+    def __getitem__(self, index: slice | npt.NDArray[np.integer]) -> CellColumns: ...
+    def __getitem__(self, index: int | slice | npt.NDArray[np.integer]) -> Cell | CellColumns:
+        return self.cells[index]
+
+    def row(self, cell: Cell | str) -> int:
+        """Return the row of a cell, given as a `Cell` or its `module_hash`, in O(log n).
+
+        Raises
+        ------
+        ValueError
+            If the table has no cell with this hash.
+        """
+        return require_row(self._index, cell, f"the table {self.path}")
+
+    def rows(self, cells: Iterable[Cell | str]) -> npt.NDArray[np.intp]:
+        """Return the rows of many cells, to index columns with; `row` of each."""
+        return np.array([self.row(cell) for cell in cells], dtype=np.intp)
+
+    def column(
+        self,
+        metric: str,
+        *,
+        epochs: int | None = None,
+        repeat: int | Literal["mean", "all"] = "mean",
+        halfway: bool = False,
+    ) -> npt.NDArray[np.floating]:
+        """Return a metric of every cell.
+
+        Parameters
+        ----------
+        metric : str
+            One of `METRICS`.
+        epochs : int, optional
+            One of `budgets`; by default the largest.
+        repeat : int, "mean" or "all"
+            One run, the mean over the runs that a cell has, or all runs.
+        halfway : bool
+            After half of the epochs rather than all.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            float32 mapped from the file for one run, float64 for the mean; NaN where a cell has no such run. For
+            ``"all"`` a float32 view of shape (n, runs).
+
+        Raises
+        ------
+        ValueError
+            If there is no such metric, budget or run.
+        """
+        if metric not in METRICS:
+            raise ValueError(f"metric is {metric!r}, expected one of {', '.join(METRICS)}")
+        runs = self._columns[_column_name(metric, halfway)][self._budget_index(epochs)]
+        if repeat == "all":
+            every: npt.NDArray[np.floating] = runs.T
+            return every
+        if repeat != "mean":
+            one: npt.NDArray[np.floating] = runs[self._checked_run(repeat)]
+            return one
+        present = ~np.isnan(runs)
+        total = np.where(present, runs, 0).sum(axis=0, dtype=np.float64)
+        with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN of a cell without runs
+            mean: npt.NDArray[np.float64] = total / present.sum(axis=0)
+        return mean
+
+    def query(
+        self, cell: Cell | str | int, epochs: int | None = None, repeat: Repeat = "mean", *, halfway: bool = False
+    ) -> Evaluation:
+        """Return what a cell reached, and count what its training cost.
+
+        Parameters
+        ----------
+        cell : Cell, str or int
+            A cell, its `module_hash`, or a row.
+        epochs : int, optional
+            One of `budgets`; by default the largest.
+        repeat : int, "mean" or numpy.random.Generator
+            One run, the mean over the runs there are, or a run drawn with this generator.
+        halfway : bool
+            After half of the epochs rather than all, at half of the cost.
+
+        Raises
+        ------
+        ValueError
+            If there is no such cell, budget or run.
+        IndexError
+            If a row is out of range.
+        """
+        row = cell if isinstance(cell, int) else self.row(cell)
+        readers = self._readers.get((halfway, self.budgets[-1] if epochs is None else epochs))
+        if readers is None:
+            self._budget_index(epochs)
+            raise AssertionError("unreachable: the budget is checked above")
+        if isinstance(repeat, int):
+            time, train, valid, test = readers[self._checked_run(repeat)]
+            found = Evaluation(time(row), train(row), valid(row), test(row))
+        else:
+            found = self._over_runs(row, readers, repeat)
+        if found.training_time != found.training_time:
+            raise ValueError(f"cell {self._name(row)} has no run {repeat} at {epochs or self.budgets[-1]} epochs")
+        self.training_time_spent += found.training_time
+        self.epochs_spent += (epochs or self.budgets[-1]) // (2 if halfway else 1)
+        return found
+
+    def reset_budget(self) -> None:
+        """Set `training_time_spent` and `epochs_spent` to zero."""
+        self.training_time_spent = 0.0
+        self.epochs_spent = 0
+
+    def sample(self, n: int, seed: int, *, where: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.intp]:
+        """Draw `n` different cells uniformly; return their rows, for columns and ``table[rows]``.
+
+        The draw follows from the seed and the cells alone, as `TruthTable.sample`: a larger sample begins with the smaller one.
+
+        Parameters
+        ----------
+        n : int, >= 0
+        seed : int
+        where : ndarray, shape (n,), bool, optional
+            Draw among these rows only: ``where=table.column("test_accuracy") > 0.9``.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than `n` cells to draw from, or `where` has another shape or type.
+        """
+        return sampled_rows(self.module_hash, n, seed, where)
+
+    def truth(self, *, target: str = "test_accuracy", epochs: int | None = None) -> "TruthTable":
+        """Return the table as a truth: what a dish is fitted to and judged by.
+
+        Parameters
+        ----------
+        target : str
+            ``"test_accuracy"``, ``"validation_accuracy"`` or ``"train_accuracy"``.
+        epochs : int, optional
+            One of `budgets`; by default the largest.
+
+        Raises
+        ------
+        ValueError
+            If there is no such accuracy or budget, or a cell lacks a run of some budget.
+        """
+        from spd_fast.truth import TruthTable
+
+        measured = {name: self._columns[f"final_{name}"].transpose(2, 0, 1) for name in METRICS[1:]}
+        measured["seconds"] = self._columns["final_training_time"].transpose(2, 0, 1)
+        provenance = {"data": "CIFAR-10, NAS-Bench-101", **self.provenance}
+        return TruthTable(
+            self.cells,
+            measured,
+            self.budgets,
+            tuple(range(self.runs)),
+            target=target,
+            budget=self.budgets[self._budget_index(epochs)],
+            provenance=provenance,
+        )
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Return a pandas.DataFrame with a row per cell, indexed by hash: its graph, and means over runs by budget.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError("to_pandas needs pandas, which is not installed: pip install pandas") from error
+        hashes = [self._name(row) for row in range(len(self))]
+        columns: dict[str, Any] = {name: getattr(self, name) for name in CELL_COLUMNS if name != "module_hash"}
+        for epochs in self.budgets:
+            for metric in METRICS:
+                columns[f"{metric}_{epochs}"] = self.column(metric, epochs=epochs)
+        return pandas.DataFrame(columns, index=pandas.Index(hashes, name="module_hash"))
+
+    def verify(self) -> None:
+        """Read the whole file: checksums, the order of rows, and whether every hash is that of its graph.
+
+        Takes a few seconds for the full benchmark.
+
+        Raises
+        ------
+        ValueError
+            If something does not agree; the message names it.
+        """
+        load_arrays(self.path, what="table")
+        ascending = self.module_hash.copy().view(">u8").astype(np.uint64)
+        high, low = ascending[:, 0], ascending[:, 1]
+        wrong = (high[1:] < high[:-1]) | ((high[1:] == high[:-1]) & (low[1:] <= low[:-1]))
+        if wrong.any():
+            raise ValueError(f"table {self.path}: row {int(np.argmax(wrong)) + 1} is not in ascending order of hashes")
+        differs = (_native.hash_cells(self.vertices, self.edge_bits, self.op_codes) != self.module_hash).any(axis=1)
+        if differs.any():
+            row = int(np.argmax(differs))
+            raise ValueError(
+                f"table {self.path}: {int(differs.sum())} rows have a hash that is not of their graph, the first is row "
+                f"{row} ({self._name(row)})"
+            )
+
+    def describe(self) -> str:
+        """Say in a few lines what the table holds and where it came from."""
+        test = self.column("test_accuracy")
+        lines = [
+            f"{len(self):,} cells, {self.runs} runs at each of {', '.join(map(str, self.budgets))} epochs",
+            f"mean test accuracy at {self.budgets[-1]} epochs: {np.nanmin(test):.4f} to {np.nanmax(test):.4f}, "
+            f"median {np.nanmedian(test):.4f}"
+            if not np.isnan(test).all()
+            else "no cell has every budget",
+        ]
+        return "\n".join([*lines, *(f"{key}: {value}" for key, value in self.provenance.items())])
+
+    def _name(self, row: int) -> str:
+        return bytes(self.module_hash[row]).hex()
+
+    def _budget_index(self, epochs: int | None) -> int:
+        wanted = self.budgets[-1] if epochs is None else epochs
+        if wanted not in self.budgets:
+            known = ", ".join(map(str, self.budgets))
+            raise ValueError(f"epochs is {wanted}, expected a budget of this table: {known}")
+        return self.budgets.index(wanted)
+
+    def _checked_run(self, repeat: Any) -> int:
+        try:
+            run = operator.index(repeat)
+        except TypeError:
+            run = -1
+        if not 0 <= run < self.runs:
+            raise ValueError(f"repeat is {repeat!r}, expected 0 to {self.runs - 1} or 'mean'")
+        return run
+
+    def _over_runs(self, row: int, readers: Sequence[Sequence[Any]], repeat: Any) -> Evaluation:
+        values = [tuple(read(row) for read in run) for run in readers]
+        there = [run for run in values if run[0] == run[0]]
+        if not there:
+            return Evaluation(*[float("nan")] * len(METRICS))
+        if isinstance(repeat, np.random.Generator):
+            return Evaluation(*there[int(repeat.integers(len(there)))])
+        if repeat != "mean":
+            self._checked_run(repeat)
+        return Evaluation(*(sum(each) / len(there) for each in zip(*there, strict=True)))
+
+
+def open_table(path: str | os.PathLike[str]) -> Table:
+    """Open a table that `convert` wrote, by memory map: in milliseconds, whatever its size.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is not such a table, is cut short, or was written by another version of the format. Checksums are not
+        compared; `Table.verify` does that.
+    """
+    arrays = map_arrays(path, what="table")
+    schema = str(arrays["schema"]) if "schema" in arrays else None
+    if schema != SCHEMA:
+        raise ValueError(
+            f"table {os.fspath(path)} has schema {schema!r}, expected {SCHEMA!r}: make it from an official file with "
+            "spd_fast.nasbench101.convert"
+        )
+    n, budgets, runs = len(arrays["vertices"]), len(arrays["budgets"]), arrays[METRIC_COLUMNS[0]].shape[1]
+    expected: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
+        name: (np.dtype(kind), (n,)) for name, kind in CELL_COLUMNS.items()
+    }
+    expected["module_hash"] = (np.dtype(np.uint8), (n, 16))
+    expected |= dict.fromkeys(METRIC_COLUMNS, (np.dtype(np.float32), (budgets, runs, n)))
+    for name, (dtype, shape) in expected.items():
+        array = arrays.get(name)
+        if array is None or (array.dtype, array.shape) != (dtype, shape):
+            found = "is missing" if array is None else f"is {array.dtype} {array.shape}"
+            raise ValueError(f"table {os.fspath(path)}: {name} {found}, expected {dtype} {shape}")
+    return Table(Path(path), arrays)
+
+
+def _column_name(metric: str, halfway: bool) -> str:
+    return f"{'halfway' if halfway else 'final'}_{metric}"
