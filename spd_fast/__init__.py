@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spd_fast import nasbench101 as nasbench101
+    from spd_fast import natsbench as natsbench
     from spd_fast import recipes as recipes
     from spd_fast import torch as torch
     from spd_fast.cell import Cell as Cell
@@ -59,7 +60,7 @@ _HOMES = {
     "truth": ["TruthTable"],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-_MODULES = ["nasbench101", "recipes", "torch"]
+_MODULES = ["nasbench101", "natsbench", "recipes", "torch"]
 
 __all__ = ["__version__", *_HOME_OF, *_MODULES]
 

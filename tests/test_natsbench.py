@@ -1,0 +1,203 @@
+"""NATS-Bench: cells, per-epoch curves, and pickles that are read and never run."""
+
+import bz2
+import collections
+import contextlib
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spd_fast import natsbench
+from spd_fast.natsbench import EDGES, NATS_OPS, NatsCell
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: (
+        st.lists(inner)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text() | st.integers(), inner)
+        | st.sets(st.integers())
+    ),
+    max_leaves=20,
+)
+
+
+@given(PLAIN)
+def test_plain_data_comes_back(value: Any) -> None:
+    """As pickle itself reads it, in the protocols that build every kind of plain data without calls."""
+    for protocol in range(4, pickle.HIGHEST_PROTOCOL + 1):
+        content = pickle.dumps(value, protocol)
+        assert repr(natsbench.plain_pickle(content)) == repr(pickle.loads(content))
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_what_the_benchmark_uses_comes_back(protocol: int) -> None:
+    shared = [1, 2]
+    value = collections.OrderedDict(
+        a=1, b=[shared, shared, (), (1,), (1, 2, 3, 4)], c={"d": {5, 6}, "e": frozenset([7])}
+    )
+    found = natsbench.plain_pickle(pickle.dumps(value, protocol)) if protocol >= 4 else value
+    assert found == value
+    assert type(natsbench.plain_pickle(pickle.dumps(collections.OrderedDict(a=1), protocol))) is dict
+
+
+@pytest.mark.parametrize(
+    "scalar", [np.float64(0.1), np.float32(0.5), np.int64(-3), np.uint8(200), np.bool_(True), np.int32(7)]
+)
+def test_numpy_scalars_come_back(scalar: Any) -> None:
+    found = natsbench.plain_pickle(pickle.dumps({"x": [scalar, scalar]}, 4))
+    assert found == {"x": [scalar.item()] * 2}
+    assert type(found["x"][0]) is type(scalar.item())
+
+
+class Evil:
+    """Calls what it is given when unpickled."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_nothing_is_run(protocol: int, tmp_path: Path) -> None:
+    import os
+
+    touched = tmp_path / "touched"
+    content = pickle.dumps(Evil(os.mkdir, str(touched)), protocol)
+    with pytest.raises(
+        ValueError, match=r"this pickle asks for posix.mkdir at byte \d+: only plain data is read, nothing is run"
+    ):
+        natsbench.plain_pickle(content)
+    assert not touched.exists()
+    pickle.loads(content)
+    assert touched.exists()  # so the test can fail
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (pickle.dumps(Evil(eval, "1"), 4), r"asks for builtins\.eval"),
+        (pickle.dumps(Evil(eval, "1"), 0), r"asks for __builtin__\.eval"),
+        (pickle.dumps(np.zeros(3), 4), r"asks for numpy\._?core"),
+        (pickle.dumps(collections.OrderedDict, 4)[:-1] + b"(K\x01tR.", "asks for a call of dict with 1 arguments"),
+        (b"\x80\x04\x8c\x05numpy\x8c\x05dtype\x93\x8c\x01O\x85R.", "asks for a call of dtype with 1 arguments"),
+        (b"\x80\x04K\x01)R.", "asks for a call of int with 0 arguments"),
+        (b"\x80\x04}K\x01b.", "asks for the opcode BUILD"),
+        (b"\x80\x04)K\x01a.", "asks for items added to a tuple"),
+        (b"\x80\x02cposix\nsystem\n.", r"asks for posix\.system"),
+        (b"\x80\x02Pabc\n.", "asks for the opcode PERSID"),
+        (b"\x82\x01.", "asks for the opcode EXT1"),
+        (b"\x80\x04K\x01K\x02.", "damaged pickle at byte"),
+        (b"\x80\x04.", "damaged pickle at byte"),
+        (b"\x80\x04K", "damaged pickle at byte"),
+        (b"\x80\x04e.", "damaged pickle at byte"),
+        (b"\x80\x04h\x05.", "damaged pickle at byte"),
+        (b"\x80\x04]K\x01", "damaged pickle"),
+        (b"", "damaged pickle"),
+        (b"hello", "damaged pickle at byte"),
+    ],
+)
+def test_everything_else_is_refused(content: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        natsbench.plain_pickle(content)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_data_or_an_error(noise: bytes) -> None:
+    good = pickle.dumps({"a": [1.0, "b", (None, True)]}, 4)
+    for content in (noise, good[:10] + noise, good[:-1] + noise):
+        with contextlib.suppress(ValueError):  # and no other error
+            natsbench.plain_pickle(content)
+
+
+@pytest.mark.parametrize("name", ["000000", "000011", "000284", "meta"])
+def test_real_files_agree_with_pickle(name: str, data_dir: Path) -> None:
+    """The witness is pickle itself, on files that are known."""
+    content = bz2.decompress((data_dir / "nats" / f"{name}.pickle.pbz2").read_bytes())
+    assert natsbench.plain_pickle(content) == pickle.loads(content)
+
+
+@pytest.mark.filterwarnings("ignore:numpy.core:DeprecationWarning")
+@pytest.mark.parametrize("index", [0, 11, 284])
+def test_curves(index: int, data_dir: Path) -> None:
+    path = data_dir / "nats" / f"{index:06d}.pickle.pbz2"
+    found = natsbench.load_architecture(path)
+    witness = pickle.loads(bz2.decompress(path.read_bytes()))
+    assert found.index == index
+    assert found.cell.text == witness["200"]["arch_str"]
+    assert found.cell == natsbench.load_cells(data_dir / "nats" / "meta.pickle.pbz2")[index]
+    for dataset in ("cifar10-valid", "cifar10", "cifar100", "ImageNet16-120"):
+        runs = found.select(dataset, 200)
+        assert [run.seed for run in runs] == sorted(witness["200"]["dataset_seed"][dataset])
+        for run in runs:
+            result = witness["200"]["all_results"][dataset, run.seed]
+            assert run.train_loss.tolist() == [result["train_losses"][t] for t in range(200)]
+            assert run.train_accuracy.tolist() == [result["train_acc1es"][t] / 100 for t in range(200)]
+            assert run.seconds.sum() == pytest.approx(sum(result["train_times"].values()))
+            assert (run.parameters, run.flops) == (result["params"], result["flop"])
+            assert list(run.losses) == result["eval_names"]
+            for name, losses in run.losses.items():
+                told = {
+                    int(key.split("@")[1]): value
+                    for key, value in result["eval_losses"].items()
+                    if key.startswith(name)
+                }
+                assert {t: losses[t] for t in range(200) if not np.isnan(losses[t])} == told
+                assert (run.accuracies[name][~np.isnan(losses)] <= 1).all()
+    assert len(found.select("cifar10", 12)) >= 1
+    with pytest.raises(
+        ValueError, match=f"architecture {index} has no run on mnist of 12 epochs, expected one of: Image"
+    ):
+        found.select("mnist", 12)
+
+
+def test_all_cells(data_dir: Path) -> None:
+    cells = natsbench.load_cells(data_dir / "nats" / "meta.pickle.pbz2")
+    assert len(set(cells)) == len(NATS_OPS) ** len(EDGES) == 15_625
+
+
+@given(st.tuples(*[st.sampled_from(NATS_OPS)] * 6))
+def test_cells(ops: tuple[str, ...]) -> None:
+    cell = NatsCell(ops)
+    assert NatsCell.parse(cell.text) == cell
+    with pytest.raises(ValueError, match=r"ops are .*, expected 6 of none, skip_connect"):
+        NatsCell(ops[:5])
+    with pytest.raises(ValueError, match=r"ops are .*, expected 6 of none"):
+        NatsCell((*ops[:5], "maxpool"))
+    with pytest.raises(ValueError, match=r"cell is .*, expected such as"):
+        NatsCell.parse(cell.text.replace("~0", "~1", 1))
+    with pytest.raises(ValueError, match="expected 6 of none"):
+        NatsCell.parse("")
+
+
+def test_files_that_are_something_else(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = (data_dir / "nats" / "000011.pickle.pbz2").read_bytes()
+
+    def file(content: bytes) -> Path:
+        (tmp_path / "x").write_bytes(content)
+        return tmp_path / "x"
+
+    with pytest.raises(FileNotFoundError):
+        natsbench.load_cells(tmp_path / "absent")
+    with pytest.raises(ValueError, match="x is not bz2-compressed, or is damaged"):
+        natsbench.load_architecture(file(b"text"))
+    for content in (b"", packed[:-10]):
+        with pytest.raises(ValueError, match="x was cut short"):
+            natsbench.load_architecture(file(content))
+    with pytest.raises(ValueError, match=r"x: this pickle asks for builtins\.eval"):
+        natsbench.load_cells(file(bz2.compress(pickle.dumps(Evil(eval, "1")))))
+    with pytest.raises(ValueError, match="is not an architecture of NATS-Bench: KeyError"):
+        natsbench.load_architecture(file(bz2.compress(pickle.dumps({"12": {"arch_str": ""}}))))
+    with pytest.raises(ValueError, match="is not the meta file of NATS-Bench: KeyError"):
+        natsbench.load_cells(data_dir / "nats" / "000011.pickle.pbz2")
+    monkeypatch.setattr(natsbench, "_MAX_BYTES", 1000)
+    with pytest.raises(ValueError, match="unpacks to more than 1000 bytes"):
+        natsbench.load_architecture(file(packed))
