@@ -65,7 +65,11 @@ app.add_typer(nasbench_app, name="nasbench")
 
 TruthFile = Annotated[
     Path | None,
-    typer.Option("--truth", metavar="FILE", help="Cells and accuracies (.npz). Default: the table in the package."),
+    typer.Option(
+        "--truth",
+        metavar="FILE",
+        help="Cells and accuracies (.npz), or a table of nasbench convert. Default: the one in the package.",
+    ),
 ]
 Threads = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Default: the processors there are. Does not change results.")
@@ -696,6 +700,11 @@ def _load_truth(path: Path | None) -> "TruthTable":
 
     if path is None and not _embedded_truth().is_file():
         raise ValueError("this installation has no truth of its own: give one with --truth FILE")
+    if path is not None:
+        from spd_fast.nasbench101.table import is_table, open_table
+
+        if is_table(path):
+            return open_table(path).truth()
     return TruthTable.load(path)
 
 

@@ -421,6 +421,7 @@ def test_nasbench_from_file_to_facts(records: Path, tmp_path: Path) -> None:
     drawn = succeed("nasbench", "sample", 2, "--table", table, "--out", tmp_path / "drawn.json")
     assert all(cell.module_hash in drawn for cell in small.pool()[0][:2])
     assert len(json.loads((tmp_path / "drawn.json").read_text())) == 2
+    assert "2 cells: test accuracy after 108 epochs, mean of 3 seeds" in succeed("truth", "show", table)
 
 
 def test_nasbench_damage(records: Path, tmp_path: Path) -> None:

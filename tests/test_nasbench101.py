@@ -661,6 +661,10 @@ def test_things_that_are_no_files(tmp_path: Path) -> None:
         nasbench101.convert(source, tmp_path)
     with pytest.raises(FileNotFoundError):
         nasbench101.convert(source, tmp_path / "absent" / "table.npz")
+    before = source.read_bytes()
+    with pytest.raises(ValueError, match=r"x\.tfrecord is to be read and written at once: choose another name"):
+        nasbench101.convert(source, source)
+    assert source.read_bytes() == before
     with pytest.raises(ValueError, match="is damaged here, or is not a TFRecord file"):
         convert(io.BytesIO(b"module_hash,epochs\n0,4\n"), tmp_path)
 
@@ -774,7 +778,7 @@ def test_columns_and_queries_agree(table: Table) -> None:
             for row, cell in enumerate(table):
                 assert getattr(table.query(cell, 4, halfway=halfway), metric) == pytest.approx(mean[row], rel=1e-15)
     assert np.array_equal(table.column("test_accuracy"), table.column("test_accuracy", epochs=108))
-    assert table.query(3) == table.query(table[3].module_hash, 108, "mean")
+    assert table.query(3) == table.query(table[3].module_hash, 108, "mean") == table.query(np.int64(3))
     assert table.rows(table[np.array([4, 2])]).tolist() == [4, 2]
 
 

@@ -74,6 +74,8 @@ def convert(
         raise IsADirectoryError(f"{target} is a folder, expected the name of a table to write")
     if isinstance(tfrecord, str | os.PathLike):
         name = os.fspath(tfrecord)
+        if target.exists() and target.samefile(tfrecord):
+            raise ValueError(f"{name} is to be read and written at once: choose another name for the table")
         with Path(tfrecord).open("rb") as file:
             builder = _read(file, name, strict, threads, progress)
     else:

@@ -6,7 +6,7 @@ import numpy.typing as npt
 from spd_fast._core import nasbench as _native
 from spd_fast.cell import Cell, CellColumns, drawn_order
 
-__all__ = ["Space", "enumerate_space", "require_row", "sampled_rows"]
+__all__ = ["Space", "enumerate_space", "sampled_rows"]
 
 
 class Space(CellColumns):
@@ -49,7 +49,11 @@ class Space(CellColumns):
         ValueError
             If no cell has this hash.
         """
-        return require_row(self._index, cell, "the space")
+        module_hash = cell if isinstance(cell, str) else cell.module_hash
+        row = self._index.find(module_hash)
+        if row < 0:
+            raise ValueError(f"no cell of the space has module_hash {module_hash}")
+        return row
 
     def sample(self, n: int, seed: int, *, where: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.intp]:
         """Draw `n` different cells uniformly; return their rows.
@@ -88,15 +92,6 @@ def enumerate_space(*, threads: int | None = None) -> Space:
     [0, 0, 1, 6, 84, 2441, 62010, 359082]
     """
     return Space(*_native.enumerate_space(threads or 0))
-
-
-def require_row(index: _native.HashIndex, cell: Cell | str, where: str) -> int:
-    """Return the row of a cell or hash in an index of hashes, or raise a ValueError that names both."""
-    module_hash = cell if isinstance(cell, str) else cell.module_hash
-    row = index.find(module_hash)
-    if row < 0:
-        raise ValueError(f"no cell of {where} has module_hash {module_hash}")
-    return row
 
 
 def sampled_rows(

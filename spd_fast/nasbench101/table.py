@@ -22,10 +22,11 @@ accuracy``
 import json
 import operator
 import os
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, SupportsIndex, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -33,14 +34,14 @@ import numpy.typing as npt
 from spd_fast._core import nasbench as _native
 from spd_fast.cell import Cell, CellColumns
 from spd_fast.files import load_arrays, map_arrays
-from spd_fast.nasbench101.space import require_row, sampled_rows
+from spd_fast.nasbench101.space import sampled_rows
 
 if TYPE_CHECKING:
     import pandas
 
     from spd_fast.truth import TruthTable
 
-__all__ = ["CELL_COLUMNS", "METRICS", "METRIC_COLUMNS", "SCHEMA", "Evaluation", "Table", "open_table"]
+__all__ = ["CELL_COLUMNS", "METRICS", "METRIC_COLUMNS", "SCHEMA", "Evaluation", "Table", "is_table", "open_table"]
 
 SCHEMA: Final = "spd_fast.nasbench101/1"
 METRICS: Final = ("training_time", "train_accuracy", "validation_accuracy", "test_accuracy")
@@ -144,7 +145,11 @@ class Table(Sequence[Cell]):
         ValueError
             If the table has no cell with this hash.
         """
-        return require_row(self._index, cell, f"the table {self.path}")
+        module_hash = cell if isinstance(cell, str) else cell.module_hash
+        row = self._index.find(module_hash)
+        if row < 0:
+            raise ValueError(f"no cell of the table {self.path} has module_hash {module_hash}")
+        return row
 
     def rows(self, cells: Iterable[Cell | str]) -> npt.NDArray[np.intp]:
         """Return the rows of many cells, to index columns with; `row` of each."""
@@ -198,13 +203,18 @@ class Table(Sequence[Cell]):
         return mean
 
     def query(
-        self, cell: Cell | str | int, epochs: int | None = None, repeat: Repeat = "mean", *, halfway: bool = False
+        self,
+        cell: Cell | str | SupportsIndex,
+        epochs: int | None = None,
+        repeat: Repeat = "mean",
+        *,
+        halfway: bool = False,
     ) -> Evaluation:
         """Return what a cell reached, and count what its training cost.
 
         Parameters
         ----------
-        cell : Cell, str or int
+        cell : Cell, str or integer
             A cell, its `module_hash`, or a row.
         epochs : int, optional
             One of `budgets`; by default the largest.
@@ -220,7 +230,10 @@ class Table(Sequence[Cell]):
         IndexError
             If a row is out of range.
         """
-        row = cell if isinstance(cell, int) else self.row(cell)
+        if isinstance(cell, int):  # first, as searches ask millions of times
+            row = cell
+        else:
+            row = self.row(cell) if isinstance(cell, str | Cell) else operator.index(cell)
         readers = self._readers.get((halfway, self.budgets[-1] if epochs is None else epochs))
         if readers is None:
             self._budget_index(epochs)
@@ -406,6 +419,15 @@ def open_table(path: str | os.PathLike[str]) -> Table:
             found = "is missing" if array is None else f"is {array.dtype} {array.shape}"
             raise ValueError(f"table {os.fspath(path)}: {name} {found}, expected {dtype} {shape}")
     return Table(Path(path), arrays)
+
+
+def is_table(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file is a table of any version, by its schema alone."""
+    try:
+        with np.load(path) as archive:
+            return str(archive["schema"]).startswith(SCHEMA.rpartition("/")[0])
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        return False
 
 
 def _column_name(metric: str, halfway: bool) -> str:
