@@ -680,24 +680,27 @@ def test_damaged_gzip(tmp_path: Path) -> None:
 
 
 def test_gzip_bombs_take_no_memory(tmp_path: Path) -> None:
-    """Four gigabytes of zeros from four megabytes: told at once when strict, in bounded memory."""
-    packer = zlib.compressobj(9, wbits=31)
+    """400 MB of zeros from 2 MB, read to their end without strictness, in the memory of a few pieces."""
+    packer = zlib.compressobj(1, wbits=31)
     block = bytes(1 << 24)
     with (tmp_path / "bomb.gz").open("wb") as file:
-        for _ in range(256):
+        for _ in range(25):
             file.write(packer.compress(block))
         file.write(packer.flush())
     code = (
         "import resource, sys\n"
         "from spd_fast import nasbench101\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        f"try: nasbench101.convert({str(tmp_path / 'bomb.gz')!r}, {str(tmp_path / 'out.npz')!r})\n"
+        f"try: nasbench101.convert({str(tmp_path / 'bomb.gz')!r}, {str(tmp_path / 'out.npz')!r}, strict=False)\n"
         "except ValueError as error: print(error)\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     said, megabytes = done.stdout.splitlines()
-    assert "record 0, counted from 0, at byte 0: length fails its checksum" in said
+    assert (
+        "no record could be read; the first fault: record 0, counted from 0, at byte 0: length fails its checksum"
+        in said
+    )
     assert int(megabytes) < 200  # a few pieces of 16 MB
 
 
