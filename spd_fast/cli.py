@@ -923,7 +923,8 @@ def _cell_row(cell: "Cell", parameters: int) -> dict[str, Any]:
 
 
 def _nasbench_row(table: "NasbenchTable", row: int, found: "Evaluation") -> dict[str, Any]:
-    return {**_cell_row(table[row], int(table.trainable_parameters[row])), **found._asdict()}
+    names = ("seconds", "train", "validation", "test")  # short enough that a hash is not folded
+    return {**_cell_row(table[row], int(table.trainable_parameters[row])), **dict(zip(names, found, strict=True))}
 
 
 # ---- shared
