@@ -1070,7 +1070,7 @@ def test_official_files_are_converted_once(tmp_path: Path) -> None:
 
 
 def test_hostile_bytes_under_sanitizers(tmp_path: Path, project_dir: Path) -> None:
-    """Twenty thousand mutated inputs, with the compiler's sanitizers; `make fuzz` runs libFuzzer for as long as wanted."""
+    """A hundred thousand mutated inputs, with the compiler's sanitizers; `make fuzz` runs libFuzzer for as long as wanted."""
     compiler = os.environ.get("CXX") or shutil.which("c++")
     assert compiler is not None
     folder = project_dir / "tests" / "fuzz"
@@ -1087,8 +1087,8 @@ def test_hostile_bytes_under_sanitizers(tmp_path: Path, project_dir: Path) -> No
         pytest.skip("this compiler came without its sanitizers")
     assert built.returncode == 0, built.stderr
     seeds = write_seeds(tmp_path / "seeds")
-    run = subprocess.run([binary, "20000", "1", *seeds], capture_output=True, text=True, check=False, timeout=600)
-    assert (run.returncode, run.stdout) == (0, "20000 inputs\n"), run.stderr
+    run = subprocess.run([binary, "100000", "1", *seeds], capture_output=True, text=True, check=False, timeout=600)
+    assert (run.returncode, run.stdout) == (0, "100000 inputs\n"), run.stderr
 
 
 def write_seeds(folder: Path) -> list[Path]:
