@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from spd_fast.files import load_arrays, save_arrays
 
-__all__ = ["Dish", "label_matrix"]
+__all__ = ["Dish", "cosine_basis", "label_matrix"]
 
 _SIDES = range(4, 65)
 _CHANNELS = range(1, 5)
@@ -18,7 +18,7 @@ _CHANNELS = range(1, 5)
 
 @dataclass(frozen=True, eq=False)
 class Dish:
-    """Images and labels to train motifs on, and optionally a separate set to read them on.
+    """Images and labels to train motifs on; optionally a separate set to read them on, and learned learning rates.
 
     Parameters
     ----------
@@ -28,6 +28,9 @@ class Dish:
         Class of each image, counted from 0, or the weight of each class (soft labels; finite, of any sum).
     valid_images, valid_labels : ndarray, optional
         The same for the validation set; both or neither. Channels and sides are those of `images`.
+    rates : ndarray, shape (steps,), float, optional
+        Learning rate of every step of the inner loop, finite and at least 0. Used by `spd_fast.inner.training_keywords`, not
+        by `train_motifs`, whose `schedule` takes them.
 
     Raises
     ------
@@ -41,10 +44,13 @@ class Dish:
     labels: npt.NDArray[Any]
     valid_images: npt.NDArray[Any] | None = None
     valid_labels: npt.NDArray[Any] | None = None
+    rates: npt.NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", _checked_images(self.images, "images"))
         object.__setattr__(self, "labels", _checked_labels(self.labels, len(self.images), "labels", "images"))
+        if self.rates is not None:
+            object.__setattr__(self, "rates", _checked_rates(self.rates))
         if (self.valid_images is None) != (self.valid_labels is None):
             missing = "valid_labels" if self.valid_labels is None else "valid_images"
             raise ValueError(f"{missing} is missing: give valid_images and valid_labels, or neither")
@@ -90,6 +96,26 @@ class Dish:
         if missing:
             raise ValueError(f"dish file {os.fspath(path)} has no array {missing[0]!r}, expected 'images' and 'labels'")
         return cls(**{name: arrays[name] for name in cls.__dataclass_fields__ if name in arrays})
+
+
+def _checked_rates(rates: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    array = np.asarray(rates, np.float64)
+    if array.ndim != 1 or not (np.isfinite(array) & (array >= 0)).all():
+        raise ValueError(f"rates are {array.tolist()}, expected finite numbers of at least 0, one for each step")
+    return array
+
+
+def cosine_basis(size: int, n: int) -> npt.NDArray[np.float64]:
+    """Return the `n` cosines of lowest frequency over `size` points, as orthonormal rows: shape (n, size).
+
+    Notes
+    -----
+    Row k is ``c_k cos(pi k (2 x + 1) / (2 size))``, the discrete cosine transform II (Ahmed, Natarajan and Rao 1974).
+    """
+    frequency, point = np.arange(n)[:, None], np.arange(size)
+    rows: npt.NDArray[np.float64] = np.cos(np.pi * frequency * (2 * point + 1) / (2 * size)) * np.sqrt(2 / size)
+    rows[0] /= np.sqrt(2)
+    return rows
 
 
 def label_matrix(

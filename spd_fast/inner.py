@@ -1,41 +1,238 @@
-"""From a recipe to what the inner loop is given: keywords of `train_motifs`, the dish before learning, seeds."""
+"""From a recipe to the inner loop: the dish before learning, keywords of `train_motifs`, seeds, scores of cells."""
 
 import hashlib
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from spd_fast.dish import Dish
-from spd_fast.recipes import InnerSettings, Recipe
-from spd_fast.train import SGD, Adam, RMSProp
+import numpy as np
+import numpy.typing as npt
 
-__all__ = ["derived_seed", "start_dish", "training_keywords"]
+from spd_fast.cell import Cell
+from spd_fast.dish import Dish, cosine_basis, label_matrix
+from spd_fast.recipes import DishSettings, InnerSettings, Recipe
+from spd_fast.train import SGD, Adam, MotifMetrics, RMSProp, TrainResult, learning_rates, train_motifs
+
+__all__ = ["derived_seed", "measured", "part_of", "read_score", "score_cells", "start_dish", "training_keywords"]
 
 _OPTIMIZERS: Final = {"adam": Adam, "sgd": SGD, "rmsprop": RMSProp}
 
 
-def training_keywords(inner: InnerSettings, seed: int) -> dict[str, Any]:
-    """Return the settings of the inner loop as keywords of `spd_fast.train_motifs`."""
+def training_keywords(inner: InnerSettings, seed: int, dish: Dish | None = None) -> dict[str, Any]:
+    """Return the settings of the inner loop as keywords of `spd_fast.train_motifs`.
+
+    Learning rates that the dish has learned take the place of the recipe's.
+    """
     options = inner.optimizer.model_dump()
+    schedule: Any = None if inner.schedule == "constant" else inner.schedule
     return {
         "epochs": inner.epochs,
         "batch_size": inner.batch_size,
         "optimizer": _OPTIMIZERS[options.pop("name")](**options),
-        "schedule": None if inner.schedule == "constant" else inner.schedule,
+        "schedule": schedule if dish is None or dish.rates is None else dish.rates,
         "init": inner.init,
         "seed": seed,
     }
 
 
+def score_cells(
+    dish: Dish,
+    recipe: Recipe,
+    cells: Sequence[Cell],
+    *,
+    threads: int | None = None,
+    progress: Callable[[float], object] | None = None,
+) -> npt.NDArray[np.float64]:
+    """Score cells with a dish: train a motif of each as the recipe says and read what the recipe ranks by.
+
+    Nothing but recipe and dish is needed, no accuracy is looked at, and a cell's score does not depend on which others
+    are scored beside it. Initial weights and sample orders are those of the recipe's first outer epoch, which are those of
+    every outer epoch unless the recipe redraws them.
+
+    Parameters
+    ----------
+    dish : Dish
+        As `spd_fast.fit_dish` learned it, with this recipe.
+    recipe : Recipe
+    cells : sequence of n Cell
+    threads, progress
+        As in `spd_fast.train_motifs`.
+
+    Returns
+    -------
+    ndarray, shape (n,), float64
+        Larger is better: the metric (losses with their sign reversed) or the accuracy, as ``outer.ranking`` says, averaged
+        over ``inner.replicates``. NaN where a motif of the cell diverged.
+
+    Raises
+    ------
+    ValueError
+        If dish and recipe do not fit each other.
+    """
+    training = training_keywords(recipe.inner, derived_seed(recipe.seed, "inner"), dish)
+    replicates = recipe.inner.replicates
+    total = np.zeros(len(cells))
+    for replicate in range(replicates):
+        result = train_motifs(
+            cells,
+            recipe.shape,
+            dish,
+            replicate=replicate,
+            dtype=recipe.dtype,
+            threads=threads,
+            record=("step_loss",),
+            progress=part_of(progress, replicate, replicates),
+            **training,
+        )
+        total += measured(result).accuracy if recipe.outer.ranking == "accuracy" else read_score(result, recipe)
+    return total / replicates
+
+
+def measured(result: TrainResult) -> MotifMetrics:
+    """Return the metrics on the set that they are read on: the validation set where there is one."""
+    metrics = result.train if result.valid is None else result.valid
+    assert metrics is not None  # motifs are always read after training here
+    return metrics
+
+
+def read_score(result: TrainResult, recipe: Recipe) -> npt.NDArray[np.float64]:
+    """Return the recipe's metric of every motif, losses with their sign reversed: shape (K,), NaN where one diverged."""
+    metric = recipe.outer.metric
+    if metric == "training_loss":
+        values = -result.recorded["step_loss"].mean(axis=1)
+    else:
+        values = measured(result).probability if metric == "probability" else -measured(result).loss
+    return np.where(result.diverged, np.nan, values)
+
+
+def part_of(progress: Callable[[float], object] | None, part: int, parts: int) -> Callable[[float], object] | None:
+    """Return a callback for one of several equal parts of the work that `progress` is told of."""
+    if progress is None:
+        return None
+    return lambda share: progress((part + share) / parts)
+
+
 def start_dish(recipe: Recipe) -> Dish:
-    """Return the dish before learning, in the recipe's dtype."""
-    dish = recipe.dish
-    start = Dish.random(
-        per_class=dish.images // dish.classes,
-        classes=dish.classes,
-        image_size=dish.image_size,
-        image_channels=dish.image_channels,
-        seed=derived_seed(recipe.seed, "dish"),
+    """Return the dish before learning, in the recipe's dtype; labels that will be learned are weights of classes.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the recipe's source is not there.
+    ValueError
+        If the source is damaged or does not fit the recipe.
+    """
+    settings = recipe.dish
+    if settings.start == "dish":
+        start = _saved_dish(settings)
+    elif settings.start == "images":
+        start = _real_dish(recipe)
+    else:
+        start = _random_dish(recipe)
+    valid_images, valid_labels = start.valid_images, start.valid_labels
+    if settings.valid_start == "copy" and settings.valid_images and settings.start != "dish":
+        first = _of_each_class(start.labels, settings.valid_images // settings.classes)
+        valid_images, valid_labels = start.images[first], start.labels[first]
+    if valid_images is not None:
+        valid_images = _in_basis(valid_images, settings).astype(recipe.dtype)
+    rates = start.rates
+    if rates is None and "rates" in recipe.outer.learn:
+        keywords = training_keywords(recipe.inner, 0)
+        steps = recipe.inner.epochs * -(-settings.images // recipe.inner.batch_size)
+        rates = learning_rates(keywords["schedule"], keywords["optimizer"].lr, steps)
+    return Dish(
+        _in_basis(start.images, settings).astype(recipe.dtype),
+        _learnable_labels(start.labels, "labels", recipe),
+        valid_images,
+        None if valid_labels is None else _learnable_labels(valid_labels, "valid_labels", recipe),
+        rates,
     )
-    return Dish(start.images.astype(recipe.dtype), start.labels)
+
+
+def _random_dish(recipe: Recipe) -> Dish:
+    def drawn(images: int, purpose: str) -> Dish:
+        return Dish.random(
+            per_class=images // recipe.dish.classes,
+            classes=recipe.dish.classes,
+            image_size=recipe.dish.image_size,
+            image_channels=recipe.dish.image_channels,
+            seed=derived_seed(recipe.seed, purpose),
+        )
+
+    train = drawn(recipe.dish.images, "dish")
+    if not recipe.dish.valid_images:
+        return train
+    valid = drawn(recipe.dish.valid_images, "validation set")
+    return Dish(train.images, train.labels, valid.images, valid.labels)
+
+
+def _real_dish(recipe: Recipe) -> Dish:
+    """Draw different real images for both sets, the same number of each class, of each channel mean 0 and variance 1."""
+    from spd_fast.truth_build import load_images, resize_images
+
+    settings = recipe.dish
+    data = load_images(settings.source or "")
+    classes, channels = settings.classes, settings.image_channels
+    if data.train_images.shape[1] != channels:
+        raise ValueError(
+            f"images of {data.name} have {data.train_images.shape[1]} channels, expected dish.image_channels ({channels})"
+        )
+    counts = [settings.images // classes, settings.valid_images // classes]
+    rng = np.random.default_rng(derived_seed(recipe.seed, "dish"))
+    rows = [rng.permutation(np.flatnonzero(data.train_labels == label))[: sum(counts)] for label in range(classes)]
+    fewest = min(range(classes), key=lambda label: len(rows[label]))
+    if len(rows[fewest]) < sum(counts):
+        raise ValueError(
+            f"{data.name} has {len(rows[fewest])} images of class {fewest}, expected at least {sum(counts)}: "
+            "ask for fewer in dish.images and dish.valid_images"
+        )
+
+    def dish_of(chosen: npt.NDArray[np.int64]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        return (resize_images(data.train_images[chosen], settings.image_size) - mean) / deviation, data.train_labels[
+            chosen
+        ]
+
+    everything = resize_images(data.train_images[np.concatenate(rows)], settings.image_size)
+    mean = everything.mean(axis=(0, 2, 3), keepdims=True, dtype=np.float64)
+    deviation = everything.std(axis=(0, 2, 3), keepdims=True, dtype=np.float64) + 1e-12
+    train = dish_of(np.concatenate([chosen[: counts[0]] for chosen in rows]))
+    return Dish(*train, *(dish_of(np.concatenate([chosen[counts[0] :] for chosen in rows])) if counts[1] else ()))
+
+
+def _saved_dish(settings: DishSettings) -> Dish:
+    saved = Dish.load(settings.source or "")
+    side = settings.image_size
+    for name, images, n in (
+        ("images", saved.images, settings.images),
+        ("valid_images", saved.valid_images, settings.valid_images),
+    ):
+        expected = (n, settings.image_channels, side, side)
+        shape = (0, *expected[1:]) if images is None else images.shape
+        if shape != expected:
+            raise ValueError(
+                f"{name} of dish {settings.source} have shape {shape}, expected {expected} as in the recipe"
+            )
+    return saved
+
+
+def _learnable_labels(labels: npt.NDArray[Any], name: str, recipe: Recipe) -> npt.NDArray[Any]:
+    if name not in recipe.outer.learn:
+        return labels
+    return label_matrix(labels, recipe.dish.classes, recipe.dtype, name)
+
+
+def _of_each_class(labels: npt.NDArray[Any], n: int) -> npt.NDArray[np.int64]:
+    """Return the rows of the first `n` images of every class, class by class."""
+    return np.concatenate([np.flatnonzero(labels == label)[:n] for label in np.unique(labels)])
+
+
+def _in_basis(images: npt.NDArray[Any], settings: DishSettings) -> npt.NDArray[Any]:
+    """Project images onto the recipe's basis; random ones are scaled up again to variance 1."""
+    if settings.basis is None:
+        return images
+    basis = cosine_basis(settings.image_size, settings.basis)
+    scale = settings.image_size / settings.basis if settings.start == "gaussian" else 1.0
+    projected: npt.NDArray[Any] = scale * (basis.T @ (basis @ images @ basis.T) @ basis)
+    return projected
 
 
 def derived_seed(seed: int, purpose: str, index: int = 0) -> int:

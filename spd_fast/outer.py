@@ -1,7 +1,7 @@
 """The outer loop: change the dish until the motifs trained on it rank their cells as the truth does.
 
-The loop is ordinary PyTorch over `spd_fast.torch.motif_metrics`: train motifs, read a metric off each, compare the
-metrics with the cells' accuracies, step the images along the gradient.
+Draw cells of the pool, measure a metric of each (`spd_fast.measure`), compare the metrics with the cells' accuracies
+(`spd_fast.losses`), step what is learned along the gradient. The recipe says which parts are put in each place.
 
 References
 ----------
@@ -11,11 +11,13 @@ Rawal et al. 2020, Synthetic Petri Dish, arXiv:2005.13092.
 
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -26,18 +28,23 @@ from torch import Tensor
 from spd_fast import runs
 from spd_fast.cell import Cell
 from spd_fast.dish import Dish
-from spd_fast.inner import derived_seed, start_dish, training_keywords
+from spd_fast.inner import derived_seed, score_cells, start_dish
 from spd_fast.losses import LOSSES, OuterLoss, kendall_tau, pearson_correlation
+from spd_fast.measure import Measure, Measurement, dish_of, dish_tensors, free_tensors, measure_of
 from spd_fast.recipes import Recipe
-from spd_fast.torch import train_and_measure
-from spd_fast.train import TrainResult
 
-__all__ = ["MIN_MOTIFS", "FitResult", "OuterStep", "fit_dish"]
+__all__ = ["MIN_MOTIFS", "FitResult", "OuterStep", "draw_cells", "fit_dish", "score_cells"]
 
 MIN_MOTIFS: Final = 3
 """Motifs that must not diverge for an outer step to be taken: two always correlate perfectly."""
+CHECKPOINT_SECONDS: Final = 1.0
+"""Work that a kill may cost, beside the outer epoch that it hits."""
 
 _CURVE_DIGITS: Final = 5
+_NORM_MEMORY: Final = 0.9
+"""Decay of the running mean of the gradient's norm, by which it is clipped."""
+_COSINE_END: Final = 0.1
+"""Share of the learning rate that a cosine schedule ends at (Such et al. 2020, arXiv:1912.07768)."""
 
 Array = npt.NDArray[Any]
 Number = float | None
@@ -62,16 +69,21 @@ class OuterStep:
     cells : tuple of K str
         Hashes of the cells.
     truth, metric, accuracy, max_accuracy : tuple of K float
-        Accuracy of the cell; metric and accuracy of its motif on the dish after training; the highest accuracy of any
-        inner epoch, as training saw it (the paper's figure 2).
+        Accuracy of the cell; metric of its motif, and its accuracy after training on the set that the metric is read on; the
+        highest accuracy of any inner epoch, as training saw it (the paper's figure 2). Means over replicates.
     diverged : tuple of K bool
         Motifs that diverged take no part in the loss.
     curve_accuracy, curve_accuracy_sd, curve_loss, curve_loss_sd : tuple of floats, one per inner epoch
         Mean and population standard deviation over the motifs that did not diverge (the paper's figure 3), rounded.
     gradient_norm : float or None
-        Euclidean norm of the gradient of the loss with respect to the images.
+        Euclidean norm of the gradient of the loss in everything that is learned, before clipping.
+    trust : float or None
+        Actual change of the loss over the change that the gradient predicts for the step that was taken, same cells, same
+        initial weights; None where it was not measured. Near 1: the step does what the gradient says.
+    kept_tau : float or None
+        Tau-b of the ranking score on the cells kept out, for the dish before the step; None where nobody looked.
     skipped : str
-        Why the images were not changed in this epoch; empty where they were.
+        Why nothing was changed in this epoch; empty where it was.
     seconds : float
         Wall time of the epoch.
     """
@@ -94,6 +106,8 @@ class OuterStep:
     curve_loss: tuple[float, ...]
     curve_loss_sd: tuple[float, ...]
     gradient_norm: Number
+    trust: Number
+    kept_tau: Number
     skipped: str
     seconds: float
 
@@ -133,14 +147,28 @@ class FitResult:
     Attributes
     ----------
     dish, start : Dish
-        After learning and before.
+        After learning and before. With cells kept out, `dish` is the one that ranked them best.
     history : tuple of OuterStep
         One per outer epoch.
+    recipe : Recipe
+        What it was learned with; `score_cells` takes dish and recipe.
+    pool, kept_out : tuple of int
+        Which of the cells given were compared, and which were only looked at to choose the dish. All others are untouched:
+        their accuracies were not read.
     """
 
     dish: Dish
     start: Dish
     history: tuple[OuterStep, ...]
+    recipe: Recipe
+    pool: tuple[int, ...]
+    kept_out: tuple[int, ...]
+
+    @property
+    def kept_tau(self) -> float | None:
+        """Tau-b of `dish` on the cells kept out, by which it was chosen: optimistic. None without such cells."""
+        best = best_epoch(self.history)
+        return None if best is None else self.history[best].kept_tau
 
 
 Progress = Callable[[int, float, OuterStep | None], object]
@@ -222,37 +250,49 @@ def _fit(
     loss: OuterLoss | None,
 ) -> FitResult:
     start = start_dish(recipe)
-    identity = _identity(cells, truth, recipe, loss)
-    images = torch.from_numpy(start.images.copy()).requires_grad_()
-    optimizer = _image_optimizer(images, recipe)
-    history = _restore(run, identity, images, optimizer) if run else []
-    if run and not history:
-        run.save_dish(start, start=True)
-    labels = torch.from_numpy(start.labels)
-    for epoch in range(len(history), recipe.outer.epochs):
-        chosen = draw_cells(len(truth), epoch, recipe)
-        step = _outer_epoch(
-            images,
-            labels,
-            [cells[int(i)] for i in chosen],
-            truth[chosen],
-            recipe=recipe,
-            epoch=epoch,
-            optimizer=optimizer,
-            loss=loss or LOSSES[recipe.outer.loss],
-            threads=threads,
-            progress=progress,
-        )
-        history.append(step)
+    pool, kept_out = split_pool(len(truth), recipe)
+    loop = _Loop(
+        recipe=recipe,
+        cells=cells,
+        truth=truth,
+        target=transformed(truth[pool], recipe),
+        pool=pool,
+        kept_out=kept_out,
+        start=start,
+        free=free_tensors(start, recipe),
+        measure=measure_of(cells, start, recipe, threads),
+        loss=loss or LOSSES[recipe.outer.loss],
+        progress=progress,
+    )
+    identity = _identity(loop, loss)
+    if run:
+        loop.restore(run, identity)
+        if not loop.history:
+            run.save_dish(start, start=True)
+    saved = time.monotonic()
+    while not loop.done:
+        loop.step()
+        step = loop.history[-1]
         if run:
             run.append(step.to_json())
-            run.save_checkpoint(epoch + 1, {"identity": identity, **_state(images, optimizer)})
+            if loop.done or time.monotonic() - saved >= CHECKPOINT_SECONDS:
+                run.save_checkpoint(len(loop.history), {"identity": identity, **loop.state()})
+                saved = time.monotonic()
         if progress:
-            progress(epoch, 1.0, step)
-    dish = Dish(images.detach().numpy().copy(), start.labels)
+            progress(step.epoch, 1.0, step)
+    dish = dish_of(dish_tensors(loop.best if recipe.outer.kept_out else loop.free, start, recipe))
     if run and not run.finished:
         run.save_dish(dish)
-    return FitResult(dish, start, tuple(history))
+    return FitResult(dish, start, tuple(loop.history), recipe, tuple(pool.tolist()), tuple(kept_out.tolist()))
+
+
+def split_pool(n: int, recipe: Recipe) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return which of `n` cells are compared and which are kept out: functions of `n` and the recipe alone."""
+    size, kept = recipe.outer.pool or n, recipe.outer.kept_out
+    if size == n and not kept:
+        return np.arange(n), np.arange(0)
+    order = np.random.default_rng(derived_seed(recipe.seed, "pool")).permutation(n)[:size]
+    return order[: size - kept], order[size - kept :]
 
 
 def draw_cells(n: int, epoch: int, recipe: Recipe) -> npt.NDArray[np.int64]:
@@ -266,97 +306,244 @@ def draw_cells(n: int, epoch: int, recipe: Recipe) -> npt.NDArray[np.int64]:
     return order[piece * size : (piece + 1) * size]
 
 
-def _outer_epoch(
-    images: Tensor,
-    labels: Tensor,
-    cells: Sequence[Cell],
-    truth: Array,
-    *,
-    recipe: Recipe,
-    epoch: int,
-    optimizer: torch.optim.Optimizer,
-    loss: OuterLoss,
-    threads: int | None,
-    progress: Progress | None,
-) -> OuterStep:
-    """Train the motifs of one outer epoch, change the images in place, return the record."""
-    began = time.perf_counter()
-    metric, result = train_and_measure(
-        images,
-        labels,
-        cells,
-        shape=recipe.shape,
-        metric=recipe.outer.metric,
-        gradient=recipe.outer.gradient,
-        threads=threads,
-        progress=(lambda fraction: progress(epoch, fraction, None)) if progress else None,
-        **training_keywords(recipe.inner, derived_seed(recipe.seed, "inner", epoch if recipe.inner.redraw else 0)),
-    )
-    score = -metric if recipe.outer.metric == "loss" else metric
-    usable = torch.from_numpy(~result.diverged) & torch.isfinite(metric.detach())
-    target = torch.from_numpy(truth).to(images.dtype)
-    value, norm, skipped = None, None, ""
-    if int(usable.sum()) < MIN_MOTIFS:
-        skipped = f"{int((~usable).sum())} of {len(cells)} motifs diverged"
-    else:
-        outer_loss = _checked_loss(loss(score[usable], target[usable]))
-        value = _number(outer_loss.item())
-        if value is None:
-            skipped = "the outer loss is not finite"
-        else:
-            norm = _step(outer_loss, images, optimizer)
-            skipped = "" if norm is not None else "the gradient is not finite"
-    return _record(
-        epoch,
-        cells,
-        truth,
-        score.detach(),
-        metric.detach(),
-        usable,
-        result,
-        recipe=recipe,
-        loss=value,
-        norm=norm,
-        skipped=skipped,
-        seconds=time.perf_counter() - began,
-    )
+def transformed(truth: Array, recipe: Recipe) -> Array:
+    """Return what the metrics of a pool's cells are compared with, as ``outer.target`` says: shape (n,), float64."""
+    if recipe.outer.target == "rank":
+        from scipy.stats import rankdata
+
+        ranks: Array = (rankdata(truth) - 1) / max(len(truth) - 1, 1)
+        return ranks
+    if recipe.outer.target == "winsorised":
+        share = recipe.outer.winsorise
+        return np.clip(truth, *np.quantile(truth, [share, 1 - share]))
+    return truth
 
 
-def _step(loss: Tensor, images: Tensor, optimizer: torch.optim.Optimizer) -> Number:
-    """Change the images along the gradient and return its norm; where that is not finite, change nothing."""
-    optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    assert images.grad is not None
-    norm = _number(float(torch.linalg.vector_norm(images.grad.double())))
-    if norm is not None:
+def best_epoch(history: Sequence[OuterStep]) -> int | None:
+    """Return the outer epoch before which the dish ranked the cells kept out best, the first of equals."""
+    looked = [step.epoch for step in history if step.kept_tau is not None]
+    return max(looked, key=lambda epoch: (history[epoch].kept_tau, -epoch), default=None)
+
+
+@dataclass(eq=False)
+class _Loop:
+    """The outer loop between two steps: what stays, and what a step changes (`free`, the optimiser, `best`, `history`)."""
+
+    recipe: Recipe
+    cells: Sequence[Cell]
+    truth: Array  # of all cells
+    target: Array  # of the cells at `pool`
+    pool: npt.NDArray[np.int64]
+    kept_out: npt.NDArray[np.int64]
+    start: Dish
+    free: dict[str, Tensor]
+    measure: Measure
+    loss: OuterLoss
+    progress: Progress | None
+    history: list[OuterStep] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        options = self.recipe.outer.optimizer.model_dump(exclude={"name"})
+        self.optimizer = torch.optim.Adam(list(self.free.values()), foreach=False, **options)
+        self.best = _copies(self.free)  # the free tensors that ranked the cells kept out best
+
+    @property
+    def done(self) -> bool:
+        """Whether all epochs are done, or tau on the cells kept out has not risen for too long."""
+        patience, best = self.recipe.outer.patience, best_epoch(self.history)
+        if patience is not None and best is not None:
+            last = self.history[-1]
+            if last.kept_tau is not None and last.epoch - best >= patience:
+                return True
+        return len(self.history) >= self.recipe.outer.epochs
+
+    def step(self) -> None:
+        """Do one outer epoch and append its record to the history."""
         with _one_torch_thread():
-            optimizer.step()
-    return norm
+            self.history.append(self._step(len(self.history)))
+
+    def _step(self, epoch: int) -> OuterStep:
+        began = time.perf_counter()
+        kept_tau = self._look(epoch)
+        drawn = draw_cells(len(self.pool), epoch, self.recipe)
+        rows = self.pool[drawn]
+        target = torch.from_numpy(self.target[drawn]).to(getattr(torch, self.recipe.dtype))
+        report = None if self.progress is None else partial(_report, self.progress, epoch)
+        measurement = self._measured(rows, epoch, report)
+        loss, skipped = self._compare(measurement, target)
+        norm = trust = None
+        if loss is not None and not skipped:
+            norm, predicted = self._descend(loss, epoch)
+            skipped = "the gradient is not finite" if norm is None else ""
+            every = self.recipe.outer.trust_every
+            if norm is not None and every and epoch % every == 0:
+                with torch.no_grad():
+                    after, _ = self._compare(self._measured(rows, epoch, None), target)
+                trust = _trust(loss, after, predicted)
+        return _record(
+            epoch,
+            [self.cells[row] for row in rows.tolist()],
+            self.truth[rows],
+            measurement,
+            recipe=self.recipe,
+            loss=None if loss is None else _number(loss.item()),
+            gradient_norm=norm,
+            trust=trust,
+            kept_tau=kept_tau,
+            skipped=skipped,
+            seconds=time.perf_counter() - began,
+        )
+
+    def _measured(
+        self, rows: npt.NDArray[np.int64], epoch: int, progress: Callable[[float], object] | None
+    ) -> Measurement:
+        tensors = dish_tensors(self.free, self.start, self.recipe)
+        return self.measure(tensors, rows.tolist(), epoch, progress)
+
+    def _compare(self, measurement: Measurement, target: Tensor) -> tuple[Tensor | None, str]:
+        """Return the outer loss, where there is one, and why it must not be followed, if so."""
+        usable = torch.isfinite(measurement.metric.detach())
+        if int(usable.sum()) < MIN_MOTIFS:
+            return None, f"{int((~usable).sum())} of {len(usable)} motifs diverged"
+        loss = _checked_loss(self.loss(measurement.score(self.recipe)[usable], target[usable]))
+        if _number(loss.item()) is None:
+            return None, "the outer loss is not finite"
+        perfect, limit = int((measurement.accuracy == 1).sum()), self.recipe.outer.saturation
+        if limit is not None and perfect >= limit * len(usable):
+            return loss, f"{perfect} of {len(usable)} motifs are perfect"
+        return loss, ""
+
+    def _descend(self, loss: Tensor, epoch: int) -> tuple[Number, float]:
+        """Change what is learned along the gradient; where that is not finite, change nothing.
+
+        Returns the gradient's norm before clipping, and the change of the loss that the gradient predicts for the step.
+        """
+        outer = self.recipe.outer
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        gradients = {name: value.grad.clone() for name, value in self.free.items() if value.grad is not None}
+        norm = _number(math.sqrt(sum(float(torch.sum(gradient.double() ** 2)) for gradient in gradients.values())))
+        if norm is None:
+            return None, 0.0
+        if outer.clip is not None:
+            longest = _clip_norm(outer.clip, [step.gradient_norm for step in self.history])
+            for value in self.free.values():
+                if value.grad is not None and norm > longest:
+                    value.grad *= longest / norm
+        if outer.schedule == "cosine":
+            share = (1 + math.cos(math.pi * epoch / max(outer.epochs - 1, 1))) / 2
+            for group in self.optimizer.param_groups:
+                group["lr"] = outer.optimizer.lr * (_COSINE_END + (1 - _COSINE_END) * share)
+        before = _copies(self.free)
+        self.optimizer.step()
+        moved = {name: (self.free[name] - before[name]).detach().double() for name in gradients}
+        return norm, sum(float(torch.sum(gradient.double() * moved[name])) for name, gradient in gradients.items())
+
+    def _look(self, epoch: int) -> Number:
+        """Return tau on the cells kept out, every so many epochs, and remember the dish that has the highest."""
+        if not len(self.kept_out) or epoch % self.recipe.outer.check_every:
+            return None
+        with torch.no_grad():
+            ranking = self._measured(self.kept_out, 0, None).ranking(self.recipe)
+        lowest = np.nanmin(ranking, initial=0.0) - 1  # a motif that diverged ranks last
+        tau = kendall_tau(np.where(np.isnan(ranking), lowest, ranking), self.truth[self.kept_out])
+        if all(step.kept_tau is None or step.kept_tau < tau for step in self.history):
+            self.best = _copies(self.free)
+        return tau
+
+    def state(self) -> dict[str, Array]:
+        """Return what a step changes as plain arrays, copied, beside the dish as it is now."""
+        arrays = dict(vars(dish_of(dish_tensors(self.free, self.start, self.recipe))))
+        arrays = {name: array for name, array in arrays.items() if name in self.free}
+        for prefix, tensors in (("free", self.free), ("best", self.best)):
+            arrays |= {f"{prefix}.{name}": value.detach().numpy().copy() for name, value in tensors.items()}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            arrays |= {
+                f"optimizer.{index}.{name}": torch.as_tensor(value).numpy().copy() for name, value in values.items()
+            }
+        return arrays
+
+    def restore(self, run: runs.Run, identity: Array) -> None:
+        """Go back to the run's checkpoint, if it has one."""
+        restored = run.restore()
+        if restored is None:
+            return
+        _, arrays, records = restored
+        try:
+            begun = json.loads(arrays.pop("identity").tobytes())
+            stored = {name: torch.from_numpy(arrays.pop(f"free.{name}")) for name in self.free}
+            best = {name: torch.from_numpy(arrays.pop(f"best.{name}")) for name in self.free}
+            for name, value in self.free.items():
+                if stored[name].shape != value.shape:
+                    raise ValueError(f"{name} have shape {tuple(stored[name].shape)}, expected {tuple(value.shape)}")
+            history = [OuterStep.from_json(record) for record in records]
+        except (KeyError, ValueError) as error:
+            raise runs.RunFolderError(f"{run.path} cannot be resumed, its checkpoint does not fit: {error}") from error
+        for what, value in json.loads(identity.tobytes()).items():
+            if begun.get(what) != value:
+                raise ValueError(
+                    f"{run.path} was begun with another {what}: resume with the same, or start another run"
+                )
+        with torch.no_grad():
+            for name, value in self.free.items():
+                value.copy_(stored[name])
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, array in arrays.items():
+            kind, _, rest = key.partition(".")
+            if kind == "optimizer":
+                index, name = rest.split(".")
+                state.setdefault(int(index), {})[name] = torch.from_numpy(array.copy())
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.best, self.history = best, history
+
+
+def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in tensors.items()}
+
+
+def _report(progress: Progress, epoch: int, fraction: float) -> None:
+    progress(epoch, fraction, None)
+
+
+def _trust(before: Tensor, after: Tensor | None, predicted: float) -> Number:
+    """Return actual over predicted change of the loss; None where there is no loss after the step or nothing predicted."""
+    if after is None or predicted == 0:
+        return None
+    return _number((after.item() - before.item()) / predicted)
+
+
+def _clip_norm(multiple: float, norms: Sequence[Number]) -> float:
+    """Return the longest gradient that is let through: a multiple of the running mean of the norms before, each clipped."""
+    mean: float | None = None
+    for norm in norms:
+        if norm is not None:
+            clipped = norm if mean is None else min(norm, multiple * mean)
+            mean = clipped if mean is None else _NORM_MEMORY * mean + (1 - _NORM_MEMORY) * clipped
+    return math.inf if mean is None else multiple * mean
 
 
 def _record(
     epoch: int,
     cells: Sequence[Cell],
     truth: Array,
-    score: Tensor,
-    metric: Tensor,
-    usable: Tensor,
-    result: TrainResult,
+    measurement: Measurement,
     *,
     recipe: Recipe,
     loss: Number,
-    norm: Number,
+    gradient_norm: Number,
+    trust: Number,
+    kept_tau: Number,
     skipped: str,
     seconds: float,
 ) -> OuterStep:
-    assert result.train is not None
-    kept = usable.numpy()
-    final = np.asarray(result.train.accuracy, np.float64)
-    ranking = final if recipe.outer.ranking == "accuracy" else score.double().numpy()
+    metric = measurement.metric.detach()
+    score, final = measurement.score(recipe).detach(), measurement.accuracy
+    kept = np.isfinite(metric.numpy())
+    ranking = measurement.ranking(recipe)
     correlation = None
     if kept.sum() >= 2:
-        correlation = float(pearson_correlation(score[usable].double(), torch.from_numpy(truth[kept])))
-    curves = {"accuracy": result.accuracy[kept], "loss": result.loss[kept]}
+        correlation = float(pearson_correlation(score[torch.from_numpy(kept)].double(), torch.from_numpy(truth[kept])))
+    curves = {"accuracy": measurement.curve_accuracy[kept], "loss": measurement.curve_loss[kept]}
     return OuterStep(
         epoch=epoch,
         loss=loss,
@@ -369,66 +556,30 @@ def _record(
         truth=tuple(map(float, truth)),
         metric=_numbers(metric.numpy()),
         accuracy=_numbers(final),
-        max_accuracy=_numbers(result.accuracy.max(axis=1)),
+        max_accuracy=_numbers(measurement.curve_accuracy.max(axis=1)),
         diverged=tuple(map(bool, ~kept)),
         curve_accuracy=_curve(curves["accuracy"], np.mean),
         curve_accuracy_sd=_curve(curves["accuracy"], np.std),
         curve_loss=_curve(curves["loss"], np.mean),
         curve_loss_sd=_curve(curves["loss"], np.std),
-        gradient_norm=norm,
+        gradient_norm=gradient_norm,
+        trust=trust,
+        kept_tau=kept_tau,
         skipped=skipped,
         seconds=seconds,
     )
 
 
-def _image_optimizer(images: Tensor, recipe: Recipe) -> torch.optim.Optimizer:
-    options = recipe.outer.optimizer.model_dump(exclude={"name"})
-    return torch.optim.Adam([images], foreach=False, **options)
-
-
-def _state(images: Tensor, optimizer: torch.optim.Optimizer) -> dict[str, Array]:
-    """Return images and optimiser state as plain arrays, copied."""
-    arrays = {"images": images.detach().numpy().copy()}
-    for index, values in optimizer.state_dict()["state"].items():
-        for name, value in values.items():
-            arrays[f"optimizer.{index}.{name}"] = torch.as_tensor(value).numpy().copy()
-    return arrays
-
-
-def _restore(run: runs.Run, identity: Array, images: Tensor, optimizer: torch.optim.Optimizer) -> list[OuterStep]:
-    """Put images and optimiser into the state of the run's checkpoint; return the history up to it."""
-    restored = run.restore()
-    if restored is None:
-        return []
-    _, arrays, records = restored
-    try:
-        begun = json.loads(arrays.pop("identity").tobytes())
-        stored = torch.from_numpy(arrays.pop("images"))
-        if stored.shape != images.shape:
-            raise ValueError(f"images have shape {tuple(stored.shape)}, expected {tuple(images.shape)}")
-        history = [OuterStep.from_json(record) for record in records]
-    except (KeyError, ValueError) as error:
-        raise runs.RunFolderError(f"{run.path} cannot be resumed, its checkpoint does not fit: {error}") from error
-    for what, value in json.loads(identity.tobytes()).items():
-        if begun.get(what) != value:
-            raise ValueError(f"{run.path} was begun with another {what}: resume with the same, or start another run")
-    with torch.no_grad():
-        images.copy_(stored)
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, array in arrays.items():
-        _, index, name = key.split(".", 2)
-        state.setdefault(int(index), {})[name] = torch.from_numpy(array.copy())
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return history
-
-
-def _identity(cells: Sequence[Cell], truth: Array, recipe: Recipe, loss: OuterLoss | None) -> Array:
+def _identity(loop: _Loop, loss: OuterLoss | None) -> Array:
     """Return what a resumed run must share with its beginning, beside the recipe, as JSON bytes."""
-    digest = hashlib.sha256(truth.tobytes())
-    for i in draw_cells(len(truth), 0, recipe):
-        digest.update(cells[int(i)].module_hash.encode())
-    name = recipe.outer.loss if loss is None else getattr(loss, "__qualname__", type(loss).__qualname__)
-    text = json.dumps({"truth": digest.hexdigest(), "loss": name})
+    truth = hashlib.sha256(loop.truth.tobytes())
+    for row in loop.pool[draw_cells(len(loop.pool), 0, loop.recipe)].tolist():
+        truth.update(loop.cells[row].module_hash.encode())
+    start = hashlib.sha256()
+    for name, tensor in dish_tensors({}, loop.start, loop.recipe).items():
+        start.update(name.encode() + tensor.numpy().tobytes())
+    name = loop.recipe.outer.loss if loss is None else getattr(loss, "__qualname__", type(loss).__qualname__)
+    text = json.dumps({"truth": truth.hexdigest(), "start": start.hexdigest(), "loss": name})
     return np.frombuffer(text.encode(), np.uint8)
 
 
@@ -439,16 +590,16 @@ def _checked_truth(cells: Sequence[Cell], accuracy: npt.ArrayLike, recipe: Recip
     bad = np.flatnonzero(~np.isfinite(truth))
     if len(bad):
         raise ValueError(f"accuracy[{bad[0]}] is {truth[bad[0]]}, expected finite numbers")
-    if len(truth) < recipe.outer.cells:
-        raise ValueError(
-            f"{len(truth)} cells were given, expected at least {recipe.outer.cells}: the recipe compares that many at once "
-            "(outer.cells)"
-        )
+    outer = recipe.outer
+    fewest = max(outer.pool or 0, outer.cells + outer.kept_out)
+    if len(truth) < fewest:
+        what = "uses that many (outer.pool)" if fewest == outer.pool else "compares and keeps out that many"
+        raise ValueError(f"{len(truth)} cells were given, expected at least {fewest}: the recipe {what}")
     return truth
 
 
 def _checked_loss(value: Tensor) -> Tensor:
-    if not isinstance(value, Tensor) or value.ndim != 0 or not value.requires_grad:
+    if not isinstance(value, Tensor) or value.ndim != 0 or (torch.is_grad_enabled() and not value.requires_grad):
         got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
         raise TypeError(f"loss returned {got}, expected a scalar tensor that depends on the metric")
     return value

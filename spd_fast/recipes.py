@@ -100,15 +100,39 @@ class DishSettings(_Settings):
     """Side of the square images in pixels. The paper: 16."""
     image_channels: int = Field(default=3, ge=1, le=4)
     """Colour channels. The paper: 3."""
-    start: Literal["gaussian"] = "gaussian"
-    """Where the images begin. "gaussian": every value drawn from N(0, 1); the paper says "randomly generating"."""
+    start: Literal["gaussian", "images", "dish"] = "gaussian"
+    """Where the images begin. "gaussian": every value drawn from N(0, 1); the paper says "randomly generating".
+    "images": real images drawn from `source`, resized, each channel shifted and scaled to mean 0 and variance 1. "dish": the
+    dish saved in `source` as it is, a warm start."""
+    source: str | None = Field(default=None, min_length=1)
+    """File that `start` reads: for "images" an .npz of images and labels or a folder of IDX files (MNIST and kin), for
+    "dish" a dish .npz."""
+    valid_images: int = Field(default=0, ge=0, le=100_000)
+    """Images of a separate validation set, the same number of each class; the metric is then read on it. 0: none, the
+    metric is read on the training images (the paper). Rawal et al. 2020 (arXiv:2005.13092) have one."""
+    valid_start: Literal["drawn", "copy"] = "drawn"
+    """Where the validation images begin: "drawn" as `start` says, other draws than the training images; "copy" as a
+    copy of the first training images of each class (Rawal et al. 2020: of all)."""
+    basis: int | None = Field(default=None, ge=1, le=64)
+    """Few parameters: every channel is a sum of the `basis` x `basis` cosines of lowest frequency (DCT-II), whose
+    coefficients are learned. None: every pixel is free (the paper)."""
 
     @model_validator(mode="after")
-    def _balanced(self) -> Self:
-        if self.images % self.classes:
+    def _fits(self) -> Self:
+        for name, n in (("images", self.images), ("valid_images", self.valid_images)):
+            if n % self.classes:
+                raise ValueError(
+                    f"{name} is {n}, expected a multiple of classes ({self.classes}): classes are balanced"
+                )
+        if (self.source is None) != (self.start == "gaussian"):
+            expected = "None" if self.start == "gaussian" else "a path"
+            raise ValueError(f'source is {self.source!r}, expected {expected} with start "{self.start}"')
+        if self.valid_start == "copy" and self.valid_images > self.images:
             raise ValueError(
-                f"images is {self.images}, expected a multiple of classes ({self.classes}): classes are balanced"
+                f'valid_images is {self.valid_images}, expected at most images ({self.images}) with valid_start "copy"'
             )
+        if self.basis is not None and self.basis > self.image_size:
+            raise ValueError(f"basis is {self.basis}, expected at most image_size ({self.image_size})")
         return self
 
 
@@ -179,9 +203,14 @@ class InnerSettings(_Settings):
     init: Literal["motif", "shared"] = "motif"
     """Initial weights: "motif" draws them for every cell (the paper, as far as it says); "shared" slices one set, so that
     all cells start as alike as they can (Rawal et al. 2020, arXiv:2005.13092)."""
+    replicates: int = Field(default=1, ge=1, le=1000)
+    """Motifs of each cell, with different initial weights; the metric is their mean. 1: the paper."""
     redraw: bool = True
     """Draw initial weights and sample orders anew at every outer epoch (the paper, as far as it says), or use the same
     ones throughout (Rawal et al. 2020)."""
+
+
+Learnable = Literal["images", "labels", "valid_images", "valid_labels", "rates"]
 
 
 class OuterSettings(_Settings):
@@ -190,23 +219,103 @@ class OuterSettings(_Settings):
     epochs: int = Field(default=170, ge=1, le=1_000_000)
     """Changes of the dish. The paper: 170."""
     cells: int = Field(default=6, ge=3, le=100_000)
-    """Cells compared in one outer epoch. The paper: 6."""
-    sampling: Literal["fresh"] = "fresh"
-    """How these cells are chosen: "fresh" draws without replacement until the pool is used up, then starts over with
-    another order. The paper: fresh, 1,020 in all."""
-    metric: Literal["probability", "loss"] = "probability"
-    """Read off a trained motif on the dish: mean "probability" of the true class (the paper, equation 4), or mean
-    cross-entropy "loss", which enters the outer loss with its sign reversed so that more is better."""
-    gradient: Literal["direct", "unrolled"] = "direct"
-    """Of the metric with respect to the images: "direct" holds the trained weights fixed (the paper, section 3.5);
-    "unrolled" goes through every step of training (Rawal et al. 2020, arXiv:2005.13092)."""
-    loss: Literal["pearson_abs", "pearson", "mse_whitened"] = "pearson_abs"
-    """Compares metrics with accuracies: `spd_fast.losses`. The paper: "pearson_abs", equation 8."""
+    """Cells compared in one outer epoch, drawn from the pool without replacement until it is used up, then again in another
+    order. The paper: 6, all of them fresh (1,020 in 170 epochs)."""
+    pool: int | None = Field(default=None, ge=3)
+    """Cells whose accuracies are used at all, drawn at random from those given; None: all of them (the paper)."""
+    kept_out: int = Field(default=0, ge=0)
+    """Cells of the pool that no outer epoch compares. Kendall's tau of the dish's scores on them is recorded, and the dish
+    with the highest is the one that is kept. 0: none, the last dish is kept (the paper)."""
+    check_every: int = Field(default=10, ge=1)
+    """Outer epochs between two looks at the cells kept out; the first is before learning."""
+    patience: int | None = Field(default=None, ge=1)
+    """Stop when tau on the cells kept out has not risen for so many outer epochs (Prechelt 1998, Early stopping - but
+    when?). None: never (the paper)."""
+    truth: Literal["accuracy", "loss"] = "accuracy"
+    """What the truth says of a cell: its "accuracy" (the paper) or its "loss" (Rawal et al. 2020, arXiv:2005.13092), which
+    enters with its sign reversed and which NAS-Bench-101 does not have."""
+    target: Literal["plain", "rank", "winsorised"] = "plain"
+    """What metrics are compared with: the truth as it is ("plain", the paper); its "rank" in the pool, scaled to 0..1, ties
+    sharing theirs (Conover and Iman 1981, Rank transformations); or the truth "winsorised"."""
+    winsorise: float = Field(default=0.05, gt=0, lt=0.5)
+    """Share of the pool at either end whose truth is moved to the quantile there, with target "winsorised" (Tukey 1962)."""
+    metric: Literal["probability", "loss", "training_loss"] = "probability"
+    """Read off a trained motif: mean "probability" of the true class (the paper, equation 4), or mean cross-entropy
+    "loss" (Rawal et al. 2020), on the validation set, or on the training set where there is none; or "training_loss", the
+    mean over all steps of the loss of the step's batch before its update: speed of learning (Ru et al. 2021,
+    arXiv:2006.04492). Losses enter the outer loss with their sign reversed so that more is better."""
+    loss: Literal[
+        "pearson_abs",
+        "pearson",
+        "mse_whitened",
+        "mse",
+        "soft_spearman",
+        "soft_kendall",
+        "pairwise_logistic",
+        "listmle",
+    ] = "pearson_abs"
+    """Compares metrics with the target: `spd_fast.losses`. The paper: "pearson_abs", equation 8; Rawal et al. 2020:
+    "mse_whitened"; the paper's future work: "mse"."""
     ranking: Literal["accuracy", "metric"] = "accuracy"
-    """What Kendall's tau is taken of: the motifs' "accuracy" on the dish after training, which ties when motifs are
-    perfect as the paper describes in section 5.2, or the "metric"."""
+    """What Kendall's tau is taken of, and what scores new cells: the motifs' "accuracy" on the dish after training, which
+    ties when motifs are perfect as the paper describes in section 5.2, or the "metric"."""
+    learn: Annotated[tuple[Learnable, ...], Field(strict=False, min_length=1)] = ("images",)
+    """What is changed: training "images" (the paper) and "labels", "valid_images" and "valid_labels" (Rawal et al. 2020: both
+    sets of images), learning "rates" of every inner step (Such et al. 2020, GTN, arXiv:1912.07768; in proportion, through
+    their logarithm). Labels become weights of classes, free of sign and sum. With the validation set alone, unrolled and
+    direct gradient are the same, and motifs that are not redrawn are trained once."""
+    gradient: Literal["direct", "unrolled"] = "direct"
+    """Of the metric: "direct" holds the trained weights fixed (the paper, section 3.5); "unrolled" goes through every step
+    of training (Rawal et al. 2020)."""
+    window: int | None = Field(default=None, ge=1)
+    """Unroll the last so many inner steps only (truncated back-propagation; Feng et al. 2024, RaT-BPTT, arXiv:2310.04408: 60 of
+    200). None: all."""
     optimizer: AdamSettings = AdamSettings(lr=1e-2)
-    """Changes the images. The paper: Adam, learning rate 1e-2, no weight decay."""
+    """Changes what is learned. The paper: Adam, learning rate 1e-2, no weight decay; GTN: betas (0.9, 0.9)."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Outer learning rate: "constant" (the paper), or "cosine" from `optimizer.lr` to a tenth of it at the last epoch (GTN)."""
+    clip: float | None = Field(default=None, gt=0, le=1e6)
+    """Scale gradients down to at most so many times the running mean of their norm (RaT-BPTT: 2). None: never (the paper)."""
+    saturation: float | None = Field(default=None, gt=0, le=1)
+    """Change nothing in an outer epoch in which at least this share of the motifs classify every image correctly: their
+    differences are rounding. None: go on (the paper, where all six were perfect in 44 % of epochs with motif B)."""
+    trust_every: int = Field(default=0, ge=0)
+    """Every so many outer epochs, measure the same motifs again after the step: the actual over the predicted change of the
+    outer loss is the step's trust ratio (Conn, Gould and Toint 2000, Trust-region methods). Costs one more measurement.
+    0: never."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.pool is not None and self.pool - self.kept_out < self.cells:
+            raise ValueError(
+                f"pool is {self.pool} with kept_out {self.kept_out}, expected at least cells ({self.cells}) beside those kept out"
+            )
+        if self.kept_out in (1, 2):
+            raise ValueError(f"kept_out is {self.kept_out}, expected 0 or at least 3: tau of fewer cells says nothing")
+        if self.patience is not None and not self.kept_out:
+            raise ValueError(f"patience is {self.patience} and kept_out is 0, expected cells to look at: set kept_out")
+        if self.window is not None and self.gradient == "direct":
+            raise ValueError(f'window is {self.window}, expected None with gradient "direct"')
+        if len(set(self.learn)) < len(self.learn):
+            raise ValueError(f"learn is {list(self.learn)}, expected each name once")
+        for name in self.learn:
+            self._require_reached(name)
+        return self
+
+    def _require_reached(self, name: str) -> None:
+        """Refuse to learn what the gradient of the metric does not reach."""
+        if self.metric == "training_loss" and (self.gradient == "direct" or name.startswith("valid_")):
+            raise ValueError(
+                f'learn holds "{name}" with gradient "{self.gradient}": the metric "training_loss" has derivatives through '
+                "training alone, in images, labels and rates: use another metric or the unrolled gradient"
+            )
+        if name == "rates" and self.gradient == "direct":
+            raise ValueError('learn holds "rates", which the direct gradient does not reach: use gradient "unrolled"')
+        read_labels = name == "valid_labels" or (name == "labels" and self.gradient == "direct")
+        if read_labels and self.metric == "probability":
+            raise ValueError(
+                f'learn holds "{name}", which the metric "probability" does not change with: use metric "loss"'
+            )
 
 
 class Recipe(_Settings):
@@ -254,12 +363,24 @@ class Recipe(_Settings):
             raise ValueError(
                 f"inner.batch_size is {self.inner.batch_size}, expected at most dish.images ({self.dish.images})"
             )
+        for name in self.outer.learn:
+            self._require_learnable(name)
         if self.dish.image_size >> (self.motif.stacks - 1) < 1:
             raise ValueError(
                 f"dish.image_size is {self.dish.image_size}, expected at least {1 << (self.motif.stacks - 1)}: "
                 f"pooling between {self.motif.stacks} stacks halves it {self.motif.stacks - 1} times"
             )
         return self
+
+    def _require_learnable(self, name: str) -> None:
+        """Refuse to learn what the dish does not have or the metric does not see."""
+        if name.startswith("valid_") and not self.dish.valid_images:
+            raise ValueError(f'outer.learn holds "{name}" and dish.valid_images is 0: the dish has no validation set')
+        if name in ("images", "labels") and self.dish.valid_images and self.outer.gradient == "direct":
+            raise ValueError(
+                f'outer.learn holds "{name}" with a validation set, where the direct gradient does not reach it: '
+                'use outer.gradient "unrolled"'
+            )
 
     @property
     def shape(self) -> motifs.MotifShape:
@@ -382,8 +503,37 @@ def _demo() -> Recipe:
     )
 
 
+def _valid_c() -> Recipe:
+    return Recipe(
+        name="valid_c",
+        summary=(
+            "A learned validation set alone: motifs C are trained once on random images, all cells from shared initial weights, "
+            "and the images and labels that they are read on are learned on 100 cells, 20 of which choose the dish."
+        ),
+        motif="C",
+        dish=DishSettings(images=60, valid_images=40, image_size=8),
+        inner=InnerSettings(
+            epochs=10, optimizer=AdamSettings(lr=2e-3, weight_decay=1e-6), init="shared", redraw=False, replicates=2
+        ),
+        outer=OuterSettings(
+            epochs=1200,
+            cells=12,
+            pool=100,
+            kept_out=20,
+            patience=300,
+            target="rank",
+            metric="loss",
+            loss="pairwise_logistic",
+            ranking="metric",
+            learn=("valid_images", "valid_labels"),
+            trust_every=20,
+        ),
+    )
+
+
 _REGISTRY: Final[dict[str, Callable[[], Recipe]]] = {
     "demo": _demo,
+    "valid_c": _valid_c,
     "cassimon_a": _cassimon("A", 100),
     "cassimon_b": _cassimon("B", 100),
     "cassimon_c": _cassimon("C", 100),

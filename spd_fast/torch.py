@@ -5,7 +5,7 @@ Any outer loss and any outer optimiser written in PyTorch works on top of `motif
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +15,23 @@ from torch import Tensor
 from spd_fast.cell import Cell
 from spd_fast.dish import Dish
 from spd_fast.motif import MotifShape
-from spd_fast.train import MotifMetrics, TrainResult, motif_gradient, motif_hypergradient, train_motifs
+from spd_fast.train import (
+    MotifMetrics,
+    PackedMotifs,
+    Reading,
+    TrainResult,
+    motif_hypergradient,
+    pack_motifs,
+    read_motifs,
+    train_motifs,
+    weighted_sum,
+)
 
-__all__ = ["motif_metrics", "train_and_measure"]
+__all__ = ["motif_metrics", "read_metrics", "train_and_measure"]
 
-Metric = Literal["probability", "loss"]
+Metric = Literal["probability", "loss", "training_loss"]
 Gradient = Literal["unrolled", "direct"]
+_Read = Literal["probability", "loss"]
 Init = Literal["shared", "motif"] | Sequence[Mapping[str, npt.NDArray[Any] | Tensor]]
 
 
@@ -51,9 +62,9 @@ def motif_metrics(
     shape : MotifShape
     valid_images, valid_labels : Tensor, optional, both or neither
         Where they are given the metric is read on them instead of on the training set.
-    metric : "probability" or "loss"
-        Mean probability of the true class (Cassimon et al., equation 4), or mean cross-entropy. Read after training with
-        batch statistics over the whole set.
+    metric : "probability", "loss" or "training_loss"
+        Mean probability of the true class (Cassimon et al., equation 4), or mean cross-entropy, read after training with
+        batch statistics over the whole set; or the mean over all steps of the loss of the step's batch before its update.
     gradient : "unrolled" or "direct"
         "unrolled": the exact derivative through every step of training, the hypergradient (Rawal et al. 2020,
         arXiv:2005.13092). It reaches images, soft labels, the validation set, `rates` and `init`. "direct": the derivative
@@ -144,7 +155,8 @@ def train_and_measure(
     if rates is not None:
         training["schedule"] = rates.detach().numpy()
     weights = init if isinstance(init, str) else [{name: _array(w) for name, w in motif.items()} for motif in init]
-    result = train_motifs(cells, shape, dish, init=weights, dtype=dtype, **training)
+    recorded = {*training.pop("record", ()), *(["step_loss"] if metric == "training_loss" else [])}
+    result = train_motifs(cells, shape, dish, init=weights, dtype=dtype, record=sorted(recorded), **training)
     measured = result.train if result.valid is None else result.valid
     assert measured is not None  # evaluate=True: no other is allowed
     bridge = _Bridge(cells, shape, metric, dish, dtype, training, result, measured, window)
@@ -179,50 +191,52 @@ class _Bridge:
     )  # motif and name of the initial weights that are tensors
 
     def values(self) -> npt.NDArray[Any]:
-        values: npt.NDArray[Any] = self.measured.probability if self.metric == "probability" else self.measured.loss
+        values: npt.NDArray[Any]
+        if self.metric == "training_loss":
+            values = np.where(self.result.diverged, np.nan, self.result.recorded["step_loss"].mean(axis=1))
+        else:
+            values = self.measured.probability if self.metric == "probability" else self.measured.loss
         return values.astype(self.dtype)
 
-    def image_gradient(
+    def direct_gradient(
         self, images: npt.NDArray[Any], labels: npt.NDArray[Any], weights: npt.NDArray[Any]
-    ) -> npt.NDArray[Any]:
-        """Return sum_k weights[k] d metric_k / d images; motifs of weight 0 (diverged ones, usually) take no part.
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Return sum_k weights[k] d metric_k in images and in soft labels; motifs of weight 0 (diverged ones, usually) take no part.
 
         A weight that is not finite makes everything NaN.
         """
+        d_labels = np.zeros((len(labels), self.shape.classes), self.dtype)
         if not np.isfinite(weights).all():
-            return np.full(images.shape, np.nan, self.dtype)
+            return np.full(images.shape, np.nan, self.dtype), d_labels + np.nan
         used = np.flatnonzero(weights).tolist()
         if not used:
-            return np.zeros(images.shape, self.dtype)
-        _, gradient = motif_gradient(
-            [self.cells[k] for k in used],
-            self.shape,
-            images,
-            labels,
-            [self.result.parameters[k] for k in used],
-            metric=self.metric,
-            weights=weights[used],
-            dtype=self.dtype,
-            **{name: self.training[name] for name in ("threads", "strict") if name in self.training},
-        )
-        return gradient
+            return np.zeros(images.shape, self.dtype), d_labels
+        cells, trained = [self.cells[k] for k in used], [self.result.parameters[k] for k in used]
+        motifs = pack_motifs(cells, self.shape, trained, images.shape[1:], dtype=self.dtype)
+        options = {name: self.training[name] for name in ("threads", "strict") if name in self.training}
+        reading = read_motifs(motifs, images, labels, metric=cast(_Read, self.metric), **options)
+        return weighted_sum(weights[used], reading.d_images), weighted_sum(weights[used], reading.d_labels)
 
     def hypergradient(self, weights: npt.NDArray[Any]) -> dict[str, Any]:
         """Return sum_k weights[k] d metric_k in images, labels, valid_images, valid_labels and rates, and each in its initial weights."""
         used = np.flatnonzero(weights).tolist()
         training = {name: value for name, value in self.training.items() if name not in _NOT_REVERSED}
+        metric: dict[str, Any] = {"metric": self.metric}
+        if self.metric == "training_loss":
+            steps = self.result.recorded["step_loss"].shape[1]
+            metric = {"metric_weight": 0.0, "step_weights": np.full(steps, 1 / steps)}
         found = motif_hypergradient(
             [self.cells[k] for k in used],
             self.shape,
             self.dish,
             init=[self.result.initial[k] for k in used],
-            metric=self.metric,
+            **metric,
             window=self.window,
             dtype=self.dtype,
             **training,
         )
         sums = {
-            name: _weighted(weights[used], getattr(found, f"d_{name}"))
+            name: weighted_sum(weights[used], getattr(found, f"d_{name}"))
             for name in ("images", "labels", "valid_images", "valid_labels", "rates")
         }
         initial = {
@@ -232,29 +246,76 @@ class _Bridge:
         }
         return sums | {"initial": initial}
 
-    def label_gradient(self, labels: npt.NDArray[Any], weights: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return sum_k weights[k] d metric_k / d labels for soft labels.
 
-        The loss is ``-mean_n sum_c labels[n, c] log p[n, c]``. The probability of the heaviest class does not change with the
-        labels but where another becomes the heaviest: its gradient is 0.
-        """
-        total = np.zeros(labels.shape, self.dtype)
-        if self.metric == "loss":
-            for k in np.flatnonzero(weights):
-                logits = torch.from_numpy(self.measured.logits[k])
-                total -= weights[k] * torch.log_softmax(logits, dim=1).numpy() / len(labels)
-        return total
+_NOT_REVERSED = ("batch_norm_momentum",)
 
 
-_NOT_REVERSED = ("record", "batch_norm_momentum")
+def read_metrics(
+    motifs: PackedMotifs,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    metric: _Read = "probability",
+    threads: int | None = None,
+) -> tuple[Tensor, Reading]:
+    """Read trained motifs on a set: the metric of each, differentiable in images and soft labels, and the whole reading.
+
+    What `motif_metrics` with ``gradient="direct"`` is, for motifs that were trained before. Where autograd is on, metrics and
+    derivatives come from one pass over the motifs.
+
+    Parameters
+    ----------
+    motifs : PackedMotifs
+        From `spd_fast.train.pack_motifs`.
+    images : Tensor, shape (N, C, H, W)
+    labels : Tensor, shape (N,) int64 or (N, classes) floating point
+    metric : "probability" or "loss"
+    threads : int, optional
+
+    Returns
+    -------
+    Tensor, shape (K,), of the dtype of `images`
+    Reading
+
+    Raises
+    ------
+    TypeError
+        If images or labels are not tensors of the right kind.
+    ValueError
+        If images or labels do not fit the motifs.
+    """
+    _check_images("images", images)
+    reading = read_motifs(
+        motifs,
+        images.detach().numpy(),
+        _checked_labels("labels", labels),
+        metric=metric,
+        gradients=torch.is_grad_enabled(),
+        threads=threads,
+    )
+    values = getattr(reading, metric)
+    metrics: Tensor = _ReadingGradient.apply(images, labels, reading, values)  # type: ignore[no-untyped-call]
+    return metrics, reading
 
 
-def _weighted(weights: npt.NDArray[Any], arrays: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return sum_k weights[k] arrays[k], added in the order of k."""
-    total = np.zeros(arrays.shape[1:], arrays.dtype)
-    for weight, array in zip(weights, arrays, strict=True):
-        total += weight * array
-    return total
+class _ReadingGradient(torch.autograd.Function):
+    """Metrics already read, and their derivatives, which came with them."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, labels: Tensor, reading: Reading, values: npt.NDArray[Any]) -> Tensor:
+        ctx.reading = reading
+        ctx.dtypes = images.dtype, labels.dtype
+        return torch.from_numpy(values).to(images.dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, d_metrics: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        arrays = (ctx.reading.d_images, ctx.reading.d_labels)
+        sums = [
+            torch.from_numpy(weighted_sum(d_metrics.numpy(), array)).to(dtype) if wanted else None
+            for array, dtype, wanted in zip(arrays, ctx.dtypes, ctx.needs_input_grad[:2], strict=True)
+        ]
+        return sums[0], sums[1], None, None
 
 
 class _UnrolledGradient(torch.autograd.Function):
@@ -310,13 +371,11 @@ class _DirectGradient(torch.autograd.Function):
     def backward(ctx: Any, d_metrics: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         images, labels = ctx.saved_tensors
         weights = d_metrics.numpy()
-        d_images = d_labels = None
-        if ctx.needs_input_grad[0]:
-            d_images = torch.from_numpy(
-                ctx.bridge.image_gradient(images.detach().numpy(), labels.detach().numpy(), weights)
-            )
-        if ctx.needs_input_grad[1]:
-            d_labels = torch.from_numpy(ctx.bridge.label_gradient(labels.detach().numpy(), weights)).to(labels.dtype)
+        found = ctx.bridge.direct_gradient(images.detach().numpy(), labels.detach().numpy(), weights)
+        d_images, d_labels = (
+            torch.from_numpy(array).to(like.dtype) if wanted else None
+            for array, like, wanted in zip(found, (images, labels), ctx.needs_input_grad[:2], strict=True)
+        )
         return d_images, d_labels, None
 
 
@@ -343,8 +402,10 @@ def _check_settings(
 ) -> None:
     if gradient not in ("unrolled", "direct"):
         raise ValueError(f'gradient is {gradient!r}, expected "unrolled" or "direct"')
-    if metric not in ("probability", "loss"):
-        raise ValueError(f'metric is {metric!r}, expected "probability" or "loss"')
+    if metric not in ("probability", "loss", "training_loss"):
+        raise ValueError(f'metric is {metric!r}, expected "probability", "loss" or "training_loss"')
+    if gradient == "direct" and metric == "training_loss":
+        raise ValueError('metric is "training_loss", which has no direct gradient: use gradient="unrolled"')
     if gradient == "direct" and window is not None:
         raise ValueError(f'window is {window}, expected None: it belongs to gradient="unrolled", not to "direct"')
     if rates is not None and "schedule" in training:

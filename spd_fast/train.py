@@ -4,7 +4,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -20,16 +20,22 @@ __all__ = [
     "Adam",
     "Hypergradient",
     "MotifMetrics",
+    "PackedMotifs",
     "RMSProp",
+    "Reading",
     "TrainResult",
     "activation_agreements",
     "initial_parameters",
+    "learning_rates",
     "logit_gradient",
     "motif_gradient",
     "motif_hypergradient",
+    "pack_motifs",
     "parameter_gradient",
+    "read_motifs",
     "step_profile",
     "train_motifs",
+    "weighted_sum",
 ]
 
 BATCH_NORM_EPS = 1e-5
@@ -354,16 +360,140 @@ def motif_gradient(
     values : ndarray, shape (K,)
     d_images : ndarray, shape (K, N, C, H, W), or (N, C, H, W) where `weights` is given
     """
-    out, element = _gradient(cells, shape, images, labels, parameters, metric, False, True, threads, dtype, strict)
+    dish = Dish(np.asarray(images), np.asarray(labels))
+    motifs = pack_motifs(cells, shape, parameters, dish.images.shape[1:], dtype=dtype)
+    reading = read_motifs(motifs, images, labels, metric=metric, threads=threads, strict=strict)
+    values: Array = getattr(reading, metric)
     if weights is None:
-        return out[metric], out["d_images"]
-    factors = np.asarray(weights, dtype=element)
+        return values, reading.d_images
+    factors = np.asarray(weights, dtype=motifs.element)
     if factors.shape != (len(cells),):
         raise ValueError(f"weights has shape {factors.shape}, expected ({len(cells)},): one for each cell")
-    total = np.zeros(out["d_images"].shape[1:], element)
-    for factor, gradient in zip(factors, out["d_images"], strict=True):
-        total += factor * gradient
-    return out[metric], total
+    return values, weighted_sum(factors, reading.d_images)
+
+
+def weighted_sum(weights: Array, arrays: Array) -> Array:
+    """Return sum_k weights[k] arrays[k], added in the order of k; what has weight 0 takes no part, NaN or not."""
+    total = np.zeros(arrays.shape[1:], arrays.dtype)
+    for weight, array in zip(weights, arrays, strict=True):
+        if weight != 0:
+            total += weight * array
+    return total
+
+
+@dataclass(frozen=True, eq=False)
+class PackedMotifs:
+    """K trained motifs as the engine holds them, to be read many times: made by `pack_motifs`, read by `read_motifs`.
+
+    Attributes
+    ----------
+    specs : list of K MotifSpec
+    weights : list of K ndarray, shape (parameters of the motif,)
+    classes : int
+    element : dtype
+        float32 or float64.
+    """
+
+    specs: list[_core.MotifSpec]
+    weights: list[Array]
+    classes: int
+    element: np.dtype[Any]
+
+    def __len__(self) -> int:
+        return len(self.specs)
+
+    def __add__(self, other: "PackedMotifs") -> "PackedMotifs":
+        return replace(self, specs=self.specs + other.specs, weights=self.weights + other.weights)
+
+    def take(self, rows: Sequence[int]) -> "PackedMotifs":
+        """Return the motifs at these places, in this order, without copying weights."""
+        return replace(self, specs=[self.specs[k] for k in rows], weights=[self.weights[k] for k in rows])
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What K trained motifs show on a set of N images, and its derivatives with their weights held fixed.
+
+    Attributes
+    ----------
+    probability, loss, accuracy : ndarray, shape (K,)
+        As in `MotifMetrics`.
+    d_images : ndarray, shape (K, N, C, H, W)
+        Of the metric that was asked for; (0, N, C, H, W) without gradients.
+    d_labels : ndarray, shape (K, N, classes)
+        Likewise; 0 for "probability".
+    """
+
+    probability: Array
+    loss: Array
+    accuracy: Array
+    d_images: Array
+    d_labels: Array
+
+
+def pack_motifs(
+    cells: Sequence[Cell],
+    shape: MotifShape,
+    parameters: Sequence[Parameters],
+    image_shape: tuple[int, ...],
+    *,
+    dtype: npt.DTypeLike = "float32",
+) -> PackedMotifs:
+    """Pack trained weights for `read_motifs`, once for many readings.
+
+    Parameters
+    ----------
+    cells : sequence of K Cell
+    shape : MotifShape
+    parameters : sequence of K dicts {name: ndarray}
+        As ``TrainResult.parameters``. They are copied.
+    image_shape : (C, H, W)
+        Of the images that will be read.
+    dtype : "float32" or "float64"
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the weights are not those of the cells, or the images do not fit the shape.
+    """
+    element = _element(dtype)
+    specs = [_spec(cell, shape, (1, *image_shape)) for cell in _checked_cells(cells)]
+    return PackedMotifs(specs, _flat_parameters(specs, parameters, element), shape.classes, np.dtype(element))
+
+
+def read_motifs(
+    motifs: PackedMotifs,
+    images: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    *,
+    metric: Metric = "probability",
+    gradients: bool = True,
+    threads: int | None = None,
+    strict: bool = False,
+) -> Reading:
+    """Read trained motifs on a set of images, with batch statistics over the whole set, through which gradients run as well.
+
+    Parameters
+    ----------
+    motifs : PackedMotifs
+    images : ndarray, shape (N, C, H, W)
+        Of the image shape that the motifs were packed for.
+    labels : ndarray, shape (N,) int or (N, classes) float
+    metric : "probability" or "loss"
+        What `gradients` are of.
+    gradients : bool
+    threads, strict
+        As in `train_motifs`.
+
+    Raises
+    ------
+    ValueError, TypeError, MemoryError
+        As `motif_gradient`.
+    """
+    if metric not in ("probability", "loss"):
+        raise ValueError(f"metric is {metric!r}, expected 'probability' or 'loss'")
+    out = _gradient(motifs, images, labels, metric, False, gradients, threads, strict)
+    return Reading(**{name: out[name] for name in Reading.__dataclass_fields__})
 
 
 @dataclass(frozen=True, eq=False)
@@ -549,10 +679,14 @@ def parameter_gradient(
     d_parameters : list of K dicts {name: ndarray}
     d_images : ndarray, shape (K, N, C, H, W)
     """
-    out, _ = _gradient(cells, shape, images, labels, parameters, "loss", True, True, threads, dtype, strict, progress)
-    shape_of_images = np.shape(images)
-    specs = [_spec(cell, shape, shape_of_images) for cell in cells]
-    gradients = [_unpack(spec, flat) for spec, flat in zip(specs, out["d_parameters"], strict=True)]
+    dish = Dish(np.asarray(images), np.asarray(labels))
+    motifs = pack_motifs(cells, shape, parameters, dish.images.shape[1:], dtype=dtype)
+    out = _gradient(motifs, images, labels, "loss", True, True, threads, strict)
+    gradients = [_unpack(spec, flat) for spec, flat in zip(motifs.specs, out["d_parameters"], strict=True)]
+    dish = Dish(np.asarray(images), np.asarray(labels))
+    motifs = pack_motifs(cells, shape, parameters, dish.images.shape[1:], dtype=dtype)
+    out = _gradient(motifs, images, labels, "loss", True, True, threads, strict, progress)
+    gradients = [_unpack(spec, flat) for spec, flat in zip(motifs.specs, out["d_parameters"], strict=True)]
     return out["loss"], gradients, out["d_images"]
 
 
@@ -793,7 +927,7 @@ def _prepare(
         order=_orders(order, seed, epochs, n),
         batch=batch,
         optimizer=optimizer._for_engine(),
-        rates=_rates(schedule, optimizer.lr, epochs * steps_per_epoch),
+        rates=learning_rates(schedule, optimizer.lr, epochs * steps_per_epoch),
     )
 
 
@@ -840,31 +974,23 @@ def _initial(
 
 
 def _gradient(
-    cells: Sequence[Cell],
-    shape: MotifShape,
+    motifs: PackedMotifs,
     images: npt.ArrayLike,
     labels: npt.ArrayLike,
-    parameters: Sequence[Parameters],
     metric: Metric,
     want_parameters: bool,
     want_images: bool,
     threads: int | None,
-    dtype: npt.DTypeLike,
     strict: bool,
     progress: Callable[[float], object] | None = None,
-) -> tuple[dict[str, Any], npt.DTypeLike]:
-    element = _element(dtype)
-    if metric not in ("probability", "loss"):
-        raise ValueError(f"metric is {metric!r}, expected 'probability' or 'loss'")
+) -> dict[str, Any]:
     dish = Dish(np.asarray(images), np.asarray(labels))
-    specs = [_spec(cell, shape, dish.images.shape) for cell in _checked_cells(cells)]
-    _require_memory(specs, len(dish.images), element)
-    flat = _flat_parameters(specs, parameters, element)
-    out = (_core.gradient_f32 if element == np.float32 else _core.gradient_f64)(
-        specs,
-        np.ascontiguousarray(dish.images, element),
-        label_matrix(dish.labels, shape.classes, element),
-        flat,
+    _require_memory(motifs.specs, len(dish.images), motifs.element)
+    return (_core.gradient_f32 if motifs.element == np.float32 else _core.gradient_f64)(
+        motifs.specs,
+        np.ascontiguousarray(dish.images, motifs.element),
+        label_matrix(dish.labels, motifs.classes, motifs.element),
+        motifs.weights,
         metric,
         BATCH_NORM_EPS,
         want_parameters,
@@ -873,7 +999,6 @@ def _gradient(
         _threads(threads),
         progress,
     )
-    return out, element
 
 
 def _proxy_inputs(
@@ -970,7 +1095,16 @@ def _orders(order: npt.ArrayLike | None, seed: int, epochs: int, n: int) -> npt.
     return np.ascontiguousarray(array, np.int64)
 
 
-def _rates(schedule: Literal["cosine"] | npt.ArrayLike | None, lr: float, steps: int) -> npt.NDArray[np.float64]:
+def learning_rates(
+    schedule: Literal["cosine"] | npt.ArrayLike | None, lr: float, steps: int
+) -> npt.NDArray[np.float64]:
+    """Return the learning rate of every step, shape (steps,): `schedule` as in `train_motifs`, `lr` the optimizer's.
+
+    Raises
+    ------
+    ValueError
+        If the schedule is unknown, has another length or is not finite.
+    """
     if schedule is None:
         return np.full(steps, lr)
     if isinstance(schedule, str):

@@ -23,7 +23,18 @@ PACKAGE = Path(__file__).resolve().parent.parent / "spd_fast"
 LAYERS = {
     "core": {"_core"},
     "domain": {"errors", "files", "cell", "motif", "dish", "recipes", "losses", "truth", "nasbench101", "natsbench"},
-    "loops": {"train", "inner", "torch", "outer", "proxies", "truth_build", "runs", "predictor", "scoreboard"},
+    "loops": {
+        "train",
+        "inner",
+        "torch",
+        "measure",
+        "outer",
+        "proxies",
+        "truth_build",
+        "runs",
+        "predictor",
+        "scoreboard",
+    },
     "doors": {"cli", "report", "bench", "integrations", "__main__"},
 }
 RANK = {room: rank for rank, rooms in enumerate(LAYERS.values()) for room in rooms}
@@ -135,7 +146,7 @@ def test_the_witness_shares_no_code_with_what_it_is_held_against() -> None:
 def test_heavy_packages_stay_where_they_belong(module: str) -> None:
     imported = set(top_level_imports(module))
     assert "numba" not in imported
-    assert "torch" not in imported or module in {"losses", "torch", "outer", "bench.witness"}
+    assert "torch" not in imported or module in {"losses", "torch", "measure", "outer", "bench.witness"}
     assert "jax" not in imported or module == "bench.jax_motif"
     assert "matplotlib" not in imported or module.startswith("report")
     assert not imported & {"tensorflow", "pickle"}

@@ -35,7 +35,7 @@ def test_gradients(name: str, seed: int) -> None:
     assert torch.autograd.gradcheck(lambda metric: LOSSES[name](metric, y), x)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", [name for name in LOSSES if name != "mse"])
 def test_scale_and_offset_do_not_matter(name: str) -> None:
     x, y = vectors(0)
     assert LOSSES[name](1e-6 * x + 3, y).item() == pytest.approx(LOSSES[name](x, y).item(), abs=1e-7)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import small
-from spd_fast import outer, runs
+from spd_fast import measure, outer, runs
 from spd_fast.inner import derived_seed, start_dish, training_keywords
 from spd_fast.losses import kendall_tau
 from spd_fast.outer import FitResult, OuterStep, draw_cells, fit_dish
@@ -99,13 +99,13 @@ def test_cells_are_fresh_until_the_pool_is_used_up() -> None:
 
 def test_redrawn_or_fixed_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     seeds: list[int] = []
-    plain = outer.train_and_measure
+    plain = measure.train_and_measure
 
     def spy(*args: Any, **kwargs: Any) -> Any:
         seeds.append(kwargs["seed"])
         return plain(*args, **kwargs)
 
-    monkeypatch.setattr(outer, "train_and_measure", spy)
+    monkeypatch.setattr(measure, "train_and_measure", spy)
     fit(recipe=small.RECIPE.replace({"outer.epochs": 3}))
     assert len(set(seeds)) == 3
     seeds.clear()
@@ -180,7 +180,7 @@ def test_what_is_not_finite_is_not_followed(loss: Any, reason: str) -> None:
 
 def test_motif_that_diverged_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """One broken motif: counted, recorded as None, not in the loss; two of four: the step is skipped."""
-    plain = outer.train_and_measure
+    plain = measure.train_and_measure
     broken = 1
 
     def breaking(images: Any, labels: Any, cells: Any, **keywords: Any) -> Any:
@@ -193,7 +193,7 @@ def test_motif_that_diverged_is_left_out(monkeypatch: pytest.MonkeyPatch) -> Non
             start[k] = {name: np.full_like(array, np.nan) for name, array in start[k].items()}
         return plain(images, labels, cells, **{**keywords, "init": start})
 
-    monkeypatch.setattr(outer, "train_and_measure", breaking)
+    monkeypatch.setattr(measure, "train_and_measure", breaking)
     recipe = small.RECIPE.replace({"outer.epochs": 2})
     result = fit(recipe=recipe)
     step = result.history[0]
@@ -230,7 +230,14 @@ def stop_in(epoch: int) -> Any:
     return progress
 
 
+@pytest.fixture
+def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write a checkpoint after every step, however short."""
+    monkeypatch.setattr(outer, "CHECKPOINT_SECONDS", 0.0)
+
+
 @pytest.mark.parametrize("epoch", [0, 3])
+@pytest.mark.usefixtures("every_step")
 def test_resumed_run_is_the_same(epoch: int, whole: FitResult, tmp_path: Path) -> None:
     with pytest.raises(StopError):
         fit(run=tmp_path / "run", progress=stop_in(epoch))
@@ -242,6 +249,7 @@ def test_resumed_run_is_the_same(epoch: int, whole: FitResult, tmp_path: Path) -
         assert untimed(tuple(map(OuterStep.from_json, opened.records()))) == untimed(whole.history)
 
 
+@pytest.mark.usefixtures("every_step")
 def test_death_between_metrics_and_checkpoint(
     whole: FitResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,6 +282,7 @@ def test_resuming_a_finished_run_changes_nothing(whole: FitResult, tmp_path: Pat
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
 
+@pytest.mark.usefixtures("every_step")
 def test_resuming_with_something_else(tmp_path: Path) -> None:
     cells, accuracy = small.pool()
     with pytest.raises(StopError):
@@ -289,12 +298,13 @@ def test_resuming_with_something_else(tmp_path: Path) -> None:
             fit(run=opened, loss=lambda metric, truth: metric.sum())
 
 
+@pytest.mark.usefixtures("every_step")
 def test_checkpoint_that_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(StopError):
         fit(run=tmp_path / "run", progress=stop_in(2))
     with runs.resume(tmp_path / "run") as opened:
         step, arrays, _ = opened.restore()
-        opened.save_checkpoint(step, arrays | {"images": arrays["images"][:3]})
+        opened.save_checkpoint(step, arrays | {"free.images": arrays["images"][:3]})
         with pytest.raises(runs.RunFolderError, match=r"images have shape \(3, 2, 5, 5\), expected \(12, 2, 5, 5\)"):
             fit(run=opened)
         opened.save_checkpoint(step, {"images": arrays["images"]})
@@ -316,7 +326,7 @@ def test_bad_truth(accuracy: Any, message: str) -> None:
 
 def test_too_few_cells() -> None:
     with pytest.raises(
-        ValueError, match="3 cells were given, expected at least 4: the recipe compares that many at once"
+        ValueError, match="3 cells were given, expected at least 4: the recipe compares and keeps out that many"
     ):
         fit_dish(small.pool()[0][:3], np.zeros(3), small.RECIPE)
 

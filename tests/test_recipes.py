@@ -30,16 +30,20 @@ def test_paper(name: str, shape: MotifShape, epochs: int) -> None:
         "image_size": 16,
         "image_channels": 3,
         "start": "gaussian",
+        "source": None,
+        "valid_images": 0,
+        "valid_start": "drawn",
+        "basis": None,
     }
     assert (recipe.inner.epochs, recipe.inner.batch_size, recipe.inner.init) == (epochs, 20, "motif")
     assert recipe.inner.optimizer == AdamSettings(lr=5e-5, weight_decay=1e-6)
-    assert (recipe.outer.epochs, recipe.outer.cells, recipe.outer.sampling) == (170, 6, "fresh")
+    assert (recipe.outer.epochs, recipe.outer.cells, recipe.outer.pool) == (170, 6, None)
     assert recipe.outer.optimizer == AdamSettings(lr=1e-2, weight_decay=0)
     assert (recipe.outer.metric, recipe.outer.loss, recipe.outer.gradient) == ("probability", "pearson_abs", "direct")
 
 
 def test_names() -> None:
-    assert set(recipes.names()) == {*PAPER, "demo"}
+    assert set(recipes.names()) == {*PAPER, "demo", "valid_c"}
 
 
 @pytest.mark.parametrize("name", recipes.names())
@@ -95,7 +99,7 @@ def test_motif_by_name_or_numbers() -> None:
         ({"inner.optimizer": "sgd"}, "inner.optimizer is 'sgd', expected an object"),
         ({"inner.optimizer": {"name": "sgd", "lr": 0.1, "nesterov": True}}, "nesterov is set and momentum is 0"),
         ({"inner.optimizer": {"name": "sgd", "lr": 0.1, "eps": 1}}, "inner.optimizer.eps is not a setting"),
-        ({"outer.loss": "mse"}, "outer.loss is 'mse': input should be 'pearson_abs'"),
+        ({"outer.loss": "rmse"}, "outer.loss is 'rmse': input should be 'pearson_abs'"),
         ({"outer.cells": 2}, "outer.cells is 2"),
         ({"inner.epoch": 3}, "inner.epoch is not a setting: expected one of epochs, .* in place of epoch"),
         ({"outher.epochs": 3}, "outher.epochs is not a setting: expected one of name, .* in place of outher"),

@@ -165,9 +165,10 @@ py::dict gradient(const std::vector<MotifSpec>& specs, Array<T> images, Array<T>
   }
   const py::ssize_t image_elements = images.size();
   Array<T> d_images(std::vector<py::ssize_t>{want_images ? motifs : 0, data.n, images.shape(1), images.shape(2), images.shape(3)});
+  Array<T> d_labels = zero_array<T>({want_images ? motifs : 0, data.n, specs[0].classes});
   MetricArrays values = metric_arrays<T>(motifs, 0, specs[0].classes);
   double *probability = values.probability.mutable_data(), *loss = values.loss.mutable_data(), *accuracy = values.accuracy.mutable_data();
-  T* d_images_p = d_images.mutable_data();
+  T *d_images_p = d_images.mutable_data(), *d_labels_p = d_labels.mutable_data();
   std::vector<T*> d_parameters_p;
   for (auto& a : d_parameters) d_parameters_p.push_back(a.mutable_data());
 
@@ -180,13 +181,16 @@ py::dict gradient(const std::vector<MotifSpec>& specs, Array<T> images, Array<T>
     job.metric = metric_of(metric);
     job.batch_norm_eps = batch_norm_eps;
     if (want_parameters) job.d_parameters = d_parameters_p[k];
-    if (want_images) job.d_images = d_images_p + k * image_elements;
+    if (want_images) {
+      job.d_images = d_images_p + k * image_elements;
+      job.d_labels = d_labels_p + k * data.n * specs[0].classes;
+    }
     f.gradient(job, control, worker.team);
     probability[k] = job.values.probability, loss[k] = job.values.loss, accuracy[k] = job.values.accuracy;
   });
   py::dict out;
   out["probability"] = values.probability, out["loss"] = values.loss, out["accuracy"] = values.accuracy;
-  out["d_parameters"] = d_parameters, out["d_images"] = d_images;
+  out["d_parameters"] = d_parameters, out["d_images"] = d_images, out["d_labels"] = d_labels;
   return out;
 }
 

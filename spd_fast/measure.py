@@ -1,0 +1,247 @@
+"""What the outer loop differentiates: from learned tensors to a dish, and from a dish to a metric of every cell.
+
+A dish is held as a few named tensors, those of `Dish`'s fields. Some of them are learned, each through a free tensor of
+its own form: pixels or coefficients of cosines for images, weights of classes for labels, logarithms for learning rates.
+Measuring trains the motifs of some cells on the dish; or, where only the validation set is learned and motifs are never
+redrawn, trains each cell's motifs once and reads them again: the same metric, and the same gradient, for a fraction of the
+work.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from spd_fast.cell import Cell
+from spd_fast.dish import Dish, cosine_basis
+from spd_fast.inner import derived_seed, measured, part_of, training_keywords
+from spd_fast.recipes import Recipe
+from spd_fast.torch import read_metrics, train_and_measure
+from spd_fast.train import PackedMotifs, TrainResult, pack_motifs, train_motifs
+
+__all__ = ["Measure", "Measurement", "dish_of", "dish_tensors", "free_tensors", "measure_of", "trains_once"]
+
+Array = npt.NDArray[Any]
+Tensors = Mapping[str, Tensor]
+Progress = Callable[[float], object]
+
+
+# ---- from free tensors to a dish
+
+
+def free_tensors(dish: Dish, recipe: Recipe) -> dict[str, Tensor]:
+    """Return the tensors that the outer optimiser changes, by name of what is learned, so that they make this dish.
+
+    Parameters
+    ----------
+    dish : Dish
+        From `spd_fast.inner.start_dish`.
+    recipe : Recipe
+    """
+    free = {}
+    for name in recipe.outer.learn:
+        value = torch.from_numpy(np.array(getattr(dish, name)))
+        if name == "rates":
+            value = torch.log(value)
+        elif name.endswith("images") and recipe.dish.basis is not None:
+            basis = _basis(recipe)
+            value = basis @ value @ basis.T
+        free[name] = value.requires_grad_()
+    return free
+
+
+def dish_tensors(free: Tensors, start: Dish, recipe: Recipe) -> dict[str, Tensor]:
+    """Return the fields of the dish as tensors, differentiable in the free ones; what is not learned is as at the start."""
+    tensors = {
+        name: torch.from_numpy(np.asarray(getattr(start, name)))
+        for name in Dish.__dataclass_fields__
+        if getattr(start, name) is not None
+    }
+    for name, value in free.items():
+        if name == "rates":
+            value = torch.exp(value)
+        elif name.endswith("images") and recipe.dish.basis is not None:
+            basis = _basis(recipe)
+            value = basis.T @ value @ basis
+        tensors[name] = value
+    return tensors
+
+
+def dish_of(tensors: Tensors) -> Dish:
+    """Return the dish with these fields, in memory of its own."""
+    return Dish(**{name: tensor.detach().numpy().copy() for name, tensor in tensors.items()})
+
+
+def _basis(recipe: Recipe) -> Tensor:
+    assert recipe.dish.basis is not None
+    rows = cosine_basis(recipe.dish.image_size, recipe.dish.basis)
+    return torch.from_numpy(rows.astype(recipe.dtype))
+
+
+# ---- from a dish to metrics
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """What the motifs of K cells show, means over their replicates; NaN where one of them diverged.
+
+    Attributes
+    ----------
+    metric : Tensor, shape (K,)
+        The recipe's metric as it is read: losses are not turned. Differentiable in the dish's tensors.
+    accuracy : ndarray, shape (K,), float64
+        On the set that the metric is read on, after training.
+    curve_loss, curve_accuracy : ndarray, shape (K, epochs)
+        Of the inner loop, as training saw them.
+    """
+
+    metric: Tensor
+    accuracy: Array
+    curve_loss: Array
+    curve_accuracy: Array
+
+    def score(self, recipe: Recipe) -> Tensor:
+        """Return the metric turned so that more is better."""
+        return self.metric if recipe.outer.metric == "probability" else -self.metric
+
+    def ranking(self, recipe: Recipe) -> Array:
+        """Return what the recipe ranks by, more is better: shape (K,), float64."""
+        return self.accuracy if recipe.outer.ranking == "accuracy" else self.score(recipe).detach().double().numpy()
+
+
+Measure = Callable[[Tensors, Sequence[int], int, Progress | None], Measurement]
+"""``measure(tensors, rows, epoch, progress)``: the cells at these rows of the pool, with the initial weights and sample
+orders of an outer epoch."""
+
+
+def measure_of(cells: Sequence[Cell], start: Dish, recipe: Recipe, threads: int | None) -> Measure:
+    """Return the function that measures cells as the recipe says.
+
+    Parameters
+    ----------
+    cells : sequence of Cell
+        What rows refer to.
+    start : Dish
+        Before learning.
+    recipe : Recipe
+    threads : int, optional
+    """
+    if trains_once(recipe):
+        return _TrainedOnce(cells, start, recipe, threads)
+
+    def measure(tensors: Tensors, rows: Sequence[int], epoch: int, progress: Progress | None) -> Measurement:
+        return _trained_anew([cells[row] for row in rows], tensors, recipe, epoch, threads, progress)
+
+    return measure
+
+
+def trains_once(recipe: Recipe) -> bool:
+    """Return whether motifs are the same at every outer epoch: nothing that they are trained on, or with, changes."""
+    return not recipe.inner.redraw and all(name.startswith("valid_") for name in recipe.outer.learn)
+
+
+def _trained_anew(
+    cells: Sequence[Cell],
+    tensors: Tensors,
+    recipe: Recipe,
+    epoch: int,
+    threads: int | None,
+    progress: Progress | None,
+) -> Measurement:
+    training = training_keywords(recipe.inner, _inner_seed(recipe, epoch))
+    if "rates" in tensors:
+        del training["schedule"]
+    replicates = recipe.inner.replicates
+    metrics, results = [], []
+    for replicate in range(replicates):
+        metric, result = train_and_measure(
+            tensors["images"],
+            tensors["labels"],
+            cells,
+            shape=recipe.shape,
+            valid_images=tensors.get("valid_images"),
+            valid_labels=tensors.get("valid_labels"),
+            rates=tensors.get("rates"),
+            metric=recipe.outer.metric,
+            gradient=recipe.outer.gradient,
+            window=recipe.outer.window,
+            replicate=replicate,
+            threads=threads,
+            progress=part_of(progress, replicate, replicates),
+            **training,
+        )
+        metrics.append(metric)
+        results.append(result)
+    accuracy = np.mean([measured(result).accuracy for result in results], axis=0)
+    return Measurement(torch.stack(metrics).mean(dim=0), accuracy, *_curves(results))
+
+
+class _TrainedOnce:
+    """Measures with motifs that are trained when their cell is first asked for, and kept."""
+
+    def __init__(self, cells: Sequence[Cell], start: Dish, recipe: Recipe, threads: int | None) -> None:
+        self._cells, self._recipe, self._threads = cells, recipe, threads
+        self._train = Dish(start.images, start.labels, rates=start.rates)
+        self._place: dict[int, int] = {}  # row -> place in what follows
+        self._motifs: list[PackedMotifs] = []  # one entry per replicate
+        self._curves: tuple[Array, Array] = (np.empty((0, recipe.inner.epochs)), np.empty((0, recipe.inner.epochs)))
+
+    def __call__(self, tensors: Tensors, rows: Sequence[int], epoch: int, progress: Progress | None) -> Measurement:
+        self._train_missing([row for row in rows if row not in self._place], progress)
+        places = [self._place[row] for row in rows]
+        metrics, accuracies = [], []
+        for motifs in self._motifs:
+            metric, reading = read_metrics(
+                motifs.take(places),
+                tensors["valid_images"],
+                tensors["valid_labels"],
+                metric=cast(Any, self._recipe.outer.metric),
+                threads=self._threads,
+            )
+            metrics.append(metric)
+            accuracies.append(np.where(np.isfinite(reading.loss), reading.accuracy, np.nan))
+        loss, accuracy = (curve[places] for curve in self._curves)
+        return Measurement(torch.stack(metrics).mean(dim=0), np.mean(accuracies, axis=0), loss, accuracy)
+
+    def _train_missing(self, rows: Sequence[int], progress: Progress | None) -> None:
+        if not rows:
+            return
+        recipe, cells = self._recipe, [self._cells[row] for row in rows]
+        training = training_keywords(recipe.inner, _inner_seed(recipe, 0), self._train)
+        results = [
+            train_motifs(
+                cells,
+                recipe.shape,
+                self._train,
+                replicate=replicate,
+                dtype=recipe.dtype,
+                threads=self._threads,
+                evaluate=False,
+                progress=part_of(progress, replicate, recipe.inner.replicates),
+                **training,
+            )
+            for replicate in range(recipe.inner.replicates)
+        ]
+        image_shape = self._train.images.shape[1:]
+        packed = [
+            pack_motifs(cells, recipe.shape, result.parameters, image_shape, dtype=recipe.dtype) for result in results
+        ]
+        for motifs, result in zip(packed, results, strict=True):
+            for k in np.flatnonzero(result.diverged):
+                motifs.weights[k][:] = np.nan  # so that whatever is read of it is NaN
+        self._motifs = [old + new for old, new in zip(self._motifs, packed, strict=True)] if self._motifs else packed
+        self._curves = tuple(np.concatenate(pair) for pair in zip(self._curves, _curves(results), strict=True))
+        self._place |= {row: len(self._place) + k for k, row in enumerate(rows)}
+
+
+def _inner_seed(recipe: Recipe, epoch: int) -> int:
+    return derived_seed(recipe.seed, "inner", epoch if recipe.inner.redraw else 0)
+
+
+def _curves(results: Sequence[TrainResult]) -> tuple[Array, Array]:
+    """Return loss and accuracy of every inner epoch, means over replicates: shape (K, epochs) each."""
+    return np.mean([each.loss for each in results], axis=0), np.mean([each.accuracy for each in results], axis=0)
