@@ -145,8 +145,8 @@ def run(
 ) -> None:
     """Learn a dish: the outer loop from start to report.
 
-    Every outer epoch is on the disk before the next begins. Ctrl-C, a kill or a crash loses at most the epoch in work:
-    --resume continues, with the same result to the last bit.
+    Ctrl-C, a kill or a crash loses at most the epoch in work and the second before: --resume continues, with the same
+    result to the last bit.
     """
     with _errors(debug):
         if recipe is None and not (resume and folder):
@@ -212,7 +212,7 @@ def train(
                 dtype=chosen.dtype,
                 threads=threads,
                 progress=update,
-                **training_keywords(chosen.inner, derived_seed(chosen.seed, "inner")),
+                **training_keywords(chosen.inner, derived_seed(chosen.seed, "inner"), images),
             )
         rows = _training_rows(picked, accuracy, shape, result)
         out.print(_table(f"{len(picked)} motifs {chosen.motif.name}, {chosen.inner.epochs} epochs", rows))
@@ -716,18 +716,40 @@ def _fit(opened: "Run", truth: "TruthTable", threads: int | None) -> "FitResult"
     from spd_fast.outer import fit_dish
 
     recipe = opened.recipe
+    cells, accuracy = _target(truth, recipe)
     out.print(
         f"[bold]{recipe.name}[/bold] in {escape(str(opened.path))}: {recipe.outer.epochs} outer epochs of {recipe.outer.cells} motifs "
-        f"{recipe.motif.name}, {recipe.inner.epochs} inner epochs each; truth of {len(truth)} cells"
+        f"{recipe.motif.name}, {recipe.inner.epochs} inner epochs each; {_pool(recipe, len(cells))}"
     )
     display = _Display(recipe)
     try:
         with display:
-            return fit_dish(truth.cells, truth.accuracy, recipe, run=opened, progress=display, threads=threads)
+            return fit_dish(cells, accuracy, recipe, run=opened, progress=display, threads=threads)
     except KeyboardInterrupt:
         again = shlex.join(["spd-fast", "run", "--resume", "--out", str(opened.path)])
-        err.print(f"stopped; finished outer epochs are kept. Continue with: {again}", markup=False)
+        err.print(f"stopped; all but the last second is kept. Continue with: {again}", markup=False)
         raise
+
+
+def _target(truth: "TruthTable", recipe: "Recipe") -> "tuple[Sequence[Cell], npt.NDArray[Any]]":
+    """Return cells and what the recipe compares their motifs with, more is better: accuracies, or losses turned."""
+    import numpy as np
+
+    if recipe.outer.truth == "accuracy":
+        return truth.cells, truth.accuracy
+    if truth.loss is None:
+        raise ValueError(
+            'outer.truth is "loss" and the truth has none: give another --truth, or --set outer.truth=accuracy'
+        )
+    finite = truth.subset(np.flatnonzero(np.isfinite(truth.loss)))
+    assert finite.loss is not None
+    return finite.cells, -finite.loss
+
+
+def _pool(recipe: "Recipe", n: int) -> str:
+    """Say how many accuracies are used."""
+    kept = f", {recipe.outer.kept_out} of them kept out" if recipe.outer.kept_out else ""
+    return f"{recipe.outer.pool or n} of {n} cells{kept}"
 
 
 def _finish(opened: "Run") -> None:
@@ -743,6 +765,12 @@ def _finish(opened: "Run") -> None:
         f"(one epoch scatters by {summary.chance:.2f} by chance; not a held-out evaluation)"
     )
     out.print(f"outer loss {summary.loss_first:.3f} in the first epochs, {summary.loss_last:.3f} in the last")
+    if summary.kept_start is not None and summary.kept_end is not None:
+        chosen = ", chosen by it: optimistic" if opened.recipe.outer.keep == "best" else ""
+        out.print(
+            f"Kendall tau on {opened.recipe.outer.kept_out} cells kept out: {summary.kept_start:+.3f} before learning, "
+            f"{summary.kept_end:+.3f} of the dish that is kept, after {summary.kept_steps} outer epochs{chosen}"
+        )
     out.print(f"dish in {opened.path / 'dish.npz'}, report in {page}")
 
 
@@ -753,6 +781,7 @@ class _Display:
         self._epochs = recipe.outer.epochs
         self._every = max(1, -(-self._epochs // LINES_WITHOUT_TERMINAL))
         self._taus: list[float] = []
+        self._kept: float | None = None
         self._began = time.monotonic()
         self._first: int | None = None
         self._bar: Any = None
@@ -786,6 +815,7 @@ class _Display:
         if step is None:
             return
         self._taus.append(step.kendall_tau)
+        self._kept = self._kept if step.kept_tau is None else step.kept_tau
         numbers = self._numbers(step)
         if self._bar is not None:
             self._bar.update(self._task, numbers=numbers)
@@ -797,7 +827,8 @@ class _Display:
         loss = "  -  " if step.loss is None else f"{step.loss:.3f}"
         mean = sum(self._taus) / len(self._taus)
         note = f"  {step.skipped}: skipped" if step.skipped else ""
-        return f"loss {loss}  tau {step.kendall_tau:+.2f} (mean {mean:+.3f}){note}"
+        kept = "" if self._kept is None else f"  kept out {self._kept:+.2f}"
+        return f"loss {loss}  tau {step.kendall_tau:+.2f} (mean {mean:+.3f}){kept}{note}"
 
 
 def _duration(seconds: float) -> str:

@@ -98,7 +98,7 @@ def read_score(result: TrainResult, recipe: Recipe) -> npt.NDArray[np.float64]:
     """Return the recipe's metric of every motif, losses with their sign reversed: shape (K,), NaN where one diverged."""
     metric = recipe.outer.metric
     if metric == "training_loss":
-        values = -result.recorded["step_loss"].mean(axis=1)
+        values = -result.recorded["step_loss"][:, -(recipe.metric_steps or 0) :].mean(axis=1)
     else:
         values = measured(result).probability if metric == "probability" else -measured(result).loss
     return np.where(result.diverged, np.nan, values)
@@ -137,8 +137,12 @@ def start_dish(recipe: Recipe) -> Dish:
     rates = start.rates
     if rates is None and "rates" in recipe.outer.learn:
         keywords = training_keywords(recipe.inner, 0)
-        steps = recipe.inner.epochs * -(-settings.images // recipe.inner.batch_size)
+        steps = recipe.inner.epochs * recipe.steps_per_epoch
         rates = learning_rates(keywords["schedule"], keywords["optimizer"].lr, steps)
+    if rates is not None and "rates" in recipe.outer.learn and not (rates > 0).all():
+        raise ValueError(
+            f"rates of dish {settings.source} hold {rates.min()}, expected above 0: learned in proportion, 0 stays 0"
+        )
     return Dish(
         _in_basis(start.images, settings).astype(recipe.dtype),
         _learnable_labels(start.labels, "labels", recipe),

@@ -42,7 +42,7 @@ def free_tensors(dish: Dish, recipe: Recipe) -> dict[str, Tensor]:
         From `spd_fast.inner.start_dish`.
     recipe : Recipe
     """
-    free = {}
+    free: dict[str, Tensor] = {}
     for name in recipe.outer.learn:
         value = torch.from_numpy(np.array(getattr(dish, name)))
         if name == "rates":
@@ -167,6 +167,7 @@ def _trained_anew(
             valid_labels=tensors.get("valid_labels"),
             rates=tensors.get("rates"),
             metric=recipe.outer.metric,
+            metric_steps=recipe.metric_steps,
             gradient=recipe.outer.gradient,
             window=recipe.outer.window,
             replicate=replicate,
@@ -188,7 +189,7 @@ class _TrainedOnce:
         self._train = Dish(start.images, start.labels, rates=start.rates)
         self._place: dict[int, int] = {}  # row -> place in what follows
         self._motifs: list[PackedMotifs] = []  # one entry per replicate
-        self._curves: tuple[Array, Array] = (np.empty((0, recipe.inner.epochs)), np.empty((0, recipe.inner.epochs)))
+        self._curves: tuple[Array, ...] = (np.empty((0, recipe.inner.epochs)), np.empty((0, recipe.inner.epochs)))
 
     def __call__(self, tensors: Tensors, rows: Sequence[int], epoch: int, progress: Progress | None) -> Measurement:
         self._train_missing([row for row in rows if row not in self._place], progress)

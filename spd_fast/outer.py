@@ -80,8 +80,9 @@ class OuterStep:
     trust : float or None
         Actual change of the loss over the change that the gradient predicts for the step that was taken, same cells, same
         initial weights; None where it was not measured. Near 1: the step does what the gradient says.
-    kept_tau : float or None
-        Tau-b of the ranking score on the cells kept out, for the dish before the step; None where nobody looked.
+    kept_tau_start, kept_tau : float or None
+        Tau-b of the ranking score on the cells kept out: of the dish before learning, in the first record alone; of the dish
+        after the step, None where nobody looked.
     skipped : str
         Why nothing was changed in this epoch; empty where it was.
     seconds : float
@@ -107,6 +108,7 @@ class OuterStep:
     curve_loss_sd: tuple[float, ...]
     gradient_norm: Number
     trust: Number
+    kept_tau_start: Number
     kept_tau: Number
     skipped: str
     seconds: float
@@ -147,7 +149,7 @@ class FitResult:
     Attributes
     ----------
     dish, start : Dish
-        After learning and before. With cells kept out, `dish` is the one that ranked them best.
+        After learning and before. `dish` is the last one, or the best on the cells kept out, as ``outer.keep`` says.
     history : tuple of OuterStep
         One per outer epoch.
     recipe : Recipe
@@ -166,9 +168,9 @@ class FitResult:
 
     @property
     def kept_tau(self) -> float | None:
-        """Tau-b of `dish` on the cells kept out, by which it was chosen: optimistic. None without such cells."""
-        best = best_epoch(self.history)
-        return None if best is None else self.history[best].kept_tau
+        """Tau-b of `dish` on the cells kept out; optimistic where it was chosen by it. None without such cells."""
+        look = kept_look(self.history, self.recipe)
+        return None if look is None else look[1]
 
 
 Progress = Callable[[int, float, OuterStep | None], object]
@@ -250,6 +252,8 @@ def _fit(
     loss: OuterLoss | None,
 ) -> FitResult:
     start = start_dish(recipe)
+    free = free_tensors(start, recipe)
+    start = dish_of(dish_tensors(free, start, recipe))  # what is measured, to the bit
     pool, kept_out = split_pool(len(truth), recipe)
     loop = _Loop(
         recipe=recipe,
@@ -259,7 +263,7 @@ def _fit(
         pool=pool,
         kept_out=kept_out,
         start=start,
-        free=free_tensors(start, recipe),
+        free=free,
         measure=measure_of(cells, start, recipe, threads),
         loss=loss or LOSSES[recipe.outer.loss],
         progress=progress,
@@ -280,7 +284,7 @@ def _fit(
                 saved = time.monotonic()
         if progress:
             progress(step.epoch, 1.0, step)
-    dish = dish_of(dish_tensors(loop.best if recipe.outer.kept_out else loop.free, start, recipe))
+    dish = dish_of(dish_tensors(loop.best if recipe.outer.keep == "best" else loop.free, start, recipe))
     if run and not run.finished:
         run.save_dish(dish)
     return FitResult(dish, start, tuple(loop.history), recipe, tuple(pool.tolist()), tuple(kept_out.tolist()))
@@ -315,14 +319,27 @@ def transformed(truth: Array, recipe: Recipe) -> Array:
         return ranks
     if recipe.outer.target == "winsorised":
         share = recipe.outer.winsorise
-        return np.clip(truth, *np.quantile(truth, [share, 1 - share]))
+        winsorised: Array = np.clip(truth, *np.quantile(truth, [share, 1 - share]))
+        return winsorised
     return truth
 
 
-def best_epoch(history: Sequence[OuterStep]) -> int | None:
-    """Return the outer epoch before which the dish ranked the cells kept out best, the first of equals."""
-    looked = [step.epoch for step in history if step.kept_tau is not None]
-    return max(looked, key=lambda epoch: (history[epoch].kept_tau, -epoch), default=None)
+def kept_looks(history: Sequence[OuterStep]) -> list[tuple[int, float]]:
+    """Return (steps taken, tau-b on the cells kept out) of every dish that was looked at, that before learning first."""
+    looks = [(0, step.kept_tau_start) for step in history[:1]] + [(step.epoch + 1, step.kept_tau) for step in history]
+    return [(steps, tau) for steps, tau in looks if tau is not None]
+
+
+def kept_look(history: Sequence[OuterStep], recipe: Recipe) -> tuple[int, float] | None:
+    """Return (steps taken, tau-b on the cells kept out) of the dish that is kept; of equals the earliest."""
+    looks = kept_looks(history)
+    if not looks:
+        return None
+    return looks[-1] if recipe.outer.keep == "last" else _best(looks)
+
+
+def _best(looks: Sequence[tuple[int, float]]) -> tuple[int, float]:
+    return max(looks, key=lambda look: (look[1], -look[0]))
 
 
 @dataclass(eq=False)
@@ -350,11 +367,9 @@ class _Loop:
     @property
     def done(self) -> bool:
         """Whether all epochs are done, or tau on the cells kept out has not risen for too long."""
-        patience, best = self.recipe.outer.patience, best_epoch(self.history)
-        if patience is not None and best is not None:
-            last = self.history[-1]
-            if last.kept_tau is not None and last.epoch - best >= patience:
-                return True
+        patience, looks = self.recipe.outer.patience, kept_looks(self.history)
+        if patience is not None and looks and looks[-1][0] - _best(looks)[0] >= patience:
+            return True
         return len(self.history) >= self.recipe.outer.epochs
 
     def step(self) -> None:
@@ -364,7 +379,7 @@ class _Loop:
 
     def _step(self, epoch: int) -> OuterStep:
         began = time.perf_counter()
-        kept_tau = self._look(epoch)
+        kept_tau_start = self._look(0) if epoch == 0 else None
         drawn = draw_cells(len(self.pool), epoch, self.recipe)
         rows = self.pool[drawn]
         target = torch.from_numpy(self.target[drawn]).to(getattr(torch, self.recipe.dtype))
@@ -380,6 +395,7 @@ class _Loop:
                 with torch.no_grad():
                     after, _ = self._compare(self._measured(rows, epoch, None), target)
                 trust = _trust(loss, after, predicted)
+        kept_tau = self._look(epoch + 1)
         return _record(
             epoch,
             [self.cells[row] for row in rows.tolist()],
@@ -389,6 +405,7 @@ class _Loop:
             loss=None if loss is None else _number(loss.item()),
             gradient_norm=norm,
             trust=trust,
+            kept_tau_start=kept_tau_start,
             kept_tau=kept_tau,
             skipped=skipped,
             seconds=time.perf_counter() - began,
@@ -439,15 +456,16 @@ class _Loop:
         moved = {name: (self.free[name] - before[name]).detach().double() for name in gradients}
         return norm, sum(float(torch.sum(gradient.double() * moved[name])) for name, gradient in gradients.items())
 
-    def _look(self, epoch: int) -> Number:
-        """Return tau on the cells kept out, every so many epochs, and remember the dish that has the highest."""
-        if not len(self.kept_out) or epoch % self.recipe.outer.check_every:
+    def _look(self, steps: int) -> Number:
+        """Return tau on the cells kept out, after every so many steps, and remember the dish that has the highest."""
+        outer = self.recipe.outer
+        if not len(self.kept_out) or (steps % outer.check_every and steps < outer.epochs):
             return None
         with torch.no_grad():
             ranking = self._measured(self.kept_out, 0, None).ranking(self.recipe)
         lowest = np.nanmin(ranking, initial=0.0) - 1  # a motif that diverged ranks last
         tau = kendall_tau(np.where(np.isnan(ranking), lowest, ranking), self.truth[self.kept_out])
-        if all(step.kept_tau is None or step.kept_tau < tau for step in self.history):
+        if all(tau > other for _, other in kept_looks(self.history)):
             self.best = _copies(self.free)
         return tau
 
@@ -532,6 +550,7 @@ def _record(
     loss: Number,
     gradient_norm: Number,
     trust: Number,
+    kept_tau_start: Number,
     kept_tau: Number,
     skipped: str,
     seconds: float,
@@ -564,6 +583,7 @@ def _record(
         curve_loss_sd=_curve(curves["loss"], np.std),
         gradient_norm=gradient_norm,
         trust=trust,
+        kept_tau_start=kept_tau_start,
         kept_tau=kept_tau,
         skipped=skipped,
         seconds=seconds,

@@ -224,8 +224,11 @@ class OuterSettings(_Settings):
     pool: int | None = Field(default=None, ge=3)
     """Cells whose accuracies are used at all, drawn at random from those given; None: all of them (the paper)."""
     kept_out: int = Field(default=0, ge=0)
-    """Cells of the pool that no outer epoch compares. Kendall's tau of the dish's scores on them is recorded, and the dish
-    with the highest is the one that is kept. 0: none, the last dish is kept (the paper)."""
+    """Cells of the pool that no outer epoch compares; Kendall's tau of the dish's scores on them is recorded. 0: none (the
+    paper)."""
+    keep: Literal["last", "best"] = "last"
+    """Which dish is kept in the end: the "last" (the paper), or the "best" on the cells kept out of all that were looked
+    at. Of few cells tau is noise: the best of many looks is a draw, unless dishes get worse again."""
     check_every: int = Field(default=10, ge=1)
     """Outer epochs between two looks at the cells kept out; the first is before learning."""
     patience: int | None = Field(default=None, ge=1)
@@ -244,6 +247,8 @@ class OuterSettings(_Settings):
     "loss" (Rawal et al. 2020), on the validation set, or on the training set where there is none; or "training_loss", the
     mean over all steps of the loss of the step's batch before its update: speed of learning (Ru et al. 2021,
     arXiv:2006.04492). Losses enter the outer loss with their sign reversed so that more is better."""
+    metric_epochs: int | None = Field(default=None, ge=1)
+    """With "training_loss", the last so many inner epochs count (Ru et al. 2021: the first say least). None: all."""
     loss: Literal[
         "pearson_abs",
         "pearson",
@@ -292,10 +297,13 @@ class OuterSettings(_Settings):
             )
         if self.kept_out in (1, 2):
             raise ValueError(f"kept_out is {self.kept_out}, expected 0 or at least 3: tau of fewer cells says nothing")
-        if self.patience is not None and not self.kept_out:
-            raise ValueError(f"patience is {self.patience} and kept_out is 0, expected cells to look at: set kept_out")
+        if (self.patience is not None or self.keep == "best") and not self.kept_out:
+            what = 'keep is "best"' if self.keep == "best" else f"patience is {self.patience}"
+            raise ValueError(f"{what} and kept_out is 0, expected cells to look at: set kept_out")
         if self.window is not None and self.gradient == "direct":
             raise ValueError(f'window is {self.window}, expected None with gradient "direct"')
+        if self.metric_epochs is not None and self.metric != "training_loss":
+            raise ValueError(f'metric_epochs is {self.metric_epochs}, expected None with metric "{self.metric}"')
         if len(set(self.learn)) < len(self.learn):
             raise ValueError(f"learn is {list(self.learn)}, expected each name once")
         for name in self.learn:
@@ -363,6 +371,10 @@ class Recipe(_Settings):
             raise ValueError(
                 f"inner.batch_size is {self.inner.batch_size}, expected at most dish.images ({self.dish.images})"
             )
+        if self.outer.metric_epochs is not None and self.outer.metric_epochs > self.inner.epochs:
+            raise ValueError(
+                f"outer.metric_epochs is {self.outer.metric_epochs}, expected at most inner.epochs ({self.inner.epochs})"
+            )
         for name in self.outer.learn:
             self._require_learnable(name)
         if self.dish.image_size >> (self.motif.stacks - 1) < 1:
@@ -392,6 +404,17 @@ class Recipe(_Settings):
             classes=self.dish.classes,
             image_channels=self.dish.image_channels,
         )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of an inner epoch; the last has fewer images where the batch size does not divide their number."""
+        return -(-self.dish.images // self.inner.batch_size)
+
+    @property
+    def metric_steps(self) -> int | None:
+        """Last steps of training that the metric "training_loss" is the mean of; None: all."""
+        epochs = self.outer.metric_epochs
+        return None if epochs is None else epochs * self.steps_per_epoch
 
     def replace(self, settings: Mapping[str, Any]) -> "Recipe":
         """Return a recipe with some settings changed and everything checked again.
@@ -508,7 +531,7 @@ def _valid_c() -> Recipe:
         name="valid_c",
         summary=(
             "A learned validation set alone: motifs C are trained once on random images, all cells from shared initial weights, "
-            "and the images and labels that they are read on are learned on 100 cells, 20 of which choose the dish."
+            "and the images and labels that they are read on are learned on 100 cells, 20 of which are kept out."
         ),
         motif="C",
         dish=DishSettings(images=60, valid_images=40, image_size=8),
@@ -516,11 +539,10 @@ def _valid_c() -> Recipe:
             epochs=10, optimizer=AdamSettings(lr=2e-3, weight_decay=1e-6), init="shared", redraw=False, replicates=2
         ),
         outer=OuterSettings(
-            epochs=1200,
+            epochs=400,
             cells=12,
             pool=100,
             kept_out=20,
-            patience=300,
             target="rank",
             metric="loss",
             loss="pairwise_logistic",

@@ -1,20 +1,20 @@
-"""Run folders: what a run leaves on the disk while it goes, so that a kill at any moment loses at most one step.
+"""Run folders: what a run leaves on the disk while it goes, so that a kill at any moment loses a second or one step of work.
 
 =====================  ============================================================================================
 file                   content
 =====================  ============================================================================================
 ``recipe.json``        every setting
 ``run.json``           schema, version, machine, which truth
-``metrics.jsonl``      one JSON object a line, one line per step, on the disk before the next step begins
-``checkpoint.npz``     what is needed to go on: replaced as a whole after every step
+``metrics.jsonl``      one JSON object a line, one line per step, written before the next step begins
+``checkpoint.npz``     what is needed to go on: replaced as a whole after every step, or every second where steps are shorter
 ``dish_start.npz``     the dish before learning
 ``dish.npz``           the learned dish; it is there when the run is finished
 ``report.html``        the report, with its figures as PNG in ``figures/``
 ``run.lock``           locked by the process that writes
 =====================  ============================================================================================
 
-A line of metrics is written before the checkpoint that includes it: lines beyond the checkpoint are dropped on resuming, and
-so is a last line that was cut short.
+Lines of metrics are on the disk before the checkpoint that includes them: lines beyond the checkpoint are dropped on resuming,
+and so is a last line that was cut short.
 """
 
 import fcntl
@@ -24,6 +24,7 @@ import platform
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -118,7 +119,7 @@ class Run:
         return [record for record, _ in self._lines()]
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Write one line of metrics; it is on the disk when this returns.
+        """Write one line of metrics; `save_checkpoint` sees to it that it is on the disk.
 
         Raises
         ------
@@ -134,16 +135,18 @@ class Run:
             written = 0
             while written < len(line):
                 written += os.write(self._metrics, line[written:])
-            os.fsync(self._metrics)
 
     def save_checkpoint(self, step: int, arrays: Mapping[str, Array]) -> None:
-        """Replace the checkpoint by one that continues at step `step`, as a whole.
+        """Replace the checkpoint by one that continues at step `step`, as a whole, when all lines of metrics are on the disk.
 
         Raises
         ------
         RunFolderError
             If it cannot be written; the former one stays.
         """
+        if self._metrics is not None:
+            with self._writing(METRICS):
+                os.fsync(self._metrics)
         with self._writing(CHECKPOINT):
             save_arrays(self.path / CHECKPOINT, {**arrays, "step": np.array(step)})
 
@@ -176,7 +179,7 @@ class Run:
         return None if arrays is None else (step, arrays, [record for record, _ in lines[:step]])
 
     def dishes(self) -> tuple[Dish, Dish]:
-        """Return the dish before learning and as it is now: learned, or that of the last checkpoint.
+        """Return the dish before learning and as it is now: learned, or that of the last checkpoint, if there is one yet.
 
         Raises
         ------
@@ -187,8 +190,11 @@ class Run:
             start = Dish.load(self.path / DISH_START)
             if self.finished:
                 return start, Dish.load(self.path / DISH)
-            images = load_arrays(self.path / CHECKPOINT, what="checkpoint")["images"]
-            return start, Dish(images, start.labels)
+            if not (self.path / CHECKPOINT).exists():
+                return start, start
+            arrays = load_arrays(self.path / CHECKPOINT, what="checkpoint")
+            learned = {name: arrays[name] for name in Dish.__dataclass_fields__ if name in arrays}
+            return start, replace(start, **learned)
         except (OSError, ValueError, KeyError) as error:
             raise RunFolderError(f"the dish of {self.path} cannot be read: {error}") from error
 
@@ -246,7 +252,7 @@ class Run:
             yield
         except OSError as error:
             raise RunFolderError(
-                f"{self.path / name} cannot be written: {_reason(error)}; nothing before this step is lost, "
+                f"{self.path / name} cannot be written: {_reason(error)}; nothing before the last checkpoint is lost, "
                 "resume the run when that is mended"
             ) from error
 

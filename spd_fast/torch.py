@@ -44,6 +44,7 @@ def motif_metrics(
     valid_images: Tensor | None = None,
     valid_labels: Tensor | None = None,
     metric: Metric = "probability",
+    metric_steps: int | None = None,
     gradient: Gradient = "unrolled",
     window: int | None = None,
     rates: Tensor | None = None,
@@ -64,7 +65,9 @@ def motif_metrics(
         Where they are given the metric is read on them instead of on the training set.
     metric : "probability", "loss" or "training_loss"
         Mean probability of the true class (Cassimon et al., equation 4), or mean cross-entropy, read after training with
-        batch statistics over the whole set; or the mean over all steps of the loss of the step's batch before its update.
+        batch statistics over the whole set; or the mean over steps of the loss of the step's batch before its update.
+    metric_steps : int, optional
+        With "training_loss": the mean over the last so many steps. Default: all.
     gradient : "unrolled" or "direct"
         "unrolled": the exact derivative through every step of training, the hypergradient (Rawal et al. 2020,
         arXiv:2005.13092). It reaches images, soft labels, the validation set, `rates` and `init`. "direct": the derivative
@@ -109,6 +112,7 @@ def motif_metrics(
         valid_images=valid_images,
         valid_labels=valid_labels,
         metric=metric,
+        metric_steps=metric_steps,
         gradient=gradient,
         window=window,
         rates=rates,
@@ -127,6 +131,7 @@ def train_and_measure(
     valid_images: Tensor | None = None,
     valid_labels: Tensor | None = None,
     metric: Metric = "probability",
+    metric_steps: int | None = None,
     gradient: Gradient = "unrolled",
     window: int | None = None,
     rates: Tensor | None = None,
@@ -137,7 +142,7 @@ def train_and_measure(
 
     Parameters and errors are those of `motif_metrics`.
     """
-    _check_settings(gradient, metric, window, rates, training)
+    _check_settings(gradient, metric, metric_steps, window, rates, training)
     _check_images("images", images)
     read_images, read_labels = images, labels
     if valid_images is not None and valid_labels is not None:
@@ -159,7 +164,7 @@ def train_and_measure(
     result = train_motifs(cells, shape, dish, init=weights, dtype=dtype, record=sorted(recorded), **training)
     measured = result.train if result.valid is None else result.valid
     assert measured is not None  # evaluate=True: no other is allowed
-    bridge = _Bridge(cells, shape, metric, dish, dtype, training, result, measured, window)
+    bridge = _Bridge(cells, shape, metric, dish, dtype, training, result, measured, metric_steps, window)
     if gradient == "direct":
         metrics: Tensor = _DirectGradient.apply(read_images, read_labels, bridge)  # type: ignore[no-untyped-call]
     else:
@@ -185,6 +190,7 @@ class _Bridge:
     training: dict[str, Any]
     result: TrainResult
     measured: MotifMetrics
+    metric_steps: int | None
     window: int | None
     starts: list[tuple[int, str]] = field(
         default_factory=list
@@ -193,7 +199,8 @@ class _Bridge:
     def values(self) -> npt.NDArray[Any]:
         values: npt.NDArray[Any]
         if self.metric == "training_loss":
-            values = np.where(self.result.diverged, np.nan, self.result.recorded["step_loss"].mean(axis=1))
+            counted = self.result.recorded["step_loss"][:, -(self.metric_steps or 0) :]
+            values = np.where(self.result.diverged, np.nan, counted.mean(axis=1))
         else:
             values = self.measured.probability if self.metric == "probability" else self.measured.loss
         return values.astype(self.dtype)
@@ -224,7 +231,8 @@ class _Bridge:
         metric: dict[str, Any] = {"metric": self.metric}
         if self.metric == "training_loss":
             steps = self.result.recorded["step_loss"].shape[1]
-            metric = {"metric_weight": 0.0, "step_weights": np.full(steps, 1 / steps)}
+            counted = min(self.metric_steps or steps, steps)
+            metric = {"metric_weight": 0.0, "step_weights": np.repeat([0.0, 1 / counted], [steps - counted, counted])}
         found = motif_hypergradient(
             [self.cells[k] for k in used],
             self.shape,
@@ -398,7 +406,12 @@ def _check_images(name: str, images: Tensor) -> None:
 
 
 def _check_settings(
-    gradient: str, metric: str, window: int | None, rates: Tensor | None, training: dict[str, Any]
+    gradient: str,
+    metric: str,
+    metric_steps: int | None,
+    window: int | None,
+    rates: Tensor | None,
+    training: dict[str, Any],
 ) -> None:
     if gradient not in ("unrolled", "direct"):
         raise ValueError(f'gradient is {gradient!r}, expected "unrolled" or "direct"')
@@ -406,6 +419,8 @@ def _check_settings(
         raise ValueError(f'metric is {metric!r}, expected "probability", "loss" or "training_loss"')
     if gradient == "direct" and metric == "training_loss":
         raise ValueError('metric is "training_loss", which has no direct gradient: use gradient="unrolled"')
+    if metric_steps is not None and (metric != "training_loss" or metric_steps < 1):
+        raise ValueError(f'metric_steps is {metric_steps}, expected at least 1 with metric "training_loss", else None')
     if gradient == "direct" and window is not None:
         raise ValueError(f'window is {window}, expected None: it belongs to gradient="unrolled", not to "direct"')
     if rates is not None and "schedule" in training:

@@ -360,6 +360,7 @@ def motif_gradient(
     values : ndarray, shape (K,)
     d_images : ndarray, shape (K, N, C, H, W), or (N, C, H, W) where `weights` is given
     """
+    _require_metric(metric)
     dish = Dish(np.asarray(images), np.asarray(labels))
     motifs = pack_motifs(cells, shape, parameters, dish.images.shape[1:], dtype=dtype)
     reading = read_motifs(motifs, images, labels, metric=metric, threads=threads, strict=strict)
@@ -490,8 +491,7 @@ def read_motifs(
     ValueError, TypeError, MemoryError
         As `motif_gradient`.
     """
-    if metric not in ("probability", "loss"):
-        raise ValueError(f"metric is {metric!r}, expected 'probability' or 'loss'")
+    _require_metric(metric)
     out = _gradient(motifs, images, labels, metric, False, gradients, threads, strict)
     return Reading(**{name: out[name] for name in Reading.__dataclass_fields__})
 
@@ -618,8 +618,7 @@ def motif_hypergradient(
         drop_last,
         initializer,
     )
-    if metric not in ("probability", "loss"):
-        raise ValueError(f"metric is {metric!r}, expected 'probability' or 'loss'")
+    _require_metric(metric)
     last = len(job.rates) if steps is None else steps
     if not 0 <= last <= len(job.rates):
         raise ValueError(f"steps is {steps}, expected 0 to {len(job.rates)}, those of the epochs")
@@ -1135,6 +1134,11 @@ def _element(dtype: npt.DTypeLike) -> npt.DTypeLike:
     if element not in (np.float32, np.float64):
         raise TypeError(f"dtype is {element}, expected float32 or float64")
     return element
+
+
+def _require_metric(metric: str) -> None:
+    if metric not in ("probability", "loss"):
+        raise ValueError(f"metric is {metric!r}, expected 'probability' or 'loss'")
 
 
 def _threads(threads: int | None) -> int:

@@ -19,6 +19,29 @@ RECIPE = Recipe(
     outer=OuterSettings(epochs=6, cells=4),
     seed=7,
 )
+LEARNING = RECIPE.replace(
+    {
+        "name": "learning",
+        "dish.valid_images": 6,
+        "dish.basis": 3,
+        "inner.init": "shared",
+        "inner.redraw": False,
+        "inner.replicates": 2,
+        "outer.learn": ["images", "labels", "valid_images", "valid_labels", "rates"],
+        "outer.gradient": "unrolled",
+        "outer.metric": "loss",
+        "outer.loss": "pairwise_logistic",
+        "outer.target": "rank",
+        "outer.ranking": "metric",
+        "outer.kept_out": 4,
+        "outer.keep": "best",
+        "outer.check_every": 2,
+        "outer.trust_every": 2,
+        "outer.clip": 2.0,
+        "outer.schedule": "cosine",
+    }
+)
+"""The same with every part of the outer loop that the paper does not have."""
 POOL = 10
 
 

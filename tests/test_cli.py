@@ -22,7 +22,7 @@ from spd_fast import __version__, cli, recipes, runs
 from spd_fast.dish import Dish
 from spd_fast.outer import FitResult, OuterStep, fit_dish
 from spd_fast.recipes import Recipe
-from spd_fast.truth import TruthTable
+from spd_fast.truth import TruthTable, write_truth
 
 COMMAND = [sys.executable, "-m", "spd_fast.cli"]
 PROJECT = Path(__file__).resolve().parent.parent
@@ -154,6 +154,36 @@ def test_run_with_settings_and_default_folder(
     )  # fmt: skip
     made = runs.read(tmp_path / "runs" / "small-seed5").recipe
     assert (made.outer.epochs, made.outer.loss, made.motif.stem_channels, made.seed) == (2, "pearson", 7, 5)
+
+
+def test_run_with_cells_kept_out(tmp_path: Path, truth: Path) -> None:
+    recipe = tmp_path / "learning.json"
+    recipe.write_text(small.LEARNING.to_json())
+    shown = succeed("run", "--recipe", recipe, "--truth", truth, "--out", tmp_path / "run", "--threads", 1)
+    assert "10 of 10 cells, 4 of them kept out" in shown
+    assert re.search(r"outer epoch 6/6  loss .* kept out [+-]\d\.\d\d", shown)
+    last = (
+        r"Kendall tau on 4 cells kept out: \S+ before learning, \S+ of the dish that is kept, after [0246] outer epochs"
+    )
+    assert re.search(last + ", chosen by it: optimistic", shown)
+
+
+def test_run_on_losses(tmp_path: Path, truth: Path, recipe: Path) -> None:
+    """Losses enter turned, cells whose loss is not finite stay away; a truth without losses is refused."""
+    how = ("--recipe", recipe, "--set", "outer.truth=loss", "--set", "outer.epochs=1")
+    assert 'outer.truth is "loss" and the truth has none' in fail(
+        "run", *how, "--truth", truth, "--out", tmp_path / "a"
+    )
+    cells, accuracy = small.pool()
+    loss = np.linspace(0.1, 1, len(cells))
+    loss[3] = np.nan
+    arrays = {"test_accuracy": accuracy.reshape(-1, 1, 1), "test_loss": loss.reshape(-1, 1, 1)}
+    write_truth(tmp_path / "l.npz", cells=cells, budgets=[4], seeds=[0], arrays=arrays, provenance={})
+    shown = succeed("run", *how, "--truth", tmp_path / "l.npz", "--out", tmp_path / "b")
+    assert "9 of 9 cells" in shown
+    record = OuterStep.from_json(runs.read(tmp_path / "b").records()[0])
+    by_hash = {cell.module_hash: -value for cell, value in zip(cells, loss, strict=True)}
+    assert record.truth == pytest.approx([by_hash[name] for name in record.cells], abs=1e-7)
 
 
 def test_resume_with_another_recipe(tmp_path: Path, truth: Path, recipe: Path) -> None:

@@ -1,14 +1,28 @@
 """Outer losses against their definitions, their gradients, and where they are undefined."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import rankdata, spearmanr
 
-from spd_fast.losses import LOSSES, kendall_tau, mse_whitened, pearson, pearson_abs, pearson_correlation
+from spd_fast.losses import (
+    LOSSES,
+    kendall_tau,
+    listmle,
+    mse,
+    mse_whitened,
+    pairwise_logistic,
+    pearson,
+    pearson_abs,
+    pearson_correlation,
+    soft_kendall,
+    soft_spearman,
+)
 
 
 def vectors(seed: int, k: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,7 +65,72 @@ def test_float32_neither_under_nor_overflows(scale: float) -> None:
     assert torch.isfinite(x.grad).all()
 
 
-@pytest.mark.parametrize(("name", "at_zero"), [("pearson_abs", 1.0), ("pearson", 1.0), ("mse_whitened", 2.0)])
+def standardised(x: torch.Tensor) -> list[float]:
+    values = x.detach().numpy()
+    return ((values - values.mean()) / values.std()).tolist()
+
+
+def with_a_tie(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    x, y = vectors(seed)
+    y[2] = y[4]
+    return x, y
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_losses_on_ranks_and_pairs_by_definition(seed: int) -> None:
+    """Loop by loop, in plain numbers; a handful of operations on numbers of order one, in double."""
+    x, y = with_a_tie(seed)
+    z, truth, n = standardised(x), y.tolist(), len(y)
+    assert mse(x, y).item() == pytest.approx(sum((a - b) ** 2 for a, b in zip(x.tolist(), truth, strict=True)) / n)
+
+    better = [(i, j) for i in range(n) for j in range(n) if truth[i] > truth[j]]
+    assert len(better) == n * (n - 1) // 2 - 1
+    expected = sum(math.log(1 + math.exp(-(z[i] - z[j]))) for i, j in better) / len(better)
+    assert pairwise_logistic(x, y).item() == pytest.approx(expected, abs=1e-13)
+    expected = 1 - sum(math.tanh(2 * (z[i] - z[j])) for i, j in better) / len(better)
+    assert soft_kendall(x, y).item() == pytest.approx(expected, abs=1e-13)
+
+    soft = [sum(1 / (1 + math.exp(-10 * (z[i] - z[j]))) for j in range(n)) for i in range(n)]
+    expected = 1 - np.corrcoef(soft, rankdata(truth))[0, 1]
+    assert soft_spearman(x, y).item() == pytest.approx(expected, abs=1e-13)
+
+    order = sorted(range(n), key=lambda i: (-truth[i], i))
+    terms = [math.exp(z[i]) / sum(math.exp(z[j]) for j in order[place:]) for place, i in enumerate(order)]
+    assert listmle(x, y).item() == pytest.approx(-sum(map(math.log, terms)) / n, abs=1e-13)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_smooth_ranks_and_signs_of_values_far_apart(seed: int) -> None:
+    """Where all differences are many temperatures, the smooth versions are Spearman's and Kendall's own."""
+    rng = np.random.default_rng(seed)
+    x, y = torch.tensor(rng.permutation(np.arange(6.0))), torch.tensor(rng.normal(size=6))
+    # neighbours are 0.586 standard deviations apart: sigmoid(5.86) misses 1 by 0.003, tanh(1.17) by 0.18
+    assert soft_spearman(x, y).item() == pytest.approx(1 - spearmanr(x, y).statistic, abs=0.01)
+    assert soft_kendall(x, y).item() == pytest.approx(1 - kendall_tau(x, y), abs=0.18)
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES if name != "mse"])
+def test_better_order_costs_less(name: str) -> None:
+    y = torch.arange(6.0)
+    right, nearly, wrong = y, y[[0, 1, 3, 2, 4, 5]], y.flip(0)
+    values = [LOSSES[name](x, y).item() for x in (right, nearly, wrong)]
+    assert values[0] < values[1]
+    if name != "pearson_abs":  # which is content with a negative correlation
+        assert values[1] < values[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "at_zero"),
+    [
+        ("pearson_abs", 1.0),
+        ("pearson", 1.0),
+        ("mse_whitened", 2.0),
+        ("soft_spearman", 1.0),
+        ("soft_kendall", 1.0),
+        ("pairwise_logistic", math.log(2)),
+        ("listmle", math.log(math.factorial(5)) / 5),
+    ],
+)
 @pytest.mark.parametrize(
     "values",
     [[0.5] * 5, [0.0] * 5, [1.0, 1.0, 1 - 6e-8, 1.0, 1.0]],
@@ -61,19 +140,20 @@ def test_no_spread(name: str, at_zero: float, values: list[float]) -> None:
     metric = torch.tensor(values, requires_grad=True)
     loss = LOSSES[name](metric, torch.arange(5.0))
     loss.backward()
-    assert loss.item() == at_zero
+    assert loss.item() == pytest.approx(at_zero, rel=1e-7)
     assert torch.equal(metric.grad, torch.zeros(5))
     other = torch.arange(5.0, requires_grad=True)
     loss = LOSSES[name](other, metric.detach())
     loss.backward()
-    assert loss.item() == at_zero
+    assert loss.item() == pytest.approx(at_zero, rel=1e-7)
     assert torch.equal(other.grad, torch.zeros(5))
 
 
 @pytest.mark.parametrize(("x", "y"), [((3,), (4,)), ((2, 2), (2, 2)), ((1,), (1,))])
-def test_wrong_shapes(x: tuple[int, ...], y: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("name", LOSSES)
+def test_wrong_shapes(name: str, x: tuple[int, ...], y: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="expected two vectors of one length, at least 2"):
-        pearson_abs(torch.zeros(x), torch.zeros(y))
+        LOSSES[name](torch.zeros(x), torch.zeros(y))
 
 
 def tau_b(x: list[int], y: list[int]) -> float:

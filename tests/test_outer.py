@@ -12,7 +12,7 @@ import small
 from spd_fast import measure, outer, runs
 from spd_fast.inner import derived_seed, start_dish, training_keywords
 from spd_fast.losses import kendall_tau
-from spd_fast.outer import FitResult, OuterStep, draw_cells, fit_dish
+from spd_fast.outer import FitResult, OuterStep, draw_cells, fit_dish, kept_looks, split_pool, transformed
 from spd_fast.train import train_motifs
 
 
@@ -329,6 +329,289 @@ def test_too_few_cells() -> None:
         ValueError, match="3 cells were given, expected at least 4: the recipe compares and keeps out that many"
     ):
         fit_dish(small.pool()[0][:3], np.zeros(3), small.RECIPE)
+
+
+# ---- what the paper does not have
+
+
+@pytest.fixture(scope="module")
+def learning() -> FitResult:
+    """Everything learned at once, never interrupted, with one thread."""
+    return fit(recipe=small.LEARNING, threads=1)
+
+
+def test_everything_learned_changes_and_nothing_else(learning: FitResult) -> None:
+    for name in small.LEARNING.outer.learn:
+        assert np.abs(getattr(learning.dish, name) - getattr(learning.start, name)).max() > 1e-3 * (name != "rates")
+    assert (learning.dish.rates != learning.start.rates).all()
+    only = fit(recipe=small.LEARNING.replace({"outer.learn": ["valid_labels"], "outer.epochs": 4}))
+    for name in ("images", "labels", "valid_images"):
+        assert np.array_equal(getattr(only.dish, name), getattr(only.start, name))
+
+
+def test_same_bits_with_more_threads_whatever_is_learned(learning: FitResult) -> None:
+    assert_same(fit(recipe=small.LEARNING, threads=2), learning)
+
+
+@pytest.mark.parametrize("learn", [["valid_images", "valid_labels"], list(small.LEARNING.outer.learn)])
+@pytest.mark.usefixtures("every_step")
+def test_resumed_run_is_the_same_whatever_is_learned(learn: list[str], tmp_path: Path) -> None:
+    recipe = small.LEARNING.replace({"outer.learn": learn})
+    expected = fit(recipe=recipe)
+    with pytest.raises(StopError):
+        fit(recipe=recipe, run=tmp_path / "run", progress=stop_after(3))
+    _, now = runs.read(tmp_path / "run").dishes()
+    assert np.abs(now.valid_images - expected.start.valid_images).max() > 0
+    with runs.resume(tmp_path / "run") as opened:
+        found = fit(recipe=recipe, run=opened)
+    assert_same(found, expected)
+    for name in learn:
+        assert np.array_equal(getattr(found.dish, name), getattr(expected.dish, name))
+
+
+def stop_after(epoch: int) -> Any:
+    def progress(at: int, fraction: float, step: OuterStep | None) -> None:
+        if at == epoch and step is not None:
+            raise StopError
+
+    return progress
+
+
+def test_short_steps_share_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One at the end, whatever the clock says; a run that was stopped before the first begins again."""
+    saved: list[int] = []
+    save = runs.Run.save_checkpoint
+
+    def spy(self: runs.Run, step: int, arrays: Any) -> None:
+        saved.append(step)
+        save(self, step, arrays)
+
+    monkeypatch.setattr(runs.Run, "save_checkpoint", spy)
+    monkeypatch.setattr(outer, "CHECKPOINT_SECONDS", 3600.0)
+    with pytest.raises(StopError):
+        fit(run=tmp_path / "run", progress=stop_after(2))
+    assert saved == []
+    start, now = runs.read(tmp_path / "run").dishes()
+    assert np.array_equal(start.images, now.images)
+    with runs.resume(tmp_path / "run") as opened:
+        resumed = fit(run=opened)
+    assert saved == [small.RECIPE.outer.epochs]
+    assert_same(resumed, fit())
+
+
+def test_cells_kept_out_choose_the_dish(learning: FitResult) -> None:
+    """Tau before learning and of the dish that is kept, from `score_cells` and nothing else; the best of those looked at."""
+    cells, accuracy = small.pool()
+    kept = list(learning.kept_out)
+    looks = kept_looks(learning.history)
+    assert [steps for steps, _ in looks] == [0, 2, 4, 6]
+
+    def tau(dish: Any) -> float:
+        return kendall_tau(outer.score_cells(dish, learning.recipe, [cells[i] for i in kept]), accuracy[kept])
+
+    assert tau(learning.start) == looks[0][1]
+    assert tau(learning.dish) == learning.kept_tau == max(tau for _, tau in looks)
+    compared = {name for step in learning.history for name in step.cells}
+    assert not compared & {cells[i].module_hash for i in kept}
+    assert sorted([*learning.pool, *kept]) == list(range(small.POOL))
+
+    last = fit(recipe=small.LEARNING.replace({"outer.keep": "last"}))
+    assert kept_looks(last.history) == looks
+    assert tau(last.dish) == last.kept_tau == looks[-1][1]
+
+
+def pretend_taus(monkeypatch: pytest.MonkeyPatch, taus: list[float]) -> None:
+    """Let the looks at the cells kept out see these, one after another, and then the last again and again."""
+    kept = small.pool()[1][split_pool(small.POOL, small.LEARNING)[1]].tolist()
+    coming, plain = iter(taus), kendall_tau
+    monkeypatch.setattr(outer, "kendall_tau", lambda x, y: next(coming, taus[-1]) if list(y) == kept else plain(x, y))
+
+
+def test_the_best_dish_is_the_one_that_was_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks after 0, 2, 4 and 6 steps that say 0, 1, 1 and 0.5: the dish of two steps, as a run of two steps has it last."""
+    recipe = small.LEARNING.replace({"outer.schedule": "constant"})
+    pretend_taus(monkeypatch, [0.0, 1.0, 1.0, 0.5])
+    whole = fit(recipe=recipe)
+    assert kept_looks(whole.history) == [(0, 0.0), (2, 1.0), (4, 1.0), (6, 0.5)]
+    two = fit(recipe=recipe.replace({"outer.epochs": 2, "outer.keep": "last"}))
+    assert np.array_equal(two.dish.images, whole.dish.images)
+    assert not np.array_equal(whole.dish.images, whole.start.images)
+
+
+def test_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tau that rises once and never again: stop at the first look that is three steps or more after the best."""
+    pretend_taus(monkeypatch, [0.25, 0.5, 0.5])
+    found = fit(recipe=small.LEARNING.replace({"outer.epochs": 50, "outer.patience": 3}))
+    assert [steps for steps, _ in kept_looks(found.history)] == [0, 2, 4, 6]
+    assert len(found.history) == 6
+
+
+def test_a_dish_that_only_gets_worse_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_taus(monkeypatch, [0.25, 0.2])
+    found = fit(recipe=small.LEARNING.replace({"outer.epochs": 4}))
+    assert np.array_equal(found.dish.images, found.start.images)
+    assert found.kept_tau == 0.25
+
+
+def test_pool_is_a_draw_of_what_is_given() -> None:
+    recipe = small.LEARNING.replace({"outer.pool": 8, "outer.kept_out": 3})
+    compared, kept = split_pool(100, recipe)
+    assert (len(compared), len(kept), len({*compared, *kept})) == (5, 3, 8)
+    assert np.array_equal(split_pool(100, recipe)[0], compared)
+    assert not np.array_equal(split_pool(100, recipe.replace({"seed": 8}))[0], compared)
+    assert split_pool(4, small.RECIPE)[0].tolist() == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match=r"10 cells were given, expected at least 30: the recipe uses that many"):
+        fit(recipe=small.RECIPE.replace({"outer.pool": 30}))
+
+
+def test_targets() -> None:
+    truth = np.array([0.9, 0.1, 0.93, 0.9, 0.94])
+    assert transformed(truth, small.RECIPE) is truth
+    assert transformed(truth, small.LEARNING).tolist() == [0.375, 0.0, 0.75, 0.375, 1.0]
+    clipped = transformed(truth, small.RECIPE.replace({"outer.target": "winsorised", "outer.winsorise": 0.25}))
+    assert clipped.tolist() == [0.9, 0.9, 0.93, 0.9, 0.93]
+
+
+def test_target_reaches_the_loss() -> None:
+    seen: list[Any] = []
+
+    def loss(metric: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        seen.append(target.tolist())
+        return metric.sum()
+
+    found = fit(recipe=small.RECIPE.replace({"outer.target": "rank", "outer.epochs": 1}), loss=loss)
+    _, accuracy = small.pool()
+    ranks = {value: rank / 9 for rank, value in enumerate(sorted(accuracy))}
+    assert seen[0] == pytest.approx([ranks[value] for value in found.history[0].truth])
+
+
+def test_saturated_steps_change_nothing() -> None:
+    """Motifs perfect on two images: no step where too many are, a step where the recipe does not mind."""
+    recipe = small.RECIPE.replace({"dish.images": 3, "inner.epochs": 200, "inner.batch_size": 3, "outer.epochs": 1})
+    step = fit(recipe=recipe).history[0]
+    assert step.perfect
+    assert step.skipped == ""
+    guarded = fit(recipe=recipe.replace({"outer.saturation": 1.0}))
+    assert guarded.history[0].skipped == "4 of 4 motifs are perfect"
+    assert guarded.history[0].loss == step.loss
+    assert guarded.history[0].gradient_norm is None
+    assert np.array_equal(guarded.dish.images, guarded.start.images)
+
+
+def test_clip_norm_by_hand() -> None:
+    assert outer._clip_norm(2.0, []) == np.inf
+    assert outer._clip_norm(2.0, [3.0]) == 6.0
+    # means: 1, 1, then 0.9 + 0.1 min(10, 2) = 1.1, whatever was skipped
+    assert outer._clip_norm(2.0, [1.0, 1.0, None, 10.0]) == pytest.approx(2.2)
+
+
+def test_clipped_step() -> None:
+    """A constant gradient, clipped to nothing from the second step on: Adam goes on by what it remembers of the first.
+
+    m = 0.9 * 0.1 g / (1 - 0.81), v = 0.999 * 0.001 g^2 / (1 - 0.998): a step of 0.670 learning rates.
+    """
+    recipe = small.RECIPE.replace({"inner.redraw": False, "outer.epochs": 2, "outer.clip": 1e-6, "dtype": "float64"})
+    cells, accuracy = small.pool()
+    two = fit_dish(cells[:4], accuracy[:4], recipe, loss=linear)
+    one = fit_dish(cells[:4], accuracy[:4], recipe.replace({"outer.epochs": 1}), loss=linear)
+    moved = np.abs(two.dish.images - one.dish.images)
+    assert np.median(moved) == pytest.approx(0.670 * recipe.outer.optimizer.lr, rel=2e-3)
+    assert two.history[1].gradient_norm > 1e-3  # recorded as it was
+
+
+def linear(metric: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return metric.sum()
+
+
+def test_cosine_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    plain = torch.optim.Adam.step
+
+    def spy(self: torch.optim.Adam, *args: Any) -> Any:
+        rates.append(self.param_groups[0]["lr"])
+        return plain(self, *args)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", spy)
+    fit(recipe=small.RECIPE.replace({"outer.schedule": "cosine", "outer.epochs": 5}))
+    assert np.array(rates) / small.RECIPE.outer.optimizer.lr == pytest.approx(
+        [0.1 + 0.9 * (1 + np.cos(np.pi * share)) / 2 for share in (0, 0.25, 0.5, 0.75, 1)]
+    )
+
+
+def test_trust_ratio() -> None:
+    """Near 1 for a step so short that the loss is straight; the loss after the step is the next epoch's where cells stay."""
+    recipe = small.LEARNING.replace(
+        {
+            "outer.learn": ["valid_images", "valid_labels"],
+            "outer.trust_every": 1,
+            "outer.kept_out": 0,
+            "outer.keep": "last",
+            "dtype": "float64",
+        }
+    )
+    cells, accuracy = small.pool()
+    # relative curvature of the loss along the step times its length 1e-7
+    short = fit_dish(cells[:4], accuracy[:4], recipe.replace({"outer.optimizer.lr": 1e-7, "outer.epochs": 3}))
+    assert [step.trust for step in short.history] == pytest.approx([1.0] * 3, abs=1e-3)
+    long = fit_dish(cells[:4], accuracy[:4], recipe.replace({"outer.optimizer.lr": 0.5, "outer.epochs": 2}))
+    first, second = long.history
+    assert abs(first.trust - 1) > 1e-2
+    predicted = (second.loss - first.loss) / first.trust
+    assert predicted < 0
+    assert [step.trust is None for step in fit(recipe=small.LEARNING).history] == [False, True] * 3
+
+
+def test_trust_of_a_step_after_which_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert outer._trust(torch.tensor(1.0), None, -1.0) is None
+    assert outer._trust(torch.tensor(1.0), torch.tensor(0.5), 0.0) is None
+    assert outer._trust(torch.tensor(1.0), torch.tensor(0.5), -1.0) == 0.5
+
+
+def test_cells_kept_out_that_diverge_rank_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    from spd_fast.measure import Measurement
+
+    monkeypatch.setattr(
+        Measurement, "ranking", lambda self, recipe: np.array([np.nan, -5.0, -7.0, -6.0])[: len(self.accuracy)]
+    )
+    found = fit(recipe=small.LEARNING.replace({"outer.epochs": 1}))
+    _, accuracy = small.pool()
+    truth = accuracy[list(found.kept_out)]
+    assert found.history[0].kept_tau_start == kendall_tau([-8.0, -5.0, -7.0, -6.0], truth)
+
+
+@pytest.mark.parametrize(
+    "name", ["mse", "mse_whitened", "soft_spearman", "soft_kendall", "pairwise_logistic", "listmle"]
+)
+def test_every_loss_is_followed(name: str) -> None:
+    """Four cells, always the same: the loss falls."""
+    recipe = small.LEARNING.replace(
+        {
+            "outer.learn": ["valid_images", "valid_labels"],
+            "outer.loss": name,
+            "outer.kept_out": 0,
+            "outer.keep": "last",
+            "outer.epochs": 15,
+        }
+    )
+    cells, accuracy = small.pool()
+    history = fit_dish(cells[:4], accuracy[:4], recipe).history
+    assert history[-1].loss < history[0].loss
+
+
+def test_begun_with_another_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file of a warm start was exchanged between beginning and resuming."""
+    monkeypatch.setattr(outer, "CHECKPOINT_SECONDS", 0.0)
+    path = tmp_path / "dish.npz"
+    start_dish(small.RECIPE).save(path)
+    recipe = small.RECIPE.replace({"dish.start": "dish", "dish.source": str(path)})
+    with pytest.raises(StopError):
+        fit(recipe=recipe, run=tmp_path / "run", progress=stop_in(2))
+    start_dish(small.RECIPE.replace({"seed": 1})).save(path)
+    with (
+        runs.resume(tmp_path / "run") as opened,
+        pytest.raises(ValueError, match="was begun with another start: resume with the same"),
+    ):
+        fit(recipe=recipe, run=opened)
 
 
 def test_record_of_another_version(whole: FitResult) -> None:

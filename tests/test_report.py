@@ -131,6 +131,8 @@ def test_page(finished: tuple[Path, FitResult]) -> None:
 
 
 def _text(html: str) -> str:
+    """What stands on the page, without the table of every setting, whose values are Python's."""
+    html = re.sub(r"<details>.*</details>", "", html, flags=re.DOTALL)
     return re.sub(r"<[^>]*>", " ", re.sub(r"base64,[A-Za-z0-9+/=]*", "", html))
 
 
@@ -159,6 +161,22 @@ def test_page_of_an_unfinished_run(finished: tuple[Path, FitResult], tmp_path: P
         fit_dish(*small.pool(), small.RECIPE, run=tmp_path / "run", progress=stop)
     html = report.build(tmp_path / "run").read_text(encoding="utf-8")
     assert "This run is not finished:</strong> 1 of 6 outer epochs" in html
+
+
+def test_page_of_a_run_with_cells_kept_out(tmp_path: Path) -> None:
+    """Its own pictures, and the numbers of `FitResult`."""
+    fit = fit_dish(*small.pool(), small.LEARNING, run=tmp_path / "run")
+    html = report.build(tmp_path / "run").read_text(encoding="utf-8")
+    for name in ("validation_set", "trust"):
+        assert png_size((tmp_path / "run" / "figures" / f"{name}.png").read_bytes())[0] > 600
+    summary = summarise(fit.history, small.LEARNING)
+    assert summary.kept_end == fit.kept_tau
+    assert summary.kept_start == fit.history[0].kept_tau_start
+    assert summary.trust == np.median([step.trust for step in fit.history if step.trust is not None])
+    for number in (summary.kept_start, summary.kept_end, summary.trust):
+        assert f"{number:+.3f}".removeprefix("+") in html
+    assert "so their tau is optimistic" in html
+    assert not re.search(r"\b(nan|None|Undefined)\b", _text(html))
 
 
 def test_nothing_to_report(tmp_path: Path) -> None:
@@ -190,6 +208,6 @@ def test_figures_of_odd_histories(finished: tuple[Path, FitResult]) -> None:
 def test_figure_of_any_dish(channels: int) -> None:
     images = np.random.default_rng(0).normal(size=(7, channels, 4, 6))
     dish = Dish(images, np.array([0, 0, 0, 1, 1, 2, 2]))
-    png_size(figures.dish_images(dish, dish, figures.DARK))
+    png_size(figures.dish_images(dish.images, dish.images, dish.labels, figures.DARK))
     soft = Dish(np.zeros((30, channels, 4, 4)), np.eye(15)[np.arange(30) % 15])
-    png_size(figures.dish_images(soft, soft, figures.LIGHT))
+    png_size(figures.dish_images(soft.images, soft.images, soft.labels, figures.LIGHT))

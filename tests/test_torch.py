@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from spd_fast.cell import Cell
+from spd_fast.dish import Dish
 from spd_fast.losses import pearson
 from spd_fast.motif import MotifShape
-from spd_fast.torch import motif_metrics, train_and_measure
-from spd_fast.train import SGD, Adam, motif_gradient, train_motifs
+from spd_fast.torch import motif_metrics, read_metrics, train_and_measure
+from spd_fast.train import SGD, Adam, motif_gradient, motif_hypergradient, pack_motifs, read_motifs, train_motifs
 from spd_fast.truth_build import random_cells
 
 SHAPE = MotifShape(6, 1, 1, classes=3, image_channels=2)
@@ -57,8 +58,6 @@ def test_direct_gradient_through_a_loss(metric: Any) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_values_are_those_of_train_motifs(dtype: torch.dtype) -> None:
-    from spd_fast.dish import Dish
-
     images = some_images(8, 0, dtype)
     metrics = motif_metrics(images, LABELS, cells(), shape=SHAPE, **INNER)
     assert metrics.dtype == dtype
@@ -129,8 +128,6 @@ def test_motif_left_out_leaves_no_nan() -> None:
 
 
 def _dish(images: torch.Tensor) -> Any:
-    from spd_fast.dish import Dish
-
     return Dish(images.detach().numpy(), LABELS.numpy())
 
 
@@ -142,9 +139,9 @@ def test_strict_arithmetic_reaches_the_gradient(strict: bool, monkeypatch: pytes
 
     def spy(*args: Any, **kwargs: Any) -> Any:
         seen.append(kwargs["strict"])
-        return motif_gradient(*args, **kwargs)
+        return read_motifs(*args, **kwargs)
 
-    monkeypatch.setattr(bridge, "motif_gradient", spy)
+    monkeypatch.setattr(bridge, "read_motifs", spy)
     motif_metrics(some_images(8, 0), LABELS, cells(), shape=SHAPE, strict=strict, **TRAINING).sum().backward()
     assert seen == [strict]
 
@@ -235,6 +232,13 @@ def test_unrolled_is_the_default_and_a_window_of_nothing_is_direct() -> None:
     [
         ({"gradient": "implicit"}, ValueError, 'gradient is \'implicit\', expected "unrolled" or "direct"'),
         ({"metric": "accuracy"}, ValueError, "metric is 'accuracy', expected"),
+        ({"metric": "training_loss"}, ValueError, 'metric is "training_loss", which has no direct gradient'),
+        ({"metric_steps": 2}, ValueError, "metric_steps is 2, expected at least 1 with metric"),
+        (
+            {"metric": "training_loss", "gradient": "unrolled", "metric_steps": 0},
+            ValueError,
+            "metric_steps is 0, expected at least 1",
+        ),
         ({"window": 5}, ValueError, "window is 5, expected None: it belongs to gradient"),
         ({"rates": torch.ones(4), "schedule": "cosine"}, ValueError, "rates and schedule are both given"),
         ({"rates": torch.ones(3)}, ValueError, r"schedule has shape \(3,\), expected \(4,\)"),
@@ -258,3 +262,53 @@ def test_refused(changes: dict[str, Any], kind: type[Exception], message: str) -
     arguments = {"images": some_images(8, 0), "labels": LABELS, "cells": cells(), "shape": SHAPE, **TRAINING, **changes}
     with pytest.raises(kind, match=message):
         motif_metrics(arguments.pop("images"), arguments.pop("labels"), arguments.pop("cells"), **arguments)
+
+
+@pytest.mark.parametrize(("window", "counted"), [(None, None), (2, None), (None, 3)])
+def test_training_loss(window: int | None, counted: int | None) -> None:
+    """The mean loss of the steps, and its derivative, from `train_motifs` and `motif_hypergradient` directly."""
+    images = some_images(8, 0)
+    dish = Dish(images.detach().numpy(), LABELS.numpy())
+    z = motif_metrics(
+        images,
+        LABELS,
+        cells(),
+        shape=SHAPE,
+        metric="training_loss",
+        metric_steps=counted,
+        window=window,
+        **INNER,
+    )
+    (z * torch.tensor([1.0, -2.0, 0.5])).sum().backward()
+    result = train_motifs(cells(), SHAPE, dish, record=["step_loss"], dtype="float64", **INNER)
+    steps = result.recorded["step_loss"].shape[1]
+    counted = counted or steps
+    assert np.allclose(z.detach(), result.recorded["step_loss"][:, steps - counted :].mean(axis=1), rtol=1e-14)
+    weights = np.where(np.arange(steps) >= steps - counted, 1 / counted, 0)
+    found = motif_hypergradient(
+        cells(), SHAPE, dish, metric_weight=0, step_weights=weights, window=window, dtype="float64", **INNER
+    )
+    # double: sums of three terms in one order or another
+    assert np.allclose(images.grad, np.tensordot([1.0, -2.0, 0.5], found.d_images, 1), rtol=1e-12, atol=1e-15)
+
+
+def test_reading_trained_motifs() -> None:
+    """Metric and gradients as `motif_metrics` has them with the direct gradient, for soft labels too."""
+    images, labels = some_images(8, 0), torch.eye(3, dtype=torch.float64)[LABELS] + 0.1
+    labels.requires_grad_()
+    weights = torch.tensor([1.0, -2.0, 0.5])
+    expected = motif_metrics(images, labels, cells(), shape=SHAPE, metric="loss", **TRAINING)
+    (expected * weights).sum().backward()
+    d_images, d_labels = images.grad, labels.grad
+    images.grad = labels.grad = None
+    dish = Dish(images.detach().numpy(), labels.detach().numpy())
+    result = train_motifs(cells(), SHAPE, dish, dtype="float64", **INNER)
+    motifs = pack_motifs(cells(), SHAPE, result.parameters, tuple(images.shape[1:]), dtype="float64")
+    z, reading = read_metrics(motifs, images, labels, metric="loss")
+    assert torch.equal(z, expected)
+    assert np.array_equal(reading.accuracy, result.train.accuracy)
+    (z * weights).sum().backward()
+    assert torch.equal(images.grad, d_images)
+    assert torch.equal(labels.grad, d_labels)
+    one, _ = read_metrics(motifs.take([2]), images, labels, metric="loss")
+    assert torch.equal(one, expected[2:])

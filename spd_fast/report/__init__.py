@@ -44,13 +44,19 @@ def build(path: str | os.PathLike[str]) -> Path:
 
 def _pictures(run: runs.Run, history: Sequence[OuterStep]) -> dict[str, dict[str, bytes]]:
     start, dish = run.dishes()
-    return {
+    pictures = {
         "outer_loss": _in_themes(lambda theme: figures.outer_loss(history, theme)),
         "accuracy": _in_themes(lambda theme: figures.accuracy(history, theme)),
         "kendall_tau": _in_themes(lambda theme: figures.kendall_tau(history, theme)),
         "inner_curves": _in_themes(lambda theme: figures.inner_curves(history, theme)),
-        "dish": _in_themes(lambda theme: figures.dish_images(start, dish, theme)),
+        "dish": _in_themes(lambda theme: figures.dish_images(start.images, dish.images, start.labels, theme)),
     }
+    if start.valid_images is not None and dish.valid_images is not None and start.valid_labels is not None:
+        sets = start.valid_images, dish.valid_images, start.valid_labels
+        pictures["validation_set"] = _in_themes(lambda theme: figures.dish_images(*sets, theme))
+    if any(step.trust is not None for step in history):
+        pictures["trust"] = _in_themes(lambda theme: figures.trust(history, theme))
+    return pictures
 
 
 def _in_themes(draw: Callable[[figures.Theme], bytes]) -> dict[str, bytes]:
@@ -111,9 +117,26 @@ def _rows(summary: Summary) -> list[tuple[str, str, str]]:
         ("outer epochs in which all ranking scores tie", _percent(summary.tied), ""),
         (f"outer loss, first {n} epochs", _number(summary.loss_first), ""),
         (f"outer loss, last {n} epochs", _number(summary.loss_last), ""),
+        *_kept_rows(summary),
         ("motifs that diverged", str(summary.diverged), ""),
         ("outer epochs that changed nothing", str(summary.skipped), ""),
     ]
+
+
+def _kept_rows(summary: Summary) -> list[tuple[str, str, str]]:
+    rows = []
+    if summary.kept_start is not None and summary.kept_end is not None:
+        rows += [
+            ("Kendall's tau on the cells kept out, before learning", f"{summary.kept_start:+.3f}", ""),
+            (
+                f"the same after {summary.kept_steps} outer epochs: the dish that is kept",
+                f"{summary.kept_end:+.3f}",
+                "",
+            ),
+        ]
+    if summary.trust is not None:
+        rows.append(("median trust ratio of an outer step", f"{summary.trust:.3f}", ""))
+    return rows
 
 
 def _machine(about: dict[str, Any]) -> str:

@@ -14,14 +14,15 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from spd_fast.dish import Dish
-from spd_fast.outer import OuterStep
+from spd_fast.outer import OuterStep, kept_looks
 from spd_fast.report.summary import chance_tau_sd, mean_max_accuracy, moving_average
 
-__all__ = ["DARK", "LIGHT", "Theme", "accuracy", "dish_images", "inner_curves", "kendall_tau", "outer_loss"]
+__all__ = ["DARK", "LIGHT", "Theme", "accuracy", "dish_images", "inner_curves", "kendall_tau", "outer_loss", "trust"]
 
 DPI: Final = 144
 MAX_CLASSES, MAX_PER_CLASS = 10, 20
+TRUST_RANGE: Final = (-1.0, 3.0)
+"""Trust ratios beyond are drawn at the edge: dividing by a change near 0 gives any number."""
 GAP: Final = 2
 """Pixels between two images."""
 
@@ -90,10 +91,28 @@ def kendall_tau(history: Sequence[OuterStep], theme: Theme) -> bytes:
         axes.plot(epochs, moving_average(taus), color=theme.line, linewidth=1.8, label="moving average of 3")
         if len(taus):
             axes.axhline(taus.mean(), color=theme.second, linewidth=1.4, linestyle="--", label="mean of all epochs")
+        looks = kept_looks(history)
+        if looks:
+            axes.plot(*np.transpose(looks), color=theme.second, linewidth=1.8, label="cells kept out")
         axes.set(xlabel="outer epoch", ylabel="Kendall's tau")
         axes.set_ylim(-1.05, 1.05)
         axes.set_yticks([-1, -0.5, 0, 0.5, 1])
         _legend(axes, theme, columns=2)
+
+    return _single(draw, theme)
+
+
+def trust(history: Sequence[OuterStep], theme: Theme) -> bytes:
+    """Actual over predicted change of the outer loss, at the outer epochs where it was measured."""
+    measured = [step for step in history if step.trust is not None]
+    epochs = np.array([step.epoch for step in measured])
+    ratios = np.array([step.trust for step in measured], np.float64)
+
+    def draw(axes: Axes) -> None:
+        axes.axhline(1, color=theme.faint, linewidth=0.8)
+        axes.plot(epochs, np.clip(ratios, *TRUST_RANGE), ".", color=theme.line, markersize=4, label="one outer step")
+        axes.set(xlabel="outer epoch", ylabel="actual / predicted", ylim=(TRUST_RANGE[0] - 0.1, TRUST_RANGE[1] + 0.1))
+        _legend(axes, theme)
 
     return _single(draw, theme)
 
@@ -118,11 +137,14 @@ def inner_curves(history: Sequence[OuterStep], theme: Theme) -> bytes:
     return _render(draw, theme, (9.0, 2.9))
 
 
-def dish_images(start: Dish, dish: Dish, theme: Theme) -> bytes:
-    """The images by class, before and after learning, and the change between the two on its own scale."""
-    before, after = _mosaic(start), _mosaic(dish)
+def dish_images(before: npt.NDArray[Any], after: npt.NDArray[Any], labels: npt.NDArray[Any], theme: Theme) -> bytes:
+    """The images by class, before and after learning, and the change between the two on its own scale.
+
+    Rows and columns are ordered by `labels`, those before learning.
+    """
+    reach = 3 * float(before.std()) or 1.0
+    before, after = _mosaic(before, labels), _mosaic(after, labels)
     change = after - before
-    reach = 3 * float(start.images.std()) or 1.0
     largest = float(np.nanmax(np.abs(change)))
     panels = [
         ("before learning", before / (2 * reach) + 0.5),
@@ -143,17 +165,17 @@ def dish_images(start: Dish, dish: Dish, theme: Theme) -> bytes:
     return _render(draw, theme, (width, height), dpi=3 * DPI // 2)
 
 
-def _mosaic(dish: Dish) -> npt.NDArray[np.float64]:
+def _mosaic(images: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Arrange images in rows by class, with gaps of NaN between them: shape (rows, columns, 3)."""
-    labels = dish.labels if dish.labels.ndim == 1 else dish.labels.argmax(axis=1)
+    labels = labels if labels.ndim == 1 else labels.argmax(axis=1)
     classes = np.unique(labels)[:MAX_CLASSES]
     members = [np.flatnonzero(labels == label)[:MAX_PER_CLASS] for label in classes]
-    _, channels, height, width = dish.images.shape
+    _, channels, height, width = images.shape
     columns = max(map(len, members))
     mosaic = np.full((len(classes) * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3), np.nan)
     for row, indices in enumerate(members):
         for column, index in enumerate(indices):
-            image = dish.images[index].transpose(1, 2, 0)
+            image = images[index].transpose(1, 2, 0)
             place = mosaic[row * (height + GAP) :, column * (width + GAP) :][:height, :width]
             place[:] = image if channels == 1 else 0
             if channels > 1:

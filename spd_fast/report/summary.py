@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast import recipes
-from spd_fast.outer import OuterStep
+from spd_fast.outer import OuterStep, kept_look, kept_looks
 from spd_fast.recipes import Recipe
 
 __all__ = ["Estimate", "Summary", "chance_tau_sd", "mean_max_accuracy", "moving_average", "summarise"]
@@ -68,6 +68,12 @@ class Summary:
         Outer loss, and mean of the motifs' highest accuracy, over the first and last five outer epochs.
     perfect, tied : float
         Share of outer epochs in which all motifs are perfect, or all ranking scores tie.
+    kept_start, kept_end : float or None
+        Tau on the cells kept out, of the dish before learning and of the dish that is kept.
+    kept_steps : int or None
+        Outer epochs after which that dish was found.
+    trust : float or None
+        Median trust ratio of the outer steps.
     skipped, diverged : int
         Outer epochs that changed nothing; motifs that diverged.
     seconds : float
@@ -88,6 +94,10 @@ class Summary:
     accuracy_last: float
     perfect: float
     tied: float
+    kept_start: float | None
+    kept_end: float | None
+    kept_steps: int | None
+    trust: float | None
     skipped: int
     diverged: int
     seconds: float
@@ -99,6 +109,8 @@ def summarise(history: Sequence[OuterStep], recipe: Recipe) -> Summary:
     """Reduce a history to the numbers of the report."""
     accuracy = [step.mean_max_accuracy for step in history if step.mean_max_accuracy is not None]
     losses = [step.loss for step in history if step.loss is not None]
+    looks, look = kept_looks(history), kept_look(history, recipe)
+    trust = [step.trust for step in history if step.trust is not None]
     return Summary(
         epochs=len(history),
         tau=Estimate.of([step.kendall_tau for step in history]),
@@ -110,6 +122,10 @@ def summarise(history: Sequence[OuterStep], recipe: Recipe) -> Summary:
         accuracy_last=_mean(accuracy[-EDGE:]),
         perfect=_mean([step.perfect for step in history]),
         tied=_mean([step.tied for step in history]),
+        kept_start=looks[0][1] if looks else None,
+        kept_end=None if look is None else look[1],
+        kept_steps=None if look is None else look[0],
+        trust=float(np.median(trust)) if trust else None,
         skipped=sum(bool(step.skipped) for step in history),
         diverged=sum(sum(step.diverged) for step in history),
         seconds=sum(step.seconds for step in history),

@@ -1,0 +1,183 @@
+"""The dish before learning in all its forms, and scores of cells from recipe and dish alone."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import small
+from spd_fast.dish import Dish, cosine_basis
+from spd_fast.inner import derived_seed, score_cells, start_dish, training_keywords
+from spd_fast.recipes import Recipe
+from spd_fast.train import train_motifs
+
+
+def recipe(**changes: Any) -> Recipe:
+    """The small recipe with the gradient that reaches everything, changed."""
+    settings = {name.replace("__", "."): value for name, value in changes.items()}
+    return small.RECIPE.replace({"outer.gradient": "unrolled"} | settings)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Twenty dull images of three classes, 2 x 10 x 10, as bytes."""
+    path = tmp_path / "images.npz"
+    rng = np.random.default_rng(0)
+    np.savez(path, images=rng.integers(100, 120, (20, 2, 10, 10), np.uint8), labels=np.arange(20) % 3)
+    return path
+
+
+def test_random_sets_are_different_draws() -> None:
+    plain, with_valid = start_dish(recipe()), start_dish(recipe(dish__valid_images=6))
+    assert np.array_equal(plain.images, with_valid.images)
+    assert plain.valid_images is None
+    assert with_valid.valid_images.shape == (6, 2, 5, 5)
+    assert with_valid.valid_labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert not np.isin(with_valid.valid_images, plain.images).any()
+
+
+def test_validation_set_as_a_copy() -> None:
+    """The first two of the four images of each class."""
+    dish = start_dish(recipe(dish__valid_images=6, dish__valid_start="copy"))
+    rows = [0, 1, 4, 5, 8, 9]
+    assert np.array_equal(dish.valid_images, dish.images[rows])
+    assert np.array_equal(dish.valid_labels, dish.labels[rows])
+
+
+def test_real_images(images: Path) -> None:
+    """Different images in both sets, balanced, mean 0 and variance 1 over both; the same seed, the same draw."""
+    settings = {"dish__start": "images", "dish__source": str(images), "dish__valid_images": 6}
+    dish = start_dish(recipe(**settings))
+    everything = np.concatenate([dish.images, dish.valid_images])
+    assert len(np.unique(everything.reshape(18, -1), axis=0)) == 18
+    # sums of 450 float32 numbers of order one
+    assert np.allclose(everything.mean(axis=(0, 2, 3)), 0, atol=1e-6)
+    assert np.allclose(everything.std(axis=(0, 2, 3)), 1, atol=1e-6)
+    assert np.bincount(dish.labels).tolist() == [4, 4, 4]
+    assert np.bincount(dish.valid_labels).tolist() == [2, 2, 2]
+    with np.load(images) as data:
+        blocks = data["images"].reshape(20, 2, 5, 2, 5, 2).mean(axis=(3, 5))  # 10 x 10 averaged to 5 x 5
+        labels = data["labels"]
+    for image, label in zip(everything, np.concatenate([dish.labels, dish.valid_labels]), strict=True):
+        likeness = [np.corrcoef(image.ravel(), block.ravel())[0, 1] for block in blocks[labels == label]]
+        assert max(likeness) > 0.99
+    assert np.array_equal(start_dish(recipe(**settings)).images, dish.images)
+    assert not np.array_equal(start_dish(recipe(**settings, seed=1)).images, dish.images)
+
+
+def test_real_images_that_do_not_fit(images: Path) -> None:
+    settings = {"dish__start": "images", "dish__source": str(images)}
+    with pytest.raises(ValueError, match=r"images.npz have 2 channels, expected dish.image_channels \(1\)"):
+        start_dish(recipe(**settings, dish__image_channels=1))
+    with pytest.raises(ValueError, match=r"has 6 images of class 2, expected at least 7: ask for fewer"):
+        start_dish(recipe(**settings, dish__valid_images=9))
+    with pytest.raises(FileNotFoundError, match="image file nowhere"):
+        start_dish(recipe(dish__start="images", dish__source="nowhere"))
+
+
+def test_warm_start(tmp_path: Path) -> None:
+    begun = start_dish(recipe(dish__valid_images=6, seed=9))
+    begun.save(tmp_path / "dish.npz")
+    settings = {"dish__start": "dish", "dish__source": str(tmp_path / "dish.npz")}
+    dish = start_dish(recipe(**settings, dish__valid_images=6))
+    for name in ("images", "labels", "valid_images", "valid_labels"):
+        assert np.array_equal(getattr(dish, name), getattr(begun, name))
+    with pytest.raises(ValueError, match=r"valid_images of dish .* have shape \(6, 2, 5, 5\), expected \(0, 2, 5, 5\)"):
+        start_dish(recipe(**settings))
+    with pytest.raises(ValueError, match=r"images of dish .* have shape \(12, 2, 5, 5\), expected \(15, 2, 5, 5\)"):
+        start_dish(recipe(**settings, dish__images=15, dish__valid_images=6))
+
+
+def test_smooth_start() -> None:
+    """Random images in a basis are random combinations of it, of variance 1; real ones are projected."""
+    plain = start_dish(recipe())
+    smooth = start_dish(recipe(dish__basis=2))
+    rows = cosine_basis(5, 2)
+    assert np.allclose(smooth.images, 5 / 2 * (rows.T @ rows @ plain.images @ rows.T @ rows), atol=1e-6)
+    # 12 x 2 images of 4 coefficients: variance 1 within 1 +- 4 sqrt(2 / 96)
+    assert abs(smooth.images.var() - 1) < 0.6
+    assert np.allclose(start_dish(recipe(dish__basis=5)).images, plain.images, atol=1e-6)
+
+
+def test_cosine_basis() -> None:
+    from scipy.fft import dct
+
+    rows = cosine_basis(16, 6)
+    assert np.allclose(rows @ rows.T, np.eye(6), atol=1e-14)
+    assert np.allclose(rows @ np.eye(16), dct(np.eye(16), norm="ortho", axis=0)[:6], atol=1e-14)
+
+
+def test_what_is_learned_begins_in_the_form_it_is_learned_in() -> None:
+    learned = recipe(outer__learn=["labels", "rates"], inner__schedule="cosine")
+    dish = start_dish(learned)
+    assert np.array_equal(dish.labels, np.eye(3)[np.repeat(np.arange(3), 4)])
+    steps = np.arange(9)  # 3 epochs of 12 images in batches of 5
+    assert np.allclose(dish.rates, 3e-3 * (1 + np.cos(np.pi * steps / 9)) / 2, rtol=1e-12)
+    assert training_keywords(learned.inner, 0, dish)["schedule"] is dish.rates
+
+
+@pytest.mark.parametrize(
+    ("rates", "got"), [(np.zeros((2, 2)), "0.0"), (np.array([1, -1.0]), "-1.0"), (np.array([np.nan]), "nan")]
+)
+def test_bad_rates(rates: Any, got: str) -> None:
+    with pytest.raises(ValueError, match=rf"rates are .*{got}.*, expected finite numbers of at least 0"):
+        Dish(np.zeros((1, 1, 4, 4)), np.zeros(1, int), rates=rates)
+
+
+def test_rates_of_zero_cannot_be_learned(tmp_path: Path) -> None:
+    begun = start_dish(recipe())
+    Dish(begun.images, begun.labels, rates=np.zeros(9)).save(tmp_path / "dish.npz")
+    settings = {"dish__start": "dish", "dish__source": str(tmp_path / "dish.npz")}
+    with pytest.raises(ValueError, match=r"rates of dish .* hold 0\.0, expected above 0: learned in proportion"):
+        start_dish(recipe(**settings, outer__learn=["rates"]))
+
+
+@pytest.mark.parametrize("metric", ["probability", "loss", "training_loss"])
+@pytest.mark.parametrize("valid", [0, 6])
+def test_scores(metric: str, valid: int) -> None:
+    """By hand from `train_motifs`: the mean over replicates, losses turned, on the validation set where there is one."""
+    how = recipe(dish__valid_images=valid, inner__replicates=2, outer__ranking="metric")
+    how = how.replace({"outer.metric": metric, "outer.metric_epochs": 2 if metric == "training_loss" else None})
+    dish, cells = start_dish(how), small.pool()[0]
+    keywords = training_keywords(how.inner, derived_seed(how.seed, "inner"))
+    results = [
+        train_motifs(cells, how.shape, dish, replicate=replicate, record=("step_loss",), **keywords)
+        for replicate in range(2)
+    ]
+    read = [result.valid if valid else result.train for result in results]
+    expected = {
+        "probability": np.mean([each.probability for each in read], axis=0),
+        "loss": -np.mean([each.loss for each in read], axis=0),
+        "training_loss": -np.mean([each.recorded["step_loss"][:, 3:].mean(axis=1) for each in results], axis=0),
+    }[metric]
+    scores = score_cells(dish, how, cells)
+    assert np.allclose(scores, expected, rtol=1e-12)
+    assert np.array_equal(score_cells(dish, how, cells[3:5], threads=1), scores[3:5])
+    accuracy = score_cells(dish, how.replace({"outer.ranking": "accuracy"}), cells)
+    assert np.allclose(accuracy, np.mean([each.accuracy for each in read], axis=0), rtol=1e-12)
+
+
+def test_scores_of_motifs_that_diverge() -> None:
+    how = recipe(inner__optimizer={"name": "sgd", "lr": 10.0, "momentum": 0.99}, inner__epochs=200)
+    how = how.replace({"outer.ranking": "metric"})
+    dish, cells = start_dish(how), small.pool()[0][:3]
+    result = train_motifs(cells, how.shape, dish, **training_keywords(how.inner, derived_seed(how.seed, "inner")))
+    assert result.diverged.any()
+    assert np.array_equal(np.isnan(score_cells(dish, how, cells)), result.diverged)
+
+
+def test_progress_of_replicates() -> None:
+    shares: list[float] = []
+    how = recipe(inner__replicates=2, inner__epochs=400)
+    score_cells(start_dish(how), how, small.pool()[0], progress=shares.append)
+    assert shares == sorted(shares)
+    assert max(shares) <= 1
+    assert any(0 < share < 0.5 for share in shares)
+
+
+def test_scoring_needs_no_torch() -> None:
+    code = "import sys, spd_fast.inner; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

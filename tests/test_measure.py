@@ -1,0 +1,192 @@
+"""What the outer loop differentiates: forms of what is learned, and two ways of measuring that must agree."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import small
+from spd_fast.inner import start_dish
+from spd_fast.measure import dish_of, dish_tensors, free_tensors, measure_of, trains_once
+from spd_fast.recipes import Recipe
+from spd_fast.train import TrainResult
+
+EVERYTHING = ["images", "labels", "valid_images", "valid_labels", "rates"]
+VALID = {
+    "dish.valid_images": 6,
+    "inner.init": "shared",
+    "inner.redraw": False,
+    "inner.replicates": 2,
+    "outer.learn": ["valid_images", "valid_labels"],
+    "outer.metric": "loss",
+    "outer.ranking": "metric",
+    "dtype": "float64",
+}
+
+
+def recipe(**changes: Any) -> Recipe:
+    settings = {name.replace("__", "."): value for name, value in changes.items()}
+    return small.RECIPE.replace(VALID | settings)
+
+
+@pytest.mark.parametrize("basis", [None, 3])
+def test_free_tensors_make_the_dish_they_came_from(basis: int | None) -> None:
+    how = recipe(outer__learn=EVERYTHING, outer__gradient="unrolled", dish__basis=basis)
+    start = start_dish(how)
+    free = free_tensors(start, how)
+    assert list(free) == EVERYTHING
+    if basis:
+        assert free["images"].shape == (12, 2, 3, 3)
+        assert free["valid_images"].shape == (6, 2, 3, 3)
+    dish = dish_of(dish_tensors(free, start, how))
+    for name in EVERYTHING:
+        # a product with an orthonormal basis and back, or a logarithm and back: a few roundings of numbers of order one
+        assert np.allclose(getattr(dish, name), getattr(start, name), rtol=1e-13, atol=1e-13)
+    with torch.no_grad():
+        free["images"] += 1
+    assert np.array_equal(start.images, start_dish(how).images)
+
+
+def test_what_is_not_learned_stays() -> None:
+    how = recipe(outer__learn=["valid_labels"])
+    start = start_dish(how)
+    tensors = dish_tensors({name: value + 1 for name, value in free_tensors(start, how).items()}, start, how)
+    dish = dish_of(tensors)
+    for name in ("images", "labels", "valid_images"):
+        assert np.array_equal(getattr(dish, name), getattr(start, name))
+    assert np.array_equal(dish.valid_labels, start.valid_labels + 1)
+
+
+def test_derivatives_of_the_forms() -> None:
+    how = recipe(outer__learn=EVERYTHING, outer__gradient="unrolled", dish__basis=3)
+    start = start_dish(how)
+    free = free_tensors(start, how)
+
+    def fields(*values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        tensors = dish_tensors(dict(zip(free, values, strict=True)), start, how)
+        return tuple(tensors[name] for name in EVERYTHING)
+
+    assert torch.autograd.gradcheck(fields, tuple(free.values()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "once"),
+    [
+        ({}, True),
+        ({"outer__gradient": "unrolled"}, True),
+        ({"inner__redraw": True}, False),
+        ({"outer__learn": EVERYTHING, "outer__gradient": "unrolled"}, False),
+    ],
+)
+def test_when_motifs_are_trained_once(changes: dict[str, Any], once: bool) -> None:
+    assert trains_once(recipe(**changes)) == once
+
+
+def gradients(how: Recipe, epoch: int, rows: list[int]) -> tuple[Any, dict[str, np.ndarray]]:
+    start = start_dish(how)
+    free = free_tensors(start, how)
+    measurement = measure_of(small.pool()[0], start, how, None)(dish_tensors(free, start, how), rows, epoch, None)
+    (measurement.metric * torch.tensor([1.0, -2.0, 0.5])).sum().backward()
+    return measurement, {name: value.grad.numpy() for name, value in free.items() if value.grad is not None}
+
+
+@pytest.mark.parametrize("metric", ["loss", "probability"])
+@pytest.mark.parametrize("gradient", ["direct", "unrolled"])
+def test_trained_once_is_trained_anew(metric: str, gradient: str) -> None:
+    """Metric, accuracy, curves and gradient of the kept motifs against motifs trained for the occasion.
+
+    `redraw` with the seeds of epoch 0 gives the latter the same initial weights.
+    """
+    learn = ["valid_images", "valid_labels"] if metric == "loss" else ["valid_images"]
+    how = recipe(outer__metric=metric, outer__gradient=gradient, outer__learn=learn)
+    once, found = gradients(how, 5, [1, 4, 2])
+    anew, expected = gradients(how.replace({"inner.redraw": True}), 0, [1, 4, 2])
+    assert torch.equal(once.metric, anew.metric)
+    assert np.array_equal(once.accuracy, anew.accuracy)
+    assert np.array_equal(once.curve_loss, anew.curve_loss)
+    assert np.array_equal(once.curve_accuracy, anew.curve_accuracy)
+    assert set(found) == set(expected) == set(learn)
+    for name in learn:
+        assert np.abs(expected[name]).max() > 1e-4
+        # double: sums of at most a few hundred terms in another order
+        assert np.allclose(found[name], expected[name], rtol=1e-10, atol=1e-14)
+
+
+def test_motifs_are_trained_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is asked for when, in whatever order; and what comes back belongs to the rows asked for."""
+    from spd_fast import measure
+
+    trained: list[int] = []
+    plain = measure.train_motifs
+
+    def spy(cells: Any, *args: Any, **kwargs: Any) -> TrainResult:
+        trained.append(len(cells))
+        return plain(cells, *args, **kwargs)
+
+    monkeypatch.setattr(measure, "train_motifs", spy)
+    how = recipe()
+    start = start_dish(how)
+    measured = measure_of(small.pool()[0], start, how, 1)
+    tensors = dish_tensors({}, start, how)
+    first = measured(tensors, [3, 1], 0, None)
+    second = measured(tensors, [5, 1, 3], 7, None)
+    assert trained == [2, 2, 1, 1]  # two replicates
+    assert torch.equal(second.metric[[2, 1]], first.metric)
+    assert np.array_equal(second.curve_loss[[2, 1]], first.curve_loss)
+    whole = measure_of(small.pool()[0], start, how, 2)(tensors, [1, 3, 5], 0, None)
+    assert torch.equal(whole.metric, second.metric[[1, 2, 0]])
+
+
+def test_without_autograd_no_gradient_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from spd_fast import torch as bridge
+
+    wanted: list[bool] = []
+    plain = bridge.read_motifs
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        wanted.append(kwargs["gradients"])
+        return plain(*args, **kwargs)
+
+    monkeypatch.setattr(bridge, "read_motifs", spy)
+    how = recipe(inner__replicates=1)
+    start = start_dish(how)
+    measured, tensors = measure_of(small.pool()[0], start, how, 1), dish_tensors({}, start, how)
+    with torch.no_grad():
+        quiet = measured(tensors, [0, 1], 0, None)
+    assert torch.equal(measured(tensors, [0, 1], 0, None).metric, quiet.metric)
+    assert wanted == [False, True]
+
+
+def test_motif_that_diverged_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where its last weights are finite numbers; the others are as they were, and no NaN reaches their gradient."""
+    from spd_fast import measure
+
+    how = recipe(inner__replicates=1)
+    expected, _ = gradients(how, 0, [0, 1, 2])
+    plain = measure.train_motifs
+
+    def diverging(*args: Any, **kwargs: Any) -> TrainResult:
+        return replace(plain(*args, **kwargs), diverged=np.array([False, True, False]))
+
+    monkeypatch.setattr(measure, "train_motifs", diverging)
+    start = start_dish(how)
+    free = free_tensors(start, how)
+    found = measure_of(small.pool()[0], start, how, None)(dish_tensors(free, start, how), [0, 1, 2], 0, None)
+    assert torch.isnan(found.metric).tolist() == [False, True, False]
+    assert np.isnan(found.accuracy).tolist() == [False, True, False]
+    assert torch.equal(found.metric[[0, 2]], expected.metric[[0, 2]])
+    found.metric[[0, 2]].sum().backward()
+    assert torch.isfinite(free["valid_images"].grad).all()
+
+
+@pytest.mark.parametrize("metric", ["probability", "loss", "training_loss"])
+def test_scores_turn_losses(metric: str) -> None:
+    how = recipe(outer__metric=metric, outer__gradient="unrolled", outer__learn=["images"])
+    start = start_dish(how)
+    found = measure_of(small.pool()[0], start, how, None)(dish_tensors({}, start, how), [0, 1, 2], 0, None)
+    turned = 1 if metric == "probability" else -1
+    assert torch.equal(found.score(how), turned * found.metric)
+    assert np.array_equal(found.ranking(how), turned * found.metric.numpy())
+    assert np.array_equal(found.ranking(how.replace({"outer.ranking": "accuracy"})), found.accuracy)
