@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -12,7 +13,16 @@ from spd_fast.dish import Dish, cosine_basis, label_matrix
 from spd_fast.recipes import DishSettings, InnerSettings, Recipe
 from spd_fast.train import SGD, Adam, MotifMetrics, RMSProp, TrainResult, learning_rates, train_motifs
 
-__all__ = ["derived_seed", "measured", "part_of", "read_score", "score_cells", "start_dish", "training_keywords"]
+__all__ = [
+    "derived_seed",
+    "measured",
+    "part_of",
+    "read_score",
+    "score_cells",
+    "seen",
+    "start_dish",
+    "training_keywords",
+]
 
 _OPTIMIZERS: Final = {"adam": Adam, "sgd": SGD, "rmsprop": RMSProp}
 
@@ -30,6 +40,7 @@ def training_keywords(inner: InnerSettings, seed: int, dish: Dish | None = None)
         "optimizer": _OPTIMIZERS[options.pop("name")](**options),
         "schedule": schedule if dish is None or dish.rates is None else dish.rates,
         "init": inner.init,
+        "initializer": inner.initializer,
         "seed": seed,
     }
 
@@ -75,7 +86,7 @@ def score_cells(
         result = train_motifs(
             cells,
             recipe.shape,
-            dish,
+            replace(dish, images=dish.images[seen(recipe, replicate)], labels=dish.labels[seen(recipe, replicate)]),
             replicate=replicate,
             dtype=recipe.dtype,
             threads=threads,
@@ -85,6 +96,11 @@ def score_cells(
         )
         total += measured(result).accuracy if recipe.outer.ranking == "accuracy" else read_score(result, recipe)
     return total / replicates
+
+
+def seen(recipe: Recipe, replicate: int) -> slice:
+    """Return which training images a replicate's motifs are trained on."""
+    return slice(replicate, None, recipe.inner.replicates) if recipe.inner.split_images else slice(None)
 
 
 def measured(result: TrainResult) -> MotifMetrics:

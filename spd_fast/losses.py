@@ -23,6 +23,7 @@ __all__ = [
     "mse",
     "mse_whitened",
     "pairwise_logistic",
+    "pairwise_weighted",
     "pearson",
     "pearson_abs",
     "pearson_correlation",
@@ -158,6 +159,21 @@ def pairwise_logistic(metric: Tensor, accuracy: Tensor) -> Tensor:
     return torch.nn.functional.softplus(-_differences(_standardised(metric))[better]).mean()
 
 
+def pairwise_weighted(metric: Tensor, accuracy: Tensor) -> Tensor:
+    """Return `pairwise_logistic` with every pair weighted by how far its accuracies lie apart, over the sum of weights.
+
+    References
+    ----------
+    Cortes, Mohri and Rastogi 2007, Magnitude-preserving ranking algorithms: pairs count by the size of their difference.
+    """
+    _check_vectors(metric, accuracy)
+    if _is_constant(metric) or _is_constant(accuracy):
+        return float(np.log(2)) + 0.0 * metric.sum()
+    gaps = torch.relu(_differences(accuracy)).to(metric.dtype)
+    penalties = torch.nn.functional.softplus(-_differences(_standardised(metric)))
+    return (gaps * penalties).sum() / gaps.sum()
+
+
 def listmle(metric: Tensor, accuracy: Tensor) -> Tensor:
     """Return minus the log-likelihood of the true order under the Plackett-Luce model of the standardised metric, over K.
 
@@ -185,6 +201,7 @@ LOSSES: Final[dict[str, OuterLoss]] = {
     "soft_spearman": soft_spearman,
     "soft_kendall": soft_kendall,
     "pairwise_logistic": pairwise_logistic,
+    "pairwise_weighted": pairwise_weighted,
     "listmle": listmle,
 }
 """The losses by the names that recipes use."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from spd_fast.cell import Cell
 from spd_fast.dish import Dish, cosine_basis
-from spd_fast.inner import derived_seed, measured, part_of, training_keywords
+from spd_fast.inner import derived_seed, measured, part_of, seen, training_keywords
 from spd_fast.recipes import Recipe
 from spd_fast.torch import read_metrics, train_and_measure
 from spd_fast.train import PackedMotifs, TrainResult, pack_motifs, train_motifs
@@ -159,8 +159,8 @@ def _trained_anew(
     metrics, results = [], []
     for replicate in range(replicates):
         metric, result = train_and_measure(
-            tensors["images"],
-            tensors["labels"],
+            tensors["images"][seen(recipe, replicate)],
+            tensors["labels"][seen(recipe, replicate)],
             cells,
             shape=recipe.shape,
             valid_images=tensors.get("valid_images"),
@@ -185,8 +185,7 @@ class _TrainedOnce:
     """Measures with motifs that are trained when their cell is first asked for, and kept."""
 
     def __init__(self, cells: Sequence[Cell], start: Dish, recipe: Recipe, threads: int | None) -> None:
-        self._cells, self._recipe, self._threads = cells, recipe, threads
-        self._train = Dish(start.images, start.labels, rates=start.rates)
+        self._cells, self._start, self._recipe, self._threads = cells, start, recipe, threads
         self._place: dict[int, int] = {}  # row -> place in what follows
         self._motifs: list[PackedMotifs] = []  # one entry per replicate
         self._curves: tuple[Array, ...] = (np.empty((0, recipe.inner.epochs)), np.empty((0, recipe.inner.epochs)))
@@ -212,12 +211,13 @@ class _TrainedOnce:
         if not rows:
             return
         recipe, cells = self._recipe, [self._cells[row] for row in rows]
-        training = training_keywords(recipe.inner, _inner_seed(recipe, 0), self._train)
+        images, labels = self._start.images, self._start.labels
+        training = training_keywords(recipe.inner, _inner_seed(recipe, 0), self._start)
         results = [
             train_motifs(
                 cells,
                 recipe.shape,
-                self._train,
+                Dish(images[seen(recipe, replicate)], labels[seen(recipe, replicate)]),
                 replicate=replicate,
                 dtype=recipe.dtype,
                 threads=self._threads,
@@ -227,7 +227,7 @@ class _TrainedOnce:
             )
             for replicate in range(recipe.inner.replicates)
         ]
-        image_shape = self._train.images.shape[1:]
+        image_shape = images.shape[1:]
         packed = [
             pack_motifs(cells, recipe.shape, result.parameters, image_shape, dtype=recipe.dtype) for result in results
         ]

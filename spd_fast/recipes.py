@@ -203,8 +203,13 @@ class InnerSettings(_Settings):
     init: Literal["motif", "shared"] = "motif"
     """Initial weights: "motif" draws them for every cell (the paper, as far as it says); "shared" slices one set, so that
     all cells start as alike as they can (Rawal et al. 2020, arXiv:2005.13092)."""
+    initializer: Literal["pytorch", "nasbench101"] = "pytorch"
+    """Distribution of the initial weights: PyTorch's default (the paper), or the benchmark's (Ying et al. 2019)."""
     replicates: int = Field(default=1, ge=1, le=1000)
     """Motifs of each cell, with different initial weights; the metric is their mean. 1: the paper."""
+    split_images: bool = False
+    """Replicate r of R trains on training images r, r + R, r + 2R, ... instead of all of them, so that replicates differ
+    in what they see as well."""
     redraw: bool = True
     """Draw initial weights and sample orders anew at every outer epoch (the paper, as far as it says), or use the same
     ones throughout (Rawal et al. 2020)."""
@@ -257,6 +262,7 @@ class OuterSettings(_Settings):
         "soft_spearman",
         "soft_kendall",
         "pairwise_logistic",
+        "pairwise_weighted",
         "listmle",
     ] = "pearson_abs"
     """Compares metrics with the target: `spd_fast.losses`. The paper: "pearson_abs", equation 8; Rawal et al. 2020:
@@ -367,9 +373,15 @@ class Recipe(_Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.inner.batch_size > self.dish.images:
+        if self.inner.split_images and self.dish.images // self.dish.classes % self.inner.replicates:
             raise ValueError(
-                f"inner.batch_size is {self.inner.batch_size}, expected at most dish.images ({self.dish.images})"
+                f"dish.images is {self.dish.images}, expected a multiple of dish.classes ({self.dish.classes}) times "
+                f"inner.replicates ({self.inner.replicates}) with inner.split_images"
+            )
+        if self.inner.batch_size > self.images_of_a_motif:
+            share = " over inner.replicates" if self.inner.split_images else ""
+            raise ValueError(
+                f"inner.batch_size is {self.inner.batch_size}, expected at most dish.images{share} ({self.images_of_a_motif})"
             )
         if self.outer.metric_epochs is not None and self.outer.metric_epochs > self.inner.epochs:
             raise ValueError(
@@ -408,7 +420,12 @@ class Recipe(_Settings):
     @property
     def steps_per_epoch(self) -> int:
         """Steps of an inner epoch; the last has fewer images where the batch size does not divide their number."""
-        return -(-self.dish.images // self.inner.batch_size)
+        return -(-self.images_of_a_motif // self.inner.batch_size)
+
+    @property
+    def images_of_a_motif(self) -> int:
+        """Training images that a motif sees."""
+        return self.dish.images // (self.inner.replicates if self.inner.split_images else 1)
 
     @property
     def metric_steps(self) -> int | None:
@@ -553,9 +570,47 @@ def _valid_c() -> Recipe:
     )
 
 
+def _learned_labels() -> Recipe:
+    return Recipe(
+        name="learned_labels",
+        summary=(
+            "How fast small deep motifs memorise random images, and which labels of these make the speed tell: 4 replicates, each "
+            "on 200 images of its own, the labels learned in few steps by the hypergradient on 100 cells, 20 of them kept out."
+        ),
+        motif=MotifSettings(stem_channels=8, stacks=3),
+        dish=DishSettings(images=800, image_size=8),
+        inner=InnerSettings(
+            epochs=4,
+            optimizer=AdamSettings(lr=5e-3),
+            init="shared",
+            initializer="nasbench101",
+            redraw=False,
+            replicates=4,
+            split_images=True,
+        ),
+        outer=OuterSettings(
+            epochs=25,
+            cells=12,
+            pool=100,
+            kept_out=20,
+            check_every=5,
+            target="rank",
+            metric="training_loss",
+            loss="pairwise_weighted",
+            ranking="metric",
+            learn=("labels",),
+            gradient="unrolled",
+            optimizer=AdamSettings(lr=1e-2, betas=(0.9, 0.99)),
+            clip=2.0,
+            trust_every=5,
+        ),
+    )
+
+
 _REGISTRY: Final[dict[str, Callable[[], Recipe]]] = {
     "demo": _demo,
     "valid_c": _valid_c,
+    "learned_labels": _learned_labels,
     "cassimon_a": _cassimon("A", 100),
     "cassimon_b": _cassimon("B", 100),
     "cassimon_c": _cassimon("C", 100),

@@ -160,6 +160,23 @@ def test_scores(metric: str, valid: int) -> None:
     assert np.allclose(accuracy, np.mean([each.accuracy for each in read], axis=0), rtol=1e-12)
 
 
+def test_replicates_with_images_of_their_own() -> None:
+    """Replicate r of two sees images r, r + 2, ...: balanced halves that share nothing."""
+    how = recipe(
+        inner__replicates=2, inner__split_images=True, outer__ranking="metric", inner__initializer="nasbench101"
+    )
+    dish, cells = start_dish(how), small.pool()[0]
+    keywords = training_keywords(how.inner, derived_seed(how.seed, "inner"))
+    assert keywords["initializer"] == "nasbench101"
+    values = []
+    for replicate in range(2):
+        part = Dish(dish.images[replicate::2], dish.labels[replicate::2])
+        assert np.bincount(part.labels).tolist() == [2, 2, 2]
+        values.append(train_motifs(cells, how.shape, part, replicate=replicate, **keywords).train.probability)
+    assert np.allclose(score_cells(dish, how, cells), np.mean(values, axis=0), rtol=1e-12)
+    assert (how.images_of_a_motif, how.steps_per_epoch) == (6, 2)
+
+
 def test_scores_of_motifs_that_diverge() -> None:
     how = recipe(inner__optimizer={"name": "sgd", "lr": 10.0, "momentum": 0.99}, inner__epochs=200)
     how = how.replace({"outer.ranking": "metric"})

@@ -17,6 +17,7 @@ from spd_fast.losses import (
     mse,
     mse_whitened,
     pairwise_logistic,
+    pairwise_weighted,
     pearson,
     pearson_abs,
     pearson_correlation,
@@ -87,6 +88,9 @@ def test_losses_on_ranks_and_pairs_by_definition(seed: int) -> None:
     assert len(better) == n * (n - 1) // 2 - 1
     expected = sum(math.log(1 + math.exp(-(z[i] - z[j]))) for i, j in better) / len(better)
     assert pairwise_logistic(x, y).item() == pytest.approx(expected, abs=1e-13)
+    gaps = sum(truth[i] - truth[j] for i, j in better)
+    expected = sum((truth[i] - truth[j]) * math.log(1 + math.exp(-(z[i] - z[j]))) for i, j in better) / gaps
+    assert pairwise_weighted(x, y).item() == pytest.approx(expected, abs=1e-13)
     expected = 1 - sum(math.tanh(2 * (z[i] - z[j])) for i, j in better) / len(better)
     assert soft_kendall(x, y).item() == pytest.approx(expected, abs=1e-13)
 
@@ -128,6 +132,7 @@ def test_better_order_costs_less(name: str) -> None:
         ("soft_spearman", 1.0),
         ("soft_kendall", 1.0),
         ("pairwise_logistic", math.log(2)),
+        ("pairwise_weighted", math.log(2)),
         ("listmle", math.log(math.factorial(5)) / 5),
     ],
 )

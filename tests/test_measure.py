@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import small
-from spd_fast.inner import start_dish
+from spd_fast.inner import score_cells, start_dish
 from spd_fast.measure import dish_of, dish_tensors, free_tensors, measure_of, trains_once
 from spd_fast.recipes import Recipe
 from spd_fast.train import TrainResult
@@ -112,6 +112,17 @@ def test_trained_once_is_trained_anew(metric: str, gradient: str) -> None:
         assert np.abs(expected[name]).max() > 1e-4
         # double: sums of at most a few hundred terms in another order
         assert np.allclose(found[name], expected[name], rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("learn", [["valid_images"], EVERYTHING])
+def test_replicates_with_images_of_their_own(learn: list[str]) -> None:
+    """Both ways of measuring give what `score_cells` gives, and a gradient reaches every image."""
+    how = recipe(inner__split_images=True, outer__learn=learn, outer__gradient="unrolled")
+    measurement, found = gradients(how, 0, [0, 1, 2])
+    scores = score_cells(start_dish(how), how, small.pool()[0][:3])
+    assert np.allclose(measurement.ranking(how), scores, rtol=1e-12)
+    for name, gradient in found.items():
+        assert np.abs(gradient.reshape(len(gradient), -1)).max(axis=1).min() > 0, name
 
 
 def test_motifs_are_trained_once(monkeypatch: pytest.MonkeyPatch) -> None:

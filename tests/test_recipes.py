@@ -43,7 +43,7 @@ def test_paper(name: str, shape: MotifShape, epochs: int) -> None:
 
 
 def test_names() -> None:
-    assert set(recipes.names()) == {*PAPER, "demo", "valid_c"}
+    assert set(recipes.names()) == {*PAPER, "demo", "valid_c", "learned_labels"}
 
 
 @pytest.mark.parametrize("name", recipes.names())
@@ -118,6 +118,14 @@ def test_motif_by_name_or_numbers() -> None:
         (
             {"outer.metric_epochs": 13, "outer.metric": "training_loss", "outer.gradient": "unrolled"},
             r"outer.metric_epochs is 13, expected at most inner.epochs \(12\)",
+        ),
+        (
+            {"inner.split_images": True, "inner.replicates": 3},
+            r"dish.images is 100, expected a multiple of dish.classes \(10\) times inner.replicates \(3\)",
+        ),
+        (
+            {"inner.split_images": True, "inner.replicates": 10},
+            r"inner.batch_size is 20, expected at most dish.images over inner.replicates \(10\)",
         ),
         ({"outer.learn": []}, r"outer.learn is \[\]"),
         ({"outer.learn": ["images", "images"]}, "learn is .'images', 'images'., expected each name once"),
