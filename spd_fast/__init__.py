@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from spd_fast.cell import Cell as Cell
     from spd_fast.dish import Dish as Dish
     from spd_fast.errors import InvalidCellError as InvalidCellError
+    from spd_fast.inner import score_cells as score_cells
     from spd_fast.motif import MOTIF_A as MOTIF_A
     from spd_fast.motif import MOTIF_B as MOTIF_B
     from spd_fast.motif import MOTIF_C as MOTIF_C
@@ -44,6 +45,7 @@ _HOMES = {
     "dish": ["Dish"],
     "errors": ["InvalidCellError"],
     "motif": ["MOTIF_A", "MOTIF_B", "MOTIF_C", "NASBENCH101", "MotifShape", "count_flops", "count_parameters"],
+    "inner": ["score_cells"],
     "outer": ["FitResult", "fit_dish"],
     "recipes": ["Recipe"],
     "train": [

@@ -28,12 +28,12 @@ from torch import Tensor
 from spd_fast import runs
 from spd_fast.cell import Cell
 from spd_fast.dish import Dish
-from spd_fast.inner import derived_seed, score_cells, start_dish
+from spd_fast.inner import derived_seed, start_dish
 from spd_fast.losses import LOSSES, OuterLoss, kendall_tau, pearson_correlation
 from spd_fast.measure import Measure, Measurement, dish_of, dish_tensors, free_tensors, measure_of
 from spd_fast.recipes import Recipe
 
-__all__ = ["MIN_MOTIFS", "FitResult", "OuterStep", "draw_cells", "fit_dish", "score_cells"]
+__all__ = ["MIN_MOTIFS", "FitResult", "OuterStep", "draw_cells", "fit_dish", "kept_look", "kept_looks"]
 
 MIN_MOTIFS: Final = 3
 """Motifs that must not diverge for an outer step to be taken: two always correlate perfectly."""

@@ -10,7 +10,7 @@ import torch
 
 import small
 from spd_fast import measure, outer, runs
-from spd_fast.inner import derived_seed, start_dish, training_keywords
+from spd_fast.inner import derived_seed, score_cells, start_dish, training_keywords
 from spd_fast.losses import kendall_tau
 from spd_fast.outer import FitResult, OuterStep, draw_cells, fit_dish, kept_looks, split_pool, transformed
 from spd_fast.train import train_motifs
@@ -407,7 +407,7 @@ def test_cells_kept_out_choose_the_dish(learning: FitResult) -> None:
     assert [steps for steps, _ in looks] == [0, 2, 4, 6]
 
     def tau(dish: Any) -> float:
-        return kendall_tau(outer.score_cells(dish, learning.recipe, [cells[i] for i in kept]), accuracy[kept])
+        return kendall_tau(score_cells(dish, learning.recipe, [cells[i] for i in kept]), accuracy[kept])
 
     assert tau(learning.start) == looks[0][1]
     assert tau(learning.dish) == learning.kept_tau == max(tau for _, tau in looks)

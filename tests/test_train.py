@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import spd_fast as spd
-from spd_fast.train import initial_parameters, parameter_gradient
+from spd_fast.train import initial_parameters, pack_motifs, parameter_gradient, read_motifs, weighted_sum
 
 CHAIN = spd.Cell(
     [[0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0]], ["input", "conv3x3-bn-relu", "maxpool3x3", "output"]
@@ -459,3 +459,25 @@ def test_an_unknown_instruction_set_is_one_clear_error():
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "SPD_FAST_ISA": "sse9"},
     )
     assert "SPD_FAST_ISA is 'sse9', expected one of those that this machine runs" in done.stderr
+
+
+def test_reading_packed_motifs(dish):
+    """Read often, in any company, they show what `motif_gradient` shows; other image sizes are refused."""
+    trained = train(CELLS, dish, epochs=1).parameters
+    motifs = pack_motifs(CELLS, TINY, trained, dish.images.shape[1:])
+    assert len(motifs) == len(CELLS)
+    values, d_images = spd.motif_gradient(CELLS, TINY, dish.images, dish.labels, trained, metric="loss")
+    for rows in ([0, 1, 2], [2, 0]):
+        reading = read_motifs(motifs.take(rows), dish.images, dish.labels, metric="loss")
+        np.testing.assert_array_equal(reading.loss, values[rows])
+        np.testing.assert_array_equal(reading.d_images, d_images[rows])
+    twice = read_motifs(motifs + motifs, dish.images, dish.labels, gradients=False)
+    np.testing.assert_array_equal(twice.loss, np.tile(values, 2))
+    assert twice.d_images.shape == (0, *dish.images.shape)
+    with pytest.raises(ValueError, match="expected"):
+        read_motifs(motifs, np.zeros((2, 3, 20, 20), np.float32), np.zeros(2, int))
+
+
+def test_weighted_sum_leaves_out_what_has_no_weight():
+    arrays = np.array([[1.0, 2.0], [np.nan, np.inf], [3.0, 5.0]])
+    assert weighted_sum(np.array([2.0, 0.0, -1.0]), arrays).tolist() == [-1.0, -1.0]

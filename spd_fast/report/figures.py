@@ -93,7 +93,7 @@ def kendall_tau(history: Sequence[OuterStep], theme: Theme) -> bytes:
             axes.axhline(taus.mean(), color=theme.second, linewidth=1.4, linestyle="--", label="mean of all epochs")
         looks = kept_looks(history)
         if looks:
-            axes.plot(*np.transpose(looks), color=theme.second, linewidth=1.8, label="cells kept out")
+            axes.plot(*np.transpose(looks), color=theme.ink, linewidth=1.8, label="cells kept out")
         axes.set(xlabel="outer epoch", ylabel="Kendall's tau")
         axes.set_ylim(-1.05, 1.05)
         axes.set_yticks([-1, -0.5, 0, 0.5, 1])
