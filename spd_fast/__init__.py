@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from spd_fast.motif import count_parameters as count_parameters
     from spd_fast.outer import FitResult as FitResult
     from spd_fast.outer import fit_dish as fit_dish
+    from spd_fast.predictor import SPDPredictor as SPDPredictor
     from spd_fast.recipes import Recipe as Recipe
     from spd_fast.train import SGD as SGD
     from spd_fast.train import Adam as Adam
@@ -47,6 +48,7 @@ _HOMES = {
     "motif": ["MOTIF_A", "MOTIF_B", "MOTIF_C", "NASBENCH101", "MotifShape", "count_flops", "count_parameters"],
     "inner": ["score_cells"],
     "outer": ["FitResult", "fit_dish"],
+    "predictor": ["SPDPredictor"],
     "recipes": ["Recipe"],
     "train": [
         "SGD",

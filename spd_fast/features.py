@@ -11,7 +11,7 @@ Ying et al. 2019, NAS-Bench-101, arXiv:1902.09635: the network in which paramete
 """
 
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -170,7 +170,7 @@ def path_encoding(cells: Sequence[Cell]) -> npt.NDArray[np.uint8]:
         first = (len(OPS) ** length - 1) // (len(OPS) - 1)
         for inside in combinations(range(1, _OUTPUT), length):
             path = (0, *inside, _OUTPUT)
-            exists = np.logical_and.reduce([edge[:, x, y] for x, y in zip(path, path[1:], strict=False)])
+            exists = np.logical_and.reduce([edge[:, x, y] for x, y in pairwise(path)])
             index = np.full(len(edge), 0)
             for v in inside:
                 index = index * len(OPS) + op[:, v]

@@ -21,6 +21,7 @@ __all__ = [
     "score_cells",
     "seen",
     "start_dish",
+    "train_cells",
     "training_keywords",
 ]
 
@@ -79,11 +80,32 @@ def score_cells(
     ValueError
         If dish and recipe do not fit each other.
     """
+    results = train_cells(dish, recipe, cells, threads=threads, progress=progress)
+    means: npt.NDArray[np.float64] = np.mean([read_score(result, recipe) for result in results], axis=0)
+    return means
+
+
+def train_cells(
+    dish: Dish,
+    recipe: Recipe,
+    cells: Sequence[Cell],
+    *,
+    threads: int | None = None,
+    progress: Callable[[float], object] | None = None,
+) -> list[TrainResult]:
+    """Train the motifs of some cells as `score_cells` does and return what they show, with the loss of every step.
+
+    Parameters and errors are those of `score_cells`.
+
+    Returns
+    -------
+    list of TrainResult
+        One for each of ``inner.replicates``.
+    """
     training = training_keywords(recipe.inner, derived_seed(recipe.seed, "inner"), dish)
     replicates = recipe.inner.replicates
-    total = np.zeros(len(cells))
-    for replicate in range(replicates):
-        result = train_motifs(
+    return [
+        train_motifs(
             cells,
             recipe.shape,
             replace(dish, images=dish.images[seen(recipe, replicate)], labels=dish.labels[seen(recipe, replicate)]),
@@ -94,8 +116,8 @@ def score_cells(
             progress=part_of(progress, replicate, replicates),
             **training,
         )
-        total += measured(result).accuracy if recipe.outer.ranking == "accuracy" else read_score(result, recipe)
-    return total / replicates
+        for replicate in range(replicates)
+    ]
 
 
 def seen(recipe: Recipe, replicate: int) -> slice:
@@ -111,13 +133,15 @@ def measured(result: TrainResult) -> MotifMetrics:
 
 
 def read_score(result: TrainResult, recipe: Recipe) -> npt.NDArray[np.float64]:
-    """Return the recipe's metric of every motif, losses with their sign reversed: shape (K,), NaN where one diverged."""
+    """Return what the recipe ranks by, of every motif, larger is better: shape (K,), NaN where one diverged."""
     metric = recipe.outer.metric
-    if metric == "training_loss":
+    if recipe.outer.ranking == "accuracy":
+        values = measured(result).accuracy
+    elif metric == "training_loss":
         values = -result.recorded["step_loss"][:, -(recipe.metric_steps or 0) :].mean(axis=1)
     else:
         values = measured(result).probability if metric == "probability" else -measured(result).loss
-    return np.where(result.diverged, np.nan, values)
+    return np.where(result.diverged, np.nan, np.asarray(values, np.float64))
 
 
 def part_of(progress: Callable[[float], object] | None, part: int, parts: int) -> Callable[[float], object] | None:

@@ -607,10 +607,33 @@ def _learned_labels() -> Recipe:
     )
 
 
+def _curves() -> Recipe:
+    return Recipe(
+        name="curves",
+        summary=(
+            "How fast small deep motifs memorise random images, 8 replicates, each on 200 images of its own that nobody adapts: "
+            "the learning curves that predictors read."
+        ),
+        motif=MotifSettings(stem_channels=8, stacks=3),
+        dish=DishSettings(images=1600, image_size=8),
+        inner=InnerSettings(
+            epochs=4,
+            optimizer=AdamSettings(lr=5e-3),
+            init="shared",
+            initializer="nasbench101",
+            redraw=False,
+            replicates=8,
+            split_images=True,
+        ),
+        outer=OuterSettings(metric="training_loss", ranking="metric", gradient="unrolled"),
+    )
+
+
 _REGISTRY: Final[dict[str, Callable[[], Recipe]]] = {
     "demo": _demo,
     "valid_c": _valid_c,
     "learned_labels": _learned_labels,
+    "curves": _curves,
     "cassimon_a": _cassimon("A", 100),
     "cassimon_b": _cassimon("B", 100),
     "cassimon_c": _cassimon("C", 100),

@@ -1,0 +1,455 @@
+"""Predictors: what the Gaussian process learns, that no label leaks, that files and scikit-learn's conventions hold."""
+
+import json
+import subprocess
+import sys
+import warnings
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+from sklearn.model_selection import cross_val_score
+from sklearn.utils.estimator_checks import check_estimator
+
+import small
+import spd_fast as spd
+from spd_fast import predictor as predictors
+from spd_fast.cell import CellColumns
+from spd_fast.dish import Dish
+from spd_fast.errors import InvalidCellError
+from spd_fast.files import load_arrays, save_arrays
+from spd_fast.inner import score_cells, start_dish
+from spd_fast.losses import kendall_tau
+from spd_fast.predictor import (
+    GaussianProcess,
+    LearnedDish,
+    SPDPredictor,
+    fit_gaussian_process,
+    learn_dish,
+    learn_folds,
+    mean_scaled,
+    read_motifs,
+)
+from spd_fast.truth import TruthTable
+
+RECIPE = small.RECIPE
+VALID = RECIPE.replace(
+    {"dish.valid_images": 6, "outer.learn": ["valid_images"], "outer.metric": "loss", "outer.ranking": "metric"}
+)
+ALL = ("structure", "curves", "dish")
+
+
+@pytest.fixture(scope="module")
+def labelled() -> TruthTable:
+    return TruthTable.load().sample(40, 0)
+
+
+@pytest.fixture(scope="module")
+def others() -> TruthTable:
+    return TruthTable.load().split(40, 0)[1].sample(30, 1)
+
+
+def small_predictor(**changes: Any) -> SPDPredictor:
+    return SPDPredictor(RECIPE, **{"features": ALL, "curves": VALID, "folds": 2} | changes)
+
+
+@pytest.fixture(scope="module")
+def fitted(labelled: TruthTable) -> SPDPredictor:
+    return small_predictor().fit(labelled.cells, labelled.accuracy)
+
+
+# ---- motifs
+
+
+def test_readings_are_those_of_the_inner_loop() -> None:
+    cells, _ = small.pool()
+    one, two = VALID, VALID.replace({"inner.replicates": 2})
+    dish = start_dish(one)
+    first, both = (read_motifs(dish, recipe, cells) for recipe in (one, two))
+    assert np.array_equal(both.score, score_cells(dish, two, cells))
+    assert first.curve.shape == both.curve.shape == (len(cells), 8)
+    # 12 images in batches of 5 make 3 steps an epoch and 9 in all: six pieces of 2, 2, 2, 1, 1 and 1 steps.
+    ends = [0, 2, 4, 6, 7, 8, 9]
+    for column, (start, end) in enumerate(pairwise(ends)):
+        assert np.allclose(first.curve[:, column], np.log(first.steps[:, start:end].mean(axis=1)), rtol=1e-12)
+    assert np.allclose(first.curve[:, 7], np.log(-first.score), rtol=1e-12)
+    alone = read_motifs(dish, one, cells[:1])
+    assert np.array_equal(alone.curve[0], first.curve[0])
+    assert (first.seconds > 0).all()
+
+
+def test_motifs_that_diverge_are_marked_and_rank_last() -> None:
+    cells, accuracy = small.pool()
+    dish = start_dish(VALID)
+    wild = Dish(dish.images * np.float32(1e38), dish.labels, dish.valid_images, dish.valid_labels)
+    with np.errstate(all="raise"):
+        read = read_motifs(wild, VALID, cells)
+    assert np.isnan(read.score).all()
+    assert np.isnan(read.curve).all()
+    pure = SPDPredictor(VALID, variant="dish")
+    pure.dishes_, pure.process_ = (LearnedDish(VALID, wild),), None
+    assert np.isneginf(pure.query(cells)).all()
+    assert (LearnedDish(VALID, wild, 0.0, 1.0).scaled(read.score) == -3).all()
+    process = fit_gaussian_process([read.curve], accuracy)
+    assert np.isfinite(process.predict(read.curve)).all()
+
+
+# ---- the Gaussian process
+
+
+def test_one_group_is_scikit_learns_own_matern() -> None:
+    """The same prior, the same marginal likelihood, so the same optimum and predictions.
+
+    Both stop where L-BFGS sees relative changes below 2e-9 (its factr of 1e7 times eps); the likelihood is flat there, so that
+    parameters agree to about the root of it, 5e-5, and predictions of unit scale likewise.
+    """
+    rng = np.random.default_rng(0)
+    x, wanted = rng.normal(size=(50, 3)), rng.normal(size=(20, 3))
+    y = np.sin(x[:, 0]) + 0.1 * rng.normal(size=50)
+    ours = fit_gaussian_process([x], y)
+    known = (x - x.mean(axis=0)) / x.std(axis=0)
+    kernel = ConstantKernel(1.0, (1e-2, 1e2)) * Matern(np.sqrt(3), (1e-1, 1e3), nu=1.5) + WhiteKernel(0.3, (1e-3, 1e1))
+    order = np.argsort(np.argsort(y))
+    scores = norm.ppf((order + 0.5) / 50)
+    theirs = GaussianProcessRegressor(kernel).fit(known, scores)
+    assert np.allclose(ours.theta, theirs.kernel_.theta, atol=1e-3)
+    predicted = theirs.predict((wanted - x.mean(axis=0)) / x.std(axis=0))
+    back = np.interp(predicted, np.sort(scores), np.sort(y))
+    inside = np.abs(predicted) < np.max(scores)
+    assert np.allclose(ours.predict(wanted)[inside], back[inside], atol=1e-3 * np.ptp(y))
+
+
+def test_the_kernels_gradient_by_central_differences() -> None:
+    """Error of a central difference with h = 1e-5: h^2 / 6 times a third derivative of order 10, and eps / h = 2e-11."""
+    x = np.random.default_rng(1).normal(size=(6, 5))
+    kernel = predictors._GroupedMatern((2, 3), np.array([0.7, 1.9]))
+    value, gradient = kernel(x, eval_gradient=True)
+    assert np.allclose(np.diag(value), 1)
+    h = 1e-5
+    for g in range(2):
+        shift = h * np.eye(2)[g]
+        above, below = (kernel.clone_with_theta(kernel.theta + sign * shift)(x) for sign in (1, -1))
+        assert np.allclose(gradient[:, :, g], (above - below) / (2 * h), atol=1e-8)
+
+
+def test_a_group_that_says_nothing_is_left_out() -> None:
+    """Noise in a group of its own must not cost what the other group knows: its length scale goes up."""
+    rng = np.random.default_rng(2)
+    x, noise = rng.normal(size=(80, 2)), rng.normal(size=(80, 4))
+    y = x[:, 0] + x[:, 1]
+    process = fit_gaussian_process([x, noise], y)
+    scales = np.exp(process.theta[1:3])
+    assert scales[1] > 3 * scales[0]
+    wanted = rng.normal(size=(40, 6))
+    assert kendall_tau(process.predict(wanted), wanted[:, :2].sum(axis=1)) > 0.8
+
+
+def test_predictions_go_up_with_normal_scores_and_meet_the_labels() -> None:
+    accuracy = np.array([0.1, 0.5, 0.9, 0.91])
+    knots = norm.ppf((np.arange(4) + 0.5) / 4)
+    assert np.allclose(predictors._accuracies(knots, accuracy), accuracy, rtol=1e-12)
+    grid = predictors._accuracies(np.linspace(-4, 4, 101), accuracy)
+    assert (np.diff(grid) > 0).all()
+    assert np.array_equal(predictors._accuracies(np.zeros(2), np.full(3, 0.7)), [0.7, 0.7])
+
+
+def test_constant_and_missing_features() -> None:
+    rng = np.random.default_rng(3)
+    x = np.column_stack([rng.normal(size=30), np.full(30, 7.0), np.full(30, np.nan)])
+    x[4, 0] = np.nan
+    process = fit_gaussian_process([x], rng.normal(size=30))
+    wanted = np.array([[0.0, 7.0, np.nan], [0.0, 8.0, 1.0], [np.nan, 7.0, np.nan]])
+    found = process.predict(wanted)
+    assert np.isfinite(found).all()
+    # Sums of 30 products in another order: 30 eps of the largest label, below 1e-13.
+    assert abs(found[0] - found[1]) < 1e-13, "a column that was constant, or empty, among the labels says nothing"
+    assert abs(found[2] - process.predict([[np.nanmax(x[:, 0]), 7.0, np.nan]])[0]) < 1e-13
+
+
+# ---- the predictor
+
+
+@pytest.mark.parametrize("variant", ["gaussian_process", "dish"])
+def test_bits_do_not_depend_on_threads_or_grouping(labelled: TruthTable, others: TruthTable, variant: str) -> None:
+    one, two = (small_predictor(variant=variant, threads=n).fit(labelled.cells, labelled.accuracy) for n in (1, 3))
+    together = one.query(others.cells)
+    assert np.array_equal(together, two.query(others.cells))
+    if variant == "dish":
+        parts = [one.query(others.cells[i : i + 1])[0] for i in range(5)]
+        assert np.array_equal(together[:5], parts)
+
+
+def test_single_queries_agree_with_a_batch(fitted: SPDPredictor, others: TruthTable) -> None:
+    """Features are equal to the last bit; matrix products of other shapes may add in another order (40 terms)."""
+    together = fitted.query(others.cells)
+    for i in range(5):
+        scale = np.abs(together[i])
+        assert abs(fitted.query([others.cells[i]])[0] - together[i]) < 1e-9 * scale
+
+
+def test_the_pure_dish_is_the_outer_loop_and_nothing_else(labelled: TruthTable, others: TruthTable) -> None:
+    pure = SPDPredictor(VALID, variant="dish").fit(labelled.cells, labelled.accuracy)
+    fit = spd.fit_dish(labelled.cells, labelled.accuracy, VALID)
+    assert np.array_equal(pure.query(others.cells), score_cells(fit.dish, VALID, others.cells))
+    assert pure.process_ is None
+
+
+def test_no_label_reaches_the_features_of_its_own_cell(labelled: TruthTable) -> None:
+    """With other accuracies in one part, the scores of that part are the same: its dish has not seen them."""
+    cells, accuracy = labelled.cells, labelled.accuracy
+    scores, dishes = learn_folds(cells, accuracy, RECIPE, 2)
+    order = np.random.default_rng(predictors.derived_seed(RECIPE.seed, "folds")).permutation(len(cells))
+    part = order[0::2]
+    changed = accuracy.copy()
+    changed[part] = changed[part][::-1]
+    others, _ = learn_folds(cells, changed, RECIPE, 2)
+    assert np.array_equal(others[part], scores[part])
+    read = [dish.read(cells).score for dish in dishes]
+    assert np.array_equal(scores[part], dishes[0].scaled(read[0])[part])
+    assert np.allclose(mean_scaled(dishes, read), (dishes[0].scaled(read[0]) + dishes[1].scaled(read[1])) / 2)
+    assert abs(dishes[0].scaled(read[0]).mean()) < 1e-12
+
+
+def test_a_dish_is_learned_from_all_labels(labelled: TruthTable) -> None:
+    recipe = RECIPE.replace({"outer.pool": 10})
+    shares: list[float] = []
+    learned = learn_dish(labelled.cells, labelled.accuracy, recipe, progress=shares.append)
+    assert learned.recipe.outer.pool is None
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    assert learned.seconds > 0
+
+
+def test_structure_predicts_the_embedded_truth(others: TruthTable) -> None:
+    """60 labels, 300 others: tau 0.6 or more was found for every seed of 0 to 4; 0.45 is far below their spread."""
+    table, rest = TruthTable.load().split(60, 0)
+    predictor = SPDPredictor(features=("structure",)).fit(table.cells, table.accuracy)
+    assert predictor.score(rest.cells, rest.accuracy) > 0.45
+    assert table.accuracy.min() - 0.1 < predictor.query(rest.cells).min()
+    percent = SPDPredictor(features=("structure",)).fit(table.cells, 100 * table.accuracy)
+    assert np.allclose(percent.query(rest.cells), 100 * predictor.query(rest.cells), rtol=1e-9)
+
+
+def test_features_are_used_in_one_order(labelled: TruthTable, others: TruthTable) -> None:
+    a, b = (
+        SPDPredictor(features=kinds, curves=VALID).fit(labelled.cells, labelled.accuracy)
+        for kinds in (("structure", "curves"), ["curves", "structure"])
+    )
+    assert np.array_equal(a.query(others.cells), b.query(others.cells))
+    assert a.process_ is not None
+    assert a.process_.groups == (17, 8)
+
+
+def test_progress_runs_from_start_to_end(labelled: TruthTable, others: TruthTable) -> None:
+    shares: list[float] = []
+    predictor = small_predictor().fit(labelled.cells, labelled.accuracy, progress=shares.append)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    shares.clear()
+    predictor.query(others.cells, progress=shares.append)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+
+
+def test_arrays_of_packed_cells_are_cells(fitted: SPDPredictor, others: TruthTable) -> None:
+    columns = others.cells
+    packed = np.column_stack([columns.vertices, columns.edge_bits, columns.op_codes]).astype(np.int64)
+    assert np.array_equal(fitted.query(packed), fitted.query(columns))
+    assert np.array_equal(fitted.query(list(columns)), fitted.query(columns))
+    assert fitted.query([]).shape == (0,)
+
+
+# ---- files
+
+
+@pytest.mark.parametrize("variant", ["gaussian_process", "dish"])
+def test_a_saved_predictor_gives_the_same_bits(
+    tmp_path: Path, labelled: TruthTable, others: TruthTable, variant: str
+) -> None:
+    predictor = small_predictor(variant=variant).fit(labelled.cells, labelled.accuracy)
+    predictor.save(tmp_path / "p.npz")
+    again = SPDPredictor.load(tmp_path / "p.npz")
+    assert np.array_equal(again.query(others.cells), predictor.query(others.cells))
+    assert again.get_params()["recipe"] == RECIPE
+    again.save(tmp_path / "q.npz")
+    assert (tmp_path / "q.npz").read_bytes() == (tmp_path / "p.npz").read_bytes()
+
+
+def test_queries_need_no_torch(tmp_path: Path, fitted: SPDPredictor, others: TruthTable) -> None:
+    fitted.save(tmp_path / "p.npz")
+    others.save(tmp_path / "t.npz")
+    script = (
+        "import sys, spd_fast as spd\n"
+        f"cells = spd.TruthTable.load({str(tmp_path / 't.npz')!r}).cells\n"
+        f"print(spd.SPDPredictor.load({str(tmp_path / 'p.npz')!r}).query(cells).tobytes().hex())\n"
+        "assert 'torch' not in sys.modules"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == fitted.query(others.cells).tobytes().hex()
+
+
+def test_files_that_are_no_predictor(tmp_path: Path, fitted: SPDPredictor) -> None:
+    with pytest.raises(FileNotFoundError, match=r"predictor file .* does not exist"):
+        SPDPredictor.load(tmp_path / "none.npz")
+    spd.Dish.random(per_class=1).save(tmp_path / "dish.npz")
+    with pytest.raises(ValueError, match=r"predictor file .*dish\.npz cannot be read: 'settings'"):
+        SPDPredictor.load(tmp_path / "dish.npz")
+    fitted.save(tmp_path / "p.npz")
+    arrays = load_arrays(tmp_path / "p.npz", what="predictor file")
+    settings = json.loads(arrays["settings"].tobytes())
+    for changes, message in (
+        ({"schema": "spd_fast.predictor/0"}, "has schema 'spd_fast.predictor/0', expected 'spd_fast.predictor/1'"),
+        ({"parameters": settings["parameters"] | {"variant": "forest"}}, "variant is 'forest'"),
+        ({"parameters": settings["parameters"] | {"colour": 1}}, "unexpected keyword argument 'colour'"),
+    ):
+        text = json.dumps(settings | changes).encode()
+        save_arrays(tmp_path / "bad.npz", arrays | {"settings": np.frombuffer(text, np.uint8)})
+        with pytest.raises(ValueError, match=message):
+            SPDPredictor.load(tmp_path / "bad.npz")
+
+
+# ---- mistakes
+
+
+def test_wrong_arguments(labelled: TruthTable) -> None:
+    cells, accuracy = labelled.cells, labelled.accuracy
+    structure = SPDPredictor(features=("structure",))
+    with pytest.raises(NotFittedError, match="not fitted"):
+        structure.query(cells)
+    with pytest.raises(NotFittedError, match="not fitted"):
+        structure.save("nowhere.npz")
+    with pytest.raises(ValueError, match=r"variant is 'forest', expected 'gaussian_process' or 'dish'"):
+        SPDPredictor(variant="forest").fit(cells, accuracy)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"features are \['colour'\], expected one or more of structure, curves, dish"):
+        SPDPredictor(features=("colour",)).fit(cells, accuracy)
+    with pytest.raises(ValueError, match=r"features are \[\], expected one or more"):
+        SPDPredictor(features=()).fit(cells, accuracy)
+    with pytest.raises(ValueError, match="folds is 1, expected at least 2"):
+        SPDPredictor(folds=1).fit(cells, accuracy)
+    with pytest.raises(ValueError, match=r"accuracy has shape \(3,\), expected \(40,\) to match cells"):
+        structure.fit(cells, accuracy[:3])
+    with pytest.raises(ValueError, match=r"1 labelled cells were given, expected at least 2"):
+        structure.fit(cells[:1], accuracy[:1])
+    with pytest.raises(ValueError, match=r"accuracy\[2\] is nan, expected finite numbers"):
+        structure.fit(cells, np.where(np.arange(40) == 2, np.nan, accuracy))
+    with pytest.raises(TypeError, match=r"cells\[1\] is a str, expected a Cell"):
+        structure.fit([cells[0], "cell"], accuracy[:2])  # type: ignore[list-item]
+    with pytest.raises(
+        ValueError, match=r"cells is a float64 array of shape \(2, 3\), expected integers of shape \(n, 3\)"
+    ):
+        structure.fit(np.zeros((2, 3)), accuracy[:2])
+    with pytest.raises(ValueError, match="there is no recipe 'none'"):
+        SPDPredictor("none", variant="dish").fit(cells, accuracy)
+    with pytest.raises(InvalidCellError, match="no path"):
+        SPDPredictor(features=("curves",), curves=VALID).fit(np.array([[3, 1, 0], [3, 3, 0]]), accuracy[:2])
+
+
+def test_what_a_progress_raises_stops_the_fit(labelled: TruthTable) -> None:
+    class StoppedError(Exception):
+        pass
+
+    def stop(share: float) -> None:
+        raise StoppedError
+
+    predictor = SPDPredictor(RECIPE, variant="dish")
+    with pytest.raises(StoppedError):
+        predictor.fit(labelled.cells, labelled.accuracy, progress=stop)
+    assert not hasattr(predictor, "dishes_")
+
+
+# ---- scikit-learn
+
+TABLES_OF_NUMBERS = {
+    "check_complex_data",
+    "check_dict_unchanged",
+    "check_dont_overwrite_parameters",
+    "check_dtype_object",
+    "check_estimator_sparse_array",
+    "check_estimator_sparse_matrix",
+    "check_estimator_sparse_tag",
+    "check_estimators_dtypes",
+    "check_estimators_empty_data_messages",
+    "check_estimators_fit_returns_self",
+    "check_estimators_nan_inf",
+    "check_estimators_overwrite_params",
+    "check_estimators_pickle",
+    "check_f_contiguous_array_estimator",
+    "check_fit2d_1feature",
+    "check_fit2d_1sample",
+    "check_fit2d_predict1d",
+    "check_fit_check_is_fitted",
+    "check_fit_idempotent",
+    "check_fit_score_takes_y",
+    "check_methods_sample_order_invariance",
+    "check_methods_subset_invariance",
+    "check_n_features_in",
+    "check_n_features_in_after_fitting",
+    "check_pipeline_consistency",
+    "check_positive_only_tag_during_fit",
+    "check_readonly_memmap_input",
+    "check_regressor_data_not_an_array",
+    "check_regressors_int",
+    "check_regressors_no_decision_function",
+    "check_regressors_train",
+    "check_requires_y_none",
+    "check_supervised_y_2d",
+}
+"""Checks of scikit-learn that fit tables of random numbers, which are no cells and are refused."""
+
+
+def test_scikit_learns_own_checks() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        results = check_estimator(SPDPredictor(features=("structure",)), on_fail=None, on_skip=None)
+    failed = {result["check_name"] for result in results if result["status"] == "failed"}
+    passed = {result["check_name"] for result in results if result["status"] == "passed"}
+    assert failed <= TABLES_OF_NUMBERS
+    assert {"check_estimator_cloneable", "check_get_params_invariance", "check_set_params"} <= passed
+    assert {"check_no_attributes_set_in_init", "check_parameters_default_constructible"} <= passed
+    assert {"check_estimators_unfitted", "check_estimator_repr", "check_valid_tag_types"} <= passed
+
+
+def test_what_those_checks_are_after_with_cells(labelled: TruthTable, others: TruthTable) -> None:
+    predictor = SPDPredictor(features=("structure",))
+    before = predictor.get_params()
+    assert predictor.fit(labelled.cells, labelled.accuracy) is predictor
+    assert predictor.get_params() == before
+    first = predictor.predict(others.cells)
+    assert np.array_equal(predictor.fit(labelled.cells, labelled.accuracy).predict(others.cells), first)
+    copy = clone(predictor)
+    assert not hasattr(copy, "process_")
+    assert np.array_equal(copy.fit(labelled.cells, labelled.accuracy).predict(others.cells), first)
+    order = np.random.default_rng(0).permutation(len(others))
+    assert np.allclose(predictor.predict(others.cells[order]), first[order], rtol=1e-9)
+
+
+def test_cross_validation_takes_cells(labelled: TruthTable) -> None:
+    for cells in (list(labelled.cells), packed(labelled.cells)):
+        taus = cross_val_score(SPDPredictor(features=("structure",)), cells, labelled.accuracy, cv=4)
+        assert taus.shape == (4,)
+        assert taus.mean() > 0.2
+
+
+def packed(columns: CellColumns) -> Any:
+    return np.column_stack([columns.vertices, columns.edge_bits, columns.op_codes]).astype(np.int64)
+
+
+def test_without_scikit_learn_the_remedy_is_named() -> None:
+    script = "import sys; sys.modules['sklearn'] = None\nimport spd_fast\nspd_fast.Cell\nspd_fast.SPDPredictor"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert run.returncode != 0
+    assert "predictors need scikit-learn: pip install 'spd_fast[predictor]'" in run.stderr
+
+
+def test_a_process_is_plain_data(fitted: SPDPredictor) -> None:
+    process = fitted.process_
+    assert isinstance(process, GaussianProcess)
+    assert process.groups == (17, 8, 1)
+    assert process.features.shape == (40, 26)
