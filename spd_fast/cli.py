@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from spd_fast.nasbench101 import Evaluation
     from spd_fast.nasbench101 import Table as NasbenchTable
     from spd_fast.outer import FitResult, OuterStep
+    from spd_fast.predictor import LearnedDish
     from spd_fast.recipes import Recipe
     from spd_fast.runs import Run
+    from spd_fast.scoreboard import Board, Trial
     from spd_fast.train import TrainResult
     from spd_fast.truth import TruthTable
 
@@ -219,6 +221,81 @@ def train(
         if file is not None:
             _write_training(file, rows, result)
             out.print(f"written to {file}")
+
+
+@app.command(
+    epilog="Examples:\n\n  spd-fast score --recipe valid_c --truth nb101_test108.npz --images cifar10.npz\n\n"
+    "  spd-fast score runs/c0 runs/c1 runs/c2 --truth nb101_test108.npz --folds 0\n\n"
+    "  spd-fast score --held-out 200 --labels 60 --seeds 2 --folds 0"
+)
+def score(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[RUN]...", help="Finished run folders, one for each seed. Default: dishes learned here."
+        ),
+    ] = None,
+    truth: TruthFile = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="How dishes are learned where no runs are given. Default: valid_c."),
+    ] = None,
+    curves: Annotated[
+        str, typer.Option(metavar="NAME", help="Motif and unlearned dish of the learning curves; a recipe.")
+    ] = "curves",
+    labels: Annotated[int, typer.Option(metavar="N", min=6, help="Labelled cells of each pool.")] = 100,
+    held_out: Annotated[int, typer.Option(metavar="N", min=1, help="Cells that are scored.")] = 1000,
+    seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Pools and dishes.")] = 5,
+    folds: Annotated[
+        int,
+        typer.Option(metavar="N", min=0, help="More dishes for each pool, for the Gaussian process. 0: leave it out."),
+    ] = 5,
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Real images (.npz or a folder of IDX files) for the rows that need them."),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder of the board. Default: runs/score-NAME.")
+    ] = None,
+    threads: Threads = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the draw of the held-out cells.")] = 0,
+    settings: Settings = None,
+    debug: Debug = False,
+) -> None:
+    """Judge dishes on cells that they never saw, beside everything that is known without them.
+
+    Measurements are kept in --out as they come: after Ctrl-C or a kill, the same command continues.
+    """
+    with _errors(debug, again=True):
+        from spd_fast.report import board as page
+        from spd_fast.scoreboard import build_board, draw_trial
+
+        table = _load_truth(truth)
+        if folders:
+            if recipe is not None or settings:
+                raise ValueError("--recipe and --set are those of the runs that were given: leave them out")
+            trial, chosen, learned = _trial_of_runs(folders, table, held_out, seed)
+        else:
+            from spd_fast.predictor import DEFAULT_RECIPE
+
+            chosen, learned = _recipe(recipe or DEFAULT_RECIPE, None, settings), None
+            trial = draw_trial(table, labels=labels, held_out=held_out, seeds=seeds, seed=seed)
+        where = folder if folder is not None else Path("runs") / f"score-{chosen.name}"
+        with _named_progress() as update:
+            board = build_board(
+                trial,
+                chosen,
+                _recipe(curves, None, None),
+                learned=learned,
+                folds=folds,
+                images=images,
+                folder=where,
+                threads=threads,
+                progress=update,
+            )
+        written = page.write(board, where)
+        _print_board(board)
+        out.print(f"board.json, board.csv and figures in {where}, page in {written}", markup=False)
 
 
 @truth_app.command(
@@ -956,6 +1033,82 @@ def _cell_row(cell: "Cell", parameters: int) -> dict[str, Any]:
 def _nasbench_row(table: "NasbenchTable", row: int, found: "Evaluation") -> dict[str, Any]:
     names = ("seconds", "train", "validation", "test")  # short enough that a hash is not folded
     return {**_cell_row(table[row], int(table.trainable_parameters[row])), **dict(zip(names, found, strict=True))}
+
+
+# ---- score
+
+
+def _trial_of_runs(
+    folders: Sequence[Path], truth: "TruthTable", held_out: int, seed: int
+) -> "tuple[Trial, Recipe, list[LearnedDish]]":
+    """Return a trial whose pools are what these runs have used, and their dishes."""
+    from spd_fast import runs
+    from spd_fast.predictor import LearnedDish
+    from spd_fast.scoreboard import pool_of_run, trial_of_pools
+
+    opened = [runs.read(each) for each in folders]
+    for each in opened:
+        if not each.finished:
+            raise ValueError(f"{each.path} is not finished: continue it with spd-fast run --resume --out {each.path}")
+    first = opened[0].recipe
+    for each in opened:
+        if each.recipe.replace({"seed": first.seed}) != first:
+            raise ValueError(
+                f"{each.path} has another recipe than {opened[0].path}, expected runs that differ in their seeds alone"
+            )
+    trial = trial_of_pools(truth, [pool_of_run(each, truth) for each in opened], held_out=held_out, seed=seed)
+    learned = [
+        LearnedDish(each.recipe, each.dishes()[1], seconds=sum(record["seconds"] for record in each.records()))
+        for each in opened
+    ]
+    return trial, first, learned
+
+
+@contextmanager
+def _named_progress() -> Iterator[Any]:
+    """Yield a function that shows what is being done and the share done: a bar on a terminal, else a line for each."""
+    if out.is_terminal:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TimeRemainingColumn(compact=True))
+        with Progress(*columns, console=out, transient=True) as bar:
+            task = bar.add_task("", total=1.0)
+            yield lambda what, share: bar.update(task, completed=share, description=what)
+        return
+    said: list[str] = []
+
+    def say(what: str, share: float) -> None:
+        if said[-1:] != [what]:
+            said.append(what)
+            out.print(f"{100 * share:3.0f} %  {what}", markup=False)
+
+    yield say
+
+
+def _print_board(board: "Board") -> None:
+    rows = [
+        {
+            "row": row.name,
+            "labels": row.labels,
+            "tau, 95 % interval": str(row.judged.estimate("tau")),
+            "rho": f"{row.judged.means['rho']:.3f}",
+            "tau of top 10 %": f"{row.judged.means['tau_top']:.3f}",
+            "prec. 10": f"{row.judged.means['precision_10']:.2f}",
+            "50": f"{row.judged.means['precision_50']:.2f}",
+            "init s": f"{row.init_seconds:.2f}",
+            "query ms": f"{1e3 * row.query_seconds:.2f}",
+        }
+        for row in board.rows
+    ]
+    trial = board.trial
+    out.print(_table(f"{len(trial.held_out)} held-out cells, {len(trial.seeds)} seeds", rows))
+    for outcome in board.outcomes:
+        colour = {"reached": "green", "not reached": "red"}.get(outcome.verdict, "dim")
+        found = "" if outcome.estimate is None else f": {outcome.estimate}"
+        out.print(
+            f"[{colour}]{outcome.verdict}[/{colour}]  {escape(outcome.goal.meaning)}, "
+            f"{outcome.goal.measure.replace('_', ' ')} of at least {outcome.goal.at_least:.2f}{escape(found)}"
+        )
 
 
 # ---- shared

@@ -57,11 +57,14 @@ __all__ = [
     "LearnedDish",
     "MotifReadings",
     "SPDPredictor",
+    "combined",
     "fit_gaussian_process",
     "learn_dish",
     "learn_folds",
     "mean_scaled",
+    "read_all",
     "read_motifs",
+    "unadapted_dishes",
 ]
 
 SCHEMA: Final = "spd_fast.predictor/1"
@@ -72,7 +75,7 @@ FEATURES: Final = ("structure", "curves", "dish")
 DEFAULT_RECIPE: Final = "valid_c"
 DEFAULT_CURVES: Final = "curves"
 
-_PIECES: Final = 6
+_PIECES: Final = 8
 """Pieces of the inner loop, of about equal length, over which the training loss is averaged."""
 
 Array = npt.NDArray[Any]
@@ -92,9 +95,8 @@ class MotifReadings:
     score : ndarray, shape (n,), float64
         What the recipe ranks by, larger is better: `spd_fast.inner.score_cells`. NaN where a motif diverged.
     curve : ndarray, shape (n, M), float64
-        Logarithms of the training loss averaged over each sixth of the inner loop's steps (over each step where they are
-        fewer), and of the loss after training on the training set and, where the dish has one, on the validation set.
-        NaN where a motif diverged.
+        Logarithms of the training loss averaged over each eighth of the inner loop's steps (over each step where they are
+        fewer). NaN where a motif diverged.
     steps : ndarray, shape (n, T), float64
         Training loss of every step. Not finite from a divergence on.
     seconds : ndarray, shape (n,)
@@ -131,10 +133,8 @@ def read_motifs(
     for result in train_cells(dish, recipe, cells, threads=threads, progress=progress):
         steps = np.asarray(result.recorded["step_loss"], np.float64)
         pieces = np.array_split(steps, min(_PIECES, steps.shape[1]), axis=1)
-        losses = [piece.mean(axis=1) for piece in pieces]
-        losses += [np.asarray(read.loss, np.float64) for read in (result.train, result.valid) if read is not None]
         with np.errstate(divide="ignore", invalid="ignore"):
-            logarithms = np.log(np.stack(losses, axis=1))
+            logarithms = np.log(np.stack([piece.mean(axis=1) for piece in pieces], axis=1))
         curves.append(np.where(np.isfinite(logarithms) & ~result.diverged[:, None], logarithms, np.nan))
         trained.append(steps)
         scores.append(read_score(result, recipe))
@@ -142,6 +142,39 @@ def read_motifs(
     return MotifReadings(
         np.mean(scores, axis=0), np.mean(curves, axis=0), np.mean(trained, axis=0), np.sum(seconds, axis=0)
     )
+
+
+def unadapted_dishes(recipe: Recipe) -> list["LearnedDish"]:
+    """Return the dishes, before learning, that learning curves are read on: one for each of the recipe's replicates.
+
+    Each has images, initial weights and sample orders of its own: averages over them say more than over replicates on the
+    same images.
+    """
+    single = recipe.replace({"inner.replicates": 1})
+    seeds = [derived_seed(recipe.seed, "curves", k) for k in range(recipe.inner.replicates)]
+    return [LearnedDish(each, start_dish(each)) for each in (single.replace({"seed": seed}) for seed in seeds)]
+
+
+def combined(readings: Sequence[MotifReadings]) -> MotifReadings:
+    """Return the readings of the same cells on several dishes as one: means, and the sum of the seconds."""
+    return MotifReadings(
+        np.mean([each.score for each in readings], axis=0),
+        np.mean([each.curve for each in readings], axis=0),
+        np.mean([each.steps for each in readings], axis=0),
+        np.sum([each.seconds for each in readings], axis=0),
+    )
+
+
+def read_all(
+    dishes: Sequence["LearnedDish"],
+    cells: Sequence[Cell],
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> list[MotifReadings]:
+    """Read the motifs of the same cells on each of several dishes: `read_motifs`."""
+    reports = [part_of(progress, k, len(dishes)) for k in range(len(dishes))]
+    return [dish.read(cells, threads, report) for dish, report in zip(dishes, reports, strict=True)]
 
 
 # ---- learned dishes
@@ -421,7 +454,7 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         What the Gaussian process sees: structural scalars, learning curves of motifs on the dish that nobody
         adapted (`curves`), the score on dishes learned from the labelled cells.
     curves : Recipe or str, optional
-        Motif, inner loop and dish before learning of the curves. Default: ``"curves"``.
+        Motif, inner loop and dishes before learning of the curves, one dish for each replicate. Default: ``"curves"``.
     folds : int, at least 2
         Dishes that are learned for the feature "dish", each without one part of the labelled cells: in the Gaussian
         process a cell's score comes from the dish that has not seen it. At query time the scores of all are averaged.
@@ -502,8 +535,9 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 groups.append(structural_features(pool))
             elif kind == "curves":
                 recipe = _recipe(self.curves, DEFAULT_CURVES)
-                dishes.append(LearnedDish(recipe, start_dish(recipe)))
-                groups.append(dishes[-1].read(pool, self.threads, report).curve)
+                dishes += unadapted_dishes(recipe)
+                readings = read_all(dishes, pool, threads=self.threads, progress=report)
+                groups.append(combined(readings).curve)
             else:
                 recipe = _recipe(self.recipe, DEFAULT_RECIPE)
                 scores, parts = learn_folds(pool, target, recipe, self.folds, threads=self.threads, progress=report)
@@ -535,17 +569,17 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         wanted = _as_cells(cells)
         if not len(wanted):
             return np.empty(0)
-        reports = [part_of(progress, k, len(self.dishes_)) for k in range(len(self.dishes_))]
-        readings = [dish.read(wanted, self.threads, each) for dish, each in zip(self.dishes_, reports, strict=True)]
+        readings = read_all(self.dishes_, wanted, threads=self.threads, progress=progress)
         if self.process_ is None:
             return np.nan_to_num(readings[0].score, nan=-np.inf, neginf=-np.inf)
+        folds = self.folds if "dish" in self.features else 0
+        first = len(self.dishes_) - folds
         groups: list[Array] = []
         if "structure" in self.features:
             groups.append(structural_features(wanted))
         if "curves" in self.features:
-            groups.append(readings[0].curve)
+            groups.append(combined(readings[:first]).curve)
         if "dish" in self.features:
-            first = len(self.dishes_) - self.folds
             groups.append(mean_scaled(self.dishes_[first:], [read.score for read in readings[first:]])[:, None])
         return self.process_.predict(np.concatenate(groups, axis=1))
 

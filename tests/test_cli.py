@@ -477,3 +477,40 @@ def test_nasbench_space(tmp_path: Path) -> None:
         assert archive["module_hash"].shape == (423_624, 16)
     succeed("nasbench", "sample", 3, "--seed", 1, "--out", tmp_path / "cells.json")
     assert len(json.loads((tmp_path / "cells.json").read_text())) == 3
+
+
+# ---- score
+
+BOARD = ["--held-out", "100", "--labels", "12", "--seeds", "1", "--folds", "0"]
+
+
+def test_score_learns_dishes_and_writes_a_board(recipe: Path, tmp_path: Path) -> None:
+    arguments = ["score", "--recipe", recipe, "--curves", recipe, *BOARD, "--out", tmp_path / "board"]
+    output = succeed(*arguments, "--set", "outer.epochs=2")
+    assert "100 held-out cells, 1 seeds" in output
+    assert "learned dish" in output
+    assert "not measured" in output
+    for name in ("board.json", "board.csv", "board.html", "figures/agreement.png"):
+        assert (tmp_path / "board" / name).is_file(), name
+    assert json.loads((tmp_path / "board" / "board.json").read_text())["settings"]["recipe"]["outer"]["epochs"] == 2
+    assert "holds measurements of another board (recipe differ)" in fail(*arguments)
+
+
+def test_score_of_runs(recipe: Path, tmp_path: Path) -> None:
+    folders = [tmp_path / f"run{seed}" for seed in (0, 1)]
+    for seed, folder in enumerate(folders):
+        succeed("run", "--recipe", recipe, "--out", folder, "--seed", seed)
+    board = tmp_path / "board"
+    output = succeed("score", *folders, "--curves", recipe, "--held-out", "100", "--folds", "0", "--out", board)
+    assert "100 held-out cells, 2 seeds" in output
+    rows = json.loads((board / "board.json").read_text())["rows"]
+    seconds = [sum(step["seconds"] for step in runs.read(folder).records()) for folder in folders]
+    learned = next(row for row in rows if row["row"] == "learned dish")
+    assert learned["init_seconds"] == pytest.approx(np.mean(seconds))
+    assert learned["labels"] == 24, "six outer epochs of four fresh cells"
+    assert "are those of the runs that were given" in fail("score", *folders, "--recipe", recipe)
+    other = tmp_path / "other"
+    succeed("run", "--recipe", recipe, "--out", other, "--set", "inner.epochs=2")
+    assert "has another recipe than" in fail("score", folders[0], other)
+    (folders[1] / "dish.npz").unlink()
+    assert "is not finished: continue it with spd-fast run --resume" in fail("score", *folders)

@@ -31,11 +31,14 @@ from spd_fast.predictor import (
     GaussianProcess,
     LearnedDish,
     SPDPredictor,
+    combined,
     fit_gaussian_process,
     learn_dish,
     learn_folds,
     mean_scaled,
+    read_all,
     read_motifs,
+    unadapted_dishes,
 )
 from spd_fast.truth import TruthTable
 
@@ -75,14 +78,30 @@ def test_readings_are_those_of_the_inner_loop() -> None:
     first, both = (read_motifs(dish, recipe, cells) for recipe in (one, two))
     assert np.array_equal(both.score, score_cells(dish, two, cells))
     assert first.curve.shape == both.curve.shape == (len(cells), 8)
-    # 12 images in batches of 5 make 3 steps an epoch and 9 in all: six pieces of 2, 2, 2, 1, 1 and 1 steps.
-    ends = [0, 2, 4, 6, 7, 8, 9]
+    # 12 images in batches of 5 make 3 steps an epoch and 9 in all: eight pieces, the first of two steps.
+    ends = [0, *range(2, 10)]
     for column, (start, end) in enumerate(pairwise(ends)):
         assert np.allclose(first.curve[:, column], np.log(first.steps[:, start:end].mean(axis=1)), rtol=1e-12)
-    assert np.allclose(first.curve[:, 7], np.log(-first.score), rtol=1e-12)
     alone = read_motifs(dish, one, cells[:1])
     assert np.array_equal(alone.curve[0], first.curve[0])
     assert (first.seconds > 0).all()
+
+
+def test_curves_are_read_on_several_dishes() -> None:
+    """One dish for each replicate, with other images; the mean of the curves, by hand for two."""
+    cells, _ = small.pool()
+    recipe = VALID.replace({"inner.replicates": 2})
+    dishes = unadapted_dishes(recipe)
+    assert len(dishes) == 2
+    assert not np.array_equal(dishes[0].dish.images, dishes[1].dish.images)
+    assert [dish.recipe.inner.replicates for dish in dishes] == [1, 1]
+    one, two = read_all(dishes, cells)
+    assert np.array_equal(one.curve, read_motifs(dishes[0].dish, dishes[0].recipe, cells).curve)
+    both = combined([one, two])
+    assert np.array_equal(both.curve, (one.curve + two.curve) / 2)
+    assert np.array_equal(both.score, (one.score + two.score) / 2)
+    assert np.array_equal(both.seconds, one.seconds + two.seconds)
+    assert np.array_equal(combined([one]).curve, one.curve)
 
 
 def test_motifs_that_diverge_are_marked_and_rank_last() -> None:

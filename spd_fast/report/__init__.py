@@ -1,18 +1,15 @@
 """Reports of runs: figures as PNG and one HTML page that opens offline."""
 
-import base64
 import math
 import os
 from collections.abc import Callable, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, StrictUndefined
 
 from spd_fast import runs
 from spd_fast.outer import OuterStep
 from spd_fast.report import figures
+from spd_fast.report.page import embedded, in_themes, template
 from spd_fast.report.summary import EDGE, Summary, summarise
 
 __all__ = ["build"]
@@ -45,31 +42,23 @@ def build(path: str | os.PathLike[str]) -> Path:
 def _pictures(run: runs.Run, history: Sequence[OuterStep]) -> dict[str, dict[str, bytes]]:
     start, dish = run.dishes()
     pictures = {
-        "outer_loss": _in_themes(lambda theme: figures.outer_loss(history, theme)),
-        "accuracy": _in_themes(lambda theme: figures.accuracy(history, theme)),
-        "kendall_tau": _in_themes(lambda theme: figures.kendall_tau(history, theme)),
-        "inner_curves": _in_themes(lambda theme: figures.inner_curves(history, theme)),
-        "dish": _in_themes(lambda theme: figures.dish_images(start.images, dish.images, start.labels, theme)),
+        "outer_loss": in_themes(lambda theme: figures.outer_loss(history, theme)),
+        "accuracy": in_themes(lambda theme: figures.accuracy(history, theme)),
+        "kendall_tau": in_themes(lambda theme: figures.kendall_tau(history, theme)),
+        "inner_curves": in_themes(lambda theme: figures.inner_curves(history, theme)),
+        "dish": in_themes(lambda theme: figures.dish_images(start.images, dish.images, start.labels, theme)),
     }
     if start.valid_images is not None and dish.valid_images is not None and start.valid_labels is not None:
         sets = start.valid_images, dish.valid_images, start.valid_labels
-        pictures["validation_set"] = _in_themes(lambda theme: figures.dish_images(*sets, theme))
+        pictures["validation_set"] = in_themes(lambda theme: figures.dish_images(*sets, theme))
     if any(step.trust is not None for step in history):
-        pictures["trust"] = _in_themes(lambda theme: figures.trust(history, theme))
+        pictures["trust"] = in_themes(lambda theme: figures.trust(history, theme))
     return pictures
 
 
-def _in_themes(draw: Callable[[figures.Theme], bytes]) -> dict[str, bytes]:
-    return {theme.name: draw(theme) for theme in (figures.LIGHT, figures.DARK)}
-
-
 def _page(run: runs.Run, history: Sequence[OuterStep], pictures: dict[str, dict[str, bytes]]) -> str:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["number"] = _number
-    environment.filters["percent"] = _percent
-    template = environment.from_string((files("spd_fast.report") / "report.html.j2").read_text(encoding="utf-8"))
     summary = summarise(history, run.recipe)
-    return template.render(
+    return template("report.html.j2", number=_number, percent=_percent).render(
         recipe=run.recipe,
         settings=run.recipe.explain(),
         about=run.about,
@@ -80,10 +69,7 @@ def _page(run: runs.Run, history: Sequence[OuterStep], pictures: dict[str, dict[
         finished=run.finished,
         duration=_duration(summary.seconds),
         shown=(figures.MAX_CLASSES, figures.MAX_PER_CLASS),
-        pictures={
-            name: {theme: base64.b64encode(png).decode() for theme, png in themes.items()}
-            for name, themes in pictures.items()
-        },
+        pictures=embedded(pictures),
     )
 
 

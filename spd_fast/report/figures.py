@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,22 @@ from matplotlib.ticker import MaxNLocator
 from spd_fast.outer import OuterStep, kept_looks
 from spd_fast.report.summary import chance_tau_sd, mean_max_accuracy, moving_average
 
-__all__ = ["DARK", "LIGHT", "Theme", "accuracy", "dish_images", "inner_curves", "kendall_tau", "outer_loss", "trust"]
+if TYPE_CHECKING:
+    from spd_fast.scoreboard import Row  # needs scikit-learn, which reports of runs do without
+
+__all__ = [
+    "DARK",
+    "LIGHT",
+    "Theme",
+    "accuracy",
+    "agreement",
+    "cost",
+    "dish_images",
+    "inner_curves",
+    "kendall_tau",
+    "outer_loss",
+    "trust",
+]
 
 DPI: Final = 144
 MAX_CLASSES, MAX_PER_CLASS = 10, 20
@@ -163,6 +178,52 @@ def dish_images(before: npt.NDArray[Any], after: npt.NDArray[Any], labels: npt.N
             axes.set_axis_off()
 
     return _render(draw, theme, (width, height), dpi=3 * DPI // 2)
+
+
+KIND_MARKS: Final = {"structure": "s", "motif": "^", "dish": "D", "predictor": "o"}
+"""Marks of the scoreboard's kinds of rows."""
+
+
+def agreement(rows: "Sequence[Row]", goals: Sequence[float], theme: Theme) -> bytes:
+    """Kendall's tau of every row of a scoreboard with its interval, and the goals as lines."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        _style(axes, theme)
+        axes.xaxis.set_major_locator(MaxNLocator(8))
+        for goal in goals:
+            axes.axvline(goal, color=theme.second, linewidth=1.0, linestyle="--")
+        for place, row in enumerate(reversed(rows)):
+            estimate = row.judged.estimate("tau")
+            colour = theme.line if row.labels else theme.faint
+            axes.plot([estimate.low, estimate.high], [place, place], color=colour, linewidth=1.6, alpha=0.6)
+            axes.plot(estimate.mean, place, KIND_MARKS[row.kind], color=colour, markersize=6)
+        axes.set_yticks(range(len(rows)), [row.name for row in reversed(rows)])
+        axes.set(xlabel="Kendall's tau on held-out cells, 95 % interval", ylim=(-0.7, len(rows) - 0.3))
+
+    return _render(draw, theme, (8.4, 1.0 + 0.27 * len(rows)))
+
+
+def cost(rows: "Sequence[Row]", theme: Theme) -> bytes:
+    """Kendall's tau of every row of a scoreboard over the time of a query (White et al. 2021, arXiv:2104.01177)."""
+
+    def draw(axes: Axes) -> None:
+        for kind, mark in KIND_MARKS.items():
+            shown = [row for row in rows if row.kind == kind]
+            axes.plot(
+                [row.query_seconds for row in shown],
+                [row.judged.means["tau"] for row in shown],
+                mark,
+                color=theme.line if any(row.labels for row in shown) else theme.faint,
+                markersize=6,
+                alpha=0.8,
+                label=kind,
+            )
+        axes.set_xscale("log")
+        axes.set(xlabel="seconds of one core for each cell", ylabel="Kendall's tau")
+        _legend(axes, theme, columns=4)
+
+    return _single(draw, theme)
 
 
 def _mosaic(images: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

@@ -1,0 +1,386 @@
+"""The scoreboard: its statistics by hand and by simulation, no held-out cell in a pool, boards that continue."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import kendalltau, spearmanr
+
+import small
+from spd_fast import predictor, runs, scoreboard
+from spd_fast.inner import score_cells, start_dish
+from spd_fast.outer import fit_dish
+from spd_fast.predictor import LearnedDish, SPDPredictor
+from spd_fast.report import board as page
+from spd_fast.scoreboard import (
+    BEFORE,
+    GOALS,
+    LEARNED,
+    MEASURES,
+    REAL,
+    Board,
+    Estimate,
+    Trial,
+    build_board,
+    draw_trial,
+    extrapolated_loss,
+    judge,
+    pool_of_run,
+    precision_at,
+    trial_of_pools,
+)
+from spd_fast.truth import TruthTable
+
+RECIPE = small.RECIPE
+VALID = RECIPE.replace(
+    {"dish.valid_images": 6, "outer.learn": ["valid_images"], "outer.metric": "loss", "outer.ranking": "metric"}
+)
+
+
+@pytest.fixture(scope="module")
+def trial() -> Trial:
+    return draw_trial(TruthTable.load(), labels=12, held_out=100, seeds=2)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of three classes for the tiny recipe, and enough of ten for the small network of low fidelity."""
+    path = tmp_path_factory.mktemp("images") / "images.npz"
+    rng = np.random.default_rng(0)
+    np.savez(path, images=rng.integers(0, 256, (720, 2, 5, 5), np.uint8), labels=np.repeat(np.arange(10), 72))
+    return path
+
+
+@pytest.fixture(scope="module")
+def board(trial: Trial, tmp_path_factory: pytest.TempPathFactory) -> tuple[Board, Path]:
+    folder = tmp_path_factory.mktemp("board")
+    return build_board(trial, RECIPE, VALID, folds=2, folder=folder, threads=1), folder
+
+
+# ---- statistics
+
+
+def correlated(n: int, seeds: int, seed: int = 0) -> tuple[Any, Any]:
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(size=n)
+    return truth + rng.normal(size=(seeds, n)), truth
+
+
+def test_means_are_those_of_scipy() -> None:
+    scores, truth = correlated(150, 3)
+    scores = np.round(scores, 1)  # with ties
+    judged = judge(scores, truth, resamples=50)
+    top = truth >= np.quantile(truth, 0.9)
+    assert judged.means["tau"] == pytest.approx(
+        np.mean([kendalltau(row, truth).statistic for row in scores]), abs=1e-12
+    )
+    assert judged.means["rho"] == pytest.approx(np.mean([spearmanr(row, truth).statistic for row in scores]), abs=1e-12)
+    expected = np.mean([kendalltau(row[top], truth[top]).statistic for row in scores])
+    assert judged.means["tau_top"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_resamples_are_those_of_scipy() -> None:
+    """One seed, the draws repeated here: every resample's tau and rho by scipy from the copies themselves."""
+    scores, truth = correlated(110, 1)
+    judged = judge(scores, truth, resamples=5, seed=3)
+    drawn = np.random.default_rng(3).integers(0, 110, (5, 110))
+    for sample, rows in enumerate(drawn):
+        assert judged.samples["tau"][sample] == pytest.approx(
+            kendalltau(scores[0, rows], truth[rows]).statistic, abs=1e-12
+        )
+        assert judged.samples["rho"][sample] == pytest.approx(
+            spearmanr(scores[0, rows], truth[rows]).statistic, abs=1e-12
+        )
+
+
+def test_intervals_hold_the_true_tau() -> None:
+    """60 draws of bivariate normals with correlation 1/sqrt(2), of which tau is 2/pi asin(r) = 1/2.
+
+    An interval of 95 % misses 3 of 60, standard deviation 1.7: more than 10 misses are 4 sigma away.
+    """
+    inside = 0
+    for seed in range(60):
+        scores, truth = correlated(120, 1, seed)
+        estimate = judge(scores, truth, resamples=200).estimate("tau")
+        inside += estimate.low <= 0.5 <= estimate.high
+    assert inside >= 50
+
+
+def test_seeds_that_disagree_widen_the_interval() -> None:
+    scores, truth = correlated(200, 1)
+    alike = judge(np.repeat(scores, 4, axis=0), truth, resamples=300)
+    mixed = judge(np.concatenate([scores, -scores, scores, -scores]), truth, resamples=300)
+    width = {name: each.estimate("tau") for name, each in (("alike", alike), ("mixed", mixed))}
+    assert width["mixed"].high - width["mixed"].low > 3 * (width["alike"].high - width["alike"].low)
+    assert alike.estimate("tau") == judge(scores, truth, resamples=300).estimate("tau")
+
+
+def test_differences_are_paired() -> None:
+    """Two scores that are almost the same differ with far less uncertainty than each has."""
+    scores, truth = correlated(200, 2)
+    other = scores + 0.01 * np.random.default_rng(1).normal(size=scores.shape)
+    one, two = judge(scores, truth, resamples=300), judge(other, truth, resamples=300)
+    difference = one.minus(two, "tau")
+    assert difference.mean == pytest.approx(one.means["tau"] - two.means["tau"])
+    own = one.estimate("tau")
+    assert difference.high - difference.low < 0.2 * (own.high - own.low)
+    assert one.minus(one, "tau") == Estimate(0.0, 0.0, 0.0)
+
+
+def test_precision_by_hand() -> None:
+    truth = np.array([[5.0, 4.0, 3.0, 2.0, 1.0]])
+    assert precision_at(2, np.array([[9.0, 1.0, 8.0, 0.0, 0.0]]), truth).tolist() == [0.5]
+    assert precision_at(2, truth, truth).tolist() == [1.0]
+    # Three tie for the second place: each is taken with probability 1/3, one of them is among the best two.
+    assert precision_at(2, np.array([[9.0, 1.0, 1.0, 1.0, 0.0]]), truth)[0] == pytest.approx((1 + 1 / 3) / 2)
+
+
+def test_scores_that_are_not_finite_rank_last() -> None:
+    scores, truth = correlated(100, 1)
+    bad, worst = scores.copy(), scores.copy()
+    bad[0, :3] = np.nan, -np.inf, np.inf
+    worst[0, :3] = scores.min() - 1
+    assert judge(bad, truth, resamples=10).means == judge(worst, truth, resamples=10).means
+    constant = judge(np.zeros(100), truth, resamples=10)
+    assert constant.means["tau"] == constant.means["rho"] == 0
+    assert constant.means["precision_10"] == pytest.approx(0.1)
+
+
+def test_curves_are_extrapolated() -> None:
+    t = np.arange(1, 41)
+    exact = np.stack([0.5 + 2.0 * t**-0.5, 1.5 * t**-0.3])
+    assert extrapolated_loss(exact, 10) == pytest.approx([0.5 + 2.0 * 400**-0.5, 1.5 * 400**-0.3], rel=1e-9)
+    rising = extrapolated_loss(np.linspace(1, 2, 40)[None])
+    assert rising == pytest.approx([1.5])
+    assert np.isnan(extrapolated_loss(np.array([[1.0, np.nan, 1.0, 1.0]]))).all()
+    with pytest.raises(ValueError, match=r"steps have shape \(2, 3\), expected \(K, T\) with at least 4 steps"):
+        extrapolated_loss(np.ones((2, 3)))
+
+
+def test_what_cannot_be_judged() -> None:
+    with pytest.raises(ValueError, match=r"scores have shape \(2, 99\), expected \(S, 100\) to match accuracy"):
+        judge(np.zeros((2, 99)), np.arange(100))
+    with pytest.raises(ValueError, match="there are 6 cells, expected at least 100"):
+        judge(np.zeros(6), np.arange(6))
+
+
+# ---- trials
+
+
+def test_no_held_out_cell_is_in_a_pool() -> None:
+    truth = TruthTable.load()
+    drawn = draw_trial(truth, labels=50, held_out=200, seeds=3)
+    held = set(drawn.held_out.hashes)
+    assert len(held) == 200
+    for pool in drawn.pools:
+        assert len(set(pool.hashes)) == 50
+        assert not held & set(pool.hashes)
+    assert drawn.pools[0].hashes != drawn.pools[1].hashes
+    assert drawn.labels == 50
+    assert drawn.digest() == draw_trial(truth, labels=50, held_out=200, seeds=3).digest()
+    assert drawn.digest() != draw_trial(truth, labels=50, held_out=200, seeds=3, seed=1).digest()
+
+
+def test_pools_of_runs_are_kept_out_of_the_held_out_cells(tmp_path: Path) -> None:
+    truth = TruthTable.load()
+    recipe = VALID.replace({"outer.pool": 20, "outer.kept_out": 5, "outer.epochs": 4})
+    fit = fit_dish(truth.cells, truth.accuracy, recipe, run=tmp_path / "run")
+    pool = pool_of_run(runs.read(tmp_path / "run"), truth)
+    used = {truth.hashes[row] for row in (*fit.pool, *fit.kept_out)}
+    assert set(pool) <= used
+    assert {truth.hashes[row] for row in fit.kept_out} <= set(pool)
+    drawn = trial_of_pools(truth, [pool, pool[:8]], held_out=150)
+    assert not set(drawn.held_out.hashes) & set(pool)
+    assert [len(each) for each in drawn.pools] == [len(pool), 8]
+    assert drawn.labels == len(pool)
+
+
+def test_impossible_trials() -> None:
+    truth = TruthTable.load()
+    with pytest.raises(ValueError, match="held_out is 6, expected at least 100"):
+        draw_trial(truth, held_out=6)
+    with pytest.raises(ValueError, match="held_out is 6, expected at least 100"):
+        trial_of_pools(truth, [], held_out=6)
+    with pytest.raises(ValueError, match="labels is 3, expected at least 6"):
+        draw_trial(truth, labels=3, held_out=100)
+    with pytest.raises(ValueError, match="seeds is 0, expected at least 1"):
+        draw_trial(truth, held_out=100, seeds=0)
+    with pytest.raises(ValueError, match="404 different cells, expected at least 1100: 1000 held out and 100 labelled"):
+        draw_trial(truth)
+    with pytest.raises(ValueError, match="1 cells of the runs, abc first, are not in the truth"):
+        trial_of_pools(truth, [["abc"]], held_out=100)
+    with pytest.raises(ValueError, match="holds 394 cells that no run has seen, expected at least 400"):
+        trial_of_pools(truth, [list(truth.hashes[:10])], held_out=400)
+
+
+# ---- boards
+
+
+def test_a_board_holds_what_its_parts_say(board: tuple[Board, Path], trial: Trial) -> None:
+    built, _ = board
+    assert [row.kind for row in built.rows] == ["structure"] * 7 + ["motif"] * 2 + ["dish"] * 2 + ["predictor"] * 5
+    held = trial.held_out
+    for seed, pool in enumerate(trial.pools):
+        recipe = RECIPE.replace({"seed": seed})
+        fit = fit_dish(pool.cells, pool.accuracy, recipe)
+        assert np.array_equal(row_of(built, LEARNED).scores[seed], score_cells(fit.dish, recipe, held.cells))
+        assert np.array_equal(row_of(built, BEFORE).scores[seed], score_cells(start_dish(recipe), recipe, held.cells))
+        for name, kinds in (("GP: structure", ("structure",)), ("GP: structure, curves, dish", predictor.FEATURES)):
+            ours = SPDPredictor(recipe, features=kinds, curves=VALID, folds=2).fit(pool.cells, pool.accuracy)
+            assert np.array_equal(row_of(built, name).scores[seed], ours.query(held.cells))
+    conv = row_of(built, "3x3 convolutions")
+    assert conv.labels == 0
+    assert conv.scores.tolist() == [[cell.ops.count("conv3x3-bn-relu") for cell in held.cells]]
+    for row in built.rows:
+        assert row.query_seconds > 0
+        assert (row.labels == 12) == (row.kind == "predictor" or row.name == LEARNED)
+        assert (row.init_seconds > 0) == (row.labels > 0 or row.kind == "structure")
+        assert row.judged.means == judge(row.scores, held.accuracy).means
+    assert built.row("no such row") is None
+
+
+def row_of(built: Board, name: str) -> Any:
+    row = built.row(name)
+    assert row is not None
+    return row
+
+
+def test_a_board_continues_where_it_stopped(trial: Trial, board: tuple[Board, Path], tmp_path: Path) -> None:
+    class StoppedError(Exception):
+        pass
+
+    shares: list[float] = []
+
+    def stop(what: str, share: float) -> None:
+        shares.append(share)
+        if what == "learning dish 1":
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        build_board(trial, RECIPE, VALID, folds=2, folder=tmp_path, progress=stop)
+    kept = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "parts").iterdir()}
+    assert {"dish-0.npz", "curves.npz", "before-1.npz"} <= kept.keys()
+    assert "dish-1.npz" not in kept
+    again = build_board(
+        trial, RECIPE, VALID, folds=2, folder=tmp_path, threads=2, progress=lambda what, share: shares.append(share)
+    )
+    for file, changed in kept.items():
+        assert (tmp_path / "parts" / file).stat().st_mtime_ns == changed
+    assert 0 <= min(shares) < max(shares) <= 1
+    for ours, theirs in zip(again.rows, board[0].rows, strict=True):
+        assert np.array_equal(ours.scores, theirs.scores), ours.name
+    with pytest.raises(ValueError, match=r"measurements of another board \(folds differ\): choose another folder"):
+        build_board(trial, RECIPE, VALID, folds=0, folder=tmp_path)
+    (tmp_path / "parts" / "identity.json").write_text("{")
+    with pytest.raises(ValueError, match=r"identity\.json is damaged"):
+        build_board(trial, RECIPE, VALID, folds=2, folder=tmp_path)
+
+
+def test_dishes_that_are_given_are_not_learned_again(trial: Trial) -> None:
+    given = [
+        LearnedDish(recipe, start_dish(recipe), seconds=2.5 + seed)
+        for seed, recipe in enumerate(VALID.replace({"seed": seed}) for seed in (5, 6))
+    ]
+    built = build_board(trial, VALID, VALID, learned=given, folds=0)
+    learned = row_of(built, LEARNED)
+    assert np.array_equal(learned.scores[1], score_cells(given[1].dish, given[1].recipe, trial.held_out.cells))
+    assert learned.init_seconds == 3
+    assert np.array_equal(learned.scores, row_of(built, BEFORE).scores)
+    assert built.row("GP: curves, dish") is None
+    with pytest.raises(ValueError, match="1 dishes were given, expected 2: one for each pool"):
+        build_board(trial, VALID, VALID, learned=given[:1], folds=0)
+    with pytest.raises(ValueError, match="folds is 1, expected 0 or at least 2"):
+        build_board(trial, VALID, VALID, folds=1)
+
+
+def test_rows_on_real_images(trial: Trial, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    low = scoreboard._LOW_FIDELITY.replace(
+        {"motif": RECIPE.motif.model_dump(), "inner.epochs": 1, "dish.image_size": 4}
+    )
+    monkeypatch.setattr(scoreboard, "_LOW_FIDELITY", low)
+    built = build_board(trial, VALID, VALID, folds=0, images=images)
+    real = VALID.replace({"seed": 1, "dish.start": "images", "dish.source": str(images)})
+    assert np.array_equal(row_of(built, REAL).scores[1], score_cells(start_dish(real), real, trial.held_out.cells))
+    fidelity = row_of(built, "low-fidelity training")
+    # Shares of 200 validation images.
+    assert np.allclose(fidelity.scores * 200, np.round(fidelity.scores * 200), atol=1e-4)
+    assert len(np.unique(fidelity.scores)) > 5
+    assert built.row("low-fidelity extrapolation") is not None
+
+
+def nasbench(trial: Trial, labels: int, held_out: int, seeds: int) -> Trial:
+    """The trial, claiming to be of another size and of NAS-Bench-101."""
+    table = replace(trial.held_out, provenance={"network": "NAS-Bench-101: 128 stem channels"})
+    repeated = table.subset(np.arange(held_out) % len(table))
+    pool = trial.pools[0].subset(np.arange(labels) % len(trial.pools[0]))
+    return Trial(repeated, (pool,) * seeds, tuple(range(seeds)))
+
+
+def test_goals_are_judged_only_where_they_apply(board: tuple[Board, Path], trial: Trial) -> None:
+    rows = board[0].rows
+
+    def verdicts(asked: Trial) -> list[str]:
+        return [scoreboard._outcome(goal, rows, asked).verdict for goal in GOALS]
+
+    assert {outcome.verdict for outcome in board[0].outcomes} == {
+        "not measured: the truth is not that of NAS-Bench-101"
+    }
+    assert verdicts(nasbench(trial, 30, 1000, 5))[1:] == ["not measured: the pools have 30 labels"] * 5
+    few = verdicts(nasbench(trial, 100, 400, 5))
+    assert few[1] == "not measured: 400 held-out cells and 5 seeds, 1000 and 5 are asked for"
+    assert "not measured" in verdicts(nasbench(trial, 100, 1000, 4))[1]
+    whole = nasbench(trial, 100, 1000, 5)
+    assert verdicts(whole)[1] == "not reached"
+    scores, truth = correlated(200, 2)
+    better = judge(scores, truth)
+    fine = tuple(replace(row, judged=better) if row.name == LEARNED else row for row in rows)
+    goal = replace(GOALS[1], at_least=better.means["tau"] - 0.01)
+    assert scoreboard._outcome(goal, fine, whole).verdict == "reached"
+    assert scoreboard._outcome(replace(goal, at_least=better.means["tau"] + 0.01), fine, whole).verdict == "not reached"
+    advantage = replace(GOALS[5], at_least=0.0)
+    even = tuple(replace(row, judged=better) if row.name in (LEARNED, BEFORE) else row for row in rows)
+    assert scoreboard._outcome(advantage, even, whole).verdict == "not reached", "its interval reaches 0"
+    assert scoreboard._outcome(advantage, fine, whole).estimate is not None
+
+
+# ---- on the disk
+
+
+def test_files_of_a_board(board: tuple[Board, Path], tmp_path: Path) -> None:
+    built, _ = board
+    written = page.write(built, tmp_path / "board")
+    assert written == tmp_path / "board" / "board.html"
+    record = json.loads((tmp_path / "board" / "board.json").read_text())
+    assert record["held_out"] == 100
+    assert record["settings"]["recipe"]["name"] == "small"
+    table = (tmp_path / "board" / "board.csv").read_text().splitlines()
+    heads = table[0].split(",")
+    assert len(table) == 1 + len(built.rows)
+    assert {*MEASURES, *(f"{name}_low" for name in MEASURES), "init_seconds", "query_seconds"} <= set(heads)
+    text = written.read_text()
+    for row in built.rows:
+        assert row.name in text
+        found = next(each for each in record["rows"] if each["row"] == row.name)
+        assert found["tau"]["mean"] == row.judged.means["tau"]
+        assert f"{row.judged.means['tau']:.3f} (" in text
+    assert 'src="http' not in text
+    assert 'href="' not in text
+    assert "not measured: the truth is not that of NAS-Bench-101" in text
+    for name in ("agreement", "cost"):
+        assert (tmp_path / "board" / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_goals_are_coloured(board: tuple[Board, Path], tmp_path: Path) -> None:
+    built, _ = board
+    estimate = Estimate(0.3, 0.2, 0.4)
+    outcomes = tuple(
+        replace(outcome, estimate=estimate, verdict=verdict)
+        for outcome, verdict in zip(built.outcomes, ["reached", *["not reached"] * 5], strict=True)
+    )
+    text = page.write(replace(built, outcomes=outcomes), tmp_path).read_text()
+    assert text.count('class="reached"') == 1
+    assert text.count('class="missed"') == 5
+    assert [page._seconds(value) for value in (5e-6, 0.0125, 3.0, 600.0)] == ["5 µs", "12.5 ms", "3.0 s", "10.0 min"]
