@@ -224,7 +224,7 @@ def train(
 
 
 @app.command(
-    epilog="Examples:\n\n  spd-fast score --recipe valid_c --truth nb101_test108.npz --images cifar10.npz\n\n"
+    epilog="Examples:\n\n  spd-fast score --recipe learned_labels --truth nb101_test108.npz --images cifar10.npz\n\n"
     "  spd-fast score runs/c0 runs/c1 runs/c2 --truth nb101_test108.npz --folds 0\n\n"
     "  spd-fast score --held-out 200 --labels 60 --seeds 2 --folds 0"
 )
@@ -238,7 +238,7 @@ def score(
     truth: TruthFile = None,
     recipe: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="How dishes are learned where no runs are given. Default: valid_c."),
+        typer.Option(metavar="NAME", help="How dishes are learned where no runs are given. Default: learned_labels."),
     ] = None,
     curves: Annotated[
         str, typer.Option(metavar="NAME", help="Motif and unlearned dish of the learning curves; a recipe.")

@@ -57,14 +57,12 @@ __all__ = [
     "LearnedDish",
     "MotifReadings",
     "SPDPredictor",
-    "combined",
     "fit_gaussian_process",
     "learn_dish",
     "learn_folds",
     "mean_scaled",
     "read_all",
     "read_motifs",
-    "unadapted_dishes",
 ]
 
 SCHEMA: Final = "spd_fast.predictor/1"
@@ -72,7 +70,7 @@ SCHEMA: Final = "spd_fast.predictor/1"
 
 FEATURES: Final = ("structure", "curves", "dish")
 """Kinds of features of the Gaussian process, in the order of its groups."""
-DEFAULT_RECIPE: Final = "valid_c"
+DEFAULT_RECIPE: Final = "learned_labels"
 DEFAULT_CURVES: Final = "curves"
 
 _PIECES: Final = 8
@@ -141,27 +139,6 @@ def read_motifs(
         seconds.append(np.asarray(result.seconds, np.float64))
     return MotifReadings(
         np.mean(scores, axis=0), np.mean(curves, axis=0), np.mean(trained, axis=0), np.sum(seconds, axis=0)
-    )
-
-
-def unadapted_dishes(recipe: Recipe) -> list["LearnedDish"]:
-    """Return the dishes, before learning, that learning curves are read on: one for each of the recipe's replicates.
-
-    Each has images, initial weights and sample orders of its own: averages over them say more than over replicates on the
-    same images.
-    """
-    single = recipe.replace({"inner.replicates": 1})
-    seeds = [derived_seed(recipe.seed, "curves", k) for k in range(recipe.inner.replicates)]
-    return [LearnedDish(each, start_dish(each)) for each in (single.replace({"seed": seed}) for seed in seeds)]
-
-
-def combined(readings: Sequence[MotifReadings]) -> MotifReadings:
-    """Return the readings of the same cells on several dishes as one: means, and the sum of the seconds."""
-    return MotifReadings(
-        np.mean([each.score for each in readings], axis=0),
-        np.mean([each.curve for each in readings], axis=0),
-        np.mean([each.steps for each in readings], axis=0),
-        np.sum([each.seconds for each in readings], axis=0),
     )
 
 
@@ -446,7 +423,7 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     Parameters
     ----------
     recipe : Recipe or str, optional
-        How the dish is learned: a recipe or a recipe's name. Default: ``"valid_c"``.
+        How the dish is learned: a recipe or a recipe's name. Default: ``"learned_labels"``.
     variant : "gaussian_process" or "dish"
         A Gaussian process on `features`, or the pure dish: the score of a cell's motif on the learned dish, nothing fitted
         on top.
@@ -454,7 +431,7 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         What the Gaussian process sees: structural scalars, learning curves of motifs on the dish that nobody
         adapted (`curves`), the score on dishes learned from the labelled cells.
     curves : Recipe or str, optional
-        Motif, inner loop and dishes before learning of the curves, one dish for each replicate. Default: ``"curves"``.
+        Motif, inner loop and dish before learning of the curves. Default: ``"curves"``.
     folds : int, at least 2
         Dishes that are learned for the feature "dish", each without one part of the labelled cells: in the Gaussian
         process a cell's score comes from the dish that has not seen it. At query time the scores of all are averaged.
@@ -535,9 +512,8 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 groups.append(structural_features(pool))
             elif kind == "curves":
                 recipe = _recipe(self.curves, DEFAULT_CURVES)
-                dishes += unadapted_dishes(recipe)
-                readings = read_all(dishes, pool, threads=self.threads, progress=report)
-                groups.append(combined(readings).curve)
+                dishes.append(LearnedDish(recipe, start_dish(recipe)))
+                groups.append(dishes[-1].read(pool, self.threads, report).curve)
             else:
                 recipe = _recipe(self.recipe, DEFAULT_RECIPE)
                 scores, parts = learn_folds(pool, target, recipe, self.folds, threads=self.threads, progress=report)
@@ -578,7 +554,7 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         if "structure" in self.features:
             groups.append(structural_features(wanted))
         if "curves" in self.features:
-            groups.append(combined(readings[:first]).curve)
+            groups.append(readings[0].curve)
         if "dish" in self.features:
             groups.append(mean_scaled(self.dishes_[first:], [read.score for read in readings[first:]])[:, None])
         return self.process_.predict(np.concatenate(groups, axis=1))

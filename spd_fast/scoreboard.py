@@ -34,13 +34,11 @@ from spd_fast.files import atomic_write, load_arrays, save_arrays
 from spd_fast.inner import part_of, start_dish
 from spd_fast.predictor import (
     LearnedDish,
-    combined,
     fit_gaussian_process,
     learn_dish,
     learn_folds,
     mean_scaled,
     read_all,
-    unadapted_dishes,
 )
 from spd_fast.recipes import AdamSettings, DishSettings, InnerSettings, OuterSettings, Recipe
 from spd_fast.runs import Run, describe_machine
@@ -764,16 +762,16 @@ class _Measuring:
         else:
             recipe = self._on_images(self._seeded(seed))
             dish = LearnedDish(recipe, start_dish(recipe))
-        return self._read(f"{which}-{seed}", [dish], self.trial.held_out.cells)
+        return self._read(f"{which}-{seed}", dish, self.trial.held_out.cells)
 
     def curves_of_held_out(self) -> Mapping[str, Array]:
         """Return the learning curves of the held-out cells."""
-        return self._read("curves", unadapted_dishes(self.curves), self.trial.held_out.cells)
+        return self._read("curves", LearnedDish(self.curves, start_dish(self.curves)), self.trial.held_out.cells)
 
     def low_fidelity(self) -> Mapping[str, Array]:
         """Return accuracy and losses of small networks trained briefly on real images."""
         recipe = self._on_images(_LOW_FIDELITY)
-        found = self._read("low-fidelity", [LearnedDish(recipe, start_dish(recipe))], self.trial.held_out.cells)
+        found = self._read("low-fidelity", LearnedDish(recipe, start_dish(recipe)), self.trial.held_out.cells)
         return {**found, "accuracy": found["score"]}
 
     def features(self, kind: str, seed: int) -> _Features:
@@ -787,7 +785,7 @@ class _Measuring:
             return _Features(of_pool, of_held_out, ready - began, (time.perf_counter() - ready) / n)
         if kind == "curves":
             held = self.curves_of_held_out()
-            known = self._read(f"curves-pool-{seed}", unadapted_dishes(self.curves), pool.cells)
+            known = self._read(f"curves-pool-{seed}", LearnedDish(self.curves, start_dish(self.curves)), pool.cells)
             return _Features(known["curve"], held["curve"], float(known["wall"]), float(held["seconds"].sum()) / n)
         folds = self.parts.keep(
             f"folds-{seed}",
@@ -819,10 +817,10 @@ class _Measuring:
             "wall": np.array(wall),
         }
 
-    def _read(self, name: str, dishes: Sequence[LearnedDish], cells: Sequence[Cell]) -> Mapping[str, Array]:
+    def _read(self, name: str, dish: LearnedDish, cells: Sequence[Cell]) -> Mapping[str, Array]:
         def measure(report: Callable[[float], object]) -> dict[str, Array]:
             began = time.perf_counter()
-            readings = combined(read_all(dishes, cells, threads=self.threads, progress=report))
+            readings = dish.read(cells, self.threads, report)
             return {**vars(readings), "wall": np.array(time.perf_counter() - began)}
 
         return self.parts.keep(name, measure, self._report(f"training motifs: {name}"))

@@ -31,14 +31,11 @@ from spd_fast.predictor import (
     GaussianProcess,
     LearnedDish,
     SPDPredictor,
-    combined,
     fit_gaussian_process,
     learn_dish,
     learn_folds,
     mean_scaled,
-    read_all,
     read_motifs,
-    unadapted_dishes,
 )
 from spd_fast.truth import TruthTable
 
@@ -85,23 +82,6 @@ def test_readings_are_those_of_the_inner_loop() -> None:
     alone = read_motifs(dish, one, cells[:1])
     assert np.array_equal(alone.curve[0], first.curve[0])
     assert (first.seconds > 0).all()
-
-
-def test_curves_are_read_on_several_dishes() -> None:
-    """One dish for each replicate, with other images; the mean of the curves, by hand for two."""
-    cells, _ = small.pool()
-    recipe = VALID.replace({"inner.replicates": 2})
-    dishes = unadapted_dishes(recipe)
-    assert len(dishes) == 2
-    assert not np.array_equal(dishes[0].dish.images, dishes[1].dish.images)
-    assert [dish.recipe.inner.replicates for dish in dishes] == [1, 1]
-    one, two = read_all(dishes, cells)
-    assert np.array_equal(one.curve, read_motifs(dishes[0].dish, dishes[0].recipe, cells).curve)
-    both = combined([one, two])
-    assert np.array_equal(both.curve, (one.curve + two.curve) / 2)
-    assert np.array_equal(both.score, (one.score + two.score) / 2)
-    assert np.array_equal(both.seconds, one.seconds + two.seconds)
-    assert np.array_equal(combined([one]).curve, one.curve)
 
 
 def test_motifs_that_diverge_are_marked_and_rank_last() -> None:

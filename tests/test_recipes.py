@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from spd_fast import recipes
-from spd_fast.inner import training_keywords
 from spd_fast.motif import MOTIF_A, MOTIF_B, MOTIF_C, MotifShape
 from spd_fast.recipes import AdamSettings, Recipe, RMSPropSettings, SGDSettings
 
@@ -17,12 +16,6 @@ PAPER = {
     "cassimon_a16": (MOTIF_A, 16),
     "cassimon_b16": (MOTIF_B, 16),
 }
-
-
-def test_the_benchmarks_initial_weights() -> None:
-    inner = recipes.get("curves").inner
-    assert training_keywords(inner, 0)["initializer"] == "nasbench101"
-    assert training_keywords(recipes.get("cassimon_c").inner, 0)["initializer"] == "pytorch"
 
 
 @pytest.mark.parametrize(("name", "shape", "epochs"), [(name, *rest) for name, rest in PAPER.items()])
