@@ -22,7 +22,19 @@ PACKAGE = Path(__file__).resolve().parent.parent / "spd_fast"
 
 LAYERS = {
     "core": {"_core"},
-    "domain": {"errors", "files", "cell", "motif", "dish", "recipes", "losses", "truth", "nasbench101", "natsbench"},
+    "domain": {
+        "errors",
+        "files",
+        "cell",
+        "motif",
+        "dish",
+        "recipes",
+        "losses",
+        "truth",
+        "features",
+        "nasbench101",
+        "natsbench",
+    },
     "loops": {
         "train",
         "inner",
@@ -149,12 +161,13 @@ def test_heavy_packages_stay_where_they_belong(module: str) -> None:
     assert "torch" not in imported or module in {"losses", "torch", "measure", "outer", "bench.witness"}
     assert "jax" not in imported or module == "bench.jax_motif"
     assert "matplotlib" not in imported or module.startswith("report")
+    assert "sklearn" not in imported or module == "predictor"
     assert not imported & {"tensorflow", "pickle"}
 
 
 def test_import_is_light() -> None:
     """Best of five fresh interpreters, so that a busy machine does not decide."""
-    heavy = ["torch", "numba", "matplotlib", "pydantic", "scipy", "numpy"]
+    heavy = ["torch", "numba", "matplotlib", "pydantic", "scipy", "sklearn", "numpy"]
     script = (
         "import sys, time, json; start = time.perf_counter(); import spd_fast; spent = time.perf_counter() - start; "
         f"print(json.dumps([spent, [name for name in {heavy} if name in sys.modules], dir(spd_fast)]))"
