@@ -42,6 +42,7 @@ def training_keywords(inner: InnerSettings, seed: int, dish: Dish | None = None)
         "schedule": schedule if dish is None or dish.rates is None else dish.rates,
         "init": inner.init,
         "initializer": inner.initializer,
+        "dense_scale": inner.dense_scale,
         "seed": seed,
     }
 

@@ -205,6 +205,8 @@ class InnerSettings(_Settings):
     all cells start as alike as they can (Rawal et al. 2020, arXiv:2005.13092)."""
     initializer: Literal["pytorch", "nasbench101"] = "pytorch"
     """Distribution of the initial weights: PyTorch's default (the paper), or the benchmark's (Ying et al. 2019)."""
+    dense_scale: float = Field(default=1.0, gt=0, le=100)
+    """Factor of the dense layer's initial weights. 1: the initialiser's own."""
     replicates: int = Field(default=1, ge=1, le=1000)
     """Motifs of each cell, with different initial weights; the metric is their mean. 1: the paper."""
     split_images: bool = False
@@ -574,8 +576,9 @@ def _learned_labels() -> Recipe:
     return Recipe(
         name="learned_labels",
         summary=(
-            "How fast small deep motifs memorise random images, and which labels of these make the speed tell: 4 replicates, each "
-            "on 200 images of its own, the labels learned in few steps by the hypergradient on 100 cells, 20 of them kept out."
+            "How fast small deep motifs memorise random images that they have seen before, and which labels of these make the speed "
+            "tell: 4 replicates, each on 200 images of its own, the labels learned in few steps by the hypergradient on 100 cells, 20 of "
+            "them kept out."
         ),
         motif=MotifSettings(stem_channels=8, stacks=3),
         dish=DishSettings(images=800, image_size=8),
@@ -584,18 +587,20 @@ def _learned_labels() -> Recipe:
             optimizer=AdamSettings(lr=5e-3),
             init="shared",
             initializer="nasbench101",
+            dense_scale=2.0,
             redraw=False,
             replicates=4,
             split_images=True,
         ),
         outer=OuterSettings(
-            epochs=25,
+            epochs=15,
             cells=12,
             pool=100,
             kept_out=20,
             check_every=5,
             target="rank",
             metric="training_loss",
+            metric_epochs=3,
             loss="pairwise_weighted",
             ranking="metric",
             learn=("labels",),
@@ -621,6 +626,7 @@ def _curves() -> Recipe:
             optimizer=AdamSettings(lr=5e-3),
             init="shared",
             initializer="nasbench101",
+            dense_scale=2.0,
             redraw=False,
             replicates=8,
             split_images=True,

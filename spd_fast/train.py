@@ -185,6 +185,7 @@ def train_motifs(
     drop_last: bool = False,
     statistics: Literal["batch", "running"] = "batch",
     initializer: Initializer = "pytorch",
+    dense_scale: float = 1.0,
     batch_norm_momentum: float = 0.1,
     evaluate: bool = True,
     strict: bool = False,
@@ -232,6 +233,8 @@ def train_motifs(
         sets of thousands of images: memory grows with the batch).
     initializer : "pytorch" or "nasbench101"
         PyTorch's default (uniform), or the benchmark's (variance scaling, truncated normal; Glorot dense).
+    dense_scale : float
+        Factor of the dense layer's initial weights where `init` draws them, above 0.
     batch_norm_momentum : float
         Weight of the new batch in the running statistics (PyTorch's sense), in 0..1.
     evaluate : bool
@@ -283,6 +286,7 @@ def train_motifs(
         dtype,
         drop_last,
         initializer,
+        dense_scale,
     )
     if statistics == "batch":
         _require_memory(job.specs, max(len(dish.images), job.n_valid), job.element)
@@ -562,6 +566,7 @@ def motif_hypergradient(
     progress: Callable[[float], object] | None = None,
     drop_last: bool = False,
     initializer: Initializer = "pytorch",
+    dense_scale: float = 1.0,
     strict: bool = False,
 ) -> Hypergradient:
     """The hypergradient: the exact derivative of a motif's metric through its whole training.
@@ -617,6 +622,7 @@ def motif_hypergradient(
         dtype,
         drop_last,
         initializer,
+        dense_scale,
     )
     _require_metric(metric)
     last = len(job.rates) if steps is None else steps
@@ -823,6 +829,7 @@ def initial_parameters(
     replicate: int = 0,
     init: Literal["shared", "motif"] = "shared",
     initializer: Initializer = "pytorch",
+    dense_scale: float = 1.0,
     dtype: npt.DTypeLike = "float32",
 ) -> dict[str, Array]:
     """The weights that `train_motifs` starts from.
@@ -832,7 +839,7 @@ def initial_parameters(
 
     Parameters
     ----------
-    cell, shape, seed, replicate, init, initializer, dtype
+    cell, shape, seed, replicate, init, initializer, dense_scale, dtype
         As in `train_motifs`.
 
     Returns
@@ -850,6 +857,8 @@ def initial_parameters(
         raise ValueError(f"init is {init!r}, expected 'shared' or 'motif'")
     if initializer not in ("pytorch", "nasbench101"):
         raise ValueError(f"initializer is {initializer!r}, expected 'pytorch' or 'nasbench101'")
+    if not 0 < dense_scale < math.inf:
+        raise ValueError(f"dense_scale is {dense_scale}, expected a finite number above 0")
     scope = f"{seed}/{replicate}"
     if init == "motif":
         scope += f"/{cell.matrix.shape[0]}/{cell.edge_bits}/{','.join(cell.ops)}/{shape!r}"
@@ -863,7 +872,8 @@ def initial_parameters(
             weights[name] = np.zeros(dims, element)
         else:
             fan_in = math.prod(dims[1:]) if len(dims) > 1 else shape.out_channels
-            weights[name] = _drawn(_key(f"{scope}/{name}"), dims, fan_in, initializer).astype(element)
+            drawn = _drawn(_key(f"{scope}/{name}"), dims, fan_in, initializer)
+            weights[name] = (drawn * dense_scale if name == "dense.weight" else drawn).astype(element)
     return weights
 
 
@@ -898,6 +908,7 @@ def _prepare(
     dtype: npt.DTypeLike,
     drop_last: bool,
     initializer: Initializer,
+    dense_scale: float,
 ) -> _Job:
     if epochs < 0:
         raise ValueError(f"epochs is {epochs}, expected at least 0")
@@ -906,7 +917,7 @@ def _prepare(
     element = _element(dtype)
     optimizer = optimizer or Adam(lr=5e-5, weight_decay=1e-6)
     specs = [_spec(cell, shape, dish.images.shape) for cell in _checked_cells(cells)]
-    initial = _initial(cells, shape, init, seed, replicate, initializer, element)
+    initial = _initial(cells, shape, init, seed, replicate, initializer, dense_scale, element)
     n = len(dish.images)
     batch = min(batch_size, n)
     steps_per_epoch = n // batch if drop_last else -(-n // batch)
@@ -958,12 +969,20 @@ def _initial(
     seed: int,
     replicate: int,
     initializer: Initializer,
+    dense_scale: float,
     element: npt.DTypeLike,
 ) -> list[dict[str, Array]]:
     if isinstance(init, str):
         return [
             initial_parameters(
-                cell, shape, seed=seed, replicate=replicate, init=init, initializer=initializer, dtype=element
+                cell,
+                shape,
+                seed=seed,
+                replicate=replicate,
+                init=init,
+                initializer=initializer,
+                dense_scale=dense_scale,
+                dtype=element,
             )
             for cell in cells
         ]

@@ -105,6 +105,14 @@ def test_company_and_order_do_not_change_a_bit(dish):
     np.testing.assert_array_equal(backwards.loss[::-1], together.loss)
 
 
+def test_dense_scale_scales_the_dense_weights_alone():
+    plain, scaled = (initial_parameters(MIXED, TINY, dense_scale=x) for x in (1.0, 2.0))
+    for name in plain:
+        np.testing.assert_array_equal(scaled[name], plain[name] * (2 if name == "dense.weight" else 1))
+    with pytest.raises(ValueError, match=r"dense_scale is 0\.0, expected a finite number above 0"):
+        initial_parameters(MIXED, TINY, dense_scale=0.0)
+
+
 def test_seed_and_replicate_change_the_start_and_seed_alone_the_orders(dish):
     a, b, c = (train(CELLS, dish, **how) for how in ({}, {"seed": 1}, {"replicate": 1}))
     assert (a.loss != b.loss).all()
