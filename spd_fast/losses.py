@@ -230,7 +230,7 @@ def kendall_tau(score: npt.ArrayLike, accuracy: npt.ArrayLike) -> float:
     x, y = np.asarray(score, np.float64), np.asarray(accuracy, np.float64)
     if len(x) < 2 or np.all(x == x[0]) or np.all(y == y[0]):
         return 0.0
-    return float(kendalltau(x, y, variant="b", method="asymptotic").statistic)  # of the p-value, which is not used
+    return float(kendalltau(x, y, variant="b").statistic)
 
 
 def _check_vectors(metric: Tensor, accuracy: Tensor) -> None:

@@ -188,7 +188,7 @@ def test_scores_of_motifs_that_diverge() -> None:
 
 def test_progress_of_replicates() -> None:
     shares: list[float] = []
-    how = recipe(inner__replicates=2, inner__epochs=400)
+    how = recipe(inner__replicates=2, inner__epochs=4000)
     score_cells(start_dish(how), how, small.pool()[0], progress=shares.append)
     assert shares == sorted(shares)
     assert max(shares) <= 1
