@@ -572,6 +572,24 @@ def _valid_c() -> Recipe:
     )
 
 
+def _memorising(replicates: int) -> dict[str, Any]:
+    """Small deep motifs on 200 random images a replicate, which rank best where nothing is learned: docs/experiments.md."""
+    return {
+        "motif": MotifSettings(stem_channels=8, stacks=3),
+        "dish": DishSettings(images=200 * replicates, image_size=8),
+        "inner": InnerSettings(
+            epochs=4,
+            optimizer=AdamSettings(lr=5e-3),
+            init="shared",
+            initializer="nasbench101",
+            dense_scale=2.0,
+            redraw=False,
+            replicates=replicates,
+            split_images=True,
+        ),
+    }
+
+
 def _learned_labels() -> Recipe:
     return Recipe(
         name="learned_labels",
@@ -580,18 +598,7 @@ def _learned_labels() -> Recipe:
             "tell: 4 replicates, each on 200 images of its own, the labels learned in few steps by the hypergradient on 100 cells, 20 of "
             "them kept out."
         ),
-        motif=MotifSettings(stem_channels=8, stacks=3),
-        dish=DishSettings(images=800, image_size=8),
-        inner=InnerSettings(
-            epochs=4,
-            optimizer=AdamSettings(lr=5e-3),
-            init="shared",
-            initializer="nasbench101",
-            dense_scale=2.0,
-            redraw=False,
-            replicates=4,
-            split_images=True,
-        ),
+        **_memorising(replicates=4),
         outer=OuterSettings(
             epochs=15,
             cells=12,
@@ -619,19 +626,8 @@ def _curves() -> Recipe:
             "How fast small deep motifs memorise random images, 8 replicates, each on 200 images of its own that nobody adapts: "
             "the learning curves that predictors read."
         ),
-        motif=MotifSettings(stem_channels=8, stacks=3),
-        dish=DishSettings(images=1600, image_size=8),
-        inner=InnerSettings(
-            epochs=4,
-            optimizer=AdamSettings(lr=5e-3),
-            init="shared",
-            initializer="nasbench101",
-            dense_scale=2.0,
-            redraw=False,
-            replicates=8,
-            split_images=True,
-        ),
-        outer=OuterSettings(metric="training_loss", ranking="metric", gradient="unrolled"),
+        **_memorising(replicates=8),
+        outer=OuterSettings(metric="training_loss", metric_epochs=3, ranking="metric", gradient="unrolled"),
     )
 
 
