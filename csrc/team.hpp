@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <thread>
+#include <type_traits>
 
 #if defined(__SSE2__)
 #include <immintrin.h>
