@@ -57,10 +57,14 @@ def save_arrays(path: str | os.PathLike[str], arrays: dict[str, npt.NDArray[Any]
         As `atomic_write`.
     """
     for name, array in arrays.items():
-        if array.dtype.hasobject:
-            raise TypeError(f"array {name!r} has dtype {array.dtype}, expected numbers: objects would need pickles")
+        _require_plain(name, array)
     with atomic_write(path) as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def _require_plain(name: str, array: npt.NDArray[Any]) -> None:
+    if array.dtype.hasobject:
+        raise TypeError(f"array {name!r} has dtype {array.dtype}, expected numbers: objects would need pickles")
 
 
 def load_arrays(path: str | os.PathLike[str], *, what: str) -> dict[str, npt.NDArray[Any]]:
@@ -114,8 +118,7 @@ def save_mappable(path: str | os.PathLike[str], arrays: Iterable[tuple[str, npt.
     """
     with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays:
-            if array.dtype.hasobject:
-                raise TypeError(f"array {name!r} has dtype {array.dtype}, expected numbers: objects would need pickles")
+            _require_plain(name, array)
             member = zipfile.ZipInfo(f"{name}.npy")
             padding = (
                 -(file.tell() + 30 + len(member.filename) + 4) % _ALIGNMENT

@@ -9,7 +9,7 @@
 //   wgrad    dk = G^T sum over tiles (A dy) . (B^T x)
 //
 // Arrays and preconditions are those of conv3x3.hpp; besides, the height is a multiple of 4 and kTiles one of the vectors in a row
-// (`Grid::fits_winograd`). Precision: element type. The transforms round about three times as much as direct: largest relative error 0.5e-6 to 3.2e-6 in float.
+// (`Grid::fits_winograd`). Precision: element type. The transforms round about two to three times as much as direct: largest relative error 0.4e-6 to 3.2e-6 in float.
 #pragma once
 
 #include "../team.hpp"

@@ -1,0 +1,43 @@
+"""How evenly many motifs share many cores: the table of docs/engine.md, simulated with the FLOPs of real cells as cost.
+
+python bench/makespan.py nb101_test108.npz
+"""
+
+import argparse
+import heapq
+
+import numpy as np
+
+from spd_fast import MOTIF_A
+from spd_fast.cell import CellColumns
+from spd_fast.motif import count_flops_table
+
+DRAWS = 200
+
+
+def share_at_work(costs: np.ndarray, cores: int) -> float:
+    """Mean share of the time that the cores work, where each takes the next cost when it is free."""
+    busy_until = [0.0] * cores
+    for cost in costs:
+        heapq.heappush(busy_until, heapq.heappop(busy_until) + cost)
+    return float(costs.sum() / cores / max(busy_until))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("table", help="columns vertices, edge_bits, op_codes (.npz)")
+    with np.load(parser.parse_args().table) as archive:
+        columns = CellColumns(*(archive[name] for name in ("vertices", "edge_bits", "op_codes")))
+    flops = count_flops_table(columns.vertices, columns.edge_bits, columns.op_codes, MOTIF_A).astype(float)
+    print(f"cost of the mean: least {flops.min() / flops.mean():.2f}, most {flops.max() / flops.mean():.1f}")
+    rng = np.random.default_rng(0)
+    for motifs in (64, 256, 1000):
+        for cores in (2, 16, 64):
+            draws = [rng.choice(flops, motifs, replace=False) for _ in range(DRAWS)]
+            longest = np.mean([share_at_work(np.sort(draw)[::-1], cores) for draw in draws])
+            given = np.mean([share_at_work(draw, cores) for draw in draws])
+            print(f"{motifs} motifs, {cores} cores: longest first {longest:.2f}, as given {given:.2f}")
+
+
+if __name__ == "__main__":
+    main()
