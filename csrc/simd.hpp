@@ -5,6 +5,8 @@
 // A `mask<T>` says for each lane whether it counts. AVX-512 keeps it in a mask register, elsewhere it is a vector of 0 and ~0.
 #pragma once
 
+#include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -107,6 +109,36 @@ SPD_INLINE std::uint64_t bits_of_mask(mask<T> m) {
   for (int i = 0; i < lanes<T>; ++i) bits |= static_cast<std::uint64_t>(m[i] != 0) << i;
   return bits;
 #endif
+}
+
+// Masks in memory, two bytes each: one is read; four are written.
+template <class T>
+SPD_INLINE mask<T> load_mask(const std::uint16_t* p) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return _load_mask16(const_cast<__mmask16*>(reinterpret_cast<const __mmask16*>(p)));
+  else
+#endif
+    return mask_of_bits<T>(*p);
+}
+template <class T>
+SPD_INLINE void store_masks(std::uint16_t* p, mask<T> a, mask<T> b, mask<T> c, mask<T> d) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    const __mmask64 all = _mm512_kunpackd(_mm512_kunpackw(d, c), _mm512_kunpackw(b, a));
+    std::memcpy(p, &all, sizeof all);
+    return;
+  }
+#endif
+  const std::uint64_t all = bits_of_mask<T>(a) | bits_of_mask<T>(b) << 16 | bits_of_mask<T>(c) << 32 | bits_of_mask<T>(d) << 48;
+  std::memcpy(p, &all, sizeof all);
+}
+template <class T>
+SPD_INLINE mask<T> neither(mask<T> a, mask<T> b) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) return _knot_mask16(_kor_mask16(a, b));
+#endif
+  return ~(a | b);
 }
 
 // `v` where the mask holds, `otherwise` elsewhere.
@@ -262,39 +294,35 @@ SPD_INLINE vec<T> fold(vec<T> a, vec<T> b) {
     return __builtin_shufflevector(a, b, ((i & d) ? n + i : i)...) + __builtin_shufflevector(a, b, ((i & d) ? n + (i ^ d) : (i ^ d))...);
   }(std::make_integer_sequence<int, lanes<T>>{});
 }
-// `v` holds one vector per lane; lane i of the result is the sum of the lanes of v[i]. Overwrites v.
-template <class T, int d = 1>
+// Lane i of the result is the sum of the lanes of v[i % n]; n vectors, a power of two. Overwrites v.
+template <class T, int n = lanes<T>, int d = 1>
 SPD_INLINE vec<T> sum_each(vec<T>* v) {
   if constexpr (d == lanes<T>) {
     return v[0];
   } else {
+    constexpr int left = n > 1 ? n / 2 : 1;
     SPD_UNROLL
-    for (int i = 0; i < lanes<T> / (2 * d); ++i) v[i] = fold<T, d>(v[2 * i], v[2 * i + 1]);
-    return sum_each<T, 2 * d>(v);
+    for (int i = 0; i < left; ++i) v[i] = fold<T, d>(v[n > 1 ? 2 * i : i], v[n > 1 ? 2 * i + 1 : i]);
+    return sum_each<T, left, 2 * d>(v);
   }
 }
 // out[i] = sum of the lanes of v[i], i < n.
 template <class T, int n>
 SPD_INLINE void sum_lanes(T* out, const vec<T>* v) {
+  constexpr int many = std::min(n, lanes<T>), together = static_cast<int>(std::bit_ceil(static_cast<unsigned>(many)));
+  vec<T> part[together];
   SPD_UNROLL
-  for (int i = 0; i < n; i += lanes<T>) {
-    vec<T> part[lanes<T>];
-    SPD_UNROLL
-    for (int j = 0; j < lanes<T>; ++j) part[j] = i + j < n ? v[i + j < n ? i + j : 0] : zeros<T>();
-    const vec<T> sums = sum_each<T>(part);
-    if (n - i >= lanes<T>)
-      store(out + i, sums);
-    else
-      for (int j = 0; j < n - i; ++j) out[i + j] = sums[j];
-  }
+  for (int j = 0; j < together; ++j) part[j] = j < many ? v[j < many ? j : 0] : zeros<T>();
+  const vec<T> sums = sum_each<T, together>(part);
+  if constexpr (many == lanes<T>)
+    store(out, sums);
+  else
+    for (int j = 0; j < many; ++j) out[j] = sums[j];
+  if constexpr (n > many) sum_lanes<T, n - many>(out + many, v + many);
 }
 template <class T>
 SPD_INLINE T sum(vec<T> v) {
-  T s[lanes<T>];
-  store(s, v);
-  for (int d = lanes<T> / 2; d > 0; d /= 2)
-    for (int i = 0; i < d; ++i) s[i] += s[i + d];
-  return s[0];
+  return sum_each<T, 1>(&v)[0];
 }
 
 // f.operator()<n>() for a run-time n in 1..kMax: how a block size becomes a template parameter.

@@ -84,17 +84,48 @@ struct LaneMasks {
   }
 };
 
-// f(element offset in the plane, lanes that count) for every vector of one channel of block b.
+// Whether one block of a tensor lies right behind the other.
+template <class Tensor>
+SPD_INLINE bool is_adjacent(const Tensor& x, const Grid& grid) {
+  return x.block == grid.plane();
+}
+
+// f(b, until) for the blocks begin..end - 1 in turn: one by one, or, where one lies behind the other (`adjacent`), those that are whole at once.
 template <class T, class F>
-SPD_INLINE void each_vector(const Grid& grid, const LaneMasks<T>& masks, int b, int blocks, F&& f) {
-  const std::size_t plane = grid.plane();
+SPD_INLINE void each_run(const LaneMasks<T>& masks, int begin, int end, bool adjacent, F&& f) {
+  for (int b = begin, until; b < end; b = until) {
+    until = adjacent && b < masks.whole_blocks ? std::min(end, masks.whole_blocks) : b + 1;
+    f(b, until);
+  }
+}
+// f(element offset, lanes that count) for every vector of one channel of a run of blocks.
+template <class T, class F>
+SPD_INLINE void each_vector(const Grid& grid, const LaneMasks<T>& masks, int b, int until, int blocks, F&& f) {
+  const std::size_t end = grid.plane() * (until - b);
   if (b < masks.whole_blocks) {
-    for (std::size_t at = 0; at < plane; at += lanes<T>) f(at, all_lanes{});
+    for (std::size_t at = 0; at < end; at += lanes<T>) f(at, all_lanes{});
     return;
   }
   const mask<T>* m = b == blocks - 1 ? masks.last : masks.whole;
-  for (std::size_t at = 0; at < plane;)
+  for (std::size_t at = 0; at < end;)
     for (int j = 0; j < grid.columns; ++j, at += lanes<T>) f(at, m[j]);
+}
+// Two sums over those vectors: f(s, q, element offset, lanes that count) adds one of them. Every other one goes to sums that do not wait for the first.
+template <class T, class F>
+SPD_INLINE void sum_vectors(vec<T>& s, vec<T>& q, const Grid& grid, const LaneMasks<T>& masks, int b, int until, int blocks, F&& f) {
+  vec<T> s0 = s, q0 = q, s1{}, q1{};
+  if (b < masks.whole_blocks) {
+    const std::size_t end = grid.plane() * (until - b);
+    std::size_t at = 0;
+    for (; at + lanes<T> < end; at += 2 * lanes<T>) {
+      f(s0, q0, at, all_lanes{});
+      f(s1, q1, at + lanes<T>, all_lanes{});
+    }
+    if (at < end) f(s0, q0, at, all_lanes{});
+  } else {
+    each_vector(grid, masks, b, until, blocks, [&](std::size_t at, auto valid) { f(s0, q0, at, valid); });
+  }
+  s = s0 + s1, q = q0 + q1;
 }
 
 // ---- statistics: of every chunk of the batch, then of all chunks together (Chan, Golub and LeVeque 1983)
@@ -114,14 +145,14 @@ void chunk_statistics(T* mean, T* deviations, View<const T> y, const Grid& grid,
       const T* p = y.data + (first + c) * y.channel;
       origin[c] = p[begin * y.block];
       const vec<T> around = broadcast<T>(origin[c]);
-      vec<T> s{}, q{};
-      for (int b = begin; b < end; ++b)
-        each_vector(grid, masks, b, blocks, [&](std::size_t at, auto valid) {
-          const vec<T> d = keep<T>(valid, load(p + b * y.block + at) - around);
+      each_run(masks, begin, end, is_adjacent(y, grid), [&](int b, int until) {
+        const T* from = p + b * y.block;
+        sum_vectors<T>(sums[2 * c], sums[2 * c + 1], grid, masks, b, until, blocks, [=](vec<T>& s, vec<T>& q, std::size_t at, auto valid) {
+          const vec<T> d = keep<T>(valid, load(from + at) - around);
           s += d;
           q += d * d;
         });
-      sums[2 * c] = s, sums[2 * c + 1] = q;
+      });
     }
     store<T>(of, sum_each<T>(sums));
     for (int c = 0; c < count; ++c) {
@@ -163,26 +194,32 @@ template <class T, int K>
 SPD_NOINLINE void add_terms(View<T> z, const Term<T>* terms, const Grid& grid, int n, int begin, int end, int channels) {
   const LaneMasks<T> masks(grid, n);
   const int blocks = grid.blocks(n);
-  for (int b = begin; b < end; ++b)
-    for (int c = 0; c < channels; ++c) {
-      const T* p[K];
-      vec<T> scale[K], shift[K], low[K];
-      SPD_UNROLL
-      for (int s = 0; s < K; ++s) {
-        const bool raw = terms[s].scale != nullptr;
-        p[s] = terms[s].data + b * terms[s].block + c * terms[s].channel;
-        scale[s] = broadcast<T>(raw ? terms[s].scale[c] : T(1));
-        shift[s] = broadcast<T>(raw ? terms[s].shift[c] : T(0));
-        low[s] = broadcast<T>(raw ? T(0) : -std::numeric_limits<T>::infinity());
-      }
+  bool adjacent = is_adjacent(z, grid);
+  for (int s = 0; s < K; ++s) adjacent &= is_adjacent(terms[s], grid);
+  for (int c = 0; c < channels; ++c) {
+    const T* p[K];
+    vec<T> scale[K], shift[K], low[K];
+    SPD_UNROLL
+    for (int s = 0; s < K; ++s) {
+      const bool raw = terms[s].scale != nullptr;
+      p[s] = terms[s].data + c * terms[s].channel;
+      scale[s] = broadcast<T>(raw ? terms[s].scale[c] : T(1));
+      shift[s] = broadcast<T>(raw ? terms[s].shift[c] : T(0));
+      low[s] = broadcast<T>(raw ? T(0) : -std::numeric_limits<T>::infinity());
+    }
+    each_run(masks, begin, end, adjacent, [&](int b, int until) {
       T* out = z.data + b * z.block + c * z.channel;
-      each_vector(grid, masks, b, blocks, [&](std::size_t at, auto valid) {
-        vec<T> v = at_least<T>(low[0], load(p[0] + at) * scale[0] + shift[0]);
+      const T* from[K];
+      SPD_UNROLL
+      for (int s = 0; s < K; ++s) from[s] = p[s] + b * terms[s].block;
+      each_vector(grid, masks, b, until, blocks, [&](std::size_t at, auto valid) {
+        vec<T> v = at_least<T>(low[0], load(from[0] + at) * scale[0] + shift[0]);
         SPD_UNROLL
-        for (int s = 1; s < K; ++s) v += at_least<T>(low[s], load(p[s] + at) * scale[s] + shift[s]);
+        for (int s = 1; s < K; ++s) v += at_least<T>(low[s], load(from[s] + at) * scale[s] + shift[s]);
         store<T>(out + at, keep<T>(valid, v));
       });
-    }
+    });
+  }
 }
 
 // ---- backward
@@ -195,13 +232,23 @@ struct Flow {
   int step;
 };
 
+// The flows to channel c of block b.
 template <class T, int K>
-SPD_INLINE vec<T> sum_flows(const T* const (&p)[K], const Flow<T>* flows, std::size_t at) {
-  vec<T> d = load(p[0] + at * flows[0].step);
-  SPD_UNROLL
-  for (int f = 1; f < K; ++f) d += load(p[f] + at * flows[f].step);
-  return d;
-}
+struct Arrivals {
+  const T* data[K];
+  std::size_t step[K];
+
+  SPD_INLINE Arrivals(const Flow<T>* flows, int b, int c) {
+    SPD_UNROLL
+    for (int i = 0; i < K; ++i) data[i] = flows[i].data + b * flows[i].block + c * flows[i].channel, step[i] = flows[i].step;
+  }
+  SPD_INLINE vec<T> sum(std::size_t at) const {
+    vec<T> d = load(data[0] + at * step[0]);
+    SPD_UNROLL
+    for (int i = 1; i < K; ++i) d += load(data[i] + at * step[i]);
+    return d;
+  }
+};
 
 // dy overwrites y. scale = gamma * istd and shift are those of the forward.
 template <class T, int K>
@@ -210,31 +257,34 @@ SPD_NOINLINE void batch_norm_relu_backward(View<T> y, T* dgamma, T* dbeta, const
   const LaneMasks<T> masks(grid, n);
   const int blocks = grid.blocks(n);
   const T m = static_cast<T>(n) * grid.pixels();
+  bool adjacent = is_adjacent(y, grid);
+  for (int i = 0; i < K; ++i) adjacent &= flows[i].step == 1 && is_adjacent(flows[i], grid);
   for (int c = 0; c < channels; ++c) {
     const vec<T> centre = broadcast<T>(mean[c]), k = broadcast<T>(scale[c]), k0 = broadcast<T>(shift[c]);
-    // f(where y lies, y, relu's argument > 0 in a lane that counts, sum of the flows, lanes that count)
-    const auto each = [&](auto f) {
-      for (int b = 0; b < blocks; ++b) {
-        T* py = y.data + b * y.block + c * y.channel;
-        const T* p[K];
-        SPD_UNROLL
-        for (int i = 0; i < K; ++i) p[i] = flows[i].data + b * flows[i].block + c * flows[i].channel;
-        each_vector(grid, masks, b, blocks, [&](std::size_t at, auto valid) {
-          const vec<T> v = load(py + at);
-          f(py + at, v, both<T>(greater<T>(v * k + k0, zeros<T>()), valid), sum_flows<T, K>(p, flows, at), valid);
-        });
-      }
-    };
     vec<T> s{}, q{};
-    each([&](T*, vec<T> v, mask<T> passes, vec<T> d, auto) {
-      s = add_where<T>(passes, s, d);
-      q = add_product_where<T>(passes, q, d, v - centre);
+    each_run(masks, 0, blocks, adjacent, [&](int b, int until) {
+      const T* py = y.data + b * y.block + c * y.channel;
+      const Arrivals<T, K> arrivals(flows, b, c);
+      sum_vectors<T>(s, q, grid, masks, b, until, blocks, [=](vec<T>& s, vec<T>& q, std::size_t at, auto valid) {
+        const vec<T> v = in_register<T>(load(py + at)), d = in_register<T>(arrivals.sum(at));
+        const mask<T> passes = both<T>(greater<T>(v * k + k0, zeros<T>()), valid);
+        s = add_where<T>(passes, s, d);
+        q = add_product_where<T>(passes, q, d, v - centre);
+      });
     });
     dbeta[c] = sum<T>(s);
     dgamma[c] = sum<T>(q) * istd[c];
     const T slope = -scale[c] * istd[c] * dgamma[c] / m;  // dy = k g + slope (y - mean) - k dbeta / m
     const vec<T> a = broadcast<T>(slope), a0 = broadcast<T>(-scale[c] * dbeta[c] / m - slope * mean[c]);
-    each([&](T* to, vec<T> v, mask<T> passes, vec<T> d, auto valid) { store<T>(to, keep<T>(valid, add_product_where<T>(passes, a * v + a0, d, k))); });
+    each_run(masks, 0, blocks, adjacent, [&](int b, int until) {
+      T* py = y.data + b * y.block + c * y.channel;
+      const Arrivals<T, K> arrivals(flows, b, c);
+      each_vector(grid, masks, b, until, blocks, [=](std::size_t at, auto valid) {
+        const vec<T> v = in_register<T>(load(py + at));
+        const mask<T> passes = greater<T>(v * k + k0, zeros<T>());
+        store<T>(py + at, keep<T>(valid, add_product_where<T>(passes, a * v + a0, arrivals.sum(at), k)));
+      });
+    });
   }
 }
 
@@ -245,11 +295,9 @@ SPD_NOINLINE void add_flows(View<T> z, const Flow<T>* flows, const Grid& grid, i
   const int blocks = grid.blocks(n);
   for (int b = 0; b < blocks; ++b)
     for (int c = 0; c < channels; ++c) {
-      const T* p[K];
-      SPD_UNROLL
-      for (int i = 0; i < K; ++i) p[i] = flows[i].data + b * flows[i].block + c * flows[i].channel;
+      const Arrivals<T, K> arrivals(flows, b, c);
       T* out = z.data + b * z.block + c * z.channel;
-      each_vector(grid, masks, b, blocks, [&](std::size_t at, auto valid) { store<T>(out + at, keep<T>(valid, sum_flows<T, K>(p, flows, at))); });
+      each_vector(grid, masks, b, b + 1, blocks, [=](std::size_t at, auto valid) { store<T>(out + at, keep<T>(valid, arrivals.sum(at))); });
     }
 }
 
@@ -267,7 +315,7 @@ void batch_statistics_tangent(T* mean_t, T* var_t, View<const T> y, std::ptrdiff
     const vec<T> centre = broadcast<T>(mean[c]), around = broadcast<T>(origin);
     vec<T> s{}, q{};
     for (int b = 0; b < blocks; ++b)
-      each_vector(grid, masks, b, blocks, [&](std::size_t at, auto valid) {
+      each_vector(grid, masks, b, b + 1, blocks, [&](std::size_t at, auto valid) {
         const T* v = p + b * y.block + at;
         const vec<T> d = keep<T>(valid, load(v + apart) - around);
         s += d;
@@ -294,7 +342,7 @@ SPD_NOINLINE void add_terms_tangent(View<T> z, std::ptrdiff_t apart, const Term<
   for (int b = 0; b < blocks; ++b)
     for (int c = 0; c < channels; ++c) {
       T* out = z.data + b * z.block + c * z.channel + apart;
-      each_vector(grid, masks, b, blocks, [&](std::size_t at, auto valid) {
+      each_vector(grid, masks, b, b + 1, blocks, [&](std::size_t at, auto valid) {
         vec<T> total{};
         SPD_UNROLL
         for (int s = 0; s < K; ++s) {
@@ -334,14 +382,12 @@ SPD_NOINLINE void batch_norm_relu_backward_tangent(View<T> y, std::ptrdiff_t apa
     const auto each = [&](auto f) {
       for (int b = 0; b < blocks; ++b) {
         T* py = y.data + b * y.block + c * y.channel;
-        const T *p[K], *p_t[K];
-        SPD_UNROLL
-        for (int i = 0; i < K; ++i) p[i] = flows[i].data + b * flows[i].block + c * flows[i].channel, p_t[i] = p[i] + apart;
-        each_vector(grid, masks, b, blocks, [&](std::size_t at, auto valid) {
+        const Arrivals<T, K> arrivals(flows, b, c), arrivals_t(flows_t, b, c);
+        each_vector(grid, masks, b, b + 1, blocks, [&](std::size_t at, auto valid) {
           const vec<T> v = load(py + at);
           const mask<T> passes = greater<T>(v * k + k0, zeros<T>());
-          const vec<T> g = keep<T>(valid, keep<T>(passes, sum_flows<T, K>(p, flows, at)));
-          const vec<T> g_t = keep<T>(valid, keep<T>(passes, sum_flows<T, K>(p_t, flows_t, at)));
+          const vec<T> g = keep<T>(valid, keep<T>(passes, arrivals.sum(at)));
+          const vec<T> g_t = keep<T>(valid, keep<T>(passes, arrivals_t.sum(at)));
           f(py + at, v - centre, load(py + at + apart) - centre_t, g, g_t, valid);
         });
       }

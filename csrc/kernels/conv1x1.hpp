@@ -71,7 +71,7 @@ void conv1x1_forward(View<T> y, View<const T> x, const T* packed, const Grid& gr
 
 // ---- wgrad: kWgradOut x kWgradIn entries of dk stay in registers over the whole batch
 
-inline constexpr int kWgradOut = kManyRegisters ? 5 : 4, kWgradIn = kManyRegisters ? 5 : 3;
+inline constexpr int kWgradOut = kManyRegisters ? 6 : 4, kWgradIn = kManyRegisters ? 4 : 3;
 
 template <class T, int A, int B>
 SPD_NOINLINE void conv1x1_wgrad_block(T* dk, int c_in, View<const T> dy, View<const T> x, const Grid& grid, int begin, int end) {

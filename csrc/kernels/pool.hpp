@@ -113,42 +113,52 @@ void maxpool3x3_tangent(View<T> y_t, const Winners* winners, View<const T> x_t, 
     }
 }
 
-// What arrives at the row maxima of vector `won` (row h), from the outputs of rows h - 1, h, h + 1.
+// One row of dx from what arrived at its row maxima.
 template <class T>
-SPD_INLINE vec<T> to_row_maximum(const T* d, const Winners* won, int h, const Grid& grid) {
-  const std::size_t pitch = grid.pitch();
-  vec<T> r = load_masked<T>(d, mask_of_bits<T>(won->middle));
-  if (h > 0) r += load_masked<T>(d - pitch, mask_of_bits<T>(won[-grid.columns].lower));
-  if (h + 1 < grid.height) {
-    const Winners& next = won[grid.columns];
-    r += load_masked<T>(d + pitch, mask_of_bits<T>(static_cast<std::uint16_t>(~(next.middle | next.lower))));
+SPD_INLINE void along_row(T* dx, const vec<T>* maxima, const Winners* won, int columns) {
+  vec<T> from_previous{};  // what the vector before leaves to its right neighbour
+  for (int i = 0; i < columns; ++i) {
+    const auto to_left = [&](int j) { return keep<T>(neither<T>(load_mask<T>(&won[j].self), load_mask<T>(&won[j].right)), maxima[j]); };
+    const vec<T> to_right = keep<T>(load_mask<T>(&won[i].right), maxima[i]), own = keep<T>(load_mask<T>(&won[i].self), maxima[i]);
+    store<T>(dx + i * lanes<T>, own + from_right<T>(to_left(i), i + 1 < columns ? to_left(i + 1) : zeros<T>()) + from_left<T>(to_right, from_previous));
+    from_previous = to_right;
   }
-  return r;
 }
-template <class T>
-void maxpool3x3_backward(View<T> dx, View<const T> dy, const Winners* winners, const Grid& grid, int begin, int end, int channels) {
-  winners += static_cast<std::size_t>(begin) * channels * grid.vectors();
+// S vectors a row; 0: any number.
+template <class T, int S>
+void maxpool3x3_backward_of(View<T> dx, View<const T> dy, const Winners* won, const Grid& grid, int begin, int end, int channels) {
+  constexpr int most = S > 0 ? S : kMostColumns;
+  const int columns = S > 0 ? S : grid.columns, height = grid.height;
+  won += static_cast<std::size_t>(begin) * channels * grid.vectors();
   for (int b = begin; b < end; ++b)
     for (int c = 0; c < channels; ++c) {
       const T* d = dy.data + b * dy.block + c * dy.channel;
       T* out = dx.data + b * dx.block + c * dx.channel;
-      for (int h = 0; h < grid.height; ++h) {
-        vec<T> from_previous{}, here = to_row_maximum<T>(d, winners, h, grid);  // from_previous: what the vector before left to its right neighbour
-        for (int column = 0; column < grid.columns; ++column, d += lanes<T>, out += lanes<T>, ++winners) {
-          const mask<T> self = mask_of_bits<T>(winners->self), right = mask_of_bits<T>(winners->right);
-          vec<T> next{}, next_to_left{};
-          if (column + 1 < grid.columns) {
-            next = to_row_maximum<T>(d + lanes<T>, winners + 1, h, grid);
-            next_to_left = keep<T>(mask_of_bits<T>(static_cast<std::uint16_t>(~(winners[1].self | winners[1].right))), next);
-          }
-          const vec<T> to_left = keep<T>(mask_of_bits<T>(static_cast<std::uint16_t>(~(winners->self | winners->right))), here);
-          const vec<T> to_right = keep<T>(right, here);
-          store<T>(out, keep<T>(self, here) + from_right<T>(to_left, next_to_left) + from_left<T>(to_right, from_previous));
-          from_previous = to_right;
-          here = next;
+      vec<T> above[most], here[most], below[most];  // what has arrived at the maxima of three rows
+      for (int i = 0; i < columns; ++i) above[i] = here[i] = zeros<T>();
+      for (int h = 0; h < height; ++h, d += columns * lanes<T>, won += columns) {
+        for (int i = 0; i < columns; ++i) {
+          const vec<T> v = in_register<T>(load(d + i * lanes<T>));
+          const mask<T> middle = load_mask<T>(&won[i].middle), lower = load_mask<T>(&won[i].lower);
+          above[i] = add_where<T>(neither<T>(middle, lower), above[i], v);
+          here[i] = add_where<T>(middle, here[i], v);
+          below[i] = keep<T>(lower, v);
         }
+        if (h > 0) {
+          along_row<T>(out, above, won - columns, columns);
+          out += columns * lanes<T>;
+        }
+        for (int i = 0; i < columns; ++i) above[i] = here[i], here[i] = below[i];
       }
+      along_row<T>(out, above, won - columns, columns);
     }
+}
+template <class T>
+void maxpool3x3_backward(View<T> dx, View<const T> dy, const Winners* winners, const Grid& grid, int begin, int end, int channels) {
+  if (grid.columns <= 4)
+    with_constant<4>(grid.columns, [&]<int S>() { maxpool3x3_backward_of<T, S>(dx, dy, winners, grid, begin, end, channels); });
+  else
+    maxpool3x3_backward_of<T, 0>(dx, dy, winners, grid, begin, end, channels);
 }
 
 // ---- 2x2, stride 2: two vectors of the input become the halves of one of the output (Grid::halved)
