@@ -160,7 +160,10 @@ void head_check(HeadCheck<T>& q) {
   x.pack(q.x);
   average_pool_forward<T>(feature.data(), x.constant(), grid, q.n, 0, grid.blocks(q.n), q.channels);
   dense_forward<T>(q.logit, feature.data(), q.weight, q.bias, turned.data(), q.n, q.channels, q.classes);
-  q.loss = softmax_cross_entropy<T>(dlogit.data(), q.logit, q.label, q.n, q.classes, HeadGradient::loss, q.n, softmax.data()).loss / q.n;
+  const HeadResult result = q.kind == Loss::softmax
+                                ? softmax_cross_entropy<T>(dlogit.data(), q.logit, q.label, q.n, q.classes, HeadGradient::loss, q.n, softmax.data())
+                                : binary_cross_entropy<T>(dlogit.data(), q.logit, q.label, q.n, q.classes, HeadGradient::loss, q.n);
+  q.loss = result.loss / q.n;
   dense_backward<T>(dfeature.data(), q.dweight, q.dbias, dlogit.data(), feature.data(), q.weight, q.n, q.channels, q.classes);
   average_pool_backward<T>(flow.data(), dfeature.data(), grid, q.n, q.channels);
   const Flow<T> spread{flow.data(), static_cast<std::size_t>(q.channels) * lanes<T>, static_cast<std::size_t>(lanes<T>), 0};
@@ -169,10 +172,31 @@ void head_check(HeadCheck<T>& q) {
 }
 
 template <class T>
+void dense_check(DenseCheck<T>& q) {
+  const Grid grid(1, 1, lanes<T>);
+  const int blocks = grid.blocks(q.n);
+  const T slope = static_cast<T>(q.slope);
+  Packed<T> x(grid, q.n, q.features), z(grid, q.n, q.units), a(grid, q.n, q.units), da(grid, q.n, q.units), dx(grid, q.n, q.features);
+  Scratch<T> packed(conv_packed(Algorithm::direct, 1, q.features, q.units));
+  x.pack(q.x);
+  da.pack(q.da);
+  conv1x1_pack<T>(packed.data(), q.weight, q.features, q.units, false);
+  conv1x1_forward<T>(z.view(), x.constant(), packed.data(), grid, 0, blocks, q.features, q.units);
+  sigmoid_forward<T>(z.view(), a.view(), q.bias, slope, grid, 0, blocks, q.units);
+  a.unpack(q.a);
+  sigmoid_backward<T>(z.view(), q.dbias, da.constant(), slope, grid, blocks, q.units);
+  conv1x1_wgrad<T>(q.dweight, z.constant(), x.constant(), grid, 0, blocks, 0, parts_of(q.units, kWgradOut), q.features, q.units);
+  conv1x1_pack<T>(packed.data(), q.weight, q.units, q.features, true);
+  conv1x1_forward<T>(dx.view(), z.constant(), packed.data(), grid, 0, blocks, q.units, q.features);
+  dx.unpack(q.dx);
+}
+
+template <class T>
 EngineFunctions<T> engine_functions() {
-  return {lanes<T>,       training_memory<T>,  train_motif<T>, motif_gradient<T>, hypergradient_memory<T>, motif_hypergradient<T>,
-          conv_check<T>,  batch_norm_check<T>, pool_check<T>,  head_check<T>,     motif_profile<T>,        logit_gradient<T>,
-          activations<T>, fma_peak<T>,         read_rate<T>,   clock_rate};
+  return {
+      lanes<T>,      training_memory<T>, train_motif<T>, motif_gradient<T>, hypergradient_memory<T>, motif_hypergradient<T>, conv_check<T>, batch_norm_check<T>,
+      pool_check<T>, head_check<T>,      dense_check<T>, motif_profile<T>,  logit_gradient<T>,       activations<T>,         fma_peak<T>,   read_rate<T>,
+      clock_rate};
 }
 
 }  // namespace spd::SPD_ISA

@@ -166,9 +166,17 @@ struct PoolCheck {
 template <class T>
 struct HeadCheck {
   int n, channels, height, width, classes;
+  Loss kind;
   const T *x, *weight, *bias, *label;
   T *logit, *dx, *dweight, *dbias;  // of the mean cross-entropy
   double loss;
+};
+template <class T>
+struct DenseCheck {
+  int n, features, units;
+  double slope;
+  const T *x, *weight, *bias, *da;  // (n, features), (units, features), (units), (n, units)
+  T *a, *dx, *dweight, *dbias;
 };
 
 template <class T>
@@ -183,6 +191,7 @@ struct EngineFunctions {
   void (*batch_norm)(BatchNormCheck<T>&);
   void (*pool)(PoolCheck<T>&);
   void (*head)(HeadCheck<T>&);
+  void (*dense)(DenseCheck<T>&);
   void (*profile)(ProfileJob<T>&, Control&, Team&);
   void (*logit_gradient)(LogitGradientJob<T>&, Control&, Team&);
   void (*activations)(ActivationJob<T>&, Control&, Team&);

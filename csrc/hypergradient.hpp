@@ -47,6 +47,7 @@ class TangentNetwork : public Network<T> {
         case Op::Kind::conv: conv_tangent(plan_.convs[op.index], w, w_t, n); break;
         case Op::Kind::sum: sum_tangent(plan_.sums[op.index], n); break;
         case Op::Kind::pool: pool_tangent(plan_.pools[op.index], n); break;
+        case Op::Kind::dense: layer_tangent(plan_.dense[op.index], w, w_t, n); break;
         case Op::Kind::head: {
           const Head& h = plan_.head;
           average_pool_forward<T>(feature_t_, tangent<const T>(h.x), plan_.grids[h.grid], n, 0, plan_.grids[h.grid].blocks(n), h.channels);
@@ -56,7 +57,8 @@ class TangentNetwork : public Network<T> {
       }
     }
     const HeadResult result = this->evaluate(n, HeadGradient::loss);
-    softmax_tangent<T>(dlogit_t_, dlabel_t_, logit_, logit_t_, label_, n, plan_.head.classes, softmax_);
+    plan_.head.loss == Loss::softmax ? softmax_tangent<T>(dlogit_t_, dlabel_t_, logit_, logit_t_, label_, n, plan_.head.classes, softmax_)
+                                     : binary_tangent<T>(dlogit_t_, dlabel_t_, logit_, logit_t_, n, plan_.head.classes);
     return result;
   }
 
@@ -71,6 +73,7 @@ class TangentNetwork : public Network<T> {
           this->pool_backward(plan_.pools[op.index], n);
           this->pool_backward(plan_.pools[op.index], n, apart_);
           break;
+        case Op::Kind::dense: layer_backward_tangent(plan_.dense[op.index], g_t, w, w_t, n); break;
         case Op::Kind::head: {
           const Head& h = plan_.head;
           const Grid& grid = plan_.grids[h.grid];
@@ -98,7 +101,7 @@ class TangentNetwork : public Network<T> {
   // The same of the labels.
   void add_label_gradient(T* d_labels, const std::int64_t* index, int n, T factor) {
     const std::size_t classes = plan_.head.classes;
-    if (factor != 0) spd::SPD_ISA::add_label_gradient<T>(dlabel_t_, factor, logit_, n, plan_.head.classes);
+    if (factor != 0) this->add_loss_by_labels(dlabel_t_, factor, n);
     for (int i = 0; i < n; ++i)
       for (std::size_t k = 0; k < classes; ++k) d_labels[index[i] * classes + k] += dlabel_t_[i * classes + k];
   }
@@ -122,10 +125,25 @@ class TangentNetwork : public Network<T> {
     std::memset(arena_ + plan_.images.offset + apart_, 0, n * sizeof(T));
   }
 
-  void conv_tangent(const Conv& c, const T* w, const T* w_t, int n) {
-    const Grid& grid = plan_.grids[c.grid];
+  void product_tangent(const Conv& c, const T* w, const T* w_t, int n) {
     this->run_conv(c, tangent<T>(c.y), primal<const T>(c.x), w_t + c.weight, n, false, false);
     if (!c.reads_images) this->run_conv(c, tangent<T>(c.y), tangent<const T>(c.x), w + c.weight, n, false, true);
+  }
+  void layer_tangent(const Dense& d, const T* w, const T* w_t, int n) {
+    const Conv& c = d.product;
+    const Grid& grid = plan_.grids[c.grid];
+    product_tangent(c, w, w_t, n);
+    sigmoid_tangent<T>(primal<T>(c.y), primal<T>(d.a), apart_, w_t + d.bias, static_cast<T>(d.slope), grid, grid.blocks(n), c.c_out);
+  }
+  void layer_backward_tangent(const Dense& d, T* g_t, const T* w, const T* w_t, int n) {
+    const Conv& c = d.product;
+    const Grid& grid = plan_.grids[c.grid];
+    sigmoid_backward_tangent<T>(primal<T>(c.y), g_t + d.bias, primal<const T>(d.da), apart_, static_cast<T>(d.slope), grid, grid.blocks(n), c.c_out);
+    product_backward_tangent(c, g_t, w, w_t, n);
+  }
+  void conv_tangent(const Conv& c, const T* w, const T* w_t, int n) {
+    const Grid& grid = plan_.grids[c.grid];
+    product_tangent(c, w, w_t, n);
     const int bn = c.batch_norm;
     batch_statistics_tangent<T>(mean_t_ + bn, var_t_ + bn, primal<const T>(c.y), apart_, mean_ + bn, grid, n, c.c_out);
     for (int o = 0; o < c.c_out; ++o) {
@@ -173,7 +191,10 @@ class TangentNetwork : public Network<T> {
                                                s.end - s.begin);
       });
     }
-    // y, y_t now hold dy, dy_t
+    product_backward_tangent(c, g_t, w, w_t, n);
+  }
+  // Of the convolution alone, whose y, y_t hold dy, dy_t.
+  void product_backward_tangent(const Conv& c, T* g_t, const T* w, const T* w_t, int n) {
     this->run_wgrad(c, g_t + c.weight, tangent<const T>(c.y), primal<const T>(c.x), n);
     if (!c.reads_images) {
       this->run_wgrad(c, spare_ + c.weight, primal<const T>(c.y), tangent<const T>(c.x), n);

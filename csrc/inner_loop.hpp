@@ -10,6 +10,7 @@
 #include "kernels/head.hpp"
 #include "kernels/optimizer.hpp"
 #include "kernels/pool.hpp"
+#include "kernels/sigmoid.hpp"
 #include "plan.hpp"
 #include "span.hpp"
 
@@ -71,7 +72,7 @@ class Network {
   // Of the mean over the batch; the probability does not depend on labels but by their argmax.
   void label_gradient(T* d_labels, Metric metric, int n) {
     std::memset(d_labels, 0, static_cast<std::size_t>(n) * plan_.head.classes * sizeof(T));
-    if (metric == Metric::loss) add_label_gradient<T>(d_labels, T(1), logit_, n, plan_.head.classes);
+    if (metric == Metric::loss) add_loss_by_labels(d_labels, T(1), n);
   }
 
   // Up to the logits; asked to stop, half-way and worthless. running: (2, batch_norms) statistics to use instead of the batch's, or null.
@@ -84,7 +85,11 @@ class Network {
       forward_run(first, plan_.runs[i], w, n, eps, running != nullptr);
   }
   // Sums over the batch; the gradient of the mean is kept for `backward`.
-  HeadResult evaluate(int n, HeadGradient gradient) { return softmax_cross_entropy<T>(dlogit_, logit_, label_, n, plan_.head.classes, gradient, n, softmax_); }
+  HeadResult evaluate(int n, HeadGradient gradient) {
+    const Head& h = plan_.head;
+    return h.loss == Loss::softmax ? softmax_cross_entropy<T>(dlogit_, logit_, label_, n, h.classes, gradient, n, softmax_)
+                                   : binary_cross_entropy<T>(dlogit_, logit_, label_, n, h.classes, gradient, n);
+  }
   // g: (n_parameters), overwritten. After it the batch's place holds the images' gradient, if asked for.
   void backward(T* g, const T* w, int n, bool images, const Control& control) {
     for (std::size_t i = plan_.ops.size(); i-- > 0 && !control.stop.load(std::memory_order_relaxed);) {
@@ -93,6 +98,7 @@ class Network {
         case Op::Kind::conv: conv_backward(plan_.convs[op.index], g, w, n, images); break;
         case Op::Kind::sum: break;  // its gradient lies where its readers wrote it
         case Op::Kind::pool: pool_backward(plan_.pools[op.index], n); break;
+        case Op::Kind::dense: layer_backward(plan_.dense[op.index], g, w, n, images); break;
         case Op::Kind::head: head_backward(g, w, n);
       }
     }
@@ -110,13 +116,15 @@ class Network {
   // Packed weights, scratch of every thread, statistics of chunks: of the convolution that takes most.
   void scratch_of_convs(T* memory) {
     std::size_t packed = 0, chunks = 0;
-    for (const Conv& c : plan_.convs) {
+    const auto fit = [&](const Conv& c) {
       const Grid& grid = plan_.grids[c.grid];
       packed = std::max({packed, conv_packed(c.forward, c.size, c.c_in, c.c_out), conv_packed(c.dgrad, c.size, c.c_out, c.c_in)});
       run_scratch_ = std::max({run_scratch_, conv_scratch<T>(c.forward, grid, c.c_in), conv_scratch<T>(c.dgrad, grid, c.c_out)});
       wgrad_scratch_ = std::max(wgrad_scratch_, conv_wgrad_scratch<T>(c.wgrad, grid, grid.blocks(plan_.batch), c.c_in, c.c_out));
       chunks = std::max(chunks, static_cast<std::size_t>(grid.chunks(plan_.batch)) * 2 * c.c_out);
-    }
+    };
+    for (const Conv& c : plan_.convs) fit(c);
+    for (const Dense& d : plan_.dense) fit(d.product);
     run_scratch_ = (run_scratch_ + 2 * lanes<T> - 1) / lanes<T> * lanes<T>;
     take(packed_, packed, memory);
     take(scratch_, std::max(run_scratch_ * team_.size(), wgrad_scratch_), memory);
@@ -140,6 +148,7 @@ class Network {
     const Op& at_end = begun(plan_.ops[last - 1]);
     const Conv* conv = at_end.kind == Op::Kind::conv ? &plan_.convs[at_end.index] : nullptr;
     if (at_end.kind == Op::Kind::head) return head_forward(w, n);
+    if (at_end.kind == Op::Kind::dense) return layer_forward(plan_.dense[at_end.index], w, n);
     if (at_end.kind == Op::Kind::pool && is_downsampling(plan_.pools[at_end.index])) return pool_forward(plan_.pools[at_end.index], n, 0, 0);
     const Grid& grid = plan_.grids[grid_of(at_end)];
     if (conv) {
@@ -198,8 +207,8 @@ class Network {
   }
   void conv_backward(const Conv& c, T* g, const T* w, int n, bool images) {
     const Grid& grid = plan_.grids[c.grid];
-    Span span(times_, Part::norm_backward);
-    for (const Segment& s : c.flows)
+    for (const Segment& s : c.flows) {
+      const Span span(times_, Part::norm_backward);
       team_.split(s.end - s.begin, [&](int begin, int end, int) {
         Flow<T> flows[kMostSources];
         flows_of(s, begin, flows);
@@ -209,7 +218,12 @@ class Network {
                                          grid, n, end - begin);
         });
       });
-    span.next(Part::wgrad);
+    }
+    product_backward(c, g, w, n, images);
+  }
+  // Of the convolution alone, whose y holds dy.
+  void product_backward(const Conv& c, T* g, const T* w, int n, bool images) {
+    Span span(times_, Part::wgrad);
     run_wgrad(c, g + c.weight, view<const T>(c.y), view<const T>(c.x), n);
     span.next(Part::dgrad);
     if (!c.reads_images || images) run_conv(c, view<T>(c.x), view<const T>(c.y), w + c.weight, n, true);
@@ -242,6 +256,27 @@ class Network {
                                   [&]<int K>() { add_terms<T, K>(view<T>(sum.z, s.begin), terms, plan_.grids[sum.grid], n, begin, end, s.end - s.begin); });
     }
   }
+  void layer_forward(const Dense& d, const T* w, int n) {
+    const Span span(times_, Part::forward);
+    const Conv& c = d.product;
+    const Grid& grid = plan_.grids[c.grid];
+    conv_pack<T>(c.forward, packed_, w + c.weight, grid, c.size, c.c_in, c.c_out, false);
+    each_chunk(grid, n, [&](int, int begin, int end, T* scratch) {
+      conv_run<T>(c.forward, view<T>(c.y), view<const T>(c.x), packed_, scratch, grid, begin, end, c.size, c.c_in, c.c_out, false);
+      sigmoid_forward<T>(view<T>(c.y), view<T>(d.a), w + d.bias, static_cast<T>(d.slope), grid, begin, end, c.c_out);
+    });
+  }
+  void layer_backward(const Dense& d, T* g, const T* w, int n, bool images) {
+    const Conv& c = d.product;
+    const Grid& grid = plan_.grids[c.grid];
+    {
+      const Span span(times_, Part::backward);
+      team_.split(c.c_out, [&](int begin, int end, int) {
+        sigmoid_backward<T>(view<T>(c.y, begin), g + d.bias + begin, view<const T>(d.da, begin), static_cast<T>(d.slope), grid, grid.blocks(n), end - begin);
+      });
+    }
+    product_backward(c, g, w, n, images);
+  }
   void head_forward(const T* w, int n) {
     const Span span(times_, Part::forward);
     const Head& h = plan_.head;
@@ -255,6 +290,12 @@ class Network {
     const Head& h = plan_.head;
     dense_backward<T>(dfeature_, g + h.weight, g + h.bias, dlogit_, feature_, w + h.weight, n, h.channels, h.classes);
     average_pool_backward<T>(arena_ + h.dx, dfeature_, plan_.grids[h.grid], n, h.channels);
+  }
+
+  // d_labels += factor * d loss / d labels.
+  void add_loss_by_labels(T* d_labels, T factor, int n) {
+    plan_.head.loss == Loss::softmax ? add_label_gradient<T>(d_labels, factor, logit_, n, plan_.head.classes)
+                                     : add_bit_gradient<T>(d_labels, factor, logit_, n, plan_.head.classes);
   }
 
   template <class W>
@@ -325,7 +366,7 @@ void measure(Metrics<T>& out, const Plan& plan, T* memory, const T* w, const T* 
   }
   out.loss = total.loss / data.n;
   out.probability = total.probability / data.n;
-  out.accuracy = static_cast<double>(total.correct) / data.n;
+  out.accuracy = total.correct / data.n;
 }
 
 template <class T>
@@ -378,9 +419,9 @@ void train_motif(const TrainSettings<T>& s, TrainJob<T>& job, Control& control, 
       });
       update_running<T>(job.running, network, plan, n, momentum);
       loss += head.loss / n;
-      accuracy += static_cast<double>(head.correct) / n;
+      accuracy += head.correct / n;
       if (job.step_loss) job.step_loss[step] = head.loss / n;
-      if (job.step_accuracy) job.step_accuracy[step] = static_cast<double>(head.correct) / n;
+      if (job.step_accuracy) job.step_accuracy[step] = head.correct / n;
       control.add(3 * n * plan.flops);
     }
     if (job.diverged_step >= 0) break;
@@ -406,7 +447,7 @@ void motif_gradient(GradientJob<T>& job, Control& control, Team& team) {
   const HeadResult head = network.evaluate(n, job.metric == Metric::loss ? HeadGradient::loss : HeadGradient::probability);
   job.values.loss = head.loss / n;
   job.values.probability = head.probability / n;
-  job.values.accuracy = static_cast<double>(head.correct) / n;
+  job.values.accuracy = head.correct / n;
   if (job.d_parameters || job.d_images) {
     network.backward(g, job.parameters, n, job.d_images != nullptr, control);
     if (job.d_parameters) std::memcpy(job.d_parameters, g, plan.n_parameters * sizeof(T));

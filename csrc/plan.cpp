@@ -58,6 +58,21 @@ class Builder {
   }
 
   Plan build() {
+    spec_.hidden.empty() ? add_network() : add_perceptron();
+    plan_.arena += kGuard;
+    end_runs();
+    return std::move(plan_);
+  }
+
+ private:
+  static constexpr std::size_t kGuard = 64;  // readable elements around the arena (shifted loads)
+
+  struct Read {  // a producer's first `channels` channels, read into channel `to` of a sum
+    Producer from;
+    int to, channels;
+  };
+
+  void add_network() {
     int grid = add_grid(Grid(spec_.height, spec_.width, plan_.lanes));
     plan_.images = take(grid, spec_.image_channels);
     Producer stem = add_conv(grid, 3, spec_.image_channels, spec_.stem_channels, plan_.images, true);
@@ -80,18 +95,18 @@ class Builder {
         if (s.n == 0) throw std::invalid_argument("a vertex has channels that no successor reads");
     }
     for (std::size_t i = 0; i < plan_.pools.size(); ++i) plan_.pools[i].flows = segments_of(pool_flows_[i], plan_.pools[i].channels);
-    plan_.arena += kGuard;
-    end_runs();
-    return std::move(plan_);
   }
 
- private:
-  static constexpr std::size_t kGuard = 64;  // readable elements around the arena (shifted loads)
-
-  struct Read {  // a producer's first `channels` channels, read into channel `to` of a sum
-    Producer from;
-    int to, channels;
-  };
+  void add_perceptron() {
+    const int grid = add_grid(Grid(1, 1, plan_.lanes)), layers = static_cast<int>(spec_.hidden.size());
+    int channels = plan_.image_channels = spec_.image_channels * spec_.height * spec_.width;
+    Place x = plan_.images = take(grid, channels);
+    for (int layer = 0; layer < layers; ++layer) {
+      x = add_dense(grid, channels, spec_.hidden[layer], x, "hidden" + std::to_string(layer + 1), layer == 0, layer + 1 == layers);
+      channels = spec_.hidden[layer];
+    }
+    add_head(grid, x, channels);
+  }
 
   int add_grid(Grid grid) {
     plan_.grids.push_back(grid);
@@ -159,7 +174,7 @@ class Builder {
   void end_runs() {
     const int n = static_cast<int>(plan_.ops.size());
     const auto alone = [&](const Op& op) {
-      return op.kind == Op::Kind::head || (op.kind == Op::Kind::pool && plan_.pools[op.index].from != plan_.pools[op.index].to);
+      return op.kind == Op::Kind::head || op.kind == Op::Kind::dense || (op.kind == Op::Kind::pool && plan_.pools[op.index].from != plan_.pools[op.index].to);
     };
     for (int i = 0; i < n; ++i) {
       const Op& op = plan_.ops[i];
@@ -235,13 +250,7 @@ class Builder {
     }
     if (to != 0 && to != channels[v_out]) throw std::invalid_argument("the channels of the vertices before the output do not add up to the output's");
     const Place z = take(grid, channels[v_out]);
-    Place gradient = z;
-    if (last) {
-      gradient.channel = plan_.lanes;
-      gradient.block = static_cast<std::size_t>(channels[v_out]) * plan_.lanes;
-      gradient.offset = plan_.head.dx = take(plan_.grids[grid].blocks(plan_.batch) * gradient.block);
-    }
-    add_sum(grid, z, channels[v_out], reads, gradient, last ? 0 : 1);
+    add_sum(grid, z, channels[v_out], reads, last ? head_gradient(grid, channels[v_out]) : z, last ? 0 : 1);
     return z;
   }
   // One wide convolution; the slice of each vertex that the input feeds.
@@ -261,9 +270,36 @@ class Builder {
     return slices;
   }
 
+  Place add_dense(int grid, int c_in, int c_out, Place x, const std::string& name, bool reads_images, bool last) {
+    Dense d;
+    Conv& c = d.product;
+    c.grid = grid, c.size = 1, c.c_in = c_in, c.c_out = c_out, c.x = x, c.reads_images = reads_images;
+    c.y = take(grid, c_out);
+    c.weight = plan_.n_parameters;
+    d.a = take(grid, c_out);
+    d.da = last ? head_gradient(grid, c_out) : d.a;
+    d.bias = c.weight + static_cast<std::size_t>(c_in) * c_out;
+    d.slope = spec_.slope;
+    plan_.n_parameters = d.bias + c_out;
+    plan_.parameters.push_back({name + ".weight", c.weight, {c_out, c_in}});
+    plan_.parameters.push_back({name + ".bias", d.bias, {c_out}});
+    plan_.flops += 2.0 * c_in * c_out;
+    plan_.ops.push_back({Op::Kind::dense, static_cast<int>(plan_.dense.size())});
+    plan_.dense.push_back(d);
+    return d.a;
+  }
+
+  // Where the head leaves the gradient of what it reads: one vector per block and channel.
+  Place head_gradient(int grid, int channels) {
+    Place p;
+    p.channel = plan_.lanes;
+    p.block = static_cast<std::size_t>(channels) * plan_.lanes;
+    p.offset = plan_.head.dx = take(plan_.grids[grid].blocks(plan_.batch) * p.block);
+    return p;
+  }
   void add_head(int grid, Place x, int channels) {
     Head& h = plan_.head;
-    h.grid = grid, h.x = x, h.channels = channels, h.classes = spec_.classes;
+    h.grid = grid, h.x = x, h.channels = channels, h.classes = spec_.classes, h.loss = spec_.loss;
     h.weight = plan_.n_parameters;
     h.bias = h.weight + static_cast<std::size_t>(spec_.classes) * channels;
     plan_.n_parameters = h.bias + spec_.classes;

@@ -6,6 +6,8 @@
 //     overwrites y, dx overwrites x; only the gradient of the average pooling has a place of its own;
 //   * nothing normalised is stored but what a convolution or a pooling reads (a Sum).
 // Sibling projections of a cell's input are one wide 1x1 convolution.
+//
+// A multilayer perceptron is a plan over a grid of one pixel, whose channels are the features of an image: its dense layers are 1x1 convolutions there.
 #pragma once
 
 #include <cstddef>
@@ -17,13 +19,21 @@
 
 namespace spd {
 
+// What the logits are compared with: one class an image, or one bit a logit.
+enum class Loss { softmax, binary };
+inline constexpr const char* kLossNames[] = {"softmax", "binary"};
+
 // A cell in a motif shape. Channel counts come from the caller: the rule by which they are shared out lives in one place (cell.py).
+// Or, where `hidden` is not empty, a multilayer perceptron, of which the classes and the image's size are the rest.
 struct MotifSpec {
   int vertices = 0;
   std::vector<std::uint8_t> matrix;        // (vertices, vertices), row major: edge from row to column
   std::vector<int> ops;                    // of the interior vertices: 0 conv3x3, 1 conv1x1, 2 maxpool3x3
   std::vector<std::vector<int>> channels;  // of each cell of the motif, in order: of each vertex, input and output among them
   int stem_channels = 0, stacks = 0, cells_per_stack = 0, classes = 0, image_channels = 0, height = 0, width = 0;
+  std::vector<int> hidden;  // units of each hidden layer
+  double slope = 1;         // of its sigmoid
+  Loss loss = Loss::softmax;
 };
 
 struct Optimizer {
@@ -83,15 +93,22 @@ struct Pool {
   std::size_t taken = 0;  // what won: bytes, counted in elements of the arena
   std::vector<Segment> flows;
 };
+struct Dense {   // a = sigmoid(slope (weight x + bias))
+  Conv product;  // weight x
+  Place a, da;   // da: where the gradient of a comes from
+  std::size_t bias = 0;
+  double slope = 1;
+};
 struct Head {
   int grid = 0, channels = 0, classes = 0;
+  Loss loss = Loss::softmax;
   Place x;
   std::size_t dx = 0;  // one vector per block and channel
   std::size_t weight = 0, bias = 0;
 };
 
 struct Op {
-  enum class Kind { conv, sum, pool, head } kind;
+  enum class Kind { conv, sum, pool, dense, head } kind;
   int index;  // into the vector of its kind
 };
 
@@ -103,13 +120,14 @@ struct Plan {
   std::vector<Conv> convs;
   std::vector<Sum> sums;
   std::vector<Pool> pools;
+  std::vector<Dense> dense;
   Head head;
   Place images;
   std::size_t arena = 0;  // elements
   int batch_norms = 0;    // batch-norm channels
   std::size_t n_parameters = 0;
   std::vector<NamedSlice> parameters, running;
-  double flops = 0;  // of one image's forward: 2 x multiply-adds of convolutions and dense
+  double flops = 0;  // of one image's forward: 2 x multiply-adds of convolutions and dense layers
 };
 
 // element_bytes: so that byte planes can be counted in elements. The algorithm of each 3x3 convolution is chosen here, by its shape and never by

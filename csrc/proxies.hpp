@@ -55,7 +55,8 @@ class ProxyNetwork : public Network<T> {
           this->run_conv(c, this->template view<T>(c.x), this->template view<const T>(c.y), w + c.weight, n, true);
           break;
         }
-        case Op::Kind::sum: break;
+        case Op::Kind::sum:
+        case Op::Kind::dense: break;  // no ReLU to open: the binding refuses perceptrons
         case Op::Kind::pool: this->pool_backward(plan_.pools[op.index], n); break;
         case Op::Kind::head: this->head_backward(g, w, n);
       }

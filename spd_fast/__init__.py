@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from spd_fast.motif import count_parameters as count_parameters
     from spd_fast.outer import FitResult as FitResult
     from spd_fast.outer import fit_dish as fit_dish
+    from spd_fast.perceptron import MLPShape as MLPShape
+    from spd_fast.perceptron import SigmoidMLP as SigmoidMLP
     from spd_fast.predictor import SPDPredictor as SPDPredictor
     from spd_fast.recipes import Recipe as Recipe
     from spd_fast.train import SGD as SGD
@@ -48,6 +50,7 @@ _HOMES = {
     "motif": ["MOTIF_A", "MOTIF_B", "MOTIF_C", "NASBENCH101", "MotifShape", "count_flops", "count_parameters"],
     "inner": ["score_cells"],
     "outer": ["FitResult", "fit_dish"],
+    "perceptron": ["MLPShape", "SigmoidMLP"],
     "predictor": ["SPDPredictor"],
     "recipes": ["Recipe"],
     "train": [

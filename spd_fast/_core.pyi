@@ -29,6 +29,17 @@ class MotifSpec:
         height: int,
         width: int,
     ) -> None: ...
+    @staticmethod
+    def perceptron(
+        *,
+        hidden: Sequence[int],
+        slope: float,
+        loss: str,
+        classes: int,
+        image_channels: int,
+        height: int,
+        width: int,
+    ) -> MotifSpec: ...
     def tables(self) -> tuple[_Table, int, _Table, int]: ...
     def flops(self) -> float: ...
     def memory(self, batch: int) -> int: ...

@@ -12,9 +12,10 @@ published reference implementation: pruning (``ModelSpec``), hashing (``hash_mod
 
 import hashlib
 import operator
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, MutableSequence, Sequence
 from functools import cached_property
-from typing import Any, Final, overload
+from typing import Any, ClassVar, Final, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,7 @@ __all__ = [
     "OUTPUT",
     "Cell",
     "CellColumns",
+    "Columns",
     "drawn_order",
     "fill_vertex_channels",
     "require_rows",
@@ -224,6 +226,11 @@ class Cell:
             ]
         return _md5(str(sorted(hashes)))
 
+    @property
+    def key(self) -> str:
+        """What tells it from other cells and from its own isomorphic matrices, as text."""
+        return f"{self.n_vertices}/{self.edge_bits}/{','.join(self.ops)}"
+
     def vertex_channels(self, c_in: int, c_out: int) -> tuple[int, ...]:
         """Return the number of output channels of each of the V vertices.
 
@@ -324,7 +331,43 @@ def fill_vertex_channels(
                     channels[v] = max(channels[v], channels[target])
 
 
-class CellColumns(Sequence[Cell]):
+Candidate = TypeVar("Candidate")
+
+
+class Columns(Sequence[Candidate]):
+    """Many candidates packed in columns of numbers; indexing with a slice or an array of integers gives rows as columns.
+
+    Attributes
+    ----------
+    cell_type : type
+        Of the candidates.
+    names : tuple of str
+        Attributes that hold the columns, beside `module_hash`; the constructor takes them in this order.
+    module_hash : ndarray, shape (n, 16), uint8
+        Of every candidate.
+    """
+
+    cell_type: ClassVar[type]
+    names: ClassVar[tuple[str, ...]]
+    module_hash: Any
+
+    @overload
+    @abstractmethod
+    def __getitem__(self, index: int) -> Candidate: ...
+    @overload
+    @abstractmethod
+    def __getitem__(self, index: slice | npt.NDArray[Any]) -> "Columns[Candidate]": ...
+    @abstractmethod
+    def __getitem__(self, index: int | slice | npt.NDArray[Any]) -> "Candidate | Columns[Candidate]":
+        """Return a candidate, or rows as columns."""
+
+    @classmethod
+    @abstractmethod
+    def from_cells(cls, cells: Iterable[Candidate]) -> "Columns[Candidate]":
+        """Pack candidates into columns."""
+
+
+class CellColumns(Columns[Cell]):
     """Many cells packed in columns of integers; a `Cell` is built when it is touched.
 
     Indexing with an integer gives a `Cell`; with a slice or an integer array it gives the rows as `CellColumns`.
@@ -342,6 +385,9 @@ class CellColumns(Sequence[Cell]):
     ValueError
         If the columns differ in length or type, or a value is out of range. The message names the row.
     """
+
+    cell_type = Cell
+    names = ("vertices", "edge_bits", "op_codes")
 
     vertices: npt.NDArray[np.uint8]
     edge_bits: npt.NDArray[np.uint32]

@@ -12,7 +12,7 @@ from spd_fast.files import load_arrays, save_arrays
 
 __all__ = ["Dish", "cosine_basis", "label_matrix"]
 
-_SIDES = range(4, 65)
+_SIDES = range(1, 65)
 _CHANNELS = range(1, 5)
 
 
@@ -23,7 +23,7 @@ class Dish:
     Parameters
     ----------
     images : ndarray, shape (N, C, H, W), float
-        C in 1..4, H and W in 4..64; usually about zero mean and unit variance. Other dtypes become float32.
+        C in 1..4, H and W in 1..64 (for cells 4..64); usually about zero mean and unit variance. Other dtypes become float32.
     labels : ndarray, shape (N,) int or (N, classes) float
         Class of each image, counted from 0, or the weight of each class (soft labels; finite, of any sum).
     valid_images, valid_labels : ndarray, optional
@@ -152,7 +152,7 @@ def _checked_images(images: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
     if array.shape[1] not in _CHANNELS:
         raise ValueError(f"{name} has {array.shape[1]} channels (axis 1), expected 1 to 4; the layout is (N, C, H, W)")
     if array.shape[2] not in _SIDES or array.shape[3] not in _SIDES:
-        raise ValueError(f"{name} is {array.shape[2]} x {array.shape[3]} pixels, expected sides of 4 to 64")
+        raise ValueError(f"{name} is {array.shape[2]} x {array.shape[3]} pixels, expected sides of 1 to 64")
     if array.dtype not in (np.float32, np.float64):
         array = array.astype(np.float32)
     bad = np.flatnonzero(~np.isfinite(array).all(axis=(1, 2, 3)))

@@ -12,7 +12,7 @@ import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Any, Final, cast
+from typing import Any, ClassVar, Final, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,13 +24,47 @@ __all__ = [
     "MOTIF_B",
     "MOTIF_C",
     "NASBENCH101",
+    "Candidate",
     "MotifShape",
+    "Shape",
     "cell_channels",
     "count_flops",
     "count_flops_table",
     "count_parameters",
     "count_parameters_table",
 ]
+
+
+_SHORTEST_SIDE: Final = 4
+
+
+class Candidate(Protocol):
+    """What motifs are made of and told apart by: a `Cell`, or a `spd_fast.perceptron.SigmoidMLP`."""
+
+    @property
+    def module_hash(self) -> str:
+        """32 hexadecimal digits, the same for those that are the same network."""
+
+    @property
+    def key(self) -> str:
+        """Text that keys what is drawn for this candidate alone."""
+
+
+class Shape(Protocol):
+    """How a candidate becomes a network: a `MotifShape`, or a `spd_fast.perceptron.MLPShape`."""
+
+    cell_type: ClassVar[type]
+
+    @property
+    def classes(self) -> int:
+        """Logits."""
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of the images."""
+
+    def require_images(self, image_shape: tuple[int, ...]) -> None:
+        """Raise ValueError unless images of this (C, H, W) fit."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +89,8 @@ class MotifShape:
         If a value is out of range.
     """
 
+    cell_type: ClassVar[type[Cell]] = Cell
+
     stem_channels: int
     stacks: int = 1
     cells_per_stack: int = 1
@@ -73,6 +109,28 @@ class MotifShape:
             if number < low or (high is not None and number > high):
                 allowed = f"at least {low}" if high is None else f"{low} to {high}"
                 raise ValueError(f"{field.name} is {number}, expected {allowed}")
+
+    def require_images(self, image_shape: tuple[int, ...]) -> None:
+        """Raise unless images of this (C, H, W) fit.
+
+        Raises
+        ------
+        ValueError
+            If they have other channels, a side of less than 4, or one that cannot be halved between all stacks.
+        """
+        channels, height, width = image_shape
+        if channels != self.image_channels:
+            raise ValueError(
+                f"images has {channels} channels, expected {self.image_channels}, those of the motif shape"
+            )
+        if min(height, width) < _SHORTEST_SIDE:
+            raise ValueError(f"images is {height} x {width} pixels, expected sides of {_SHORTEST_SIDE} to 64")
+        smallest = 1 << (self.stacks - 1)
+        if min(height, width) < smallest:
+            raise ValueError(
+                f"images are {height} x {width} pixels, expected sides of at least {smallest} "
+                f"to be halved between {self.stacks} stacks"
+            )
 
     def cell_io(self) -> list[tuple[int, int, int, int]]:
         """Return (stack, cell, c_in, c_out) of every cell position, in the order of the network."""

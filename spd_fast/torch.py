@@ -12,9 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from spd_fast.cell import Cell
 from spd_fast.dish import Dish
-from spd_fast.motif import MotifShape
+from spd_fast.motif import Candidate, Shape
 from spd_fast.train import (
     MotifMetrics,
     PackedMotifs,
@@ -38,9 +37,9 @@ Init = Literal["shared", "motif"] | Sequence[Mapping[str, npt.NDArray[Any] | Ten
 def motif_metrics(
     images: Tensor,
     labels: Tensor,
-    cells: Sequence[Cell],
+    cells: Sequence[Candidate],
     *,
-    shape: MotifShape,
+    shape: Shape,
     valid_images: Tensor | None = None,
     valid_labels: Tensor | None = None,
     metric: Metric = "probability",
@@ -59,8 +58,8 @@ def motif_metrics(
         Training images. Their dtype is that of the whole computation and of the result.
     labels : Tensor, shape (N,) int64 or (N, classes) floating point
         Classes, or soft labels.
-    cells : sequence of K Cell
-    shape : MotifShape
+    cells : sequence of K Cell, or of K SigmoidMLP
+    shape : MotifShape, or MLPShape
     valid_images, valid_labels : Tensor, optional, both or neither
         Where they are given the metric is read on them instead of on the training set.
     metric : "probability", "loss" or "training_loss"
@@ -125,9 +124,9 @@ def motif_metrics(
 def train_and_measure(
     images: Tensor,
     labels: Tensor,
-    cells: Sequence[Cell],
+    cells: Sequence[Candidate],
     *,
-    shape: MotifShape,
+    shape: Shape,
     valid_images: Tensor | None = None,
     valid_labels: Tensor | None = None,
     metric: Metric = "probability",
@@ -182,8 +181,8 @@ def train_and_measure(
 class _Bridge:
     """What the backward needs to know about a finished training."""
 
-    cells: Sequence[Cell]
-    shape: MotifShape
+    cells: Sequence[Candidate]
+    shape: Shape
     metric: Metric
     dish: Dish
     dtype: np.dtype[Any]

@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import singledispatch
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +14,8 @@ import numpy.typing as npt
 from spd_fast import _core
 from spd_fast.cell import Cell
 from spd_fast.dish import Dish, label_matrix
-from spd_fast.motif import MotifShape, cell_channels
+from spd_fast.motif import Candidate, MotifShape, Shape, cell_channels
+from spd_fast.perceptron import MLPShape, SigmoidMLP
 
 __all__ = [
     "SGD",
@@ -25,6 +27,7 @@ __all__ = [
     "Reading",
     "TrainResult",
     "activation_agreements",
+    "forward_flops",
     "initial_parameters",
     "learning_rates",
     "logit_gradient",
@@ -42,7 +45,7 @@ BATCH_NORM_EPS = 1e-5
 
 Array = npt.NDArray[Any]
 Parameters = Mapping[str, Array]
-Initializer = Literal["pytorch", "nasbench101"]
+Initializer = Literal["pytorch", "nasbench101", "normal"]
 Metric = Literal["probability", "loss"]
 
 
@@ -166,8 +169,8 @@ class TrainResult:
 
 
 def train_motifs(
-    cells: Sequence[Cell],
-    shape: MotifShape,
+    cells: Sequence[Candidate],
+    shape: Shape,
     dish: Dish,
     *,
     epochs: int = 100,
@@ -197,9 +200,9 @@ def train_motifs(
 
     Parameters
     ----------
-    cells : sequence of K Cell
-    shape : MotifShape
-        How a cell becomes a network.
+    cells : sequence of K Cell, or of K SigmoidMLP
+    shape : MotifShape, or MLPShape
+        How a cell, or a slope, becomes a network.
     dish : Dish
         N training images, optionally a validation set.
     epochs : int
@@ -231,8 +234,9 @@ def train_motifs(
     statistics : "batch" or "running"
         Batch norm in the final metrics: statistics of the whole set in one batch, or the running ones (needed for
         sets of thousands of images: memory grows with the batch).
-    initializer : "pytorch" or "nasbench101"
-        PyTorch's default (uniform), or the benchmark's (variance scaling, truncated normal; Glorot dense).
+    initializer : "pytorch", "nasbench101" or "normal"
+        PyTorch's default (uniform), the benchmark's (variance scaling, truncated normal; Glorot dense), or N(0, 1) for all weights
+        and biases (Rawal et al. 2020).
     dense_scale : float
         Factor of the dense layer's initial weights where `init` draws them, above 0.
     batch_norm_momentum : float
@@ -256,7 +260,7 @@ def train_motifs(
 
     Notes
     -----
-    The loss is softmax cross-entropy, averaged over the batch. Batch norm has eps 1e-5. A motif that diverges is a
+    The loss is softmax cross-entropy, averaged over the batch, or that of an `MLPShape`. Batch norm has eps 1e-5. A motif that diverges is a
     result (`TrainResult.diverged`), not an error.
 
     References
@@ -328,8 +332,8 @@ def train_motifs(
 
 
 def motif_gradient(
-    cells: Sequence[Cell],
-    shape: MotifShape,
+    cells: Sequence[Candidate],
+    shape: Shape,
     images: npt.ArrayLike,
     labels: npt.ArrayLike,
     parameters: Sequence[Parameters],
@@ -437,8 +441,8 @@ class Reading:
 
 
 def pack_motifs(
-    cells: Sequence[Cell],
-    shape: MotifShape,
+    cells: Sequence[Candidate],
+    shape: Shape,
     parameters: Sequence[Parameters],
     image_shape: tuple[int, ...],
     *,
@@ -462,7 +466,7 @@ def pack_motifs(
         If the weights are not those of the cells, or the images do not fit the shape.
     """
     element = _element(dtype)
-    specs = [_spec(cell, shape, (1, *image_shape)) for cell in _checked_cells(cells)]
+    specs = _specs(cells, shape, image_shape)
     return PackedMotifs(specs, _flat_parameters(specs, parameters, element), shape.classes, np.dtype(element))
 
 
@@ -544,8 +548,8 @@ class Hypergradient:
 
 
 def motif_hypergradient(
-    cells: Sequence[Cell],
-    shape: MotifShape,
+    cells: Sequence[Candidate],
+    shape: Shape,
     dish: Dish,
     *,
     metric: Metric = "probability",
@@ -663,8 +667,8 @@ def motif_hypergradient(
 
 
 def parameter_gradient(
-    cells: Sequence[Cell],
-    shape: MotifShape,
+    cells: Sequence[Candidate],
+    shape: Shape,
     images: npt.ArrayLike,
     labels: npt.ArrayLike,
     parameters: Sequence[Parameters],
@@ -798,12 +802,12 @@ def step_profile(
         ``lanes``: pixels in a vector.
     """
     dish = Dish(np.asarray(images), np.asarray(labels))
-    (spec,) = (_spec(each, shape, dish.images.shape) for each in _checked_cells([cell]))
+    (spec,) = _specs([cell], shape, dish.images.shape[1:])
     out: dict[str, Any] = _core.profile(
         spec,
         np.ascontiguousarray(dish.images, np.float32),
         label_matrix(dish.labels, shape.classes, np.float32),
-        _pack(spec, initial_parameters(cell, shape), np.float32),
+        _pack(spec, initial_parameters(cell, shape, image_shape=dish.images.shape[1:]), np.float32),
         Adam()._for_engine(),
         0.0,
         0.1,
@@ -822,9 +826,10 @@ def step_profile(
 
 
 def initial_parameters(
-    cell: Cell,
-    shape: MotifShape,
+    cell: Candidate,
+    shape: Shape,
     *,
+    image_shape: tuple[int, int, int] | None = None,
     seed: int = 0,
     replicate: int = 0,
     init: Literal["shared", "motif"] = "shared",
@@ -839,42 +844,73 @@ def initial_parameters(
 
     Parameters
     ----------
+    image_shape : (C, H, W), optional
+        Of the images; an `MLPShape` needs it, a `MotifShape` has the same weights for any.
     cell, shape, seed, replicate, init, initializer, dense_scale, dtype
         As in `train_motifs`.
 
     Returns
     -------
     dict {name: ndarray}
-        By the names of a PyTorch state_dict; convolution weights (c_out, c_in, k, k).
+        By the names of a PyTorch state_dict; convolution weights (c_out, c_in, k, k), dense ones (units, features).
 
     References
     ----------
     PyTorch: uniform in +-1/sqrt(fan_in). Benchmark: ``variance_scaling_initializer`` (normal of variance 1/fan_in, cut at two
-    standard deviations) for convolutions, Glorot uniform for the dense layer, whose bias is 0.
+    standard deviations) for convolutions, Glorot uniform for the dense layer, whose bias is 0. Normal: Rawal et al. 2020.
     """
-    element = _element(dtype)
+    if image_shape is None:
+        if not isinstance(shape, MotifShape):
+            raise ValueError("image_shape is None, expected (C, H, W): the weights of the first layer depend on it")
+        image_shape = (shape.image_channels, 4 << shape.stacks, 4 << shape.stacks)
+    (spec,) = _specs([cell], shape, image_shape)
+    return _initial_weights(spec, cell, shape, seed, replicate, init, initializer, dense_scale, _element(dtype))
+
+
+def _initial_weights(
+    spec: _core.MotifSpec,
+    cell: Candidate,
+    shape: Shape,
+    seed: int,
+    replicate: int,
+    init: str,
+    initializer: Initializer,
+    dense_scale: float,
+    element: npt.DTypeLike,
+) -> dict[str, Array]:
     if init not in ("shared", "motif"):
         raise ValueError(f"init is {init!r}, expected 'shared' or 'motif'")
-    if initializer not in ("pytorch", "nasbench101"):
-        raise ValueError(f"initializer is {initializer!r}, expected 'pytorch' or 'nasbench101'")
+    if initializer not in ("pytorch", "nasbench101", "normal"):
+        raise ValueError(f"initializer is {initializer!r}, expected 'pytorch', 'nasbench101' or 'normal'")
     if not 0 < dense_scale < math.inf:
         raise ValueError(f"dense_scale is {dense_scale}, expected a finite number above 0")
     scope = f"{seed}/{replicate}"
     if init == "motif":
-        scope += f"/{cell.matrix.shape[0]}/{cell.edge_bits}/{','.join(cell.ops)}/{shape!r}"
-    side = 4 << shape.stacks
-    spec = _spec(cell, shape, (1, shape.image_channels, side, side))
+        scope += f"/{cell.key}/{shape!r}"
     weights = {}
+    fan_in = 1
     for name, _, dims in spec.tables()[0]:
         if name.endswith("bn.weight"):
             weights[name] = np.ones(dims, element)
         elif name.endswith("bn.bias"):
             weights[name] = np.zeros(dims, element)
         else:
-            fan_in = math.prod(dims[1:]) if len(dims) > 1 else shape.out_channels
+            fan_in = math.prod(dims[1:]) if len(dims) > 1 else fan_in  # a bias comes behind its weights
             drawn = _drawn(_key(f"{scope}/{name}"), dims, fan_in, initializer)
             weights[name] = (drawn * dense_scale if name == "dense.weight" else drawn).astype(element)
     return weights
+
+
+def forward_flops(cells: Sequence[Candidate], shape: Shape, image_shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    """Return the floating-point operations of one image's forward pass of each motif, shape (K,): 2 per multiply-add.
+
+    Parameters
+    ----------
+    cells, shape
+        As in `train_motifs`.
+    image_shape : (C, H, W)
+    """
+    return np.array([spec.flops() for spec in _specs(cells, shape, image_shape)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -894,8 +930,8 @@ class _Job:
 
 
 def _prepare(
-    cells: Sequence[Cell],
-    shape: MotifShape,
+    cells: Sequence[Candidate],
+    shape: Shape,
     dish: Dish,
     epochs: int,
     batch_size: int,
@@ -916,8 +952,8 @@ def _prepare(
         raise ValueError(f"batch_size is {batch_size}, expected at least 1")
     element = _element(dtype)
     optimizer = optimizer or Adam(lr=5e-5, weight_decay=1e-6)
-    specs = [_spec(cell, shape, dish.images.shape) for cell in _checked_cells(cells)]
-    initial = _initial(cells, shape, init, seed, replicate, initializer, dense_scale, element)
+    specs = _specs(cells, shape, dish.images.shape[1:])
+    initial = _initial(specs, cells, shape, init, seed, replicate, initializer, dense_scale, element)
     n = len(dish.images)
     batch = min(batch_size, n)
     steps_per_epoch = n // batch if drop_last else -(-n // batch)
@@ -947,9 +983,11 @@ def _drawn(key: int, dims: tuple[int, ...], fan_in: int, initializer: Initialize
     uniform = _core.uniforms(key, rows, columns, taps).reshape(dims)
     if initializer == "pytorch":
         return (2 * uniform - 1) / math.sqrt(fan_in)
-    if len(dims) == 4:
-        from scipy.special import ndtr, ndtri
+    from scipy.special import ndtr, ndtri
 
+    if initializer == "normal":
+        return np.asarray(ndtri(uniform))
+    if len(dims) == 4:
         cut = 2.0
         normal: Array = ndtri(ndtr(-cut) + uniform * (ndtr(cut) - ndtr(-cut)))
         return normal * math.sqrt(1 / fan_in) / 0.87962566103423978  # standard deviation of the cut normal
@@ -963,8 +1001,9 @@ def _key(text: str) -> int:
 
 
 def _initial(
-    cells: Sequence[Cell],
-    shape: MotifShape,
+    specs: Sequence[_core.MotifSpec],
+    cells: Sequence[Candidate],
+    shape: Shape,
     init: Literal["shared", "motif"] | Sequence[Parameters],
     seed: int,
     replicate: int,
@@ -974,17 +1013,8 @@ def _initial(
 ) -> list[dict[str, Array]]:
     if isinstance(init, str):
         return [
-            initial_parameters(
-                cell,
-                shape,
-                seed=seed,
-                replicate=replicate,
-                init=init,
-                initializer=initializer,
-                dense_scale=dense_scale,
-                dtype=element,
-            )
-            for cell in cells
+            _initial_weights(spec, cell, shape, seed, replicate, init, initializer, dense_scale, element)
+            for spec, cell in zip(specs, cells, strict=True)
         ]
     if len(init) != len(cells):
         raise ValueError(f"init holds {len(init)} sets of weights, expected {len(cells)}, one for each cell")
@@ -1020,16 +1050,20 @@ def _gradient(
 
 
 def _proxy_inputs(
-    cells: Sequence[Cell],
-    shape: MotifShape,
+    cells: Sequence[Candidate],
+    shape: Shape,
     images: npt.ArrayLike,
     parameters: Sequence[Parameters],
     dtype: npt.DTypeLike,
 ) -> tuple[list[_core.MotifSpec], Array, list[Array]]:
+    if not isinstance(shape, MotifShape):
+        raise TypeError(
+            f"shape is {type(shape).__name__}, expected spd_fast.MotifShape: proxies are of motifs of cells"
+        )
     element = _element(dtype)
     array = np.asarray(images)
     dish = Dish(array, np.zeros(len(array), np.int64))
-    specs = [_spec(cell, shape, dish.images.shape) for cell in _checked_cells(cells)]
+    specs = _specs(cells, shape, dish.images.shape[1:])
     _require_memory(specs, len(dish.images), element)
     return specs, np.ascontiguousarray(dish.images, element), _flat_parameters(specs, parameters, element)
 
@@ -1044,17 +1078,20 @@ def _flat_parameters(
     return [_pack(spec, weights, element) for spec, weights in zip(specs, parameters, strict=True)]
 
 
-def _spec(cell: Cell, shape: MotifShape, image_shape: tuple[int, ...]) -> _core.MotifSpec:
-    if image_shape[1] != shape.image_channels:
-        raise ValueError(
-            f"images has {image_shape[1]} channels, expected {shape.image_channels}, those of the motif shape"
-        )
-    smallest = 1 << (shape.stacks - 1)
-    if min(image_shape[2:]) < smallest:
-        raise ValueError(
-            f"images are {image_shape[2]} x {image_shape[3]} pixels, expected sides of at least {smallest} "
-            f"to be halved between {shape.stacks} stacks"
-        )
+def _specs(cells: Sequence[Candidate], shape: Shape, image_shape: tuple[int, ...]) -> list[_core.MotifSpec]:
+    checked = _checked_cells(cells, shape)
+    shape.require_images(image_shape)
+    return [_spec(shape, cell, image_shape) for cell in checked]
+
+
+@singledispatch
+def _spec(shape: Any, cell: Any, image_shape: tuple[int, ...]) -> _core.MotifSpec:
+    """What the engine builds a motif from. `_checked_cells` has seen to it that shape and cell belong together."""
+    raise NotImplementedError(type(shape))
+
+
+@_spec.register
+def _(shape: MotifShape, cell: Cell, image_shape: tuple[int, ...]) -> _core.MotifSpec:
     return _core.MotifSpec(
         vertices=cell.n_vertices,
         matrix=cell.matrix.ravel().tolist(),
@@ -1065,8 +1102,21 @@ def _spec(cell: Cell, shape: MotifShape, image_shape: tuple[int, ...]) -> _core.
         cells_per_stack=shape.cells_per_stack,
         classes=shape.classes,
         image_channels=shape.image_channels,
-        height=image_shape[2],
-        width=image_shape[3],
+        height=image_shape[1],
+        width=image_shape[2],
+    )
+
+
+@_spec.register
+def _(shape: MLPShape, cell: SigmoidMLP, image_shape: tuple[int, ...]) -> _core.MotifSpec:
+    return _core.MotifSpec.perceptron(
+        hidden=[shape.hidden] * shape.layers,
+        slope=cell.slope,
+        loss=shape.loss,
+        classes=shape.classes,
+        image_channels=shape.image_channels,
+        height=image_shape[1],
+        width=image_shape[2],
     )
 
 
@@ -1137,14 +1187,19 @@ def learning_rates(
     return rates
 
 
-def _checked_cells(cells: Sequence[Cell]) -> Sequence[Cell]:
-    if isinstance(cells, Cell):
-        raise TypeError("cells is one Cell, expected a sequence: [cell]")
+def _checked_cells(cells: Sequence[Candidate], shape: Shape) -> Sequence[Candidate]:
+    if not isinstance(shape, MotifShape | MLPShape):
+        raise TypeError(f"shape is {type(shape).__name__}, expected spd_fast.MotifShape or spd_fast.MLPShape")
+    name = shape.cell_type.__name__
+    if isinstance(cells, Cell | SigmoidMLP):
+        raise TypeError(f"cells is one {type(cells).__name__}, expected a sequence: [cell]")
     if not len(cells):
-        raise ValueError("cells is empty, expected at least one Cell")
+        raise ValueError(f"cells is empty, expected at least one {name}")
     for k, cell in enumerate(cells):
-        if not isinstance(cell, Cell):
-            raise TypeError(f"cells[{k}] is {type(cell).__name__}, expected spd_fast.Cell")
+        if not isinstance(cell, shape.cell_type):
+            raise TypeError(
+                f"cells[{k}] is {type(cell).__name__}, expected spd_fast.{name} for a {type(shape).__name__}"
+            )
     return cells
 
 

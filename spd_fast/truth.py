@@ -9,6 +9,7 @@ array                                   dtype, shape        meaning
 ``module_hash``                         uint8 (n, 16)       bytes of `Cell.module_hash`
 ``vertices``, ``edge_bits``,            uint8, uint32,      the pruned cell, packed as `Cell.from_bits` takes it
 ``op_codes``                            uint16 (n,)
+``slope``                               float64 (n,)        in place of these: of a `SigmoidMLP`
 ``budgets``                             int64 (b,)          epochs of training, ascending
 ``seeds``                               int64 (s,)          seeds of the runs
 ``{train,validation,test}_accuracy``    float32 (n, b, s)   at the end of training, 0 to 1
@@ -32,10 +33,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast.cell import Cell, CellColumns, drawn_order
+from spd_fast.cell import Cell, CellColumns, Columns, drawn_order
 from spd_fast.files import load_arrays, save_arrays
+from spd_fast.motif import Candidate
+from spd_fast.perceptron import SigmoidMLP, SlopeColumns
 
-__all__ = ["MEASUREMENTS", "SCHEMA", "TruthTable", "write_truth"]
+__all__ = ["MEASUREMENTS", "SCHEMA", "TruthTable", "columns_of", "write_truth"]
 
 SCHEMA: Final = "spd_fast.truth/1"
 _SPLITS: Final = ("train", "validation", "test")
@@ -43,7 +46,8 @@ _ACCURACIES: Final = tuple(f"{split}_accuracy" for split in _SPLITS)
 MEASUREMENTS: Final = (*_ACCURACIES, *(f"{split}_loss" for split in _SPLITS), "seconds")
 """Names of the arrays of shape (n, b, s) that a truth table may hold."""
 
-_COLUMNS: Final = ("module_hash", "vertices", "edge_bits", "op_codes")
+_KINDS: Final[tuple[type[CellColumns] | type[SlopeColumns], ...]] = (CellColumns, SlopeColumns)
+_EMBEDDED: Final = {Cell: "truth.npz", SigmoidMLP: "slopes.npz"}
 _NASBENCH_COUNTS: Final = "test_k29952"
 _NASBENCH_IMAGES: Final = 29952
 
@@ -57,8 +61,8 @@ class TruthTable:
 
     Parameters
     ----------
-    cells : CellColumns, length n
-        A sequence of cells, each built when it is touched.
+    cells : CellColumns or SlopeColumns, length n
+        A sequence of cells, each built when it is touched; or of slopes.
     measurements : mapping of str to ndarray, shape (n, b, s)
         By name, one of `MEASUREMENTS`; at least one accuracy. Accuracies are finite and between 0 and 1; a loss may be
         infinite or NaN where a run diverged.
@@ -77,7 +81,7 @@ class TruthTable:
         If shapes disagree, a value is out of range, or `target` or `budget` is not in the table.
     """
 
-    cells: CellColumns
+    cells: Columns[Any]
     measurements: Mapping[str, npt.NDArray[np.floating]]
     budgets: tuple[int, ...]
     seeds: tuple[int, ...]
@@ -115,7 +119,7 @@ class TruthTable:
         Parameters
         ----------
         path : path, optional
-            An .npz in the schema above, or columns of NAS-Bench-101 test accuracies. Without it, the table that ships
+            An .npz in the schema above, or columns of NAS-Bench-101 test accuracies. Without it, the table of cells that ships
             with the package.
         target : str, optional
             ``"test_accuracy"``, ``"validation_accuracy"`` or ``"train_accuracy"``; by default the first of these that
@@ -131,8 +135,7 @@ class TruthTable:
             If the file is not a truth file, is damaged, or lacks what was asked for.
         """
         if path is None:
-            with as_file(files("spd_fast") / "data" / "truth.npz") as embedded:
-                return cls.load(embedded, target=target, budget=budget)
+            return cls.embedded(Cell, target=target, budget=budget)
         name = f"truth file {os.fspath(path)}"
         arrays = load_arrays(path, what="truth file")
         try:
@@ -140,6 +143,27 @@ class TruthTable:
             return cls(**fields, target=target or "", budget=budget or 0)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
+
+    @classmethod
+    def embedded(cls, cell_type: type = Cell, *, target: str | None = None, budget: int | None = None) -> "TruthTable":
+        """Read a table that ships with the package.
+
+        Parameters
+        ----------
+        cell_type : type
+            `Cell`, or `SigmoidMLP`: the 100 slopes of docs/truth.md.
+        target, budget
+            As in `load`.
+
+        Raises
+        ------
+        ValueError
+            If there is no table of this type.
+        """
+        if cell_type not in _EMBEDDED:
+            raise ValueError(f"no table of {cell_type.__name__} ships with the package, give one")
+        with as_file(files("spd_fast") / "data" / _EMBEDDED[cell_type]) as path:
+            return cls.load(path, target=target, budget=budget)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the table in the schema above: a whole file or none.
@@ -152,7 +176,7 @@ class TruthTable:
             If the folder does not exist or cannot be written to.
         """
         arrays: dict[str, npt.NDArray[Any]] = {"schema": np.array(SCHEMA)}
-        arrays |= {name: getattr(self.cells, name) for name in _COLUMNS}
+        arrays |= {name: getattr(self.cells, name) for name in ("module_hash", *self.cells.names)}
         arrays |= {"budgets": np.array(self.budgets, np.int64), "seeds": np.array(self.seeds, np.int64)}
         arrays |= {name: np.asarray(values, np.float32) for name, values in self.measurements.items()}
         text = json.dumps(dict(self.provenance), sort_keys=True)
@@ -272,10 +296,28 @@ class TruthTable:
         return order[:n]
 
 
+def columns_of(cells: Sequence[Candidate]) -> Columns[Any]:
+    """Pack cells, or slopes, into the columns that hold their kind.
+
+    Raises
+    ------
+    TypeError
+        If one is of no kind, or of another than the first.
+    """
+    kept = list(cells)
+    first = type(kept[0]) if kept else Cell
+    kind = next((kind for kind in _KINDS if kind.cell_type is first), None)
+    odd = next((k for k, cell in enumerate(kept) if type(cell) is not first or kind is None), None)
+    if kind is None or odd is not None:
+        expected = first.__name__ if kind else "Cell or SigmoidMLP"
+        raise TypeError(f"cells[{odd}] is {type(kept[odd or 0]).__name__}, expected {expected}")
+    return kind.from_cells(kept)  # type: ignore[arg-type]
+
+
 def write_truth(
     path: str | os.PathLike[str],
     *,
-    cells: Sequence[Cell],
+    cells: Sequence[Candidate],
     budgets: Sequence[int],
     seeds: Sequence[int],
     arrays: Mapping[str, npt.NDArray[np.floating]],
@@ -286,7 +328,7 @@ def write_truth(
     Parameters
     ----------
     path : path
-    cells : sequence of Cell, length n, no two with the same `module_hash`
+    cells : sequence of Cell, or of SigmoidMLP, length n, no two with the same `module_hash`
     budgets : sequence of int, length b, ascending
         Epochs of training.
     seeds : sequence of int, length s
@@ -304,7 +346,7 @@ def write_truth(
     OSError
         If the file cannot be written.
     """
-    table = TruthTable(CellColumns.from_cells(cells), arrays, tuple(budgets), tuple(seeds), provenance=provenance)
+    table = TruthTable(columns_of(cells), arrays, tuple(budgets), tuple(seeds), provenance=provenance)
     repeated = len(table) - len(set(table.hashes))
     if repeated:
         raise ValueError(
@@ -345,8 +387,11 @@ def _checked_measurements(
     return checked
 
 
-def _columns(arrays: Mapping[str, npt.NDArray[Any]]) -> CellColumns:
-    return CellColumns(arrays["vertices"], arrays["edge_bits"], arrays["op_codes"], arrays["module_hash"])
+def _columns(arrays: Mapping[str, npt.NDArray[Any]]) -> Columns[Any]:
+    kind: Any = SlopeColumns if set(SlopeColumns.names) <= set(arrays) else CellColumns
+    _missing(arrays, ("module_hash", *kind.names))
+    columns: Columns[Any] = kind(*(arrays[name] for name in kind.names), arrays["module_hash"])
+    return columns
 
 
 def _missing(arrays: Mapping[str, npt.NDArray[Any]], needed: Iterable[str]) -> None:
@@ -360,7 +405,8 @@ def _read_schema(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
     schema = str(arrays["schema"])
     if schema != SCHEMA:
         raise ValueError(f"has schema {schema!r}, expected {SCHEMA!r}: written by another program or version")
-    _missing(arrays, (*_COLUMNS, "budgets", "seeds", "provenance"))
+    cells = _columns(arrays)
+    _missing(arrays, ("budgets", "seeds", "provenance"))
     try:
         provenance = json.loads(arrays["provenance"].tobytes())
     except ValueError as error:
@@ -368,7 +414,7 @@ def _read_schema(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
     if not isinstance(provenance, dict):
         raise ValueError(f"provenance is a JSON {type(provenance).__name__}, expected an object")
     return {
-        "cells": _columns(arrays),
+        "cells": cells,
         "measurements": {name: arrays[name] for name in MEASUREMENTS if name in arrays},
         "budgets": np.atleast_1d(arrays["budgets"]).tolist(),
         "seeds": np.atleast_1d(arrays["seeds"]).tolist(),
@@ -377,7 +423,7 @@ def _read_schema(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
 
 
 def _read_nasbench_columns(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
-    _missing(arrays, (*_COLUMNS, _NASBENCH_COUNTS))
+    _missing(arrays, ("module_hash", *CellColumns.names, _NASBENCH_COUNTS))
     counts = arrays[_NASBENCH_COUNTS]
     if counts.dtype.kind not in "iu" or counts.ndim != 1:
         raise ValueError(f"{_NASBENCH_COUNTS} is {counts.dtype} {counts.shape}, expected integers of shape (n,)")

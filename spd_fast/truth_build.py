@@ -18,20 +18,20 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from spd_fast import __version__, _core
-from spd_fast.cell import MAX_VERTICES, OPS, Cell, CellColumns
+from spd_fast.cell import MAX_VERTICES, OPS, Cell, CellColumns, Columns
 from spd_fast.dish import Dish
 from spd_fast.errors import InvalidCellError
 from spd_fast.files import load_arrays
-from spd_fast.motif import MotifShape, count_flops
+from spd_fast.motif import Candidate, Shape
 from spd_fast.runs import describe_machine
-from spd_fast.train import SGD, Adam, Initializer, RMSProp, TrainResult, train_motifs
-from spd_fast.truth import MEASUREMENTS, TruthTable, write_truth
+from spd_fast.train import SGD, Adam, Initializer, RMSProp, TrainResult, forward_flops, train_motifs
+from spd_fast.truth import MEASUREMENTS, TruthTable, columns_of, write_truth
 
 __all__ = [
     "ImageData",
@@ -326,7 +326,7 @@ class _Settings:
     cells: str  # digest
     n_cells: int
     images: str  # digest
-    shape: dict[str, int]
+    shape: dict[str, Any]
     budgets: tuple[int, ...]
     seeds: tuple[int, ...]
     batch_size: int
@@ -355,11 +355,11 @@ def journal_path(out: str | os.PathLike[str]) -> Path:
 
 
 def build_truth(
-    cells: Sequence[Cell],
+    cells: Sequence[Candidate],
     data: ImageData | str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    shape: MotifShape,
+    shape: Shape,
     budgets: Sequence[int] = (2, 6, 18),
     seeds: Sequence[int] = (0, 1, 2),
     batch_size: int = 50,
@@ -379,14 +379,14 @@ def build_truth(
 
     Parameters
     ----------
-    cells : sequence of Cell, no two isomorphic
-        `sample_cells` draws such.
+    cells : sequence of Cell, no two isomorphic, or of different SigmoidMLP
+        `sample_cells` draws such cells.
     data : ImageData or path
         What `load_images` returns or reads.
     out : path
         The truth file, an .npz; must not exist. Beside it lies the journal while the build runs (`journal_path`).
-    shape : MotifShape
-        The network around each cell; its image channels and classes must be those of the data.
+    shape : MotifShape, or MLPShape
+        The network around each cell, or slope; its image channels and classes must be those of the data.
     budgets : sequence of int, >= 1, ascending
         Epochs. Each budget is a training of its own, with its own initial weights and cosine schedule.
     seeds : sequence of int
@@ -442,10 +442,10 @@ def build_truth(
     budgets, seeds = _checked_axis("budgets", budgets, lowest=1), _checked_axis("seeds", seeds)
     splits = _split(data, shape, image_size, {"train": n_train, "validation": n_valid, "test": n_test}, split_seed)
     settings = _Settings(
-        cells=hashlib.sha256(b"".join(_packed(cell) for cell in columns)).hexdigest(),
+        cells=hashlib.sha256(";".join(cell.key for cell in columns).encode()).hexdigest(),
         n_cells=len(columns),
         images=data.digest(),
-        shape=asdict(shape),
+        shape=asdict(cast(Any, shape)),
         budgets=budgets,
         seeds=seeds,
         batch_size=batch_size,
@@ -461,7 +461,7 @@ def build_truth(
     )
     out = Path(out)
     with _Journal.open(out, settings) as journal:
-        costs = np.array([count_flops(cell, shape, image_size) for cell in columns], dtype=np.float64)
+        costs = forward_flops(columns, shape, splits.dish.images.shape[1:])
         work = _Work(costs, budgets, seeds, journal.done, progress)
         for budget, seed, rows in work.chunks(4 * (threads or _core.default_threads())):
             started = time.perf_counter()
@@ -502,10 +502,10 @@ def build_truth(
     return TruthTable.load(out)
 
 
-def _checked_cells(cells: Sequence[Cell]) -> CellColumns:
+def _checked_cells(cells: Sequence[Candidate]) -> Columns[Any]:
     if not len(cells):
         raise ValueError("cells is empty, expected at least one Cell")
-    columns = CellColumns.from_cells(cells)
+    columns = columns_of(cells)
     first_of: dict[str, int] = {}
     for row, cell in enumerate(columns):
         earlier = first_of.setdefault(cell.module_hash, row)
@@ -521,11 +521,7 @@ def _checked_axis(name: str, values: Sequence[int], lowest: int = 0) -> tuple[in
     return axis
 
 
-def _packed(cell: Cell) -> bytes:
-    return f"{cell.n_vertices},{cell.edge_bits},{cell.packed_op_codes};".encode()
-
-
-def _split(data: ImageData, shape: MotifShape, image_size: int, counts: dict[str, int], split_seed: int) -> _Splits:
+def _split(data: ImageData, shape: Shape, image_size: int, counts: dict[str, int], split_seed: int) -> _Splits:
     """Draw the three splits, resample and normalise them."""
     channels = data.train_images.shape[1]
     if channels != shape.image_channels:
@@ -535,6 +531,7 @@ def _split(data: ImageData, shape: MotifShape, image_size: int, counts: dict[str
     classes = 1 + max(int(labels.max()) for labels in (data.train_labels, data.test_labels) if labels is not None)
     if classes > shape.classes:
         raise ValueError(f"{data.name} has labels 0 to {classes - 1}, expected {shape.classes} classes, those of shape")
+    shape.require_images((channels, image_size, image_size))
     for name, n in counts.items():
         if n < 1:
             raise ValueError(f"{n} {name} images are asked for, expected at least 1")

@@ -27,6 +27,7 @@ LAYERS = {
         "files",
         "cell",
         "motif",
+        "perceptron",
         "dish",
         "recipes",
         "losses",

@@ -344,8 +344,7 @@ NAN[2, 0, 1, 1] = np.nan
         (ValueError, r"images\[2\] holds NaN or infinity \(1 of 4", {"images": NAN}),
         (ValueError, r"images has shape \(4, 8, 8\), expected \(N, C, H, W\)", {"images": IMAGES[:, 0]}),
         (ValueError, "has 8 channels .*expected 1 to 4", {"images": np.zeros((4, 8, 8, 3))}),
-        (ValueError, "65 x 65 pixels, expected sides of 4 to 64", {"images": np.zeros((4, 3, 65, 65))}),
-        (ValueError, "3 x 8 pixels, expected sides of 4 to 64", {"images": np.zeros((4, 3, 3, 8))}),
+        (ValueError, "65 x 65 pixels, expected sides of 1 to 64", {"images": np.zeros((4, 3, 65, 65))}),
         (TypeError, "images has dtype .*expected floating point", {"images": IMAGES.astype(str)}),
         (
             ValueError,
@@ -398,6 +397,12 @@ def test_bad_dishes(error, match, arguments):
 def test_bad_arguments(dish, error, match, arguments):
     with pytest.raises(error, match=match):
         train(CELLS, dish, **arguments)
+
+
+def test_images_of_cells_have_sides_of_at_least_four():
+    dish = spd.Dish(np.zeros((4, 3, 3, 8)), LABELS)
+    with pytest.raises(ValueError, match="3 x 8 pixels, expected sides of 4 to 64"):
+        spd.train_motifs([CHAIN], spd.MOTIF_C, dish)
 
 
 def test_more_bad_arguments(dish):

@@ -22,6 +22,17 @@ using Array = py::array_t<T, py::array::c_style>;  // taken without copies: the 
 
 [[noreturn]] inline void fail(const std::string& what) { throw py::value_error(what); }
 
+// The value of an enumeration by its name.
+template <class E, std::size_t n>
+E named(const char* what, const std::string& name, const char* const (&names)[n]) {
+  std::string expected;
+  for (std::size_t i = 0; i < n; ++i) {
+    if (name == names[i]) return static_cast<E>(i);
+    expected += (i == 0 ? "'" : i + 1 < n ? ", '" : " or '") + std::string(names[i]) + "'";
+  }
+  fail(what + (" is '" + name + "', expected " + expected));
+}
+
 template <class T>
 void expect_shape(const Array<T>& a, const char* name, const std::vector<py::ssize_t>& shape) {
   const bool same = a.ndim() == static_cast<py::ssize_t>(shape.size()) && std::equal(shape.begin(), shape.end(), a.shape());

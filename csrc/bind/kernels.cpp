@@ -2,24 +2,16 @@
 #define SPD_ISA reference  // the references are plain loops: compiled once, for the baseline
 #include "kernels.hpp"
 
-#include <pybind11/numpy.h>
-#include <pybind11/stl.h>
-
-#include <algorithm>
-
 #include "../engine.hpp"
 #include "../kernels/batch_norm.hpp"
 #include "../kernels/conv3x3.hpp"
 #include "../kernels/head.hpp"
 #include "../kernels/pool.hpp"
-
-namespace py = pybind11;
+#include "../kernels/sigmoid.hpp"
+#include "jobs.hpp"
 
 namespace spd {
 namespace {
-
-template <class T>
-using Array = py::array_t<T, py::array::c_style>;
 
 template <class T>
 Array<T> make(std::vector<py::ssize_t> shape) {
@@ -30,19 +22,26 @@ int dim(const Array<T>& a, int i) {
   return static_cast<int>(a.shape(i));
 }
 
-Algorithm algorithm_of(const std::string& name) {
-  const auto known = std::find(std::begin(kAlgorithmNames), std::end(kAlgorithmNames), name);
-  if (known != std::end(kAlgorithmNames)) return static_cast<Algorithm>(known - std::begin(kAlgorithmNames));
-  throw py::value_error("algorithm is '" + name + "', expected 'direct', 'winograd' or 'winograd2d'");
-}
-
 // (y, dx, dk, seconds) of a convolution and its backward.
 template <class T>
 py::tuple conv(Array<T> x, Array<T> k, Array<T> dy, const std::string& algorithm, int repeats) {
   const int n = dim(x, 0), c_in = dim(x, 1), h = dim(x, 2), w = dim(x, 3), c_out = dim(k, 0), size = dim(k, 2);
   Array<T> y = make<T>({n, c_out, h, w}), dx = make<T>({n, c_in, h, w}), dk = make<T>({c_out, c_in, size, size});
-  ConvCheck<T> q{
-      n, c_in, c_out, h, w, size, x.data(), k.data(), dy.data(), y.mutable_data(), dx.mutable_data(), dk.mutable_data(), algorithm_of(algorithm), repeats, {}};
+  ConvCheck<T> q{n,
+                 c_in,
+                 c_out,
+                 h,
+                 w,
+                 size,
+                 x.data(),
+                 k.data(),
+                 dy.data(),
+                 y.mutable_data(),
+                 dx.mutable_data(),
+                 dk.mutable_data(),
+                 named<Algorithm>("algorithm", algorithm, kAlgorithmNames),
+                 repeats,
+                 {}};
   engine().of<T>().conv(q);
   return py::make_tuple(y, dx, dk, py::make_tuple(q.seconds[0], q.seconds[1], q.seconds[2]));
 }
@@ -100,9 +99,9 @@ py::tuple maxpool(Array<T> x, Array<T> dy, int size, bool ref) {
   return py::make_tuple(y, dx);
 }
 
-// (loss, logit, dx, dweight, dbias) of average pooling, dense layer and softmax cross-entropy.
+// (loss, logit, dx, dweight, dbias) of average pooling, dense layer and cross-entropy.
 template <class T>
-py::tuple head(Array<T> x, Array<T> weight, Array<T> bias, Array<T> label, bool ref) {
+py::tuple head(Array<T> x, Array<T> weight, Array<T> bias, Array<T> label, const std::string& loss, bool ref) {
   const int n = dim(x, 0), c = dim(x, 1), h = dim(x, 2), w = dim(x, 3), classes = dim(weight, 0);
   Array<T> logit = make<T>({n, classes}), dx = make<T>({n, c, h, w}), dweight = make<T>({classes, c}), dbias = make<T>({classes});
   HeadCheck<T> q{n,
@@ -110,6 +109,7 @@ py::tuple head(Array<T> x, Array<T> weight, Array<T> bias, Array<T> label, bool 
                  h,
                  w,
                  classes,
+                 named<Loss>("loss", loss, kLossNames),
                  x.data(),
                  weight.data(),
                  bias.data(),
@@ -120,10 +120,34 @@ py::tuple head(Array<T> x, Array<T> weight, Array<T> bias, Array<T> label, bool 
                  dbias.mutable_data(),
                  0};
   if (ref)
-    q.loss = reference::head_ref<T>(q.logit, q.dx, q.dweight, q.dbias, q.x, q.weight, q.bias, q.label, n, c, h * w, classes);
+    q.loss = reference::head_ref<T>(q.logit, q.dx, q.dweight, q.dbias, q.x, q.weight, q.bias, q.label, q.kind, n, c, h * w, classes);
   else
     engine().of<T>().head(q);
   return py::make_tuple(q.loss, logit, dx, dweight, dbias);
+}
+
+// (a, dx, dweight, dbias) of a dense layer and its sigmoid.
+template <class T>
+py::tuple dense(Array<T> x, Array<T> weight, Array<T> bias, Array<T> da, double slope, bool ref) {
+  const int n = dim(x, 0), features = dim(x, 1), units = dim(weight, 0);
+  Array<T> a = make<T>({n, units}), dx = make<T>({n, features}), dweight = make<T>({units, features}), dbias = make<T>({units});
+  DenseCheck<T> q{n,
+                  features,
+                  units,
+                  slope,
+                  x.data(),
+                  weight.data(),
+                  bias.data(),
+                  da.data(),
+                  a.mutable_data(),
+                  dx.mutable_data(),
+                  dweight.mutable_data(),
+                  dbias.mutable_data()};
+  if (ref)
+    reference::dense_sigmoid_ref<T>(q.a, q.dx, q.dweight, q.dbias, q.x, q.weight, q.bias, q.da, static_cast<T>(slope), n, features, units);
+  else
+    engine().of<T>().dense(q);
+  return py::make_tuple(a, dx, dweight, dbias);
 }
 
 template <class T>
@@ -132,7 +156,8 @@ void bind(py::module_& m) {
         py::arg("repeats") = 0);
   m.def("conv_ref", conv_ref<T>, py::arg("x").noconvert(), py::arg("k").noconvert(), py::arg("dy").noconvert());
   m.def("batch_norm", batch_norm<T>, py::arg("y").noconvert(), py::arg("gamma"), py::arg("beta"), py::arg("dz"), py::arg("eps"), py::arg("ref") = false);
-  m.def("head", head<T>, py::arg("x").noconvert(), py::arg("weight"), py::arg("bias"), py::arg("label"), py::arg("ref") = false);
+  m.def("head", head<T>, py::arg("x").noconvert(), py::arg("weight"), py::arg("bias"), py::arg("label"), py::arg("loss") = "softmax", py::arg("ref") = false);
+  m.def("dense", dense<T>, py::arg("x").noconvert(), py::arg("weight"), py::arg("bias"), py::arg("da"), py::arg("slope"), py::arg("ref") = false);
   m.def("maxpool", maxpool<T>, py::arg("x").noconvert(), py::arg("dy").noconvert(), py::arg("size"), py::arg("ref") = false);
 }
 

@@ -48,6 +48,11 @@ py::list ops_of(const Plan& plan) {
         d["elements_in"] = elements(p.from);
         break;
       }
+      case Op::Kind::dense: {
+        const Conv& c = plan.dense[op.index].product;
+        d["kind"] = "dense", d["c_in"] = c.c_in, d["c_out"] = c.c_out, grid = c.grid;
+        break;
+      }
       case Op::Kind::head: d["kind"] = "head", d["channels"] = plan.head.channels, d["classes"] = plan.head.classes, grid = plan.head.grid;
     }
     d["height"] = plan.grids[grid].height, d["width"] = plan.grids[grid].width, d["elements"] = elements(grid);

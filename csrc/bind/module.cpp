@@ -320,10 +320,26 @@ PYBIND11_MODULE(_core, m) {
              for (const auto& c : channels)
                if (static_cast<int>(c.size()) != vertices) fail("channels must name one count per vertex");
              if (height >> (stacks - 1) < 1 || width >> (stacks - 1) < 1) fail("images are too small to be halved between all stacks");
-             return MotifSpec{vertices, matrix, ops, channels, stem_channels, stacks, cells_per_stack, classes, image_channels, height, width};
+             MotifSpec spec;
+             spec.vertices = vertices, spec.matrix = std::move(matrix), spec.ops = std::move(ops), spec.channels = std::move(channels);
+             spec.stem_channels = stem_channels, spec.stacks = stacks, spec.cells_per_stack = cells_per_stack, spec.classes = classes;
+             spec.image_channels = image_channels, spec.height = height, spec.width = width;
+             return spec;
            }),
            py::kw_only(), py::arg("vertices"), py::arg("matrix"), py::arg("ops"), py::arg("channels"), py::arg("stem_channels"), py::arg("stacks"),
            py::arg("cells_per_stack"), py::arg("classes"), py::arg("image_channels"), py::arg("height"), py::arg("width"))
+      .def_static(
+          "perceptron",
+          [](std::vector<int> hidden, double slope, const std::string& loss, int classes, int image_channels, int height, int width) {
+            if (hidden.empty() || *std::min_element(hidden.begin(), hidden.end()) < 1) fail("hidden must name at least one unit for each hidden layer");
+            if (classes < 1 || image_channels < 1 || height < 1 || width < 1) fail("classes, image_channels, height and width must be at least 1");
+            MotifSpec spec;
+            spec.hidden = std::move(hidden), spec.slope = slope, spec.loss = named<Loss>("loss", loss, kLossNames);
+            spec.classes = classes, spec.image_channels = image_channels, spec.height = height, spec.width = width;
+            return spec;
+          },
+          py::kw_only(), py::arg("hidden"), py::arg("slope"), py::arg("loss"), py::arg("classes"), py::arg("image_channels"), py::arg("height"),
+          py::arg("width"))
       .def("tables",
            [](const MotifSpec& spec) {
              const Plan plan = make_plan(spec, 1, engine().f32.lanes, sizeof(float), false);

@@ -1,10 +1,14 @@
-// The end of a motif: global average pooling, dense layer, softmax cross-entropy.
+// The end of a motif: global average pooling, dense layer, cross-entropy of a softmax, or of a sigmoid for each logit.
 //
 //   feature[n, c] = mean over pixels of x[n, c];   logit[n, k] = bias[k] + sum_c weight[k, c] * feature[n, c];   p = softmax(logit)
 //   loss          = mean_n sum_k -q[n, k] log p[n, k]                 d loss / d logit[n, k] = (p[n, k] * sum_j q[n, j] - q[n, k]) / N
 //   probability   = mean_n p[n, t_n], t_n = argmax_k q[n, k]          (Cassimon et al., eq. 4);  d / d logit[n, k] = p[n, t] ([k = t] - p[n, k]) / N
 //
-//   tangent       logit_t = bias_t + weight_t . feature + weight . feature_t;  p_t = p (logit_t - sum_j p_j logit_t_j)
+//
+//   of bits       p = sigmoid(logit);  loss = mean_{n, k} -q log p - (1 - q) log(1 - p);  d loss / d logit[n, k] = (p - q) / (N K)
+//                 probability = mean_{n, k} of p where q > 1/2, of 1 - p elsewhere
+//
+//   tangent       logit_t = bias_t + weight_t . feature + weight . feature_t;  p_t = p (logit_t - sum_j p_j logit_t_j), of bits p (1 - p) logit_t
 //
 // x: view in the row-vector layout; q: (N, classes) labels, soft or one-hot; weight: (classes, channels).
 // Precision: element type; sums over pixels by lanes, then pairwise.
@@ -15,6 +19,7 @@
 #include <cstring>
 
 #include "../grid.hpp"
+#include "../plan.hpp"
 #include "../simd.hpp"
 
 namespace spd::SPD_ISA {
@@ -22,7 +27,8 @@ namespace spd::SPD_ISA {
 // ---- the specification: (n, c, pixels) arrays; returns the loss
 
 template <class T>
-T head_ref(T* logit, T* dx, T* dweight, T* dbias, const T* x, const T* weight, const T* bias, const T* label, int n, int channels, int pixels, int classes) {
+T head_ref(T* logit, T* dx, T* dweight, T* dbias, const T* x, const T* weight, const T* bias, const T* label, Loss kind, int n, int channels, int pixels,
+           int classes) {
   T loss = 0;
   for (int i = 0; i < classes * channels; ++i) dweight[i] = 0;
   for (int k = 0; k < classes; ++k) dbias[k] = 0;
@@ -42,8 +48,17 @@ T head_ref(T* logit, T* dx, T* dweight, T* dbias, const T* x, const T* weight, c
     }
     for (int i = 0; i < channels * pixels; ++i) dx[b * channels * pixels + i] = 0;
     for (int k = 0; k < classes; ++k) {
-      const T q = label[b * classes + k], log_p = logit[b * classes + k] - std::log(total), d = (std::exp(log_p) * mass - q) / n;
-      loss -= q * log_p / n;
+      const T q = label[b * classes + k], z = logit[b * classes + k];
+      T d;
+      if (kind == Loss::softmax) {
+        const T log_p = z - std::log(total);
+        loss -= q * log_p / n;
+        d = (std::exp(log_p) * mass - q) / n;
+      } else {
+        const T p = 1 / (1 + std::exp(-z));
+        loss -= (q * std::log(p) + (1 - q) * std::log(1 - p)) / (n * classes);
+        d = (p - q) / (n * classes);
+      }
       dbias[k] += d;
       for (int c = 0; c < channels; ++c) {
         dweight[k * channels + c] += d * feature(c);
@@ -116,8 +131,7 @@ void dense_backward(T* dfeature, T* dweight, T* dbias, const T* dlogit, const T*
 }
 
 struct HeadResult {
-  double loss = 0, probability = 0;  // sums over the images, not means
-  int correct = 0;
+  double loss = 0, probability = 0, correct = 0;  // sums over the images, not means
 };
 
 enum class HeadGradient { none, loss, probability };
@@ -148,6 +162,22 @@ HeadResult softmax_cross_entropy(T* dlogit, const T* logit, const T* label, int 
   return out;
 }
 
+// The same of bits.
+template <class T>
+HeadResult binary_cross_entropy(T* dlogit, const T* logit, const T* label, int n, int classes, HeadGradient gradient, int count) {
+  HeadResult out;
+  for (int i = 0; i < n * classes; ++i) {
+    const T z = logit[i], q = label[i], p = 1 / (1 + std::exp(-z));
+    const bool set = q > T(0.5);
+    out.loss += std::max(z, T(0)) + std::log1p(std::exp(-std::abs(z))) - q * z;
+    out.probability += set ? p : 1 - p;
+    out.correct += (z > 0) == set;
+    if (gradient != HeadGradient::none) dlogit[i] = (gradient == HeadGradient::loss ? p - q : (set ? 1 : -1) * p * (1 - p)) / (classes * count);
+  }
+  out.loss /= classes, out.probability /= classes, out.correct /= classes;
+  return out;
+}
+
 // ---- derivatives in the labels, and tangents, of the mean cross-entropy over n images
 
 // dlabel[n, k] += factor * d loss / d q[n, k] = -factor * log p[n, k] / n
@@ -160,6 +190,12 @@ void add_label_gradient(T* dlabel, T factor, const T* logit, int n, int classes)
     for (int k = 0; k < classes; ++k) total += std::exp(z[k] - top);
     for (int k = 0; k < classes; ++k) dlabel[static_cast<std::size_t>(i) * classes + k] += factor * (std::log(total) - (z[k] - top)) / n;
   }
+}
+
+// The same of bits: -factor * logit[n, k] / (n K).
+template <class T>
+void add_bit_gradient(T* dlabel, T factor, const T* logit, int n, int classes) {
+  for (int i = 0; i < n * classes; ++i) dlabel[i] -= factor * logit[i] / (n * classes);
 }
 
 // dlogit_t = p_t * sum_j q_j / n;  dlabel_t = tangent of -log p / n, overwritten. p: scratch of `classes`.
@@ -176,6 +212,16 @@ void softmax_tangent(T* dlogit_t, T* dlabel_t, const T* logit, const T* logit_t,
       dlogit_t[at + k] = p[k] * (z_t[k] - mean_t) * mass / n;
       dlabel_t[at + k] = -(z_t[k] - mean_t) / n;
     }
+  }
+}
+
+// The same of bits.
+template <class T>
+void binary_tangent(T* dlogit_t, T* dlabel_t, const T* logit, const T* logit_t, int n, int classes) {
+  for (int i = 0; i < n * classes; ++i) {
+    const T p = 1 / (1 + std::exp(-logit[i]));
+    dlogit_t[i] = p * (1 - p) * logit_t[i] / (n * classes);
+    dlabel_t[i] = -logit_t[i] / (n * classes);
   }
 }
 

@@ -1,0 +1,159 @@
+"""Multilayer perceptrons: networks that differ in the slope of their sigmoids, as in the original Synthetic Petri Dish.
+
+A `SigmoidMLP` stands where a `Cell` does, an `MLPShape` where a `MotifShape` does: in training, hypergradients, recipes,
+the outer loop and truth tables.
+
+References
+----------
+Rawal et al. 2020, Synthetic Petri Dish, arXiv:2005.13092, section 4.1: the search for the slope.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from spd_fast.cell import Columns
+
+__all__ = ["MLPShape", "SigmoidMLP", "SlopeColumns"]
+
+
+@dataclass(frozen=True, order=True)
+class SigmoidMLP:
+    """A multilayer perceptron whose hidden units are ``sigmoid(slope z)``.
+
+    Parameters
+    ----------
+    slope : float, finite
+
+    Raises
+    ------
+    ValueError
+        If `slope` is not finite.
+    """
+
+    slope: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "slope", float(self.slope))
+        if not math.isfinite(self.slope):
+            raise ValueError(f"slope is {self.slope}, expected a finite number")
+
+    @property
+    def key(self) -> str:
+        """What tells it from other perceptrons, as text."""
+        return f"sigmoid {self.slope!r}"
+
+    @property
+    def module_hash(self) -> str:
+        """MD5 of `key`, 32 hexadecimal digits."""
+        return hashlib.md5(self.key.encode(), usedforsecurity=False).hexdigest()
+
+
+@dataclass(frozen=True)
+class MLPShape:
+    """The network around a slope: `layers` hidden layers of `hidden` units, and a dense layer to the classes.
+
+    All pixels of an image are the features of the first layer.
+
+    Parameters
+    ----------
+    hidden : int, 1 to 65,536
+        Units of each hidden layer. Rawal et al. 2020: 1 in motifs, 100 in the truth.
+    layers : int, 1 to 64
+        Hidden layers. Rawal et al. 2020: 2.
+    classes : int, 1 to 1000
+        Logits.
+    image_channels : int, 1 to 4
+    loss : "softmax" or "binary"
+        Cross-entropy of one class an image, or of a bit for each logit (a sigmoid of slope 1 of the logit), the mean over the
+        logits: Rawal et al. 2020.
+
+    Raises
+    ------
+    TypeError
+        If a number is not an integer.
+    ValueError
+        If a value is out of range.
+    """
+
+    cell_type: ClassVar[type[SigmoidMLP]] = SigmoidMLP
+
+    hidden: int
+    layers: int = 2
+    classes: int = 10
+    image_channels: int = 1
+    loss: Literal["softmax", "binary"] = "softmax"
+
+    def __post_init__(self) -> None:
+        limits = {"hidden": (1, 65_536), "layers": (1, 64), "classes": (1, 1000), "image_channels": (1, 4)}
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | np.integer):
+                raise TypeError(f"{name} is {value!r}, expected an integer")
+            if not low <= value <= high:
+                raise ValueError(f"{name} is {value}, expected {low} to {high}")
+        if self.loss not in ("softmax", "binary"):
+            raise ValueError(f"loss is {self.loss!r}, expected 'softmax' or 'binary'")
+
+    def require_images(self, image_shape: tuple[int, ...]) -> None:
+        """Raise unless images of this (C, H, W) fit.
+
+        Raises
+        ------
+        ValueError
+            If they have other channels.
+        """
+        if image_shape[0] != self.image_channels:
+            raise ValueError(
+                f"images has {image_shape[0]} channels, expected {self.image_channels}, those of the motif shape"
+            )
+
+
+class SlopeColumns(Columns[SigmoidMLP]):
+    """Many perceptrons as a column of slopes; indexed as `spd_fast.cell.CellColumns` is.
+
+    Parameters
+    ----------
+    slope : array-like, shape (n,), finite
+    module_hash : array-like, shape (n, 16), uint8, optional
+        Checked against the slopes.
+
+    Raises
+    ------
+    ValueError
+        If a slope is not finite, or hashes are not those of the slopes.
+    """
+
+    cell_type = SigmoidMLP
+    names = ("slope",)
+
+    def __init__(self, slope: npt.ArrayLike, module_hash: npt.ArrayLike | None = None) -> None:
+        self.slope = np.asarray(slope, np.float64)
+        if self.slope.ndim != 1 or not np.isfinite(self.slope).all():
+            raise ValueError(f"slope has shape {self.slope.shape}, expected (n,), finite numbers")
+        digests = b"".join(bytes.fromhex(SigmoidMLP(each).module_hash) for each in self.slope.tolist())
+        self.module_hash = np.frombuffer(digests, np.uint8).reshape(-1, 16)
+        if module_hash is not None and not np.array_equal(module_hash, self.module_hash):
+            raise ValueError("module_hash is not that of the slopes: the columns do not belong together")
+
+    @classmethod
+    def from_cells(cls, cells: Iterable[SigmoidMLP]) -> "SlopeColumns":
+        """Pack perceptrons into a column."""
+        return cls([cell.slope for cell in cells])
+
+    def __len__(self) -> int:
+        return len(self.slope)
+
+    @overload
+    def __getitem__(self, index: int) -> SigmoidMLP: ...
+    @overload
+    def __getitem__(self, index: slice | npt.NDArray[Any]) -> "SlopeColumns": ...
+    def __getitem__(self, index: int | slice | npt.NDArray[Any]) -> "SigmoidMLP | SlopeColumns":
+        if isinstance(index, slice | np.ndarray):
+            return SlopeColumns(self.slope[index])
+        return SigmoidMLP(self.slope[index])
