@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from spd_fast.nasbench101 import Evaluation
     from spd_fast.nasbench101 import Table as NasbenchTable
     from spd_fast.outer import FitResult, OuterStep
+    from spd_fast.perceptron import MLPShape
     from spd_fast.predictor import LearnedDish
     from spd_fast.recipes import Recipe
     from spd_fast.runs import Run
@@ -216,7 +217,7 @@ def train(
                 progress=update,
                 **training_keywords(chosen.inner, derived_seed(chosen.seed, "inner"), images),
             )
-        rows = _training_rows(picked, accuracy, shape, result)
+        rows = _training_rows(picked, accuracy, result)
         out.print(_table(f"{len(picked)} motifs {chosen.motif.name}, {chosen.inner.epochs} epochs", rows))
         if file is not None:
             _write_training(file, rows, result)
@@ -954,7 +955,7 @@ def _row_of(table: "TruthTable", digits: str) -> int:
     return rows[0]
 
 
-def _shape_for(dish: "Dish", recipe: "Recipe") -> "MotifShape":
+def _shape_for(dish: "Dish", recipe: "Recipe") -> "MotifShape | MLPShape":
     """Return the recipe's motif shape with the channels and classes of the dish."""
     from dataclasses import replace
 
@@ -963,15 +964,13 @@ def _shape_for(dish: "Dish", recipe: "Recipe") -> "MotifShape":
 
 
 def _training_rows(
-    cells: "Sequence[Cell]", accuracy: "npt.NDArray[Any] | None", shape: "MotifShape", result: "TrainResult"
+    cells: "Sequence[Cell]", accuracy: "npt.NDArray[Any] | None", result: "TrainResult"
 ) -> list[dict[str, Any]]:
-    from spd_fast.motif import count_parameters
-
     assert result.train is not None
     return [
         {
             "cell": cell.module_hash,
-            "parameters": count_parameters(cell, shape),
+            "parameters": sum(weights.size for weights in result.parameters[k].values()),
             "accuracy": float(result.train.accuracy[k]),
             "probability": float(result.train.probability[k]),
             "loss": float(result.train.loss[k]),

@@ -8,8 +8,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast.cell import Cell
 from spd_fast.dish import Dish, cosine_basis, label_matrix
+from spd_fast.motif import Candidate
 from spd_fast.recipes import DishSettings, InnerSettings, Recipe
 from spd_fast.train import SGD, Adam, MotifMetrics, RMSProp, TrainResult, learning_rates, train_motifs
 
@@ -50,7 +50,7 @@ def training_keywords(inner: InnerSettings, seed: int, dish: Dish | None = None)
 def score_cells(
     dish: Dish,
     recipe: Recipe,
-    cells: Sequence[Cell],
+    cells: Sequence[Candidate],
     *,
     threads: int | None = None,
     progress: Callable[[float], object] | None = None,
@@ -66,7 +66,7 @@ def score_cells(
     dish : Dish
         As `spd_fast.fit_dish` learned it, with this recipe.
     recipe : Recipe
-    cells : sequence of n Cell
+    cells : sequence of n Cell, or of what else the recipe's motifs are made of
     threads, progress
         As in `spd_fast.train_motifs`.
 
@@ -89,7 +89,7 @@ def score_cells(
 def train_cells(
     dish: Dish,
     recipe: Recipe,
-    cells: Sequence[Cell],
+    cells: Sequence[Candidate],
     *,
     threads: int | None = None,
     progress: Callable[[float], object] | None = None,
@@ -171,7 +171,11 @@ def start_dish(recipe: Recipe) -> Dish:
         start = _random_dish(recipe)
     valid_images, valid_labels = start.valid_images, start.valid_labels
     if settings.valid_start == "copy" and settings.valid_images and settings.start != "dish":
-        first = _of_each_class(start.labels, settings.valid_images // settings.classes)
+        first = (
+            np.arange(settings.valid_images)
+            if settings.labels == "bits"
+            else _of_each_class(start.labels, settings.valid_images // settings.classes)
+        )
         valid_images, valid_labels = start.images[first], start.labels[first]
     if valid_images is not None:
         valid_images = _in_basis(valid_images, settings).astype(recipe.dtype)
@@ -194,20 +198,18 @@ def start_dish(recipe: Recipe) -> Dish:
 
 
 def _random_dish(recipe: Recipe) -> Dish:
-    def drawn(images: int, purpose: str) -> Dish:
-        return Dish.random(
-            per_class=images // recipe.dish.classes,
-            classes=recipe.dish.classes,
-            image_size=recipe.dish.image_size,
-            image_channels=recipe.dish.image_channels,
-            seed=derived_seed(recipe.seed, purpose),
-        )
+    settings = recipe.dish
 
-    train = drawn(recipe.dish.images, "dish")
-    if not recipe.dish.valid_images:
-        return train
-    valid = drawn(recipe.dish.valid_images, "validation set")
-    return Dish(train.images, train.labels, valid.images, valid.labels)
+    def drawn(images: int, purpose: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        rng = np.random.default_rng(derived_seed(recipe.seed, purpose))
+        sides = (settings.image_rows or settings.image_size, settings.image_size)
+        pixels = rng.standard_normal((images, settings.image_channels, *sides)).astype(np.float32)
+        if settings.labels == "bits":
+            return pixels, rng.integers(0, 2, (images, settings.classes)).astype(np.float64)
+        return pixels, np.repeat(np.arange(settings.classes), images // settings.classes)
+
+    valid = drawn(settings.valid_images, "validation set") if settings.valid_images else ()
+    return Dish(*drawn(settings.images, "dish"), *valid)
 
 
 def _real_dish(recipe: Recipe) -> Dish:
@@ -250,7 +252,7 @@ def _saved_dish(settings: DishSettings) -> Dish:
         ("images", saved.images, settings.images),
         ("valid_images", saved.valid_images, settings.valid_images),
     ):
-        expected = (n, settings.image_channels, side, side)
+        expected = (n, settings.image_channels, settings.image_rows or side, side)
         shape = (0, *expected[1:]) if images is None else images.shape
         if shape != expected:
             raise ValueError(

@@ -16,9 +16,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from spd_fast.cell import Cell
 from spd_fast.dish import Dish, cosine_basis
 from spd_fast.inner import derived_seed, measured, part_of, seen, training_keywords
+from spd_fast.motif import Candidate
 from spd_fast.recipes import Recipe
 from spd_fast.torch import read_metrics, train_and_measure
 from spd_fast.train import PackedMotifs, TrainResult, pack_motifs, train_motifs
@@ -118,7 +118,7 @@ Measure = Callable[[Tensors, Sequence[int], int, Progress | None], Measurement]
 orders of an outer epoch."""
 
 
-def measure_of(cells: Sequence[Cell], start: Dish, recipe: Recipe, threads: int | None) -> Measure:
+def measure_of(cells: Sequence[Candidate], start: Dish, recipe: Recipe, threads: int | None) -> Measure:
     """Return the function that measures cells as the recipe says.
 
     Parameters
@@ -145,7 +145,7 @@ def trains_once(recipe: Recipe) -> bool:
 
 
 def _trained_anew(
-    cells: Sequence[Cell],
+    cells: Sequence[Candidate],
     tensors: Tensors,
     recipe: Recipe,
     epoch: int,
@@ -184,7 +184,7 @@ def _trained_anew(
 class _TrainedOnce:
     """Measures with motifs that are trained when their cell is first asked for, and kept."""
 
-    def __init__(self, cells: Sequence[Cell], start: Dish, recipe: Recipe, threads: int | None) -> None:
+    def __init__(self, cells: Sequence[Candidate], start: Dish, recipe: Recipe, threads: int | None) -> None:
         self._cells, self._start, self._recipe, self._threads = cells, start, recipe, threads
         self._place: dict[int, int] = {}  # row -> place in what follows
         self._motifs: list[PackedMotifs] = []  # one entry per replicate

@@ -26,12 +26,12 @@ import torch
 from torch import Tensor
 
 from spd_fast import runs
-from spd_fast.cell import Cell
 from spd_fast.dish import Dish
 from spd_fast.inner import derived_seed, start_dish
 from spd_fast.losses import LOSSES, OuterLoss, kendall_tau, pearson_correlation
 from spd_fast.measure import Measure, Measurement, dish_of, dish_tensors, free_tensors, measure_of
-from spd_fast.recipes import Recipe
+from spd_fast.motif import Candidate
+from spd_fast.recipes import OuterSettings, Recipe
 
 __all__ = ["MIN_MOTIFS", "FitResult", "OuterStep", "draw_cells", "fit_dish", "kept_look", "kept_looks"]
 
@@ -45,6 +45,10 @@ _NORM_MEMORY: Final = 0.9
 """Decay of the running mean of the gradient's norm, by which it is clipped."""
 _COSINE_END: Final = 0.1
 """Share of the learning rate that a cosine schedule ends at (Such et al. 2020, arXiv:1912.07768)."""
+_STEP: Final = 0.4
+"""What the learning rate is multiplied by at each step of a schedule in steps (Rawal et al. 2020, arXiv:2005.13092)."""
+_STEPS_AT: Final = (1 / 4, 5 / 8)
+"""Shares of the epochs after which it is."""
 
 Array = npt.NDArray[Any]
 Number = float | None
@@ -177,7 +181,7 @@ Progress = Callable[[int, float, OuterStep | None], object]
 
 
 def fit_dish(
-    cells: Sequence[Cell],
+    cells: Sequence[Candidate],
     accuracy: npt.ArrayLike,
     recipe: Recipe,
     *,
@@ -191,7 +195,7 @@ def fit_dish(
 
     Parameters
     ----------
-    cells : sequence of n Cell
+    cells : sequence of n Cell, or of n SigmoidMLP
         The pool. Only the cells drawn from it are touched.
     accuracy : array-like, shape (n,), finite
         Truth: more is better.
@@ -243,7 +247,7 @@ def fit_dish(
 
 
 def _fit(
-    cells: Sequence[Cell],
+    cells: Sequence[Candidate],
     truth: Array,
     recipe: Recipe,
     run: runs.Run | None,
@@ -347,7 +351,7 @@ class _Loop:
     """The outer loop between two steps: what stays, and what a step changes (`free`, the optimiser, `best`, `history`)."""
 
     recipe: Recipe
-    cells: Sequence[Cell]
+    cells: Sequence[Candidate]
     truth: Array  # of all cells
     target: Array  # of the cells at `pool`
     pool: npt.NDArray[np.int64]
@@ -447,10 +451,11 @@ class _Loop:
             for value in self.free.values():
                 if value.grad is not None and norm > longest:
                     value.grad *= longest / norm
-        if outer.schedule == "cosine":
-            share = (1 + math.cos(math.pi * epoch / max(outer.epochs - 1, 1))) / 2
-            for group in self.optimizer.param_groups:
-                group["lr"] = outer.optimizer.lr * (_COSINE_END + (1 - _COSINE_END) * share)
+        share = _rate_share(outer, epoch)
+        if outer.schedule == "steps" and epoch > 0 and share != _rate_share(outer, epoch - 1):
+            self.optimizer.state.clear()
+        for group in self.optimizer.param_groups:
+            group["lr"] = outer.optimizer.lr * share
         before = _copies(self.free)
         self.optimizer.step()
         moved = {name: (self.free[name] - before[name]).detach().double() for name in gradients}
@@ -530,6 +535,16 @@ def _trust(before: Tensor, after: Tensor | None, predicted: float) -> Number:
     return _number((after.item() - before.item()) / predicted)
 
 
+def _rate_share(outer: OuterSettings, epoch: int) -> float:
+    """Return what the outer learning rate of an epoch is, as a share of the optimiser's."""
+    if outer.schedule == "cosine":
+        share = (1 + math.cos(math.pi * epoch / max(outer.epochs - 1, 1))) / 2
+        return _COSINE_END + (1 - _COSINE_END) * share
+    if outer.schedule == "steps":
+        return _STEP ** sum(epoch >= at * outer.epochs for at in _STEPS_AT)
+    return 1.0
+
+
 def _clip_norm(multiple: float, norms: Sequence[Number]) -> float:
     """Return the longest gradient that is let through: a multiple of the running mean of the norms before, each clipped."""
     mean: float | None = None
@@ -542,7 +557,7 @@ def _clip_norm(multiple: float, norms: Sequence[Number]) -> float:
 
 def _record(
     epoch: int,
-    cells: Sequence[Cell],
+    cells: Sequence[Candidate],
     truth: Array,
     measurement: Measurement,
     *,
@@ -603,7 +618,7 @@ def _identity(loop: _Loop, loss: OuterLoss | None) -> Array:
     return np.frombuffer(text.encode(), np.uint8)
 
 
-def _checked_truth(cells: Sequence[Cell], accuracy: npt.ArrayLike, recipe: Recipe) -> Array:
+def _checked_truth(cells: Sequence[Candidate], accuracy: npt.ArrayLike, recipe: Recipe) -> Array:
     truth = np.ascontiguousarray(accuracy, np.float64)
     if truth.shape != (len(cells),):
         raise ValueError(f"accuracy has shape {truth.shape}, expected ({len(cells)},) to match cells")

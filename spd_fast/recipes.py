@@ -14,9 +14,19 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from spd_fast import motif as motifs
+from spd_fast.perceptron import MLPShape
 
 __all__ = [
     "SCHEMA",
@@ -25,6 +35,7 @@ __all__ = [
     "InnerSettings",
     "MotifSettings",
     "OuterSettings",
+    "PerceptronSettings",
     "RMSPropSettings",
     "Recipe",
     "SGDSettings",
@@ -89,6 +100,25 @@ class MotifSettings(_Settings):
         return f"{self.stem_channels} channels, {self.stacks}x{self.cells_per_stack}"
 
 
+class PerceptronSettings(_Settings):
+    """In place of a network around a cell: a perceptron whose sigmoids have a candidate's slope (Rawal et al. 2020)."""
+
+    hidden: int = Field(ge=1, le=65_536)
+    """Units of each hidden layer. Rawal et al. 2020: 1."""
+    layers: int = Field(default=2, ge=1, le=64)
+    """Hidden layers. Rawal et al. 2020: 2."""
+
+    @property
+    def name(self) -> str:
+        """The number of units of every hidden layer."""
+        return "-".join([str(self.hidden)] * self.layers)
+
+
+def _kind_of_motif(value: Any) -> str:
+    is_perceptron = isinstance(value, PerceptronSettings) or (isinstance(value, Mapping) and "hidden" in value)
+    return "perceptron" if is_perceptron else "cell"
+
+
 class DishSettings(_Settings):
     """The synthetic data before learning (the paper, section 3.3)."""
 
@@ -98,8 +128,13 @@ class DishSettings(_Settings):
     """Classes. The paper: 10, as CIFAR-10."""
     image_size: int = Field(default=16, ge=4, le=64)
     """Side of the square images in pixels. The paper: 16."""
+    image_rows: int | None = Field(default=None, ge=1, le=64)
+    """Rows of images that are not square: 1 makes them vectors of `image_size` features (Rawal et al. 2020: of 10). None: square."""
     image_channels: int = Field(default=3, ge=1, le=4)
     """Colour channels. The paper: 3."""
+    labels: Literal["classes", "bits"] = "classes"
+    """What images are labelled with: one of the classes, the same number of each (the paper); or as many random bits as there are
+    classes, each to be told from its own logit (Rawal et al. 2020, whose motifs are perceptrons: for those alone)."""
     start: Literal["gaussian", "images", "dish"] = "gaussian"
     """Where the images begin. "gaussian": every value drawn from N(0, 1); the paper says "randomly generating".
     "images": real images drawn from `source`, resized, each channel shifted and scaled to mean 0 and variance 1. "dish": the
@@ -112,7 +147,7 @@ class DishSettings(_Settings):
     metric is read on the training images (the paper). Rawal et al. 2020 (arXiv:2005.13092) have one."""
     valid_start: Literal["drawn", "copy"] = "drawn"
     """Where the validation images begin: "drawn" as `start` says, other draws than the training images; "copy" as a
-    copy of the first training images of each class (Rawal et al. 2020: of all)."""
+    copy of the first training images of each class (of all, where labels are bits). Rawal et al. 2020: a copy of all."""
     basis: int | None = Field(default=None, ge=1, le=64)
     """Few parameters: every channel is a sum of the `basis` x `basis` cosines of lowest frequency (DCT-II), whose
     coefficients are learned. None: every pixel is free (the paper)."""
@@ -120,7 +155,7 @@ class DishSettings(_Settings):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         for name, n in (("images", self.images), ("valid_images", self.valid_images)):
-            if n % self.classes:
+            if n % self.classes and self.labels == "classes":
                 raise ValueError(
                     f"{name} is {n}, expected a multiple of classes ({self.classes}): classes are balanced"
                 )
@@ -131,6 +166,12 @@ class DishSettings(_Settings):
             raise ValueError(
                 f'valid_images is {self.valid_images}, expected at most images ({self.images}) with valid_start "copy"'
             )
+        if self.start == "images" and (self.image_rows is not None or self.labels == "bits"):
+            raise ValueError(
+                'start "images" makes square images of one class each, expected neither image_rows nor "bits"'
+            )
+        if self.basis is not None and self.image_rows is not None:
+            raise ValueError(f"basis is {self.basis}, expected None with image_rows: cosines are of square images")
         if self.basis is not None and self.basis > self.image_size:
             raise ValueError(f"basis is {self.basis}, expected at most image_size ({self.image_size})")
         return self
@@ -203,8 +244,9 @@ class InnerSettings(_Settings):
     init: Literal["motif", "shared"] = "motif"
     """Initial weights: "motif" draws them for every cell (the paper, as far as it says); "shared" slices one set, so that
     all cells start as alike as they can (Rawal et al. 2020, arXiv:2005.13092)."""
-    initializer: Literal["pytorch", "nasbench101"] = "pytorch"
-    """Distribution of the initial weights: PyTorch's default (the paper), or the benchmark's (Ying et al. 2019)."""
+    initializer: Literal["pytorch", "nasbench101", "normal"] = "pytorch"
+    """Distribution of the initial weights: PyTorch's default (the paper), the benchmark's (Ying et al. 2019), or N(0, 1) for
+    weights and biases alike (Rawal et al. 2020)."""
     dense_scale: float = Field(default=1.0, gt=0, le=100)
     """Factor of the dense layer's initial weights. 1: the initialiser's own."""
     replicates: int = Field(default=1, ge=1, le=1000)
@@ -285,8 +327,10 @@ class OuterSettings(_Settings):
     200). None: all."""
     optimizer: AdamSettings = AdamSettings(lr=1e-2)
     """Changes what is learned. The paper: Adam, learning rate 1e-2, no weight decay; GTN: betas (0.9, 0.9)."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """Outer learning rate: "constant" (the paper), or "cosine" from `optimizer.lr` to a tenth of it at the last epoch (GTN)."""
+    schedule: Literal["constant", "cosine", "steps"] = "constant"
+    """Outer learning rate: "constant" (the paper); "cosine" from `optimizer.lr` to a tenth of it at the last epoch (GTN); or in
+    "steps" to 0.4 of it after a quarter of the epochs and again after five eighths, where the optimiser begins anew (Rawal et al.
+    2020: after 20 and 50 of 80)."""
     clip: float | None = Field(default=None, gt=0, le=1e6)
     """Scale gradients down to at most so many times the running mean of their norm (RaT-BPTT: 2). None: never (the paper)."""
     saturation: float | None = Field(default=None, gt=0, le=1)
@@ -358,7 +402,11 @@ class Recipe(_Settings):
     """What the run is called: letters, digits and ``_ . + -``. Names the run folder."""
     summary: str = Field(default="", max_length=500)
     """One sentence on what the recipe is for."""
-    motif: Annotated[MotifSettings, BeforeValidator(_named_shape)]
+    motif: Annotated[
+        Annotated[MotifSettings, Tag("cell")] | Annotated[PerceptronSettings, Tag("perceptron")],
+        Discriminator(_kind_of_motif),
+        BeforeValidator(_named_shape),
+    ]
     dish: DishSettings = DishSettings()
     inner: InnerSettings = InnerSettings()
     outer: OuterSettings = OuterSettings()
@@ -391,12 +439,22 @@ class Recipe(_Settings):
             )
         for name in self.outer.learn:
             self._require_learnable(name)
-        if self.dish.image_size >> (self.motif.stacks - 1) < 1:
-            raise ValueError(
-                f"dish.image_size is {self.dish.image_size}, expected at least {1 << (self.motif.stacks - 1)}: "
-                f"pooling between {self.motif.stacks} stacks halves it {self.motif.stacks - 1} times"
-            )
+        if isinstance(self.motif, MotifSettings):
+            self._require_cell_images(self.motif)
         return self
+
+    def _require_cell_images(self, motif: MotifSettings) -> None:
+        """Refuse a dish on which no motif of a cell can be trained."""
+        if self.dish.labels == "bits":
+            raise ValueError('dish.labels is "bits", expected "classes": motifs of cells tell classes apart')
+        if self.dish.image_rows is not None and self.dish.image_rows < 4:
+            raise ValueError(f"dish.image_rows is {self.dish.image_rows}, expected at least 4 for motifs of cells")
+        shortest = min(self.dish.image_size, self.dish.image_rows or self.dish.image_size)
+        if shortest >> (motif.stacks - 1) < 1:
+            raise ValueError(
+                f"dish.image_size is {shortest}, expected at least {1 << (motif.stacks - 1)}: "
+                f"pooling between {motif.stacks} stacks halves it {motif.stacks - 1} times"
+            )
 
     def _require_learnable(self, name: str) -> None:
         """Refuse to learn what the dish does not have or the metric does not see."""
@@ -409,8 +467,16 @@ class Recipe(_Settings):
             )
 
     @property
-    def shape(self) -> motifs.MotifShape:
+    def shape(self) -> motifs.MotifShape | MLPShape:
         """The motif shape, with the dish's classes and image channels."""
+        if isinstance(self.motif, PerceptronSettings):
+            return MLPShape(
+                hidden=self.motif.hidden,
+                layers=self.motif.layers,
+                classes=self.dish.classes,
+                image_channels=self.dish.image_channels,
+                loss="binary" if self.dish.labels == "bits" else "softmax",
+            )
         return motifs.MotifShape(
             stem_channels=self.motif.stem_channels,
             stacks=self.motif.stacks,
@@ -619,6 +685,47 @@ def _learned_labels() -> Recipe:
     )
 
 
+def _rawal_slope() -> Recipe:
+    return Recipe(
+        name="rawal_slope",
+        summary=(
+            "The original method: which slope of the sigmoid is best, from perceptrons of one unit a layer on ten learned vectors of ten "
+            "random bits each, by the hypergradient through 250 steps, on 18 of 100 slopes (Rawal et al. 2020)."
+        ),
+        motif=PerceptronSettings(hidden=1),
+        dish=DishSettings(
+            images=10,
+            image_size=10,
+            image_rows=1,
+            image_channels=1,
+            labels="bits",
+            valid_images=10,
+            valid_start="copy",
+        ),
+        inner=InnerSettings(
+            epochs=250,
+            batch_size=10,
+            optimizer=AdamSettings(lr=1e-2),
+            init="shared",
+            initializer="normal",
+            redraw=False,
+        ),
+        outer=OuterSettings(
+            epochs=80,
+            cells=18,
+            pool=18,
+            metric="loss",
+            loss="mse_whitened",
+            ranking="metric",
+            learn=("images", "valid_images"),
+            gradient="unrolled",
+            optimizer=AdamSettings(lr=0.05, weight_decay=2e-5),  # d/dx of 1e-5 x^2
+            schedule="steps",
+        ),
+        dtype="float64",
+    )
+
+
 def _curves() -> Recipe:
     return Recipe(
         name="curves",
@@ -636,6 +743,7 @@ _REGISTRY: Final[dict[str, Callable[[], Recipe]]] = {
     "valid_c": _valid_c,
     "learned_labels": _learned_labels,
     "curves": _curves,
+    "rawal_slope": _rawal_slope,
     "cassimon_a": _cassimon("A", 100),
     "cassimon_b": _cassimon("B", 100),
     "cassimon_c": _cassimon("C", 100),
@@ -644,11 +752,14 @@ _REGISTRY: Final[dict[str, Callable[[], Recipe]]] = {
 }
 
 
+_TAGS: Final = ("adam", "sgd", "rmsprop", "cell", "perceptron")
+
+
 def _describe(error: ValidationError, name: Any) -> str:
     """Say what is wrong with every refused field, one line each."""
     lines = []
     for item in error.errors(include_url=False):
-        where = ".".join(str(part) for part in item["loc"] if part not in ("adam", "sgd", "rmsprop"))
+        where = ".".join(str(part) for part in item["loc"] if part not in _TAGS)
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             lines.append(f"{where} is not a setting")

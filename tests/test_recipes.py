@@ -7,6 +7,7 @@ import pytest
 
 from spd_fast import recipes
 from spd_fast.motif import MOTIF_A, MOTIF_B, MOTIF_C, MotifShape
+from spd_fast.perceptron import MLPShape
 from spd_fast.recipes import AdamSettings, Recipe, RMSPropSettings, SGDSettings
 
 PAPER = {
@@ -28,7 +29,9 @@ def test_paper(name: str, shape: MotifShape, epochs: int) -> None:
         "images": 200,
         "classes": 10,
         "image_size": 16,
+        "image_rows": None,
         "image_channels": 3,
+        "labels": "classes",
         "start": "gaussian",
         "source": None,
         "valid_images": 0,
@@ -43,7 +46,7 @@ def test_paper(name: str, shape: MotifShape, epochs: int) -> None:
 
 
 def test_names() -> None:
-    assert set(recipes.names()) == {*PAPER, "curves", "demo", "valid_c", "learned_labels"}
+    assert set(recipes.names()) == {*PAPER, "curves", "demo", "valid_c", "learned_labels", "rawal_slope"}
 
 
 @pytest.mark.parametrize("name", recipes.names())
@@ -74,6 +77,21 @@ def test_motif_by_name_or_numbers() -> None:
     custom = recipe.replace({"motif": {"stem_channels": 7, "stacks": 2}})
     assert custom.motif.name == "7 channels, 2x1"
     assert custom.shape == MotifShape(7, 2, 1)
+
+
+def test_the_original_method() -> None:
+    """The settings of the released code of Rawal et al. 2020, number by number (outer steps as in its published runs)."""
+    recipe = recipes.get("rawal_slope")
+    assert recipe.motif.name == "1-1"
+    assert recipe.shape == MLPShape(1, layers=2, classes=10, image_channels=1, loss="binary")
+    dish, inner, outer = recipe.dish, recipe.inner, recipe.outer
+    assert (dish.images, dish.image_rows, dish.image_size, dish.labels) == (10, 1, 10, "bits")
+    assert (dish.valid_images, dish.valid_start) == (10, "copy")
+    assert (inner.epochs, inner.batch_size, inner.optimizer) == (250, 10, AdamSettings(lr=0.01))
+    assert (inner.init, inner.initializer, inner.redraw) == ("shared", "normal", False)
+    assert (outer.epochs, outer.cells, outer.pool, outer.gradient) == (80, 18, 18, "unrolled")
+    assert (outer.metric, outer.loss, outer.learn) == ("loss", "mse_whitened", ("images", "valid_images"))
+    assert (outer.optimizer, outer.schedule) == (AdamSettings(lr=0.05, weight_decay=2e-5), "steps")
 
 
 @pytest.mark.parametrize(
@@ -108,6 +126,15 @@ def test_motif_by_name_or_numbers() -> None:
             {"dish.valid_images": 200, "dish.valid_start": "copy"},
             r"valid_images is 200, expected at most images \(100\)",
         ),
+        ({"dish.labels": "bits"}, 'dish.labels is "bits", expected "classes": motifs of cells'),
+        ({"dish.image_rows": 3}, "dish.image_rows is 3, expected at least 4 for motifs of cells"),
+        ({"dish.image_rows": 8, "dish.basis": 4}, "basis is 4, expected None with image_rows"),
+        (
+            {"dish.start": "images", "dish.source": "x", "dish.image_rows": 8},
+            'start "images" makes square images of one class each',
+        ),
+        ({"motif": {"hidden": 0}}, "motif.hidden is 0"),
+        ({"motif": {"hidden": 3, "stacks": 2}}, "motif.stacks is not a setting"),
         ({"dish.basis": 17}, r"basis is 17, expected at most image_size \(16\)"),
         ({"outer.pool": 20, "outer.kept_out": 9}, r"pool is 20 with kept_out 9, expected at least cells \(12\)"),
         ({"outer.kept_out": 2}, "kept_out is 2, expected 0 or at least 3"),
