@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast.files import load_arrays, save_arrays
+from spd_fast.motif import LAYER_KINDS
 
-__all__ = ["Dish", "cosine_basis", "label_matrix"]
+__all__ = ["Dish", "checked_scales", "cosine_basis", "label_matrix"]
 
 _SIDES = range(1, 65)
 _CHANNELS = range(1, 5)
@@ -18,7 +19,7 @@ _CHANNELS = range(1, 5)
 
 @dataclass(frozen=True, eq=False)
 class Dish:
-    """Images and labels to train motifs on; optionally a separate set to read them on, and learned learning rates.
+    """Images and labels to train motifs on; optionally a separate set to read them on, and what else was learned.
 
     Parameters
     ----------
@@ -31,6 +32,11 @@ class Dish:
     rates : ndarray, shape (steps,), float, optional
         Learning rate of every step of the inner loop, finite and at least 0. Used by `spd_fast.inner.training_keywords`, not
         by `train_motifs`, whose `schedule` takes them.
+    initial_scales : ndarray, shape (4,), float, optional
+        Factors of the initial weights of stem, 3x3 convolutions, 1x1 convolutions and dense layer, finite and above 0. Used
+        and taken likewise.
+    step_weights : ndarray, shape (steps,), float, optional
+        Weights of the training losses of the inner loop's steps in the metric "training_loss", finite, of any sign and sum.
 
     Raises
     ------
@@ -45,12 +51,18 @@ class Dish:
     valid_images: npt.NDArray[Any] | None = None
     valid_labels: npt.NDArray[Any] | None = None
     rates: npt.NDArray[Any] | None = None
+    initial_scales: npt.NDArray[Any] | None = None
+    step_weights: npt.NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", _checked_images(self.images, "images"))
         object.__setattr__(self, "labels", _checked_labels(self.labels, len(self.images), "labels", "images"))
         if self.rates is not None:
             object.__setattr__(self, "rates", _checked_rates(self.rates))
+        if self.initial_scales is not None:
+            object.__setattr__(self, "initial_scales", checked_scales(self.initial_scales))
+        if self.step_weights is not None:
+            object.__setattr__(self, "step_weights", _checked_step_weights(self.step_weights))
         if (self.valid_images is None) != (self.valid_labels is None):
             missing = "valid_labels" if self.valid_labels is None else "valid_images"
             raise ValueError(f"{missing} is missing: give valid_images and valid_labels, or neither")
@@ -102,6 +114,29 @@ def _checked_rates(rates: npt.ArrayLike) -> npt.NDArray[np.float64]:
     array = np.asarray(rates, np.float64)
     if array.ndim != 1 or not (np.isfinite(array) & (array >= 0)).all():
         raise ValueError(f"rates are {array.tolist()}, expected finite numbers of at least 0, one for each step")
+    return array
+
+
+def checked_scales(scales: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Return factors of initial weights as an array of shape (4,), one for each of `LAYER_KINDS`.
+
+    Raises
+    ------
+    ValueError
+        If there are more or fewer, or one is not a finite number above 0.
+    """
+    array = np.array(scales, np.float64)
+    if array.shape != (len(LAYER_KINDS),) or not (np.isfinite(array) & (array > 0)).all():
+        raise ValueError(
+            f"initial_scales are {array.tolist()}, expected {len(LAYER_KINDS)} finite numbers above 0: {', '.join(LAYER_KINDS)}"
+        )
+    return array
+
+
+def _checked_step_weights(weights: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    array = np.asarray(weights, np.float64)
+    if array.ndim != 1 or not np.isfinite(array).all() or not array.any():
+        raise ValueError(f"step_weights are {array.tolist()}, expected finite numbers, one for each step, not all 0")
     return array
 
 

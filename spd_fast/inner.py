@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast.dish import Dish, cosine_basis, label_matrix
-from spd_fast.motif import Candidate
+from spd_fast.motif import LAYER_KINDS, Candidate
 from spd_fast.recipes import DishSettings, InnerSettings, Recipe
 from spd_fast.train import SGD, Adam, MotifMetrics, RMSProp, TrainResult, learning_rates, train_motifs
 
@@ -21,6 +21,7 @@ __all__ = [
     "score_cells",
     "seen",
     "start_dish",
+    "step_weights",
     "train_cells",
     "training_keywords",
 ]
@@ -31,7 +32,7 @@ _OPTIMIZERS: Final = {"adam": Adam, "sgd": SGD, "rmsprop": RMSProp}
 def training_keywords(inner: InnerSettings, seed: int, dish: Dish | None = None) -> dict[str, Any]:
     """Return the settings of the inner loop as keywords of `spd_fast.train_motifs`.
 
-    Learning rates that the dish has learned take the place of the recipe's.
+    Learning rates and scales of initial weights that the dish has learned take the place of the recipe's.
     """
     options = inner.optimizer.model_dump()
     schedule: Any = None if inner.schedule == "constant" else inner.schedule
@@ -42,9 +43,13 @@ def training_keywords(inner: InnerSettings, seed: int, dish: Dish | None = None)
         "schedule": schedule if dish is None or dish.rates is None else dish.rates,
         "init": inner.init,
         "initializer": inner.initializer,
-        "dense_scale": inner.dense_scale,
+        "initial_scales": _scales(inner) if dish is None or dish.initial_scales is None else dish.initial_scales,
         "seed": seed,
     }
+
+
+def _scales(inner: InnerSettings) -> npt.NDArray[np.float64]:
+    return np.array([getattr(inner.initial_scales, kind) for kind in LAYER_KINDS])
 
 
 def score_cells(
@@ -82,7 +87,7 @@ def score_cells(
         If dish and recipe do not fit each other.
     """
     results = train_cells(dish, recipe, cells, threads=threads, progress=progress)
-    means: npt.NDArray[np.float64] = np.mean([read_score(result, recipe) for result in results], axis=0)
+    means: npt.NDArray[np.float64] = np.mean([read_score(result, recipe, dish) for result in results], axis=0)
     return means
 
 
@@ -133,16 +138,34 @@ def measured(result: TrainResult) -> MotifMetrics:
     return metrics
 
 
-def read_score(result: TrainResult, recipe: Recipe) -> npt.NDArray[np.float64]:
+def read_score(result: TrainResult, recipe: Recipe, dish: Dish) -> npt.NDArray[np.float64]:
     """Return what the recipe ranks by, of every motif, larger is better: shape (K,), NaN where one diverged."""
     metric = recipe.outer.metric
     if recipe.outer.ranking == "accuracy":
         values = measured(result).accuracy
     elif metric == "training_loss":
-        values = -result.recorded["step_loss"][:, -(recipe.metric_steps or 0) :].mean(axis=1)
+        values = -(result.recorded["step_loss"] @ step_weights(recipe, dish))
     else:
         values = measured(result).probability if metric == "probability" else -measured(result).loss
     return np.where(result.diverged, np.nan, np.asarray(values, np.float64))
+
+
+def step_weights(recipe: Recipe, dish: Dish | None = None) -> npt.NDArray[np.float64]:
+    """Return the weight of each step's loss in the metric "training_loss": learned ones, or a mean over those that count.
+
+    Raises
+    ------
+    ValueError
+        If the dish has learned weights for another number of steps than the recipe trains.
+    """
+    if dish is None or dish.step_weights is None:
+        counted = recipe.counted_steps
+        return np.repeat([0.0, 1 / counted], [recipe.steps - counted, counted])
+    if len(dish.step_weights) != recipe.steps:
+        raise ValueError(
+            f"the dish has {len(dish.step_weights)} step_weights, expected {recipe.steps}: one for each step"
+        )
+    return dish.step_weights
 
 
 def part_of(progress: Callable[[float], object] | None, part: int, parts: int) -> Callable[[float], object] | None:
@@ -179,11 +202,14 @@ def start_dish(recipe: Recipe) -> Dish:
         valid_images, valid_labels = start.images[first], start.labels[first]
     if valid_images is not None:
         valid_images = _in_basis(valid_images, settings).astype(recipe.dtype)
-    rates = start.rates
+    rates, scales, weights = start.rates, start.initial_scales, start.step_weights
     if rates is None and "rates" in recipe.outer.learn:
         keywords = training_keywords(recipe.inner, 0)
-        steps = recipe.inner.epochs * recipe.steps_per_epoch
-        rates = learning_rates(keywords["schedule"], keywords["optimizer"].lr, steps)
+        rates = learning_rates(keywords["schedule"], keywords["optimizer"].lr, recipe.steps)
+    if scales is None and "initial_scales" in recipe.outer.learn:
+        scales = _scales(recipe.inner)
+    if weights is None and "step_weights" in recipe.outer.learn:
+        weights = step_weights(recipe)
     if rates is not None and "rates" in recipe.outer.learn and not (rates > 0).all():
         raise ValueError(
             f"rates of dish {settings.source} hold {rates.min()}, expected above 0: learned in proportion, 0 stays 0"
@@ -194,6 +220,8 @@ def start_dish(recipe: Recipe) -> Dish:
         valid_images,
         None if valid_labels is None else _learnable_labels(valid_labels, "valid_labels", recipe),
         rates,
+        scales,
+        weights,
     )
 
 

@@ -1,7 +1,8 @@
 """What the outer loop differentiates: from learned tensors to a dish, and from a dish to a metric of every cell.
 
 A dish is held as a few named tensors, those of `Dish`'s fields. Some of them are learned, each through a free tensor of
-its own form: pixels or coefficients of cosines for images, weights of classes for labels, logarithms for learning rates.
+its own form: pixels or coefficients of cosines for images, weights of classes for labels, logarithms for learning rates and
+scales, weights that are about 1 where all steps count alike for steps.
 Measuring trains the motifs of some cells on the dish; or, where only the validation set is learned and motifs are never
 redrawn, trains each cell's motifs once and reads them again: the same metric, and the same gradient, for a fraction of the
 work.
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from spd_fast.dish import Dish, cosine_basis
-from spd_fast.inner import derived_seed, measured, part_of, seen, training_keywords
+from spd_fast.inner import derived_seed, measured, part_of, seen, step_weights, training_keywords
 from spd_fast.motif import Candidate
 from spd_fast.recipes import Recipe
 from spd_fast.torch import read_metrics, train_and_measure
@@ -33,6 +34,9 @@ Progress = Callable[[float], object]
 # ---- from free tensors to a dish
 
 
+_IN_PROPORTION = ("rates", "initial_scales")
+
+
 def free_tensors(dish: Dish, recipe: Recipe) -> dict[str, Tensor]:
     """Return the tensors that the outer optimiser changes, by name of what is learned, so that they make this dish.
 
@@ -45,8 +49,10 @@ def free_tensors(dish: Dish, recipe: Recipe) -> dict[str, Tensor]:
     free: dict[str, Tensor] = {}
     for name in recipe.outer.learn:
         value = torch.from_numpy(np.array(getattr(dish, name)))
-        if name == "rates":
+        if name in _IN_PROPORTION:
             value = torch.log(value)
+        elif name == "step_weights":
+            value = value * recipe.steps
         elif name.endswith("images") and recipe.dish.basis is not None:
             basis = _basis(recipe)
             value = basis @ value @ basis.T
@@ -62,8 +68,10 @@ def dish_tensors(free: Tensors, start: Dish, recipe: Recipe) -> dict[str, Tensor
         if getattr(start, name) is not None
     }
     for name, value in free.items():
-        if name == "rates":
+        if name in _IN_PROPORTION:
             value = torch.exp(value)
+        elif name == "step_weights":
+            value = value / recipe.steps
         elif name.endswith("images") and recipe.dish.basis is not None:
             basis = _basis(recipe)
             value = basis.T @ value @ basis
@@ -155,6 +163,9 @@ def _trained_anew(
     training = training_keywords(recipe.inner, _inner_seed(recipe, epoch))
     if "rates" in tensors:
         del training["schedule"]
+    training["initial_scales"] = tensors.get("initial_scales", torch.from_numpy(training["initial_scales"]))
+    if recipe.outer.metric == "training_loss":
+        training["step_weights"] = _step_weights(tensors, recipe)
     replicates = recipe.inner.replicates
     metrics, results = [], []
     for replicate in range(replicates):
@@ -167,7 +178,6 @@ def _trained_anew(
             valid_labels=tensors.get("valid_labels"),
             rates=tensors.get("rates"),
             metric=recipe.outer.metric,
-            metric_steps=recipe.metric_steps,
             gradient=recipe.outer.gradient,
             window=recipe.outer.window,
             replicate=replicate,
@@ -179,6 +189,10 @@ def _trained_anew(
         results.append(result)
     accuracy = np.mean([measured(result).accuracy for result in results], axis=0)
     return Measurement(torch.stack(metrics).mean(dim=0), accuracy, *_curves(results))
+
+
+def _step_weights(tensors: Tensors, recipe: Recipe) -> Tensor:
+    return tensors["step_weights"] if "step_weights" in tensors else torch.from_numpy(step_weights(recipe))
 
 
 class _TrainedOnce:

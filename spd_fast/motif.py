@@ -20,6 +20,7 @@ import numpy.typing as npt
 from spd_fast.cell import MAX_VERTICES, Cell, CellColumns, fill_vertex_channels, require_rows
 
 __all__ = [
+    "LAYER_KINDS",
     "MOTIF_A",
     "MOTIF_B",
     "MOTIF_C",
@@ -32,7 +33,11 @@ __all__ = [
     "count_flops_table",
     "count_parameters",
     "count_parameters_table",
+    "layer_kind",
 ]
+
+LAYER_KINDS: Final = ("stem", "conv3x3", "conv1x1", "dense")
+"""Kinds of layers with weights that are drawn; projections of a cell's input are 1x1 convolutions."""
 
 
 _SHORTEST_SIDE: Final = 4
@@ -157,6 +162,14 @@ MOTIF_C: Final = MotifShape(16, 1, 1)
 """The paper's motif C: 16 stem channels, one cell."""
 NASBENCH101: Final = MotifShape(128, 3, 3)
 """The benchmark's own network: 128 stem channels, three stacks of three cells."""
+
+
+def layer_kind(name: str, dims: Sequence[int]) -> int | None:
+    """Return the place in `LAYER_KINDS` of the weights of this name and shape; None of batch norm's and of biases."""
+    kind = {"stem.conv.weight": "stem", "dense.weight": "dense"}.get(name)
+    if kind is None and len(dims) == 4:
+        kind = f"conv{dims[2]}x{dims[3]}"
+    return None if kind is None else LAYER_KINDS.index(kind)
 
 
 def cell_channels(cell: Cell, shape: MotifShape) -> list[tuple[int, ...]]:

@@ -135,7 +135,7 @@ def read_motifs(
             logarithms = np.log(np.stack([piece.mean(axis=1) for piece in pieces], axis=1))
         curves.append(np.where(np.isfinite(logarithms) & ~result.diverged[:, None], logarithms, np.nan))
         trained.append(steps)
-        scores.append(read_score(result, recipe))
+        scores.append(read_score(result, recipe, dish))
         seconds.append(np.asarray(result.seconds, np.float64))
     return MotifReadings(
         np.mean(scores, axis=0), np.mean(curves, axis=0), np.mean(trained, axis=0), np.sum(seconds, axis=0)

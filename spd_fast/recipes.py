@@ -39,6 +39,7 @@ __all__ = [
     "RMSPropSettings",
     "Recipe",
     "SGDSettings",
+    "ScaleSettings",
     "get",
     "load",
     "names",
@@ -76,6 +77,7 @@ class _Settings(BaseModel):
 
 
 Rate = Annotated[float, Field(gt=0, le=10)]
+Scale = Annotated[float, Field(gt=0, le=100)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Betas = Annotated[tuple[Decay, Decay], Field(strict=False)]
 
@@ -228,6 +230,19 @@ class RMSPropSettings(_Settings):
     """Factor of the weights added to the gradient (L2). The benchmark: 1e-4."""
 
 
+class ScaleSettings(_Settings):
+    """Factors of initial weights, by kind of layer. 1: the initialiser's own."""
+
+    stem: Scale = 1.0
+    """Of the stem's convolution."""
+    conv3x3: Scale = 1.0
+    """Of the cells' 3x3 convolutions."""
+    conv1x1: Scale = 1.0
+    """Of the cells' 1x1 convolutions, projections of their inputs among them."""
+    dense: Scale = 1.0
+    """Of the dense layer: how far the logits are spread at the start."""
+
+
 class InnerSettings(_Settings):
     """The inner loop: how a motif is trained on the dish (the paper, section 4)."""
 
@@ -247,8 +262,7 @@ class InnerSettings(_Settings):
     initializer: Literal["pytorch", "nasbench101", "normal"] = "pytorch"
     """Distribution of the initial weights: PyTorch's default (the paper), the benchmark's (Ying et al. 2019), or N(0, 1) for
     weights and biases alike (Rawal et al. 2020)."""
-    dense_scale: float = Field(default=1.0, gt=0, le=100)
-    """Factor of the dense layer's initial weights. 1: the initialiser's own."""
+    initial_scales: ScaleSettings = ScaleSettings()
     replicates: int = Field(default=1, ge=1, le=1000)
     """Motifs of each cell, with different initial weights; the metric is their mean. 1: the paper."""
     split_images: bool = False
@@ -259,7 +273,7 @@ class InnerSettings(_Settings):
     ones throughout (Rawal et al. 2020)."""
 
 
-Learnable = Literal["images", "labels", "valid_images", "valid_labels", "rates"]
+Learnable = Literal["images", "labels", "valid_images", "valid_labels", "rates", "initial_scales", "step_weights"]
 
 
 class OuterSettings(_Settings):
@@ -297,7 +311,8 @@ class OuterSettings(_Settings):
     mean over all steps of the loss of the step's batch before its update: speed of learning (Ru et al. 2021,
     arXiv:2006.04492). Losses enter the outer loss with their sign reversed so that more is better."""
     metric_epochs: int | None = Field(default=None, ge=1)
-    """With "training_loss", the last so many inner epochs count (Ru et al. 2021: the first say least). None: all."""
+    """With "training_loss", the last so many inner epochs count (Ru et al. 2021: the first say least); where step weights are
+    learned, at the start. None: all."""
     loss: Literal[
         "pearson_abs",
         "pearson",
@@ -317,8 +332,10 @@ class OuterSettings(_Settings):
     learn: Annotated[tuple[Learnable, ...], Field(strict=False, min_length=1)] = ("images",)
     """What is changed: training "images" (the paper) and "labels", "valid_images" and "valid_labels" (Rawal et al. 2020: both
     sets of images), learning "rates" of every inner step (Such et al. 2020, GTN, arXiv:1912.07768; in proportion, through
-    their logarithm). Labels become weights of classes, free of sign and sum. With the validation set alone, unrolled and
-    direct gradient are the same, and motifs that are not redrawn are trained once."""
+    their logarithm), "initial_scales" of the weights by kind of layer (likewise; Zhu et al. 2021, GradInit,
+    arXiv:2102.08098, learn one for each layer), "step_weights" of the training losses in the metric. Labels become weights of classes, free of
+    sign and sum, as step weights are. With the validation set or step weights alone, unrolled and direct gradient are
+    the same, and motifs that are not redrawn are trained once."""
     gradient: Literal["direct", "unrolled"] = "direct"
     """Of the metric: "direct" holds the trained weights fixed (the paper, section 3.5); "unrolled" goes through every step
     of training (Rawal et al. 2020)."""
@@ -354,6 +371,10 @@ class OuterSettings(_Settings):
             raise ValueError(f"{what} and kept_out is 0, expected cells to look at: set kept_out")
         if self.window is not None and self.gradient == "direct":
             raise ValueError(f'window is {self.window}, expected None with gradient "direct"')
+        if self.window is not None and "initial_scales" in self.learn:
+            raise ValueError(
+                f'learn holds "initial_scales" and window is {self.window}, expected None: a window forgets them'
+            )
         if self.metric_epochs is not None and self.metric != "training_loss":
             raise ValueError(f'metric_epochs is {self.metric_epochs}, expected None with metric "{self.metric}"')
         if len(set(self.learn)) < len(self.learn):
@@ -367,10 +388,12 @@ class OuterSettings(_Settings):
         if self.metric == "training_loss" and (self.gradient == "direct" or name.startswith("valid_")):
             raise ValueError(
                 f'learn holds "{name}" with gradient "{self.gradient}": the metric "training_loss" has derivatives through '
-                "training alone, in images, labels and rates: use another metric or the unrolled gradient"
+                "training alone: use another metric or the unrolled gradient, and do not learn the validation set"
             )
-        if name == "rates" and self.gradient == "direct":
-            raise ValueError('learn holds "rates", which the direct gradient does not reach: use gradient "unrolled"')
+        if name in ("rates", "initial_scales") and self.gradient == "direct":
+            raise ValueError(f'learn holds "{name}", which the direct gradient does not reach: use gradient "unrolled"')
+        if name == "step_weights" and self.metric != "training_loss":
+            raise ValueError(f'learn holds "step_weights", which metric "{self.metric}" has not: use "training_loss"')
         read_labels = name == "valid_labels" or (name == "labels" and self.gradient == "direct")
         if read_labels and self.metric == "probability":
             raise ValueError(
@@ -496,10 +519,14 @@ class Recipe(_Settings):
         return self.dish.images // (self.inner.replicates if self.inner.split_images else 1)
 
     @property
-    def metric_steps(self) -> int | None:
-        """Last steps of training that the metric "training_loss" is the mean of; None: all."""
-        epochs = self.outer.metric_epochs
-        return None if epochs is None else epochs * self.steps_per_epoch
+    def steps(self) -> int:
+        """Steps of the inner loop."""
+        return self.inner.epochs * self.steps_per_epoch
+
+    @property
+    def counted_steps(self) -> int:
+        """Last steps of training that the metric "training_loss" is the mean of, where no step weights are learned."""
+        return (self.outer.metric_epochs or self.inner.epochs) * self.steps_per_epoch
 
     def replace(self, settings: Mapping[str, Any]) -> "Recipe":
         """Return a recipe with some settings changed and everything checked again.
@@ -648,7 +675,7 @@ def _memorising(replicates: int) -> dict[str, Any]:
             optimizer=AdamSettings(lr=5e-3),
             init="shared",
             initializer="nasbench101",
-            dense_scale=2.0,
+            initial_scales=ScaleSettings(dense=2.0),
             redraw=False,
             replicates=replicates,
             split_images=True,

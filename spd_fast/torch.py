@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from spd_fast.dish import Dish
-from spd_fast.motif import Candidate, Shape
+from spd_fast.motif import LAYER_KINDS, Candidate, Shape, layer_kind
 from spd_fast.train import (
     MotifMetrics,
     PackedMotifs,
@@ -43,10 +43,11 @@ def motif_metrics(
     valid_images: Tensor | None = None,
     valid_labels: Tensor | None = None,
     metric: Metric = "probability",
-    metric_steps: int | None = None,
+    step_weights: Tensor | None = None,
     gradient: Gradient = "unrolled",
     window: int | None = None,
     rates: Tensor | None = None,
+    initial_scales: Tensor | None = None,
     init: Init = "shared",
     **training: Any,
 ) -> Tensor:
@@ -64,18 +65,22 @@ def motif_metrics(
         Where they are given the metric is read on them instead of on the training set.
     metric : "probability", "loss" or "training_loss"
         Mean probability of the true class (Cassimon et al., equation 4), or mean cross-entropy, read after training with
-        batch statistics over the whole set; or the mean over steps of the loss of the step's batch before its update.
-    metric_steps : int, optional
-        With "training_loss": the mean over the last so many steps. Default: all.
+        batch statistics over the whole set; or the weighted sum over steps of the loss of the step's batch before its update.
+    step_weights : Tensor, shape (steps,), optional
+        With "training_loss": weight of each step. Default: equal ones of sum 1.
     gradient : "unrolled" or "direct"
         "unrolled": the exact derivative through every step of training, the hypergradient (Rawal et al. 2020,
-        arXiv:2005.13092). It reaches images, soft labels, the validation set, `rates` and `init`. "direct": the derivative
+        arXiv:2005.13092). It reaches images, soft labels, the validation set, `step_weights`, `rates`, `initial_scales` and
+        `init`. "direct": the derivative
         of the metric with the trained weights held fixed (Cassimon et al., section 3.5). It reaches the set that the metric
         is read on, its images and, for "loss", its soft labels; what the other set did to the weights is left out.
     window : int, optional
         With "unrolled": reverse only the last `window` steps of training.
     rates : Tensor, shape (steps,), optional
         Learning rate of every step, in place of the optimizer's and a schedule.
+    initial_scales : Tensor, shape (4,), optional
+        Factors of the initial weights of stem, 3x3 convolutions, 1x1 convolutions and dense layer, where `init` draws them.
+        Constant with `window`, which forgets the initial weights.
     init : "shared", "motif" or sequence of K dicts
         Initial weights, as `spd_fast.train_motifs` takes them; the arrays may be tensors.
     **training
@@ -111,10 +116,11 @@ def motif_metrics(
         valid_images=valid_images,
         valid_labels=valid_labels,
         metric=metric,
-        metric_steps=metric_steps,
+        step_weights=step_weights,
         gradient=gradient,
         window=window,
         rates=rates,
+        initial_scales=initial_scales,
         init=init,
         **training,
     )
@@ -130,10 +136,11 @@ def train_and_measure(
     valid_images: Tensor | None = None,
     valid_labels: Tensor | None = None,
     metric: Metric = "probability",
-    metric_steps: int | None = None,
+    step_weights: Tensor | None = None,
     gradient: Gradient = "unrolled",
     window: int | None = None,
     rates: Tensor | None = None,
+    initial_scales: Tensor | None = None,
     init: Init = "shared",
     **training: Any,
 ) -> tuple[Tensor, TrainResult]:
@@ -141,7 +148,7 @@ def train_and_measure(
 
     Parameters and errors are those of `motif_metrics`.
     """
-    _check_settings(gradient, metric, metric_steps, window, rates, training)
+    _check_settings(gradient, metric, step_weights, window, rates, initial_scales, init, training)
     _check_images("images", images)
     read_images, read_labels = images, labels
     if valid_images is not None and valid_labels is not None:
@@ -158,12 +165,17 @@ def train_and_measure(
     dtype = np.dtype(str(images.dtype).removeprefix("torch."))
     if rates is not None:
         training["schedule"] = rates.detach().numpy()
+    if initial_scales is not None:
+        training["initial_scales"] = initial_scales.detach().numpy()
     weights = init if isinstance(init, str) else [{name: _array(w) for name, w in motif.items()} for motif in init]
     recorded = {*training.pop("record", ()), *(["step_loss"] if metric == "training_loss" else [])}
     result = train_motifs(cells, shape, dish, init=weights, dtype=dtype, record=sorted(recorded), **training)
     measured = result.train if result.valid is None else result.valid
     assert measured is not None  # evaluate=True: no other is allowed
-    bridge = _Bridge(cells, shape, metric, dish, dtype, training, result, measured, metric_steps, window)
+    counted = None
+    if metric == "training_loss":
+        counted = _checked_step_weights(step_weights, result.recorded["step_loss"].shape[1])
+    bridge = _Bridge(cells, shape, metric, dish, dtype, training, result, measured, counted, window)
     if gradient == "direct":
         metrics: Tensor = _DirectGradient.apply(read_images, read_labels, bridge)  # type: ignore[no-untyped-call]
     else:
@@ -173,7 +185,8 @@ def train_and_measure(
             if isinstance(init, str)
             else [(k, name) for k, motif in enumerate(init) for name, w in motif.items() if isinstance(w, Tensor)]
         )
-        metrics = _UnrolledGradient.apply(bridge, images, labels, valid_images, valid_labels, rates, *starts)  # type: ignore[no-untyped-call]
+        learned = (images, labels, valid_images, valid_labels, rates, initial_scales, step_weights)
+        metrics = _UnrolledGradient.apply(bridge, *learned, *starts)  # type: ignore[no-untyped-call]
     return metrics, result
 
 
@@ -189,7 +202,7 @@ class _Bridge:
     training: dict[str, Any]
     result: TrainResult
     measured: MotifMetrics
-    metric_steps: int | None
+    step_weights: npt.NDArray[np.float64] | None  # with "training_loss"
     window: int | None
     starts: list[tuple[int, str]] = field(
         default_factory=list
@@ -197,9 +210,8 @@ class _Bridge:
 
     def values(self) -> npt.NDArray[Any]:
         values: npt.NDArray[Any]
-        if self.metric == "training_loss":
-            counted = self.result.recorded["step_loss"][:, -(self.metric_steps or 0) :]
-            values = np.where(self.result.diverged, np.nan, counted.mean(axis=1))
+        if self.step_weights is not None:
+            values = np.where(self.result.diverged, np.nan, self.result.recorded["step_loss"] @ self.step_weights)
         else:
             values = self.measured.probability if self.metric == "probability" else self.measured.loss
         return values.astype(self.dtype)
@@ -224,14 +236,12 @@ class _Bridge:
         return weighted_sum(weights[used], reading.d_images), weighted_sum(weights[used], reading.d_labels)
 
     def hypergradient(self, weights: npt.NDArray[Any]) -> dict[str, Any]:
-        """Return sum_k weights[k] d metric_k in images, labels, valid_images, valid_labels and rates, and each in its initial weights."""
+        """Return sum_k weights[k] d metric_k in what training saw, by name, and each in its initial weights."""
         used = np.flatnonzero(weights).tolist()
         training = {name: value for name, value in self.training.items() if name not in _NOT_REVERSED}
         metric: dict[str, Any] = {"metric": self.metric}
-        if self.metric == "training_loss":
-            steps = self.result.recorded["step_loss"].shape[1]
-            counted = min(self.metric_steps or steps, steps)
-            metric = {"metric_weight": 0.0, "step_weights": np.repeat([0.0, 1 / counted], [steps - counted, counted])}
+        if self.step_weights is not None:
+            metric = {"metric_weight": 0.0, "step_weights": self.step_weights}
         found = motif_hypergradient(
             [self.cells[k] for k in used],
             self.shape,
@@ -251,7 +261,23 @@ class _Bridge:
             for k, motif in zip(used, found.d_initial, strict=True)
             for name, gradient in motif.items()
         }
-        return sums | {"initial": initial}
+        return sums | {"initial": initial, "initial_scales": self._scale_gradient(initial)}
+
+    def _scale_gradient(self, initial: Mapping[tuple[int, str], npt.NDArray[Any]]) -> npt.NDArray[np.float64] | None:
+        """Return the derivative in the scales: of ``w = scale * drawn`` it is ``sum(dw * w) / scale``."""
+        if "initial_scales" not in self.training:
+            return None
+        total = np.zeros(len(LAYER_KINDS))
+        for (k, name), gradient in initial.items():
+            start = self.result.initial[k][name]
+            kind = layer_kind(name, start.shape)
+            if kind is not None:
+                total[kind] += np.vdot(gradient.astype(np.float64), start.astype(np.float64))
+        return total / np.asarray(self.training["initial_scales"], np.float64)
+
+    def step_weight_gradient(self, weights: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Return sum_k weights[k] d metric_k in the step weights."""
+        return weighted_sum(weights, self.result.recorded["step_loss"])
 
 
 _NOT_REVERSED = ("batch_norm_momentum",)
@@ -325,6 +351,10 @@ class _ReadingGradient(torch.autograd.Function):
         return sums[0], sums[1], None, None
 
 
+_LEARNED = ("images", "labels", "valid_images", "valid_labels", "rates", "initial_scales", "step_weights")
+"""What the unrolled gradient reaches, in the order in which `_UnrolledGradient` takes it, before initial weights."""
+
+
 class _UnrolledGradient(torch.autograd.Function):
     """Metrics already measured, and their derivative through the training."""
 
@@ -337,20 +367,26 @@ class _UnrolledGradient(torch.autograd.Function):
         valid_images: Tensor | None,
         valid_labels: Tensor | None,
         rates: Tensor | None,
+        initial_scales: Tensor | None,
+        step_weights: Tensor | None,
         *starts: Tensor,
     ) -> Tensor:
         ctx.bridge = bridge
-        ctx.like = (images, labels, valid_images, valid_labels, rates, *starts)
+        ctx.like = (images, labels, valid_images, valid_labels, rates, initial_scales, step_weights, *starts)
         return torch.from_numpy(bridge.values())
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, d_metrics: Tensor) -> tuple[Tensor | None, ...]:
         weights, needed = d_metrics.numpy(), ctx.needs_input_grad[1:]
-        names: list[Any] = ["images", "labels", "valid_images", "valid_labels", "rates", *ctx.bridge.starts]
+        names: list[Any] = [*_LEARNED, *ctx.bridge.starts]
         found: dict[str, Any] | None = None
         if np.isfinite(weights).all() and np.any(weights):
-            found = ctx.bridge.hypergradient(weights)
+            found = {}
+            if needed[_LEARNED.index("step_weights")]:
+                found["step_weights"] = ctx.bridge.step_weight_gradient(weights)
+            if any(wanted for name, wanted in zip(names, needed, strict=True) if name != "step_weights"):
+                found |= ctx.bridge.hypergradient(weights)
         gradients: list[Tensor | None] = []
         for name, like, wanted in zip(names, ctx.like, needed, strict=True):
             if not wanted:
@@ -393,6 +429,15 @@ def _checked_labels(name: str, labels: Tensor) -> npt.NDArray[Any]:
     return array
 
 
+def _checked_step_weights(weights: Tensor | None, steps: int) -> npt.NDArray[np.float64]:
+    if weights is None:
+        return np.full(steps, 1 / steps)
+    array: npt.NDArray[np.float64] = weights.detach().numpy().astype(np.float64)
+    if array.shape != (steps,):
+        raise ValueError(f"step_weights have shape {array.shape}, expected ({steps},): one for each step")
+    return array
+
+
 def _array(weights: npt.NDArray[Any] | Tensor) -> npt.NDArray[Any]:
     return weights.detach().numpy() if isinstance(weights, Tensor) else weights
 
@@ -407,9 +452,11 @@ def _check_images(name: str, images: Tensor) -> None:
 def _check_settings(
     gradient: str,
     metric: str,
-    metric_steps: int | None,
+    step_weights: Tensor | None,
     window: int | None,
     rates: Tensor | None,
+    initial_scales: Tensor | None,
+    init: Init,
     training: dict[str, Any],
 ) -> None:
     if gradient not in ("unrolled", "direct"):
@@ -418,8 +465,15 @@ def _check_settings(
         raise ValueError(f'metric is {metric!r}, expected "probability", "loss" or "training_loss"')
     if gradient == "direct" and metric == "training_loss":
         raise ValueError('metric is "training_loss", which has no direct gradient: use gradient="unrolled"')
-    if metric_steps is not None and (metric != "training_loss" or metric_steps < 1):
-        raise ValueError(f'metric_steps is {metric_steps}, expected at least 1 with metric "training_loss", else None')
+    if step_weights is not None and metric != "training_loss":
+        raise ValueError(f'step_weights are given with metric "{metric}", expected "training_loss" or no step_weights')
+    if (
+        initial_scales is not None
+        and initial_scales.requires_grad
+        and (window is not None or not isinstance(init, str))
+    ):
+        what = "explicit weights as init" if window is None else f"window {window}"
+        raise ValueError(f"initial_scales are differentiated with {what}, expected drawn weights and no window")
     if gradient == "direct" and window is not None:
         raise ValueError(f'window is {window}, expected None: it belongs to gradient="unrolled", not to "direct"')
     if rates is not None and "schedule" in training:

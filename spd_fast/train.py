@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from spd_fast import _core
 from spd_fast.cell import Cell
-from spd_fast.dish import Dish, label_matrix
-from spd_fast.motif import Candidate, MotifShape, Shape, cell_channels
+from spd_fast.dish import Dish, checked_scales, label_matrix
+from spd_fast.motif import Candidate, MotifShape, Shape, cell_channels, layer_kind
 from spd_fast.perceptron import MLPShape, SigmoidMLP
 
 __all__ = [
@@ -188,7 +188,7 @@ def train_motifs(
     drop_last: bool = False,
     statistics: Literal["batch", "running"] = "batch",
     initializer: Initializer = "pytorch",
-    dense_scale: float = 1.0,
+    initial_scales: npt.ArrayLike | None = None,
     batch_norm_momentum: float = 0.1,
     evaluate: bool = True,
     strict: bool = False,
@@ -237,8 +237,9 @@ def train_motifs(
     initializer : "pytorch", "nasbench101" or "normal"
         PyTorch's default (uniform), the benchmark's (variance scaling, truncated normal; Glorot dense), or N(0, 1) for all weights
         and biases (Rawal et al. 2020).
-    dense_scale : float
-        Factor of the dense layer's initial weights where `init` draws them, above 0.
+    initial_scales : ndarray, shape (4,), optional
+        Factors of the initial weights of stem, 3x3 convolutions, 1x1 convolutions (projections too) and dense layer
+        (`LAYER_KINDS`) where `init` draws them, above 0; batch norm and biases are as drawn. Default: ones.
     batch_norm_momentum : float
         Weight of the new batch in the running statistics (PyTorch's sense), in 0..1.
     evaluate : bool
@@ -290,7 +291,7 @@ def train_motifs(
         dtype,
         drop_last,
         initializer,
-        dense_scale,
+        initial_scales,
     )
     if statistics == "batch":
         _require_memory(job.specs, max(len(dish.images), job.n_valid), job.element)
@@ -570,7 +571,7 @@ def motif_hypergradient(
     progress: Callable[[float], object] | None = None,
     drop_last: bool = False,
     initializer: Initializer = "pytorch",
-    dense_scale: float = 1.0,
+    initial_scales: npt.ArrayLike | None = None,
     strict: bool = False,
 ) -> Hypergradient:
     """The hypergradient: the exact derivative of a motif's metric through its whole training.
@@ -626,7 +627,7 @@ def motif_hypergradient(
         dtype,
         drop_last,
         initializer,
-        dense_scale,
+        initial_scales,
     )
     _require_metric(metric)
     last = len(job.rates) if steps is None else steps
@@ -834,7 +835,7 @@ def initial_parameters(
     replicate: int = 0,
     init: Literal["shared", "motif"] = "shared",
     initializer: Initializer = "pytorch",
-    dense_scale: float = 1.0,
+    initial_scales: npt.ArrayLike | None = None,
     dtype: npt.DTypeLike = "float32",
 ) -> dict[str, Array]:
     """The weights that `train_motifs` starts from.
@@ -846,7 +847,7 @@ def initial_parameters(
     ----------
     image_shape : (C, H, W), optional
         Of the images; an `MLPShape` needs it, a `MotifShape` has the same weights for any.
-    cell, shape, seed, replicate, init, initializer, dense_scale, dtype
+    cell, shape, seed, replicate, init, initializer, initial_scales, dtype
         As in `train_motifs`.
 
     Returns
@@ -864,7 +865,7 @@ def initial_parameters(
             raise ValueError("image_shape is None, expected (C, H, W): the weights of the first layer depend on it")
         image_shape = (shape.image_channels, 4 << shape.stacks, 4 << shape.stacks)
     (spec,) = _specs([cell], shape, image_shape)
-    return _initial_weights(spec, cell, shape, seed, replicate, init, initializer, dense_scale, _element(dtype))
+    return _initial_weights(spec, cell, shape, seed, replicate, init, initializer, initial_scales, _element(dtype))
 
 
 def _initial_weights(
@@ -875,15 +876,14 @@ def _initial_weights(
     replicate: int,
     init: str,
     initializer: Initializer,
-    dense_scale: float,
+    initial_scales: npt.ArrayLike | None,
     element: npt.DTypeLike,
 ) -> dict[str, Array]:
     if init not in ("shared", "motif"):
         raise ValueError(f"init is {init!r}, expected 'shared' or 'motif'")
     if initializer not in ("pytorch", "nasbench101", "normal"):
         raise ValueError(f"initializer is {initializer!r}, expected 'pytorch', 'nasbench101' or 'normal'")
-    if not 0 < dense_scale < math.inf:
-        raise ValueError(f"dense_scale is {dense_scale}, expected a finite number above 0")
+    scales = None if initial_scales is None else checked_scales(initial_scales)
     scope = f"{seed}/{replicate}"
     if init == "motif":
         scope += f"/{cell.key}/{shape!r}"
@@ -897,7 +897,8 @@ def _initial_weights(
         else:
             fan_in = math.prod(dims[1:]) if len(dims) > 1 else fan_in  # a bias comes behind its weights
             drawn = _drawn(_key(f"{scope}/{name}"), dims, fan_in, initializer)
-            weights[name] = (drawn * dense_scale if name == "dense.weight" else drawn).astype(element)
+            kind = layer_kind(name, dims)
+            weights[name] = (drawn if kind is None or scales is None else drawn * scales[kind]).astype(element)
     return weights
 
 
@@ -944,7 +945,7 @@ def _prepare(
     dtype: npt.DTypeLike,
     drop_last: bool,
     initializer: Initializer,
-    dense_scale: float,
+    initial_scales: npt.ArrayLike | None,
 ) -> _Job:
     if epochs < 0:
         raise ValueError(f"epochs is {epochs}, expected at least 0")
@@ -953,7 +954,7 @@ def _prepare(
     element = _element(dtype)
     optimizer = optimizer or Adam(lr=5e-5, weight_decay=1e-6)
     specs = _specs(cells, shape, dish.images.shape[1:])
-    initial = _initial(specs, cells, shape, init, seed, replicate, initializer, dense_scale, element)
+    initial = _initial(specs, cells, shape, init, seed, replicate, initializer, initial_scales, element)
     n = len(dish.images)
     batch = min(batch_size, n)
     steps_per_epoch = n // batch if drop_last else -(-n // batch)
@@ -1008,12 +1009,12 @@ def _initial(
     seed: int,
     replicate: int,
     initializer: Initializer,
-    dense_scale: float,
+    initial_scales: npt.ArrayLike | None,
     element: npt.DTypeLike,
 ) -> list[dict[str, Array]]:
     if isinstance(init, str):
         return [
-            _initial_weights(spec, cell, shape, seed, replicate, init, initializer, dense_scale, element)
+            _initial_weights(spec, cell, shape, seed, replicate, init, initializer, initial_scales, element)
             for spec, cell in zip(specs, cells, strict=True)
         ]
     if len(init) != len(cells):

@@ -13,7 +13,14 @@ from spd_fast.measure import dish_of, dish_tensors, free_tensors, measure_of, tr
 from spd_fast.recipes import Recipe
 from spd_fast.train import TrainResult
 
-EVERYTHING = ["images", "labels", "valid_images", "valid_labels", "rates"]
+EVERYTHING = ["images", "labels", "valid_images", "valid_labels", "rates", "initial_scales"]
+CURVE = {
+    "outer__learn": ["images", "rates", "initial_scales", "step_weights"],
+    "outer__gradient": "unrolled",
+    "outer__metric": "training_loss",
+    "outer__metric_epochs": 2,
+    "dish__valid_images": 0,
+}
 VALID = {
     "dish.valid_images": 6,
     "inner.init": "shared",
@@ -31,17 +38,17 @@ def recipe(**changes: Any) -> Recipe:
     return small.RECIPE.replace(VALID | settings)
 
 
+@pytest.mark.parametrize("changes", [{"outer__learn": EVERYTHING, "outer__gradient": "unrolled"}, CURVE])
 @pytest.mark.parametrize("basis", [None, 3])
-def test_free_tensors_make_the_dish_they_came_from(basis: int | None) -> None:
-    how = recipe(outer__learn=EVERYTHING, outer__gradient="unrolled", dish__basis=basis)
+def test_free_tensors_make_the_dish_they_came_from(basis: int | None, changes: dict[str, Any]) -> None:
+    how = recipe(**changes, dish__basis=basis)
     start = start_dish(how)
     free = free_tensors(start, how)
-    assert list(free) == EVERYTHING
+    assert list(free) == list(how.outer.learn)
     if basis:
         assert free["images"].shape == (12, 2, 3, 3)
-        assert free["valid_images"].shape == (6, 2, 3, 3)
     dish = dish_of(dish_tensors(free, start, how))
-    for name in EVERYTHING:
+    for name in how.outer.learn:
         # a product with an orthonormal basis and back, or a logarithm and back: a few roundings of numbers of order one
         assert np.allclose(getattr(dish, name), getattr(start, name), rtol=1e-13, atol=1e-13)
     with torch.no_grad():
@@ -59,14 +66,15 @@ def test_what_is_not_learned_stays() -> None:
     assert np.array_equal(dish.valid_labels, start.valid_labels + 1)
 
 
-def test_derivatives_of_the_forms() -> None:
-    how = recipe(outer__learn=EVERYTHING, outer__gradient="unrolled", dish__basis=3)
+@pytest.mark.parametrize("changes", [{"outer__learn": EVERYTHING, "outer__gradient": "unrolled"}, CURVE])
+def test_derivatives_of_the_forms(changes: dict[str, Any]) -> None:
+    how = recipe(**changes, dish__basis=3)
     start = start_dish(how)
     free = free_tensors(start, how)
 
     def fields(*values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         tensors = dish_tensors(dict(zip(free, values, strict=True)), start, how)
-        return tuple(tensors[name] for name in EVERYTHING)
+        return tuple(tensors[name] for name in free)
 
     assert torch.autograd.gradcheck(fields, tuple(free.values()))
 
@@ -190,6 +198,36 @@ def test_motif_that_diverged_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     assert torch.equal(found.metric[[0, 2]], expected.metric[[0, 2]])
     found.metric[[0, 2]].sum().backward()
     assert torch.isfinite(free["valid_images"].grad).all()
+
+
+def test_scores_are_those_of_what_was_learned() -> None:
+    """Rates, scales and weights of steps as a step of the outer loop leaves them: `score_cells` measures what it measured."""
+    how = recipe(**CURVE)
+    start = start_dish(how)
+    rng = np.random.default_rng(0)
+    moved = {
+        name: value.detach() + 0.3 * torch.from_numpy(rng.normal(size=value.shape))
+        for name, value in free_tensors(start, how).items()
+    }
+    tensors = dish_tensors(moved, start, how)
+    found = measure_of(small.pool()[0], start, how, None)(tensors, [0, 1, 2], 0, None)
+    scores = score_cells(dish_of(tensors), how, small.pool()[0][:3])
+    assert np.allclose(found.ranking(how), scores, rtol=1e-12)
+    for name in moved:
+        other = replace(dish_of(tensors), **{name: getattr(start, name)})
+        assert np.abs(score_cells(other, how, small.pool()[0][:3]) - scores).min() > 1e-6, name
+
+
+def test_step_weights_begin_as_a_mean() -> None:
+    how = recipe(**CURVE)
+    assert start_dish(how).step_weights == pytest.approx([0.0] * 3 + [1 / 6] * 6)
+    plain = how.replace({"outer.learn": ["images"]})
+    assert start_dish(plain).step_weights is None
+    three = small.pool()[0][:3]
+    assert np.array_equal(score_cells(start_dish(plain), plain, three), score_cells(start_dish(how), how, three))
+    alone = how.replace({"outer.learn": ["step_weights"]})
+    with pytest.raises(ValueError, match="the dish has 9 step_weights, expected 6: one for each step"):
+        score_cells(start_dish(alone), alone.replace({"inner.epochs": 2}), three)
 
 
 @pytest.mark.parametrize("metric", ["probability", "loss", "training_loss"])

@@ -167,6 +167,13 @@ def test_the_original_method() -> None:
             },
             'learn holds "valid_images" with gradient "unrolled": the metric "training_loss"',
         ),
+        ({"outer.learn": ["initial_scales"]}, 'learn holds "initial_scales", which the direct gradient does not reach'),
+        ({"outer.learn": ["step_weights"]}, 'learn holds "step_weights", which metric "loss" has not'),
+        (
+            {"outer.learn": ["initial_scales"], "outer.gradient": "unrolled", "outer.window": 5},
+            'learn holds "initial_scales" and window is 5, expected None',
+        ),
+        ({"inner.initial_scales.dense": 0.0}, "inner.initial_scales.dense is 0.0: input should be greater than 0"),
         ({"outer.learn": ["rates"]}, 'learn holds "rates", which the direct gradient does not reach'),
         ({"outer.learn": ["labels"], "outer.metric": "probability"}, 'learn holds "labels", which the metric'),
         ({"outer.learn": ["valid_images"]}, 'learn holds "valid_images" and dish.valid_images is 0'),

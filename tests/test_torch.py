@@ -211,6 +211,31 @@ def test_unrolled_gradient_reaches_everything_that_training_saw() -> None:
     assert min(abs(slope / float(weight.grad.abs().sum()) - 1) for slope in slopes) < 1e-5
 
 
+def test_unrolled_gradient_reaches_scales_and_weights_of_steps() -> None:
+    """Through a weighted sum of step losses, by central differences along sign(gradient)."""
+    images = some_images(8, 0).detach()
+    given = {
+        "initial_scales": torch.tensor([1.0, 0.8, 1.2, 2.0], dtype=torch.float64, requires_grad=True),
+        "step_weights": torch.tensor([0.1, 0.5, -0.3, 1.0], dtype=torch.float64, requires_grad=True),
+        "rates": torch.full((4,), 2e-3, dtype=torch.float64, requires_grad=True),
+    }
+
+    def outer(values: dict[str, torch.Tensor]) -> torch.Tensor:
+        z = motif_metrics(images, LABELS, cells(), shape=SHAPE, metric="training_loss", **INNER, **values)
+        return pearson(z, torch.tensor([0.9, 0.85, 0.93]))
+
+    outer(given).backward()
+    for name, tensor in given.items():
+        assert tensor.grad is not None
+        assert (tensor.grad != 0).sum() >= 3  # the last rate changes no loss
+
+        def at(x: torch.Tensor, name: str = name) -> torch.Tensor:
+            return outer({key: v.detach() for key, v in given.items()} | {name: x})
+
+        slopes = [directional(at, tensor.detach(), tensor.grad.sign(), step) for step in (1e-6, 1e-7, 1e-8)]
+        assert min(abs(slope / float(tensor.grad.abs().sum()) - 1) for slope in slopes) < 1e-6, name
+
+
 def test_unrolled_is_the_default_and_a_window_of_nothing_is_direct() -> None:
     gradients = []
     for how in ({}, {"gradient": "unrolled"}, {"window": 0}, {"gradient": "direct"}):
@@ -233,11 +258,22 @@ def test_unrolled_is_the_default_and_a_window_of_nothing_is_direct() -> None:
         ({"gradient": "implicit"}, ValueError, 'gradient is \'implicit\', expected "unrolled" or "direct"'),
         ({"metric": "accuracy"}, ValueError, "metric is 'accuracy', expected"),
         ({"metric": "training_loss"}, ValueError, 'metric is "training_loss", which has no direct gradient'),
-        ({"metric_steps": 2}, ValueError, "metric_steps is 2, expected at least 1 with metric"),
+        ({"step_weights": torch.ones(4)}, ValueError, 'step_weights are given with metric "probability"'),
         (
-            {"metric": "training_loss", "gradient": "unrolled", "metric_steps": 0},
+            {"metric": "training_loss", "gradient": "unrolled", "step_weights": torch.ones(3)},
             ValueError,
-            "metric_steps is 0, expected at least 1",
+            r"step_weights have shape \(3,\), expected \(4,\)",
+        ),
+        ({"initial_scales": torch.ones(3)}, ValueError, "initial_scales are .*, expected 4 finite numbers above 0"),
+        (
+            {"initial_scales": torch.ones(4, requires_grad=True), "gradient": "unrolled", "window": 2},
+            ValueError,
+            "initial_scales are differentiated with window 2, expected drawn weights",
+        ),
+        (
+            {"initial_scales": torch.ones(4, requires_grad=True), "gradient": "unrolled", "init": [{}]},
+            ValueError,
+            "initial_scales are differentiated with explicit weights as init",
         ),
         ({"window": 5}, ValueError, "window is 5, expected None: it belongs to gradient"),
         ({"rates": torch.ones(4), "schedule": "cosine"}, ValueError, "rates and schedule are both given"),
@@ -264,9 +300,9 @@ def test_refused(changes: dict[str, Any], kind: type[Exception], message: str) -
         motif_metrics(arguments.pop("images"), arguments.pop("labels"), arguments.pop("cells"), **arguments)
 
 
-@pytest.mark.parametrize(("window", "counted"), [(None, None), (2, None), (None, 3)])
-def test_training_loss(window: int | None, counted: int | None) -> None:
-    """The mean loss of the steps, and its derivative, from `train_motifs` and `motif_hypergradient` directly."""
+@pytest.mark.parametrize(("window", "given"), [(None, None), (2, None), (None, [0.0, 0.5, -1.0, 2.0])])
+def test_training_loss(window: int | None, given: list[float] | None) -> None:
+    """The weighted losses of the steps, and their derivative, from `train_motifs` and `motif_hypergradient` directly."""
     images = some_images(8, 0)
     dish = Dish(images.detach().numpy(), LABELS.numpy())
     z = motif_metrics(
@@ -275,16 +311,14 @@ def test_training_loss(window: int | None, counted: int | None) -> None:
         cells(),
         shape=SHAPE,
         metric="training_loss",
-        metric_steps=counted,
+        step_weights=None if given is None else torch.tensor(given),
         window=window,
         **INNER,
     )
     (z * torch.tensor([1.0, -2.0, 0.5])).sum().backward()
     result = train_motifs(cells(), SHAPE, dish, record=["step_loss"], dtype="float64", **INNER)
-    steps = result.recorded["step_loss"].shape[1]
-    counted = counted or steps
-    assert np.allclose(z.detach(), result.recorded["step_loss"][:, steps - counted :].mean(axis=1), rtol=1e-14)
-    weights = np.where(np.arange(steps) >= steps - counted, 1 / counted, 0)
+    weights = np.full(4, 1 / 4) if given is None else given
+    assert np.allclose(z.detach(), (result.recorded["step_loss"] * weights).sum(axis=1), rtol=1e-14)
     found = motif_hypergradient(
         cells(), SHAPE, dish, metric_weight=0, step_weights=weights, window=window, dtype="float64", **INNER
     )

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -105,12 +106,17 @@ def test_company_and_order_do_not_change_a_bit(dish):
     np.testing.assert_array_equal(backwards.loss[::-1], together.loss)
 
 
-def test_dense_scale_scales_the_dense_weights_alone():
-    plain, scaled = (initial_parameters(MIXED, TINY, dense_scale=x) for x in (1.0, 2.0))
-    for name in plain:
-        np.testing.assert_array_equal(scaled[name], plain[name] * (2 if name == "dense.weight" else 1))
-    with pytest.raises(ValueError, match=r"dense_scale is 0\.0, expected a finite number above 0"):
-        initial_parameters(MIXED, TINY, dense_scale=0.0)
+def test_initial_scales_scale_weights_by_kind_of_layer():
+    plain, scaled = (initial_parameters(MIXED, TINY, initial_scales=x) for x in (None, (2, 4, 8, 16)))
+    factors = {"stem.conv.weight": 2, "dense.weight": 16}
+    for name, weights in plain.items():
+        factor = factors.get(name, {3: 4, 1: 8}[weights.shape[2]] if weights.ndim == 4 else 1)
+        np.testing.assert_array_equal(scaled[name], weights * factor)
+    for scales in ((1, 1, 1, 0), (1, 1, 1), (1, 1, 1, np.inf)):
+        with pytest.raises(
+            ValueError, match=r"initial_scales are .*, expected 4 finite numbers above 0: stem, conv3x3"
+        ):
+            initial_parameters(MIXED, TINY, initial_scales=scales)
 
 
 def test_seed_and_replicate_change_the_start_and_seed_alone_the_orders(dish):
@@ -324,6 +330,11 @@ def test_dish_round_trip_and_random(tmp_path, dish):
     again = spd.Dish.load(tmp_path / "dish.npz")
     for name in ("images", "labels", "valid_images", "valid_labels"):
         np.testing.assert_array_equal(getattr(again, name), getattr(dish, name))
+    learned = replace(dish, rates=np.ones(3), initial_scales=np.arange(1.0, 5), step_weights=np.array([0.0, -1, 2]))
+    learned.save(tmp_path / "learned.npz")
+    again = spd.Dish.load(tmp_path / "learned.npz")
+    for name in ("rates", "initial_scales", "step_weights"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(learned, name))
     paper = spd.Dish.random()
     assert paper.images.shape == (200, 3, 16, 16)
     assert np.bincount(paper.labels).tolist() == [20] * 10
@@ -356,6 +367,10 @@ NAN[2, 0, 1, 1] = np.nan
         (ValueError, "labels holds NaN", {"labels": np.full((4, 3), np.nan)}),
         (TypeError, "dtype int64, expected floating point for soft labels", {"labels": np.ones((4, 3), np.int64)}),
         (ValueError, "valid_labels is missing", {"valid_images": IMAGES}),
+        (ValueError, r"rates are \[-1.0\], expected finite numbers of at least 0", {"rates": [-1.0]}),
+        (ValueError, r"initial_scales are \[1.0, 1.0\], expected 4 finite numbers above 0", {"initial_scales": [1, 1]}),
+        (ValueError, "step_weights are .*, expected finite numbers, one for each step", {"step_weights": [[1.0]]}),
+        (ValueError, "step_weights are .*, expected finite numbers, .* not all 0", {"step_weights": [0.0, 0.0]}),
         (
             ValueError,
             r"valid_images has shape .*to match images",
