@@ -1,7 +1,7 @@
 """What the outer loop differentiates: from learned tensors to a dish, and from a dish to a metric of every cell.
 
 A dish is held as a few named tensors, those of `Dish`'s fields. Some of them are learned, each through a free tensor of
-its own form: pixels or coefficients of cosines for images, weights of classes for labels, logarithms for learning rates and
+its own form: pixels, coefficients of cosines or a generator's parameters for images, weights of classes for labels, logarithms for learning rates and
 scales, weights that are about 1 where all steps count alike for steps.
 Measuring trains the motifs of some cells on the dish; or, where only the validation set is learned and motifs are never
 redrawn, trains each cell's motifs once and reads them again: the same metric, and the same gradient, for a fraction of the
@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from spd_fast.dish import Dish, cosine_basis
+from spd_fast.dish import Dish, cosine_basis, label_matrix
 from spd_fast.inner import derived_seed, measured, part_of, seen, step_weights, training_keywords
 from spd_fast.motif import Candidate
 from spd_fast.recipes import Recipe
@@ -53,10 +53,13 @@ def free_tensors(dish: Dish, recipe: Recipe) -> dict[str, Tensor]:
             value = torch.log(value)
         elif name == "step_weights":
             value = value * recipe.steps
+        elif name.endswith("images") and recipe.dish.generator is not None:
+            bands, channels = recipe.dish.generator, recipe.dish.image_channels
+            value = torch.cat([torch.zeros(2 * bands), torch.eye(channels).ravel()]).to(value.dtype)
         elif name.endswith("images") and recipe.dish.basis is not None:
-            basis = _basis(recipe)
+            basis = _basis(recipe.dish.basis, recipe)
             value = basis @ value @ basis.T
-        free[name] = value.requires_grad_()
+        free[name] = value.requires_grad_(name in recipe.stepped and recipe.outer.derivative is not None)
     return free
 
 
@@ -72,8 +75,11 @@ def dish_tensors(free: Tensors, start: Dish, recipe: Recipe) -> dict[str, Tensor
             value = torch.exp(value)
         elif name == "step_weights":
             value = value / recipe.steps
+        elif name.endswith("images") and recipe.dish.generator is not None:
+            labels = getattr(start, name.replace("images", "labels"))
+            value = _generated(value, tensors[name], labels, recipe)
         elif name.endswith("images") and recipe.dish.basis is not None:
-            basis = _basis(recipe)
+            basis = _basis(recipe.dish.basis, recipe)
             value = basis.T @ value @ basis
         tensors[name] = value
     return tensors
@@ -84,10 +90,33 @@ def dish_of(tensors: Tensors) -> Dish:
     return Dish(**{name: tensor.detach().numpy().copy() for name, tensor in tensors.items()})
 
 
-def _basis(recipe: Recipe) -> Tensor:
-    assert recipe.dish.basis is not None
-    rows = cosine_basis(recipe.dish.image_size, recipe.dish.basis)
-    return torch.from_numpy(rows.astype(recipe.dtype))
+def _basis(n: int, recipe: Recipe) -> Tensor:
+    return torch.from_numpy(cosine_basis(recipe.dish.image_size, n).astype(recipe.dtype))
+
+
+def _generated(free: Tensor, images: Tensor, labels: Array, recipe: Recipe) -> Tensor:
+    """Return the images that a generator makes of those at the start: ``dish.generator``.
+
+    Parameters
+    ----------
+    free : Tensor, shape (2 B + C^2,)
+        Logarithms of the bands' amplitudes, shares of the prototype, the matrix that mixes channels.
+    images : Tensor, shape (N, C, H, H)
+    labels : ndarray, shape (N,) or (N, classes)
+    """
+    bands, channels, side = recipe.dish.generator or 0, recipe.dish.image_channels, recipe.dish.image_size
+    amplitude, share, mixing = torch.split(free, [bands, bands, channels**2])
+    frequency = torch.arange(side, dtype=torch.float64) / side
+    radius = torch.sqrt((frequency[:, None] ** 2 + frequency**2) / 2)
+    band = (radius * bands).long()
+    members = torch.from_numpy(label_matrix(labels, recipe.dish.classes, recipe.dtype)).argmax(dim=1)
+    one_hot = torch.nn.functional.one_hot(members, recipe.dish.classes).to(images.dtype)
+    to_prototypes = one_hot / one_hot.sum(dim=0).clamp(min=1).sqrt()
+    basis = _basis(side, recipe)
+    waves = basis @ images @ basis.T
+    prototypes = torch.einsum("nk,mk,mchw->nchw", one_hot, to_prototypes, waves)
+    made = torch.exp(amplitude)[band] * waves + share[band] * prototypes
+    return torch.einsum("dc,nchw->ndhw", mixing.reshape(channels, channels), basis.T @ made @ basis)
 
 
 # ---- from a dish to metrics
@@ -105,12 +134,15 @@ class Measurement:
         On the set that the metric is read on, after training.
     curve_loss, curve_accuracy : ndarray, shape (K, epochs)
         Of the inner loop, as training saw them.
+    step_loss : ndarray, shape (K, steps), or None
+        Of the inner loop, with the metric "training_loss".
     """
 
     metric: Tensor
     accuracy: Array
     curve_loss: Array
     curve_accuracy: Array
+    step_loss: Array | None = None
 
     def score(self, recipe: Recipe) -> Tensor:
         """Return the metric turned so that more is better."""
@@ -121,9 +153,9 @@ class Measurement:
         return self.accuracy if recipe.outer.ranking == "accuracy" else self.score(recipe).detach().double().numpy()
 
 
-Measure = Callable[[Tensors, Sequence[int], int, Progress | None], Measurement]
-"""``measure(tensors, rows, epoch, progress)``: the cells at these rows of the pool, with the initial weights and sample
-orders of an outer epoch."""
+Measure = Callable[[Tensors, Sequence[int], int | None, Progress | None], Measurement]
+"""``measure(tensors, rows, epoch, progress)``: the cells at these rows of the pool, with the initial weights, sample
+orders and replicates of an outer epoch; of None, those that `spd_fast.score_cells` takes."""
 
 
 def measure_of(cells: Sequence[Candidate], start: Dish, recipe: Recipe, threads: int | None) -> Measure:
@@ -141,7 +173,7 @@ def measure_of(cells: Sequence[Candidate], start: Dish, recipe: Recipe, threads:
     if trains_once(recipe):
         return _TrainedOnce(cells, start, recipe, threads)
 
-    def measure(tensors: Tensors, rows: Sequence[int], epoch: int, progress: Progress | None) -> Measurement:
+    def measure(tensors: Tensors, rows: Sequence[int], epoch: int | None, progress: Progress | None) -> Measurement:
         return _trained_anew([cells[row] for row in rows], tensors, recipe, epoch, threads, progress)
 
     return measure
@@ -156,19 +188,19 @@ def _trained_anew(
     cells: Sequence[Candidate],
     tensors: Tensors,
     recipe: Recipe,
-    epoch: int,
+    epoch: int | None,
     threads: int | None,
     progress: Progress | None,
 ) -> Measurement:
-    training = training_keywords(recipe.inner, _inner_seed(recipe, epoch))
+    training = training_keywords(recipe.inner, _inner_seed(recipe, epoch or 0))
     if "rates" in tensors:
         del training["schedule"]
     training["initial_scales"] = tensors.get("initial_scales", torch.from_numpy(training["initial_scales"]))
     if recipe.outer.metric == "training_loss":
         training["step_weights"] = _step_weights(tensors, recipe)
-    replicates = recipe.inner.replicates
+    replicates = _replicates(recipe, epoch)
     metrics, results = [], []
-    for replicate in range(replicates):
+    for part, replicate in enumerate(replicates):
         metric, result = train_and_measure(
             tensors["images"][seen(recipe, replicate)],
             tensors["labels"][seen(recipe, replicate)],
@@ -178,17 +210,27 @@ def _trained_anew(
             valid_labels=tensors.get("valid_labels"),
             rates=tensors.get("rates"),
             metric=recipe.outer.metric,
-            gradient=recipe.outer.gradient,
+            gradient=recipe.outer.derivative or "unrolled",
             window=recipe.outer.window,
             replicate=replicate,
             threads=threads,
-            progress=part_of(progress, replicate, replicates),
+            progress=part_of(progress, part, len(replicates)),
             **training,
         )
         metrics.append(metric)
         results.append(result)
     accuracy = np.mean([measured(result).accuracy for result in results], axis=0)
-    return Measurement(torch.stack(metrics).mean(dim=0), accuracy, *_curves(results))
+    losses = [result.recorded["step_loss"] for result in results if "step_loss" in result.recorded]
+    step_loss = np.mean(losses, axis=0) if losses else None
+    return Measurement(torch.stack(metrics).mean(dim=0), accuracy, *_curves(results), step_loss)
+
+
+def _replicates(recipe: Recipe, epoch: int | None) -> list[int]:
+    """Return the replicates that an outer epoch measures."""
+    every = recipe.inner.replicates
+    if epoch is None or recipe.outer.replicates is None:
+        return list(range(every))
+    return [(epoch * recipe.outer.replicates + place) % every for place in range(recipe.outer.replicates)]
 
 
 def _step_weights(tensors: Tensors, recipe: Recipe) -> Tensor:
@@ -204,11 +246,13 @@ class _TrainedOnce:
         self._motifs: list[PackedMotifs] = []  # one entry per replicate
         self._curves: tuple[Array, ...] = (np.empty((0, recipe.inner.epochs)), np.empty((0, recipe.inner.epochs)))
 
-    def __call__(self, tensors: Tensors, rows: Sequence[int], epoch: int, progress: Progress | None) -> Measurement:
+    def __call__(
+        self, tensors: Tensors, rows: Sequence[int], epoch: int | None, progress: Progress | None
+    ) -> Measurement:
         self._train_missing([row for row in rows if row not in self._place], progress)
         places = [self._place[row] for row in rows]
         metrics, accuracies = [], []
-        for motifs in self._motifs:
+        for motifs in [self._motifs[replicate] for replicate in _replicates(self._recipe, epoch)]:
             metric, reading = read_metrics(
                 motifs.take(places),
                 tensors["valid_images"],

@@ -11,7 +11,6 @@ Rawal et al. 2020, Synthetic Petri Dish, arXiv:2005.13092.
 
 import hashlib
 import json
-import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +30,8 @@ from spd_fast.inner import derived_seed, start_dish
 from spd_fast.losses import LOSSES, OuterLoss, kendall_tau, pearson_correlation
 from spd_fast.measure import Measure, Measurement, dish_of, dish_tensors, free_tensors, measure_of
 from spd_fast.motif import Candidate
-from spd_fast.recipes import OuterSettings, Recipe
+from spd_fast.recipes import Recipe
+from spd_fast.steps import Number, Taken, copies, number, ridge_weights, step_of
 
 __all__ = ["MIN_MOTIFS", "FitResult", "OuterStep", "draw_cells", "fit_dish", "kept_look", "kept_looks"]
 
@@ -41,17 +41,8 @@ CHECKPOINT_SECONDS: Final = 1.0
 """Work that a kill may cost, beside the outer epoch that it hits."""
 
 _CURVE_DIGITS: Final = 5
-_NORM_MEMORY: Final = 0.9
-"""Decay of the running mean of the gradient's norm, by which it is clipped."""
-_COSINE_END: Final = 0.1
-"""Share of the learning rate that a cosine schedule ends at (Such et al. 2020, arXiv:1912.07768)."""
-_STEP: Final = 0.4
-"""What the learning rate is multiplied by at each step of a schedule in steps (Rawal et al. 2020, arXiv:2005.13092)."""
-_STEPS_AT: Final = (1 / 4, 5 / 8)
-"""Shares of the epochs after which it is."""
 
 Array = npt.NDArray[Any]
-Number = float | None
 
 
 @dataclass(frozen=True)
@@ -364,9 +355,8 @@ class _Loop:
     history: list[OuterStep] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        options = self.recipe.outer.optimizer.model_dump(exclude={"name"})
-        self.optimizer = torch.optim.Adam(list(self.free.values()), foreach=False, **options)
-        self.best = _copies(self.free)  # the free tensors that ranked the cells kept out best
+        self.stepper = step_of({name: self.free[name] for name in self.recipe.stepped}, self.recipe)
+        self.best = copies(self.free)  # the free tensors that ranked the cells kept out best
 
     @property
     def done(self) -> bool:
@@ -388,17 +378,22 @@ class _Loop:
         rows = self.pool[drawn]
         target = torch.from_numpy(self.target[drawn]).to(getattr(torch, self.recipe.dtype))
         report = None if self.progress is None else partial(_report, self.progress, epoch)
-        measurement = self._measured(rows, epoch, report)
-        loss, skipped = self._compare(measurement, target)
-        norm = trust = None
+        with torch.set_grad_enabled(any(value.requires_grad for value in self.free.values())):
+            measurement = self._measured(rows, epoch, report)
+            loss, skipped = self._compare(measurement, target)
+
+        def again() -> Number:
+            with torch.no_grad():
+                measured, _ = self._compare(self._measured(rows, epoch, None), target)
+            return None if measured is None else number(measured.item())
+
+        taken, trust = Taken(skipped=skipped), None
         if loss is not None and not skipped:
-            norm, predicted = self._descend(loss, epoch)
-            skipped = "the gradient is not finite" if norm is None else ""
+            taken = self.stepper.take(loss, again, epoch, [step.gradient_norm for step in self.history])
             every = self.recipe.outer.trust_every
-            if norm is not None and every and epoch % every == 0:
-                with torch.no_grad():
-                    after, _ = self._compare(self._measured(rows, epoch, None), target)
-                trust = _trust(loss, after, predicted)
+            if taken.gradient_norm is not None and every and epoch % every == 0:
+                trust = _trust(loss.item(), again(), taken.predicted)
+        self._solve(epoch + 1)
         kept_tau = self._look(epoch + 1)
         return _record(
             epoch,
@@ -406,17 +401,17 @@ class _Loop:
             self.truth[rows],
             measurement,
             recipe=self.recipe,
-            loss=None if loss is None else _number(loss.item()),
-            gradient_norm=norm,
+            loss=None if loss is None else number(loss.item()),
+            gradient_norm=taken.gradient_norm,
             trust=trust,
             kept_tau_start=kept_tau_start,
             kept_tau=kept_tau,
-            skipped=skipped,
+            skipped=taken.skipped,
             seconds=time.perf_counter() - began,
         )
 
     def _measured(
-        self, rows: npt.NDArray[np.int64], epoch: int, progress: Callable[[float], object] | None
+        self, rows: npt.NDArray[np.int64], epoch: int | None, progress: Callable[[float], object] | None
     ) -> Measurement:
         tensors = dish_tensors(self.free, self.start, self.recipe)
         return self.measure(tensors, rows.tolist(), epoch, progress)
@@ -427,51 +422,40 @@ class _Loop:
         if int(usable.sum()) < MIN_MOTIFS:
             return None, f"{int((~usable).sum())} of {len(usable)} motifs diverged"
         loss = _checked_loss(self.loss(measurement.score(self.recipe)[usable], target[usable]))
-        if _number(loss.item()) is None:
+        if number(loss.item()) is None:
             return None, "the outer loss is not finite"
         perfect, limit = int((measurement.accuracy == 1).sum()), self.recipe.outer.saturation
         if limit is not None and perfect >= limit * len(usable):
             return loss, f"{perfect} of {len(usable)} motifs are perfect"
         return loss, ""
 
-    def _descend(self, loss: Tensor, epoch: int) -> tuple[Number, float]:
-        """Change what is learned along the gradient; where that is not finite, change nothing.
-
-        Returns the gradient's norm before clipping, and the change of the loss that the gradient predicts for the step.
-        """
+    def _due(self, steps: int) -> bool:
         outer = self.recipe.outer
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        gradients = {name: value.grad.clone() for name, value in self.free.items() if value.grad is not None}
-        norm = _number(math.sqrt(sum(float(torch.sum(gradient.double() ** 2)) for gradient in gradients.values())))
-        if norm is None:
-            return None, 0.0
-        if outer.clip is not None:
-            longest = _clip_norm(outer.clip, [step.gradient_norm for step in self.history])
-            for value in self.free.values():
-                if value.grad is not None and norm > longest:
-                    value.grad *= longest / norm
-        share = _rate_share(outer, epoch)
-        if outer.schedule == "steps" and epoch > 0 and share != _rate_share(outer, epoch - 1):
-            self.optimizer.state.clear()
-        for group in self.optimizer.param_groups:
-            group["lr"] = outer.optimizer.lr * share
-        before = _copies(self.free)
-        self.optimizer.step()
-        moved = {name: (self.free[name] - before[name]).detach().double() for name in gradients}
-        return norm, sum(float(torch.sum(gradient.double() * moved[name])) for name, gradient in gradients.items())
+        return steps % outer.check_every == 0 or steps >= outer.epochs
+
+    def _solve(self, steps: int) -> None:
+        """Replace the step weights by those of a ridge regression on the cells compared, after every so many steps."""
+        if self.recipe.outer.step_weights != "ridge" or not self._due(steps):
+            return
+        with torch.no_grad():
+            measurement = self._measured(self.pool, None, None)
+        assert measurement.step_loss is not None  # the recipe has the metric "training_loss"
+        kept = np.isfinite(measurement.metric.numpy())
+        if kept.sum() >= MIN_MOTIFS:
+            solved = ridge_weights(-measurement.step_loss[kept], self.target[kept])
+            if solved.any():
+                self.free["step_weights"].copy_(torch.from_numpy(solved * self.recipe.steps))
 
     def _look(self, steps: int) -> Number:
         """Return tau on the cells kept out, after every so many steps, and remember the dish that has the highest."""
-        outer = self.recipe.outer
-        if not len(self.kept_out) or (steps % outer.check_every and steps < outer.epochs):
+        if not len(self.kept_out) or not self._due(steps):
             return None
         with torch.no_grad():
-            ranking = self._measured(self.kept_out, 0, None).ranking(self.recipe)
+            ranking = self._measured(self.kept_out, None, None).ranking(self.recipe)
         lowest = np.nanmin(ranking, initial=0.0) - 1  # a motif that diverged ranks last
         tau = kendall_tau(np.where(np.isnan(ranking), lowest, ranking), self.truth[self.kept_out])
         if all(tau > other for _, other in kept_looks(self.history)):
-            self.best = _copies(self.free)
+            self.best = copies(self.free)
         return tau
 
     def state(self) -> dict[str, Array]:
@@ -480,11 +464,7 @@ class _Loop:
         arrays = {name: array for name, array in arrays.items() if name in self.free}
         for prefix, tensors in (("free", self.free), ("best", self.best)):
             arrays |= {f"{prefix}.{name}": value.detach().numpy().copy() for name, value in tensors.items()}
-        for index, values in self.optimizer.state_dict()["state"].items():
-            arrays |= {
-                f"optimizer.{index}.{name}": torch.as_tensor(value).numpy().copy() for name, value in values.items()
-            }
-        return arrays
+        return arrays | {f"optimizer.{name}": array for name, array in self.stepper.state().items()}
 
     def restore(self, run: runs.Run, identity: Array) -> None:
         """Go back to the run's checkpoint, if it has one."""
@@ -510,49 +490,22 @@ class _Loop:
         with torch.no_grad():
             for name, value in self.free.items():
                 value.copy_(stored[name])
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, array in arrays.items():
-            kind, _, rest = key.partition(".")
-            if kind == "optimizer":
-                index, name = rest.split(".")
-                state.setdefault(int(index), {})[name] = torch.from_numpy(array.copy())
-        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        kept = {
+            name.removeprefix("optimizer."): array for name, array in arrays.items() if name.startswith("optimizer.")
+        }
+        self.stepper.restore(kept)
         self.best, self.history = best, history
-
-
-def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in tensors.items()}
 
 
 def _report(progress: Progress, epoch: int, fraction: float) -> None:
     progress(epoch, fraction, None)
 
 
-def _trust(before: Tensor, after: Tensor | None, predicted: float) -> Number:
+def _trust(before: float, after: Number, predicted: float) -> Number:
     """Return actual over predicted change of the loss; None where there is no loss after the step or nothing predicted."""
     if after is None or predicted == 0:
         return None
-    return _number((after.item() - before.item()) / predicted)
-
-
-def _rate_share(outer: OuterSettings, epoch: int) -> float:
-    """Return what the outer learning rate of an epoch is, as a share of the optimiser's."""
-    if outer.schedule == "cosine":
-        share = (1 + math.cos(math.pi * epoch / max(outer.epochs - 1, 1))) / 2
-        return _COSINE_END + (1 - _COSINE_END) * share
-    if outer.schedule == "steps":
-        return _STEP ** sum(epoch >= at * outer.epochs for at in _STEPS_AT)
-    return 1.0
-
-
-def _clip_norm(multiple: float, norms: Sequence[Number]) -> float:
-    """Return the longest gradient that is let through: a multiple of the running mean of the norms before, each clipped."""
-    mean: float | None = None
-    for norm in norms:
-        if norm is not None:
-            clipped = norm if mean is None else min(norm, multiple * mean)
-            mean = clipped if mean is None else _NORM_MEMORY * mean + (1 - _NORM_MEMORY) * clipped
-    return math.inf if mean is None else multiple * mean
+    return number((after - before) / predicted)
 
 
 def _record(
@@ -581,7 +534,7 @@ def _record(
     return OuterStep(
         epoch=epoch,
         loss=loss,
-        pearson=_number(correlation),
+        pearson=number(correlation),
         kendall_tau=kendall_tau(ranking[kept], truth[kept]),
         kendall_tau_metric=kendall_tau(score.numpy()[kept], truth[kept]),
         tied=bool(kept.any() and np.ptp(ranking[kept]) == 0),
@@ -651,12 +604,8 @@ def _one_torch_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _number(value: float | None) -> Number:
-    return None if value is None or not np.isfinite(value) else float(value)
-
-
 def _numbers(values: Array) -> tuple[Number, ...]:
-    return tuple(_number(float(value)) for value in values)
+    return tuple(number(float(value)) for value in values)
 
 
 def _curve(values: Array, reduce: Callable[..., Array]) -> tuple[float, ...]:

@@ -31,6 +31,7 @@ from spd_fast.perceptron import MLPShape
 __all__ = [
     "SCHEMA",
     "AdamSettings",
+    "CMAESSettings",
     "DishSettings",
     "InnerSettings",
     "MotifSettings",
@@ -154,6 +155,11 @@ class DishSettings(_Settings):
     """Few parameters: every channel is a sum of the `basis` x `basis` cosines of lowest frequency (DCT-II), whose
     coefficients are learned. None: every pixel is free (the paper)."""
 
+    generator: int | None = Field(default=None, ge=1, le=16)
+    """Few parameters: images are generated from those of the start. Of their frequencies (DCT-II) in so many bands by radius, each band has
+    a learned amplitude and a learned share of a prototype of the class (the sum of its images at the start), and the channels are mixed by a
+    learned matrix: 2 x `generator` + `image_channels`^2 numbers, which begin where they change nothing. None: no generator."""
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         for name, n in (("images", self.images), ("valid_images", self.valid_images)):
@@ -174,6 +180,8 @@ class DishSettings(_Settings):
             )
         if self.basis is not None and self.image_rows is not None:
             raise ValueError(f"basis is {self.basis}, expected None with image_rows: cosines are of square images")
+        if self.basis is not None and self.generator is not None:
+            raise ValueError(f"basis is {self.basis} and generator {self.generator}, expected one of them or neither")
         if self.basis is not None and self.basis > self.image_size:
             raise ValueError(f"basis is {self.basis}, expected at most image_size ({self.image_size})")
         return self
@@ -228,6 +236,17 @@ class RMSPropSettings(_Settings):
     """Decay of the running sum of steps. The benchmark: 0.9."""
     weight_decay: float = Field(default=0.0, ge=0, le=10)
     """Factor of the weights added to the gradient (L2). The benchmark: 1e-4."""
+
+
+class CMAESSettings(_Settings):
+    """CMA-ES, which needs no gradient (Hansen 2016, arXiv:1604.00772): an outer epoch measures a generation of dishes on the
+    same cells. For few numbers: scales, rates, weights of steps, a generator."""
+
+    name: Literal["cmaes"]
+    sigma: float = Field(gt=0, le=10)
+    """Standard deviation of the first generation, in each number that is learned as it is learned (logarithms of rates)."""
+    population: int | None = Field(default=None, ge=4, le=10_000)
+    """Dishes of a generation. None: 4 + 3 log n of n numbers, rounded down (Hansen 2016, equation 48)."""
 
 
 class ScaleSettings(_Settings):
@@ -293,7 +312,9 @@ class OuterSettings(_Settings):
     """Which dish is kept in the end: the "last" (the paper), or the "best" on the cells kept out of all that were looked
     at. Of few cells tau is noise: the best of many looks is a draw, unless dishes get worse again."""
     check_every: int = Field(default=10, ge=1)
-    """Outer epochs between two looks at the cells kept out; the first is before learning."""
+    """Outer epochs between two looks at the cells kept out, the first before learning, and between two ridge regressions."""
+    replicates: int | None = Field(default=None, ge=1)
+    """Replicates of each cell that an outer epoch measures, in turn; cells kept out, ridge regression and scores take all of them. None: all."""
     patience: int | None = Field(default=None, ge=1)
     """Stop when tau on the cells kept out has not risen for so many outer epochs (Prechelt 1998, Early stopping - but
     when?). None: never (the paper)."""
@@ -310,6 +331,10 @@ class OuterSettings(_Settings):
     "loss" (Rawal et al. 2020), on the validation set, or on the training set where there is none; or "training_loss", the
     mean over all steps of the loss of the step's batch before its update: speed of learning (Ru et al. 2021,
     arXiv:2006.04492). Losses enter the outer loss with their sign reversed so that more is better."""
+    step_weights: Literal["optimizer", "ridge"] = "optimizer"
+    """How step weights are learned, where they are: by the "optimizer" with everything else, or by "ridge" regression of the target
+    on the steps' losses of all cells of the pool that are compared, at every `check_every` epochs and at the end; its penalty is chosen by
+    leaving each cell out (Golub, Heath and Wahba 1979, Generalized cross-validation). Linear in what is learned, so it needs no more epochs."""
     metric_epochs: int | None = Field(default=None, ge=1)
     """With "training_loss", the last so many inner epochs count (Ru et al. 2021: the first say least); where step weights are
     learned, at the start. None: all."""
@@ -342,8 +367,9 @@ class OuterSettings(_Settings):
     window: int | None = Field(default=None, ge=1)
     """Unroll the last so many inner steps only (truncated back-propagation; Feng et al. 2024, RaT-BPTT, arXiv:2310.04408: 60 of
     200). None: all."""
-    optimizer: AdamSettings = AdamSettings(lr=1e-2)
-    """Changes what is learned. The paper: Adam, learning rate 1e-2, no weight decay; GTN: betas (0.9, 0.9)."""
+    optimizer: Annotated[AdamSettings | CMAESSettings, Field(discriminator="name")] = AdamSettings(lr=1e-2)
+    """Changes what is learned. The paper: Adam, learning rate 1e-2, no weight decay; GTN: betas (0.9, 0.9). Or CMA-ES, which looks at
+    no gradient (`gradient` then says nothing)."""
     schedule: Literal["constant", "cosine", "steps"] = "constant"
     """Outer learning rate: "constant" (the paper); "cosine" from `optimizer.lr` to a tenth of it at the last epoch (GTN); or in
     "steps" to 0.4 of it after a quarter of the epochs and again after five eighths, where the optimiser begins anew (Rawal et al.
@@ -369,6 +395,8 @@ class OuterSettings(_Settings):
         if (self.patience is not None or self.keep == "best") and not self.kept_out:
             what = 'keep is "best"' if self.keep == "best" else f"patience is {self.patience}"
             raise ValueError(f"{what} and kept_out is 0, expected cells to look at: set kept_out")
+        if self.derivative is None:
+            self._require_no_gradient()
         if self.window is not None and self.gradient == "direct":
             raise ValueError(f'window is {self.window}, expected None with gradient "direct"')
         if self.window is not None and "initial_scales" in self.learn:
@@ -377,27 +405,49 @@ class OuterSettings(_Settings):
             )
         if self.metric_epochs is not None and self.metric != "training_loss":
             raise ValueError(f'metric_epochs is {self.metric_epochs}, expected None with metric "{self.metric}"')
+        if self.step_weights == "ridge" and "step_weights" not in self.learn:
+            raise ValueError(
+                f'step_weights is "ridge" and learn is {list(self.learn)}, expected "step_weights" among them'
+            )
         if len(set(self.learn)) < len(self.learn):
             raise ValueError(f"learn is {list(self.learn)}, expected each name once")
         for name in self.learn:
-            self._require_reached(name)
+            self._require_seen(name)
+            if self.derivative is not None:
+                self._require_reached(name)
         return self
 
-    def _require_reached(self, name: str) -> None:
-        """Refuse to learn what the gradient of the metric does not reach."""
-        if self.metric == "training_loss" and (self.gradient == "direct" or name.startswith("valid_")):
-            raise ValueError(
-                f'learn holds "{name}" with gradient "{self.gradient}": the metric "training_loss" has derivatives through '
-                "training alone: use another metric or the unrolled gradient, and do not learn the validation set"
-            )
-        if name in ("rates", "initial_scales") and self.gradient == "direct":
-            raise ValueError(f'learn holds "{name}", which the direct gradient does not reach: use gradient "unrolled"')
+    @property
+    def derivative(self) -> Literal["direct", "unrolled"] | None:
+        """The gradient that the optimizer follows; None where it looks at none."""
+        return self.gradient if isinstance(self.optimizer, AdamSettings) else None
+
+    def _require_no_gradient(self) -> None:
+        """Refuse what belongs to a gradient where the optimizer looks at none."""
+        for name, without in (("window", None), ("clip", None), ("trust_every", 0), ("schedule", "constant")):
+            value = getattr(self, name)
+            if value != without:
+                raise ValueError(
+                    f'{name} is {value!r}, expected {without!r} with optimizer "cmaes", which has no gradient'
+                )
+
+    def _require_seen(self, name: str) -> None:
+        """Refuse to learn what the metric does not change with."""
         if name == "step_weights" and self.metric != "training_loss":
             raise ValueError(f'learn holds "step_weights", which metric "{self.metric}" has not: use "training_loss"')
-        read_labels = name == "valid_labels" or (name == "labels" and self.gradient == "direct")
+        if name.startswith("valid_") and self.metric == "training_loss":
+            raise ValueError(f'learn holds "{name}", which the metric "training_loss" does not see: use another metric')
+        read_labels = name == "valid_labels" or (name == "labels" and self.derivative == "direct")
         if read_labels and self.metric == "probability":
             raise ValueError(
                 f'learn holds "{name}", which the metric "probability" does not change with: use metric "loss"'
+            )
+
+    def _require_reached(self, name: str) -> None:
+        """Refuse to learn what the gradient of the metric does not reach."""
+        if self.gradient == "direct" and (self.metric == "training_loss" or name in ("rates", "initial_scales")):
+            raise ValueError(
+                f'learn holds "{name}" with metric "{self.metric}", which the direct gradient does not reach: use gradient "unrolled"'
             )
 
 
@@ -460,6 +510,10 @@ class Recipe(_Settings):
             raise ValueError(
                 f"outer.metric_epochs is {self.outer.metric_epochs}, expected at most inner.epochs ({self.inner.epochs})"
             )
+        if self.outer.replicates is not None and self.outer.replicates > self.inner.replicates:
+            raise ValueError(
+                f"outer.replicates is {self.outer.replicates}, expected at most inner.replicates ({self.inner.replicates})"
+            )
         for name in self.outer.learn:
             self._require_learnable(name)
         if isinstance(self.motif, MotifSettings):
@@ -483,7 +537,7 @@ class Recipe(_Settings):
         """Refuse to learn what the dish does not have or the metric does not see."""
         if name.startswith("valid_") and not self.dish.valid_images:
             raise ValueError(f'outer.learn holds "{name}" and dish.valid_images is 0: the dish has no validation set')
-        if name in ("images", "labels") and self.dish.valid_images and self.outer.gradient == "direct":
+        if name in ("images", "labels") and self.dish.valid_images and self.outer.derivative == "direct":
             raise ValueError(
                 f'outer.learn holds "{name}" with a validation set, where the direct gradient does not reach it: '
                 'use outer.gradient "unrolled"'
@@ -517,6 +571,13 @@ class Recipe(_Settings):
     def images_of_a_motif(self) -> int:
         """Training images that a motif sees."""
         return self.dish.images // (self.inner.replicates if self.inner.split_images else 1)
+
+    @property
+    def stepped(self) -> tuple[str, ...]:
+        """What the outer optimizer changes: what is learned, but for step weights that are solved for."""
+        return tuple(
+            name for name in self.outer.learn if name != "step_weights" or self.outer.step_weights == "optimizer"
+        )
 
     @property
     def steps(self) -> int:
@@ -779,7 +840,7 @@ _REGISTRY: Final[dict[str, Callable[[], Recipe]]] = {
 }
 
 
-_TAGS: Final = ("adam", "sgd", "rmsprop", "cell", "perceptron")
+_TAGS: Final = ("adam", "sgd", "rmsprop", "cmaes", "cell", "perceptron")
 
 
 def _describe(error: ValidationError, name: Any) -> str:

@@ -41,6 +41,7 @@ LAYERS = {
         "inner",
         "torch",
         "measure",
+        "steps",
         "outer",
         "proxies",
         "truth_build",
@@ -159,7 +160,7 @@ def test_the_witness_shares_no_code_with_what_it_is_held_against() -> None:
 def test_heavy_packages_stay_where_they_belong(module: str) -> None:
     imported = set(top_level_imports(module))
     assert "numba" not in imported
-    assert "torch" not in imported or module in {"losses", "torch", "measure", "outer", "bench.witness"}
+    assert "torch" not in imported or module in {"losses", "torch", "measure", "outer", "steps", "bench.witness"}
     assert "jax" not in imported or module == "bench.jax_motif"
     assert "matplotlib" not in imported or module.startswith("report")
     assert "sklearn" not in imported or module == "predictor"

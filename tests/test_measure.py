@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import small
-from spd_fast.inner import score_cells, start_dish
+from spd_fast.inner import score_cells, start_dish, step_weights, train_cells
 from spd_fast.measure import dish_of, dish_tensors, free_tensors, measure_of, trains_once
 from spd_fast.recipes import Recipe
 from spd_fast.train import TrainResult
@@ -66,9 +66,10 @@ def test_what_is_not_learned_stays() -> None:
     assert np.array_equal(dish.valid_labels, start.valid_labels + 1)
 
 
+@pytest.mark.parametrize("form", ["dish__basis", "dish__generator"])
 @pytest.mark.parametrize("changes", [{"outer__learn": EVERYTHING, "outer__gradient": "unrolled"}, CURVE])
-def test_derivatives_of_the_forms(changes: dict[str, Any]) -> None:
-    how = recipe(**changes, dish__basis=3)
+def test_derivatives_of_the_forms(changes: dict[str, Any], form: str) -> None:
+    how = recipe(**changes, **{form: 3})
     start = start_dish(how)
     free = free_tensors(start, how)
 
@@ -77,6 +78,46 @@ def test_derivatives_of_the_forms(changes: dict[str, Any]) -> None:
         return tuple(tensors[name] for name in free)
 
     assert torch.autograd.gradcheck(fields, tuple(free.values()))
+
+
+def test_generator_by_hand() -> None:
+    """Amplitudes, shares and mixing that are not those of the start, in numpy and scipy."""
+    from scipy.fft import dctn, idctn
+
+    how = recipe(outer__learn=["images", "valid_images"], outer__gradient="unrolled", dish__generator=3)
+    start = start_dish(how)
+    free = free_tensors(start, how)
+    assert {name: tuple(value.shape) for name, value in free.items()} == {"images": (10,), "valid_images": (10,)}
+    begun = dish_tensors(free, start, how)
+    assert np.allclose(begun["images"].detach(), start.images, atol=1e-13)  # to the waves and back
+    values = np.random.default_rng(0).normal(size=10)
+    made = dish_tensors({"images": torch.from_numpy(values)}, start, how)["images"].numpy()
+    waves = dctn(start.images, axes=(2, 3), norm="ortho")
+    expected = np.zeros_like(waves)
+    for i in range(5):
+        for j in range(5):
+            band = int(3 * np.hypot(i, j) / 5 / np.sqrt(2))
+            for image, label in enumerate(start.labels):
+                same = start.labels == label
+                prototype = waves[same, :, i, j].sum(axis=0) / np.sqrt(same.sum())
+                expected[image, :, i, j] = np.exp(values[band]) * waves[image, :, i, j] + values[3 + band] * prototype
+    mixed = np.einsum("dc,nchw->ndhw", values[6:].reshape(2, 2), idctn(expected, axes=(2, 3), norm="ortho"))
+    assert np.allclose(made, mixed, atol=1e-12)
+
+
+def test_replicates_take_turns() -> None:
+    """Epochs measure two of three replicates each; what scores cells measures all."""
+    how = recipe(**CURVE, inner__replicates=3, outer__replicates=2)
+    start = start_dish(how)
+    measured, tensors, three = (
+        measure_of(small.pool()[0], start, how, 1),
+        dish_tensors({}, start, how),
+        small.pool()[0][:3],
+    )
+    found = [measured(tensors, [0, 1, 2], epoch, None).metric.numpy() for epoch in (0, 1, 3, None)]
+    losses = [each.recorded["step_loss"] @ step_weights(how) for each in train_cells(start, how, three)]
+    for z, replicates in zip(found, ([0, 1], [2, 0], [0, 1], [0, 1, 2]), strict=True):
+        assert np.allclose(z, np.mean([losses[r] for r in replicates], axis=0), rtol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import small
-from spd_fast import measure, outer, runs
+from spd_fast import measure, outer, runs, steps
 from spd_fast.inner import derived_seed, score_cells, start_dish, training_keywords
 from spd_fast.losses import kendall_tau
 from spd_fast.outer import FitResult, OuterStep, draw_cells, fit_dish, kept_looks, split_pool, transformed
@@ -499,10 +499,10 @@ def test_saturated_steps_change_nothing() -> None:
 
 
 def test_clip_norm_by_hand() -> None:
-    assert outer._clip_norm(2.0, []) == np.inf
-    assert outer._clip_norm(2.0, [3.0]) == 6.0
+    assert steps._clip_norm(2.0, []) == np.inf
+    assert steps._clip_norm(2.0, [3.0]) == 6.0
     # means: 1, 1, then 0.9 + 0.1 min(10, 2) = 1.1, whatever was skipped
-    assert outer._clip_norm(2.0, [1.0, 1.0, None, 10.0]) == pytest.approx(2.2)
+    assert steps._clip_norm(2.0, [1.0, 1.0, None, 10.0]) == pytest.approx(2.2)
 
 
 def test_clipped_step() -> None:
@@ -562,9 +562,9 @@ def test_trust_ratio() -> None:
 
 
 def test_trust_of_a_step_after_which_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert outer._trust(torch.tensor(1.0), None, -1.0) is None
-    assert outer._trust(torch.tensor(1.0), torch.tensor(0.5), 0.0) is None
-    assert outer._trust(torch.tensor(1.0), torch.tensor(0.5), -1.0) == 0.5
+    assert outer._trust(1.0, None, -1.0) is None
+    assert outer._trust(1.0, 0.5, 0.0) is None
+    assert outer._trust(1.0, 0.5, -1.0) == 0.5
 
 
 def test_cells_kept_out_that_diverge_rank_last(monkeypatch: pytest.MonkeyPatch) -> None:

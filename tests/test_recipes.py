@@ -37,6 +37,7 @@ def test_paper(name: str, shape: MotifShape, epochs: int) -> None:
         "valid_images": 0,
         "valid_start": "drawn",
         "basis": None,
+        "generator": None,
     }
     assert (recipe.inner.epochs, recipe.inner.batch_size, recipe.inner.init) == (epochs, 20, "motif")
     assert recipe.inner.optimizer == AdamSettings(lr=5e-5, weight_decay=1e-6)
@@ -137,6 +138,13 @@ def test_the_original_method() -> None:
         ({"motif": {"hidden": 3, "stacks": 2}}, "motif.stacks is not a setting"),
         ({"dish.basis": 17}, r"basis is 17, expected at most image_size \(16\)"),
         ({"outer.pool": 20, "outer.kept_out": 9}, r"pool is 20 with kept_out 9, expected at least cells \(12\)"),
+        ({"dish.basis": 3, "dish.generator": 3}, "basis is 3 and generator 3, expected one of them or neither"),
+        ({"dish.generator": 0}, "dish.generator is 0"),
+        ({"outer.replicates": 2}, r"outer.replicates is 2, expected at most inner.replicates \(1\)"),
+        (
+            {"outer.step_weights": "ridge"},
+            'step_weights is "ridge" and learn is .*, expected "step_weights" among them',
+        ),
         ({"outer.kept_out": 2}, "kept_out is 2, expected 0 or at least 3"),
         ({"outer.patience": 5}, "patience is 5 and kept_out is 0"),
         ({"outer.keep": "best"}, 'keep is "best" and kept_out is 0'),
@@ -157,7 +165,10 @@ def test_the_original_method() -> None:
         ({"outer.learn": []}, r"outer.learn is \[\]"),
         ({"outer.learn": ["images", "images"]}, "learn is .'images', 'images'., expected each name once"),
         ({"outer.learn": ["weights"]}, "outer.learn.0 is 'weights'"),
-        ({"outer.metric": "training_loss"}, 'learn holds "images" with gradient "direct": the metric "training_loss"'),
+        (
+            {"outer.metric": "training_loss"},
+            'learn holds "images" with metric "training_loss", which the direct gradient',
+        ),
         (
             {
                 "outer.metric": "training_loss",
@@ -165,16 +176,26 @@ def test_the_original_method() -> None:
                 "dish.valid_images": 10,
                 "outer.learn": ["valid_images"],
             },
-            'learn holds "valid_images" with gradient "unrolled": the metric "training_loss"',
+            'learn holds "valid_images", which the metric "training_loss" does not see',
         ),
-        ({"outer.learn": ["initial_scales"]}, 'learn holds "initial_scales", which the direct gradient does not reach'),
+        ({"outer.learn": ["initial_scales"]}, 'learn holds "initial_scales" with metric "loss", which the direct'),
         ({"outer.learn": ["step_weights"]}, 'learn holds "step_weights", which metric "loss" has not'),
         (
             {"outer.learn": ["initial_scales"], "outer.gradient": "unrolled", "outer.window": 5},
             'learn holds "initial_scales" and window is 5, expected None',
         ),
         ({"inner.initial_scales.dense": 0.0}, "inner.initial_scales.dense is 0.0: input should be greater than 0"),
-        ({"outer.learn": ["rates"]}, 'learn holds "rates", which the direct gradient does not reach'),
+        ({"outer.learn": ["rates"]}, 'learn holds "rates" with metric "loss", which the direct gradient'),
+        ({"outer.optimizer": {"name": "cmaes"}}, "outer.optimizer.sigma is missing"),
+        ({"outer.optimizer": {"name": "cmaes", "sigma": 0.1, "population": 3}}, "outer.optimizer.population is 3"),
+        (
+            {"outer.optimizer": {"name": "cmaes", "sigma": 0.1}, "outer.clip": 2.0},
+            'clip is 2.0, expected None with optimizer "cmaes", which has no gradient',
+        ),
+        (
+            {"outer.optimizer": {"name": "cmaes", "sigma": 0.1}, "outer.learn": ["step_weights"]},
+            'learn holds "step_weights", which metric "loss" has not',
+        ),
         ({"outer.learn": ["labels"], "outer.metric": "probability"}, 'learn holds "labels", which the metric'),
         ({"outer.learn": ["valid_images"]}, 'learn holds "valid_images" and dish.valid_images is 0'),
         ({"dish.valid_images": 10}, 'learn holds "images" with a validation set'),

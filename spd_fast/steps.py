@@ -1,0 +1,287 @@
+"""How an outer epoch changes what is learned: along the gradient by Adam, or by a generation of CMA-ES.
+
+Both change the free tensors in place and keep what a resumed run needs as plain arrays.
+
+References
+----------
+Kingma and Ba 2015, Adam, arXiv:1412.6980. Hansen 2016, The CMA evolution strategy: a tutorial, arXiv:1604.00772, by the package
+cmaes (Nomura and Shibata 2024, arXiv:2402.01373).
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from spd_fast.inner import derived_seed
+from spd_fast.recipes import AdamSettings, CMAESSettings, OuterSettings, Recipe
+
+__all__ = ["Descent", "Evolution", "Number", "Step", "Taken", "copies", "number", "step_of"]
+
+MOST_SEARCHED: Final = 500
+"""Numbers that CMA-ES may search: it learns their covariance, from generations of a few dozen dishes."""
+
+_NORM_MEMORY: Final = 0.9
+"""Decay of the running mean of the gradient's norm, by which it is clipped."""
+_COSINE_END: Final = 0.1
+"""Share of the learning rate that a cosine schedule ends at (Such et al. 2020, arXiv:1912.07768)."""
+_STEP: Final = 0.4
+"""What the learning rate is multiplied by at each step of a schedule in steps (Rawal et al. 2020, arXiv:2005.13092)."""
+_STEPS_AT: Final = (1 / 4, 5 / 8)
+"""Shares of the epochs after which it is."""
+
+Array = npt.NDArray[Any]
+Number = float | None
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A step: norm of the gradient before clipping, change of the loss that it predicts, or why none was taken."""
+
+    gradient_norm: Number = None
+    predicted: float = 0.0
+    skipped: str = ""
+
+
+class Step(Protocol):
+    """What changes the free tensors."""
+
+    def take(self, loss: Tensor, again: Callable[[], Number], epoch: int, norms: Sequence[Number]) -> Taken:
+        """Change the free tensors once.
+
+        Parameters
+        ----------
+        loss : Tensor
+            Outer loss of the free tensors as they are.
+        again : callable
+            Measures the loss of the same cells with whatever the free tensors hold; None where it is not finite.
+        epoch : int
+        norms : sequence of float or None
+            Norms of the gradients of the epochs before.
+        """
+
+    def state(self) -> dict[str, Array]:
+        """Return what the next step depends on, beside the free tensors, as copies."""
+
+    def restore(self, arrays: Mapping[str, Array]) -> None:
+        """Go back to a state."""
+
+
+def step_of(free: Mapping[str, Tensor], recipe: Recipe) -> Step:
+    """Return what changes the free tensors as ``outer.optimizer`` says.
+
+    Raises
+    ------
+    ValueError
+        If CMA-ES would have to search too many numbers.
+    """
+    if not free:
+        return Rest()
+    settings = recipe.outer.optimizer
+    return (
+        Evolution(free, settings, recipe.seed)
+        if isinstance(settings, CMAESSettings)
+        else Descent(free, settings, recipe)
+    )
+
+
+class Rest:
+    """Nothing to change."""
+
+    def take(self, loss: Tensor, again: Callable[[], Number], epoch: int, norms: Sequence[Number]) -> Taken:
+        """Say so."""
+        return Taken(skipped="step weights alone are learned, by ridge regression")
+
+    def state(self) -> dict[str, Array]:
+        """Return nothing."""
+        return {}
+
+    def restore(self, arrays: Mapping[str, Array]) -> None:
+        """Do nothing."""
+
+
+class Descent:
+    """Adam along the gradient, which is clipped and scaled as the recipe says."""
+
+    def __init__(self, free: Mapping[str, Tensor], settings: AdamSettings, recipe: Recipe) -> None:
+        self.free, self.settings, self.outer = free, settings, recipe.outer
+        options = settings.model_dump(exclude={"name"})
+        self.optimizer = torch.optim.Adam(list(free.values()), foreach=False, **options)
+
+    def take(self, loss: Tensor, again: Callable[[], Number], epoch: int, norms: Sequence[Number]) -> Taken:
+        """Follow the gradient of the loss; where that is not finite, change nothing."""
+        outer = self.outer
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        gradients = {name: value.grad.clone() for name, value in self.free.items() if value.grad is not None}
+        norm = number(math.sqrt(sum(float(torch.sum(gradient.double() ** 2)) for gradient in gradients.values())))
+        if norm is None:
+            return Taken(skipped="the gradient is not finite")
+        if outer.clip is not None:
+            longest = _clip_norm(outer.clip, norms)
+            for value in self.free.values():
+                if value.grad is not None and norm > longest:
+                    value.grad *= longest / norm
+        share = _rate_share(outer, epoch)
+        if outer.schedule == "steps" and epoch > 0 and share != _rate_share(outer, epoch - 1):
+            self.optimizer.state.clear()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.lr * share
+        before = copies(self.free)
+        self.optimizer.step()
+        moved = {name: (self.free[name] - before[name]).detach().double() for name in gradients}
+        return Taken(
+            norm, sum(float(torch.sum(gradient.double() * moved[name])) for name, gradient in gradients.items())
+        )
+
+    def state(self) -> dict[str, Array]:
+        """Return Adam's state: ``INDEX.NAME`` of every tensor."""
+        return {
+            f"{index}.{name}": torch.as_tensor(value).numpy().copy()
+            for index, values in self.optimizer.state_dict()["state"].items()
+            for name, value in values.items()
+        }
+
+    def restore(self, arrays: Mapping[str, Array]) -> None:
+        """Go back to a state."""
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, array in arrays.items():
+            index, name = key.split(".")
+            state.setdefault(int(index), {})[name] = torch.from_numpy(array.copy())
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+
+
+class Evolution:
+    """CMA-ES on everything that is learned as one vector; the free tensors hold the mean of its distribution.
+
+    A generation is measured on the same cells. What it was told is all that the strategy depends on besides its seed, so the
+    losses told are its state: restoring tells them again.
+    """
+
+    def __init__(self, free: Mapping[str, Tensor], settings: CMAESSettings, seed: int) -> None:
+        self.free, self.settings = free, settings
+        self.seed = derived_seed(seed, "cmaes") % 2**32
+        size = sum(value.numel() for value in free.values())
+        if size > MOST_SEARCHED:
+            raise ValueError(
+                f"CMA-ES would search {size} numbers, expected at most {MOST_SEARCHED}: learn fewer (dish.generator, dish.basis, "
+                'rates, scales) or use outer.optimizer "adam"'
+            )
+        self.start = self._vector()
+        self.restore({})
+
+    def take(self, loss: Tensor, again: Callable[[], Number], epoch: int, norms: Sequence[Number]) -> Taken:
+        """Measure a generation and move to the new mean; what has no loss ranks last."""
+        drawn = [self.strategy.ask() for _ in range(self.strategy.population_size)]
+        losses = []
+        for vector in drawn:
+            self._hold(vector)
+            measured = again()
+            losses.append(math.inf if measured is None else measured)
+        self._tell(drawn, losses)
+        self._hold(self.strategy.mean)
+        return Taken()
+
+    def state(self) -> dict[str, Array]:
+        """Return the losses told, shape (generations, population)."""
+        return {"told": np.array(self.told).reshape(len(self.told), self.strategy.population_size)}
+
+    def restore(self, arrays: Mapping[str, Array]) -> None:
+        """Go back to a state."""
+        try:
+            from cmaes import CMA
+        except ImportError:
+            raise ImportError(
+                "outer.optimizer is CMA-ES, which needs the package cmaes: pip install 'spd_fast[cmaes]'"
+            ) from None
+        options = {"sigma": self.settings.sigma, "population_size": self.settings.population, "seed": self.seed}
+        self.strategy = CMA(mean=self.start.copy(), **options)
+        self.told: list[list[float]] = []
+        for losses in arrays.get("told", np.empty((0, 0))).tolist():
+            self._tell([self.strategy.ask() for _ in losses], losses)
+
+    def _tell(self, drawn: Sequence[Array], losses: Sequence[float]) -> None:
+        self.told.append(list(losses))
+        self.strategy.tell(list(zip(drawn, losses, strict=True)))
+
+    def _vector(self) -> Array:
+        return np.concatenate([value.detach().double().numpy().ravel() for value in self.free.values()])
+
+    def _hold(self, vector: Array) -> None:
+        """Put a vector into the free tensors."""
+        with torch.no_grad():
+            for value, part in zip(self.free.values(), self._parts(vector), strict=True):
+                value.copy_(torch.from_numpy(part.reshape(value.shape)))
+
+    def _parts(self, vector: Array) -> list[Array]:
+        ends = np.cumsum([value.numel() for value in self.free.values()])
+        return np.split(vector, ends[:-1])
+
+
+def ridge_weights(features: Array, target: Array) -> npt.NDArray[np.float64]:
+    """Return the weights of a ridge regression with a free intercept, shrunk as leaving each cell out asks for.
+
+    Parameters
+    ----------
+    features : ndarray, shape (K, T)
+    target : ndarray, shape (K,)
+
+    Returns
+    -------
+    ndarray, shape (T,)
+
+    Notes
+    -----
+    ``(X' X + lambda I) w = X' y`` of features over their own standard deviations and centred values. Of the penalties lambda = s_1^2 10^p, s_1
+    the largest singular value and p = -6, -5.5, ..., 1, the one of least squared error of ``(y - X w) / (1 - h)``, h the diagonal of the hat
+    matrix: what every cell's error is where it is left out.
+    """
+    spread = features.std(axis=0)
+    spread = np.where(spread > 0, spread, 1.0)
+    x, y = (features - features.mean(axis=0)) / spread, target - target.mean()
+    u, s, vt = np.linalg.svd(x.astype(np.float64), full_matrices=False)
+    best, weights = math.inf, np.zeros(features.shape[1])
+    if s[0] == 0:
+        return weights
+    for penalty in s[0] ** 2 * 10.0 ** np.arange(-6, 1.5, 0.5):
+        shrunk = s**2 / (s**2 + penalty)
+        leverage = 1 / len(y) + (u**2) @ shrunk
+        error = float(np.mean(((y - u @ (shrunk * (u.T @ y))) / (1 - leverage)) ** 2))
+        if error < best:
+            best, weights = error, vt.T @ (s / (s**2 + penalty) * (u.T @ y)) / spread
+    return weights
+
+
+def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors as they are now, detached."""
+    return {name: value.detach().clone() for name, value in tensors.items()}
+
+
+def number(value: float | None) -> Number:
+    """Return a float, or None in place of what is not finite."""
+    return None if value is None or not np.isfinite(value) else float(value)
+
+
+def _rate_share(outer: OuterSettings, epoch: int) -> float:
+    """Return what the outer learning rate of an epoch is, as a share of the optimiser's."""
+    if outer.schedule == "cosine":
+        share = (1 + math.cos(math.pi * epoch / max(outer.epochs - 1, 1))) / 2
+        return _COSINE_END + (1 - _COSINE_END) * share
+    if outer.schedule == "steps":
+        return _STEP ** sum(epoch >= at * outer.epochs for at in _STEPS_AT)
+    return 1.0
+
+
+def _clip_norm(multiple: float, norms: Sequence[Number]) -> float:
+    """Return the longest gradient that is let through: a multiple of the running mean of the norms before, each clipped."""
+    mean: float | None = None
+    for norm in norms:
+        if norm is not None:
+            clipped = norm if mean is None else min(norm, multiple * mean)
+            mean = clipped if mean is None else _NORM_MEMORY * mean + (1 - _NORM_MEMORY) * clipped
+    return math.inf if mean is None else multiple * mean
