@@ -244,7 +244,9 @@ def score(
     curves: Annotated[
         str, typer.Option(metavar="NAME", help="Motif and unlearned dish of the learning curves; a recipe.")
     ] = "curves",
-    labels: Annotated[int, typer.Option(metavar="N", min=6, help="Labelled cells of each pool.")] = 100,
+    labels: Annotated[
+        str, typer.Option(metavar="LIST", help="Labelled cells of each pool; of several numbers each is judged.")
+    ] = "30,100",
     held_out: Annotated[int, typer.Option(metavar="N", min=1, help="Cells that are scored.")] = 1000,
     seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Pools and dishes.")] = 5,
     folds: Annotated[
@@ -265,7 +267,8 @@ def score(
 ) -> None:
     """Judge dishes on cells that they never saw, beside everything that is known without them.
 
-    Measurements are kept in --out as they come: after Ctrl-C or a kill, the same command continues.
+    Measurements are kept in --out as they come: after Ctrl-C or a kill, the same command continues, and with another --folds
+    or fewer numbers in --labels only what is missing is measured.
     """
     with _errors(debug, again=True):
         from spd_fast.report import board as page
@@ -280,7 +283,8 @@ def score(
             from spd_fast.predictor import DEFAULT_RECIPE
 
             chosen, learned = _recipe(recipe or DEFAULT_RECIPE, None, settings), None
-            trial = draw_trial(table, labels=labels, held_out=held_out, seeds=seeds, seed=seed)
+            numbers = _integers("--labels", labels)
+            trial = draw_trial(table, labels=numbers, held_out=held_out, seeds=seeds, seed=seed)
         where = folder if folder is not None else Path("runs") / f"score-{chosen.name}"
         with _named_progress() as update:
             board = build_board(

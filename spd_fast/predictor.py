@@ -198,11 +198,15 @@ def learn_dish(
 ) -> LearnedDish:
     """Learn a dish from all of some labelled cells: `spd_fast.fit_dish`, whatever pool the recipe would draw.
 
-    Parameters and errors are those of `spd_fast.fit_dish`; `progress` is called with the share done.
+    As large a share of the cells is kept out as of the recipe's own pool, at least 3. Parameters and errors are those of
+    `spd_fast.fit_dish`; `progress` is called with the share done.
     """
     from spd_fast.outer import fit_dish  # needs PyTorch, which queries do without
 
-    recipe = recipe.replace({"outer.pool": None})
+    pool, kept_out = recipe.outer.pool, recipe.outer.kept_out
+    if pool is not None and kept_out:
+        kept_out = max(3, kept_out * len(cells) // pool)
+    recipe = recipe.replace({"outer.pool": None, "outer.kept_out": kept_out})
 
     def report(epoch: int, fraction: float, step: object) -> None:
         if progress is not None:

@@ -20,6 +20,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -31,7 +32,7 @@ from spd_fast.cell import Cell
 from spd_fast.dish import Dish
 from spd_fast.features import SCALARS, structural_features
 from spd_fast.files import atomic_write, load_arrays, save_arrays
-from spd_fast.inner import part_of, start_dish
+from spd_fast.inner import derived_seed, part_of, start_dish
 from spd_fast.predictor import (
     LearnedDish,
     fit_gaussian_process,
@@ -40,7 +41,7 @@ from spd_fast.predictor import (
     mean_scaled,
     read_all,
 )
-from spd_fast.recipes import AdamSettings, DishSettings, InnerSettings, OuterSettings, Recipe
+from spd_fast.recipes import AdamSettings, DishSettings, InnerSettings, MotifSettings, OuterSettings, Recipe
 from spd_fast.runs import Run, describe_machine
 from spd_fast.truth import TruthTable
 
@@ -76,14 +77,19 @@ GOAL_HELD_OUT, GOAL_SEEDS = 1000, 5
 _RESAMPLES: Final = 1000
 _CONFIDENCE: Final = 0.95
 _HORIZON: Final = 10.0
-_LOW_EPOCHS, _LOW_IMAGES = 4, 500
 _LOW_FIDELITY: Final = Recipe(
     name="low_fidelity",
     summary="The network made small, trained briefly, read by its validation accuracy.",
     motif="B",
-    dish=DishSettings(images=_LOW_IMAGES, valid_images=200),
-    inner=InnerSettings(epochs=_LOW_EPOCHS, optimizer=AdamSettings(lr=5e-3, weight_decay=1e-4), schedule="cosine"),
+    dish=DishSettings(images=500, valid_images=200),
+    inner=InnerSettings(epochs=4, optimizer=AdamSettings(lr=5e-3, weight_decay=1e-4), schedule="cosine"),
     outer=OuterSettings(metric="loss", ranking="accuracy", learn=("valid_images",)),
+)
+_PROXIES: Final = Recipe(
+    name="proxies",
+    summary="The benchmark's network, narrow, and one batch: what zero-cost proxies are taken of.",
+    motif=MotifSettings(stem_channels=16, stacks=3, cells_per_stack=3),
+    dish=DishSettings(images=60),
 )
 
 Array = npt.NDArray[Any]
@@ -104,16 +110,18 @@ class Trial:
         The labelled cells of each seed.
     seeds : tuple of S int
         They also seed the dishes.
+    labels : tuple of int, ascending
+        Numbers of labelled cells that are tried: of each pool the first so many.
     """
 
     held_out: TruthTable
     pools: tuple[TruthTable, ...]
     seeds: tuple[int, ...]
+    labels: tuple[int, ...]
 
-    @property
-    def labels(self) -> int:
-        """Labelled cells of the largest pool."""
-        return max(map(len, self.pools))
+    def pool(self, labels: int, seed: int) -> TruthTable:
+        """Return the first `labels` cells of a seed's pool: all of a pool that is smaller."""
+        return self.pools[seed].subset(np.arange(min(labels, len(self.pools[seed]))))
 
     def digest(self) -> str:
         """Return what identifies the cells, accuracies and seeds: 16 hexadecimal digits."""
@@ -124,14 +132,16 @@ class Trial:
         return digest.hexdigest()[:16]
 
 
-def draw_trial(truth: TruthTable, *, labels: int = 100, held_out: int = 1000, seeds: int = 5, seed: int = 0) -> Trial:
+def draw_trial(
+    truth: TruthTable, *, labels: int | Sequence[int] = 100, held_out: int = 1000, seeds: int = 5, seed: int = 0
+) -> Trial:
     """Draw held-out cells and pools uniformly from a truth table, no held-out cell in any pool.
 
     Parameters
     ----------
     truth : TruthTable
-    labels : int, at least 6
-        Cells of each pool.
+    labels : int or several, at least 6
+        Cells of each pool. Of several numbers the smaller pools are the beginnings of the largest.
     held_out : int, at least 100
         Cells that are scored. The same for every seed; pools differ.
     seeds : int, at least 1
@@ -148,17 +158,19 @@ def draw_trial(truth: TruthTable, *, labels: int = 100, held_out: int = 1000, se
         raise ValueError(
             f"held_out is {held_out}, expected at least {MIN_HELD_OUT}: fewer cells say nothing about a ranking"
         )
-    if labels < 6:
+    numbers = sorted({labels} if isinstance(labels, int) else set(labels))
+    if not numbers or numbers[0] < 6:
         raise ValueError(f"labels is {labels}, expected at least 6")
     if seeds < 1:
         raise ValueError(f"seeds is {seeds}, expected at least 1")
-    if len(set(truth.hashes)) < held_out + labels:
+    most = numbers[-1]
+    if len(set(truth.hashes)) < held_out + most:
         raise ValueError(
-            f"the truth holds {len(set(truth.hashes))} different cells, expected at least {held_out + labels}: "
-            f"{held_out} held out and {labels} labelled; ask for fewer"
+            f"the truth holds {len(set(truth.hashes))} different cells, expected at least {held_out + most}: "
+            f"{held_out} held out and {most} labelled; ask for fewer"
         )
     held, rest = truth.split(held_out, seed)
-    return Trial(held, tuple(rest.sample(labels, each) for each in range(seeds)), tuple(range(seeds)))
+    return Trial(held, tuple(rest.sample(most, each) for each in range(seeds)), tuple(range(seeds)), tuple(numbers))
 
 
 def trial_of_pools(truth: TruthTable, pools: Sequence[Sequence[str]], *, held_out: int = 1000, seed: int = 0) -> Trial:
@@ -189,6 +201,7 @@ def trial_of_pools(truth: TruthTable, pools: Sequence[Sequence[str]], *, held_ou
         others.sample(held_out, seed),
         tuple(truth.subset([rows[each] for each in pool]) for pool in pools),
         tuple(range(len(pools))),
+        (max(map(len, pools), default=0),),
     )
 
 
@@ -370,7 +383,7 @@ def _estimate(mean: float, samples: Array) -> Estimate:
 
 # ---- the rows
 
-Kind = Literal["structure", "motif", "dish", "predictor"]
+Kind = Literal["structure", "proxy", "motif", "dish", "predictor"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -380,8 +393,9 @@ class Row:
     Attributes
     ----------
     name, meaning : str
-    kind : "structure", "motif", "dish" or "predictor"
-        Nothing is trained; motifs on images that nobody adapted; a learned dish alone; a Gaussian process on top.
+    kind : "structure", "proxy", "motif", "dish" or "predictor"
+        The cell is looked at; a network that is not trained; motifs on images that nobody adapted; a learned dish alone; a
+        Gaussian process on top.
     labels : int
         Labelled cells that it learned from.
     scores : ndarray, shape (S, n) or (1, n)
@@ -460,9 +474,9 @@ class Board:
     trial: Trial
     settings: dict[str, Any]
 
-    def row(self, name: str) -> Row | None:
-        """Return the row of this name, None where the board has none."""
-        return next((row for row in self.rows if row.name == name), None)
+    def row(self, name: str, labels: int | None = None) -> Row | None:
+        """Return the first row of this name (and of so many labels), None where the board has none."""
+        return next((row for row in self.rows if row.name == name and labels in (None, row.labels)), None)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the single scores as a dictionary that `json.dumps` takes."""
@@ -483,7 +497,7 @@ class Board:
             "settings": self.settings,
             "truth": self.trial.held_out.describe(),
             "held_out": len(self.trial.held_out),
-            "labels": self.trial.labels,
+            "labels": list(self.trial.labels),
             "seeds": len(self.trial.seeds),
             "rows": rows,
             "goals": [asdict(outcome) for outcome in self.outcomes],
@@ -512,14 +526,16 @@ def build_board(
     curves : Recipe
         Motif, inner loop and dish before learning of the learning curves that the Gaussian process sees.
     learned : sequence of S LearnedDish, optional
-        Dishes that were learned from the trial's pools already, in place of learning them here.
+        Dishes that were learned from the trial's pools already, in place of learning them here; of one number of labels.
     folds : int, 0 or at least 2
         Parts of each pool for the feature "dish" of the Gaussian process (`spd_fast.predictor.SPDPredictor`): so many more
         dishes are learned for each seed. 0 leaves these rows out.
     images : path, optional
-        Real images, as `spd_fast.truth_build.load_images` reads them: adds the rows that need them.
+        Real images, as `spd_fast.truth_build.load_images` reads them: adds the rows that need them. Where a class has too few,
+        fewer of every class are taken.
     folder : path, optional
-        Where measurements are kept as they come, so that the same call continues after it was stopped.
+        Where measurements are kept as they come, so that the same call continues after it was stopped, and one with other
+        `folds` or fewer numbers of labels measures only what is missing.
     threads : int, optional
         Default: the processors that this process may use. Does not change scores.
     progress : callable, optional
@@ -536,9 +552,11 @@ def build_board(
         raise ValueError(
             f"{len(learned)} dishes were given, expected {len(trial.seeds)}: one for each pool of the trial"
         )
-    parts = _Parts(folder, _identity(trial, recipe, curves, learned, folds, images))
-    measuring = _Measuring(trial, recipe, curves, learned, folds, images, threads, parts, progress)
-    rows = (*_structure_rows(trial), *_motif_rows(measuring), *_dish_rows(measuring), *_predictor_rows(measuring))
+    if learned is not None and len(trial.labels) > 1:
+        raise ValueError(f"dishes were given for {list(trial.labels)} labels, expected one number")
+    parts = _Parts(folder, _identity(trial, recipe, curves, learned, images))
+    m = _Measuring(trial, recipe, curves, learned, folds, images, threads, parts, progress)
+    rows = (*_structure_rows(trial), *_proxy_rows(m), *_motif_rows(m), *_dish_rows(m), *_predictor_rows(m))
     settings = {
         "recipe": json.loads(recipe.to_json()),
         "curves": json.loads(curves.to_json()),
@@ -588,6 +606,26 @@ def _structure_rows(trial: Trial) -> list[Row]:
     ]
 
 
+def _proxy_rows(m: "_Measuring") -> list[Row]:
+    """What the network says before it is trained, from one batch."""
+    from spd_fast.proxies import PROXIES
+
+    found, dish = m.proxies(), m.proxy_recipe().dish
+    where = "random images" if m.images is None else f"images of {m.images}"
+    return [
+        _row(
+            m.trial,
+            name,
+            "proxy",
+            f"zero-cost proxy of the untrained network with {_PROXIES.motif.stem_channels} channels in place of 128, on one "
+            f"batch of {dish.images} {where}, {dish.image_size} x {dish.image_size}",
+            list(found[name]),
+            query_seconds=float(found[f"{name}_seconds"].mean()),
+        )
+        for name in PROXIES
+    ]
+
+
 def _motif_rows(m: "_Measuring") -> list[Row]:
     """Motifs, and smaller trainings of the network, on data that nobody adapted to any label."""
     held = m.curves_of_held_out()
@@ -613,14 +651,15 @@ def _motif_rows(m: "_Measuring") -> list[Row]:
     if m.images is None:
         return rows
     real = [m.scores_on("real", seed) for seed in range(len(m.trial.seeds))]
-    fidelity = m.low_fidelity()
+    n_real = m.on_images(m.recipe).dish.images
+    fidelity, n_low = m.low_fidelity(), m.on_images(_LOW_FIDELITY).dish.images
     return [
         *rows,
         _row(
             m.trial,
             REAL,
             "motif",
-            f"the recipe's motif and metric on images of {m.images}, not adapted",
+            f"the recipe's motif and metric on {n_real} images of {m.images}, not adapted",
             [each["score"] for each in real],
             query_seconds=_mean_seconds(real, n),
         ),
@@ -628,7 +667,7 @@ def _motif_rows(m: "_Measuring") -> list[Row]:
             m.trial,
             "low-fidelity training",
             "motif",
-            f"validation accuracy of a small network after {_LOW_EPOCHS} epochs on {_LOW_IMAGES} real images (the paper, section 2.1)",
+            f"validation accuracy of a small network after {_LOW_FIDELITY.inner.epochs} epochs on {n_low} real images (the paper, section 2.1)",
             [fidelity["accuracy"]],
             query_seconds=float(fidelity["seconds"].sum()) / n,
         ),
@@ -647,9 +686,9 @@ def _dish_rows(m: "_Measuring") -> list[Row]:
     """The score of a motif alone, before and after its dish was learned."""
     seeds = range(len(m.trial.seeds))
     n = len(m.trial.held_out)
-    before, after = [m.scores_on("before", seed) for seed in seeds], [m.scores_on("learned", seed) for seed in seeds]
+    before = [m.scores_on("before", seed) for seed in seeds]
     what = f"recipe {m.recipe.name}: {m.recipe.outer.metric} of motif {m.recipe.motif.name}"
-    return [
+    rows = [
         _row(
             m.trial,
             BEFORE,
@@ -657,18 +696,23 @@ def _dish_rows(m: "_Measuring") -> list[Row]:
             f"{what}, on the dish before learning",
             [each["score"] for each in before],
             query_seconds=_mean_seconds(before, n),
-        ),
-        _row(
-            m.trial,
-            LEARNED,
-            "dish",
-            f"{what}, on the learned dish; nothing fitted on top",
-            [each["score"] for each in after],
-            labels=m.trial.labels,
-            init_seconds=float(np.mean([m.dish(seed).seconds for seed in seeds])),
-            query_seconds=_mean_seconds(after, n),
-        ),
+        )
     ]
+    for labels in m.trial.labels:
+        after = [m.scores_on_learned(labels, seed) for seed in seeds]
+        rows.append(
+            _row(
+                m.trial,
+                LEARNED,
+                "dish",
+                f"{what}, on the learned dish; nothing fitted on top",
+                [each["score"] for each in after],
+                labels=labels,
+                init_seconds=float(np.mean([m.dish(labels, seed).seconds for seed in seeds])),
+                query_seconds=_mean_seconds(after, n),
+            )
+        )
+    return rows
 
 
 def _predictor_rows(m: "_Measuring") -> list[Row]:
@@ -680,31 +724,30 @@ def _predictor_rows(m: "_Measuring") -> list[Row]:
     }
     if m.folds:
         combinations |= {_CURVES_DISH: ("curves", "dish"), _ALL: ("structure", "curves", "dish")}
-    rows = []
-    for name, kinds in combinations.items():
-        scores, inits, queries = [], [], []
-        for seed, pool in enumerate(m.trial.pools):
-            features = [m.features(kind, seed) for kind in kinds]
-            began = time.perf_counter()
-            process = fit_gaussian_process([each.pool for each in features], pool.accuracy)
-            fitted = time.perf_counter()
-            scores.append(process.predict(np.concatenate([each.held_out for each in features], axis=1)))
-            predicted = time.perf_counter()
-            inits.append(sum(each.init_seconds for each in features) + fitted - began)
-            queries.append(sum(each.query_seconds for each in features) + (predicted - fitted) / len(m.trial.held_out))
-        rows.append(
-            _row(
-                m.trial,
-                name,
-                "predictor",
-                f"on {', '.join(kinds)} of the labelled cells",
-                scores,
-                labels=m.trial.labels,
-                init_seconds=float(np.mean(inits)),
-                query_seconds=float(np.mean(queries)),
-            )
-        )
-    return rows
+    return [_predictor_row(m, name, kinds, labels) for name, kinds in combinations.items() for labels in m.trial.labels]
+
+
+def _predictor_row(m: "_Measuring", name: str, kinds: Sequence[str], labels: int) -> Row:
+    scores, inits, queries = [], [], []
+    for seed in range(len(m.trial.seeds)):
+        features = [m.features(kind, labels, seed) for kind in kinds]
+        began = time.perf_counter()
+        process = fit_gaussian_process([each.pool for each in features], m.trial.pool(labels, seed).accuracy)
+        fitted = time.perf_counter()
+        scores.append(process.predict(np.concatenate([each.held_out for each in features], axis=1)))
+        predicted = time.perf_counter()
+        inits.append(sum(each.init_seconds for each in features) + fitted - began)
+        queries.append(sum(each.query_seconds for each in features) + (predicted - fitted) / len(m.trial.held_out))
+    return _row(
+        m.trial,
+        name,
+        "predictor",
+        f"on {', '.join(kinds)} of the labelled cells",
+        scores,
+        labels=labels,
+        init_seconds=float(np.mean(inits)),
+        query_seconds=float(np.mean(queries)),
+    )
 
 
 def _mean_seconds(readings: Sequence[Mapping[str, Array]], n: int) -> float:
@@ -738,31 +781,29 @@ class _Measuring:
     parts: "_Parts"
     progress: Progress | None
 
-    def dish(self, seed: int) -> LearnedDish:
+    def dish(self, labels: int, seed: int) -> LearnedDish:
         """Return the dish of one pool: the one given, or else learned here."""
         if self.given is not None:
             return self.given[seed]
-        recipe, pool = self._seeded(seed), self.trial.pools[seed]
+        recipe, pool = self._seeded(seed), self.trial.pool(labels, seed)
 
         def measure(report: Callable[[float], object]) -> dict[str, Array]:
             learned = learn_dish(pool.cells, pool.accuracy, recipe, threads=self.threads, progress=report)
             return {**_dish_arrays(learned.dish), "seconds": np.array(learned.seconds)}
 
-        arrays = dict(self.parts.keep(f"dish-{seed}", measure, self._report(f"learning dish {seed}")))
+        doing = f"learning dish {seed} from {labels} labels"
+        arrays = dict(self.parts.keep(f"dish-{labels}-{seed}", measure, self._report(doing)))
         seconds = float(arrays.pop("seconds"))
         return LearnedDish(recipe, Dish(**arrays), seconds=seconds)
 
-    def scores_on(self, which: str, seed: int) -> Mapping[str, Array]:
-        """Return score and seconds of the held-out cells on a dish: "learned", "before" learning, or "real" images."""
-        if which == "learned":
-            dish = self.dish(seed)
-        elif which == "before":
-            recipe = self._seeded(seed)
-            dish = LearnedDish(recipe, start_dish(recipe))
-        else:
-            recipe = self._on_images(self._seeded(seed))
-            dish = LearnedDish(recipe, start_dish(recipe))
-        return self._read(f"{which}-{seed}", dish, self.trial.held_out.cells)
+    def scores_on_learned(self, labels: int, seed: int) -> Mapping[str, Array]:
+        """Return score and seconds of the held-out cells on the dish of one pool."""
+        return self._read(f"learned-{labels}-{seed}", self.dish(labels, seed), self.trial.held_out.cells)
+
+    def scores_on(self, which: Literal["before", "real"], seed: int) -> Mapping[str, Array]:
+        """Return score and seconds of the held-out cells on the dish before learning, or on real images in its place."""
+        recipe = self._seeded(seed) if which == "before" else self.on_images(self._seeded(seed))
+        return self._read(f"{which}-{seed}", LearnedDish(recipe, start_dish(recipe)), self.trial.held_out.cells)
 
     def curves_of_held_out(self) -> Mapping[str, Array]:
         """Return the learning curves of the held-out cells."""
@@ -770,13 +811,46 @@ class _Measuring:
 
     def low_fidelity(self) -> Mapping[str, Array]:
         """Return accuracy and losses of small networks trained briefly on real images."""
-        recipe = self._on_images(_LOW_FIDELITY)
+        recipe = self.on_images(_LOW_FIDELITY)
         found = self._read("low-fidelity", LearnedDish(recipe, start_dish(recipe)), self.trial.held_out.cells)
         return {**found, "accuracy": found["score"]}
 
-    def features(self, kind: str, seed: int) -> _Features:
+    def proxy_recipe(self) -> Recipe:
+        """Return the network and the batch of zero-cost proxies."""
+        return _PROXIES if self.images is None else self.on_images(_PROXIES)
+
+    def proxies(self) -> Mapping[str, Array]:
+        """Return every zero-cost proxy of the held-out cells for every seed, (S, n), and its seconds of one core, (S,)."""
+        from spd_fast import proxies
+
+        cells, seeds = self.trial.held_out.cells, self.trial.seeds
+
+        def measure(report: Callable[[float], object]) -> dict[str, Array]:
+            found: dict[str, list[Any]] = {}
+            for k, seed in enumerate(seeds):
+                recipe = self.proxy_recipe().replace({"seed": seed})
+                batch, own = start_dish(recipe), part_of(report, k, len(seeds))
+                for i, name in enumerate(proxies.PROXIES):
+                    began = time.process_time()
+                    scores = proxies.score(
+                        cells,
+                        recipe.shape,
+                        batch.images,
+                        batch.labels,
+                        name,
+                        seed=derived_seed(seed, "inner"),
+                        threads=self.threads,
+                        progress=part_of(own, i, len(proxies.PROXIES)),
+                    )
+                    found.setdefault(name, []).append(scores)
+                    found.setdefault(f"{name}_seconds", []).append((time.process_time() - began) / len(cells))
+            return {name: np.array(values) for name, values in found.items()}
+
+        return self.parts.keep("proxies", measure, self._report("zero-cost proxies"))
+
+    def features(self, kind: str, labels: int, seed: int) -> _Features:
         """Return the features of one kind for one pool and the held-out cells."""
-        pool, n = self.trial.pools[seed], len(self.trial.held_out)
+        pool, n = self.trial.pool(labels, seed), len(self.trial.held_out)
         if kind == "structure":
             began = time.perf_counter()
             of_pool = structural_features(pool.cells)
@@ -785,19 +859,21 @@ class _Measuring:
             return _Features(of_pool, of_held_out, ready - began, (time.perf_counter() - ready) / n)
         if kind == "curves":
             held = self.curves_of_held_out()
-            known = self._read(f"curves-pool-{seed}", LearnedDish(self.curves, start_dish(self.curves)), pool.cells)
-            return _Features(known["curve"], held["curve"], float(known["wall"]), float(held["seconds"].sum()) / n)
+            unlearned = LearnedDish(self.curves, start_dish(self.curves))
+            known = self._read(f"curves-pool-{seed}", unlearned, self.trial.pools[seed].cells)
+            wall = float(known["wall"] * known["seconds"][: len(pool)].sum() / known["seconds"].sum())
+            return _Features(known["curve"][: len(pool)], held["curve"], wall, float(held["seconds"].sum()) / n)
         folds = self.parts.keep(
-            f"folds-{seed}",
-            lambda report: self._measure_folds(seed, report),
-            self._report(f"learning folds of pool {seed}"),
+            f"folds-{self.folds}-{labels}-{seed}",
+            lambda report: self._measure_folds(labels, seed, report),
+            self._report(f"learning {self.folds} dishes from parts of {labels} labels, pool {seed}"),
         )
         return _Features(
             folds["pool"][:, None], folds["held_out"][:, None], float(folds["wall"]), float(folds["seconds"].sum()) / n
         )
 
-    def _measure_folds(self, seed: int, report: Callable[[float], object]) -> dict[str, Array]:
-        pool = self.trial.pools[seed]
+    def _measure_folds(self, labels: int, seed: int, report: Callable[[float], object]) -> dict[str, Array]:
+        pool = self.trial.pool(labels, seed)
         began = time.perf_counter()
         scores, dishes = learn_folds(
             pool.cells,
@@ -831,18 +907,39 @@ class _Measuring:
             return self.given[seed].recipe
         return self.recipe.replace({"seed": self.trial.seeds[seed]})
 
-    def _on_images(self, recipe: Recipe) -> Recipe:
-        """Return the recipe with real images in place of its dish."""
-        from spd_fast.truth_build import load_images
-
-        data = load_images(self.images or "")
+    def on_images(self, recipe: Recipe) -> Recipe:
+        """Return the recipe with real images in place of its dish: as many, or as a class with too few has of each."""
+        data, settings = self._data, recipe.dish
+        counts = np.bincount(data.train_labels, minlength=settings.classes)[: settings.classes]
+        train, valid, fewest = (
+            settings.images // settings.classes,
+            settings.valid_images // settings.classes,
+            counts.min(),
+        )
+        if train + valid > fewest:
+            parts = recipe.inner.replicates if recipe.inner.split_images else 1
+            train = int(fewest * train // (train + valid) // parts * parts)
+            valid = min(valid, int(fewest) - train)
         changes: dict[str, Any] = {
+            "dish.images": train * settings.classes,
+            "dish.valid_images": valid * settings.classes,
             "dish.start": "images",
             "dish.source": os.fspath(self.images or ""),
             "dish.image_channels": data.train_images.shape[1],
             "dish.valid_start": "drawn",
         }
-        return recipe.replace(changes)
+        try:
+            return recipe.replace(changes)
+        except ValueError as error:
+            raise ValueError(
+                f"{data.name} has {fewest} images of class {counts.argmin()}, too few of each class for a dish: {error}"
+            ) from None
+
+    @cached_property
+    def _data(self) -> Any:
+        from spd_fast.truth_build import load_images
+
+        return load_images(self.images or "")
 
     def _report(self, what: str) -> Callable[[float], object]:
         progress, done = self.progress, self.parts.count / self._n_parts()
@@ -852,8 +949,9 @@ class _Measuring:
 
     def _n_parts(self) -> int:
         seeds = len(self.trial.seeds)
-        per_seed = 3 + (self.given is None) + (self.folds > 0) + (self.images is not None)
-        return 1 + seeds * per_seed + (self.images is not None)
+        per_labels = 1 + (self.given is None) + (self.folds > 0)
+        per_seed = 2 + len(self.trial.labels) * per_labels + (self.images is not None)
+        return 2 + seeds * per_seed + (self.images is not None)
 
 
 class _Parts:
@@ -908,7 +1006,6 @@ def _identity(
     recipe: Recipe,
     curves: Recipe,
     learned: Sequence[LearnedDish] | None,
-    folds: int,
     images: str | os.PathLike[str] | None,
 ) -> dict[str, Any]:
     dishes = None
@@ -924,7 +1021,6 @@ def _identity(
         "recipe": json.loads(recipe.to_json()),
         "curves": json.loads(curves.to_json()),
         "dishes": dishes,
-        "folds": folds,
         "images": None if images is None else os.fspath(images),
     }
 
@@ -980,15 +1076,15 @@ def _outcome(goal: Goal, rows: Sequence[Row], trial: Trial) -> Outcome:
     network = str(trial.held_out.provenance.get("network", ""))
     if "NAS-Bench-101" not in network:
         return Outcome(goal, None, "not measured: the truth is not that of NAS-Bench-101")
-    if trial.labels != goal.labels:
-        return Outcome(goal, None, f"not measured: the pools have {trial.labels} labels")
+    if goal.labels not in trial.labels:
+        return Outcome(goal, None, f"not measured: the pools have {', '.join(map(str, trial.labels))} labels")
     if len(trial.held_out) < GOAL_HELD_OUT or len(trial.seeds) < GOAL_SEEDS:
         return Outcome(
             goal,
             None,
             f"not measured: {len(trial.held_out)} held-out cells and {len(trial.seeds)} seeds, {GOAL_HELD_OUT} and {GOAL_SEEDS} are asked for",
         )
-    row = next(row for name in goal.rows for row in rows if row.name == name)
+    row = next(row for name in goal.rows for row in rows if row.name == name and row.labels == goal.labels)
     estimate = row.judged.estimate(goal.measure)
     if goal.over is not None:
         other = next(row for row in rows if row.name == goal.over)

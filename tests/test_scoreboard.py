@@ -1,6 +1,8 @@
 """The scoreboard: its statistics by hand and by simulation, no held-out cell in a pool, boards that continue."""
 
+import itertools
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,8 @@ import pytest
 from scipy.stats import kendalltau, spearmanr
 
 import small
-from spd_fast import predictor, runs, scoreboard
-from spd_fast.inner import score_cells, start_dish
+from spd_fast import predictor, proxies, recipes, runs, scoreboard
+from spd_fast.inner import derived_seed, score_cells, start_dish
 from spd_fast.outer import fit_dish
 from spd_fast.predictor import LearnedDish, SPDPredictor
 from spd_fast.report import board as page
@@ -42,7 +44,16 @@ VALID = RECIPE.replace(
 
 @pytest.fixture(scope="module")
 def trial() -> Trial:
-    return draw_trial(TruthTable.load(), labels=12, held_out=100, seeds=2)
+    return draw_trial(TruthTable.load(), labels=(8, 12), held_out=100, seeds=2)
+
+
+@pytest.fixture(scope="module")
+def narrow_proxies() -> Iterator[None]:
+    """A smaller network for the proxies: their values are tested elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        small_network = {"motif": RECIPE.motif.model_dump(), "dish.images": 20, "dish.image_size": 4}
+        patch.setattr(scoreboard, "_PROXIES", scoreboard._PROXIES.replace(small_network))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +66,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def board(trial: Trial, tmp_path_factory: pytest.TempPathFactory) -> tuple[Board, Path]:
+def board(trial: Trial, narrow_proxies: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Board, Path]:
     folder = tmp_path_factory.mktemp("board")
     return build_board(trial, RECIPE, VALID, folds=2, folder=folder, threads=1), folder
 
@@ -179,9 +190,18 @@ def test_no_held_out_cell_is_in_a_pool() -> None:
         assert len(set(pool.hashes)) == 50
         assert not held & set(pool.hashes)
     assert drawn.pools[0].hashes != drawn.pools[1].hashes
-    assert drawn.labels == 50
+    assert drawn.labels == (50,)
     assert drawn.digest() == draw_trial(truth, labels=50, held_out=200, seeds=3).digest()
     assert drawn.digest() != draw_trial(truth, labels=50, held_out=200, seeds=3, seed=1).digest()
+
+
+def test_smaller_pools_begin_the_larger_ones() -> None:
+    truth = TruthTable.load()
+    both, few = (draw_trial(truth, labels=labels, held_out=200, seeds=2) for labels in ([50, 20], 20))
+    assert both.labels == (20, 50)
+    for seed in range(2):
+        assert both.pool(20, seed).hashes == both.pools[seed].hashes[:20] == few.pools[seed].hashes
+        assert both.pool(50, seed).hashes == both.pool(99, seed).hashes == both.pools[seed].hashes
 
 
 def test_pools_of_runs_are_kept_out_of_the_held_out_cells(tmp_path: Path) -> None:
@@ -195,7 +215,7 @@ def test_pools_of_runs_are_kept_out_of_the_held_out_cells(tmp_path: Path) -> Non
     drawn = trial_of_pools(truth, [pool, pool[:8]], held_out=150)
     assert not set(drawn.held_out.hashes) & set(pool)
     assert [len(each) for each in drawn.pools] == [len(pool), 8]
-    assert drawn.labels == len(pool)
+    assert drawn.labels == (len(pool),)
 
 
 def test_impossible_trials() -> None:
@@ -206,6 +226,8 @@ def test_impossible_trials() -> None:
         trial_of_pools(truth, [], held_out=6)
     with pytest.raises(ValueError, match="labels is 3, expected at least 6"):
         draw_trial(truth, labels=3, held_out=100)
+    with pytest.raises(ValueError, match=r"labels is \[\], expected at least 6"):
+        draw_trial(truth, labels=[], held_out=100)
     with pytest.raises(ValueError, match="seeds is 0, expected at least 1"):
         draw_trial(truth, held_out=100, seeds=0)
     with pytest.raises(ValueError, match="404 different cells, expected at least 1100: 1000 held out and 100 labelled"):
@@ -221,29 +243,42 @@ def test_impossible_trials() -> None:
 
 def test_a_board_holds_what_its_parts_say(board: tuple[Board, Path], trial: Trial) -> None:
     built, _ = board
-    assert [row.kind for row in built.rows] == ["structure"] * 7 + ["motif"] * 2 + ["dish"] * 2 + ["predictor"] * 5
+    kinds = ["structure"] * 7 + ["proxy"] * 5 + ["motif"] * 2 + ["dish"] * 3 + ["predictor"] * 10
+    assert [row.kind for row in built.rows] == kinds
     held = trial.held_out
-    for seed, pool in enumerate(trial.pools):
+    for labels, seed in itertools.product(trial.labels, range(2)):
+        pool = trial.pool(labels, seed)
         recipe = RECIPE.replace({"seed": seed})
         fit = fit_dish(pool.cells, pool.accuracy, recipe)
-        assert np.array_equal(row_of(built, LEARNED).scores[seed], score_cells(fit.dish, recipe, held.cells))
+        learned = row_of(built, LEARNED, labels)
+        assert np.array_equal(learned.scores[seed], score_cells(fit.dish, recipe, held.cells))
         assert np.array_equal(row_of(built, BEFORE).scores[seed], score_cells(start_dish(recipe), recipe, held.cells))
         for name, kinds in (("GP: structure", ("structure",)), ("GP: structure, curves, dish", predictor.FEATURES)):
             ours = SPDPredictor(recipe, features=kinds, curves=VALID, folds=2).fit(pool.cells, pool.accuracy)
-            assert np.array_equal(row_of(built, name).scores[seed], ours.query(held.cells))
+            assert np.array_equal(row_of(built, name, labels).scores[seed], ours.query(held.cells))
     conv = row_of(built, "3x3 convolutions")
-    assert conv.labels == 0
     assert conv.scores.tolist() == [[cell.ops.count("conv3x3-bn-relu") for cell in held.cells]]
     for row in built.rows:
         assert row.query_seconds > 0
-        assert (row.labels == 12) == (row.kind == "predictor" or row.name == LEARNED)
+        assert (row.labels > 0) == (row.kind == "predictor" or row.name == LEARNED)
         assert (row.init_seconds > 0) == (row.labels > 0 or row.kind == "structure")
         assert row.judged.means == judge(row.scores, held.accuracy).means
     assert built.row("no such row") is None
+    assert built.row(LEARNED, 99) is None
 
 
-def row_of(built: Board, name: str) -> Any:
-    row = built.row(name)
+def test_proxies_are_taken_of_one_batch(board: tuple[Board, Path], trial: Trial) -> None:
+    recipe = scoreboard._PROXIES.replace({"seed": 1})
+    batch = start_dish(recipe)
+    for name in proxies.PROXIES:
+        expected = proxies.score(
+            trial.held_out.cells, recipe.shape, batch.images, batch.labels, name, seed=derived_seed(1, "inner")
+        )
+        assert np.array_equal(row_of(board[0], name).scores[1], expected), name
+
+
+def row_of(built: Board, name: str, labels: int | None = None) -> Any:
+    row = built.row(name, labels)
     assert row is not None
     return row
 
@@ -256,14 +291,14 @@ def test_a_board_continues_where_it_stopped(trial: Trial, board: tuple[Board, Pa
 
     def stop(what: str, share: float) -> None:
         shares.append(share)
-        if what == "learning dish 1":
+        if what == "learning dish 1 from 8 labels":
             raise StoppedError
 
     with pytest.raises(StoppedError):
         build_board(trial, RECIPE, VALID, folds=2, folder=tmp_path, progress=stop)
     kept = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "parts").iterdir()}
-    assert {"dish-0.npz", "curves.npz", "before-1.npz"} <= kept.keys()
-    assert "dish-1.npz" not in kept
+    assert {"dish-8-0.npz", "curves.npz", "before-1.npz", "proxies.npz"} <= kept.keys()
+    assert "dish-8-1.npz" not in kept
     again = build_board(
         trial, RECIPE, VALID, folds=2, folder=tmp_path, threads=2, progress=lambda what, share: shares.append(share)
     )
@@ -272,14 +307,23 @@ def test_a_board_continues_where_it_stopped(trial: Trial, board: tuple[Board, Pa
     assert 0 <= min(shares) < max(shares) <= 1
     for ours, theirs in zip(again.rows, board[0].rows, strict=True):
         assert np.array_equal(ours.scores, theirs.scores), ours.name
-    with pytest.raises(ValueError, match=r"measurements of another board \(folds differ\): choose another folder"):
-        build_board(trial, RECIPE, VALID, folds=0, folder=tmp_path)
+
+    def nothing_is_measured(what: str, share: float) -> None:
+        raise AssertionError(what)
+
+    fewer = replace(trial, labels=(12,))
+    less = build_board(fewer, RECIPE, VALID, folds=0, folder=tmp_path, progress=nothing_is_measured)
+    assert [row.labels for row in less.rows if row.name == LEARNED] == [12]
+    with pytest.raises(ValueError, match=r"measurements of another board \(curves differ\): choose another folder"):
+        build_board(trial, RECIPE, RECIPE, folder=tmp_path)
     (tmp_path / "parts" / "identity.json").write_text("{")
     with pytest.raises(ValueError, match=r"identity\.json is damaged"):
         build_board(trial, RECIPE, VALID, folds=2, folder=tmp_path)
 
 
+@pytest.mark.usefixtures("narrow_proxies")
 def test_dishes_that_are_given_are_not_learned_again(trial: Trial) -> None:
+    trial = replace(trial, labels=(12,))
     given = [
         LearnedDish(recipe, start_dish(recipe), seconds=2.5 + seed)
         for seed, recipe in enumerate(VALID.replace({"seed": seed}) for seed in (5, 6))
@@ -292,16 +336,19 @@ def test_dishes_that_are_given_are_not_learned_again(trial: Trial) -> None:
     assert built.row("GP: curves, dish") is None
     with pytest.raises(ValueError, match="1 dishes were given, expected 2: one for each pool"):
         build_board(trial, VALID, VALID, learned=given[:1], folds=0)
+    with pytest.raises(ValueError, match=r"dishes were given for \[8, 12\] labels, expected one number"):
+        build_board(replace(trial, labels=(8, 12)), VALID, VALID, learned=given, folds=0)
     with pytest.raises(ValueError, match="folds is 1, expected 0 or at least 2"):
         build_board(trial, VALID, VALID, folds=1)
 
 
+@pytest.mark.usefixtures("narrow_proxies")
 def test_rows_on_real_images(trial: Trial, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     low = scoreboard._LOW_FIDELITY.replace(
         {"motif": RECIPE.motif.model_dump(), "inner.epochs": 1, "dish.image_size": 4}
     )
     monkeypatch.setattr(scoreboard, "_LOW_FIDELITY", low)
-    built = build_board(trial, VALID, VALID, folds=0, images=images)
+    built = build_board(replace(trial, labels=(8,)), VALID, VALID, folds=0, images=images)
     real = VALID.replace({"seed": 1, "dish.start": "images", "dish.source": str(images)})
     assert np.array_equal(row_of(built, REAL).scores[1], score_cells(start_dish(real), real, trial.held_out.cells))
     fidelity = row_of(built, "low-fidelity training")
@@ -309,6 +356,32 @@ def test_rows_on_real_images(trial: Trial, images: Path, monkeypatch: pytest.Mon
     assert np.allclose(fidelity.scores * 200, np.round(fidelity.scores * 200), atol=1e-4)
     assert len(np.unique(fidelity.scores)) > 5
     assert built.row("low-fidelity extrapolation") is not None
+    assert f"one batch of 20 images of {images}, 4 x 4" in row_of(built, "snip").meaning
+    assert np.isfinite(row_of(built, "snip").scores).all()
+
+
+def measuring(trial: Trial, images: Path) -> scoreboard._Measuring:
+    return scoreboard._Measuring(trial, RECIPE, VALID, None, 0, images, 1, scoreboard._Parts(None, {}), None)
+
+
+def test_fewer_images_are_taken_where_a_class_has_too_few(trial: Trial, images: Path, tmp_path: Path) -> None:
+    """Of the 960 CIFAR images that circulate a class has 76, and `learned_labels` asks for 80 of each."""
+    with np.load(images) as held:
+        of_class = np.flatnonzero(held["labels"] == 7)[7:]
+        rare = {name: np.delete(held[name], of_class, axis=0) for name in ("images", "labels")}
+    np.savez(tmp_path / "rare.npz", **rare)
+    asked = recipes.get("learned_labels")
+    assert measuring(trial, images).on_images(asked).dish.images == 720, "72 of each, 18 for each of 4 replicates"
+    with pytest.raises(
+        ValueError, match=r"has 7 images of class 7, too few .*inner\.batch_size is 20, expected at most"
+    ):
+        measuring(trial, tmp_path / "rare.npz").on_images(asked)
+    fewer = measuring(trial, tmp_path / "rare.npz").on_images(scoreboard._LOW_FIDELITY)
+    assert (fewer.dish.images, fewer.dish.valid_images) == (50, 20)
+    dish = start_dish(fewer)
+    assert np.bincount(dish.labels).tolist() == [5] * 10
+    assert dish.valid_labels is not None
+    assert np.bincount(dish.valid_labels).tolist() == [2] * 10
 
 
 def nasbench(trial: Trial, labels: int, held_out: int, seeds: int) -> Trial:
@@ -316,11 +389,11 @@ def nasbench(trial: Trial, labels: int, held_out: int, seeds: int) -> Trial:
     table = replace(trial.held_out, provenance={"network": "NAS-Bench-101: 128 stem channels"})
     repeated = table.subset(np.arange(held_out) % len(table))
     pool = trial.pools[0].subset(np.arange(labels) % len(trial.pools[0]))
-    return Trial(repeated, (pool,) * seeds, tuple(range(seeds)))
+    return Trial(repeated, (pool,) * seeds, tuple(range(seeds)), (labels,))
 
 
 def test_goals_are_judged_only_where_they_apply(board: tuple[Board, Path], trial: Trial) -> None:
-    rows = board[0].rows
+    rows = tuple(replace(row, labels={0: 0, 8: 30, 12: 100}[row.labels]) for row in board[0].rows)
 
     def verdicts(asked: Trial) -> list[str]:
         return [scoreboard._outcome(goal, rows, asked).verdict for goal in GOALS]
@@ -329,6 +402,7 @@ def test_goals_are_judged_only_where_they_apply(board: tuple[Board, Path], trial
         "not measured: the truth is not that of NAS-Bench-101"
     }
     assert verdicts(nasbench(trial, 30, 1000, 5))[1:] == ["not measured: the pools have 30 labels"] * 5
+    assert "30, 50 labels" in verdicts(replace(nasbench(trial, 50, 1000, 5), labels=(30, 50)))[1]
     few = verdicts(nasbench(trial, 100, 400, 5))
     assert few[1] == "not measured: 400 held-out cells and 5 seeds, 1000 and 5 are asked for"
     assert "not measured" in verdicts(nasbench(trial, 100, 1000, 4))[1]
@@ -363,7 +437,7 @@ def test_files_of_a_board(board: tuple[Board, Path], tmp_path: Path) -> None:
     text = written.read_text()
     for row in built.rows:
         assert row.name in text
-        found = next(each for each in record["rows"] if each["row"] == row.name)
+        found = next(each for each in record["rows"] if (each["row"], each["labels"]) == (row.name, row.labels))
         assert found["tau"]["mean"] == row.judged.means["tau"]
         assert f"{row.judged.means['tau']:.3f} (" in text
     assert 'src="http' not in text

@@ -180,7 +180,7 @@ def dish_images(before: npt.NDArray[Any], after: npt.NDArray[Any], labels: npt.N
     return _render(draw, theme, (width, height), dpi=3 * DPI // 2)
 
 
-KIND_MARKS: Final = {"structure": "s", "motif": "^", "dish": "D", "predictor": "o"}
+KIND_MARKS: Final = {"structure": "s", "proxy": "v", "motif": "^", "dish": "D", "predictor": "o"}
 """Marks of the scoreboard's kinds of rows."""
 
 
@@ -198,7 +198,8 @@ def agreement(rows: "Sequence[Row]", goals: Sequence[float], theme: Theme) -> by
             colour = theme.line if row.labels else theme.faint
             axes.plot([estimate.low, estimate.high], [place, place], color=colour, linewidth=1.6, alpha=0.6)
             axes.plot(estimate.mean, place, KIND_MARKS[row.kind], color=colour, markersize=6)
-        axes.set_yticks(range(len(rows)), [row.name for row in reversed(rows)])
+        names = [f"{row.name}, {row.labels} labels" if row.labels else row.name for row in reversed(rows)]
+        axes.set_yticks(range(len(rows)), names)
         axes.set(xlabel="Kendall's tau on held-out cells, 95 % interval", ylim=(-0.7, len(rows) - 0.3))
 
     return _render(draw, theme, (8.4, 1.0 + 0.27 * len(rows)))
@@ -221,7 +222,7 @@ def cost(rows: "Sequence[Row]", theme: Theme) -> bytes:
             )
         axes.set_xscale("log")
         axes.set(xlabel="seconds of one core for each cell", ylabel="Kendall's tau")
-        _legend(axes, theme, columns=4)
+        _legend(axes, theme, columns=5)
 
     return _single(draw, theme)
 
