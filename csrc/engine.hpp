@@ -87,8 +87,8 @@ struct HypergradientJob {
   const Plan* plan_metric;  // for the whole set that the metric is read on
   T* memory;                // hypergradient_memory(...) elements
   T* memory_metric;
-  const T* initial;  // (n_parameters)
-  long steps, first_step;
+  const T* initial;                        // (n_parameters)
+  long steps, first_step, kept_gradients;  // kept: of the last steps, at most `steps`
   Metric metric;
   double metric_weight;
   const double* step_weights;  // (steps) or null
@@ -185,7 +185,7 @@ struct EngineFunctions {
   std::size_t (*memory)(const Plan&, Team&);  // elements that running a plan takes
   void (*train)(const TrainSettings<T>&, TrainJob<T>&, Control&, Team&);
   void (*gradient)(GradientJob<T>&, Control&, Team&);
-  std::size_t (*hypergradient_memory)(const Plan&, long steps, Team&);
+  std::size_t (*hypergradient_memory)(const Plan&, long steps, long kept_gradients, Team&);
   void (*hypergradient)(HypergradientJob<T>&, Control&, Team&);
   void (*conv)(ConvCheck<T>&);
   void (*batch_norm)(BatchNormCheck<T>&);

@@ -5,7 +5,9 @@
 //   w' += d/ds grad_w L(w + s e)        images'[batch_t] += d/ds grad_images L(w + s e)        labels'[batch_t] += d/ds grad_labels L(w + s e)
 //
 // all three from one tangent of the forward and backward pass (Pearlmutter 1994), beside the optimiser's own reverse (optimizer.hpp). States are kept
-// at every sqrt(T)-th step and trained again from there, segment by segment from the end (Griewank 1992): the same functions, so the same bits.
+// at every sqrt(T)-th step and walked through again from there, segment by segment from the end (Griewank 1992). Gradients of the last steps are kept as
+// well, as many as the caller has memory for: from a kept gradient the optimiser alone gives the next state; a step without one is trained again. The
+// same functions either way, so the same bits.
 #pragma once
 
 #include <cmath>
@@ -212,11 +214,11 @@ class TangentNetwork : public Network<T> {
 // Steps between kept states.
 inline long segment_length(long steps) { return std::max(1L, static_cast<long>(std::ceil(std::sqrt(static_cast<double>(steps))))); }
 
-// Elements: the tangent network, the states kept (w, a, b), one segment trained again (w, a, b, g), and eight vectors of parameters.
+// Elements: the tangent network, the states kept (w, a, b), one segment walked through again (w, a, b, g), gradients kept, and eight vectors of parameters.
 template <class T>
-std::size_t hypergradient_memory(const Plan& plan, long steps, Team& team) {
+std::size_t hypergradient_memory(const Plan& plan, long steps, long kept_gradients, Team& team) {
   const long segment = segment_length(steps);
-  return TangentNetwork<T>::memory(plan, team) + plan.n_parameters * (3 * ((steps + segment - 1) / segment) + 4 * segment + 8) + 64;
+  return TangentNetwork<T>::memory(plan, team) + plan.n_parameters * (3 * ((steps + segment - 1) / segment) + 4 * segment + kept_gradients + 8) + 64;
 }
 
 template <class T>
@@ -231,7 +233,8 @@ void motif_hypergradient(HypergradientJob<T>& job, Control& control, Team& team)
   T* free = job.memory + TangentNetwork<T>::memory(plan, team);
   const auto take = [&](std::size_t n) { return std::exchange(free, free + n); };
   T *kept = take(state * segments), *trail = take(4 * p * segment), *now = take(state), *w_a = take(p), *a_a = take(p), *b_a = take(p), *g_a = take(p),
-    *g_t = take(p);
+    *g_t = take(p), *gradients = take(p * job.kept_gradients);
+  const long first_kept = steps - job.kept_gradients;
 
   struct Batch {
     const std::int64_t* index;
@@ -241,6 +244,7 @@ void motif_hypergradient(HypergradientJob<T>& job, Control& control, Team& team)
     const int i = static_cast<int>(t % s.steps_per_epoch) * s.batch;
     return Batch{s.order + t / s.steps_per_epoch * s.train.n + i, std::min(s.batch, s.train.n - i)};
   };
+  const auto update = [&](long t, const T* g) { optimizer_step<T>(now, g, now + p, now + 2 * p, s.optimizer, s.rates[t], t + 1, p); };
   // One training step of `now`; the gradient to g.
   const auto train_step = [&](long t, T* g) {
     const Batch batch = batch_of(t);
@@ -248,7 +252,7 @@ void motif_hypergradient(HypergradientJob<T>& job, Control& control, Team& team)
     network.forward(now, batch.n, eps, control);
     const HeadResult head = network.evaluate(batch.n, HeadGradient::loss);
     network.backward(g, now, batch.n, false, control);
-    optimizer_step<T>(now, g, now + p, now + 2 * p, s.optimizer, s.rates[t], t + 1, p);
+    update(t, g);
     control.add(3 * batch.n * plan.flops);
     return head.loss / batch.n;
   };
@@ -261,7 +265,7 @@ void motif_hypergradient(HypergradientJob<T>& job, Control& control, Team& team)
   for (long t = 0; t < steps; ++t) {
     if (control.stop.load(std::memory_order_relaxed)) return;
     if (t % segment == 0) std::memcpy(kept + t / segment * state, now, state * sizeof(T));
-    const double loss = train_step(t, g_t);
+    const double loss = train_step(t, t < first_kept ? g_t : gradients + (t - first_kept) * p);
     if (!std::isfinite(loss)) {
       job.diverged_step = t;
       return;
@@ -309,9 +313,14 @@ void motif_hypergradient(HypergradientJob<T>& job, Control& control, Team& team)
     std::memcpy(now, kept + first / segment * state, state * sizeof(T));
     for (long t = first; t < end; ++t) {
       if (control.stop.load(std::memory_order_relaxed)) return;
-      T* at = trail + (t - first) * 4 * p;
+      T *at = trail + (t - first) * 4 * p, *g = at + state;
       std::memcpy(at, now, state * sizeof(T));
-      train_step(t, at + state);
+      if (t < first_kept) {
+        train_step(t, g);
+      } else {
+        std::memcpy(g, gradients + (t - first_kept) * p, p * sizeof(T));
+        update(t, g);
+      }
     }
     for (long t = end - 1; t >= std::max(first, job.first_step); --t) {
       if (control.stop.load(std::memory_order_relaxed)) return;

@@ -120,6 +120,7 @@ def hypergradient_f32(
     metric_weight: float,
     step_weights: _Float64 | None,
     batch_norm_eps: float,
+    memory: float,
     strict: bool,
     threads: int,
     progress: Callable[[float], object] | None,

@@ -573,6 +573,7 @@ def motif_hypergradient(
     initializer: Initializer = "pytorch",
     initial_scales: npt.ArrayLike | None = None,
     strict: bool = False,
+    memory_mib: float = 128.0,
 ) -> Hypergradient:
     """The hypergradient: the exact derivative of a motif's metric through its whole training.
 
@@ -590,6 +591,9 @@ def motif_hypergradient(
         Reverse only the last `window` steps: the weights before them count as given (truncated back-propagation).
     steps : int, optional
         Stop training after so many steps. Default: all of the epochs.
+    memory_mib : float, at least 0
+        MiB that each motif at work may keep gradients in, of its last steps. Steps whose gradient does not fit are trained a second
+        time: slower, the same to the last bit.
     cells, shape, dish and all others
         As in `train_motifs`.
 
@@ -604,9 +608,9 @@ def motif_hypergradient(
 
     Notes
     -----
-    States are kept at every sqrt(T)-th step and trained again from there: about 7 sqrt(T) vectors of parameters of memory a motif.
+    States are kept at every sqrt(T)-th step: about 7 sqrt(T) vectors of parameters of memory a motif, beside the gradients kept.
     Training is not continuous in the images: where ReLU or pooling switch between two steps, the exact derivative says
-    nothing of the jump. It costs about four to five trainings.
+    nothing of the jump. It costs about four trainings, five where no gradient is kept.
 
     References
     ----------
@@ -635,6 +639,8 @@ def motif_hypergradient(
         raise ValueError(f"steps is {steps}, expected 0 to {len(job.rates)}, those of the epochs")
     if window is not None and window < 0:
         raise ValueError(f"window is {window}, expected at least 0")
+    if not memory_mib >= 0:
+        raise ValueError(f"memory_mib is {memory_mib}, expected at least 0")
     weights = None if step_weights is None else np.ascontiguousarray(step_weights, np.float64)
     if weights is not None and weights.shape != (last,):
         raise ValueError(f"step_weights has shape {weights.shape}, expected ({last},): one for each step")
@@ -654,6 +660,7 @@ def motif_hypergradient(
         metric_weight,
         weights,
         BATCH_NORM_EPS,
+        memory_mib * 2**20,
         strict,
         _threads(threads),
         progress,

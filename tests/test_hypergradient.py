@@ -1,9 +1,10 @@
 """The hypergradient against central differences of the whole inner loop, and against PyTorch's create_graph."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 import spd_fast as spd
 from spd_fast.bench import witness
@@ -50,58 +51,24 @@ def relative(a, b):
 def unrolled(cell, shape, dish, result, *, optimizer, order, batch, step_weights, metric_weight):
     """Value and derivatives by PyTorch, step by step with create_graph; in the dtype of `result`'s weights."""
     module = witness.build(cell, shape, result.initial[0], dtype=torch.float64)
-    names = [name for name, _ in module.named_parameters()]
-    arrays = (dish.images, dish.labels, dish.valid_images, dish.valid_labels)
-    x, q, vx, vq = inputs = [torch.tensor(a, requires_grad=True) for a in arrays]
-    start = [torch.tensor(result.initial[0][name], requires_grad=True) for name in names]
+    arrays = {name: getattr(dish, name) for name in ("images", "labels", "valid_images", "valid_labels")}
     steps = len(step_weights)
-    rates = torch.full((steps,), optimizer.lr, dtype=torch.float64, requires_grad=True)
-    w, value = list(start), 0.0
-    a = [torch.zeros_like(v) for v in w]
-    b = [torch.ones_like(v) if isinstance(optimizer, spd.RMSProp) else torch.zeros_like(v) for v in w]
-
-    def cross_entropy(weights, images, labels):
-        logits = torch.func.functional_call(module, dict(zip(names, weights, strict=True)), (images,))
-        return -(labels * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
-
-    def root(v):  # derivative 0 at 0, where autograd's is NaN
-        return torch.where(v > 0, torch.sqrt(torch.where(v > 0, v, 1.0)), 0.0)
-
-    batches = [row[i : i + batch] for row in order for i in range(0, len(row), batch)]
-    for t in range(steps):
-        loss = cross_entropy(w, x[batches[t]], q[batches[t]])
-        value = value + step_weights[t] * loss
-        g = torch.autograd.grad(loss, w, create_graph=True)
-        g = [gi + optimizer.weight_decay * wi for gi, wi in zip(g, w, strict=True)]
-        if isinstance(optimizer, spd.Adam):
-            b1, b2 = optimizer.betas
-            a = [b1 * ai + (1 - b1) * gi for ai, gi in zip(a, g, strict=True)]
-            b = [b2 * bi + (1 - b2) * gi * gi for bi, gi in zip(b, g, strict=True)]
-            update = [
-                rates[t] * ai / (1 - b1 ** (t + 1)) / (root(bi / (1 - b2 ** (t + 1))) + optimizer.eps)
-                for ai, bi in zip(a, b, strict=True)
-            ]
-        elif isinstance(optimizer, spd.SGD):
-            a = [optimizer.momentum * ai + gi for ai, gi in zip(a, g, strict=True)]
-            look = [gi + optimizer.momentum * ai for ai, gi in zip(a, g, strict=True)] if optimizer.nesterov else a
-            update = [rates[t] * ui for ui in look]
-        else:
-            b = [optimizer.alpha * bi + (1 - optimizer.alpha) * gi * gi for bi, gi in zip(b, g, strict=True)]
-            a = [
-                optimizer.momentum * ai + rates[t] * gi / torch.sqrt(bi + optimizer.eps)
-                for ai, bi, gi in zip(a, b, g, strict=True)
-            ]
-            update = a
-        w = [wi - ui for wi, ui in zip(w, update, strict=True)]
-    value = value + metric_weight * cross_entropy(w, vx, vq)
-    *first, d_rates = torch.autograd.grad(value, [*inputs, *start, rates])
-    d_inputs, d_start = first[:4], first[4:]
-    return (
-        value.item(),
-        [d.numpy() for d in d_inputs],
-        d_rates.numpy(),
-        {n: d.numpy() for n, d in zip(names, d_start, strict=True)},
+    batches = [row[i : i + batch] for row in order for i in range(0, len(row), batch)][:steps]
+    value, leaves = witness.unrolled(
+        module,
+        arrays,
+        batches,
+        rates=np.full(steps, optimizer.lr),
+        step_weights=step_weights,
+        metric_weight=metric_weight,
+        optimizer=type(optimizer).__name__.lower(),
+        **dataclasses.asdict(optimizer),
     )
+    initial = leaves.pop("initial")
+    found = torch.autograd.grad(value, [*leaves.values(), *initial.values()])
+    *d_inputs, d_rates = (d.numpy() for d in found[: len(leaves)])
+    d_initial = {name: d.numpy() for name, d in zip(initial, found[len(leaves) :], strict=True)}
+    return value.item(), d_inputs, d_rates, d_initial
 
 
 def check_against_create_graph(cell, shape, dish, optimizer, batch, bound, steps=10):
@@ -226,6 +193,19 @@ def test_a_window_reverses_the_last_steps_alone():
     np.testing.assert_array_equal(early.d_initial[0]["stem.conv.weight"], full.d_initial[0]["stem.conv.weight"])
 
 
+@pytest.mark.parametrize("window", [None, 5])
+def test_gradients_that_do_not_fit_are_computed_again_to_the_same_bits(window):
+    dish = make_dish()
+    how = {"epochs": 4, "batch_size": 8, "optimizer": spd.Adam(1e-2, weight_decay=1e-3), "window": window}
+    kept = motif_hypergradient([MIXED], SMALL, dish, **how)
+    mib = spd.count_parameters(MIXED, SMALL) * 4 / 2**20
+    for gradients in (0, 1, 7, 11):  # of 12 steps, in segments of 4
+        fewer = motif_hypergradient([MIXED], SMALL, dish, memory_mib=(gradients + 0.5) * mib, **how)
+        for name in ("value", "d_images", "d_labels", "d_valid_images", "d_rates"):
+            np.testing.assert_array_equal(getattr(fewer, name), getattr(kept, name))
+        np.testing.assert_array_equal(fewer.d_initial[0]["dense.weight"], kept.d_initial[0]["dense.weight"])
+
+
 @pytest.mark.parametrize("threads", [2, 3, 7])
 def test_threads_and_company_do_not_change_a_bit(threads):
     dish = make_dish()
@@ -280,6 +260,8 @@ def test_a_diverged_motif_has_no_derivative(steps):
         ("metric is 'accuracy', expected 'probability' or 'loss'", {"metric": "accuracy"}),
         ("steps is 7, expected 0 to 3", {"steps": 7}),
         ("window is -1", {"window": -1}),
+        ("memory_mib is -1, expected at least 0", {"memory_mib": -1}),
+        ("memory_mib is nan, expected at least 0", {"memory_mib": float("nan")}),
         (r"step_weights has shape \(2,\), expected \(3,\)", {"step_weights": [1.0, 2.0]}),
         ("epochs is -1", {"epochs": -1}),
     ],

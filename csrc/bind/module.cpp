@@ -1,5 +1,7 @@
 // pybind11 only: shapes, dtypes, releasing the GIL. No maths.
+#include <algorithm>
 #include <chrono>
+#include <cmath>
 
 #include "../random.hpp"
 #include "jobs.hpp"
@@ -198,7 +200,7 @@ template <class T>
 py::dict hypergradient(const std::vector<MotifSpec>& specs, Array<T> images, Array<T> labels, std::optional<Array<T>> valid_images,
                        std::optional<Array<T>> valid_labels, Array<std::int64_t> order, int batch, bool drop_last, const Optimizer& optimizer,
                        Array<double> rates, std::vector<Array<T>> initial, long steps, long first_step, const std::string& metric, double metric_weight,
-                       std::optional<Array<double>> step_weights, double batch_norm_eps, bool strict, int threads, py::object progress) {
+                       std::optional<Array<double>> step_weights, double batch_norm_eps, double memory, bool strict, int threads, py::object progress) {
   TrainSettings<T> s = settings_of<T>(specs, images, labels, valid_images, valid_labels, order, batch, drop_last, optimizer, rates);
   s.batch_norm_eps = batch_norm_eps;
   if (steps < 0 || steps > rates.size()) fail("steps is " + std::to_string(steps) + ", expected 0 to " + std::to_string(rates.size()));
@@ -209,10 +211,12 @@ py::dict hypergradient(const std::vector<MotifSpec>& specs, Array<T> images, Arr
   const DataSet<T>& read_on = s.valid.n > 0 ? s.valid : s.train;
   std::vector<Plan> plans;
   std::vector<double> costs;
+  std::vector<long> kept;  // gradients
   std::vector<Array<T>> trained, d_initial;
   for (py::ssize_t k = 0; k < motifs; ++k) {
     plans.push_back(make_plan(specs[k], s.batch, f.lanes, sizeof(T), strict));
-    costs.push_back(plans[k].flops * (s.batch * (6.0 * steps + 8.0 * (steps - first_step)) + 4.0 * read_on.n));
+    kept.push_back(static_cast<long>(std::min(static_cast<double>(steps - first_step), std::floor(memory / (sizeof(T) * plans[k].n_parameters)))));
+    costs.push_back(plans[k].flops * (s.batch * (3.0 * steps + 11.0 * (steps - first_step) - 3.0 * kept.back()) + 4.0 * read_on.n));
     const py::ssize_t p = static_cast<py::ssize_t>(plans[k].n_parameters);
     expect_shape(initial.at(k), "initial", {p});
     trained.push_back(zero_array<T>({p}));
@@ -230,7 +234,7 @@ py::dict hypergradient(const std::vector<MotifSpec>& specs, Array<T> images, Arr
     job.settings = &s;
     job.plan = &plans[k];
     job.initial = initial[k].data();
-    job.steps = steps, job.first_step = first_step;
+    job.steps = steps, job.first_step = first_step, job.kept_gradients = kept[k];
     job.metric = metric_of(metric), job.metric_weight = metric_weight;
     job.step_weights = step_weights ? step_weights->data() : nullptr;
     job.step_loss = step_loss.mutable_data() + k * steps;
@@ -248,7 +252,7 @@ py::dict hypergradient(const std::vector<MotifSpec>& specs, Array<T> images, Arr
     HypergradientJob<T>& job = jobs[k];
     const Plan plan_metric = make_plan(specs[k], read_on.n, f.lanes, sizeof(T), strict);
     job.plan_metric = &plan_metric;
-    job.memory = static_cast<T*>(worker.network.zeroed(f.hypergradient_memory(plans[k], steps, worker.team) * sizeof(T)));
+    job.memory = static_cast<T*>(worker.network.zeroed(f.hypergradient_memory(plans[k], steps, kept[k], worker.team) * sizeof(T)));
     job.memory_metric = static_cast<T*>(worker.metrics.zeroed(f.memory(plan_metric, worker.team) * sizeof(T)));
     f.hypergradient(job, control, worker.team);
   });
@@ -294,8 +298,8 @@ void bind_element(py::module_& m, const char* train_name, const char* gradient_n
   m.def(hypergradient_name, hypergradient<T>, py::arg("specs"), py::arg("images").noconvert(), py::arg("labels").noconvert(),
         py::arg("valid_images").noconvert().none(true), py::arg("valid_labels").noconvert().none(true), py::arg("order").noconvert(), py::arg("batch"),
         py::arg("drop_last"), py::arg("optimizer"), py::arg("rates").noconvert(), py::arg("initial"), py::arg("steps"), py::arg("first_step"),
-        py::arg("metric"), py::arg("metric_weight"), py::arg("step_weights").noconvert().none(true), py::arg("batch_norm_eps"), py::arg("strict"),
-        py::arg("threads"), py::arg("progress"));
+        py::arg("metric"), py::arg("metric_weight"), py::arg("step_weights").noconvert().none(true), py::arg("batch_norm_eps"), py::arg("memory"),
+        py::arg("strict"), py::arg("threads"), py::arg("progress"));
 }
 
 }  // namespace

@@ -33,6 +33,7 @@ __all__ = [
     "parameters_of",
     "running_of",
     "train",
+    "unrolled",
     "widths",
 ]
 
@@ -249,6 +250,106 @@ def train(
         losses.append(loss.item())
         accuracies.append((logits.argmax(dim=1) == _classes(y[batch])).double().mean().item())
     return np.array(losses), np.array(accuracies)
+
+
+def unrolled(
+    module: nn.Module,
+    arrays: Mapping[str, npt.ArrayLike],
+    batches: Iterable[npt.ArrayLike],
+    *,
+    optimizer: str,
+    rates: Sequence[float],
+    step_weights: Sequence[float] | None = None,
+    metric_weight: float = 1.0,
+    **settings: Any,
+) -> tuple[Tensor, dict[str, Any]]:
+    """A whole training as one function, every step with `create_graph`, for autograd to differentiate.
+
+    Parameters
+    ----------
+    module : Motif
+        Its weights are the initial ones; it is left alone.
+    arrays : mapping of "images", "labels" (N, classes), and optionally "valid_images", "valid_labels" to arrays
+    batches : iterable of ndarray, int
+        Images of each of T steps.
+    optimizer : "adam", "sgd" or "rmsprop"
+        With PyTorch's update, RMSProp with TensorFlow 1's; `settings` are its own.
+    rates : sequence of T learning rates
+    step_weights : sequence of T weights of the steps' losses, optional
+    metric_weight : float
+        Of the loss at the end, on the validation images if there are any, else on the training images.
+
+    Returns
+    -------
+    value : Tensor, ()
+    leaves : dict of Tensor, each a leaf that requires its gradient
+        The arrays by name, "rates", and "initial": a dict of the initial weights.
+    """
+    dtype = next(module.parameters()).dtype
+    leaves: dict[str, Any] = {
+        name: torch.tensor(np.asarray(a), dtype=dtype, requires_grad=True) for name, a in arrays.items()
+    }
+    leaves["rates"] = torch.tensor(np.asarray(rates), dtype=dtype, requires_grad=True)
+    leaves["initial"] = {name: w.detach().clone().requires_grad_() for name, w in module.named_parameters()}
+    names = list(leaves["initial"])
+
+    def cross_entropy(weights: Sequence[Tensor], images: Tensor, labels: Tensor) -> Tensor:
+        logits = torch.func.functional_call(module, dict(zip(names, weights, strict=True)), (images,))
+        return -(labels * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
+
+    w = list(leaves["initial"].values())
+    a = [torch.zeros_like(v) for v in w]
+    b = [torch.ones_like(v) if optimizer == "rmsprop" else torch.zeros_like(v) for v in w]
+    value = torch.zeros((), dtype=dtype)
+    for t, batch in enumerate(batches):
+        loss = cross_entropy(w, leaves["images"][batch], leaves["labels"][batch])
+        if step_weights is not None:
+            value = value + step_weights[t] * loss
+        g = torch.autograd.grad(loss, w, create_graph=True)
+        g = tuple(gi + settings.get("weight_decay", 0.0) * wi for gi, wi in zip(g, w, strict=True))
+        a, b, steps = _update(optimizer, t + 1, leaves["rates"][t], g, a, b, **settings)
+        w = [wi - si for wi, si in zip(w, steps, strict=True)]
+    if metric_weight:
+        read_on = [leaves.get(f"valid_{name}", leaves[name]) for name in ("images", "labels")]
+        value = value + metric_weight * cross_entropy(w, *read_on)
+    return value, leaves
+
+
+def _update(
+    optimizer: str,
+    t: int,
+    rate: Tensor,
+    g: Sequence[Tensor],
+    a: Sequence[Tensor],
+    b: Sequence[Tensor],
+    *,
+    betas: tuple[float, float] = (0.9, 0.999),
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    alpha: float = 0.9,
+    eps: float = 1e-8,
+    **_: Any,
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """States after step t = 1, 2, ..., and what is subtracted from the weights."""
+    if optimizer == "adam":
+        b1, b2 = betas
+        a = [b1 * ai + (1 - b1) * gi for ai, gi in zip(a, g, strict=True)]
+        b = [b2 * bi + (1 - b2) * gi * gi for bi, gi in zip(b, g, strict=True)]
+        first, second = 1 - b1**t, 1 - b2**t
+        steps = [rate * ai / first / (_root(bi / second) + eps) for ai, bi in zip(a, b, strict=True)]
+    elif optimizer == "sgd":
+        a = [momentum * ai + gi for ai, gi in zip(a, g, strict=True)]
+        steps = [rate * (gi + momentum * ai if nesterov else ai) for ai, gi in zip(a, g, strict=True)]
+    else:
+        b = [alpha * bi + (1 - alpha) * gi * gi for bi, gi in zip(b, g, strict=True)]
+        a = [momentum * ai + rate * gi / torch.sqrt(bi + eps) for ai, bi, gi in zip(a, b, g, strict=True)]
+        steps = a
+    return list(a), list(b), list(steps)
+
+
+def _root(v: Tensor) -> Tensor:
+    """The square root, of derivative 0 at 0, where autograd's is NaN."""
+    return torch.where(v > 0, torch.sqrt(torch.where(v > 0, v, 1.0)), 0.0)
 
 
 def metrics(
