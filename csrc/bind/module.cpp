@@ -250,10 +250,13 @@ py::dict hypergradient(const std::vector<MotifSpec>& specs, Array<T> images, Arr
   }
   run_watched(costs, threads, progress, [&](int k, Worker& worker, Control& control) {
     HypergradientJob<T>& job = jobs[k];
-    const Plan plan_metric = make_plan(specs[k], read_on.n, f.lanes, sizeof(T), strict);
+    Plan plan_metric;
+    if (metric_weight != 0) {
+      plan_metric = make_plan(specs[k], read_on.n, f.lanes, sizeof(T), strict);
+      job.memory_metric = static_cast<T*>(worker.metrics.zeroed(f.memory(plan_metric, worker.team) * sizeof(T)));
+    }
     job.plan_metric = &plan_metric;
     job.memory = static_cast<T*>(worker.network.zeroed(f.hypergradient_memory(plans[k], steps, kept[k], worker.team) * sizeof(T)));
-    job.memory_metric = static_cast<T*>(worker.metrics.zeroed(f.memory(plan_metric, worker.team) * sizeof(T)));
     f.hypergradient(job, control, worker.team);
   });
   for (py::ssize_t k = 0; k < motifs; ++k) {
