@@ -599,6 +599,52 @@ def bench_inner(
         _show_bench(record, inner.tables(record), folder)
 
 
+@bench_app.command(
+    "hypergradient",
+    epilog="Examples:\n\n  spd-fast bench hypergradient\n\n"
+    "  spd-fast bench hypergradient --shapes C --steps 20 --compared 0 --long 0",
+)
+def bench_hypergradient(
+    cells: BenchCells = None,
+    shapes: Annotated[str, typer.Option(metavar="ABC", help="Motif shapes.")] = "ABC",
+    steps: Annotated[
+        int, typer.Option(metavar="N", min=10, help="Inner steps that are timed; a multiple of 10.")
+    ] = 100,
+    rounds: BenchRounds = 3,
+    peers: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Cells that PyTorch runs too; motif A takes 6 GiB at 100 steps.")
+    ] = 4,
+    compared: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Random cells of the comparison of float32 with double.")
+    ] = 30,
+    long: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Motifs C that are differentiated through 1,000 steps.")
+    ] = 6,
+    core: Core = None,
+    clock: Annotated[str, typer.Option(metavar="wall|cpu", help="cpu: of a machine that is busy otherwise.")] = "wall",
+    folder: BenchFolder = BENCH_FOLDER,
+    debug: Debug = False,
+) -> None:
+    """Derivatives through training: accuracy in float32, a reverse step beside a training step and PyTorch, long ones."""
+    with _errors(debug):
+        from spd_fast.bench import hypergradient
+
+        with _progress_bar("bench hypergradient") as update:
+            record = hypergradient.run(
+                _bench_cells(cells),
+                shapes,
+                steps=steps,
+                rounds=rounds,
+                peers=peers,
+                compared=compared,
+                long=long,
+                core=core,
+                clock=clock,
+                progress=update,
+            )
+        _show_bench(record, hypergradient.tables(record), folder)
+
+
 @bench_app.command("kernels", epilog="Example:\n\n  spd-fast bench kernels --channels 8,16 --sides 16")
 def bench_kernels(
     channels: Annotated[str | None, typer.Option(metavar="LIST", help="Default: those that occur in motifs.")] = None,

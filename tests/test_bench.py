@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from spd_fast import MOTIF_B, MOTIF_C, Dish, _core, cli, count_flops, count_parameters
-from spd_fast.bench import inner, kernels, peak, profile
+from spd_fast.bench import hypergradient, inner, kernels, peak, profile
 from spd_fast.bench import record as records
 from spd_fast.report import speed
 from spd_fast.train import initial_parameters, step_profile
@@ -254,6 +254,48 @@ def test_inner_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inner, "LOSS_TOLERANCE", 0.0)
     with pytest.raises(RuntimeError, match=r"step losses of .* apart, expected .*: not timing what is wrong"):
         inner.run(CELLS[:1], "C", rounds=1, many=0)
+
+
+# ---- hypergradient
+
+
+def test_hypergradient(tmp_path: Path) -> None:
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / "cells.json").write_text(json.dumps([cell.to_json() for cell in CELLS[:2]]))
+    options = ("--shapes", "C", "--steps", 10, "--rounds", 1, "--peers", 1, "--compared", 2, "--long", 0)
+    shown, record = call(tmp_path, "hypergradient", *options, "--cells", tmp_path / "cells" / "cells.json")
+    described(record, "hypergradient")
+    assert "float32 against double, 2 random cells, 10 steps" in shown
+    shape = record["shapes"]["C"]
+    for row in shape["accuracy"]:
+        assert all(0 < row[name]["relative_error"] < 1 for name in ("spd_fast", "PyTorch"))
+        assert all(0.9 < row[name]["cosine"] <= 1 + 1e-12 for name in ("spd_fast", "PyTorch"))
+    assert [sorted(row["seconds"]) for row in shape["cells"]] == [
+        ["PyTorch", "spd_fast", "training"],
+        ["spd_fast", "training"],
+    ]
+    for row in shape["cells"]:
+        whole, training = row["seconds"]["spd_fast"][0], row["seconds"]["training"][0]
+        assert row["training_step"] == pytest.approx(training / 10)
+        assert row["reverse_step"] == pytest.approx((whole - training) / 10)
+    first = shape["cells"][0]["seconds"]
+    assert shape["speedup"]["least"] == pytest.approx(first["PyTorch"][0] / first["spd_fast"][0])
+
+
+def test_a_long_hypergradient_has_its_memory_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hypergradient, "LONG_STEPS", 20)
+    found = hypergradient._long_one(CELLS[0].to_json())
+    assert found["seconds"] > 0
+    assert 0 <= found["more_mib"] < found["process_mib"]
+    assert [cell.module_hash for cell in hypergradient._spread(CELLS, 3)] == [CELLS[i].module_hash for i in (0, 6, 11)]
+
+
+def test_hypergradient_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"steps 15, rounds 3, .* expected a multiple of 10"):
+        hypergradient.run(CELLS[:1], steps=15)
+    monkeypatch.setattr(hypergradient, "VERIFIED", 0.0)
+    with pytest.raises(RuntimeError, match=r"the hypergradient of .* is off by .*: not timing what is wrong"):
+        hypergradient.run(CELLS[:1], "C")
 
 
 @pytest.mark.filterwarnings("ignore")  # those of another's library

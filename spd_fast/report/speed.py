@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from spd_fast.report.figures import LIGHT, Theme, _legend, _render, _style
 
-__all__ = ["FIGURES", "draw", "inner", "kernels", "peak", "profile"]
+__all__ = ["FIGURES", "draw", "hypergradient", "inner", "kernels", "peak", "profile"]
 
 MARKERS: Final = "os^Dv"
 
@@ -110,6 +110,32 @@ def profile(record: dict[str, Any], theme: Theme) -> bytes:
     return _render(paint, theme, (7.2, 0.6 + 0.27 * len(groups)))
 
 
+def hypergradient(record: dict[str, Any], theme: Theme) -> bytes:
+    """Milliseconds of a reverse step over those of a training step, and the errors of float32 in order, for each motif shape."""
+    shapes = record["shapes"]
+
+    def paint(figure: Figure) -> None:
+        time, error = _panels(figure, 2)
+        for axes in (time, error):
+            _style(axes, theme)
+        for i, (letter, shape) in enumerate(shapes.items()):
+            steps = [[1e3 * row[f"{name}_step"] for row in shape["cells"]] for name in ("training", "reverse")]
+            time.plot(*steps, MARKERS[i], color=theme.line, markersize=4.5, label=f"motif {letter}")
+            for name, colour in (("PyTorch", theme.second), ("spd_fast", theme.line)):
+                errors = sorted(row[name]["relative_error"] for row in shape["accuracy"])
+                share = (np.arange(len(errors)) + 0.5) / max(len(errors), 1)
+                error.plot(errors, share, MARKERS[i], color=colour, markersize=3.5, label=f"{name}, {letter}")
+        ends = np.array(time.get_xlim())
+        time.plot(ends, 3.5 * ends, "--", color=theme.faint, linewidth=1, label="3.5 times")
+        _logarithmic(time, "ms of a training step", "ms of a reverse step")
+        error.set_xscale("log")
+        error.set(xlabel="relative error in float32, 10 steps", ylabel="share of cells")
+        for axes in (time, error):
+            _legend(axes, theme, columns=2)
+
+    return _render(paint, theme, (8.4, 3.9))
+
+
 def peak(record: dict[str, Any], theme: Theme) -> bytes:
     """Read rate over the working set, with the sizes of the caches."""
 
@@ -160,5 +186,6 @@ FIGURES: Final[dict[str, Callable[[dict[str, Any], Theme], bytes]]] = {
     "kernels": kernels,
     "profile": profile,
     "peak": peak,
+    "hypergradient": hypergradient,
 }
 """The figure of each bench."""

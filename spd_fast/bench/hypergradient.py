@@ -1,0 +1,376 @@
+"""The hypergradient: how exact in float32, how long a reverse step takes, beside PyTorch's create_graph, and a long one's seconds and memory.
+
+What is differentiated is the loss after T steps of Adam on 200 images of 3 x 16 x 16 in batches of 20, in the images. PyTorch
+differentiates the same training (`witness.unrolled`) in the same run.
+"""
+
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from rich.table import Table
+
+from spd_fast.bench import record as records
+from spd_fast.bench.inner import CLOCKS
+from spd_fast.cell import Cell
+from spd_fast.dish import Dish
+from spd_fast.motif import MotifShape
+from spd_fast.train import Adam, initial_parameters, motif_hypergradient, train_motifs
+from spd_fast.truth_build import random_cells
+
+__all__ = ["ENGINE", "PYTORCH", "run", "tables"]
+
+ENGINE, PYTORCH = "spd_fast", "PyTorch"
+LR: Final = 1e-3
+STEPS_COMPARED: Final = 10
+"""Of the accuracy: so far PyTorch's float32 and double can be compared for many cells."""
+LONG_STEPS: Final = 1000
+VERIFIED: Final = 1e-8
+"""Relative, of the engine's double against PyTorch's after so few steps that no sign of a gradient is rounding alone."""
+STEPS_VERIFIED: Final = 3
+
+Array = npt.NDArray[Any]
+
+
+def run(
+    cells: Sequence[Cell],
+    shapes: str = "ABC",
+    *,
+    steps: int = 100,
+    rounds: int = 3,
+    peers: int = 4,
+    compared: int = 30,
+    long: int = 6,
+    core: int | None = None,
+    clock: str = "wall",
+    progress: Callable[[float], object] | None = None,
+) -> dict[str, Any]:
+    """Verify against PyTorch in double, then compare accuracy in float32, then time, on one pinned thread.
+
+    Parameters
+    ----------
+    cells : sequence of Cell
+        Timed: their training and their hypergradient, in turns.
+    shapes : str
+        Letters of ABC.
+    steps : int, a multiple of 10
+        Inner steps that are timed.
+    rounds : int
+        Times that the engine is timed; medians count. PyTorch is timed once.
+    peers : int
+        Cells, spread over `cells`, that PyTorch differentiates too; it keeps every activation of all steps in memory.
+    compared : int
+        Random cells of the comparison of float32 with double, after 10 steps.
+    long : int
+        Cells, spread over `cells`, whose motifs C are differentiated through 1,000 steps, each in a process of its own.
+    core, clock, progress
+        As in `spd_fast.bench.inner.run`.
+
+    Returns
+    -------
+    dict
+        Of plain values: for each shape ``cells``, ``accuracy`` and summaries of both; and ``long``.
+
+    Raises
+    ------
+    ValueError
+        If an argument does not fit.
+    RuntimeError
+        If the engine's derivative in double is not PyTorch's.
+    """
+    chosen_shapes = records.shapes_named(shapes)
+    if steps < 10 or steps % 10 or rounds < 1 or min(peers, compared, long) < 0 or clock not in CLOCKS:
+        raise ValueError(
+            f"steps {steps}, rounds {rounds}, peers {peers}, compared {compared}, long {long}, clock {clock!r}: expected a "
+            "multiple of 10, at least 1, at least 0 each, 'wall' or 'cpu'"
+        )
+    dish = Dish.random(per_class=20, image_size=records.SIDE)
+    parts = len(chosen_shapes) * (len(cells) + compared) + 4 * long
+    done = 0
+
+    def advance(by: int = 1) -> None:
+        nonlocal done
+        done += by
+        if progress:
+            progress(done / parts)
+
+    record = records.begin(
+        "hypergradient",
+        threads=1,
+        images=list(dish.images.shape),
+        batch_size=records.BATCH,
+        steps=steps,
+        rounds=rounds,
+        clock=clock,
+        shapes={},
+    )
+    with records.pinned(core) as chosen:
+        record["pinned_to"] = chosen
+        for letter, shape in chosen_shapes.items():
+            _verify(cells[0], shape, dish)
+            accuracy = []
+            for cell in random_cells(compared, seed=1):
+                accuracy.append(_accuracy(cell, shape, dish))
+                advance()
+            timed = []
+            with_peer = _spread(cells, peers)
+            for cell in cells:
+                timed.append(_time(cell, shape, dish, steps, rounds, CLOCKS[clock], cell in with_peer))
+                advance()
+            record["shapes"][letter] = {"accuracy": accuracy, "cells": timed, **_summarised(accuracy, timed)}
+        record["long"] = _long(_spread(cells, long), advance)
+    return record
+
+
+def _spread(cells: Sequence[Cell], n: int) -> list[Cell]:
+    """`n` of the cells, evenly over their order, which is that of their FLOPs."""
+    return [cells[round(i)] for i in np.linspace(0, len(cells) - 1, min(n, len(cells)))]
+
+
+def _engine(cell: Cell, shape: MotifShape, dish: Dish, steps: int, dtype: str = "float32") -> Array:
+    order = _order(len(dish.images), steps)
+    found = motif_hypergradient(
+        [cell],
+        shape,
+        dish,
+        metric="loss",
+        epochs=len(order),
+        steps=steps,
+        batch_size=records.BATCH,
+        optimizer=Adam(LR),
+        init=[_weights(cell, shape, dtype)],
+        order=order,
+        threads=1,
+        dtype=dtype,
+    )
+    return np.asarray(found.d_images[0])
+
+
+def _pytorch(cell: Cell, shape: MotifShape, dish: Dish, steps: int, dtype: str = "float32") -> Array:
+    import torch
+
+    from spd_fast.bench import witness
+
+    module = witness.build(cell, shape, _weights(cell, shape, dtype), dtype=getattr(torch, dtype))
+    arrays = {"images": dish.images, "labels": np.eye(shape.classes)[dish.labels]}
+    batches = _order(len(dish.images), steps).reshape(-1, records.BATCH)[:steps]
+    value, leaves = witness.unrolled(module, arrays, batches, optimizer="adam", rates=[LR] * steps)
+    (found,) = torch.autograd.grad(value, [leaves["images"]])
+    return np.asarray(found.numpy())
+
+
+def _weights(cell: Cell, shape: MotifShape, dtype: str) -> dict[str, Array]:
+    """Initial weights, the same numbers in both precisions."""
+    return {name: w.astype(dtype) for name, w in initial_parameters(cell, shape).items()}
+
+
+def _order(n: int, steps: int) -> npt.NDArray[np.int64]:
+    """Sample orders of as many epochs as the steps need, shape (epochs, n)."""
+    epochs = -(-steps // (n // records.BATCH))
+    return np.stack([np.random.default_rng(epoch).permutation(n) for epoch in range(epochs)])
+
+
+# ---- accuracy
+
+
+def _verify(cell: Cell, shape: MotifShape, dish: Dish) -> None:
+    ours, theirs = (f(cell, shape, dish, STEPS_VERIFIED, "float64") for f in (_engine, _pytorch))
+    error = _distance(ours, theirs)["relative_error"]
+    if not error <= VERIFIED:
+        raise RuntimeError(
+            f"the hypergradient of {cell!r} is off by {error:.1e}, expected {VERIFIED:.0e}: not timing what is wrong"
+        )
+
+
+def _accuracy(cell: Cell, shape: MotifShape, dish: Dish) -> dict[str, Any]:
+    exact = _engine(cell, shape, dish, STEPS_COMPARED, "float64")
+    found = {ENGINE: _engine(cell, shape, dish, STEPS_COMPARED), PYTORCH: _pytorch(cell, shape, dish, STEPS_COMPARED)}
+    return {"hash": cell.module_hash} | {name: _distance(d, exact) for name, d in found.items()}
+
+
+def _distance(d: Array, exact: Array) -> dict[str, float]:
+    """How far a derivative is from the exact one: |d - exact| / |exact|, and the cosine of their angle."""
+    a, b = d.ravel().astype(np.float64), exact.ravel()
+    norms = np.linalg.norm(a) * np.linalg.norm(b)
+    return {
+        "relative_error": float(np.linalg.norm(a - b) / np.linalg.norm(b)),
+        "cosine": float(a @ b / norms) if norms else 0.0,
+    }
+
+
+# ---- time
+
+
+def _time(
+    cell: Cell, shape: MotifShape, dish: Dish, steps: int, rounds: int, clock: Callable[[], float], peer: bool
+) -> dict[str, Any]:
+    """Seconds of a training of so many steps and of the hypergradient through it, one entry a round."""
+    order = _order(len(dish.images), steps)
+
+    def train() -> None:
+        train_motifs(
+            [cell],
+            shape,
+            dish,
+            epochs=len(order),
+            batch_size=records.BATCH,
+            optimizer=Adam(LR),
+            order=order,
+            threads=1,
+            evaluate=False,
+        )
+
+    contenders: dict[str, Callable[[], object]] = {
+        "training": train,
+        ENGINE: lambda: _engine(cell, shape, dish, steps),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for round_ in range(rounds + 1):  # the first warms up
+        for name, once in contenders.items():
+            taken = _seconds(once, clock)
+            if round_:
+                seconds[name].append(taken)
+    if peer:
+        _pytorch(cell, shape, dish, STEPS_VERIFIED)
+        seconds[PYTORCH] = [_seconds(lambda: _pytorch(cell, shape, dish, steps), clock)]
+    trained = records.median(seconds["training"]) * steps / (len(order) * (len(dish.images) // records.BATCH))
+    whole = records.median(seconds[ENGINE])
+    return {
+        "cell": cell.to_json(),
+        "hash": cell.module_hash,
+        "seconds": seconds,
+        "training_step": trained / steps,
+        "reverse_step": (whole - trained) / steps,
+    }
+
+
+def _seconds(once: Callable[[], object], clock: Callable[[], float]) -> float:
+    started = clock()
+    once()
+    return clock() - started
+
+
+def _long(cells: Sequence[Cell], advance: Callable[[int], None]) -> list[dict[str, Any]]:
+    """Motifs C through 1,000 steps, one after the other, on the processor that this process is pinned to."""
+    context = multiprocessing.get_context("spawn")
+    found = []
+    for cell in cells:
+        with ProcessPoolExecutor(1, context) as pool:
+            found.append({"hash": cell.module_hash} | pool.submit(_long_one, cell.to_json()).result())
+        advance(4)
+    return found
+
+
+def _long_one(cell: dict[str, Any]) -> dict[str, float]:
+    """In a process of its own: wall and processor seconds, and by how much the process's peak memory grew, in MiB."""
+    dish = Dish.random(per_class=20, image_size=records.SIDE)
+    own, shape = Cell.from_json(cell), records.SHAPES["C"]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    wall, cpu = time.perf_counter(), time.process_time()
+    _engine(own, shape, dish, LONG_STEPS)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"seconds": wall, "cpu_seconds": cpu, "more_mib": (peak - before) / 1024, "process_mib": peak / 1024}
+
+
+# ---- what comes out
+
+
+def _summarised(accuracy: Sequence[dict[str, Any]], timed: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    ratios = [row["reverse_step"] / row["training_step"] for row in timed]
+    faster = [
+        row["seconds"][PYTORCH][0] / records.median(row["seconds"][ENGINE])
+        for row in timed
+        if PYTORCH in row["seconds"]
+    ]
+    summary: dict[str, Any] = {
+        "reverse_over_training": {"median": records.median(ratios), "least": min(ratios), "most": max(ratios)},
+        "training_step": float(np.mean([row["training_step"] for row in timed])),
+        "reverse_step": float(np.mean([row["reverse_step"] for row in timed])),
+    }
+    if faster:
+        summary["speedup"] = {"geometric_mean": records.geometric_mean(faster), "least": min(faster)}
+    if accuracy:
+        summary["float32"] = {
+            name: {
+                measure: {
+                    "median": float(np.median(values)),
+                    "worst_tenth": float(np.quantile(values, 0.9 if measure == "relative_error" else 0.1)),
+                    "worst": float(max(values) if measure == "relative_error" else min(values)),
+                }
+                for measure in ("relative_error", "cosine")
+                for values in [[row[name][measure] for row in accuracy]]
+            }
+            for name in (ENGINE, PYTORCH)
+        }
+    return summary
+
+
+def tables(record: dict[str, Any]) -> list[Table]:
+    """Draw the record: accuracy, time beside PyTorch, the long ones."""
+    shapes, machine = record["shapes"], record["machine"]
+    where = f"{machine['processor']}, one thread, {machine['instruction_set']}, {record['clock']} clock"
+    out = []
+    if all("float32" in shape for shape in shapes.values()):
+        n = len(next(iter(shapes.values()))["accuracy"])
+        out.append(_accuracy_table(shapes, f"float32 against double, {n} random cells, {STEPS_COMPARED} steps of Adam"))
+    table = Table(title=f"through {record['steps']} steps, {where}", title_justify="left")
+    for i, heading in enumerate(
+        ("motif", "training step, ms", "reverse step, ms", "reverse / training", "PyTorch, x ours", "least")
+    ):
+        table.add_column(heading, justify="right" if i else "left")
+    for letter, shape in shapes.items():
+        ratio, speedup = shape["reverse_over_training"], shape.get("speedup")
+        table.add_row(
+            letter,
+            f"{1e3 * shape['training_step']:.3f}",
+            f"{1e3 * shape['reverse_step']:.3f}",
+            f"{ratio['median']:.2f} ({ratio['least']:.2f} to {ratio['most']:.2f})",
+            *((f"{speedup['geometric_mean']:.1f}", f"{speedup['least']:.1f}") if speedup else ("", "")),
+        )
+    out.append(table)
+    if record["long"]:
+        out.append(_long_table(record["long"], where))
+    return out
+
+
+def _accuracy_table(shapes: dict[str, Any], title: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    columns = [
+        f"{measure}, {which}"
+        for measure in ("cosine", "relative error")
+        for which in ("median", "worst tenth", "worst")
+    ]
+    for i, heading in enumerate(("motif", "by", *columns)):
+        table.add_column(heading, justify="right" if i > 1 else "left")
+    for letter, shape in shapes.items():
+        for name, found in shape["float32"].items():
+            table.add_row(
+                letter,
+                name,
+                *(f"{found['cosine'][which]:.6f}" for which in ("median", "worst_tenth", "worst")),
+                *(f"{found['relative_error'][which]:.1e}" for which in ("median", "worst_tenth", "worst")),
+            )
+    return table
+
+
+def _long_table(rows: Sequence[dict[str, Any]], where: str) -> Table:
+    total = sum(row["seconds"] for row in rows)
+    title = f"motifs C through {LONG_STEPS} steps: {total:.1f} s for {len(rows)}, {where}"
+    table = Table(title=title, title_justify="left")
+    for i, heading in enumerate(("cell", "seconds", "of the processor", "MiB more", "MiB of the process")):
+        table.add_column(heading, justify="right" if i else "left")
+    for row in rows:
+        table.add_row(
+            row["hash"][:8],
+            f"{row['seconds']:.2f}",
+            f"{row['cpu_seconds']:.2f}",
+            f"{row['more_mib']:.0f}",
+            f"{row['process_mib']:.0f}",
+        )
+    return table
