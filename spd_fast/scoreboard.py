@@ -32,7 +32,7 @@ from spd_fast.cell import Cell
 from spd_fast.dish import Dish
 from spd_fast.features import SCALARS, structural_features
 from spd_fast.files import atomic_write, load_arrays, save_arrays
-from spd_fast.inner import derived_seed, part_of, start_dish
+from spd_fast.inner import part_of, start_dish
 from spd_fast.predictor import (
     LearnedDish,
     fit_gaussian_process,
@@ -619,8 +619,8 @@ def _proxy_rows(m: "_Measuring") -> list[Row]:
             "proxy",
             f"zero-cost proxy of the untrained network with {_PROXIES.motif.stem_channels} channels in place of 128, on one "
             f"batch of {dish.images} {where}, {dish.image_size} x {dish.image_size}",
-            list(found[name]),
-            query_seconds=float(found[f"{name}_seconds"].mean()),
+            [found[name]],
+            query_seconds=float(found[f"{name}_seconds"]),
         )
         for name in PROXIES
     ]
@@ -820,31 +820,27 @@ class _Measuring:
         return _PROXIES if self.images is None else self.on_images(_PROXIES)
 
     def proxies(self) -> Mapping[str, Array]:
-        """Return every zero-cost proxy of the held-out cells for every seed, (S, n), and its seconds of one core, (S,)."""
+        """Return every zero-cost proxy of the held-out cells, (n,), and its seconds of one core for a cell."""
         from spd_fast import proxies
 
-        cells, seeds = self.trial.held_out.cells, self.trial.seeds
+        cells, recipe = self.trial.held_out.cells, self.proxy_recipe()
+        batch = start_dish(recipe)
 
         def measure(report: Callable[[float], object]) -> dict[str, Array]:
-            found: dict[str, list[Any]] = {}
-            for k, seed in enumerate(seeds):
-                recipe = self.proxy_recipe().replace({"seed": seed})
-                batch, own = start_dish(recipe), part_of(report, k, len(seeds))
-                for i, name in enumerate(proxies.PROXIES):
-                    began = time.process_time()
-                    scores = proxies.score(
-                        cells,
-                        recipe.shape,
-                        batch.images,
-                        batch.labels,
-                        name,
-                        seed=derived_seed(seed, "inner"),
-                        threads=self.threads,
-                        progress=part_of(own, i, len(proxies.PROXIES)),
-                    )
-                    found.setdefault(name, []).append(scores)
-                    found.setdefault(f"{name}_seconds", []).append((time.process_time() - began) / len(cells))
-            return {name: np.array(values) for name, values in found.items()}
+            found: dict[str, Array] = {}
+            for k, name in enumerate(proxies.PROXIES):
+                began = time.process_time()
+                found[name] = proxies.score(
+                    cells,
+                    recipe.shape,
+                    batch.images,
+                    batch.labels,
+                    name,
+                    threads=self.threads,
+                    progress=part_of(report, k, len(proxies.PROXIES)),
+                )
+                found[f"{name}_seconds"] = np.array((time.process_time() - began) / len(cells))
+            return found
 
         return self.parts.keep("proxies", measure, self._report("zero-cost proxies"))
 

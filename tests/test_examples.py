@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 import nasbench_files as files
+import small
 from spd_fast import nasbench101
 from spd_fast._core import nasbench as native
+from spd_fast.inner import score_cells, start_dish
 from spd_fast.nasbench101 import Table
+from spd_fast.truth import TruthTable
 
 
 @pytest.fixture
@@ -39,3 +42,35 @@ def test_search(table: Table, tmp_path: Path, project_dir: Path) -> None:
     assert float(said["regularised evolution: regret after 2e+04 s of training"]) == 0
     assert 0 <= float(said["random search: regret after 2e+04 s of training"]) <= 0.2
     assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_optuna_predictor(tmp_path: Path, project_dir: Path) -> None:
+    """Thirty of the 404 cells that ship: the predictor's trials come nearer to the best than as many random cells."""
+    pytest.importorskip("optuna", reason="Optuna is needed by its example alone")
+    script = project_dir / "examples" / "optuna_predictor.py"
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    command = [sys.executable, script, "--features", "structure", "--storage", storage]
+    said = [
+        subprocess.run([*command, "--trials", trials], capture_output=True, text=True, check=True).stdout.splitlines()
+        for trials in ("20", "40")
+    ]
+    for lines, trials in zip(said, (20, 40), strict=True):
+        assert lines[1].startswith(f"regret of {trials} trials ")
+    first, later, random = (float(line.rsplit(" ", 1)[1]) for line in (said[0][1], said[1][1], said[1][2]))
+    assert later <= min(first, random)
+
+
+@pytest.mark.parametrize("backend", ["loky", "ray"])
+def test_spread(backend: str, tmp_path: Path, project_dir: Path) -> None:
+    """Tasks find the same best cell as one call does."""
+    if backend == "ray":
+        pytest.importorskip("ray", reason="Ray is needed by its example alone")
+    small.recipe_file(tmp_path)
+    script = project_dir / "examples" / "spread.py"
+    options = ["--recipe", tmp_path / "small.json", "--cells", "20", "--tasks", "3", "--workers", "2"]
+    command = [sys.executable, script, *options, "--backend", backend]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    cells = TruthTable.load().sample(20, seed=0)
+    scores = score_cells(start_dish(small.RECIPE), small.RECIPE, cells.cells)
+    assert said.startswith("20 cells in ")
+    assert said.split()[-1] == cells.hashes[int(np.nanargmax(scores))]
