@@ -25,7 +25,8 @@ from spd_fast.truth_build import random_cells
 
 __all__ = ["ENGINE", "PYTORCH", "run", "tables"]
 
-ENGINE, PYTORCH = "spd_fast", "PyTorch"
+ENGINE, STRICT, PYTORCH = "spd_fast", "spd_fast, strict", "PyTorch"
+"""Strict: direct convolutions, whose rounding is that of a plain sum."""
 LR: Final = 1e-3
 STEPS_COMPARED: Final = 10
 """Of the accuracy: so far PyTorch's float32 and double can be compared for many cells."""
@@ -132,7 +133,9 @@ def _spread(cells: Sequence[Cell], n: int) -> list[Cell]:
     return [cells[round(i)] for i in np.linspace(0, len(cells) - 1, min(n, len(cells)))]
 
 
-def _engine(cell: Cell, shape: MotifShape, dish: Dish, steps: int, dtype: str = "float32") -> Array:
+def _engine(
+    cell: Cell, shape: MotifShape, dish: Dish, steps: int, dtype: str = "float32", *, strict: bool = False
+) -> Array:
     order = _order(len(dish.images), steps)
     found = motif_hypergradient(
         [cell],
@@ -147,6 +150,7 @@ def _engine(cell: Cell, shape: MotifShape, dish: Dish, steps: int, dtype: str = 
         order=order,
         threads=1,
         dtype=dtype,
+        strict=strict,
     )
     return np.asarray(found.d_images[0])
 
@@ -189,7 +193,11 @@ def _verify(cell: Cell, shape: MotifShape, dish: Dish) -> None:
 
 def _accuracy(cell: Cell, shape: MotifShape, dish: Dish) -> dict[str, Any]:
     exact = _engine(cell, shape, dish, STEPS_COMPARED, "float64")
-    found = {ENGINE: _engine(cell, shape, dish, STEPS_COMPARED), PYTORCH: _pytorch(cell, shape, dish, STEPS_COMPARED)}
+    found = {
+        ENGINE: _engine(cell, shape, dish, STEPS_COMPARED),
+        STRICT: _engine(cell, shape, dish, STEPS_COMPARED, strict=True),
+        PYTORCH: _pytorch(cell, shape, dish, STEPS_COMPARED),
+    }
     return {"hash": cell.module_hash} | {name: _distance(d, exact) for name, d in found.items()}
 
 
@@ -306,7 +314,7 @@ def _summarised(accuracy: Sequence[dict[str, Any]], timed: Sequence[dict[str, An
                 for measure in ("relative_error", "cosine")
                 for values in [[row[name][measure] for row in accuracy]]
             }
-            for name in (ENGINE, PYTORCH)
+            for name in (ENGINE, STRICT, PYTORCH)
         }
     return summary
 
