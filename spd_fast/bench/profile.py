@@ -32,6 +32,9 @@ TITLES: Final = {
 }
 """Groups of parts, by kind of op and part; those of convolutions have their size in the name."""
 
+NEEDED: Final = {"direct": 1.0, "winograd": 1 / 2, "winograd2d": 1 / 4}
+"""Multiply-adds of an algorithm, as a share of direct convolution's (`csrc/plan.cpp`)."""
+
 
 def run(
     cells: Sequence[Cell],
@@ -156,13 +159,15 @@ def _rows(measured: dict[str, Any], top: dict[str, float]) -> list[dict[str, Any
             if taken == 0 or (part == "dgrad" and op["dgrad"] is None):
                 continue
             flop, bytes_ = cost(op, part, measured)
+            algorithm = op.get(part) if op["kind"] == "conv" else None
             rows.append(
                 {
                     "op": _name(op),
                     "part": part,
                     "group": _group(op, part),
-                    "algorithm": op.get(part) if op["kind"] == "conv" else None,
+                    "algorithm": algorithm,
                     "seconds": taken,
+                    "floor_seconds": _floor(flop, bytes_, algorithm, top),
                     "cycles": taken * top["cycles"],
                     "flop": flop,
                     "bytes": bytes_,
@@ -170,6 +175,11 @@ def _rows(measured: dict[str, Any], top: dict[str, float]) -> list[dict[str, Any
                 }
             )
     return rows
+
+
+def _floor(flop: float, bytes_: float, algorithm: str | None, top: dict[str, float]) -> float:
+    """Seconds that no kernel goes below: the multiply-adds of the algorithm at the FMA peak, or else the bytes at the rate of L2."""
+    return flop * NEEDED.get(algorithm or "direct", 1.0) / top["flops"] if flop else bytes_ / top["l2_bytes"]
 
 
 def _rates(flop: float, bytes_: float, seconds: float, step: float, top: dict[str, float]) -> dict[str, float]:
@@ -213,9 +223,10 @@ def groups(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     total = sum(row["seconds"] for row in rows)
     for row in rows:
         into = found.setdefault(
-            row["group"], {"group": row["group"], "seconds": 0.0, "cycles": 0.0, "flop": 0, "bytes": 0}
+            row["group"],
+            {"group": row["group"], "seconds": 0.0, "floor_seconds": 0.0, "cycles": 0.0, "flop": 0, "bytes": 0},
         )
-        for name in ("seconds", "cycles", "flop", "bytes"):
+        for name in ("seconds", "floor_seconds", "cycles", "flop", "bytes"):
             into[name] += row[name]
     for into in found.values():
         peak = next(row["gflops"] / row["share_of_peak"] for row in rows if row["flop"]) * 1e9
@@ -243,7 +254,11 @@ def tables(record: dict[str, Any]) -> list[Table]:
         out.append(_table(f"cell {cells[0]['hash'][:8]}, {title}", ("op", "part", "by"), labels, cells[0]["rows"]))
     summed = record["groups"]
     out.append(_table(title, ("part",), [(row["group"],) for row in summed], summed, cells=len(cells)))
-    out[-1].caption = where
+    floor = sum(row["floor_seconds"] for row in summed) / len(cells)
+    out[-1].caption = (
+        f"{where}\nfloor of the step, multiply-adds of each algorithm at that peak and all else at that rate: "
+        f"{1e6 * floor:.0f} us, {floor / step:.0%} of it"
+    )
     return out
 
 
@@ -258,7 +273,7 @@ def _table(
     table = Table(title=title, title_justify="left", caption_justify="left")
     for heading in headings:
         table.add_column(heading)
-    for heading in ("us", "cycles", "of step", "MFLOP", "GFLOP/s", "of peak", "KB", "GB/s", "of L2"):
+    for heading in ("us", "cycles", "of step", "floor us", "MFLOP", "GFLOP/s", "of peak", "KB", "GB/s", "of L2"):
         table.add_column(heading, justify="right")
     for label, row in zip(labels, rows, strict=True):
         arithmetic = [f"{row['flop'] / cells / 1e6:.2f}", f"{row['gflops']:.0f}", f"{row['share_of_peak']:.2f}"]
@@ -272,6 +287,7 @@ def _table(
             f"{row['seconds'] / cells * 1e6:.1f}",
             f"{row['cycles'] / cells:.0f}",
             f"{row['share_of_step']:.1%}",
+            f"{row['floor_seconds'] / cells * 1e6:.1f}",
             *(arithmetic if row["flop"] else ["", "", ""]),
             *(traffic if row["bytes"] else ["", "", ""]),
         )
