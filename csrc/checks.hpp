@@ -121,12 +121,12 @@ void batch_norm_check(BatchNormCheck<T>& q) {
     shift.data()[c] = q.beta[c] - q.mean[c] * scale.data()[c];
   }
   const View<T> from = y.view(), d = dz.view();
-  const Term<T> term{from.data, from.block, from.channel, scale.data(), shift.data()};
+  const Term<T> term{from.data, from.block, from.channel, scale.data(), shift.data(), true};
   add_terms<T, 1>(z.view(), &term, grid, q.n, 0, blocks, q.channels);
   z.unpack(q.z);
   dz.pack(q.dz);
   const Flow<T> flow{d.data, d.block, d.channel, 1};
-  batch_norm_relu_backward<T, 1>(y.view(), q.dgamma, q.dbeta, &flow, q.mean, istd.data(), scale.data(), shift.data(), grid, q.n, q.channels);
+  batch_norm_relu_backward<T, 1>(y.view(), q.dgamma, q.dbeta, &flow, q.mean, istd.data(), scale.data(), shift.data(), true, grid, q.n, q.channels);
   y.unpack(q.dy);
 }
 
@@ -137,7 +137,10 @@ void pool_check(PoolCheck<T>& q) {
   Scratch<T> taken(to.blocks(q.n) * to.plane() * q.channels * 2);  // no fewer than eight bytes a vector
   x.pack(q.x);
   dy.pack(q.dy);
-  if (q.size == 3) {
+  if (q.average) {
+    avgpool3x3<T>(y.view(), x.constant(), from, 0, from.blocks(q.n), q.channels, false);
+    avgpool3x3<T>(dx.view(), dy.constant(), from, 0, from.blocks(q.n), q.channels, true);
+  } else if (q.size == 3) {
     Winners* won = reinterpret_cast<Winners*>(taken.data());
     maxpool3x3_forward<T>(y.view(), won, x.constant(), from, 0, from.blocks(q.n), q.channels);
     maxpool3x3_backward<T>(dx.view(), dy.constant(), won, from, 0, from.blocks(q.n), q.channels);
@@ -147,6 +150,20 @@ void pool_check(PoolCheck<T>& q) {
     maxpool2x2_backward<T>(dx.view(), dy.constant(), won, from, to, q.n, 0, q.channels);
   }
   y.unpack(q.y);
+  dx.unpack(q.dx);
+}
+
+template <class T>
+void relu_check(ReluCheck<T>& q) {
+  const Grid grid(q.height, q.width, lanes<T>);
+  Packed<T> z(grid, q.n, q.channels), dx(grid, q.n, q.channels);
+  const int blocks = grid.blocks(q.n);
+  Scratch<T> open(static_cast<std::size_t>(blocks) * q.channels * grid.plane());
+  z.pack(q.x);
+  relu_forward<T>(z.view(), reinterpret_cast<Open*>(open.data()), grid, 0, blocks, q.channels);
+  z.unpack(q.z);
+  dx.pack(q.dz);
+  relu_backward<T>(dx.view(), reinterpret_cast<Open*>(open.data()), grid, 0, blocks, q.channels);
   dx.unpack(q.dx);
 }
 
@@ -193,10 +210,24 @@ void dense_check(DenseCheck<T>& q) {
 
 template <class T>
 EngineFunctions<T> engine_functions() {
-  return {
-      lanes<T>,      training_memory<T>, train_motif<T>, motif_gradient<T>, hypergradient_memory<T>, motif_hypergradient<T>, conv_check<T>, batch_norm_check<T>,
-      pool_check<T>, head_check<T>,      dense_check<T>, motif_profile<T>,  logit_gradient<T>,       activations<T>,         fma_peak<T>,   read_rate<T>,
-      clock_rate};
+  return {lanes<T>,
+          training_memory<T>,
+          train_motif<T>,
+          motif_gradient<T>,
+          hypergradient_memory<T>,
+          motif_hypergradient<T>,
+          conv_check<T>,
+          batch_norm_check<T>,
+          pool_check<T>,
+          relu_check<T>,
+          head_check<T>,
+          dense_check<T>,
+          motif_profile<T>,
+          logit_gradient<T>,
+          activations<T>,
+          fma_peak<T>,
+          read_rate<T>,
+          clock_rate};
 }
 
 }  // namespace spd::SPD_ISA

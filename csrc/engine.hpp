@@ -161,6 +161,13 @@ struct PoolCheck {
   int n, channels, height, width, size;  // size 3: stride 1; size 2: stride 2
   const T *x, *dy;
   T *y, *dx;
+  bool average;  // 3x3 alone
+};
+template <class T>
+struct ReluCheck {
+  int n, channels, height, width;
+  const T *x, *dz;
+  T *z, *dx;
 };
 
 template <class T>
@@ -190,6 +197,7 @@ struct EngineFunctions {
   void (*conv)(ConvCheck<T>&);
   void (*batch_norm)(BatchNormCheck<T>&);
   void (*pool)(PoolCheck<T>&);
+  void (*relu)(ReluCheck<T>&);
   void (*head)(HeadCheck<T>&);
   void (*dense)(DenseCheck<T>&);
   void (*profile)(ProfileJob<T>&, Control&, Team&);

@@ -70,7 +70,10 @@ class TangentNetwork : public Network<T> {
       const Op& op = plan_.ops[i];
       switch (op.kind) {
         case Op::Kind::conv: conv_backward_tangent(plan_.convs[op.index], g_t, w, w_t, n); break;
-        case Op::Kind::sum: break;
+        case Op::Kind::sum:
+          this->sum_backward(plan_.sums[op.index], n);
+          this->sum_backward(plan_.sums[op.index], n, apart_);
+          break;
         case Op::Kind::pool:
           this->pool_backward(plan_.pools[op.index], n);
           this->pool_backward(plan_.pools[op.index], n, apart_);
@@ -170,13 +173,17 @@ class TangentNetwork : public Network<T> {
       with_constant<kMostSources>(s.n,
                                   [&]<int K>() { add_terms_tangent<T, K>(primal<T>(z), apart_, terms, tangents, plan_.grids[sum.grid], n, s.end - s.begin); });
     }
+    const Grid& grid = plan_.grids[sum.grid];
+    if (sum.relu) relu_backward<T>(tangent<T>(sum.z), this->template taken<Open>(sum.open), grid, 0, grid.blocks(n), sum.channels);
   }
   void pool_tangent(const Pool& p, int n) {
     const Grid &from = plan_.grids[p.from], &to = plan_.grids[p.to];
-    if (p.from == p.to)
-      maxpool3x3_tangent<T>(tangent<T>(p.y), this->template taken<Winners>(p), tangent<const T>(p.x), from, 0, from.blocks(n), p.channels);
+    if (p.average)
+      avgpool3x3<T>(tangent<T>(p.y), tangent<const T>(p.x), from, 0, from.blocks(n), p.channels, false);
+    else if (p.from == p.to)
+      maxpool3x3_tangent<T>(tangent<T>(p.y), this->template taken<Winners>(p.taken), tangent<const T>(p.x), from, 0, from.blocks(n), p.channels);
     else
-      maxpool2x2_tangent<T>(tangent<T>(p.y), this->template taken<QuadWinners>(p), tangent<const T>(p.x), from, to, n, 0, p.channels);
+      maxpool2x2_tangent<T>(tangent<T>(p.y), this->template taken<QuadWinners>(p.taken), tangent<const T>(p.x), from, to, n, 0, p.channels);
   }
 
   void conv_backward_tangent(const Conv& c, T* g_t, const T* w, const T* w_t, int n) {
@@ -189,7 +196,7 @@ class TangentNetwork : public Network<T> {
       y.offset += s.begin * y.channel;
       const NormStatistics<T> norm{mean_ + bn, istd_ + bn, scale_ + bn, shift_ + bn}, norm_t{mean_t_ + bn, istd_t_ + bn, scale_t_ + bn, shift_t_ + bn};
       with_constant<kMostSources>(s.n, [&]<int K>() {
-        batch_norm_relu_backward_tangent<T, K>(primal<T>(y), apart_, g_t + c.gamma + s.begin, g_t + c.beta + s.begin, flows, norm, norm_t, grid, n,
+        batch_norm_relu_backward_tangent<T, K>(primal<T>(y), apart_, g_t + c.gamma + s.begin, g_t + c.beta + s.begin, flows, norm, norm_t, c.relu, grid, n,
                                                s.end - s.begin);
       });
     }

@@ -10,6 +10,7 @@
 #include "kernels/head.hpp"
 #include "kernels/optimizer.hpp"
 #include "kernels/pool.hpp"
+#include "kernels/relu.hpp"
 #include "kernels/sigmoid.hpp"
 #include "plan.hpp"
 #include "span.hpp"
@@ -96,7 +97,7 @@ class Network {
       const Op& op = begun(plan_.ops[i]);
       switch (op.kind) {
         case Op::Kind::conv: conv_backward(plan_.convs[op.index], g, w, n, images); break;
-        case Op::Kind::sum: break;  // its gradient lies where its readers wrote it
+        case Op::Kind::sum: sum_backward(plan_.sums[op.index], n); break;
         case Op::Kind::pool: pool_backward(plan_.pools[op.index], n); break;
         case Op::Kind::dense: layer_backward(plan_.dense[op.index], g, w, n, images); break;
         case Op::Kind::head: head_backward(g, w, n);
@@ -215,7 +216,7 @@ class Network {
         const int first = s.begin + begin, bn = c.batch_norm + first;
         with_constant<kMostSources>(s.n, [&]<int K>() {
           batch_norm_relu_backward<T, K>(view<T>(c.y, first), g + c.gamma + first, g + c.beta + first, flows, mean_ + bn, istd_ + bn, scale_ + bn, shift_ + bn,
-                                         grid, n, end - begin);
+                                         c.relu, grid, n, end - begin);
         });
       });
     }
@@ -244,7 +245,7 @@ class Network {
     for (int i = 0; i < s.n; ++i) {
       const Place& p = s.source[i].place;
       const int bn = s.source[i].batch_norm;
-      terms[i] = {arena_ + p.offset, p.block, p.channel, bn >= 0 ? scale_ + bn : nullptr, bn >= 0 ? shift_ + bn : nullptr};
+      terms[i] = {arena_ + p.offset, p.block, p.channel, bn >= 0 ? scale_ + bn : nullptr, bn >= 0 ? shift_ + bn : nullptr, s.source[i].relu};
     }
   }
   void sum_forward(const Sum& sum, int n, int begin, int end) {
@@ -255,6 +256,17 @@ class Network {
       with_constant<kMostSources>(s.n,
                                   [&]<int K>() { add_terms<T, K>(view<T>(sum.z, s.begin), terms, plan_.grids[sum.grid], n, begin, end, s.end - s.begin); });
     }
+    if (sum.relu) relu_forward<T>(view<T>(sum.z), taken<Open>(sum.open), plan_.grids[sum.grid], begin, end, sum.channels);
+  }
+  // Where its one reader wrote the gradient into its place and no ReLU is behind it: nothing. apart: as of pool_backward.
+  void sum_backward(const Sum& sum, int n, std::ptrdiff_t apart = 0) {
+    const Span span(times_, Part::backward);
+    const Grid& grid = plan_.grids[sum.grid];
+    flows_to(sum.z, sum.flows, grid, n, apart);
+    if (!sum.relu) return;
+    View<T> d = view<T>(sum.z);
+    d.data += apart;
+    each_chunk(grid, n, [&](int, int begin, int end, T*) { relu_backward<T>(d, taken<Open>(sum.open), grid, begin, end, sum.channels); });
   }
   void layer_forward(const Dense& d, const T* w, int n) {
     const Span span(times_, Part::forward);
@@ -299,18 +311,21 @@ class Network {
   }
 
   template <class W>
-  W* taken(const Pool& p) {
-    return reinterpret_cast<W*>(arena_ + p.taken);
+  W* taken(std::size_t place) {
+    return reinterpret_cast<W*>(arena_ + place);
   }
   // Blocks begin..end - 1; where it downsamples, the whole batch.
   void pool_forward(const Pool& p, int n, int begin, int end) {
     const Span span(times_, Part::forward);
     const Grid &from = plan_.grids[p.from], &to = plan_.grids[p.to];
     if (is_downsampling(p))
-      team_.split(p.channels,
-                  [&](int begin, int end, int) { maxpool2x2_forward<T>(view<T>(p.y), taken<QuadWinners>(p), view<const T>(p.x), from, to, n, begin, end); });
+      team_.split(p.channels, [&](int begin, int end, int) {
+        maxpool2x2_forward<T>(view<T>(p.y), taken<QuadWinners>(p.taken), view<const T>(p.x), from, to, n, begin, end);
+      });
+    else if (p.average)
+      avgpool3x3<T>(view<T>(p.y), view<const T>(p.x), from, begin, end, p.channels, false);
     else
-      maxpool3x3_forward<T>(view<T>(p.y), taken<Winners>(p), view<const T>(p.x), from, begin, end, p.channels);
+      maxpool3x3_forward<T>(view<T>(p.y), taken<Winners>(p.taken), view<const T>(p.x), from, begin, end, p.channels);
   }
   // y = the sum of what flows there.
   void flows_to(const Place& y, const std::vector<Segment>& segments, const Grid& grid, int n, std::ptrdiff_t apart = 0) {
@@ -334,11 +349,14 @@ class Network {
     flows_to(p.y, p.flows, to, n, apart);  // nothing behind a 2x2: its gradient is already in its place
     if (is_downsampling(p))
       team_.split(p.channels, [&](int begin, int end, int) {
-        maxpool2x2_backward<T>(at(view<T>(p.x)), at(view<const T>(p.y)), taken<QuadWinners>(p), from, to, n, begin, end);
+        maxpool2x2_backward<T>(at(view<T>(p.x)), at(view<const T>(p.y)), taken<QuadWinners>(p.taken), from, to, n, begin, end);
       });
     else
       each_chunk(from, n, [&](int, int begin, int end, T*) {
-        maxpool3x3_backward<T>(at(view<T>(p.x)), at(view<const T>(p.y)), taken<Winners>(p), from, begin, end, p.channels);
+        if (p.average)
+          avgpool3x3<T>(at(view<T>(p.x)), at(view<const T>(p.y)), from, begin, end, p.channels, true);
+        else
+          maxpool3x3_backward<T>(at(view<T>(p.x)), at(view<const T>(p.y)), taken<Winners>(p.taken), from, begin, end, p.channels);
       });
   }
 

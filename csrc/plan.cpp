@@ -6,7 +6,7 @@
 namespace spd {
 namespace {
 
-// Something whose activation can be read: channels of a convolution (through its batch norm) or a pooling.
+// Something whose activation can be read: channels of a convolution (through its batch norm), a pooling or a sum.
 struct Producer {
   Op::Kind kind;
   int index;
@@ -14,6 +14,7 @@ struct Producer {
   int channels;
   Place place;  // of channel `first`
   int batch_norm = -1;
+  bool relu = false;
 };
 struct Use {  // channels begin..end - 1 of something meet this source
   int begin, end;
@@ -58,7 +59,11 @@ class Builder {
   }
 
   Plan build() {
-    spec_.hidden.empty() ? add_network() : add_perceptron();
+    switch (spec_.kind) {
+      case MotifSpec::Kind::vertex_cell:
+      case MotifSpec::Kind::edge_cell: add_network(); break;
+      case MotifSpec::Kind::perceptron: add_perceptron();
+    }
     plan_.arena += kGuard;
     end_runs();
     return std::move(plan_);
@@ -73,28 +78,28 @@ class Builder {
   };
 
   void add_network() {
+    const bool on_edges = spec_.kind == MotifSpec::Kind::edge_cell;
     int grid = add_grid(Grid(spec_.height, spec_.width, plan_.lanes));
     plan_.images = take(grid, spec_.image_channels);
-    Producer stem = add_conv(grid, 3, spec_.image_channels, spec_.stem_channels, plan_.images, true);
-    name_conv("stem", stem);
-    Place x = take(grid, spec_.stem_channels);
-    add_sum(grid, x, spec_.stem_channels, {{stem, 0, spec_.stem_channels}}, x, 1);
-    int channels = spec_.stem_channels;
+    Producer x = add_conv(grid, 3, spec_.image_channels, spec_.stem_channels, plan_.images, !on_edges, true);
+    name_conv("stem", x);
+    if (!on_edges) x = add_sum(grid, x.channels, {{x, 0, x.channels}});
     for (int stack = 0, position = 0; stack < spec_.stacks; ++stack) {
-      if (stack > 0) x = downsample(grid, x, channels);
+      if (stack > 0) x = downsample(grid, x);
       for (int cell = 0; cell < spec_.cells_per_stack; ++cell, ++position) {
         const bool last = stack + 1 == spec_.stacks && cell + 1 == spec_.cells_per_stack;
-        x = add_cell(grid, x, channels, position, "stacks." + std::to_string(stack) + "." + std::to_string(cell), last);
-        channels = spec_.channels[position].back();
+        const std::string name = "stacks." + std::to_string(stack) + "." + std::to_string(cell);
+        x = on_edges ? add_edge_cell(grid, x, position, name, last) : add_vertex_cell(grid, x, position, name, last);
       }
     }
-    add_head(grid, x, channels);
+    add_head(grid, x.place, x.channels);
     for (std::size_t i = 0; i < plan_.convs.size(); ++i) {
       plan_.convs[i].flows = segments_of(conv_flows_[i], plan_.convs[i].c_out);
       for (const Segment& s : plan_.convs[i].flows)
         if (s.n == 0) throw std::invalid_argument("a vertex has channels that no successor reads");
     }
     for (std::size_t i = 0; i < plan_.pools.size(); ++i) plan_.pools[i].flows = segments_of(pool_flows_[i], plan_.pools[i].channels);
+    for (std::size_t i = 0; i < plan_.sums.size(); ++i) plan_.sums[i].flows = segments_of(sum_flows_[i], plan_.sums[i].channels);
   }
 
   void add_perceptron() {
@@ -126,9 +131,9 @@ class Builder {
     return p;
   }
 
-  Producer add_conv(int grid, int size, int c_in, int c_out, Place x, bool reads_images = false) {
+  Producer add_conv(int grid, int size, int c_in, int c_out, Place x, bool relu = true, bool reads_images = false) {
     Conv c;
-    c.grid = grid, c.size = size, c.c_in = c_in, c.c_out = c_out, c.x = x, c.reads_images = reads_images;
+    c.grid = grid, c.size = size, c.c_in = c_in, c.c_out = c_out, c.x = x, c.relu = relu, c.reads_images = reads_images;
     c.y = take(grid, c_out);
     const std::size_t weights = static_cast<std::size_t>(size) * size * c_in * c_out;
     c.weight = plan_.n_parameters;
@@ -143,7 +148,7 @@ class Builder {
     plan_.ops.push_back({Op::Kind::conv, index});
     plan_.convs.push_back(c);
     conv_flows_.emplace_back();
-    return {Op::Kind::conv, index, 0, c_out, c.y, c.batch_norm};
+    return {Op::Kind::conv, index, 0, c_out, c.y, c.batch_norm, relu};
   }
   // Useful GFLOP/s of one Zen 4 core (FMA peak 118), batch 20, forward / wgrad (dgrad is within 5 % of the forward turned round):
   //
@@ -182,42 +187,59 @@ class Builder {
     }
   }
 
+  std::vector<Use>& flows_to(const Producer& p) {
+    switch (p.kind) {
+      case Op::Kind::conv: return conv_flows_[p.index];
+      case Op::Kind::pool: return pool_flows_[p.index];
+      default: return sum_flows_[p.index];
+    }
+  }
+  Producer add_sum(int grid, int channels, const std::vector<Read>& reads, bool relu = false) {
+    const Place z = take(grid, channels);
+    return add_sum(grid, z, channels, reads, z, 1, relu);
+  }
   // gradient, step: where the sum's gradient will lie.
-  void add_sum(int grid, Place z, int channels, const std::vector<Read>& reads, Place gradient, int step) {
+  Producer add_sum(int grid, Place z, int channels, const std::vector<Read>& reads, Place gradient, int step, bool relu = false) {
     std::vector<Use> terms;
     for (const Read& r : reads) {
-      terms.push_back({r.to, r.to + r.channels, {r.from.place, r.from.batch_norm, 1}});
-      auto& flows = r.from.kind == Op::Kind::conv ? conv_flows_[r.from.index] : pool_flows_[r.from.index];
-      flows.push_back({r.from.first, r.from.first + r.channels, {at_channel(gradient, r.to), -1, step}});
+      terms.push_back({r.to, r.to + r.channels, {r.from.place, r.from.batch_norm, r.from.relu, 1}});
+      flows_to(r.from).push_back({r.from.first, r.from.first + r.channels, {at_channel(gradient, r.to), -1, false, step}});
     }
-    plan_.ops.push_back({Op::Kind::sum, static_cast<int>(plan_.sums.size())});
-    plan_.sums.push_back({grid, channels, z, segments_of(terms, channels)});
+    const int index = static_cast<int>(plan_.sums.size());
+    plan_.ops.push_back({Op::Kind::sum, index});
+    plan_.sums.push_back({grid, channels, z, segments_of(terms, channels), relu, relu ? take_bytes(grid, channels, 2) : 0, {}});
+    sum_flows_.emplace_back();
+    return {Op::Kind::sum, index, 0, channels, z};
+  }
+  // So many for every vector of a tensor.
+  std::size_t take_bytes(int grid, int channels, int each) {
+    const Grid& g = plan_.grids[grid];
+    const std::size_t bytes = each * static_cast<std::size_t>(g.blocks(plan_.batch)) * g.vectors() * channels;
+    return take((bytes + element_bytes_ - 1) / element_bytes_);
   }
 
-  Producer add_pool(int from, int to, int channels, Place x) {
+  Producer add_pool(int from, int to, int channels, Place x, bool average = false) {
     Pool p;
-    p.from = from, p.to = to, p.channels = channels, p.x = x;
+    p.from = from, p.to = to, p.average = average, p.channels = channels, p.x = x;
     p.y = take(to, channels);
-    const Grid& g = plan_.grids[to];
-    const std::size_t bytes = 8 * static_cast<std::size_t>(g.blocks(plan_.batch)) * g.vectors() * channels;  // pool.hpp's winners, of a vector
-    p.taken = take((bytes + element_bytes_ - 1) / element_bytes_);
+    if (!average) p.taken = take_bytes(to, channels, 8);
     const int index = static_cast<int>(plan_.pools.size());
     plan_.ops.push_back({Op::Kind::pool, index});
     plan_.pools.push_back(p);
     pool_flows_.emplace_back();
     return {Op::Kind::pool, index, 0, channels, p.y};
   }
-  Place downsample(int& grid, Place x, int channels) {
+  Producer downsample(int& grid, const Producer& x) {
     const int from = grid;
     grid = add_grid(plan_.grids[from].halved());
-    return add_pool(from, grid, channels, x).place;
+    return add_pool(from, grid, x.channels, x.place);
   }
 
-  Place add_cell(int grid, Place input, int c_in, int position, const std::string& name, bool last) {
+  Producer add_vertex_cell(int grid, const Producer& input, int position, const std::string& name, bool last) {
     const std::vector<int>& channels = spec_.channels[position];
     const int v_out = spec_.vertices - 1;
     const auto edge = [&](int from, int to) { return spec_.matrix[from * spec_.vertices + to] != 0; };
-    std::vector<Producer> projections = add_projections(grid, input, c_in, channels, edge);
+    std::vector<Producer> projections = add_projections(grid, input, channels, edge);
     std::vector<Producer> outputs(spec_.vertices);
     for (int v = 1; v < v_out; ++v) {
       std::vector<Read> reads;
@@ -227,8 +249,7 @@ class Builder {
         name_conv(name + ".projection" + std::to_string(v), projections[v]);
         reads.push_back({projections[v], 0, channels[v]});
       }
-      const Place z = take(grid, channels[v]);
-      add_sum(grid, z, channels[v], reads, z, 1);
+      const Place z = add_sum(grid, channels[v], reads).place;
       const int op = spec_.ops[v - 1];
       if (op == 2) {
         outputs[v] = add_pool(grid, grid, channels[v], z);
@@ -250,24 +271,65 @@ class Builder {
     }
     if (to != 0 && to != channels[v_out]) throw std::invalid_argument("the channels of the vertices before the output do not add up to the output's");
     const Place z = take(grid, channels[v_out]);
-    add_sum(grid, z, channels[v_out], reads, last ? head_gradient(grid, channels[v_out]) : z, last ? 0 : 1);
-    return z;
+    return add_sum(grid, z, channels[v_out], reads, last ? head_gradient(grid, channels[v_out]) : z, last ? 0 : 1);
+  }
+  static Producer slice_of(const Producer& conv, int first, int channels) {
+    return {Op::Kind::conv, conv.index, first, channels, at_channel(conv.place, first), conv.batch_norm + first, conv.relu};
   }
   // One wide convolution; the slice of each vertex that the input feeds.
   template <class Edge>
-  std::vector<Producer> add_projections(int grid, Place input, int c_in, const std::vector<int>& channels, const Edge& edge) {
+  std::vector<Producer> add_projections(int grid, const Producer& input, const std::vector<int>& channels, const Edge& edge) {
     std::vector<Producer> slices(spec_.vertices);
     int total = 0;
     for (int v = 1; v < spec_.vertices; ++v)
       if (edge(0, v)) total += channels[v];
-    const Producer all = add_conv(grid, 1, c_in, total, input);
+    const Producer all = add_conv(grid, 1, input.channels, total, input.place);
     int first = 0;
     for (int v = 1; v < spec_.vertices; ++v) {
       if (!edge(0, v)) continue;
-      slices[v] = {Op::Kind::conv, all.index, first, channels[v], at_channel(all.place, first), all.batch_norm + first};
+      slices[v] = slice_of(all, first, channels[v]);
       first += channels[v];
     }
     return slices;
+  }
+
+  // A node is the sum of what enters it; node 0 is the input, projected where the channels change.
+  Producer add_edge_cell(int grid, Producer input, int position, const std::string& name, bool last) {
+    const int nodes = spec_.vertices, channels = spec_.channels[position].back();
+    const auto op = [&](int from, int to) { return spec_.matrix[from * nodes + to]; };
+    if (input.channels != channels) {
+      input = add_conv(grid, 1, input.channels, channels, input.place, false);
+      name_conv(name + ".projection0", input);
+    }
+    std::vector<std::vector<Read>> entering(nodes);
+    std::vector<Producer> made(nodes * nodes);
+    entering[0] = {{input, 0, channels}};
+    for (int u = 0; u + 1 < nodes; ++u) {
+      for (const EdgeOp kind : {edge_conv1x1, edge_conv3x3, edge_avgpool3x3}) {
+        std::vector<int> targets;
+        for (int v = u + 1; v < nodes; ++v)
+          if (op(u, v) == kind) targets.push_back(v);
+        if (targets.empty()) continue;
+        const bool pools = kind == edge_avgpool3x3;
+        const Place z = add_sum(grid, channels, entering[u], !pools).place;
+        const int wide = channels * static_cast<int>(targets.size());
+        const Producer all = pools ? add_pool(grid, grid, channels, z, true) : add_conv(grid, kind == edge_conv3x3 ? 3 : 1, channels, wide, z, false);
+        for (std::size_t i = 0; i < targets.size(); ++i) {
+          Producer& one = made[u * nodes + targets[i]];
+          one = pools ? all : slice_of(all, static_cast<int>(i) * channels, channels);
+          entering[targets[i]].push_back({one, 0, channels});
+        }
+      }
+      for (int v = u + 1; v < nodes; ++v)
+        if (op(u, v) == skip) entering[v].insert(entering[v].end(), entering[u].begin(), entering[u].end());
+    }
+    for (int v = 1; v < nodes; ++v)
+      for (int u = 0; u < v; ++u)
+        if (op(u, v) == edge_conv1x1 || op(u, v) == edge_conv3x3) name_conv(name + ".edge" + std::to_string(u) + std::to_string(v), made[u * nodes + v]);
+    if (entering.back().empty()) throw std::invalid_argument("no path of operations leads from a cell's input to its output");
+    const Producer output = add_sum(grid, channels, entering.back(), last);
+    if (last) flows_to(output).push_back({0, channels, {head_gradient(grid, channels), -1, false, 0}});
+    return output;
   }
 
   Place add_dense(int grid, int c_in, int c_out, Place x, const std::string& name, bool reads_images, bool last) {
@@ -313,7 +375,7 @@ class Builder {
   int element_bytes_;
   bool strict_;
   Plan plan_;
-  std::vector<std::vector<Use>> conv_flows_, pool_flows_;
+  std::vector<std::vector<Use>> conv_flows_, pool_flows_, sum_flows_;
 };
 
 }  // namespace

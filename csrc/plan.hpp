@@ -5,7 +5,8 @@
 //   * the gradient of a tensor takes the tensor's own place (its last reader in the backward pass has gone by then): dy of a convolution
 //     overwrites y, dx overwrites x; only the gradient of the average pooling has a place of its own;
 //   * nothing normalised is stored but what a convolution or a pooling reads (a Sum).
-// Sibling projections of a cell's input are one wide 1x1 convolution.
+// Sibling projections of a cell's input are one wide 1x1 convolution. So are convolutions of one size that leave a node of a cell with operations on
+// its edges: there every convolution reads ReLU of a node, and what it writes joins other nodes through batch norm alone.
 //
 // A multilayer perceptron is a plan over a grid of one pixel, whose channels are the features of an image: its dense layers are 1x1 convolutions there.
 #pragma once
@@ -23,12 +24,15 @@ namespace spd {
 enum class Loss { softmax, binary };
 inline constexpr const char* kLossNames[] = {"softmax", "binary"};
 
+enum EdgeOp : std::uint8_t { no_edge, skip, edge_conv1x1, edge_conv3x3, edge_avgpool3x3 };  // in the order of nats_cell.py
+
 // A cell in a motif shape. Channel counts come from the caller: the rule by which they are shared out lives in one place (cell.py).
-// Or, where `hidden` is not empty, a multilayer perceptron, of which the classes and the image's size are the rest.
+// Or a multilayer perceptron, of which `hidden`, the classes and the image's size are all.
 struct MotifSpec {
+  enum class Kind { vertex_cell, edge_cell, perceptron } kind = Kind::vertex_cell;  // operations on vertices (NAS-Bench-101), on edges (NATS-Bench)
   int vertices = 0;
-  std::vector<std::uint8_t> matrix;        // (vertices, vertices), row major: edge from row to column
-  std::vector<int> ops;                    // of the interior vertices: 0 conv3x3, 1 conv1x1, 2 maxpool3x3
+  std::vector<std::uint8_t> matrix;        // (vertices, vertices), row major: edge from row to column; of an edge_cell, its EdgeOp
+  std::vector<int> ops;                    // of the interior vertices of a vertex_cell: 0 conv3x3, 1 conv1x1, 2 maxpool3x3
   std::vector<std::vector<int>> channels;  // of each cell of the motif, in order: of each vertex, input and output among them
   int stem_channels = 0, stacks = 0, cells_per_stack = 0, classes = 0, image_channels = 0, height = 0, width = 0;
   std::vector<int> hidden;  // units of each hidden layer
@@ -60,6 +64,7 @@ inline constexpr int kMostSources = 6;  // five interior predecessors (or succes
 struct Source {
   Place place;
   int batch_norm = -1;  // forward: the first channel in the batch-norm arrays; -1: the tensor is read as it is
+  bool relu = false;    // behind the batch norm
   int step = 1;         // backward: 0 where one vector per channel serves all pixels
 };
 
@@ -80,15 +85,20 @@ struct Conv {  // convolution, and the batch norm behind it
   int batch_norm = 0;                           // first channel in the batch-norm arrays
   Algorithm forward = Algorithm::direct, dgrad = Algorithm::direct, wgrad = Algorithm::direct;
   bool reads_images = false;   // dgrad only where the images' gradient is asked for
+  bool relu = true;            // behind the batch norm
   std::vector<Segment> flows;  // where the gradient of its activation comes from
 };
 struct Sum {  // activations that meet: vertex inputs, cell outputs
   int grid = 0, channels = 0;
   Place z;
   std::vector<Segment> terms;
+  bool relu = false;
+  std::size_t open = 0;        // relu.hpp's bits, counted in elements of the arena
+  std::vector<Segment> flows;  // as of a pooling; none where its one reader writes the gradient in its place
 };
 struct Pool {
   int from = 0, to = 0, channels = 0;  // grids; 3x3 where they are one, 2x2 where not
+  bool average = false;                // else the maximum
   Place x, y;
   std::size_t taken = 0;  // what won: bytes, counted in elements of the arena
   std::vector<Segment> flows;

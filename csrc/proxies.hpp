@@ -26,22 +26,26 @@ class ProxyNetwork : public Network<T> {
   }
 
   void add_agreements(std::int64_t* agreements, int n) const {
-    std::vector<std::uint64_t> codes;
-    for (const Conv& c : plan_.convs) {
-      const Grid& grid = plan_.grids[c.grid];
-      const std::size_t words = codes_of(codes, c, n);
-      const std::int64_t units = static_cast<std::int64_t>(c.c_out) * grid.pixels();
-      for (int i = 0; i < n; ++i)
-        for (int j = 0; j < n; ++j) {
-          std::int64_t apart = 0;
-          for (std::size_t at = 0; at < words; ++at) apart += std::popcount(codes[i * words + at] ^ codes[j * words + at]);
-          agreements[static_cast<std::size_t>(i) * n + j] += units - apart;
-        }
-    }
+    for (const Conv& c : plan_.convs)
+      if (c.relu) add_agreements_of(agreements, plan_.grids[c.grid], c.y, c.c_out, scale_ + c.batch_norm, shift_ + c.batch_norm, n);
+    for (const Sum& s : plan_.sums)  // behind its ReLU: above zero where that is open
+      if (s.relu) add_agreements_of(agreements, plan_.grids[s.grid], s.z, s.channels, nullptr, nullptr, n);
   }
 
  private:
   using Network<T>::plan_, Network<T>::arena_, Network<T>::scale_, Network<T>::shift_, Network<T>::dlogit_;
+
+  void add_agreements_of(std::int64_t* agreements, const Grid& grid, const Place& y, int channels, const T* scale, const T* shift, int n) const {
+    std::vector<std::uint64_t> codes;
+    const std::size_t words = codes_of(codes, grid, y, channels, scale, shift, n);
+    const std::int64_t units = static_cast<std::int64_t>(channels) * grid.pixels();
+    for (int i = 0; i < n; ++i)
+      for (int j = 0; j < n; ++j) {
+        std::int64_t apart = 0;
+        for (std::size_t at = 0; at < words; ++at) apart += std::popcount(codes[i * words + at] ^ codes[j * words + at]);
+        agreements[static_cast<std::size_t>(i) * n + j] += units - apart;
+      }
+  }
 
   // Backward where every ReLU is open and nothing is normalised: what a convolution's activation receives is what its output does.
   void backward_open(T* g, const T* w, int n) {
@@ -55,26 +59,29 @@ class ProxyNetwork : public Network<T> {
           this->run_conv(c, this->template view<T>(c.x), this->template view<const T>(c.y), w + c.weight, n, true);
           break;
         }
-        case Op::Kind::sum:
-        case Op::Kind::dense: break;  // no ReLU to open: the binding refuses perceptrons
+        case Op::Kind::sum: {
+          const Sum& s = plan_.sums[op.index];
+          this->flows_to(s.z, s.flows, plan_.grids[s.grid], n);
+          break;
+        }
         case Op::Kind::pool: this->pool_backward(plan_.pools[op.index], n); break;
+        case Op::Kind::dense: break;  // no ReLU to open: proxies are of cells alone
         case Op::Kind::head: this->head_backward(g, w, n);
       }
     }
   }
 
   // One bit for every lane of an image's slot, set where the ReLU of a pixel is open; returns the words of an image.
-  std::size_t codes_of(std::vector<std::uint64_t>& codes, const Conv& c, int n) const {
-    const Grid& grid = plan_.grids[c.grid];
+  std::size_t codes_of(std::vector<std::uint64_t>& codes, const Grid& grid, const Place& place, int channels, const T* scales, const T* shifts, int n) const {
     const int bits = std::min(grid.slot, lanes<T>);  // a power of two: those of one image and vector lie in one word
     const std::uint64_t own = (std::uint64_t{1} << bits) - 1;
-    const std::size_t words = (static_cast<std::size_t>(c.c_out) * grid.vectors() * bits + 63) / 64;
+    const std::size_t words = (static_cast<std::size_t>(channels) * grid.vectors() * bits + 63) / 64;
     codes.assign(n * words, 0);
     std::uint64_t valid[kMostColumns];
     for (int j = 0; j < grid.columns; ++j) valid[j] = grid.valid(j, grid.images);
-    const View<const T> y = this->template view<const T>(c.y);
-    for (int o = 0; o < c.c_out; ++o) {
-      const vec<T> scale = broadcast<T>(scale_[c.batch_norm + o]), shift = broadcast<T>(shift_[c.batch_norm + o]);
+    const View<const T> y = this->template view<const T>(place);
+    for (int o = 0; o < channels; ++o) {
+      const vec<T> scale = broadcast<T>(scales ? scales[o] : T(1)), shift = broadcast<T>(shifts ? shifts[o] : T(0));
       for (int b = 0; b < grid.blocks(n); ++b)
         for (int v = 0; v < grid.vectors(); ++v) {
           const T* p = y.data + b * y.block + o * y.channel + v * lanes<T>;

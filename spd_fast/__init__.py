@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from spd_fast.motif import MotifShape as MotifShape
     from spd_fast.motif import count_flops as count_flops
     from spd_fast.motif import count_parameters as count_parameters
+    from spd_fast.nats_cell import NatsCell as NatsCell
     from spd_fast.outer import FitResult as FitResult
     from spd_fast.outer import fit_dish as fit_dish
     from spd_fast.perceptron import MLPShape as MLPShape
@@ -48,6 +49,7 @@ _HOMES = {
     "dish": ["Dish"],
     "errors": ["InvalidCellError"],
     "motif": ["MOTIF_A", "MOTIF_B", "MOTIF_C", "NASBENCH101", "MotifShape", "count_flops", "count_parameters"],
+    "nats_cell": ["NatsCell"],
     "inner": ["score_cells"],
     "outer": ["FitResult", "fit_dish"],
     "perceptron": ["MLPShape", "SigmoidMLP"],

@@ -18,6 +18,7 @@ class MotifSpec:
         self,
         *,
         vertices: int,
+        ops_on_edges: bool,
         matrix: Sequence[int],
         ops: Sequence[int],
         channels: Sequence[Sequence[int]],
@@ -190,6 +191,14 @@ class kernels:
         eps: float,
         ref: bool = False,
     ) -> tuple[npt.NDArray[Any], ...]: ...
+    @staticmethod
+    def avgpool(
+        x: npt.NDArray[Any], dy: npt.NDArray[Any], ref: bool = False
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]: ...
+    @staticmethod
+    def relu(
+        x: npt.NDArray[Any], dz: npt.NDArray[Any], ref: bool = False
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]: ...
     @staticmethod
     def maxpool(
         x: npt.NDArray[Any], dy: npt.NDArray[Any], size: int, ref: bool = False

@@ -15,7 +15,7 @@ import operator
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, MutableSequence, Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Final, TypeVar, overload
+from typing import Any, ClassVar, Final, Protocol, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -28,11 +28,14 @@ __all__ = [
     "MAX_VERTICES",
     "OPS",
     "OUTPUT",
+    "Candidate",
     "Cell",
     "CellColumns",
     "Columns",
+    "count_convs",
     "drawn_order",
     "fill_vertex_channels",
+    "md5",
     "require_rows",
 ]
 
@@ -87,6 +90,7 @@ class Cell:
     (3, 5, 4, 9)
     """
 
+    ops_on_edges: ClassVar = False
     _ops: tuple[str, ...]
     _edge_bits: int
 
@@ -212,10 +216,10 @@ class Cell:
         sources = [[x for x in vertices if self.has_edge(x, y)] for y in vertices]
         targets = [[y for y in vertices if self.has_edge(x, y)] for x in vertices]
         labels = (-1, *self.op_codes, -2)
-        hashes = [_md5(str((len(targets[v]), len(sources[v]), labels[v]))) for v in vertices]
+        hashes = [md5(str((len(targets[v]), len(sources[v]), labels[v]))) for v in vertices]
         for _ in vertices:
             hashes = [
-                _md5(
+                md5(
                     "".join(sorted(hashes[x] for x in sources[v]))
                     + "|"
                     + "".join(sorted(hashes[y] for y in targets[v]))
@@ -224,7 +228,7 @@ class Cell:
                 )
                 for v in vertices
             ]
-        return _md5(str(sorted(hashes)))
+        return md5(str(sorted(hashes)))
 
     @property
     def key(self) -> str:
@@ -266,6 +270,10 @@ class Cell:
         channels = [0] * self.n_vertices
         fill_vertex_channels(self.n_vertices, self._edge_bits, c_in, c_out, channels)
         return tuple(channels)
+
+    def conv_counts(self, channels: Sequence[int]) -> tuple[int, int]:
+        """Return (convolution weights, channels under a batch norm) where the vertices have `channels`."""
+        return count_convs(self.n_vertices, self.edge_bits, self.packed_op_codes, channels)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Cell):
@@ -331,10 +339,41 @@ def fill_vertex_channels(
                     channels[v] = max(channels[v], channels[target])
 
 
-Candidate = TypeVar("Candidate")
+def count_convs(n_vertices: int, edge_bits: int, op_codes: int, channels: Sequence[int]) -> tuple[int, int]:
+    """Return (convolution weights, channels under a batch norm) of a cell: the rule behind `Cell.conv_counts`.
+
+    Integers and indexing only, so that numba compiles the same function for tables.
+    """
+    weights = 0
+    normalised = 0
+    for v in range(1, n_vertices):
+        width = channels[v]
+        if edge_bits >> (v * (v - 1) // 2) & 1:
+            weights += channels[0] * width
+            normalised += width
+        op = op_codes >> 2 * (v - 1) & 3
+        if v < n_vertices - 1 and op < 2:
+            weights += width * width * (9 if op == 0 else 1)
+            normalised += width
+    return weights, normalised
 
 
-class Columns(Sequence[Candidate]):
+class Candidate(Protocol):
+    """What motifs are made of and told apart by: a `Cell`, a `NatsCell` or a `SigmoidMLP`."""
+
+    @property
+    def module_hash(self) -> str:
+        """32 hexadecimal digits, the same for those that are the same network."""
+
+    @property
+    def key(self) -> str:
+        """Text that keys what is drawn for this candidate alone."""
+
+
+AnyCandidate = TypeVar("AnyCandidate", bound=Candidate)
+
+
+class Columns(Sequence[AnyCandidate]):
     """Many candidates packed in columns of numbers; indexing with a slice or an array of integers gives rows as columns.
 
     Attributes
@@ -342,28 +381,41 @@ class Columns(Sequence[Candidate]):
     cell_type : type
         Of the candidates.
     names : tuple of str
-        Attributes that hold the columns, beside `module_hash`; the constructor takes them in this order.
-    module_hash : ndarray, shape (n, 16), uint8
-        Of every candidate.
+        Attributes that hold the columns; the constructor takes them in this order, then `module_hash`.
     """
 
     cell_type: ClassVar[type]
     names: ClassVar[tuple[str, ...]]
-    module_hash: Any
+
+    @cached_property
+    def module_hash(self) -> npt.NDArray[np.uint8]:
+        """The bytes of every candidate's `module_hash`, shape (n, 16), uint8."""
+        digests = b"".join(bytes.fromhex(candidate.module_hash) for candidate in self)
+        return np.frombuffer(digests, dtype=np.uint8).reshape(-1, 16)
+
+    def _checked_hashes(self, module_hash: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+        hashes = np.asarray(module_hash)
+        if hashes.shape != (len(self), 16) or hashes.dtype != np.uint8:
+            raise ValueError(f"module_hash is {hashes.dtype} {hashes.shape}, expected uint8 ({len(self)}, 16)")
+        return hashes
+
+    def _require_hashes(self, module_hash: npt.ArrayLike) -> None:
+        same: npt.NDArray[np.bool_] = np.all(self._checked_hashes(module_hash) == self.module_hash, axis=1)
+        require_rows(same, "a module_hash that is not its cell's")
 
     @overload
     @abstractmethod
-    def __getitem__(self, index: int) -> Candidate: ...
+    def __getitem__(self, index: int) -> AnyCandidate: ...
     @overload
     @abstractmethod
-    def __getitem__(self, index: slice | npt.NDArray[Any]) -> "Columns[Candidate]": ...
+    def __getitem__(self, index: slice | npt.NDArray[Any]) -> "Columns[AnyCandidate]": ...
     @abstractmethod
-    def __getitem__(self, index: int | slice | npt.NDArray[Any]) -> "Candidate | Columns[Candidate]":
+    def __getitem__(self, index: int | slice | npt.NDArray[Any]) -> "AnyCandidate | Columns[AnyCandidate]":
         """Return a candidate, or rows as columns."""
 
     @classmethod
     @abstractmethod
-    def from_cells(cls, cells: Iterable[Candidate]) -> "Columns[Candidate]":
+    def from_cells(cls, cells: Iterable[AnyCandidate]) -> "Columns[AnyCandidate]":
         """Pack candidates into columns."""
 
 
@@ -408,10 +460,7 @@ class CellColumns(Columns[Cell]):
         )
         self._cells: dict[int, Cell] = {}
         if module_hash is not None:
-            hashes = np.asarray(module_hash)
-            if hashes.shape != (len(n), 16) or hashes.dtype != np.uint8:
-                raise ValueError(f"module_hash is {hashes.dtype} {hashes.shape}, expected uint8 ({len(n)}, 16)")
-            self.__dict__["module_hash"] = hashes
+            self.__dict__["module_hash"] = self._checked_hashes(module_hash)
 
     @classmethod
     def from_cells(cls, cells: Iterable[Cell]) -> "CellColumns":
@@ -424,12 +473,6 @@ class CellColumns(Columns[Cell]):
         )
         columns._cells = dict(enumerate(kept))
         return columns
-
-    @cached_property
-    def module_hash(self) -> npt.NDArray[np.uint8]:
-        """The bytes of every cell's `Cell.module_hash`, shape (n, 16), uint8."""
-        digests = b"".join(bytes.fromhex(cell.module_hash) for cell in self)
-        return np.frombuffer(digests, dtype=np.uint8).reshape(-1, 16)
 
     def __len__(self) -> int:
         return len(self.vertices)
@@ -525,7 +568,8 @@ def _edge_bit(source: int, target: int) -> int:
     return source + target * (target - 1) // 2
 
 
-def _md5(text: str) -> str:
+def md5(text: str) -> str:
+    """Return the MD5 of a text, 32 hexadecimal digits."""
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 

@@ -19,13 +19,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from rich.table import Table
 
-    from spd_fast.cell import Cell
+    from spd_fast.cell import Candidate, Cell
     from spd_fast.dish import Dish
-    from spd_fast.motif import MotifShape
+    from spd_fast.motif import Shape
     from spd_fast.nasbench101 import Evaluation
     from spd_fast.nasbench101 import Table as NasbenchTable
     from spd_fast.outer import FitResult, OuterStep
-    from spd_fast.perceptron import MLPShape
     from spd_fast.predictor import LearnedDish
     from spd_fast.recipes import Recipe
     from spd_fast.runs import Run
@@ -859,7 +858,7 @@ def _fit(opened: "Run", truth: "TruthTable", threads: int | None) -> "FitResult"
         raise
 
 
-def _target(truth: "TruthTable", recipe: "Recipe") -> "tuple[Sequence[Cell], npt.NDArray[Any]]":
+def _target(truth: "TruthTable", recipe: "Recipe") -> "tuple[Sequence[Candidate], npt.NDArray[Any]]":
     """Return cells and what the recipe compares their motifs with, more is better: accuracies, or losses turned."""
     import numpy as np
 
@@ -982,7 +981,7 @@ def _progress_bar(what: str) -> Iterator[Any]:
 
 def _picked_cells(
     file: Path | None, hashes: Sequence[str], sample: int | None, truth: Path | None, seed: int
-) -> "tuple[list[Cell], npt.NDArray[Any] | None]":
+) -> "tuple[list[Any], npt.NDArray[Any] | None]":
     """Return the cells that the command line asks for, with their accuracies where they come from a truth."""
     from spd_fast.truth_build import read_cells
 
@@ -1005,7 +1004,7 @@ def _row_of(table: "TruthTable", digits: str) -> int:
     return rows[0]
 
 
-def _shape_for(dish: "Dish", recipe: "Recipe") -> "MotifShape | MLPShape":
+def _shape_for(dish: "Dish", recipe: "Recipe") -> "Shape":
     """Return the recipe's motif shape with the channels and classes of the dish."""
     from dataclasses import replace
 
@@ -1014,7 +1013,7 @@ def _shape_for(dish: "Dish", recipe: "Recipe") -> "MotifShape | MLPShape":
 
 
 def _training_rows(
-    cells: "Sequence[Cell]", accuracy: "npt.NDArray[Any] | None", result: "TrainResult"
+    cells: "Sequence[Candidate]", accuracy: "npt.NDArray[Any] | None", result: "TrainResult"
 ) -> list[dict[str, Any]]:
     assert result.train is not None
     return [

@@ -8,8 +8,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from spd_fast.cell import Candidate
 from spd_fast.dish import Dish, cosine_basis, label_matrix
-from spd_fast.motif import LAYER_KINDS, Candidate
+from spd_fast.motif import LAYER_KINDS
 from spd_fast.recipes import DishSettings, InnerSettings, Recipe
 from spd_fast.train import SGD, Adam, MotifMetrics, RMSProp, TrainResult, learning_rates, train_motifs
 
@@ -71,7 +72,7 @@ def score_cells(
     dish : Dish
         As `spd_fast.fit_dish` learned it, with this recipe.
     recipe : Recipe
-    cells : sequence of n Cell, or of what else the recipe's motifs are made of
+    cells : sequence of n Cell, NatsCell or SigmoidMLP
     threads, progress
         As in `spd_fast.train_motifs`.
 

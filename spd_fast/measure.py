@@ -17,9 +17,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from spd_fast.cell import Candidate
 from spd_fast.dish import Dish, cosine_basis, label_matrix
 from spd_fast.inner import derived_seed, measured, part_of, seen, step_weights, training_keywords
-from spd_fast.motif import Candidate
 from spd_fast.recipes import Recipe
 from spd_fast.torch import read_metrics, train_and_measure
 from spd_fast.train import PackedMotifs, TrainResult, pack_motifs, train_motifs
@@ -163,7 +163,7 @@ def measure_of(cells: Sequence[Candidate], start: Dish, recipe: Recipe, threads:
 
     Parameters
     ----------
-    cells : sequence of Cell
+    cells : sequence of Cell, NatsCell or SigmoidMLP
         What rows refer to.
     start : Dish
         Before learning.

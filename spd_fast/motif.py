@@ -9,7 +9,7 @@ Ying et al. 2019, NAS-Bench-101, arXiv:1902.09635: the network around a cell and
 """
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, ClassVar, Final, Protocol, cast
@@ -17,7 +17,8 @@ from typing import Any, ClassVar, Final, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast.cell import MAX_VERTICES, Cell, CellColumns, fill_vertex_channels, require_rows
+from spd_fast.cell import MAX_VERTICES, Candidate, Cell, CellColumns, count_convs, fill_vertex_channels, require_rows
+from spd_fast.nats_cell import NatsCell
 
 __all__ = [
     "LAYER_KINDS",
@@ -25,7 +26,7 @@ __all__ = [
     "MOTIF_B",
     "MOTIF_C",
     "NASBENCH101",
-    "Candidate",
+    "MotifCell",
     "MotifShape",
     "Shape",
     "cell_channels",
@@ -43,22 +44,11 @@ LAYER_KINDS: Final = ("stem", "conv3x3", "conv1x1", "dense")
 _SHORTEST_SIDE: Final = 4
 
 
-class Candidate(Protocol):
-    """What motifs are made of and told apart by: a `Cell`, or a `spd_fast.perceptron.SigmoidMLP`."""
-
-    @property
-    def module_hash(self) -> str:
-        """32 hexadecimal digits, the same for those that are the same network."""
-
-    @property
-    def key(self) -> str:
-        """Text that keys what is drawn for this candidate alone."""
-
-
 class Shape(Protocol):
     """How a candidate becomes a network: a `MotifShape`, or a `spd_fast.perceptron.MLPShape`."""
 
-    cell_type: ClassVar[type]
+    cell_types: ClassVar[tuple[type, ...]]
+    """Of the candidates."""
 
     @property
     def classes(self) -> int:
@@ -70,6 +60,33 @@ class Shape(Protocol):
 
     def require_images(self, image_shape: tuple[int, ...]) -> None:
         """Raise ValueError unless images of this (C, H, W) fit."""
+
+
+class MotifCell(Candidate, Protocol):
+    """A candidate that a `MotifShape` is built around: a `Cell` or a `NatsCell`."""
+
+    ops_on_edges: ClassVar[bool]
+
+    def to_json(self) -> Mapping[str, Any]:
+        """Return the cell as a dictionary that `json.dumps` takes."""
+
+    @property
+    def n_vertices(self) -> int:
+        """Vertices, input and output among them."""
+
+    @property
+    def matrix(self) -> npt.NDArray[np.uint8]:
+        """Edges from row to column, shape (V, V); where operations are on edges, the codes of them."""
+
+    @property
+    def op_codes(self) -> tuple[int, ...]:
+        """Operations of the interior vertices; none where they are on edges."""
+
+    def vertex_channels(self, c_in: int, c_out: int) -> tuple[int, ...]:
+        """Return the number of output channels of each of the V vertices."""
+
+    def conv_counts(self, channels: Sequence[int]) -> tuple[int, int]:
+        """Return (convolution weights, channels under a batch norm) where the vertices have `channels`."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +111,7 @@ class MotifShape:
         If a value is out of range.
     """
 
-    cell_type: ClassVar[type[Cell]] = Cell
+    cell_types: ClassVar[tuple[type, ...]] = (Cell, NatsCell)
 
     stem_channels: int
     stacks: int = 1
@@ -172,18 +189,18 @@ def layer_kind(name: str, dims: Sequence[int]) -> int | None:
     return None if kind is None else LAYER_KINDS.index(kind)
 
 
-def cell_channels(cell: Cell, shape: MotifShape) -> list[tuple[int, ...]]:
+def cell_channels(cell: MotifCell, shape: MotifShape) -> list[tuple[int, ...]]:
     """Return `Cell.vertex_channels` of every cell position of `shape`, in the order of the network.
 
     Raises
     ------
     ValueError
-        If `shape` has fewer stem channels than interior vertices feed the output of `cell`.
+        If `shape` has fewer stem channels than interior vertices feed the output of `cell`, or nothing leads there.
     """
     return [cell.vertex_channels(c_in, c_out) for _, _, c_in, c_out in shape.cell_io()]
 
 
-def count_parameters(cell: Cell, shape: MotifShape) -> int:
+def count_parameters(cell: MotifCell, shape: MotifShape) -> int:
     """Count the trainable parameters of `cell` in `shape`.
 
     Convolution weights (they have no bias), weight and bias of every batch norm, weight and bias of the dense layer.
@@ -192,7 +209,7 @@ def count_parameters(cell: Cell, shape: MotifShape) -> int:
     Raises
     ------
     ValueError
-        If `shape` has fewer stem channels than interior vertices feed the output of `cell`.
+        If `shape` has fewer stem channels than interior vertices feed the output of `cell`, or nothing leads there.
 
     Examples
     --------
@@ -203,7 +220,7 @@ def count_parameters(cell: Cell, shape: MotifShape) -> int:
     return _count(cell, _parameter_terms(shape))
 
 
-def count_flops(cell: Cell, shape: MotifShape, image_size: int | tuple[int, int] = 16) -> int:
+def count_flops(cell: MotifCell, shape: MotifShape, image_size: int | tuple[int, int] = 16) -> int:
     """Count the floating-point operations of one image's forward pass of `cell` in `shape`.
 
     Two per multiply-add of convolutions and of the dense layer, zero padding counted as if it were data. Batch norm,
@@ -211,7 +228,7 @@ def count_flops(cell: Cell, shape: MotifShape, image_size: int | tuple[int, int]
 
     Parameters
     ----------
-    cell : Cell
+    cell : Cell or NatsCell
     shape : MotifShape
     image_size : int or (int, int)
         Side of a square image, or (height, width), in pixels. Pooling between stacks halves it, rounding down.
@@ -299,30 +316,11 @@ def _flop_terms(shape: MotifShape, image_size: int | tuple[int, int]) -> _Terms:
     return _Terms(2 * (stem + dense), positions)
 
 
-def _cell_counts(n_vertices: int, edge_bits: int, op_codes: int, channels: Sequence[int]) -> tuple[int, int]:
-    """Return (convolution weights, channels under a batch norm) of a cell whose vertices have `channels`.
-
-    Integers and indexing only, so that numba compiles the same function for tables.
-    """
-    weights = 0
-    normalised = 0
-    for v in range(1, n_vertices):
-        width = channels[v]
-        if edge_bits >> (v * (v - 1) // 2) & 1:
-            weights += channels[0] * width
-            normalised += width
-        op = op_codes >> 2 * (v - 1) & 3
-        if v < n_vertices - 1 and op < 2:
-            weights += width * width * (9 if op == 0 else 1)
-            normalised += width
-    return weights, normalised
-
-
-def _count(cell: Cell, terms: _Terms) -> int:
+def _count(cell: MotifCell, terms: _Terms) -> int:
     total = terms.fixed
     for c_in, c_out, per_weight, per_norm in terms.positions:
         channels = cell.vertex_channels(c_in, c_out)
-        weights, normalised = _cell_counts(cell.n_vertices, cell.edge_bits, cell.packed_op_codes, channels)
+        weights, normalised = cell.conv_counts(channels)
         total += per_weight * weights + per_norm * normalised
     return total
 
@@ -332,7 +330,7 @@ def _compiled_table_sum() -> Callable[..., npt.NDArray[np.int64]]:
     import numba
 
     fill: Any = numba.njit(fill_vertex_channels)
-    counts: Any = numba.njit(_cell_counts)
+    counts: Any = numba.njit(count_convs)
 
     @numba.njit
     def table_sum(vertices: Any, edge_bits: Any, op_codes: Any, positions: Any) -> Any:

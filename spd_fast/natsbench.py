@@ -13,7 +13,7 @@ import bz2
 import os
 import pickletools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -21,21 +21,21 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from spd_fast.nats_cell import EDGES, NATS_OPS, NatsCell, NatsColumns
+from spd_fast.truth import TruthTable
+
 __all__ = [
     "EDGES",
     "NATS_OPS",
     "NatsArchitecture",
     "NatsCell",
+    "NatsColumns",
     "NatsRun",
     "load_architecture",
     "load_cells",
     "plain_pickle",
+    "truth",
 ]
-
-NATS_OPS: Final = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
-"""Operations of edges. Convolutions are in the order ReLU, convolution, batch norm."""
-EDGES: Final = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
-"""The edges (source, target) between the four nodes, in the order of `NatsCell.ops`. A node is the sum of what enters it."""
 
 _NAMES: Final = {
     ("collections", "OrderedDict"): "dict",
@@ -44,59 +44,6 @@ _NAMES: Final = {
     ("numpy", "dtype"): "dtype",
 }
 _MAX_BYTES: Final = 1 << 28  # unpacked; an architecture has about 0.4 MB, the full benchmark's list of them 1.4 MB
-
-
-@dataclass(frozen=True)
-class NatsCell:
-    """A cell of four nodes with an operation on each of its six edges.
-
-    Parameters
-    ----------
-    ops : tuple of 6 str
-        One of `NATS_OPS` per edge, in the order of `EDGES`.
-
-    Raises
-    ------
-    ValueError
-        If there are not six, or one is unknown.
-
-    Examples
-    --------
-    >>> NatsCell.parse("|nor_conv_3x3~0|+|none~0|avg_pool_3x3~1|+|skip_connect~0|none~1|nor_conv_1x1~2|").ops[5]
-    'nor_conv_1x1'
-    """
-
-    ops: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        wrong = [op for op in self.ops if op not in NATS_OPS]
-        if len(self.ops) != len(EDGES) or wrong:
-            raise ValueError(f"ops are {self.ops}, expected {len(EDGES)} of {', '.join(NATS_OPS)}")
-
-    @classmethod
-    def parse(cls, text: str) -> "NatsCell":
-        """Read the benchmark's own notation: the edges into node 1, 2 and 3, each as ``op~source``.
-
-        Raises
-        ------
-        ValueError
-            If it is not that.
-        """
-        nodes = text.split("+")
-        edges = [edge.split("~") for node in nodes for edge in re.findall(r"[^|]+", node)]
-        cell = cls(tuple(edge[0] for edge in edges))
-        if cell.text != text:
-            raise ValueError(f"cell is {text!r}, expected such as {cell.text!r}")
-        return cell
-
-    @property
-    def text(self) -> str:
-        """The benchmark's own notation, which `parse` reads."""
-        into = {
-            target: "".join(f"|{op}~{x}" for op, (x, y) in zip(self.ops, EDGES, strict=True) if y == target)
-            for target in (1, 2, 3)
-        }
-        return "+".join(f"{edges}|" for edges in into.values())
 
 
 @dataclass(frozen=True)
@@ -195,6 +142,56 @@ def load_cells(path: str | os.PathLike[str]) -> tuple[NatsCell, ...]:
         return tuple(NatsCell.parse(text) for text in content["meta_archs"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{os.fspath(path)} is not the meta file of NATS-Bench: {error!r}") from error
+
+
+def truth(architectures: Sequence[NatsArchitecture], *, dataset: str = "cifar10", epochs: int = 200) -> TruthTable:
+    """Make a truth of what architectures reached on one data set with one budget: the means of their runs.
+
+    Parameters
+    ----------
+    architectures : sequence of n NatsArchitecture, no two of one cell
+    dataset : str
+        As in `NatsRun`.
+    epochs : int
+        12 or 200.
+
+    Returns
+    -------
+    TruthTable
+        Accuracies and losses after the last epoch: in training, on ``"ori-test"`` as test and, where every run was measured on it, on
+        ``"x-valid"`` as validation.
+
+    Raises
+    ------
+    ValueError
+        If an architecture has no such run, or two have one cell.
+    """
+    cells = NatsColumns.from_cells(each.cell for each in architectures)
+    repeated = len(cells) - len({cell.text for cell in cells})
+    if repeated:
+        raise ValueError(
+            f"{repeated} of {len(cells)} architectures repeat the cell of another, expected different cells"
+        )
+    runs = [each.select(dataset, epochs) for each in architectures]
+    sets = {"validation": "x-valid", "test": "ori-test"}
+    curves = {
+        "train_accuracy": [[run.train_accuracy for run in each] for each in runs],
+        "train_loss": [[run.train_loss for run in each] for each in runs],
+    }
+    for split, name in sets.items():
+        if all(name in run.losses for each in runs for run in each):
+            curves[f"{split}_accuracy"] = [[run.accuracies[name] for run in each] for each in runs]
+            curves[f"{split}_loss"] = [[run.losses[name] for run in each] for each in runs]
+    measurements = {
+        name: np.array([np.mean([curve[-1] for curve in each]) for each in found]).reshape(-1, 1, 1)
+        for name, found in curves.items()
+    }
+    provenance = {
+        "data": f"{dataset}, NATS-Bench topology",
+        "network": "NATS-Bench: 16 stem channels, 3 stacks of 5 cells",
+        "averaged_runs": " or ".join(map(str, sorted({len(each) for each in runs}))),
+    }
+    return TruthTable(cells, measurements, (epochs,), (0,), provenance=provenance)
 
 
 def _load(path: str | os.PathLike[str]) -> Any:

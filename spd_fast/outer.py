@@ -25,11 +25,11 @@ import torch
 from torch import Tensor
 
 from spd_fast import runs
+from spd_fast.cell import Candidate
 from spd_fast.dish import Dish
 from spd_fast.inner import derived_seed, start_dish
 from spd_fast.losses import LOSSES, OuterLoss, kendall_tau, pearson_correlation
 from spd_fast.measure import Measure, Measurement, dish_of, dish_tensors, free_tensors, measure_of
-from spd_fast.motif import Candidate
 from spd_fast.recipes import Recipe
 from spd_fast.steps import Number, Taken, copies, number, ridge_weights, step_of
 
@@ -186,7 +186,7 @@ def fit_dish(
 
     Parameters
     ----------
-    cells : sequence of n Cell, or of n SigmoidMLP
+    cells : sequence of n Cell, NatsCell or SigmoidMLP
         The pool. Only the cells drawn from it are touched.
     accuracy : array-like, shape (n,), finite
         Truth: more is better.

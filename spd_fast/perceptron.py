@@ -8,7 +8,6 @@ References
 Rawal et al. 2020, Synthetic Petri Dish, arXiv:2005.13092, section 4.1: the search for the slope.
 """
 
-import hashlib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any, ClassVar, Literal, overload
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast.cell import Columns
+from spd_fast.cell import Columns, md5
 
 __all__ = ["MLPShape", "SigmoidMLP", "SlopeColumns"]
 
@@ -51,7 +50,7 @@ class SigmoidMLP:
     @property
     def module_hash(self) -> str:
         """MD5 of `key`, 32 hexadecimal digits."""
-        return hashlib.md5(self.key.encode(), usedforsecurity=False).hexdigest()
+        return md5(self.key)
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class MLPShape:
         If a value is out of range.
     """
 
-    cell_type: ClassVar[type[SigmoidMLP]] = SigmoidMLP
+    cell_types: ClassVar[tuple[type, ...]] = (SigmoidMLP,)
 
     hidden: int
     layers: int = 2
@@ -136,10 +135,8 @@ class SlopeColumns(Columns[SigmoidMLP]):
         self.slope = np.asarray(slope, np.float64)
         if self.slope.ndim != 1 or not np.isfinite(self.slope).all():
             raise ValueError(f"slope has shape {self.slope.shape}, expected (n,), finite numbers")
-        digests = b"".join(bytes.fromhex(SigmoidMLP(each).module_hash) for each in self.slope.tolist())
-        self.module_hash = np.frombuffer(digests, np.uint8).reshape(-1, 16)
-        if module_hash is not None and not np.array_equal(module_hash, self.module_hash):
-            raise ValueError("module_hash is not that of the slopes: the columns do not belong together")
+        if module_hash is not None:
+            self._require_hashes(module_hash)
 
     @classmethod
     def from_cells(cls, cells: Iterable[SigmoidMLP]) -> "SlopeColumns":

@@ -27,7 +27,7 @@ from scipy.spatial.distance import cdist
 from scipy.stats import norm, rankdata
 
 from spd_fast import recipes
-from spd_fast.cell import Cell, CellColumns
+from spd_fast.cell import Candidate, Cell, CellColumns
 from spd_fast.dish import Dish
 from spd_fast.features import structural_features
 from spd_fast.files import load_arrays, save_arrays
@@ -108,7 +108,12 @@ class MotifReadings:
 
 
 def read_motifs(
-    dish: Dish, recipe: Recipe, cells: Sequence[Cell], *, threads: int | None = None, progress: Progress | None = None
+    dish: Dish,
+    recipe: Recipe,
+    cells: Sequence[Candidate],
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
 ) -> MotifReadings:
     """Train the motifs of some cells on a dish, as the recipe says, and read score and learning curve off them.
 
@@ -118,7 +123,7 @@ def read_motifs(
         Learned or not.
     recipe : Recipe
         Its motif, inner loop, metric and seed are used.
-    cells : sequence of n Cell
+    cells : sequence of n Cell, NatsCell or SigmoidMLP
     threads, progress
         As in `spd_fast.train_motifs`.
 
@@ -144,7 +149,7 @@ def read_motifs(
 
 def read_all(
     dishes: Sequence["LearnedDish"],
-    cells: Sequence[Cell],
+    cells: Sequence[Candidate],
     *,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -178,7 +183,7 @@ class LearnedDish:
     seconds: float = 0.0
 
     def read(
-        self, cells: Sequence[Cell], threads: int | None = None, progress: Progress | None = None
+        self, cells: Sequence[Candidate], threads: int | None = None, progress: Progress | None = None
     ) -> MotifReadings:
         """Return what the motifs of some cells show: `read_motifs`."""
         return read_motifs(self.dish, self.recipe, cells, threads=threads, progress=progress)
@@ -189,7 +194,7 @@ class LearnedDish:
 
 
 def learn_dish(
-    cells: Sequence[Cell],
+    cells: Sequence[Candidate],
     accuracy: npt.ArrayLike,
     recipe: Recipe,
     *,
@@ -218,7 +223,7 @@ def learn_dish(
 
 
 def learn_folds(
-    cells: Sequence[Cell],
+    cells: Sequence[Candidate],
     accuracy: npt.ArrayLike,
     recipe: Recipe,
     folds: int,
@@ -230,7 +235,7 @@ def learn_folds(
 
     Parameters
     ----------
-    cells : sequence of n Cell
+    cells : sequence of n Cell, NatsCell or SigmoidMLP
     accuracy : array-like, shape (n,)
     recipe : Recipe
     folds : int, 2 to n

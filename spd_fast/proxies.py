@@ -16,11 +16,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast.cell import Cell
-from spd_fast.motif import MotifShape
+from spd_fast.cell import Candidate
+from spd_fast.motif import Shape
 from spd_fast.train import (
     Parameters,
     activation_agreements,
+    checked_cells,
     initial_parameters,
     logit_gradient,
     parameter_gradient,
@@ -37,8 +38,8 @@ AT_ONCE: Final = 256
 
 
 def score(
-    cells: Sequence[Cell],
-    shape: MotifShape,
+    cells: Sequence[Candidate],
+    shape: Shape,
     images: npt.ArrayLike,
     labels: npt.ArrayLike,
     name: str,
@@ -54,7 +55,7 @@ def score(
 
     Parameters
     ----------
-    cells : sequence of K Cell
+    cells : sequence of K Cell or NatsCell
     shape : MotifShape
     images : ndarray, shape (N, C, H, W)
         One batch; batch norm takes its statistics. synflow looks at nothing but their sides.
@@ -89,8 +90,7 @@ def score(
       d (sum of all logits) / d images, k = 1e-5.
     * nwot: ``log |det K|``, ``K[i, j]`` the number of ReLUs that are open for both, or for neither, of images i and j.
     """
-    if isinstance(cells, Cell):
-        raise TypeError("cells is one Cell, expected a sequence: [cell]")
+    cells = checked_cells(cells, shape)
     if name not in PROXIES:
         raise ValueError(f"name is {name!r}, expected one of {', '.join(PROXIES)}")
     if parameters is not None and len(parameters) != len(cells):
@@ -115,8 +115,8 @@ def score(
 class _Batch:
     """Motifs and the images that they are scored on."""
 
-    cells: Sequence[Cell]
-    shape: MotifShape
+    cells: Sequence[Candidate]
+    shape: Shape
     images: npt.ArrayLike
     labels: npt.ArrayLike
     parameters: Sequence[Parameters]

@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 import spd_fast
-from spd_fast.cell import Cell
+from spd_fast.cell import Candidate
 from spd_fast.dish import Dish
 from spd_fast.features import SCALARS, structural_features
 from spd_fast.files import atomic_write, load_arrays, save_arrays
@@ -85,10 +85,11 @@ _LOW_FIDELITY: Final = Recipe(
     inner=InnerSettings(epochs=4, optimizer=AdamSettings(lr=5e-3, weight_decay=1e-4), schedule="cosine"),
     outer=OuterSettings(metric="loss", ranking="accuracy", learn=("valid_images",)),
 )
+_PROXY_MOTIF: Final = MotifSettings(stem_channels=16, stacks=3, cells_per_stack=3)
 _PROXIES: Final = Recipe(
     name="proxies",
     summary="The benchmark's network, narrow, and one batch: what zero-cost proxies are taken of.",
-    motif=MotifSettings(stem_channels=16, stacks=3, cells_per_stack=3),
+    motif=_PROXY_MOTIF,
     dish=DishSettings(images=60),
 )
 
@@ -584,7 +585,7 @@ def _row(
 
 def _structure_rows(trial: Trial) -> list[Row]:
     """Scores that need no training: one scalar each, with the sign that common sense gives it."""
-    cells = trial.held_out.cells
+    cells = trial.held_out.nasbench_cells
     began = time.perf_counter()
     structural_features(cells[:1])
     ready = time.perf_counter()
@@ -617,7 +618,7 @@ def _proxy_rows(m: "_Measuring") -> list[Row]:
             m.trial,
             name,
             "proxy",
-            f"zero-cost proxy of the untrained network with {_PROXIES.motif.stem_channels} channels in place of 128, on one "
+            f"zero-cost proxy of the untrained network with {_PROXY_MOTIF.stem_channels} channels in place of 128, on one "
             f"batch of {dish.images} {where}, {dish.image_size} x {dish.image_size}",
             [found[name]],
             query_seconds=float(found[f"{name}_seconds"]),
@@ -849,9 +850,9 @@ class _Measuring:
         pool, n = self.trial.pool(labels, seed), len(self.trial.held_out)
         if kind == "structure":
             began = time.perf_counter()
-            of_pool = structural_features(pool.cells)
+            of_pool = structural_features(pool.nasbench_cells)
             ready = time.perf_counter()
-            of_held_out = structural_features(self.trial.held_out.cells)
+            of_held_out = structural_features(self.trial.held_out.nasbench_cells)
             return _Features(of_pool, of_held_out, ready - began, (time.perf_counter() - ready) / n)
         if kind == "curves":
             held = self.curves_of_held_out()
@@ -889,7 +890,7 @@ class _Measuring:
             "wall": np.array(wall),
         }
 
-    def _read(self, name: str, dish: LearnedDish, cells: Sequence[Cell]) -> Mapping[str, Array]:
+    def _read(self, name: str, dish: LearnedDish, cells: Sequence[Candidate]) -> Mapping[str, Array]:
         def measure(report: Callable[[float], object]) -> dict[str, Array]:
             began = time.perf_counter()
             readings = dish.read(cells, self.threads, report)

@@ -12,8 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from spd_fast.cell import Candidate
 from spd_fast.dish import Dish
-from spd_fast.motif import LAYER_KINDS, Candidate, Shape, layer_kind
+from spd_fast.motif import LAYER_KINDS, Shape, layer_kind
 from spd_fast.train import (
     MotifMetrics,
     PackedMotifs,
@@ -59,7 +60,7 @@ def motif_metrics(
         Training images. Their dtype is that of the whole computation and of the result.
     labels : Tensor, shape (N,) int64 or (N, classes) floating point
         Classes, or soft labels.
-    cells : sequence of K Cell, or of K SigmoidMLP
+    cells : sequence of K Cell, NatsCell or SigmoidMLP
     shape : MotifShape, or MLPShape
     valid_images, valid_labels : Tensor, optional, both or neither
         Where they are given the metric is read on them instead of on the training set.

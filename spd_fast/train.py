@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast import _core
-from spd_fast.cell import Cell
+from spd_fast.cell import Candidate
 from spd_fast.dish import Dish, checked_scales, label_matrix
-from spd_fast.motif import Candidate, MotifShape, Shape, cell_channels, layer_kind
+from spd_fast.motif import MotifCell, MotifShape, Shape, cell_channels, layer_kind
 from spd_fast.perceptron import MLPShape, SigmoidMLP
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Reading",
     "TrainResult",
     "activation_agreements",
+    "checked_cells",
     "forward_flops",
     "initial_parameters",
     "learning_rates",
@@ -200,7 +201,7 @@ def train_motifs(
 
     Parameters
     ----------
-    cells : sequence of K Cell, or of K SigmoidMLP
+    cells : sequence of K Cell, NatsCell or SigmoidMLP
     shape : MotifShape, or MLPShape
         How a cell, or a slope, becomes a network.
     dish : Dish
@@ -351,7 +352,7 @@ def motif_gradient(
 
     Parameters
     ----------
-    cells : sequence of K Cell
+    cells : sequence of K Cell, NatsCell or SigmoidMLP
     shape : MotifShape
     images : ndarray, shape (N, C, H, W)
     labels : ndarray, shape (N,) int or (N, classes) float
@@ -453,7 +454,7 @@ def pack_motifs(
 
     Parameters
     ----------
-    cells : sequence of K Cell
+    cells : sequence of K Cell, NatsCell or SigmoidMLP
     shape : MotifShape
     parameters : sequence of K dicts {name: ndarray}
         As ``TrainResult.parameters``. They are copied.
@@ -708,8 +709,8 @@ def parameter_gradient(
 
 
 def logit_gradient(
-    cells: Sequence[Cell],
-    shape: MotifShape,
+    cells: Sequence[Candidate],
+    shape: Shape,
     images: npt.ArrayLike,
     parameters: Sequence[Parameters],
     *,
@@ -754,8 +755,8 @@ def logit_gradient(
 
 
 def activation_agreements(
-    cells: Sequence[Cell],
-    shape: MotifShape,
+    cells: Sequence[Candidate],
+    shape: Shape,
     images: npt.ArrayLike,
     parameters: Sequence[Parameters],
     *,
@@ -779,7 +780,7 @@ def activation_agreements(
 
 
 def step_profile(
-    cell: Cell,
+    cell: MotifCell,
     shape: MotifShape,
     images: npt.ArrayLike,
     labels: npt.ArrayLike,
@@ -1087,21 +1088,22 @@ def _flat_parameters(
 
 
 def _specs(cells: Sequence[Candidate], shape: Shape, image_shape: tuple[int, ...]) -> list[_core.MotifSpec]:
-    checked = _checked_cells(cells, shape)
+    checked = checked_cells(cells, shape)
     shape.require_images(image_shape)
     return [_spec(shape, cell, image_shape) for cell in checked]
 
 
 @singledispatch
 def _spec(shape: Any, cell: Any, image_shape: tuple[int, ...]) -> _core.MotifSpec:
-    """What the engine builds a motif from. `_checked_cells` has seen to it that shape and cell belong together."""
+    """What the engine builds a motif from. `checked_cells` has seen to it that shape and cell belong together."""
     raise NotImplementedError(type(shape))
 
 
 @_spec.register
-def _(shape: MotifShape, cell: Cell, image_shape: tuple[int, ...]) -> _core.MotifSpec:
+def _(shape: MotifShape, cell: MotifCell, image_shape: tuple[int, ...]) -> _core.MotifSpec:
     return _core.MotifSpec(
         vertices=cell.n_vertices,
+        ops_on_edges=cell.ops_on_edges,
         matrix=cell.matrix.ravel().tolist(),
         ops=list(cell.op_codes),
         channels=[list(channels) for channels in cell_channels(cell, shape)],
@@ -1195,19 +1197,27 @@ def learning_rates(
     return rates
 
 
-def _checked_cells(cells: Sequence[Candidate], shape: Shape) -> Sequence[Candidate]:
-    if not isinstance(shape, MotifShape | MLPShape):
+def checked_cells(cells: Sequence[Candidate], shape: Shape) -> Sequence[Candidate]:
+    """Return the cells.
+
+    Raises
+    ------
+    TypeError
+        If they are one cell, if one is not of those that `shape` is made for, or if `shape` is no motif shape.
+    ValueError
+        If there is none.
+    """
+    shapes = (MotifShape, MLPShape)
+    if not isinstance(shape, shapes):
         raise TypeError(f"shape is {type(shape).__name__}, expected spd_fast.MotifShape or spd_fast.MLPShape")
-    name = shape.cell_type.__name__
-    if isinstance(cells, Cell | SigmoidMLP):
+    kinds = " or ".join(f"spd_fast.{kind.__name__}" for kind in shape.cell_types)
+    if isinstance(cells, tuple(kind for each in shapes for kind in each.cell_types)):
         raise TypeError(f"cells is one {type(cells).__name__}, expected a sequence: [cell]")
     if not len(cells):
-        raise ValueError(f"cells is empty, expected at least one {name}")
+        raise ValueError(f"cells is empty, expected at least one {kinds}")
     for k, cell in enumerate(cells):
-        if not isinstance(cell, shape.cell_type):
-            raise TypeError(
-                f"cells[{k}] is {type(cell).__name__}, expected spd_fast.{name} for a {type(shape).__name__}"
-            )
+        if not isinstance(cell, shape.cell_types):
+            raise TypeError(f"cells[{k}] is {type(cell).__name__}, expected {kinds} for a {type(shape).__name__}")
     return cells
 
 

@@ -9,6 +9,7 @@ array                                   dtype, shape        meaning
 ``module_hash``                         uint8 (n, 16)       bytes of `Cell.module_hash`
 ``vertices``, ``edge_bits``,            uint8, uint32,      the pruned cell, packed as `Cell.from_bits` takes it
 ``op_codes``                            uint16 (n,)
+``edge_ops``                            uint8 (n, 6)        in place of these: of a `NatsCell`, as `NatsColumns` takes them
 ``slope``                               float64 (n,)        in place of these: of a `SigmoidMLP`
 ``budgets``                             int64 (b,)          epochs of training, ascending
 ``seeds``                               int64 (s,)          seeds of the runs
@@ -33,9 +34,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast.cell import Cell, CellColumns, Columns, drawn_order
+from spd_fast.cell import Candidate, Cell, CellColumns, Columns, drawn_order
 from spd_fast.files import load_arrays, save_arrays
-from spd_fast.motif import Candidate
+from spd_fast.nats_cell import NatsColumns
 from spd_fast.perceptron import SigmoidMLP, SlopeColumns
 
 __all__ = ["MEASUREMENTS", "SCHEMA", "TruthTable", "columns_of", "write_truth"]
@@ -46,7 +47,7 @@ _ACCURACIES: Final = tuple(f"{split}_accuracy" for split in _SPLITS)
 MEASUREMENTS: Final = (*_ACCURACIES, *(f"{split}_loss" for split in _SPLITS), "seconds")
 """Names of the arrays of shape (n, b, s) that a truth table may hold."""
 
-_KINDS: Final[tuple[type[CellColumns] | type[SlopeColumns], ...]] = (CellColumns, SlopeColumns)
+_KINDS: Final[tuple[type[Columns[Any]], ...]] = (CellColumns, NatsColumns, SlopeColumns)
 _EMBEDDED: Final = {Cell: "truth.npz", SigmoidMLP: "slopes.npz"}
 _NASBENCH_COUNTS: Final = "test_k29952"
 _NASBENCH_IMAGES: Final = 29952
@@ -61,8 +62,8 @@ class TruthTable:
 
     Parameters
     ----------
-    cells : CellColumns or SlopeColumns, length n
-        A sequence of cells, each built when it is touched; or of slopes.
+    cells : CellColumns, NatsColumns or SlopeColumns, length n
+        A sequence of cells, or of perceptrons, each built when it is touched.
     measurements : mapping of str to ndarray, shape (n, b, s)
         By name, one of `MEASUREMENTS`; at least one accuracy. Accuracies are finite and between 0 and 1; a loss may be
         infinite or NaN where a run diverged.
@@ -203,6 +204,21 @@ class TruthTable:
         name = self.target.replace("_accuracy", "_loss")
         return self._at_budget(name).mean(axis=1) if name in self.measurements else None
 
+    @property
+    def nasbench_cells(self) -> CellColumns:
+        """`cells`, where they are of NAS-Bench-101.
+
+        Raises
+        ------
+        TypeError
+            If they are not: structural features are of such cells alone.
+        """
+        if isinstance(self.cells, CellColumns):
+            return self.cells
+        raise TypeError(
+            f"the truth holds {self.cells.cell_type.__name__}s, expected Cells: structural features are of those alone"
+        )
+
     @cached_property
     def hashes(self) -> tuple[str, ...]:
         """`Cell.module_hash` of every row, 32 hexadecimal digits each."""
@@ -297,7 +313,7 @@ class TruthTable:
 
 
 def columns_of(cells: Sequence[Candidate]) -> Columns[Any]:
-    """Pack cells, or slopes, into the columns that hold their kind.
+    """Pack cells, or perceptrons, into the columns that hold their kind.
 
     Raises
     ------
@@ -309,9 +325,9 @@ def columns_of(cells: Sequence[Candidate]) -> Columns[Any]:
     kind = next((kind for kind in _KINDS if kind.cell_type is first), None)
     odd = next((k for k, cell in enumerate(kept) if type(cell) is not first or kind is None), None)
     if kind is None or odd is not None:
-        expected = first.__name__ if kind else "Cell or SigmoidMLP"
+        expected = first.__name__ if kind else " or ".join(kind.cell_type.__name__ for kind in _KINDS)
         raise TypeError(f"cells[{odd}] is {type(kept[odd or 0]).__name__}, expected {expected}")
-    return kind.from_cells(kept)  # type: ignore[arg-type]
+    return kind.from_cells(kept)
 
 
 def write_truth(
@@ -328,7 +344,7 @@ def write_truth(
     Parameters
     ----------
     path : path
-    cells : sequence of Cell, or of SigmoidMLP, length n, no two with the same `module_hash`
+    cells : sequence of Cell, of NatsCell or of SigmoidMLP, length n, no two with the same `module_hash`
     budgets : sequence of int, length b, ascending
         Epochs of training.
     seeds : sequence of int, length s
@@ -342,7 +358,7 @@ def write_truth(
     ValueError
         If a shape or value is wrong; the message names the array and the first offending entry.
     TypeError
-        If `provenance` holds what JSON cannot.
+        If `provenance` holds what JSON cannot, or `cells` candidates of two kinds.
     OSError
         If the file cannot be written.
     """
@@ -388,7 +404,7 @@ def _checked_measurements(
 
 
 def _columns(arrays: Mapping[str, npt.NDArray[Any]]) -> Columns[Any]:
-    kind: Any = SlopeColumns if set(SlopeColumns.names) <= set(arrays) else CellColumns
+    kind: Any = next((kind for kind in _KINDS if set(kind.names) <= set(arrays)), CellColumns)
     _missing(arrays, ("module_hash", *kind.names))
     columns: Columns[Any] = kind(*(arrays[name] for name in kind.names), arrays["module_hash"])
     return columns

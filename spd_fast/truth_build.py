@@ -24,11 +24,11 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast import __version__, _core
-from spd_fast.cell import MAX_VERTICES, OPS, Cell, CellColumns, Columns
+from spd_fast.cell import MAX_VERTICES, OPS, Candidate, Cell, CellColumns, Columns
 from spd_fast.dish import Dish
 from spd_fast.errors import InvalidCellError
 from spd_fast.files import load_arrays
-from spd_fast.motif import Candidate, Shape
+from spd_fast.motif import Shape
 from spd_fast.runs import describe_machine
 from spd_fast.train import SGD, Adam, Initializer, RMSProp, TrainResult, forward_flops, train_motifs
 from spd_fast.truth import MEASUREMENTS, TruthTable, columns_of, write_truth
@@ -379,7 +379,7 @@ def build_truth(
 
     Parameters
     ----------
-    cells : sequence of Cell, no two isomorphic, or of different SigmoidMLP
+    cells : sequence of Cell, of NatsCell or of SigmoidMLP, no two of one `module_hash`
         `sample_cells` draws such cells.
     data : ImageData or path
         What `load_images` returns or reads.

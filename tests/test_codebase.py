@@ -26,6 +26,7 @@ LAYERS = {
         "errors",
         "files",
         "cell",
+        "nats_cell",
         "motif",
         "perceptron",
         "dish",

@@ -160,6 +160,35 @@ def test_maxpool_is_the_references_and_pytorchs(channels, side, size, ties, dtyp
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "shape", [(5, 3, side, side) for side in [*SIDES, 1, 2, 7, 17, 64]] + [(2, 5, 7, 33), (9, 1, 33, 6)]
+)
+def test_avgpool_is_the_references_and_pytorchs(shape, dtype):
+    x, dy = arrays(6, shape, shape, dtype=dtype)
+    xt = torch.tensor(x.astype(np.float64), requires_grad=True)
+    yt = F.avg_pool2d(xt, 3, 1, 1, count_include_pad=False)
+    yt.backward(torch.tensor(dy.astype(np.float64)))
+    for ref in (False, True):
+        y, dx = KERNELS.avgpool(x, dy, ref=ref)
+        assert_close(y, yt.detach().numpy(), rounding(dtype, 9))
+        assert_close(dx, xt.grad.numpy(), rounding(dtype, 9))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("side", [*SIDES, 1, 7, 17, 64])
+def test_relu_is_the_references_and_pytorchs(side, dtype):
+    x, dz = arrays(7, (5, 3, side, side), (5, 3, side, side), dtype=dtype)
+    x = np.round(x, 1)  # zeros among them
+    got = KERNELS.relu(x, dz)
+    xt = torch.tensor(x, requires_grad=True)
+    zt = F.relu(xt)
+    zt.backward(torch.tensor(dz))
+    for part, reference, expected in zip(got, KERNELS.relu(x, dz, ref=True), (zt.detach(), xt.grad), strict=True):
+        np.testing.assert_array_equal(part, reference)
+        np.testing.assert_array_equal(part, expected.numpy())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("side", [*SIDES, 1, 7, 17, 64])
 @pytest.mark.parametrize("channels", CHANNELS)
 def test_head_equals_the_reference(channels, side, dtype):

@@ -10,11 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spd_fast import natsbench
-from spd_fast.natsbench import EDGES, NATS_OPS, NatsCell
+from small import LEARNING
+from spd_fast import MOTIF_C, Cell, InvalidCellError, MotifShape, TruthTable, count_flops, natsbench
+from spd_fast.bench import witness
+from spd_fast.motif import count_parameters
+from spd_fast.natsbench import EDGES, NATS_OPS, NatsCell, NatsColumns
+from spd_fast.outer import fit_dish
+from spd_fast.train import initial_parameters, train_motifs
+from spd_fast.truth import write_truth
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
@@ -201,3 +207,125 @@ def test_files_that_are_something_else(tmp_path: Path, data_dir: Path, monkeypat
     monkeypatch.setattr(natsbench, "_MAX_BYTES", 1000)
     with pytest.raises(ValueError, match="unpacks to more than 1000 bytes"):
         natsbench.load_architecture(file(packed))
+
+
+# ---- motifs of these cells
+
+FULL = NatsCell(("nor_conv_3x3",) * 6)
+
+
+def some_cells(n: int) -> list[NatsCell]:
+    rng = np.random.default_rng(5)
+    drawn = [NatsCell(tuple(NATS_OPS[code] for code in rng.integers(1, 5, 6))) for _ in range(n)]
+    assert len(set(drawn)) == n
+    return drawn
+
+
+def test_edges_on_no_path_are_left_out() -> None:
+    cell = NatsCell.parse("|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|nor_conv_1x1~2|")
+    assert cell.matrix.tolist() == [[0, 0, 0, 1], [0] * 4, [0] * 4, [0] * 4]
+    assert FULL.matrix.tolist() == [[0, 3, 3, 3], [0, 0, 3, 3], [0, 0, 0, 3], [0] * 4]
+    with pytest.raises(ValueError, match="read-only"):
+        cell.matrix[0, 0] = 1
+
+
+@settings(deadline=None)  # the first call loads torch
+@given(st.tuples(*[st.sampled_from(NATS_OPS)] * 6), st.integers(1, 3), st.integers(1, 2))
+def test_counts_are_the_witnesss(ops: tuple[str, ...], stacks: int, cells_per_stack: int) -> None:
+    cell, shape = NatsCell(ops), MotifShape(4, stacks, cells_per_stack)
+    if not cell.matrix.any():
+        with pytest.raises(InvalidCellError, match=r"no path of operations leads from node 0 to node 3 of \|"):
+            count_parameters(cell, shape)
+        with pytest.raises(InvalidCellError, match="there is nothing to train"):
+            initial_parameters(cell, shape)
+        return
+    expected = {name: w.numel() for name, w in witness.Motif(cell, shape).named_parameters()}
+    assert count_parameters(cell, shape) == sum(expected.values())
+    assert {name: w.size for name, w in initial_parameters(cell, shape).items()} == expected
+
+
+def test_counts_by_hand() -> None:
+    assert count_parameters(FULL, MOTIF_C) == 3 * 9 * 16 + 32 + 6 * (9 * 256 + 32) + 170
+    assert count_flops(FULL, MOTIF_C) == 2 * (256 * (3 * 9 * 16 + 6 * 9 * 256) + 160)
+
+
+def test_published_parameters(data_dir: Path) -> None:
+    """Their network has two residual blocks where ours projects, and batch norm before the last ReLU; cells and stem are the same."""
+    for index in (0, 11, 284):
+        found = natsbench.load_architecture(data_dir / "nats" / f"{index:06d}.pickle.pbz2")
+        (run, *_) = found.select("cifar10", 200)
+        shape = MotifShape(16, 3, 5)
+        ours = count_parameters(found.cell, shape) - sum(c * 2 * c + 4 * c for c in (16, 32))
+        blocks = sum(9 * c * 2 * c + 9 * 4 * c * c + 2 * c * c + 8 * c for c in (16, 32))
+        assert run.parameters * 1e6 == ours + blocks + 2 * 64
+
+
+def test_columns() -> None:
+    cells = some_cells(5)
+    columns = NatsColumns.from_cells(cells)
+    assert list(columns) == cells
+    assert list(columns[1:3]) == cells[1:3]
+    assert list(columns[np.array([4, 0])]) == [cells[4], cells[0]]
+    assert columns[-1] == cells[-1]
+    assert columns.module_hash.tobytes().hex() == "".join(cell.module_hash for cell in cells)
+    with pytest.raises(ValueError, match=r"edge_ops is int64 \(2, 5\), expected integers of shape \(n, 6\)"):
+        NatsColumns(np.zeros((2, 5), int))
+    with pytest.raises(ValueError, match="row 1 of the table has edge_ops outside 0 to 4"):
+        NatsColumns([[0] * 6, [5] * 6])
+    with pytest.raises(ValueError, match="row 0 of the table has a module_hash that is not its cell's"):
+        NatsColumns(columns.edge_ops, columns.module_hash[::-1])
+    with pytest.raises(ValueError, match=r"module_hash is uint8 \(4, 16\), expected uint8 \(5, 16\)"):
+        NatsColumns(columns.edge_ops, columns.module_hash[:4])
+
+
+def test_a_truth_of_their_cells(tmp_path: Path, data_dir: Path) -> None:
+    architectures = [natsbench.load_architecture(data_dir / "nats" / f"{i:06d}.pickle.pbz2") for i in (0, 11, 284)]
+    table = natsbench.truth(architectures)
+    runs = architectures[1].select("cifar10", 200)
+    assert table.accuracy[1] == np.mean([run.accuracies["ori-test"][-1] for run in runs])
+    assert table.loss is not None
+    assert table.loss[1] == np.mean([run.losses["ori-test"][-1] for run in runs])
+    assert "mean of 3 runs" in table.describe()
+    assert "validation_accuracy" in natsbench.truth(architectures, dataset="cifar10-valid", epochs=12).measurements
+    table.save(tmp_path / "truth.npz")
+    read = TruthTable.load(tmp_path / "truth.npz")
+    assert list(read.cells) == [each.cell for each in architectures]
+    assert np.allclose(read.accuracy, table.accuracy, atol=1e-7)
+    with pytest.raises(TypeError, match="the truth holds NatsCells, expected Cells"):
+        _ = read.nasbench_cells
+    with pytest.raises(ValueError, match="1 of 2 architectures repeat the cell of another"):
+        natsbench.truth([architectures[0]] * 2)
+    with pytest.raises(ValueError, match="architecture 0 has no run on mnist"):
+        natsbench.truth(architectures, dataset="mnist")
+
+
+def test_a_truth_holds_cells_of_one_space(tmp_path: Path) -> None:
+    cells = [FULL, Cell(["01", "00"], ["input", "output"])]
+    with pytest.raises(TypeError, match=r"cells\[1\] is Cell, expected NatsCell"):
+        write_truth(
+            tmp_path / "x.npz",
+            cells=cells,
+            budgets=[1],
+            seeds=[0],
+            arrays={"test_accuracy": np.zeros((2, 1, 1))},
+            provenance={},
+        )
+
+
+def test_a_dish_is_fitted_to_their_cells() -> None:
+    cells = some_cells(10)
+    fitted = fit_dish(cells, np.linspace(0.5, 0.9, 10), LEARNING.replace({"outer.keep": "last"}))
+    assert len(fitted.history) == LEARNING.outer.epochs
+    assert not np.array_equal(fitted.dish.images, fitted.start.images)
+
+
+def test_their_cells_beside_those_of_nasbench_101() -> None:
+    """In one call, as alone."""
+    from spd_fast import Dish
+
+    cells = [FULL, Cell(["010", "001", "000"], ["input", "conv3x3-bn-relu", "output"])]
+    how = {"epochs": 2, "batch_size": 20}
+    together = train_motifs(cells, MOTIF_C, Dish.random(per_class=4), **how)
+    for k, cell in enumerate(cells):
+        alone = train_motifs([cell], MOTIF_C, Dish.random(per_class=4), **how)
+        assert np.array_equal(together.loss[k], alone.loss[0])

@@ -340,7 +340,7 @@ def test_initial_weights_are_shared_between_slopes():
         (ValueError, "loss is 'mse', expected 'softmax' or 'binary'", lambda: spd.MLPShape(1, loss="mse")),
         (
             TypeError,
-            r"cells\[0\] is SigmoidMLP, expected spd_fast.Cell for a MotifShape",
+            r"cells\[0\] is SigmoidMLP, expected spd_fast.Cell or spd_fast.NatsCell for a MotifShape",
             lambda: spd.train_motifs(SLOPES, spd.MOTIF_C, spd.Dish.random(per_class=1)),
         ),
         (
@@ -357,7 +357,11 @@ def test_initial_weights_are_shared_between_slopes():
             lambda: spd.train_motifs(SLOPES, SHAPES[0], make_dish(), initializer="zeros"),
         ),
         (ValueError, r"slope has shape \(1, 1\)", lambda: SlopeColumns([[1.0]])),
-        (ValueError, "module_hash is not that of the slopes", lambda: SlopeColumns([1.0], np.zeros((1, 16), np.uint8))),
+        (
+            ValueError,
+            "row 0 of the table has a module_hash that is not its cell's",
+            lambda: SlopeColumns([1.0], np.zeros((1, 16), np.uint8)),
+        ),
     ],
 )
 def test_bad_arguments(error, match, call):

@@ -26,6 +26,9 @@ MIXED = spd.Cell(
     ["input", "conv3x3-bn-relu", "conv1x1-bn-relu", "conv3x3-bn-relu", "output"],
 )
 SKIP = spd.Cell([[0, 1], [0, 0]], ["input", "output"])
+EDGES = spd.NatsCell.parse(
+    "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|avg_pool_3x3~0|nor_conv_1x1~1|skip_connect~2|"
+)
 CELLS = [CHAIN, MIXED, SKIP]
 TINY = spd.MotifShape(4, stacks=2, cells_per_stack=1, classes=3)
 
@@ -81,7 +84,8 @@ def test_shapes_and_contents_of_the_result(dish):
 
 @pytest.mark.parametrize("threads", [2, 3, 4, 7])
 def test_threads_do_not_change_a_bit(dish, threads):
-    assert_same_bits(train(CELLS, dish, threads=1), train(CELLS, dish, threads=threads))
+    cells = [*CELLS, EDGES]
+    assert_same_bits(train(cells, dish, threads=1), train(cells, dish, threads=threads))
 
 
 @pytest.mark.parametrize("threads", [2, 3, 7])
@@ -91,18 +95,19 @@ def test_a_team_of_threads_does_not_change_a_bit(threads, strict):
     shape = spd.MotifShape(12, stacks=2, cells_per_stack=1)
     dish = spd.Dish.random(per_class=4)
     dish = spd.Dish(dish.images, dish.labels, dish.images[:7], dish.labels[:7])
-    for cell in (MIXED, CHAIN):
+    for cell in (MIXED, CHAIN, EDGES):
         how = {"epochs": 2, "batch_size": 15, "optimizer": spd.Adam(1e-2), "strict": strict}
         assert_same_bits(*(spd.train_motifs([cell], shape, dish, threads=n, **how) for n in (1, threads)))
 
 
 def test_company_and_order_do_not_change_a_bit(dish):
-    together = train(CELLS, dish)
-    for k, cell in enumerate(CELLS):
+    cells = [*CELLS, EDGES]
+    together = train(cells, dish)
+    for k, cell in enumerate(cells):
         alone = train([cell], dish)
         np.testing.assert_array_equal(alone.loss[0], together.loss[k])
         np.testing.assert_array_equal(alone.train.logits[0], together.train.logits[k])
-    backwards = train(CELLS[::-1], dish, threads=2)
+    backwards = train(cells[::-1], dish, threads=2)
     np.testing.assert_array_equal(backwards.loss[::-1], together.loss)
 
 
@@ -461,12 +466,12 @@ def test_instruction_sets_agree(isa):
         import json, sys
         import spd_fast as spd
         from spd_fast import _core
-        cells = [spd.Cell(**cell) for cell in json.loads(sys.argv[1])]
+        cells = [spd.NatsCell.parse(cell["nats"]) if "nats" in cell else spd.Cell(**cell) for cell in json.loads(sys.argv[1])]
         dish = spd.Dish.random(per_class=4)
         r = spd.train_motifs(cells, spd.MotifShape(11), dish, epochs=10, dtype="float64", optimizer=spd.Adam(1e-3))
         print(json.dumps({"isa": _core.isa, "loss": r.loss.tolist()}))
     """)
-    cells = json.dumps([cell.to_json() for cell in CELLS])
+    cells = json.dumps([cell.to_json() for cell in (*CELLS, EDGES)])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
     def run(name):

@@ -15,6 +15,7 @@ import torch
 from spd_fast import MOTIF_A, MOTIF_B, MOTIF_C, NASBENCH101, SGD, Adam, Cell, Dish, MotifShape, RMSProp
 from spd_fast.bench import witness
 from spd_fast.cell import CellColumns
+from spd_fast.nats_cell import NATS_OPS, NatsCell
 from spd_fast.train import initial_parameters, motif_gradient, parameter_gradient, train_motifs
 from spd_fast.truth_build import random_cells
 
@@ -27,13 +28,21 @@ BUSY = Cell(
 TRUNCATING = Cell(
     ["010001", "001110", "000001", "000001", "000001", "000000"], ["input", CONV1, CONV3, POOL, CONV1, "output"]
 )
+EDGES = NatsCell.parse(
+    "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|avg_pool_3x3~0|nor_conv_1x1~1|skip_connect~2|"
+)
 SIDES = [(8, 8), (5, 5), (12, 12), (16, 16), (6, 9), (4, 4)]
 IMAGES = [5, 6, 4, 3, 5, 8]  # with the sides above; at 4 x 4 the last stack has one pixel an image
 EPS32 = float(np.finfo(np.float32).eps)
 EPS64 = float(np.finfo(np.float64).eps)
 
 twenty_or_all = pytest.mark.parametrize(
-    "index", [*range(20), *(pytest.param(i, marks=pytest.mark.verify) for i in range(20, 100))]
+    "index",
+    [
+        *range(20),
+        *range(100, 110),
+        *(pytest.param(i, marks=pytest.mark.verify) for i in (*range(20, 100), *range(110, 160))),
+    ],
 )
 each_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 
@@ -49,14 +58,21 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def cells(request):
-    """100 cells of NAS-Bench-101, or of the package's own sampler where the data is absent."""
+    """100 cells of NAS-Bench-101, or of the package's own sampler where the data is absent; then 60 of NATS-Bench."""
     try:
         folder = request.getfixturevalue("data_dir")
     except pytest.skip.Exception:
-        return random_cells(100, seed=0)
+        return random_cells(100, seed=0) + nats_cells(60)
     with np.load(folder / "nb101" / "nb101_test108.npz") as archive:
         columns = CellColumns(*(archive[name] for name in ("vertices", "edge_bits", "op_codes")))
-    return list(columns[np.random.default_rng(0).choice(len(columns), 100, replace=False)])
+    return [*columns[np.random.default_rng(0).choice(len(columns), 100, replace=False)], *nats_cells(60)]
+
+
+def nats_cells(n):
+    """Cells with a path of operations from input to output."""
+    rng = np.random.default_rng(0)
+    drawn = (NatsCell(tuple(NATS_OPS[code] for code in rng.integers(0, 5, 6))) for _ in itertools.count())
+    return list(itertools.islice((cell for cell in drawn if cell.matrix.any()), n))
 
 
 def drawn(index, shape, *, dtype, seed=0):
@@ -354,7 +370,7 @@ def test_optimizers_and_schedules_in_double(optimizer, rates, drop_last):
 
 @pytest.mark.parametrize("channels", [1, 2, 4])
 @pytest.mark.parametrize("size", [(5, 5), (7, 11), (12, 12), (16, 4), (17, 17), (28, 28), (64, 33)], ids=str)
-@pytest.mark.parametrize("cell", [BUSY, TRUNCATING], ids=["busy", "truncating"])
+@pytest.mark.parametrize("cell", [BUSY, TRUNCATING, EDGES], ids=["busy", "truncating", "edges"])
 def test_image_sizes_and_channels_in_double(cell, size, channels):
     """Sides that fill no vector, 2x2 pooling of odd sides, batches that fill no block, a validation set of another size."""
     shape = MotifShape(7, stacks=3, cells_per_stack=2, classes=4, image_channels=channels)

@@ -7,6 +7,7 @@
 #include "../kernels/conv3x3.hpp"
 #include "../kernels/head.hpp"
 #include "../kernels/pool.hpp"
+#include "../kernels/relu.hpp"
 #include "../kernels/sigmoid.hpp"
 #include "jobs.hpp"
 
@@ -93,10 +94,36 @@ py::tuple maxpool(Array<T> x, Array<T> dy, int size, bool ref) {
   if (ref) {
     reference::maxpool_ref<T>(y.mutable_data(), dx.mutable_data(), x.data(), dy.data(), n * c, h, w, size, size == 3 ? 1 : 2);
   } else {
-    PoolCheck<T> q{n, c, h, w, size, x.data(), dy.data(), y.mutable_data(), dx.mutable_data()};
+    PoolCheck<T> q{n, c, h, w, size, x.data(), dy.data(), y.mutable_data(), dx.mutable_data(), false};
     engine().of<T>().pool(q);
   }
   return py::make_tuple(y, dx);
+}
+// (y, dx) of 3x3 average-pooling.
+template <class T>
+py::tuple avgpool(Array<T> x, Array<T> dy, bool ref) {
+  const int n = dim(x, 0), c = dim(x, 1), h = dim(x, 2), w = dim(x, 3);
+  Array<T> y = make<T>({n, c, h, w}), dx = make<T>({n, c, h, w});
+  if (ref) {
+    reference::avgpool_ref<T>(y.mutable_data(), dx.mutable_data(), x.data(), dy.data(), n * c, h, w);
+  } else {
+    PoolCheck<T> q{n, c, h, w, 3, x.data(), dy.data(), y.mutable_data(), dx.mutable_data(), true};
+    engine().of<T>().pool(q);
+  }
+  return py::make_tuple(y, dx);
+}
+// (z, dx) of ReLU.
+template <class T>
+py::tuple relu(Array<T> x, Array<T> dz, bool ref) {
+  const int n = dim(x, 0), c = dim(x, 1), h = dim(x, 2), w = dim(x, 3);
+  Array<T> z = make<T>({n, c, h, w}), dx = make<T>({n, c, h, w});
+  if (ref) {
+    reference::relu_ref<T>(z.mutable_data(), dx.mutable_data(), x.data(), dz.data(), static_cast<int>(x.size()));
+  } else {
+    ReluCheck<T> q{n, c, h, w, x.data(), dz.data(), z.mutable_data(), dx.mutable_data()};
+    engine().of<T>().relu(q);
+  }
+  return py::make_tuple(z, dx);
 }
 
 // (loss, logit, dx, dweight, dbias) of average pooling, dense layer and cross-entropy.
@@ -158,6 +185,8 @@ void bind(py::module_& m) {
   m.def("batch_norm", batch_norm<T>, py::arg("y").noconvert(), py::arg("gamma"), py::arg("beta"), py::arg("dz"), py::arg("eps"), py::arg("ref") = false);
   m.def("head", head<T>, py::arg("x").noconvert(), py::arg("weight"), py::arg("bias"), py::arg("label"), py::arg("loss") = "softmax", py::arg("ref") = false);
   m.def("dense", dense<T>, py::arg("x").noconvert(), py::arg("weight"), py::arg("bias"), py::arg("da"), py::arg("slope"), py::arg("ref") = false);
+  m.def("avgpool", avgpool<T>, py::arg("x").noconvert(), py::arg("dy").noconvert(), py::arg("ref") = false);
+  m.def("relu", relu<T>, py::arg("x").noconvert(), py::arg("dz").noconvert(), py::arg("ref") = false);
   m.def("maxpool", maxpool<T>, py::arg("x").noconvert(), py::arg("dy").noconvert(), py::arg("size"), py::arg("ref") = false);
 }
 

@@ -39,12 +39,13 @@ py::list ops_of(const Plan& plan) {
       }
       case Op::Kind::sum: {
         const Sum& s = plan.sums[op.index];
-        d["kind"] = "sum", d["channels"] = s.channels, d["terms"] = meeting(s.terms), grid = s.grid;
+        d["kind"] = "sum", d["channels"] = s.channels, d["terms"] = meeting(s.terms), d["flows"] = meeting(s.flows), d["relu"] = s.relu, grid = s.grid;
         break;
       }
       case Op::Kind::pool: {
         const Pool& p = plan.pools[op.index];
-        d["kind"] = "pool", d["size"] = p.from == p.to ? 3 : 2, d["channels"] = p.channels, d["flows"] = meeting(p.flows), grid = p.to;
+        d["kind"] = "pool", d["size"] = p.from == p.to ? 3 : 2, d["average"] = p.average, d["channels"] = p.channels, d["flows"] = meeting(p.flows),
+        grid = p.to;
         d["elements_in"] = elements(p.from);
         break;
       }

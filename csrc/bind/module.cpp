@@ -319,28 +319,30 @@ PYBIND11_MODULE(_core, m) {
   m.def("uniforms", uniforms, py::arg("key"), py::arg("rows"), py::arg("columns"), py::arg("taps"));
 
   py::class_<MotifSpec>(m, "MotifSpec")
-      .def(py::init([](int vertices, std::vector<std::uint8_t> matrix, std::vector<int> ops, std::vector<std::vector<int>> channels, int stem_channels,
-                       int stacks, int cells_per_stack, int classes, int image_channels, int height, int width) {
-             if (vertices < 2 || vertices > 7 || static_cast<int>(matrix.size()) != vertices * vertices || static_cast<int>(ops.size()) != vertices - 2 ||
-                 static_cast<int>(channels.size()) != stacks * cells_per_stack)
+      .def(py::init([](int vertices, bool ops_on_edges, std::vector<std::uint8_t> matrix, std::vector<int> ops, std::vector<std::vector<int>> channels,
+                       int stem_channels, int stacks, int cells_per_stack, int classes, int image_channels, int height, int width) {
+             if (vertices < 2 || vertices > 7 || static_cast<int>(matrix.size()) != vertices * vertices ||
+                 static_cast<int>(ops.size()) != (ops_on_edges ? 0 : vertices - 2) || static_cast<int>(channels.size()) != stacks * cells_per_stack)
                fail("matrix, ops and channels do not fit together");
              for (const auto& c : channels)
                if (static_cast<int>(c.size()) != vertices) fail("channels must name one count per vertex");
              if (height >> (stacks - 1) < 1 || width >> (stacks - 1) < 1) fail("images are too small to be halved between all stacks");
              MotifSpec spec;
+             spec.kind = ops_on_edges ? MotifSpec::Kind::edge_cell : MotifSpec::Kind::vertex_cell;
              spec.vertices = vertices, spec.matrix = std::move(matrix), spec.ops = std::move(ops), spec.channels = std::move(channels);
              spec.stem_channels = stem_channels, spec.stacks = stacks, spec.cells_per_stack = cells_per_stack, spec.classes = classes;
              spec.image_channels = image_channels, spec.height = height, spec.width = width;
              return spec;
            }),
-           py::kw_only(), py::arg("vertices"), py::arg("matrix"), py::arg("ops"), py::arg("channels"), py::arg("stem_channels"), py::arg("stacks"),
-           py::arg("cells_per_stack"), py::arg("classes"), py::arg("image_channels"), py::arg("height"), py::arg("width"))
+           py::kw_only(), py::arg("vertices"), py::arg("ops_on_edges"), py::arg("matrix"), py::arg("ops"), py::arg("channels"), py::arg("stem_channels"),
+           py::arg("stacks"), py::arg("cells_per_stack"), py::arg("classes"), py::arg("image_channels"), py::arg("height"), py::arg("width"))
       .def_static(
           "perceptron",
           [](std::vector<int> hidden, double slope, const std::string& loss, int classes, int image_channels, int height, int width) {
             if (hidden.empty() || *std::min_element(hidden.begin(), hidden.end()) < 1) fail("hidden must name at least one unit for each hidden layer");
             if (classes < 1 || image_channels < 1 || height < 1 || width < 1) fail("classes, image_channels, height and width must be at least 1");
             MotifSpec spec;
+            spec.kind = MotifSpec::Kind::perceptron;
             spec.hidden = std::move(hidden), spec.slope = slope, spec.loss = named<Loss>("loss", loss, kLossNames);
             spec.classes = classes, spec.image_channels = image_channels, spec.height = height, spec.width = width;
             return spec;

@@ -1,7 +1,7 @@
 // Batch norm, ReLU and the sums between the convolutions, fused: nothing normalised is stored but what a convolution reads.
 //
 //   statistics   mean_c = E[y], var_c = E[(y - mean)^2] over images and pixels;  istd = 1 / sqrt(var + eps)
-//   forward      z[c] = sum_s relu(gamma_s * (y_s[c] - mean_s) * istd_s + beta_s)          s runs over the terms that meet in channel c
+//   forward      z[c] = sum_s relu(gamma_s * (y_s[c] - mean_s) * istd_s + beta_s)          s runs over the terms that meet in channel c; a term may be without relu
 //   backward     g = [relu's argument > 0] * sum_f d_f[c]                                  f runs over the places where the term was read
 //                dbeta = sum g,  dgamma = istd * sum g (y - mean)
 //                dy = gamma * istd * (g - dbeta / m - (y - mean) * istd * dgamma / m)      m pixels of the batch
@@ -181,14 +181,21 @@ void batch_statistics(T* mean, T* var, const T* chunk_mean, const T* chunk_devia
 
 // ---- forward
 
-// One raw tensor read through batch norm and ReLU (scale, shift per channel, low = 0), or as it is (scale = nullptr).
+// One raw tensor read through batch norm (scale, shift per channel) and perhaps ReLU, or as it is (scale = nullptr).
 template <class T>
 struct Term {
   const T* data;
   std::size_t block, channel;
   const T* scale;
   const T* shift;
+  bool relu;
 };
+
+// Below it nothing passes.
+template <class T>
+SPD_INLINE vec<T> threshold(bool relu) {
+  return broadcast<T>(relu ? T(0) : -std::numeric_limits<T>::infinity());
+}
 
 template <class T, int K>
 SPD_NOINLINE void add_terms(View<T> z, const Term<T>* terms, const Grid& grid, int n, int begin, int end, int channels) {
@@ -201,11 +208,11 @@ SPD_NOINLINE void add_terms(View<T> z, const Term<T>* terms, const Grid& grid, i
     vec<T> scale[K], shift[K], low[K];
     SPD_UNROLL
     for (int s = 0; s < K; ++s) {
-      const bool raw = terms[s].scale != nullptr;
+      const bool normalised = terms[s].scale != nullptr;
       p[s] = terms[s].data + c * terms[s].channel;
-      scale[s] = broadcast<T>(raw ? terms[s].scale[c] : T(1));
-      shift[s] = broadcast<T>(raw ? terms[s].shift[c] : T(0));
-      low[s] = broadcast<T>(raw ? T(0) : -std::numeric_limits<T>::infinity());
+      scale[s] = broadcast<T>(normalised ? terms[s].scale[c] : T(1));
+      shift[s] = broadcast<T>(normalised ? terms[s].shift[c] : T(0));
+      low[s] = threshold<T>(terms[s].relu);
     }
     each_run(masks, begin, end, adjacent, [&](int b, int until) {
       T* out = z.data + b * z.block + c * z.channel;
@@ -250,13 +257,14 @@ struct Arrivals {
   }
 };
 
-// dy overwrites y. scale = gamma * istd and shift are those of the forward.
+// dy overwrites y. scale = gamma * istd and shift are those of the forward. relu: else every pixel passes.
 template <class T, int K>
 SPD_NOINLINE void batch_norm_relu_backward(View<T> y, T* dgamma, T* dbeta, const Flow<T>* flows, const T* mean, const T* istd, const T* scale, const T* shift,
-                                           const Grid& grid, int n, int channels) {
+                                           bool relu, const Grid& grid, int n, int channels) {
   const LaneMasks<T> masks(grid, n);
   const int blocks = grid.blocks(n);
   const T m = static_cast<T>(n) * grid.pixels();
+  const vec<T> low = threshold<T>(relu);
   bool adjacent = is_adjacent(y, grid);
   for (int i = 0; i < K; ++i) adjacent &= flows[i].step == 1 && is_adjacent(flows[i], grid);
   for (int c = 0; c < channels; ++c) {
@@ -267,7 +275,7 @@ SPD_NOINLINE void batch_norm_relu_backward(View<T> y, T* dgamma, T* dbeta, const
       const Arrivals<T, K> arrivals(flows, b, c);
       sum_vectors<T>(s, q, grid, masks, b, until, blocks, [=](vec<T>& s, vec<T>& q, std::size_t at, auto valid) {
         const vec<T> v = in_register<T>(load(py + at)), d = in_register<T>(arrivals.sum(at));
-        const mask<T> passes = both<T>(greater<T>(v * k + k0, zeros<T>()), valid);
+        const mask<T> passes = both<T>(greater<T>(v * k + k0, low), valid);
         s = add_where<T>(passes, s, d);
         q = add_product_where<T>(passes, q, d, v - centre);
       });
@@ -281,7 +289,7 @@ SPD_NOINLINE void batch_norm_relu_backward(View<T> y, T* dgamma, T* dbeta, const
       const Arrivals<T, K> arrivals(flows, b, c);
       each_vector(grid, masks, b, until, blocks, [=](std::size_t at, auto valid) {
         const vec<T> v = in_register<T>(load(py + at));
-        const mask<T> passes = greater<T>(v * k + k0, zeros<T>());
+        const mask<T> passes = greater<T>(v * k + k0, low);
         store<T>(py + at, keep<T>(valid, add_product_where<T>(passes, a * v + a0, arrivals.sum(at), k)));
       });
     });
@@ -354,7 +362,7 @@ SPD_NOINLINE void add_terms_tangent(View<T> z, std::ptrdiff_t apart, const Term<
           }
           const vec<T> y = load(p), scale = broadcast<T>(term.scale[c]);
           const vec<T> v_t = y * broadcast<T>(tangents[s].scale[c]) + (load(p + apart) * scale + broadcast<T>(tangents[s].shift[c]));
-          total += keep<T>(greater<T>(y * scale + broadcast<T>(term.shift[c]), zeros<T>()), v_t);
+          total += keep<T>(greater<T>(y * scale + broadcast<T>(term.shift[c]), threshold<T>(term.relu)), v_t);
         }
         store<T>(out + at, keep<T>(valid, total));
       });
@@ -369,10 +377,12 @@ struct NormStatistics {  // per channel
 // dy overwrites y, dy_t overwrites y_t. dgamma, dbeta are the primal's, which the tangent needs.
 template <class T, int K>
 SPD_NOINLINE void batch_norm_relu_backward_tangent(View<T> y, std::ptrdiff_t apart, T* dgamma_t, T* dbeta_t, const Flow<T>* flows,
-                                                   const NormStatistics<T>& norm, const NormStatistics<T>& norm_t, const Grid& grid, int n, int channels) {
+                                                   const NormStatistics<T>& norm, const NormStatistics<T>& norm_t, bool relu, const Grid& grid, int n,
+                                                   int channels) {
   const LaneMasks<T> masks(grid, n);
   const int blocks = grid.blocks(n);
   const T m = static_cast<T>(n) * grid.pixels();
+  const vec<T> low = threshold<T>(relu);
   Flow<T> flows_t[K];
   for (int i = 0; i < K; ++i) flows_t[i] = flows[i], flows_t[i].data += apart;
   for (int c = 0; c < channels; ++c) {
@@ -385,7 +395,7 @@ SPD_NOINLINE void batch_norm_relu_backward_tangent(View<T> y, std::ptrdiff_t apa
         const Arrivals<T, K> arrivals(flows, b, c), arrivals_t(flows_t, b, c);
         each_vector(grid, masks, b, b + 1, blocks, [&](std::size_t at, auto valid) {
           const vec<T> v = load(py + at);
-          const mask<T> passes = greater<T>(v * k + k0, zeros<T>());
+          const mask<T> passes = greater<T>(v * k + k0, low);
           const vec<T> g = keep<T>(valid, keep<T>(passes, arrivals.sum(at)));
           const vec<T> g_t = keep<T>(valid, keep<T>(passes, arrivals_t.sum(at)));
           f(py + at, v - centre, load(py + at + apart) - centre_t, g, g_t, valid);

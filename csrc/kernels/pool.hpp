@@ -1,10 +1,12 @@
-// Max-pooling. What won is remembered: the first in row-major order where several tie, as in PyTorch.
+// Pooling. Of a maximum, what won is remembered: the first in row-major order where several tie, as in PyTorch.
 //
 //   maxpool3x3, stride 1, same     y[h, w] = max_{kh, kw} x[h + kh - 1, w + kw - 1]
 //   maxpool2x2, stride 2, valid    y[h, w] = max_{kh, kw} x[2h + kh, 2w + kw];  an odd last row or column is dropped
+//   avgpool3x3, stride 1, same     y[h, w] = mean_{kh, kw} x[h + kh - 1, w + kw - 1] over the pixels that are there (count_include_pad=False)
 //
-// 3x3 is a maximum along rows and then along columns; of both, which of the three won is two bits a pixel (`Winners`). 2x2 keeps one.
+// The maximum of 3x3 is taken along rows and then along columns; of both, which of the three won is two bits a pixel (`Winners`). 2x2 keeps one.
 // Given the winners, pooling and its backward are linear: the tangent takes y_t from the winners of x_t, the backward's tangent is the backward.
+// The average is linear as it is: its tangent is its forward, its backward's is its backward.
 // x, y: views in the row-vector layout. Outputs are overwritten. dy of 3x3 must be zero in lanes without a pixel.
 #pragma once
 
@@ -39,7 +41,25 @@ void maxpool_ref(T* y, T* dx, const T* x, const T* dy, int planes, int height, i
       }
 }
 
-// ---- 3x3, stride 1
+template <class T>
+void avgpool_ref(T* y, T* dx, const T* x, const T* dy, int planes, int height, int width) {
+  for (int i = 0; i < planes * height * width; ++i) dx[i] = 0;
+  for (int p = 0; p < planes; ++p)
+    for (int h = 0; h < height; ++h)
+      for (int w = 0; w < width; ++w) {
+        const int top = std::max(h - 1, 0), bottom = std::min(h + 2, height), left = std::max(w - 1, 0), right = std::min(w + 2, width);
+        const int out = (p * height + h) * width + w, pixels = (bottom - top) * (right - left);
+        T sum = 0;
+        for (int a = top; a < bottom; ++a)
+          for (int b = left; b < right; ++b) {
+            sum += x[(p * height + a) * width + b];
+            dx[(p * height + a) * width + b] += dy[out] / pixels;
+          }
+        y[out] = sum / pixels;
+      }
+}
+
+// ---- maximum of 3x3, stride 1
 
 // Of one vector: lanes whose own pixel, whose right neighbour won along the row; for the output: lanes whose own row, whose lower row won.
 struct Winners {
@@ -161,7 +181,43 @@ void maxpool3x3_backward(View<T> dx, View<const T> dy, const Winners* winners, c
     maxpool3x3_backward_of<T, 0>(dx, dy, winners, grid, begin, end, channels);
 }
 
-// ---- 2x2, stride 2: two vectors of the input become the halves of one of the output (Grid::halved)
+// ---- average of 3x3, stride 1
+
+// Forward; `turned`: backward (x is dy, y is dx). The pixels under a window are rows times columns: every row is weighted along itself first.
+template <class T>
+void avgpool3x3(View<T> y, View<const T> x, const Grid& grid, int begin, int end, int channels, bool turned) {
+  const std::size_t pitch = grid.pitch();
+  const auto share = [](int at, int of) { return T(1) / (1 + (at > 0) + (at + 1 < of)); };  // of a window around `at`, along one axis
+  for (int column = 0; column < grid.columns; ++column) {
+    const mask<T> has_left = mask_of_bits<T>(grid.has_left(column)), has_right = mask_of_bits<T>(grid.has_right(column));
+    T weights[3][lanes<T>]{};
+    for (int lane = 0; lane < lanes<T>; ++lane) {
+      const int w = (column * lanes<T> + lane) % grid.slot;
+      for (int k = 0; k < 3 && w < grid.width; ++k) weights[k][lane] = share(turned ? w + k - 1 : w, grid.width);
+    }
+    const vec<T> left = load(weights[0]), self = load(weights[1]), right = load(weights[2]);
+    for (int b = begin; b < end; ++b)
+      for (int c = 0; c < channels; ++c) {
+        const T* p = x.data + b * x.block + c * x.channel + column * lanes<T>;
+        T* out = y.data + b * y.block + c * y.channel + column * lanes<T>;
+        const auto row = [&](int h) {
+          if (h < 0 || h >= grid.height) return zeros<T>();
+          const T* q = p + h * pitch;
+          const vec<T> along = load_masked<T>(q - 1, has_left) * left + load(q) * self + load_masked<T>(q + 1, has_right) * right;
+          return turned ? along * broadcast<T>(share(h, grid.height)) : along;
+        };
+        vec<T> above = zeros<T>(), here = row(0);
+        for (int h = 0; h < grid.height; ++h, out += pitch) {
+          const vec<T> below = row(h + 1), all = above + here + below;
+          store<T>(out, turned ? all : all * broadcast<T>(share(h, grid.height)));
+          above = here;
+          here = below;
+        }
+      }
+  }
+}
+
+// ---- maximum of 2x2, stride 2: two vectors of the input become the halves of one of the output (Grid::halved)
 
 // Of one vector of a pair of input rows: the lanes that won, one of every four.
 struct QuadWinners {

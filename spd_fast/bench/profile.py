@@ -8,9 +8,8 @@ from rich.table import Table
 
 from spd_fast.bench import record as records
 from spd_fast.bench.peak import ceilings
-from spd_fast.cell import Cell
 from spd_fast.dish import Dish
-from spd_fast.motif import count_flops
+from spd_fast.motif import MotifCell, count_flops
 from spd_fast.train import step_profile
 
 __all__ = ["BESIDE", "cost", "groups", "run", "tables"]
@@ -37,7 +36,7 @@ NEEDED: Final = {"direct": 1.0, "winograd": 1 / 2, "winograd2d": 1 / 4}
 
 
 def run(
-    cells: Sequence[Cell],
+    cells: Sequence[MotifCell],
     shape: str = "C",
     *,
     repeats: int = 200,
@@ -49,7 +48,7 @@ def run(
 
     Parameters
     ----------
-    cells : sequence of Cell
+    cells : sequence of Cell or NatsCell
     shape : "A", "B" or "C"
     repeats : int
         Times that each step is run; medians count.

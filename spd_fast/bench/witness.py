@@ -1,12 +1,13 @@
 """Motifs in plain PyTorch: the witness that the engine is held against, in tests and benches.
 
 Written for being obviously right, not for speed, and without any code of spd_fast (a test holds it to that): a cell is
-whatever has `matrix` and `ops`, a shape whatever has the fields of `MotifShape`. Arrays go in and come out as NumPy, in the
-dtype of the module.
+whatever has `matrix` and `ops`, or six `ops` on the edges between four nodes; a shape whatever has the fields of `MotifShape`. Arrays go in and come
+out as NumPy, in the dtype of the module.
 
 References
 ----------
 Ying et al. 2019, arXiv:1902.09635, and the rules of its published code: channels, projections, truncation, concatenation.
+Dong and Yang 2020, NAS-Bench-201, arXiv:2001.00326, and its published code: ReLU, convolution, batch norm; average pooling without padding.
 PyTorch's documentation of the optimisers; RMSProp as TensorFlow 1 documents `tf.train.RMSPropOptimizer`.
 """
 
@@ -23,9 +24,12 @@ from torch import Tensor, nn
 __all__ = [
     "METRICS",
     "CellNetwork",
+    "ConvNorm",
     "ConvNormRelu",
+    "EdgeCellNetwork",
     "Motif",
     "RMSPropTF1",
+    "ReluConvNorm",
     "build",
     "gradient",
     "margin",
@@ -40,17 +44,36 @@ __all__ = [
 Array = npt.NDArray[Any]
 
 
-class ConvNormRelu(nn.Module):
-    """Convolution without bias and with "same" padding, batch norm, ReLU."""
+class ConvNorm(nn.Module):
+    """Convolution without bias and with "same" padding, batch norm."""
 
     def __init__(self, c_in: int, c_out: int, size: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(c_in, c_out, size, padding=size // 2, bias=False)
         self.bn = nn.BatchNorm2d(c_out, eps=1e-5)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return bn(conv(x))."""
+        normalised: Tensor = self.bn(self.conv(x))
+        return normalised
+
+
+class ConvNormRelu(ConvNorm):
+    """ReLU behind it: NAS-Bench-101's order."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return relu(bn(conv(x)))."""
-        return F.relu(self.bn(self.conv(x)))
+        activation: Tensor = self.relu(super().forward(x))
+        return activation
+
+
+class ReluConvNorm(ConvNorm):
+    """ReLU before it: NATS-Bench's order."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return bn(conv(relu(x)))."""
+        return super().forward(self.relu(x))
 
 
 def widths(matrix: npt.ArrayLike, c_in: int, c_out: int) -> list[int]:
@@ -107,23 +130,68 @@ class CellNetwork(nn.Module):
         return torch.cat(parts, dim=1) + projected if parts else projected
 
 
+class EdgeCellNetwork(nn.Module):
+    """One cell of NATS-Bench: children `edge{source}{target}`; `projection0` where channels change.
+
+    Edges on no path from node 0 to node 3 are left out.
+    """
+
+    edges = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
+
+    def __init__(self, cell: Any, c_in: int, c_out: int) -> None:
+        super().__init__()
+        ops = {edge: op for edge, op in zip(self.edges, cell.ops, strict=True) if op != "none"}
+        while dead := [
+            (x, y)
+            for x, y in ops
+            if (x > 0 and not any(target == x for _, target in ops))
+            or (y < 3 and not any(source == y for source, _ in ops))
+        ]:
+            ops = {edge: op for edge, op in ops.items() if edge not in dead}
+        self.ops = ops
+        if c_in != c_out:
+            self.add_module("projection0", ConvNorm(c_in, c_out, 1))
+        for (x, y), op in ops.items():
+            self.add_module(f"edge{x}{y}", self.operation(op, c_out))
+
+    @staticmethod
+    def operation(name: str, width: int) -> nn.Module:
+        """Make the operation of an edge."""
+        if name == "skip_connect":
+            return nn.Identity()
+        if name == "avg_pool_3x3":
+            return nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
+        return ReluConvNorm(width, width, {"nor_conv_3x3": 3, "nor_conv_1x1": 1}[name])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the nodes in order; return node 3."""
+        nodes = [self.get_submodule("projection0")(x) if hasattr(self, "projection0") else x]
+        for target in (1, 2, 3):
+            entering = [self.get_submodule(f"edge{x}{y}")(nodes[x]) for x, y in self.ops if y == target]
+            nodes.append(sum(entering[1:], start=entering[0]) if entering else torch.zeros_like(nodes[0]))
+        return nodes[3]
+
+
 class Motif(nn.Module):
     """A cell in a motif shape: stem, stacks of cells with 2x2 max-pooling between them, global average pool, dense."""
 
     def __init__(self, cell: Any, shape: Any) -> None:
         super().__init__()
         c = shape.stem_channels
-        self.stem = ConvNormRelu(shape.image_channels, c, 3)
+        on_edges = getattr(cell, "ops_on_edges", False)
+        network: Any = EdgeCellNetwork if on_edges else CellNetwork
+        self.stem = (ConvNorm if on_edges else ConvNormRelu)(shape.image_channels, c, 3)
         stacks = []
         for s in range(shape.stacks):
             c_out = shape.stem_channels * 2**s
             cells = []
             for _ in range(shape.cells_per_stack):
-                cells.append(CellNetwork(cell, c, c_out))
+                cells.append(network(cell, c, c_out))
                 c = c_out
             stacks.append(nn.Sequential(*cells))
         self.stacks = nn.ModuleList(stacks)
         self.downsample = nn.MaxPool2d(2, stride=2)
+        self.last = nn.ReLU() if on_edges else nn.Identity()
         self.dense = nn.Linear(c, shape.classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -133,7 +201,7 @@ class Motif(nn.Module):
             if s > 0:
                 x = self.downsample(x)
             x = stack(x)
-        logits: Tensor = self.dense(x.mean(dim=(2, 3)))
+        logits: Tensor = self.dense(self.last(x).mean(dim=(2, 3)))
         return logits
 
 
@@ -387,8 +455,8 @@ def margin(module: nn.Module, images: npt.ArrayLike) -> float:
     """
     found: list[Tensor] = []
 
-    def relu_input(_layer: nn.Module, _inputs: Any, output: Tensor) -> None:
-        found.append(output.abs().min())
+    def relu_input(_layer: nn.Module, inputs: Any) -> None:
+        found.append(inputs[0].abs().min())
 
     def pool_input(layer: Any, inputs: Any) -> None:
         size, low = layer.kernel_size, -torch.inf
@@ -397,15 +465,11 @@ def margin(module: nn.Module, images: npt.ArrayLike) -> float:
         winner = x.amax(dim=4, keepdim=True)
         found.append((winner - x.masked_fill(x == winner, low)).min())
 
-    hooks: dict[type, tuple[str, Callable[..., None]]] = {
-        nn.BatchNorm2d: ("register_forward_hook", relu_input),
-        nn.MaxPool2d: ("register_forward_pre_hook", pool_input),
-    }
+    hooks: dict[type, Callable[..., None]] = {nn.ReLU: relu_input, nn.MaxPool2d: pool_input}
     module = copy.deepcopy(module).train()
     for layer in module.modules():
         if type(layer) in hooks:
-            register, hook = hooks[type(layer)]
-            getattr(layer, register)(hook)
+            layer.register_forward_pre_hook(hooks[type(layer)])
     with torch.no_grad():
         module(_tensors(module, images, [])[0])
     return min(value.item() for value in found)

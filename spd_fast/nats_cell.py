@@ -1,0 +1,196 @@
+"""Cells of NATS-Bench's topology space (NAS-Bench-201): four nodes with an operation on each of the six edges between them.
+
+References
+----------
+Dong et al. 2021, NATS-Bench, arXiv:2009.00437; Dong and Yang 2020, NAS-Bench-201, arXiv:2001.00326.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Final, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from spd_fast.cell import Columns, md5, require_rows
+from spd_fast.errors import InvalidCellError
+
+__all__ = ["EDGES", "NATS_OPS", "NatsCell", "NatsColumns"]
+
+NATS_OPS: Final = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+"""Operations of edges; an operation's code is its position here. Convolutions are in the order ReLU, convolution, batch norm."""
+EDGES: Final = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
+"""The edges (source, target) between the four nodes, in the order of `NatsCell.ops`. A node is the sum of what enters it."""
+
+_NODES: Final = 4
+
+
+@dataclass(frozen=True)
+class NatsCell:
+    """A cell of four nodes with an operation on each of its six edges.
+
+    Motifs are made of it as of a `Cell` (`spd_fast.MotifShape`): the stem is a convolution and batch norm, node 0 of the first cell; ReLU stands
+    behind node 3 of the last cell, before the average pooling; where channels double between stacks a 1x1 convolution
+    and batch norm projects the pooled input. Edges that lie on no path from node 0 to node 3 are left out: in the benchmark's
+    own networks they add a constant at most.
+
+    Parameters
+    ----------
+    ops : tuple of 6 str
+        One of `NATS_OPS` per edge, in the order of `EDGES`.
+
+    Raises
+    ------
+    ValueError
+        If there are not six, or one is unknown.
+
+    Examples
+    --------
+    >>> NatsCell.parse("|nor_conv_3x3~0|+|none~0|avg_pool_3x3~1|+|skip_connect~0|none~1|nor_conv_1x1~2|").ops[5]
+    'nor_conv_1x1'
+    """
+
+    ops: tuple[str, ...]
+
+    n_vertices: ClassVar = _NODES
+    ops_on_edges: ClassVar = True
+    op_codes: ClassVar[tuple[int, ...]] = ()
+    """Operations of vertices: none. `matrix` holds those of the edges."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ops", tuple(self.ops))
+        wrong = [op for op in self.ops if op not in NATS_OPS]
+        if len(self.ops) != len(EDGES) or wrong:
+            raise ValueError(f"ops are {self.ops}, expected {len(EDGES)} of {', '.join(NATS_OPS)}")
+
+    @classmethod
+    def parse(cls, text: str) -> "NatsCell":
+        """Read the benchmark's own notation: the edges into node 1, 2 and 3, each as ``op~source``.
+
+        Raises
+        ------
+        ValueError
+            If it is not that.
+        """
+        nodes = text.split("+")
+        edges = [edge.split("~") for node in nodes for edge in re.findall(r"[^|]+", node)]
+        cell = cls(tuple(edge[0] for edge in edges))
+        if cell.text != text:
+            raise ValueError(f"cell is {text!r}, expected such as {cell.text!r}")
+        return cell
+
+    def to_json(self) -> dict[str, str]:
+        """Return the cell as a dictionary that `json.dumps` takes: its `text`."""
+        return {"nats": self.text}
+
+    @property
+    def text(self) -> str:
+        """The benchmark's own notation, which `parse` reads."""
+        into = {
+            target: "".join(f"|{op}~{x}" for op, (x, y) in zip(self.ops, EDGES, strict=True) if y == target)
+            for target in (1, 2, 3)
+        }
+        return "+".join(f"{edges}|" for edges in into.values())
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def key(self) -> str:
+        """What tells it from other cells: `text`."""
+        return self.text
+
+    @cached_property
+    def module_hash(self) -> str:
+        """MD5 of `text`, 32 hexadecimal digits. Cells that compute the same in another notation have other hashes."""
+        return md5(self.text)
+
+    @cached_property
+    def matrix(self) -> npt.NDArray[np.uint8]:
+        """Codes of the operations from node to node, shape (4, 4), uint8; 0 for edges on no path from node 0 to node 3."""
+        matrix = np.zeros((_NODES, _NODES), np.uint8)
+        for op, edge in zip(self.ops, EDGES, strict=True):
+            matrix[edge] = NATS_OPS.index(op)
+        reached, reaching = np.zeros((2, _NODES), bool)
+        reached[0] = reaching[-1] = True
+        for node in range(_NODES):
+            reached[matrix[node] > 0] |= reached[node]
+        for node in reversed(range(_NODES)):
+            reaching[node] |= bool(reaching[matrix[node] > 0].any())
+        matrix *= np.outer(reached, reaching)
+        matrix.flags.writeable = False
+        return matrix
+
+    def vertex_channels(self, c_in: int, c_out: int) -> tuple[int, ...]:
+        """Return the channels of the cell's input, then of nodes 1 to 3, which all have `c_out`.
+
+        Raises
+        ------
+        InvalidCellError
+            If no path of operations leads from node 0 to node 3: such a network sees nothing of an image.
+        """
+        if not self.matrix.any():
+            raise InvalidCellError(
+                f"no path of operations leads from node 0 to node 3 of {self.text}: there is nothing to train"
+            )
+        return (c_in, *[c_out] * (_NODES - 1))
+
+    def conv_counts(self, channels: Sequence[int]) -> tuple[int, int]:
+        """Return (convolution weights, channels under a batch norm) where the cell has `vertex_channels`."""
+        c_in, c = channels[0], channels[-1]
+        codes = self.matrix.ravel().tolist()
+        narrow, wide = codes.count(NATS_OPS.index("nor_conv_1x1")), codes.count(NATS_OPS.index("nor_conv_3x3"))
+        projected = c_in if c_in != c else 0
+        return c * (c * (narrow + 9 * wide) + projected), c * (narrow + wide + (projected > 0))
+
+
+class NatsColumns(Columns[NatsCell]):
+    """Many cells as a table of operation codes; a `NatsCell` is built when it is touched.
+
+    Indexing with an integer gives a `NatsCell`; with a slice or an integer array it gives the rows as `NatsColumns`.
+
+    Parameters
+    ----------
+    edge_ops : array-like of integers, shape (n, 6)
+        Positions in `NATS_OPS`, edges in the order of `EDGES`.
+    module_hash : array-like, shape (n, 16), uint8, optional
+        The bytes of every cell's `NatsCell.module_hash`; compared with them if given.
+
+    Raises
+    ------
+    ValueError
+        If a shape, type or code is wrong, or a hash is another cell's. The message names the row.
+    """
+
+    cell_type = NatsCell
+    names = ("edge_ops",)
+
+    def __init__(self, edge_ops: npt.ArrayLike, module_hash: npt.ArrayLike | None = None) -> None:
+        codes = np.asarray(edge_ops)
+        if codes.ndim != 2 or codes.shape[1] != len(EDGES) or codes.dtype.kind not in "iu":
+            raise ValueError(f"edge_ops is {codes.dtype} {codes.shape}, expected integers of shape (n, {len(EDGES)})")
+        known: npt.NDArray[np.bool_] = np.all((codes >= 0) & (codes < len(NATS_OPS)), axis=1)
+        require_rows(known, f"edge_ops outside 0 to {len(NATS_OPS) - 1}")
+        self.edge_ops = codes.astype(np.uint8)
+        if module_hash is not None:
+            self._require_hashes(module_hash)
+
+    @classmethod
+    def from_cells(cls, cells: Iterable[NatsCell]) -> "NatsColumns":
+        """Pack cells into columns."""
+        codes = [[NATS_OPS.index(op) for op in cell.ops] for cell in cells]
+        return cls(np.array(codes, np.uint8).reshape(-1, len(EDGES)))
+
+    def __len__(self) -> int:
+        return len(self.edge_ops)
+
+    @overload
+    def __getitem__(self, index: int) -> NatsCell: ...
+    @overload
+    def __getitem__(self, index: slice | npt.NDArray[np.integer]) -> "NatsColumns": ...
+    def __getitem__(self, index: int | slice | npt.NDArray[np.integer]) -> "NatsCell | NatsColumns":
+        if isinstance(index, slice | np.ndarray):
+            return NatsColumns(self.edge_ops[index])
+        return NatsCell(tuple(NATS_OPS[code] for code in self.edge_ops[range(len(self))[index]]))
