@@ -374,6 +374,8 @@ class _Loop:
     def _step(self, epoch: int) -> OuterStep:
         began = time.perf_counter()
         kept_tau_start = self._look(0) if epoch == 0 else None
+        if epoch % self.recipe.outer.check_every == 0:
+            self._solve()
         drawn = draw_cells(len(self.pool), epoch, self.recipe)
         rows = self.pool[drawn]
         target = torch.from_numpy(self.target[drawn]).to(getattr(torch, self.recipe.dtype))
@@ -393,7 +395,8 @@ class _Loop:
             every = self.recipe.outer.trust_every
             if taken.gradient_norm is not None and every and epoch % every == 0:
                 trust = _trust(loss.item(), again(), taken.predicted)
-        self._solve(epoch + 1)
+        if epoch + 1 == self.recipe.outer.epochs and self.recipe.stepped:
+            self._solve()
         kept_tau = self._look(epoch + 1)
         return _record(
             epoch,
@@ -433,9 +436,9 @@ class _Loop:
         outer = self.recipe.outer
         return steps % outer.check_every == 0 or steps >= outer.epochs
 
-    def _solve(self, steps: int) -> None:
-        """Replace the step weights by those of a ridge regression on the cells compared, after every so many steps."""
-        if self.recipe.outer.step_weights != "ridge" or not self._due(steps):
+    def _solve(self) -> None:
+        """Replace the step weights by those of a ridge regression on the cells compared, if the recipe says so."""
+        if self.recipe.outer.step_weights != "ridge":
             return
         with torch.no_grad():
             measurement = self._measured(self.pool, None, None)

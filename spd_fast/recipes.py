@@ -333,7 +333,7 @@ class OuterSettings(_Settings):
     arXiv:2006.04492). Losses enter the outer loss with their sign reversed so that more is better."""
     step_weights: Literal["optimizer", "ridge"] = "optimizer"
     """How step weights are learned, where they are: by the "optimizer" with everything else, or by "ridge" regression of the target
-    on the steps' losses of all cells of the pool that are compared, at every `check_every` epochs and at the end; its penalty is chosen by
+    on the steps' losses of all cells of the pool that are compared, before every `check_every`-th epoch and at the end; its penalty is chosen by
     leaving each cell out (Golub, Heath and Wahba 1979, Generalized cross-validation). Linear in what is learned, so it needs no more epochs."""
     metric_epochs: int | None = Field(default=None, ge=1)
     """With "training_loss", the last so many inner epochs count (Ru et al. 2021: the first say least); where step weights are
@@ -814,6 +814,36 @@ def _rawal_slope() -> Recipe:
     )
 
 
+def _learned_schedule() -> Recipe:
+    memorising = _memorising(replicates=4)
+    plain = {"optimizer": AdamSettings(lr=2e-3), "initializer": "pytorch", "initial_scales": ScaleSettings()}
+    return Recipe(
+        name="learned_schedule",
+        summary=(
+            "How fast small deep motifs memorise random images, from PyTorch's initial weights, one learning rate and the mean of all steps: learned "
+            "on 100 cells are scales of initial weights, the rate of every step and, by ridge regression, the weight of every step in the score."
+        ),
+        **(memorising | {"inner": memorising["inner"].model_copy(update=plain)}),
+        outer=OuterSettings(
+            epochs=30,
+            cells=24,
+            pool=100,
+            replicates=1,
+            check_every=15,
+            target="rank",
+            metric="training_loss",
+            loss="pairwise_weighted",
+            ranking="metric",
+            learn=("rates", "initial_scales", "step_weights"),
+            step_weights="ridge",
+            gradient="unrolled",
+            optimizer=AdamSettings(lr=5e-2, betas=(0.9, 0.99)),
+            schedule="cosine",
+            clip=2.0,
+        ),
+    )
+
+
 def _curves() -> Recipe:
     return Recipe(
         name="curves",
@@ -830,6 +860,7 @@ _REGISTRY: Final[dict[str, Callable[[], Recipe]]] = {
     "demo": _demo,
     "valid_c": _valid_c,
     "learned_labels": _learned_labels,
+    "learned_schedule": _learned_schedule,
     "curves": _curves,
     "rawal_slope": _rawal_slope,
     "cassimon_a": _cassimon("A", 100),

@@ -42,6 +42,21 @@ LEARNING = RECIPE.replace(
     }
 )
 """The same with every part of the outer loop that the paper does not have."""
+CURVE = RECIPE.replace(
+    {
+        "inner.init": "shared",
+        "inner.redraw": False,
+        "inner.replicates": 2,
+        "name": "curve",
+        "outer.gradient": "unrolled",
+        "outer.metric": "training_loss",
+        "outer.ranking": "metric",
+        "outer.loss": "pairwise_logistic",
+        "outer.target": "rank",
+        "outer.learn": ["rates", "initial_scales", "step_weights"],
+    }
+)
+"""Few numbers learned from the losses of the inner steps."""
 POOL = 10
 
 

@@ -37,6 +37,7 @@ from spd_fast.predictor import (
     mean_scaled,
     read_motifs,
 )
+from spd_fast.recipes import Recipe
 from spd_fast.truth import TruthTable
 
 RECIPE = small.RECIPE
@@ -193,11 +194,16 @@ def test_single_queries_agree_with_a_batch(fitted: SPDPredictor, others: TruthTa
         assert abs(fitted.query([others.cells[i]])[0] - together[i]) < 1e-9 * scale
 
 
-def test_the_pure_dish_is_the_outer_loop_and_nothing_else(labelled: TruthTable, others: TruthTable) -> None:
-    pure = SPDPredictor(VALID, variant="dish").fit(labelled.cells, labelled.accuracy)
-    fit = spd.fit_dish(labelled.cells, labelled.accuracy, VALID)
-    assert np.array_equal(pure.query(others.cells), score_cells(fit.dish, VALID, others.cells))
+@pytest.mark.parametrize("recipe", [VALID, small.CURVE.replace({"outer.step_weights": "ridge"})])
+def test_the_pure_dish_is_the_outer_loop_and_nothing_else(
+    tmp_path: Path, labelled: TruthTable, others: TruthTable, recipe: Recipe
+) -> None:
+    pure = SPDPredictor(recipe, variant="dish").fit(labelled.cells, labelled.accuracy)
+    fit = spd.fit_dish(labelled.cells, labelled.accuracy, recipe)
+    assert np.array_equal(pure.query(others.cells), score_cells(fit.dish, recipe, others.cells))
     assert pure.process_ is None
+    pure.save(tmp_path / "p.npz")
+    assert np.array_equal(SPDPredictor.load(tmp_path / "p.npz").query(others.cells), pure.query(others.cells))
 
 
 def test_no_label_reaches_the_features_of_its_own_cell(labelled: TruthTable) -> None:

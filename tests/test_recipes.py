@@ -47,7 +47,15 @@ def test_paper(name: str, shape: MotifShape, epochs: int) -> None:
 
 
 def test_names() -> None:
-    assert set(recipes.names()) == {*PAPER, "curves", "demo", "valid_c", "learned_labels", "rawal_slope"}
+    assert set(recipes.names()) == {
+        *PAPER,
+        "curves",
+        "demo",
+        "valid_c",
+        "learned_labels",
+        "learned_schedule",
+        "rawal_slope",
+    }
 
 
 @pytest.mark.parametrize("name", recipes.names())

@@ -14,21 +14,10 @@ from spd_fast.outer import FitResult, fit_dish
 from spd_fast.recipes import CMAESSettings, Recipe
 from spd_fast.steps import Descent, Evolution, Rest, ridge_weights, step_of
 
-CURVE = small.RECIPE.replace(
-    {
-        "inner.init": "shared",
-        "inner.redraw": False,
-        "inner.replicates": 2,
-        "outer.gradient": "unrolled",
-        "outer.metric": "training_loss",
-        "outer.ranking": "metric",
-        "outer.loss": "pairwise_logistic",
-        "outer.target": "rank",
-        "outer.learn": ["rates", "initial_scales", "step_weights"],
-    }
+SEARCHING = small.CURVE.replace(
+    {"outer.optimizer": {"name": "cmaes", "sigma": 0.2, "population": 5}, "outer.epochs": 3}
 )
-SEARCHING = CURVE.replace({"outer.optimizer": {"name": "cmaes", "sigma": 0.2, "population": 5}, "outer.epochs": 3})
-RIDGE = CURVE.replace({"outer.step_weights": "ridge", "outer.check_every": 3, "outer.epochs": 4})
+RIDGE = small.CURVE.replace({"outer.step_weights": "ridge", "outer.check_every": 3, "outer.epochs": 4})
 
 
 def fit(recipe: Recipe, **arguments: Any) -> FitResult:
@@ -191,6 +180,6 @@ def test_step_weights_alone() -> None:
 
 def test_the_recipe_chooses_the_step() -> None:
     free = {"a": torch.zeros(2, requires_grad=True)}
-    assert isinstance(step_of(free, CURVE), Descent)
+    assert isinstance(step_of(free, small.CURVE), Descent)
     assert isinstance(step_of(free, SEARCHING), Evolution)
     assert isinstance(step_of({}, SEARCHING), Rest)
