@@ -179,6 +179,18 @@ def test_page_of_a_run_with_cells_kept_out(tmp_path: Path) -> None:
     assert not re.search(r"\b(nan|None|Undefined)\b", _text(html))
 
 
+def test_page_of_a_run_that_learned_a_schedule(tmp_path: Path) -> None:
+    """Rates and step weights drawn, scales in the table; searched without gradients, so no trust ratio."""
+    search = {"outer.optimizer": {"name": "cmaes", "sigma": 0.2, "population": 4}, "outer.epochs": 2}
+    fit = fit_dish(*small.pool(), small.CURVE.replace(search), run=tmp_path / "run")
+    html = report.build(tmp_path / "run").read_text(encoding="utf-8")
+    assert png_size((tmp_path / "run" / "figures" / "schedule.png").read_bytes())[0] > 600
+    assert not (tmp_path / "run" / "figures" / "trust.png").exists()
+    assert "factor of the initial weights, dense, before and after learning" in html
+    assert f"1.000, {fit.dish.initial_scales[3]:.3f}" in html
+    assert not re.search(r"\b(nan|None|Undefined)\b", _text(html))
+
+
 def test_nothing_to_report(tmp_path: Path) -> None:
     with runs.create(tmp_path / "run", small.RECIPE) as run:
         with pytest.raises(runs.RunFolderError, match="holds no outer epoch yet: there is nothing to report"):

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from spd_fast import runs
+from spd_fast.dish import Dish
+from spd_fast.motif import LAYER_KINDS
 from spd_fast.outer import OuterStep
 from spd_fast.report import figures
 from spd_fast.report.page import embedded, in_themes, template
@@ -51,6 +53,8 @@ def _pictures(run: runs.Run, history: Sequence[OuterStep]) -> dict[str, dict[str
     if start.valid_images is not None and dish.valid_images is not None and start.valid_labels is not None:
         sets = start.valid_images, dish.valid_images, start.valid_labels
         pictures["validation_set"] = in_themes(lambda theme: figures.dish_images(*sets, theme))
+    if any(getattr(dish, name) is not None for name in figures.SCHEDULES):
+        pictures["schedule"] = in_themes(lambda theme: figures.schedule(start, dish, theme))
     if any(step.trust is not None for step in history):
         pictures["trust"] = in_themes(lambda theme: figures.trust(history, theme))
     return pictures
@@ -64,7 +68,7 @@ def _page(run: runs.Run, history: Sequence[OuterStep], pictures: dict[str, dict[
         about=run.about,
         machine=_machine(run.about),
         summary=summary,
-        rows=_rows(summary),
+        rows=[*_rows(summary), *_scale_rows(*run.dishes())],
         edge=min(EDGE, len(history)),
         finished=run.finished,
         duration=_duration(summary.seconds),
@@ -123,6 +127,16 @@ def _kept_rows(summary: Summary) -> list[tuple[str, str, str]]:
     if summary.trust is not None:
         rows.append(("median trust ratio of an outer step", f"{summary.trust:.3f}", ""))
     return rows
+
+
+def _scale_rows(start: Dish, dish: Dish) -> list[tuple[str, str, str]]:
+    if start.initial_scales is None or dish.initial_scales is None:
+        return []
+    pairs = zip(LAYER_KINDS, start.initial_scales, dish.initial_scales, strict=True)
+    return [
+        (f"factor of the initial weights, {kind}, before and after learning", f"{before:.3f}, {after:.3f}", "")
+        for kind, before, after in pairs
+    ]
 
 
 def _machine(about: dict[str, Any]) -> str:
