@@ -53,13 +53,13 @@ class Network {
   void load(const DataSet<T>& data, const std::int64_t* index, int first, int n) {
     const Grid& grid = plan_.grids[0];
     const std::size_t classes = plan_.head.classes, pixels = grid.pixels();
-    for (int i = 0; i < n; ++i) {
-      const std::size_t from = index ? index[i] : first + i;
-      std::memcpy(label_ + i * classes, data.labels + from * classes, classes * sizeof(T));
+    const auto at = [&](int i) -> std::size_t { return index ? index[i] : first + i; };
+    for (int i = 0; i < n; ++i) std::memcpy(label_ + i * classes, data.labels + at(i) * classes, classes * sizeof(T));
+    if (pixels == 1) return load_features(data, at, n);
+    for (int i = 0; i < n; ++i)
       each_image_row(i, [&](T* row, int c, int h) {
-        std::memcpy(row, data.images + (from * plan_.image_channels + c) * pixels + h * grid.width, grid.width * sizeof(T));
+        std::memcpy(row, data.images + (at(i) * plan_.image_channels + c) * pixels + h * grid.width, grid.width * sizeof(T));
       });
-    }
     for (int i = n; i % grid.images != 0; ++i) each_image_row(i, [&](T* row, int, int) { std::memset(row, 0, grid.width * sizeof(T)); });
   }
   void image_gradient(T* d_images, int n) {
@@ -134,6 +134,21 @@ class Network {
   template <class U>
   View<U> view(const Place& p, int channel = 0) const {
     return {arena_ + p.offset + channel * p.channel, p.block, p.channel};
+  }
+  // Images of one pixel a channel: a vector of one feature at a time, of a block's images.
+  template <class F>
+  void load_features(const DataSet<T>& data, F&& at, int n) {
+    const Place& p = plan_.images;
+    for (int b = 0; b * lanes<T> < n; ++b) {
+      const T* from[lanes<T>];
+      const int images = std::min(lanes<T>, n - b * lanes<T>);
+      for (int i = 0; i < images; ++i) from[i] = data.images + at(b * lanes<T> + i) * plan_.image_channels;
+      for (int c = 0; c < plan_.image_channels; ++c) {
+        T v[lanes<T>]{};
+        for (int i = 0; i < images; ++i) v[i] = from[i][c];
+        std::memcpy(arena_ + p.offset + b * p.block + c * p.channel, v, sizeof v);
+      }
+    }
   }
   template <class F>
   void each_image_row(int i, F&& f) {
