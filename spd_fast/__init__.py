@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from spd_fast.perceptron import SigmoidMLP as SigmoidMLP
     from spd_fast.predictor import SPDPredictor as SPDPredictor
     from spd_fast.recipes import Recipe as Recipe
+    from spd_fast.search import SearchResult as SearchResult
+    from spd_fast.search import dish_search as dish_search
     from spd_fast.train import SGD as SGD
     from spd_fast.train import Adam as Adam
     from spd_fast.train import Hypergradient as Hypergradient
@@ -55,6 +57,7 @@ _HOMES = {
     "perceptron": ["MLPShape", "SigmoidMLP"],
     "predictor": ["SPDPredictor"],
     "recipes": ["Recipe"],
+    "search": ["SearchResult", "dish_search"],
     "train": [
         "SGD",
         "Adam",

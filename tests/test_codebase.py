@@ -47,6 +47,7 @@ LAYERS = {
         "proxies",
         "truth_build",
         "runs",
+        "search",
         "predictor",
         "scoreboard",
     },

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import small
+from spd_fast import recipes
 from spd_fast.dish import Dish, cosine_basis
 from spd_fast.inner import derived_seed, score_cells, start_dish, training_keywords
 from spd_fast.recipes import Recipe
@@ -37,6 +38,20 @@ def test_random_sets_are_different_draws() -> None:
     assert with_valid.valid_images.shape == (6, 2, 5, 5)
     assert with_valid.valid_labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert not np.isin(with_valid.valid_images, plain.images).any()
+
+
+def test_vectors_of_random_bits() -> None:
+    """The original's dish: as many bits as classes, both sets alike, half of the bits set within four standard errors."""
+    original = recipes.get("rawal_slope")
+    start = start_dish(original.replace({"dish.images": 400, "dish.valid_images": 400}))
+    assert start.images.shape == start.valid_images.shape == (400, 1, 1, 10)
+    assert start.labels.shape == (400, 10)
+    assert set(np.unique(start.labels)) == {0, 1}
+    assert start.labels.mean() == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(4000))
+    np.testing.assert_array_equal(start.valid_images, start.images)
+    np.testing.assert_array_equal(start.valid_labels, start.labels)
+    apart = start_dish(original.replace({"dish.valid_start": "drawn"}))
+    assert not np.isin(apart.valid_images, apart.images).any()
 
 
 def test_validation_set_as_a_copy() -> None:

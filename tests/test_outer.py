@@ -538,6 +538,25 @@ def test_cosine_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def test_schedule_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rawal et al. 2020: 0.05, 0.02, 0.008 over 20, 30 and 30 of 80 epochs; here 2, 3 and 3 of 8, each with a new optimiser."""
+    seen: list[tuple[float, int]] = []
+    plain = torch.optim.Adam.step
+
+    def spy(self: torch.optim.Adam, *args: Any) -> Any:
+        value = plain(self, *args)
+        (state,) = self.state.values()
+        seen.append((self.param_groups[0]["lr"], int(state["step"])))
+        return value
+
+    monkeypatch.setattr(torch.optim.Adam, "step", spy)
+    recipe = small.RECIPE.replace({"outer.schedule": "steps", "outer.epochs": 8, "outer.optimizer.lr": 0.05})
+    fit(recipe=recipe)
+    rates, steps = zip(*seen, strict=True)
+    assert rates == pytest.approx([0.05] * 2 + [0.02] * 3 + [0.008] * 3)
+    assert steps == (1, 2, 1, 2, 3, 1, 2, 3)
+
+
 def test_trust_ratio() -> None:
     """Near 1 for a step so short that the loss is straight; the loss after the step is the next epoch's where cells stay."""
     recipe = small.LEARNING.replace(

@@ -1,0 +1,331 @@
+"""Searching with a dish: learn it on what is labelled, score the rest, label the best and one at random, and again.
+
+References
+----------
+Rawal et al. 2020, Synthetic Petri Dish, arXiv:2005.13092, section 3: the loop around the dish.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from spd_fast import runs
+from spd_fast.files import atomic_write
+from spd_fast.inner import derived_seed, score_cells
+from spd_fast.motif import Candidate
+from spd_fast.outer import MIN_MOTIFS, FitResult, OuterStep, fit_dish
+from spd_fast.recipes import Recipe
+
+__all__ = ["SCHEMA", "Labelled", "SearchResult", "dish_search"]
+
+SCHEMA: Final = "spd_fast.search/1"
+"""Version of ``search.json``; it changes when an older reader could misread a newer file."""
+
+Progress = Callable[[str, float], object]
+Truth = npt.ArrayLike | Callable[[list[Candidate]], npt.ArrayLike]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A candidate whose accuracy was looked at.
+
+    Attributes
+    ----------
+    row : int
+        Which of the candidates.
+    accuracy : float
+    round : int
+        0: before the first dish.
+    why : "start", "best" or "random"
+    score : float or None
+        Of the dish of its round; None at the start, or where its motif diverged.
+    """
+
+    row: int
+    accuracy: float
+    round: int
+    why: Literal["start", "best", "random"]
+    score: float | None
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search has labelled, in order.
+
+    Attributes
+    ----------
+    labelled : tuple of Labelled
+    reached : bool
+        Whether one of them reached `stop_at`.
+    """
+
+    labelled: tuple[Labelled, ...]
+    reached: bool
+
+    @property
+    def best(self) -> Labelled:
+        """The one with the highest accuracy, of equals the first."""
+        return max(self.labelled, key=lambda each: each.accuracy)
+
+    @property
+    def best_so_far(self) -> npt.NDArray[np.float64]:
+        """Highest accuracy after each label, shape (labels,)."""
+        return np.maximum.accumulate([each.accuracy for each in self.labelled])
+
+
+def dish_search(
+    cells: Sequence[Candidate],
+    accuracy: Truth,
+    recipe: Recipe,
+    *,
+    labels: int,
+    start: int | Sequence[int] = 18,
+    per_round: int = 2,
+    stop_at: float | None = None,
+    seed: int = 0,
+    folder: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> SearchResult:
+    """Search for the best of some candidates, looking at as few accuracies as possible.
+
+    Every round learns a dish on all that is labelled, scores all that is not, and labels the `per_round` - 1 of highest score
+    and one drawn from the rest, against settling too early.
+
+    Parameters
+    ----------
+    cells : sequence of n Cell, or of n SigmoidMLP
+        All candidates; no two the same.
+    accuracy : array-like, shape (n,), or callable
+        The truth, more is better: of all, of which only what the search asks for is looked at; or a function that takes a list of
+        k candidates and returns their k accuracies, called once a round.
+    recipe : Recipe
+        How dishes are learned. ``outer.pool`` is all that is labelled; where the recipe compares its whole pool at every step, so
+        does the search. Seeds are those of the rounds.
+    labels : int
+        Accuracies to look at, at most; n or fewer.
+    start : int or sequence of int
+        What is labelled before the first dish: so many, drawn at random, or the candidates at these places.
+    per_round : int, at least 2
+        Labels of a round. Rawal et al. 2020: 2.
+    stop_at : float, optional
+        Stop when an accuracy reaches this. Rawal et al. 2020: 0.97.
+    seed : int
+        Keys the first labels, every round's dish and its random label.
+    folder : path, optional
+        Records the search: ``search.json``, and every round's dish as a run folder. The same call continues there after a kill,
+        with the same result; `labels` and `stop_at` may then be others.
+    threads : int, optional
+        Default: the processors that this process may use. Does not change the result.
+    progress : callable, optional
+        ``progress(what, share)`` is told what is being done and the share of the labels. What it raises stops the search.
+
+    Returns
+    -------
+    SearchResult
+
+    Raises
+    ------
+    ValueError
+        If an argument does not fit, an accuracy is not finite, or `folder` holds a search with other candidates or settings.
+    RunFolderError
+        If `folder` cannot be written or is of another program.
+    """
+    search = _Search(cells, accuracy, recipe, _first(len(cells), start, seed), per_round, seed)
+    if not len(search.start) <= labels <= len(cells):
+        raise ValueError(f"labels is {labels}, expected {len(search.start)} (those of the start) to {len(cells)}")
+    log = _Log(None if folder is None else Path(folder), search.identity())
+
+    def done() -> bool:
+        return len(log.labelled) >= labels or _reached(log.labelled, stop_at)
+
+    if not log.labelled:
+        log.append(search.label([(row, "start", None) for row in search.start], 0))
+    number = 0
+    while not done():
+        number += 1
+        before = [each for each in log.labelled if each.round < number]
+        size = min(per_round, labels - len(before))
+        if len(log.labelled) - len(before) < min(size, len(cells) - len(before)):
+            report = _part(progress, f"round {number}", len(before) / labels, size / labels)
+            picks = search.picks(before, number, log.round_folder(number), threads, report)
+            seen = {each.row for each in log.labelled}
+            log.append(search.label([pick for pick in picks[:size] if pick[0] not in seen], number))
+    if progress:
+        progress("done", 1.0)
+    return SearchResult(tuple(log.labelled[:labels]), _reached(log.labelled[:labels], stop_at))
+
+
+_Pick = tuple[int, Literal["start", "best", "random"], float | None]
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """What a search is, apart from how far it has come."""
+
+    cells: Sequence[Candidate]
+    accuracy: Truth
+    recipe: Recipe
+    start: list[int]
+    per_round: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.per_round < 2:
+            raise ValueError(f"per_round is {self.per_round}, expected at least 2: the best and one at random")
+        fewest = MIN_MOTIFS + self.recipe.outer.kept_out
+        if len(self.start) < fewest:
+            raise ValueError(f"start is {len(self.start)} candidates, expected at least {fewest} to learn a dish on")
+        if not callable(self.accuracy) and np.shape(self.accuracy) != (len(self.cells),):
+            raise ValueError(
+                f"accuracy has shape {np.shape(self.accuracy)}, expected ({len(self.cells)},) to match cells"
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """What a search that is continued must share with its beginning."""
+        keys = hashlib.sha256("\n".join(cell.key for cell in self.cells).encode()).hexdigest()
+        settings = {"start": self.start, "per_round": self.per_round, "seed": self.seed}
+        return {"cells": keys, "recipe": json.loads(self.recipe.to_json()), **settings}
+
+    def label(self, picks: list[_Pick], number: int) -> list[Labelled]:
+        """Look at the accuracies of some candidates."""
+        rows = [row for row, _, _ in picks]
+        asked = self.accuracy([self.cells[row] for row in rows]) if callable(self.accuracy) else self.accuracy
+        found = np.asarray(asked, np.float64)
+        if callable(self.accuracy) and found.shape != (len(rows),):
+            raise ValueError(
+                f"accuracy returned shape {found.shape} for {len(rows)} candidates, expected ({len(rows)},)"
+            )
+        values = found if callable(self.accuracy) else found[rows]
+        if not np.isfinite(values).all():
+            odd = rows[int(np.flatnonzero(~np.isfinite(values))[0])]
+            raise ValueError(f"the accuracy of candidate {odd} is not finite, expected finite numbers")
+        return [
+            Labelled(row, float(value), number, why, score)
+            for (row, why, score), value in zip(picks, values, strict=True)
+        ]
+
+    def picks(
+        self,
+        before: Sequence[Labelled],
+        number: int,
+        folder: Path | None,
+        threads: int | None,
+        progress: Callable[[float], object] | None,
+    ) -> list[_Pick]:
+        """Learn a dish on what was labelled before, and choose what to label in this round."""
+        fit = self._fit(before, number, folder, threads, progress)
+        known = {each.row for each in before}
+        rest = [row for row in range(len(self.cells)) if row not in known]
+        scores = score_cells(fit.dish, fit.recipe, [self.cells[row] for row in rest], threads=threads)
+        ranked = np.argsort(-np.where(np.isnan(scores), -np.inf, scores), kind="stable")
+        best, others = ranked[: self.per_round - 1], np.sort(ranked[self.per_round - 1 :])
+        chance = np.random.default_rng(derived_seed(self.seed, "random label", number))
+        drawn = chance.choice(others, min(1, len(others)), replace=False)
+
+        def pick(at: int, why: Literal["best", "random"]) -> _Pick:
+            return rest[at], why, None if np.isnan(scores[at]) else float(scores[at])
+
+        return [*(pick(at, "best") for at in best.tolist()), *(pick(at, "random") for at in drawn.tolist())]
+
+    def _fit(
+        self,
+        before: Sequence[Labelled],
+        number: int,
+        folder: Path | None,
+        threads: int | None,
+        progress: Callable[[float], object] | None,
+    ) -> FitResult:
+        outer = self.recipe.outer
+        free = len(before) - outer.kept_out
+        compares_all = outer.pool == outer.cells + outer.kept_out
+        changes = {"outer.pool": None, "outer.cells": free if compares_all else min(outer.cells, free)}
+        recipe = self.recipe.replace(changes | {"seed": derived_seed(self.seed, "search", number)})
+        fit = partial(
+            fit_dish,
+            [self.cells[each.row] for each in before],
+            [each.accuracy for each in before],
+            recipe,
+            threads=threads,
+            progress=None if progress is None else _share_of_fit(progress, outer.epochs),
+        )
+        if folder is None or not runs.is_run(folder):
+            return fit(run=folder)
+        with runs.resume(folder) as run:
+            return fit(run=run)
+
+
+class _Log:
+    """``search.json``: identity and labels of a search, replaced as a whole after every round; without a folder in memory alone."""
+
+    def __init__(self, folder: Path | None, identity: dict[str, Any]) -> None:
+        self._folder, self._identity = folder, identity
+        self.labelled: list[Labelled] = []
+        if folder is None:
+            return
+        path = folder / "search.json"
+        if not path.exists():
+            runs.require_vacant(folder)
+            return
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            schema, begun = stored.pop("schema"), stored.pop("search")
+            labelled = [Labelled(**each) for each in stored.pop("labelled")]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise runs.RunFolderError(f"{path} cannot be read: {error}") from error
+        if schema != SCHEMA:
+            raise runs.RunFolderError(f"{path} has schema {schema!r}, expected {SCHEMA!r}: it is of another version")
+        differing = [name for name in identity if begun.get(name) != identity[name]]
+        if differing:
+            raise ValueError(
+                f"{folder} holds a search with other {', '.join(differing)}: continue with the same, or choose another folder"
+            )
+        self.labelled = labelled
+
+    def round_folder(self, number: int) -> Path | None:
+        return None if self._folder is None else self._folder / f"round-{number:03}"
+
+    def append(self, labelled: list[Labelled]) -> None:
+        self.labelled += labelled
+        if self._folder is None:
+            return
+        content = {"schema": SCHEMA, "search": self._identity, "labelled": [asdict(each) for each in self.labelled]}
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with atomic_write(self._folder / "search.json") as file:
+                file.write((json.dumps(content, indent=1) + "\n").encode())
+        except OSError as error:
+            raise runs.RunFolderError(f"{self._folder / 'search.json'} cannot be written: {error}") from error
+
+
+def _first(n: int, start: int | Sequence[int], seed: int) -> list[int]:
+    """Return the places of what is labelled before the first dish."""
+    if isinstance(start, int):
+        if not 0 <= start <= n:
+            raise ValueError(f"start is {start}, expected at most {n}, the number of candidates")
+        order = np.random.default_rng(derived_seed(seed, "first labels")).permutation(n)
+        return [int(row) for row in order[:start]]
+    rows = [int(row) for row in start]
+    if len(set(rows)) < len(rows) or any(not 0 <= row < n for row in rows):
+        raise ValueError(f"start is {rows}, expected different places, 0 to {n - 1}")
+    return rows
+
+
+def _reached(labelled: Sequence[Labelled], stop_at: float | None) -> bool:
+    return stop_at is not None and any(each.accuracy >= stop_at for each in labelled)
+
+
+def _share_of_fit(progress: Callable[[float], object], epochs: int) -> Callable[[int, float, OuterStep | None], object]:
+    return lambda epoch, fraction, _: progress((epoch + fraction) / epochs)
+
+
+def _part(progress: Progress | None, what: str, before: float, size: float) -> Callable[[float], object] | None:
+    return None if progress is None else lambda share: progress(what, before + share * size)

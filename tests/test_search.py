@@ -1,0 +1,133 @@
+"""The search loop around a dish: what it labels, that it finds the best, and that a kill changes nothing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import small
+import spd_fast as spd
+from spd_fast import recipes
+from spd_fast.inner import derived_seed, score_cells
+from spd_fast.runs import RunFolderError
+
+SLOPES = [spd.SigmoidMLP(slope) for slope in np.linspace(0.01, 2.01, 40)]
+TRUTH = np.array([-(np.log(each.slope / 0.25) ** 2) for each in SLOPES])
+QUICK = recipes.get("rawal_slope").replace({"outer.epochs": 4, "inner.epochs": 20})
+HOW: dict[str, Any] = {"labels": 11, "start": 5, "per_round": 3, "threads": 1}
+
+
+def test_a_round_labels_the_best_of_its_dish_and_one_at_random(tmp_path: Path) -> None:
+    result = spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path / "search", seed=3, **HOW)
+    assert [each.why for each in result.labelled] == ["start"] * 5 + ["best", "best", "random"] * 2
+    assert [each.round for each in result.labelled] == [0] * 5 + [1] * 3 + [2] * 3
+    rows = [each.row for each in result.labelled]
+    assert len(set(rows)) == 11
+    assert [each.accuracy for each in result.labelled] == TRUTH[rows].tolist()
+    assert result.best_so_far[-1] == result.best.accuracy == max(TRUTH[rows])
+    assert not result.reached
+    # By hand: the dish of the first round, learned on the first labels alone.
+    recipe = QUICK.replace({"outer.pool": None, "outer.cells": 5, "seed": derived_seed(3, "search", 1)})
+    fit = spd.fit_dish([SLOPES[row] for row in rows[:5]], TRUTH[rows[:5]], recipe, threads=1)
+    rest = [row for row in range(40) if row not in rows[:5]]
+    scores = score_cells(fit.dish, recipe, [SLOPES[row] for row in rest])
+    best = np.argsort(-scores, kind="stable")[:2]
+    assert rows[5:7] == [rest[k] for k in best]
+    assert [each.score for each in result.labelled[5:7]] == scores[best].tolist()
+    assert (tmp_path / "search" / "round-002" / "dish.npz").is_file()
+
+
+def test_a_function_is_asked_once_a_round() -> None:
+    asked: list[list[float]] = []
+
+    def measure(candidates: list[spd.SigmoidMLP]) -> list[float]:
+        asked.append([each.slope for each in candidates])
+        return [TRUTH[SLOPES.index(each)] for each in candidates]
+
+    by_function = spd.dish_search(SLOPES, measure, QUICK, **HOW)
+    assert [len(each) for each in asked] == [5, 3, 3]
+    assert by_function == spd.dish_search(SLOPES, TRUTH, QUICK, **HOW)
+
+
+@pytest.mark.parametrize("killed_at", [0.3, 0.6, 0.75, 0.95])
+def test_a_killed_search_goes_on_as_if_nothing_had_been(tmp_path: Path, killed_at: float) -> None:
+    whole = spd.dish_search(SLOPES, TRUTH, QUICK, **HOW)
+
+    def kill(what: str, share: float) -> None:
+        if share >= killed_at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path, progress=kill, **HOW)
+    assert spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path, **HOW) == whole
+
+
+def test_more_labels_continue_a_search(tmp_path: Path) -> None:
+    whole = spd.dish_search(SLOPES, TRUTH, QUICK, **HOW)
+    first = spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path, **(HOW | {"labels": 7}))
+    assert first.labelled == whole.labelled[:7]
+    assert spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path, **HOW) == whole
+    assert spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path, **(HOW | {"labels": 7})) == first
+
+
+def test_it_stops_where_it_is_told_to() -> None:
+    found = spd.dish_search(SLOPES, TRUTH, QUICK, **(HOW | {"labels": 40, "stop_at": float(np.sort(TRUTH)[-3])}))
+    assert found.reached
+    assert found.best.accuracy >= np.sort(TRUTH)[-3]
+    assert len(found.labelled) < 40
+
+
+def test_any_candidates_any_recipe() -> None:
+    """Cells, a recipe that keeps some out and compares a few at a time; to the last candidate."""
+    cells, accuracy = small.pool()
+    result = spd.dish_search(cells, accuracy, small.LEARNING, labels=10, start=8, threads=1)
+    assert sorted(each.row for each in result.labelled) == list(range(10))
+    assert result.best.row == int(np.argmax(accuracy))
+
+
+def test_it_climbs_to_the_best_slope() -> None:
+    """A smooth truth that rises to one best slope: from eight labels whose best is the twelfth of 40 to one of the three best."""
+    recipe = recipes.get("rawal_slope").replace({"outer.epochs": 20, "inner.epochs": 100})
+    result = spd.dish_search(SLOPES, TRUTH, recipe, labels=14, start=8, seed=2)
+    assert result.best_so_far[7] == np.sort(TRUTH)[-12]
+    assert result.best.accuracy >= np.sort(TRUTH)[-3]
+
+
+@pytest.mark.parametrize(
+    ("match", "arguments"),
+    [
+        (r"labels is 4, expected 5 \(those of the start\) to 40", {"labels": 4}),
+        (r"labels is 41, expected 5", {"labels": 41}),
+        ("per_round is 1, expected at least 2", {"per_round": 1}),
+        ("start is 2 candidates, expected at least 3", {"start": 2}),
+        ("start is 41, expected at most 40", {"start": 41}),
+        (r"start is \[0, 0, 1\], expected different places, 0 to 39", {"start": [0, 0, 1]}),
+        (r"accuracy has shape \(3,\), expected \(40,\)", {"accuracy": TRUTH[:3]}),
+        (r"accuracy returned shape \(1,\) for 5 candidates", {"accuracy": lambda cells: [1.0]}),
+        ("the accuracy of candidate 7 is not finite", {"accuracy": lambda cells: [0, 0, np.nan], "start": [3, 5, 7]}),
+    ],
+)
+def test_bad_arguments(match: str, arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=match):
+        spd.dish_search(**({"cells": SLOPES, "accuracy": TRUTH, "recipe": QUICK} | HOW | arguments))
+
+
+def test_a_folder_belongs_to_one_search(tmp_path: Path) -> None:
+    start = {"labels": 5, "start": 5}
+    spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path, **start)
+    with pytest.raises(ValueError, match="holds a search with other start, per_round, seed"):
+        spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path, per_round=3, seed=4, **(start | {"start": [*range(5)]}))
+    file = tmp_path / "search.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"schema": "spd_fast.search/0"}))
+    with pytest.raises(RunFolderError, match=r"has schema 'spd_fast.search/0', expected"):
+        spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path, **start)
+    file.write_text("{")
+    with pytest.raises(RunFolderError, match="cannot be read"):
+        spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path, **start)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    with pytest.raises(RunFolderError, match="is not a run folder and not empty"):
+        spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path / "other", **start)
