@@ -699,10 +699,6 @@ def parameter_gradient(
     """
     dish = Dish(np.asarray(images), np.asarray(labels))
     motifs = pack_motifs(cells, shape, parameters, dish.images.shape[1:], dtype=dtype)
-    out = _gradient(motifs, images, labels, "loss", True, True, threads, strict)
-    gradients = [_unpack(spec, flat) for spec, flat in zip(motifs.specs, out["d_parameters"], strict=True)]
-    dish = Dish(np.asarray(images), np.asarray(labels))
-    motifs = pack_motifs(cells, shape, parameters, dish.images.shape[1:], dtype=dtype)
     out = _gradient(motifs, images, labels, "loss", True, True, threads, strict, progress)
     gradients = [_unpack(spec, flat) for spec, flat in zip(motifs.specs, out["d_parameters"], strict=True)]
     return out["loss"], gradients, out["d_images"]
