@@ -119,9 +119,13 @@ class Network {
     std::size_t packed = 0, chunks = 0;
     const auto fit = [&](const Conv& c) {
       const Grid& grid = plan_.grids[c.grid];
-      packed = std::max({packed, conv_packed(c.forward, c.size, c.c_in, c.c_out), conv_packed(c.dgrad, c.size, c.c_out, c.c_in)});
-      run_scratch_ = std::max({run_scratch_, conv_scratch<T>(c.forward, grid, c.c_in), conv_scratch<T>(c.dgrad, grid, c.c_out)});
-      wgrad_scratch_ = std::max(wgrad_scratch_, conv_wgrad_scratch<T>(c.wgrad, grid, grid.blocks(plan_.batch), c.c_in, c.c_out));
+      packed = std::max(packed, conv_packed(c.forward, c.size, c.c_in, c.c_out));
+      run_scratch_ = std::max(run_scratch_, conv_scratch<T>(c.forward, grid, c.c_in));
+      if (plan_.passes == Passes::forward_backward) {
+        packed = std::max(packed, conv_packed(c.dgrad, c.size, c.c_out, c.c_in));
+        run_scratch_ = std::max(run_scratch_, conv_scratch<T>(c.dgrad, grid, c.c_out));
+        wgrad_scratch_ = std::max(wgrad_scratch_, conv_wgrad_scratch<T>(c.wgrad, grid, grid.blocks(plan_.batch), c.c_in, c.c_out));
+      }
       chunks = std::max(chunks, static_cast<std::size_t>(grid.chunks(plan_.batch)) * 2 * c.c_out);
     };
     for (const Conv& c : plan_.convs) fit(c);

@@ -21,6 +21,22 @@ struct Use {  // channels begin..end - 1 of something meet this source
   Source source;
 };
 
+struct Life {  // moments at which what a tensor holds is of use, both ends among them; a moment is a run of the forward pass or an op of the backward
+  int first, last;
+};
+struct Tensor {
+  std::size_t begin, elements;  // as if no two shared a place
+  std::vector<Life> lives;
+  std::size_t place = 0;
+
+  bool meets(const Tensor& other) const {
+    for (const Life& a : lives)
+      for (const Life& b : other.lives)
+        if (a.first <= b.last && b.first <= a.last) return true;
+    return false;
+  }
+};
+
 Place at_channel(Place p, int c) {
   p.offset += c * p.channel;
   return p;
@@ -51,11 +67,12 @@ std::vector<Segment> segments_of(const std::vector<Use>& uses, int channels) {
 
 class Builder {
  public:
-  Builder(const MotifSpec& spec, int batch, int lanes, int element_bytes, bool strict) : spec_(spec), element_bytes_(element_bytes), strict_(strict) {
+  Builder(const MotifSpec& spec, int batch, Passes passes, int lanes, int element_bytes, bool strict)
+      : spec_(spec), element_bytes_(element_bytes), strict_(strict) {
     plan_.batch = batch;
+    plan_.passes = passes;
     plan_.lanes = lanes;
     plan_.image_channels = spec.image_channels;
-    plan_.arena = kGuard;
   }
 
   Plan build() {
@@ -64,8 +81,8 @@ class Builder {
       case MotifSpec::Kind::edge_cell: add_network(); break;
       case MotifSpec::Kind::perceptron: add_perceptron();
     }
-    plan_.arena += kGuard;
     end_runs();
+    share_places();
     return std::move(plan_);
   }
 
@@ -118,9 +135,9 @@ class Builder {
     return static_cast<int>(plan_.grids.size()) - 1;
   }
   std::size_t take(std::size_t elements) {
-    const std::size_t at = plan_.arena;
-    plan_.arena += (elements + 63) / 64 * 64 + 64;  // apart by a cache line more than they are long: equal tensors do not meet in one cache set
-    return at;
+    const std::size_t begin = tensors_.empty() ? 0 : tensors_.back().begin + tensors_.back().elements;
+    tensors_.push_back({begin, (elements + 63) / 64 * 64 + 64, {}});  // a cache line more than they are long: equal tensors do not meet in one cache set
+    return begin;
   }
   Place take(int grid, int channels) {
     const Grid& g = plan_.grids[grid];
@@ -371,17 +388,129 @@ class Builder {
     plan_.ops.push_back({Op::Kind::head, 0});
   }
 
+  // ---- places: tensors that are never of use at one moment may share one
+
+  void share_places() {
+    find_lives();
+    std::vector<Tensor*> largest_first;
+    for (Tensor& t : tensors_) largest_first.push_back(&t);
+    std::stable_sort(largest_first.begin(), largest_first.end(), [](const Tensor* a, const Tensor* b) { return a->elements > b->elements; });
+    std::vector<const Tensor*> placed;  // in the order of their places
+    for (Tensor* t : largest_first) {
+      t->place = kGuard;
+      for (const Tensor* other : placed)
+        if (t->meets(*other) && t->place < other->place + other->elements && other->place < t->place + t->elements) t->place = other->place + other->elements;
+      plan_.arena = std::max(plan_.arena, t->place + t->elements + kGuard);
+      placed.insert(std::upper_bound(placed.begin(), placed.end(), t, [](const Tensor* a, const Tensor* b) { return a->place < b->place; }), t);
+    }
+    const auto move = [&](std::size_t& offset) {
+      const Tensor& t = tensor_at(offset);
+      offset += t.place - t.begin;
+    };
+    const auto move_sources = [&](std::vector<Segment>& segments) {
+      for (Segment& s : segments)
+        for (int i = 0; i < s.n; ++i) move(s.source[i].place.offset);
+    };
+    move(plan_.images.offset);
+    for (Conv& c : plan_.convs) move(c.x.offset), move(c.y.offset), move_sources(c.flows);
+    for (Sum& s : plan_.sums) {
+      move(s.z.offset), move_sources(s.terms), move_sources(s.flows);
+      if (s.relu) move(s.open);
+    }
+    for (Pool& p : plan_.pools) {
+      move(p.x.offset), move(p.y.offset), move_sources(p.flows);
+      if (!p.average) move(p.taken);
+    }
+    for (Dense& d : plan_.dense) move(d.product.x.offset), move(d.product.y.offset), move(d.a.offset), move(d.da.offset);
+    move(plan_.head.x.offset), move(plan_.head.dx);
+  }
+  Tensor& tensor_at(std::size_t offset) {
+    return *std::prev(std::upper_bound(tensors_.begin(), tensors_.end(), offset, [](std::size_t at, const Tensor& t) { return at < t.begin; }));
+  }
+  // Goes through a step as inner_loop.hpp does. The ops of a run share a moment: its chunks pass through all of them by turns.
+  void find_lives() {
+    int now = 0;
+    const auto write = [&](std::size_t offset) { tensor_at(offset).lives.push_back({now, now}); };
+    const auto read = [&](std::size_t offset) { tensor_at(offset).lives.back().last = now; };
+    const auto read_sources = [&](const std::vector<Segment>& segments) {
+      for (const Segment& s : segments)
+        for (int i = 0; i < s.n; ++i) read(s.source[i].place.offset);
+    };
+    const auto gather = [&](std::size_t offset, const std::vector<Segment>& flows) {  // none: its one reader wrote the gradient there
+      const auto flow = [](const Segment& s) { return s.n > 0; };
+      if (std::none_of(flows.begin(), flows.end(), flow)) return;
+      std::all_of(flows.begin(), flows.end(), flow) ? write(offset) : read(offset);
+      read_sources(flows);
+    };
+    write(plan_.images.offset);
+    for (std::size_t i = 0; i < plan_.ops.size(); ++i) {
+      if (i == static_cast<std::size_t>(plan_.runs[now])) ++now;
+      switch (const auto [kind, index] = plan_.ops[i]; kind) {
+        case Op::Kind::conv: read(plan_.convs[index].x.offset), write(plan_.convs[index].y.offset); break;
+        case Op::Kind::sum: {
+          const Sum& sum = plan_.sums[index];
+          read_sources(sum.terms), write(sum.z.offset);
+          if (sum.relu) write(sum.open);
+          break;
+        }
+        case Op::Kind::pool: {
+          const Pool& p = plan_.pools[index];
+          read(p.x.offset), write(p.y.offset);
+          if (!p.average) write(p.taken);
+          break;
+        }
+        case Op::Kind::dense: {
+          const Dense& d = plan_.dense[index];
+          read(d.product.x.offset), write(d.product.y.offset), write(d.a.offset);
+          break;
+        }
+        case Op::Kind::head: read(plan_.head.x.offset);
+      }
+    }
+    for (std::size_t i = plan_.ops.size(); plan_.passes == Passes::forward_backward && i-- > 0;) {
+      ++now;
+      switch (const auto [kind, index] = plan_.ops[i]; kind) {
+        case Op::Kind::conv: {
+          const Conv& c = plan_.convs[index];
+          read_sources(c.flows), read(c.y.offset), read(c.x.offset), write(c.x.offset);
+          break;
+        }
+        case Op::Kind::sum: {
+          const Sum& sum = plan_.sums[index];
+          gather(sum.z.offset, sum.flows);
+          if (sum.relu) read(sum.z.offset), read(sum.open);
+          break;
+        }
+        case Op::Kind::pool: {
+          const Pool& p = plan_.pools[index];
+          gather(p.y.offset, p.flows);
+          read(p.y.offset), write(p.x.offset);
+          if (!p.average) read(p.taken);
+          break;
+        }
+        case Op::Kind::dense: {
+          const Dense& d = plan_.dense[index];
+          read(d.da.offset), read(d.product.y.offset), read(d.product.x.offset), write(d.product.x.offset);
+          break;
+        }
+        case Op::Kind::head: write(plan_.head.dx);
+      }
+    }
+    tensor_at(plan_.images.offset).lives = {{0, now}};  // lanes without a pixel are zero from the start, and the gradient is read at the end
+  }
+
   const MotifSpec& spec_;
   int element_bytes_;
   bool strict_;
   Plan plan_;
+  std::vector<Tensor> tensors_;
   std::vector<std::vector<Use>> conv_flows_, pool_flows_, sum_flows_;
 };
 
 }  // namespace
 
-Plan make_plan(const MotifSpec& spec, int batch, int lanes, int element_bytes, bool strict) {
-  return Builder(spec, batch, lanes, element_bytes, strict).build();
+Plan make_plan(const MotifSpec& spec, int batch, Passes passes, int lanes, int element_bytes, bool strict) {
+  return Builder(spec, batch, passes, lanes, element_bytes, strict).build();
 }
 
 }  // namespace spd

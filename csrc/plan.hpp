@@ -1,10 +1,12 @@
 // A motif flattened: what runs in which order, and where its data lie. Built once per motif from the cell and the shape; knows the vector
 // width, not the element type or the instruction set. Running it is inner_loop.hpp's part.
 //
-// Forward runs `ops` in order, backward in reverse. Two rules keep the arena as small as the forward pass alone:
+// Forward runs `ops` in order, backward in reverse. Three rules keep the arena small:
 //   * the gradient of a tensor takes the tensor's own place (its last reader in the backward pass has gone by then): dy of a convolution
 //     overwrites y, dx overwrites x; only the gradient of the average pooling has a place of its own;
-//   * nothing normalised is stored but what a convolution or a pooling reads (a Sum).
+//   * nothing normalised is stored but what a convolution or a pooling reads (a Sum);
+//   * tensors that are never of use at one moment share a place: what only a pooling read is dead until its gradient comes, and where there is no
+//     backward pass everything is dead after its last reader.
 // Sibling projections of a cell's input are one wide 1x1 convolution. So are convolutions of one size that leave a node of a cell with operations on
 // its edges: there every convolution reads ReLU of a node, and what it writes joins other nodes through batch norm alone.
 //
@@ -122,7 +124,10 @@ struct Op {
   int index;  // into the vector of its kind
 };
 
+enum class Passes { forward, forward_backward };
+
 struct Plan {
+  Passes passes = Passes::forward_backward;
   int batch = 0, lanes = 0, image_channels = 0;
   std::vector<Grid> grids;
   std::vector<Op> ops;
@@ -142,6 +147,6 @@ struct Plan {
 
 // element_bytes: so that byte planes can be counted in elements. The algorithm of each 3x3 convolution is chosen here, by its shape and never by
 // timing (same arguments, same bits); `strict`: direct everywhere.
-Plan make_plan(const MotifSpec& spec, int batch, int lanes, int element_bytes, bool strict);
+Plan make_plan(const MotifSpec& spec, int batch, Passes passes, int lanes, int element_bytes, bool strict);
 
 }  // namespace spd

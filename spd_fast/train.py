@@ -295,7 +295,7 @@ def train_motifs(
         initial_scales,
     )
     if statistics == "batch":
-        _require_memory(job.specs, max(len(dish.images), job.n_valid), job.element)
+        _require_memory(job.specs, max(len(dish.images), job.n_valid), job.element, backward=False)
     running = [
         np.stack([np.zeros(n, job.element), np.ones(n, job.element)]) for n in (spec.tables()[3] for spec in job.specs)
     ]
@@ -645,7 +645,7 @@ def motif_hypergradient(
     weights = None if step_weights is None else np.ascontiguousarray(step_weights, np.float64)
     if weights is not None and weights.shape != (last,):
         raise ValueError(f"step_weights has shape {weights.shape}, expected ({last},): one for each step")
-    _require_memory(job.specs, job.n_valid or len(dish.images), job.element)
+    _require_memory(job.specs, job.n_valid or len(dish.images), job.element, backward=True)
     out = (_core.hypergradient_f32 if job.element == np.float32 else _core.hypergradient_f64)(
         job.specs,
         *job.data,
@@ -1038,7 +1038,7 @@ def _gradient(
     progress: Callable[[float], object] | None = None,
 ) -> dict[str, Any]:
     dish = Dish(np.asarray(images), np.asarray(labels))
-    _require_memory(motifs.specs, len(dish.images), motifs.element)
+    _require_memory(motifs.specs, len(dish.images), motifs.element, backward=want_parameters or want_images)
     return (_core.gradient_f32 if motifs.element == np.float32 else _core.gradient_f64)(
         motifs.specs,
         np.ascontiguousarray(dish.images, motifs.element),
@@ -1069,7 +1069,7 @@ def _proxy_inputs(
     array = np.asarray(images)
     dish = Dish(array, np.zeros(len(array), np.int64))
     specs = _specs(cells, shape, dish.images.shape[1:])
-    _require_memory(specs, len(dish.images), element)
+    _require_memory(specs, len(dish.images), element, backward=True)
     return specs, np.ascontiguousarray(dish.images, element), _flat_parameters(specs, parameters, element)
 
 
@@ -1237,8 +1237,10 @@ def _threads(threads: int | None) -> int:
     return threads
 
 
-def _require_memory(specs: Sequence[_core.MotifSpec], n: int, element: npt.DTypeLike) -> None:
-    needed = max(spec.memory(n) for spec in specs) * np.dtype(element).itemsize // 4  # it counts in float32
+def _require_memory(specs: Sequence[_core.MotifSpec], n: int, element: npt.DTypeLike, *, backward: bool) -> None:
+    needed = (
+        max(spec.memory(n, backward=backward) for spec in specs) * np.dtype(element).itemsize // 4
+    )  # it counts in float32
     installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > installed // 2:
         raise MemoryError(

@@ -67,7 +67,7 @@ py::dict profile(const MotifSpec& spec, Array<float> images, Array<float> labels
   const DataSet<float> data = data_set<float>(images, labels, spec);
   if (repeats < 1) fail("repeats is " + std::to_string(repeats) + ", expected at least 1");
   const EngineFunctions<float>& f = engine().f32;
-  const Plan plan = make_plan(spec, data.n, f.lanes, sizeof(float), strict);
+  const Plan plan = make_plan(spec, data.n, Passes::forward_backward, f.lanes, sizeof(float), strict);
   expect_shape(parameters, "parameters", {static_cast<py::ssize_t>(plan.n_parameters)});
   std::vector<float> own(parameters.data(), parameters.data() + parameters.size()), running(2 * plan.batch_norms, 1.0f);
   Array<double> whole = nan_array({repeats}), timed = nan_array({repeats});

@@ -78,7 +78,7 @@ py::dict train(const std::vector<MotifSpec>& specs, Array<T> images, Array<T> la
   std::vector<Plan> plans;
   std::vector<double> costs;
   for (py::ssize_t k = 0; k < motifs; ++k) {
-    plans.push_back(make_plan(specs[k], s.batch, f.lanes, sizeof(T), strict));
+    plans.push_back(make_plan(specs[k], s.batch, Passes::forward_backward, f.lanes, sizeof(T), strict));
     costs.push_back(3 * plans[k].flops * s.train.n * s.epochs + plans[k].flops);
     expect_shape(parameters.at(k), "parameters", {static_cast<py::ssize_t>(plans[k].n_parameters)});
     expect_shape(running.at(k), "running", {2, plans[k].batch_norms});
@@ -111,7 +111,7 @@ py::dict train(const std::vector<MotifSpec>& specs, Array<T> images, Array<T> la
     Plan plan_train, plan_valid;
     std::size_t most = 0;
     const auto metric_plan = [&](Plan& plan, const DataSet<T>& data) -> const Plan* {
-      plan = make_plan(specs[k], batch_statistics ? data.n : std::min(data.n, running_batch), f.lanes, sizeof(T), strict);
+      plan = make_plan(specs[k], batch_statistics ? data.n : std::min(data.n, running_batch), Passes::forward, f.lanes, sizeof(T), strict);
       most = std::max(most, f.memory(plan, worker.team));
       return &plan;
     };
@@ -156,11 +156,12 @@ py::dict gradient(const std::vector<MotifSpec>& specs, Array<T> images, Array<T>
   if (motifs == 0) fail("no motif given");
   const DataSet<T> data = data_set<T>(images, labels, specs[0]);
   const EngineFunctions<T>& f = engine().of<T>();
+  const Passes passes = want_parameters || want_images ? Passes::forward_backward : Passes::forward;
   std::vector<Plan> plans;
   std::vector<double> costs;
   std::vector<Array<T>> d_parameters;
   for (py::ssize_t k = 0; k < motifs; ++k) {
-    plans.push_back(make_plan(specs[k], data.n, f.lanes, sizeof(T), strict));
+    plans.push_back(make_plan(specs[k], data.n, passes, f.lanes, sizeof(T), strict));
     costs.push_back(4 * plans[k].flops * data.n);
     expect_shape(parameters.at(k), "parameters", {static_cast<py::ssize_t>(plans[k].n_parameters)});
     if (want_parameters) d_parameters.emplace_back(std::vector<py::ssize_t>{static_cast<py::ssize_t>(plans[k].n_parameters)});
@@ -214,7 +215,7 @@ py::dict hypergradient(const std::vector<MotifSpec>& specs, Array<T> images, Arr
   std::vector<long> kept;  // gradients
   std::vector<Array<T>> trained, d_initial;
   for (py::ssize_t k = 0; k < motifs; ++k) {
-    plans.push_back(make_plan(specs[k], s.batch, f.lanes, sizeof(T), strict));
+    plans.push_back(make_plan(specs[k], s.batch, Passes::forward_backward, f.lanes, sizeof(T), strict));
     kept.push_back(static_cast<long>(std::min(static_cast<double>(steps - first_step), std::floor(memory / (sizeof(T) * plans[k].n_parameters)))));
     costs.push_back(plans[k].flops * (s.batch * (3.0 * steps + 11.0 * (steps - first_step) - 3.0 * kept.back()) + 4.0 * read_on.n));
     const py::ssize_t p = static_cast<py::ssize_t>(plans[k].n_parameters);
@@ -252,7 +253,7 @@ py::dict hypergradient(const std::vector<MotifSpec>& specs, Array<T> images, Arr
     HypergradientJob<T>& job = jobs[k];
     Plan plan_metric;
     if (metric_weight != 0) {
-      plan_metric = make_plan(specs[k], read_on.n, f.lanes, sizeof(T), strict);
+      plan_metric = make_plan(specs[k], read_on.n, Passes::forward_backward, f.lanes, sizeof(T), strict);
       job.memory_metric = static_cast<T*>(worker.metrics.zeroed(f.memory(plan_metric, worker.team) * sizeof(T)));
     }
     job.plan_metric = &plan_metric;
@@ -351,14 +352,18 @@ PYBIND11_MODULE(_core, m) {
           py::arg("width"))
       .def("tables",
            [](const MotifSpec& spec) {
-             const Plan plan = make_plan(spec, 1, engine().f32.lanes, sizeof(float), false);
+             const Plan plan = make_plan(spec, 1, Passes::forward, engine().f32.lanes, sizeof(float), false);
              return py::make_tuple(table(plan.parameters), plan.n_parameters, table(plan.running), plan.batch_norms);
            })
-      .def("flops", [](const MotifSpec& spec) { return make_plan(spec, 1, engine().f32.lanes, sizeof(float), false).flops; })
-      .def("memory", [](const MotifSpec& spec, int batch) {  // bytes that training in float takes
-        Team one;
-        return engine().f32.memory(make_plan(spec, batch, engine().f32.lanes, sizeof(float), false), one) * sizeof(float);
-      });
+      .def("flops", [](const MotifSpec& spec) { return make_plan(spec, 1, Passes::forward, engine().f32.lanes, sizeof(float), false).flops; })
+      .def(
+          "memory",
+          [](const MotifSpec& spec, int batch, bool backward) {  // bytes that a training step in float takes, or a forward pass
+            Team one;
+            const Passes passes = backward ? Passes::forward_backward : Passes::forward;
+            return engine().f32.memory(make_plan(spec, batch, passes, engine().f32.lanes, sizeof(float), false), one) * sizeof(float);
+          },
+          py::arg("batch"), py::kw_only(), py::arg("backward"));
   py::class_<Optimizer>(m, "Optimizer")
       .def(py::init([](const std::string& kind, double momentum, double decay, double eps, double weight_decay, bool nesterov) {
              Optimizer o{Optimizer::Kind::adam, momentum, decay, eps, weight_decay, nesterov};

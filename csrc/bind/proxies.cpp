@@ -12,7 +12,7 @@ struct Motifs {  // a plan for the whole set, a cost and a look at the weights o
 
   Motifs(const std::vector<MotifSpec>& specs, const std::vector<Array<T>>& parameters, int n, double passes, bool strict) {
     for (std::size_t k = 0; k < specs.size(); ++k) {
-      plans.push_back(make_plan(specs[k], n, engine().of<T>().lanes, sizeof(T), strict));
+      plans.push_back(make_plan(specs[k], n, Passes::forward_backward, engine().of<T>().lanes, sizeof(T), strict));
       costs.push_back(passes * plans[k].flops * n);
       expect_shape(parameters.at(k), "parameters", {static_cast<py::ssize_t>(plans[k].n_parameters)});
     }
