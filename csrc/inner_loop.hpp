@@ -277,8 +277,9 @@ class Network {
     }
     if (sum.relu) relu_forward<T>(view<T>(sum.z), taken<Open>(sum.open), plan_.grids[sum.grid], begin, end, sum.channels);
   }
-  // Where its one reader wrote the gradient into its place and no ReLU is behind it: nothing. apart: as of pool_backward.
+  // apart: as of pool_backward.
   void sum_backward(const Sum& sum, int n, std::ptrdiff_t apart = 0) {
+    if (sum.flows.empty() && !sum.relu) return;  // its gradient lies where its reader wrote it
     const Span span(times_, Part::backward);
     const Grid& grid = plan_.grids[sum.grid];
     flows_to(sum.z, sum.flows, grid, n, apart);

@@ -116,7 +116,8 @@ class Builder {
         if (s.n == 0) throw std::invalid_argument("a vertex has channels that no successor reads");
     }
     for (std::size_t i = 0; i < plan_.pools.size(); ++i) plan_.pools[i].flows = segments_of(pool_flows_[i], plan_.pools[i].channels);
-    for (std::size_t i = 0; i < plan_.sums.size(); ++i) plan_.sums[i].flows = segments_of(sum_flows_[i], plan_.sums[i].channels);
+    for (std::size_t i = 0; i < plan_.sums.size(); ++i)
+      if (!sum_flows_[i].empty()) plan_.sums[i].flows = segments_of(sum_flows_[i], plan_.sums[i].channels);
   }
 
   void add_perceptron() {

@@ -39,7 +39,8 @@ py::list ops_of(const Plan& plan) {
       }
       case Op::Kind::sum: {
         const Sum& s = plan.sums[op.index];
-        d["kind"] = "sum", d["channels"] = s.channels, d["terms"] = meeting(s.terms), d["flows"] = meeting(s.flows), d["relu"] = s.relu, grid = s.grid;
+        d["kind"] = "sum", d["channels"] = s.channels, d["terms"] = meeting(s.terms), d["flows"] = meeting(s.flows), d["gathers"] = !s.flows.empty(),
+        d["relu"] = s.relu, grid = s.grid;
         break;
       }
       case Op::Kind::pool: {

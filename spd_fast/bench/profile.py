@@ -1,5 +1,6 @@
 """Where the time of a training step goes: every part of every op, with its cycles, FLOPs and bytes, beside what the core can do."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ BESIDE: Final = "beside the ops"
 FLOAT: Final = 4
 TITLES: Final = {
     ("sum", "forward"): "normalise, ReLU, add",
+    ("sum", "backward"): "ReLU and add, backward",
     ("pool", "forward"): "pooling",
     ("pool", "backward"): "pooling, backward",
     ("head", "forward"): "head",
@@ -121,12 +123,15 @@ def cost(op: dict[str, Any], part: str, measured: dict[str, Any]) -> tuple[int, 
         case "conv", "norm_backward":  # its sums, then its result
             values = elements * (2 * (op["c_out"] + op["flows"]) + op["c_out"])
         case "sum", "forward":
-            values = elements * (op["terms"] + op["channels"])
+            values = elements * (op["terms"] + op["channels"] * (3 if op["relu"] else 1))
+        case "sum", "backward":
+            adding = op["flows"] + op["channels"] if op["gathers"] else 0
+            values = elements * (adding + (2 * op["channels"] if op["relu"] else 0))
         case "pool", "forward":
-            values = op["channels"] * (op["elements_in"] + elements + _winners(elements, measured))
+            values = op["channels"] * (op["elements_in"] + elements + _winners(op, measured))
         case "pool", "backward":
             adding = (op["flows"] + op["channels"]) * elements if op["flows"] else 0
-            values = adding + op["channels"] * (op["elements_in"] + elements + _winners(elements, measured))
+            values = adding + op["channels"] * (op["elements_in"] + elements + _winners(op, measured))
         case "head", "forward":
             flop, values = 2 * n * op["channels"] * op["classes"], elements * op["channels"]
         case "head", "backward":
@@ -144,9 +149,9 @@ def _one_vector(op: dict[str, Any], measured: dict[str, Any]) -> int:
     return int(op["elements"] * op["channels"] // vectors)
 
 
-def _winners(elements: int, measured: dict[str, Any]) -> int:
-    """Eight bytes a vector, counted in values."""
-    return 2 * elements // int(measured["lanes"])
+def _winners(op: dict[str, Any], measured: dict[str, Any]) -> int:
+    """Eight bytes a vector, counted in values; an average has none."""
+    return 0 if op["average"] else 2 * int(op["elements"]) // int(measured["lanes"])
 
 
 def _rows(measured: dict[str, Any], top: dict[str, float]) -> list[dict[str, Any]]:
@@ -194,11 +199,13 @@ def _rates(flop: float, bytes_: float, seconds: float, step: float, top: dict[st
 def _name(op: dict[str, Any]) -> str:
     if op["kind"] == "conv":
         size, c_in, c_out = op["size"], op["c_in"], op["c_out"]
-        first, *others = op["names"]  # sibling projections are one convolution: stacks.0.0.projection1+3
-        names = "+".join([first, *(name.rpartition("projection")[2] for name in others)])
+        first, *others = op["names"]  # siblings are one convolution: stacks.0.0.projection1+3, stacks.0.0.edge01+02
+        names = "+".join([first, *(re.sub(r".*\D", "", name) for name in others)])
         return f"{names}: {size}x{size} {c_in}->{c_out} @{op['height']}"
     if op["kind"] == "pool":
-        return f"max-pool {op['size']}x{op['size']} {op['channels']} @{op['height']}"
+        return (
+            f"{'average' if op['average'] else 'max'}-pool {op['size']}x{op['size']} {op['channels']} @{op['height']}"
+        )
     return f"{op['kind']} {op['channels']} @{op['height']}" if "channels" in op else str(op["kind"])
 
 
