@@ -1,4 +1,4 @@
-"""Architecture search over NAS-Bench-101: regularised evolution and random search, in the training time they would have cost.
+"""Architecture search over NAS-Bench-101: regularised evolution and random search, in the training that they would have cost.
 
     spd-fast nasbench convert nasbench_only108.tfrecord --out nasbench_only108.npz
     python examples/search.py nasbench_only108.npz
@@ -6,6 +6,9 @@
 As in the benchmark's paper: a search trains a cell by drawing one of its runs, pays that run's training time, and goes by its
 validation accuracy. Regret is how far the mean test accuracy of the cell it would give back lies below that of the best cell of
 the table. Drawn is the median over repetitions with its quartiles.
+
+A truth of NAS-Bench-101's cells is taken as well (nb101_test108.npz). It knows neither runs, nor validation accuracies, nor times: then a
+training gives the mean test accuracy itself and costs its epochs, so the search is spared the noise that a real one has.
 
 References
 ----------
@@ -15,106 +18,158 @@ population and tournament are those of the benchmark's example notebook.
 
 import argparse
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast import nasbench101
-from spd_fast.nasbench101 import Table
+from spd_fast import Cell, TruthTable, nasbench101
+from spd_fast.nasbench101.table import is_table
 
 POPULATION, TOURNAMENT = 50, 10
 
-Search = Callable[[Table, np.random.Generator], Iterator[tuple[int, float]]]
+Training = tuple[int, float, float]  # row, the accuracy that the search goes by, cost
 
 
-def random_search(table: Table, rng: np.random.Generator) -> Iterator[tuple[int, float]]:
-    """Yield (row, validation accuracy) of uniformly drawn cells, without end."""
+@dataclass(frozen=True)
+class Benchmark:
+    """What a search may ask. row: of a cell, or None where the benchmark lacks it; train: (accuracy, cost) of one training of a row."""
+
+    cells: Sequence[Cell]
+    test: npt.NDArray[np.floating]  # mean test accuracy, what regret is counted in
+    row: Callable[[Cell], int | None]
+    train: Callable[[int, np.random.Generator], tuple[float, float]]
+    unit: str  # of cost
+    budget: float  # of a search, where none is given
+
+
+def of_table(path: Path) -> Benchmark:
+    """The benchmark's own runs, validation accuracies and times."""
+    table = nasbench101.open(path)
+
+    def row(cell: Cell) -> int | None:
+        try:
+            return table.row(cell)
+        except ValueError:
+            return None
+
+    def train(at: int, rng: np.random.Generator) -> tuple[float, float]:
+        run = table.query(at, repeat=rng)
+        return run.validation_accuracy, run.training_time
+
+    return Benchmark(table, table.column("test_accuracy"), row, train, "seconds of training", 1e7)
+
+
+def of_truth(path: Path) -> Benchmark:
+    """Mean test accuracies alone."""
+    truth = TruthTable.load(path)
+    row_of = {module_hash: row for row, module_hash in enumerate(truth.hashes)}
+    return Benchmark(
+        truth.nasbench_cells,
+        truth.accuracy,
+        lambda cell: row_of.get(cell.module_hash),
+        lambda at, rng: (float(truth.accuracy[at]), truth.budget),
+        "epochs of training",
+        2000 * truth.budget,
+    )
+
+
+def random_search(benchmark: Benchmark, rng: np.random.Generator) -> Iterator[Training]:
+    """Train uniformly drawn cells, without end."""
     while True:
-        row = int(rng.integers(len(table)))
-        yield row, table.query(row, repeat=rng).validation_accuracy
+        row = int(rng.integers(len(benchmark.cells)))
+        yield row, *benchmark.train(row, rng)
 
 
-def regularised_evolution(table: Table, rng: np.random.Generator) -> Iterator[tuple[int, float]]:
-    """Yield (row, validation accuracy): mutants of the best of ten out of the youngest fifty cells, without end."""
+def regularised_evolution(benchmark: Benchmark, rng: np.random.Generator) -> Iterator[Training]:
+    """Train mutants of the best of ten out of the youngest fifty cells, without end."""
     population: deque[tuple[float, int]] = deque(maxlen=POPULATION)  # the oldest falls out
-    for row, accuracy in random_search(table, rng):
+    for row, accuracy, cost in random_search(benchmark, rng):
         population.append((accuracy, row))
-        yield row, accuracy
+        yield row, accuracy, cost
         if len(population) == POPULATION:
             break
     while True:
         chosen = rng.choice(POPULATION, TOURNAMENT, replace=False)
         _, parent = max(population[i] for i in chosen)
-        row = mutant(table, parent, rng)
-        accuracy = table.query(row, repeat=rng).validation_accuracy
+        row = mutant(benchmark, parent, rng)
+        accuracy, cost = benchmark.train(row, rng)
         population.append((accuracy, row))
-        yield row, accuracy
+        yield row, accuracy, cost
 
 
-def mutant(table: Table, parent: int, rng: np.random.Generator) -> int:
-    """A mutation of a cell that the table has: of the whole benchmark, the first."""
+def mutant(benchmark: Benchmark, parent: int, rng: np.random.Generator) -> int:
+    """A mutation of a cell that the benchmark has: of the whole space, the first."""
     while True:
-        child = nasbench101.mutate(table[parent], rng)
-        try:
-            return table.row(child)
-        except ValueError:
-            continue
+        row = benchmark.row(nasbench101.mutate(benchmark.cells[parent], rng))
+        if row is not None:
+            return row
+
+
+Search = Callable[[Benchmark, np.random.Generator], Iterator[Training]]
 
 
 def regret(
-    table: Table, search: Search, times: npt.NDArray[np.float64], seed: int, test: npt.NDArray[np.floating]
+    benchmark: Benchmark, search: Search, budgets: npt.NDArray[np.float64], seed: int
 ) -> npt.NDArray[np.float64]:
-    """Regret at each of the `times`, ascending seconds of training, of one search: shape (len(times),), NaN before its first cell."""
-    table.reset_budget()
-    found, best, at = np.full(len(times), np.nan), -1.0, 0
-    incumbent = np.nan
-    for row, accuracy in search(table, np.random.default_rng(seed)):
-        while at < len(times) and table.training_time_spent > times[at]:
+    """Regret of one search when it has spent each of the `budgets`, ascending; NaN before its first cell."""
+    found, best, incumbent, spent, at = np.full(len(budgets), np.nan), -1.0, np.nan, 0.0, 0
+    most = float(np.nanmax(benchmark.test))
+    for row, accuracy, cost in search(benchmark, np.random.default_rng(seed)):
+        spent += cost
+        while at < len(budgets) and spent > budgets[at]:
             found[at] = incumbent
             at += 1
-        if at == len(times):
+        if at == len(budgets):
             return found
         if accuracy > best:
-            best, incumbent = accuracy, float(np.nanmax(test) - test[row])
+            best, incumbent = accuracy, most - float(benchmark.test[row])
     raise AssertionError("a search does not end by itself")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("table", type=Path, help="a table that spd-fast nasbench convert wrote")
+    parser.add_argument("file", type=Path, help="a table that spd-fast nasbench convert wrote, or a truth")
     parser.add_argument(
-        "--seconds", type=float, default=1e7, help="training time of a search (default: 1e7, four months)"
+        "--budget", type=float, help="cost of a search (default: of a table 1e7 seconds, of a truth 2000 trainings)"
     )
     parser.add_argument("--repetitions", type=int, default=20, help="searches of each kind (default: 20)")
     parser.add_argument("--out", type=Path, default=Path("regret.png"), help="(default: regret.png)")
     arguments = parser.parse_args()
-    table = nasbench101.open(arguments.table)
-    test = table.column("test_accuracy")
-    times = np.geomspace(arguments.seconds / 1000, arguments.seconds, 60)
+    benchmark = (of_table if is_table(arguments.file) else of_truth)(arguments.file)
+    most = arguments.budget or benchmark.budget
+    budgets = np.geomspace(most / 1000, most, 60)
     curves = {}
     for name, search in (("random search", random_search), ("regularised evolution", regularised_evolution)):
-        runs = np.array([regret(table, search, times, seed, test) for seed in range(arguments.repetitions)])
+        runs = np.array([regret(benchmark, search, budgets, seed) for seed in range(arguments.repetitions)])
         curves[name] = np.nanquantile(runs[:, ~np.isnan(runs).all(axis=0)], [0.25, 0.5, 0.75], axis=0)
-        print(f"{name}: regret after {arguments.seconds:.3g} s of training {curves[name][1, -1]:.5f}")
-    draw(arguments.out, times, curves, arguments.repetitions)
+        low, median, high = curves[name][:, -1]
+        print(
+            f"{name}: regret after {most:.3g} {benchmark.unit}: quartiles {low:.5f} to {high:.5f}, median {median:.5f}"
+        )
+    draw(arguments.out, budgets, curves, f"{benchmark.unit} spent", arguments.repetitions)
     print(f"drawn in {arguments.out}")
 
 
 def draw(
-    path: Path, times: npt.NDArray[np.float64], curves: dict[str, npt.NDArray[np.float64]], repetitions: int
+    path: Path,
+    budgets: npt.NDArray[np.float64],
+    curves: dict[str, npt.NDArray[np.float64]],
+    cost: str,
+    repetitions: int,
 ) -> None:
-    """Draw median and quartiles of regret (3, up to len(times)) over training time."""
+    """Draw median and quartiles of regret (3, up to len(budgets)) over what was spent."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     for name, (low, median, high) in curves.items():
-        shown = times[-len(median) :]
+        shown = budgets[-len(median) :]
         (line,) = axes.plot(shown, median, label=name)
         axes.fill_between(shown, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
-    axes.set(xscale="log", yscale="log", xlabel="training time spent (s)", ylabel="test regret")
+    axes.set(xscale="log", yscale="log", xlabel=cost, ylabel="test regret")
     axes.set_title(f"median and quartiles of {repetitions} searches")
     axes.legend()
     figure.savefig(path, dpi=150)

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast import runs
+from spd_fast.cell import Candidate
 from spd_fast.files import atomic_write
 from spd_fast.inner import derived_seed, score_cells
-from spd_fast.motif import Candidate
 from spd_fast.outer import MIN_MOTIFS, FitResult, OuterStep, fit_dish
 from spd_fast.recipes import Recipe
 

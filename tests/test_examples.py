@@ -36,12 +36,17 @@ def test_search(table: Table, tmp_path: Path, project_dir: Path) -> None:
     """Three 3x3 convolutions of three are the best: evolution finds them within 200 trainings, and the plot is drawn."""
     plot = tmp_path / "regret.png"
     script = project_dir / "examples" / "search.py"
-    command = [sys.executable, script, table.path, "--seconds", "20000", "--repetitions", "3", "--out", plot]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    said = dict(line.rsplit(" ", 1) for line in done.stdout.splitlines())
-    assert float(said["regularised evolution: regret after 2e+04 s of training"]) == 0
-    assert 0 <= float(said["random search: regret after 2e+04 s of training"]) <= 0.2
-    assert plot.read_bytes().startswith(b"\x89PNG")
+    table.truth().save(tmp_path / "truth.npz")
+    for file, budget, cost in ((table.path, 20_000, "seconds"), (tmp_path / "truth.npz", 200 * 108, "epochs")):
+        command = [sys.executable, script, file, "--budget", str(budget), "--repetitions", "3", "--out", plot]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        said = [line.split() for line in done.stdout.splitlines()]
+        assert [line[:2] for line in said[:2]] == [["random", "search:"], ["regularised", "evolution:"]]
+        assert all(cost in line for line in said[:2])
+        assert 0 <= float(said[0][-1]) <= 0.2
+        assert float(said[1][-1]) == 0
+        assert plot.read_bytes().startswith(b"\x89PNG")
+        plot.unlink()
 
 
 def test_optuna_predictor(tmp_path: Path, project_dir: Path) -> None:
