@@ -12,8 +12,11 @@ it counts.
 
 import argparse
 import base64
+import gc
+import importlib
 import json
 import os
+import pickle
 import platform
 import statistics
 import struct
@@ -65,7 +68,7 @@ def main() -> None:
         print(name, json.dumps(results[name]), flush=True)
     results["table_bytes"] = table.stat().st_size
     if arguments.peers:
-        for name in ("protobuf", "tfrecord", "containers"):
+        for name in ("protobuf", "tfrecord", "tensorflow", "nasbenchapi", "containers"):
             try:
                 results[name] = in_process(name, source, table)
             except subprocess.CalledProcessError as error:
@@ -226,26 +229,62 @@ def bench_enumerate(source: Path, table: Path) -> dict[str, float]:
 
 def bench_protobuf(source: Path, table: Path) -> dict[str, Any]:
     """The official reader's path without TensorFlow: json, base64 and protobuf a record; checksums not compared."""
-    from test_nasbench101 import message_class
-
-    proto = (
-        Path(os.environ.get("SPD_FAST_DATA", HERE.parent.parent / "shared" / "data"))
-        / "nb101/tfrecord/model_metrics.proto"
-    )
-    return peer(source, proto, raw_records, message_class)
+    return peer(source, raw_records)
 
 
 def bench_tfrecord(source: Path, table: Path) -> dict[str, Any]:
     """The same with the iterator of the PyPI package tfrecord."""
     from tfrecord.reader import tfrecord_iterator  # type: ignore[import-not-found, unused-ignore]
 
-    from test_nasbench101 import message_class
+    return peer(source, lambda path: (bytes(record) for record in tfrecord_iterator(str(path))))
 
-    proto = (
-        Path(os.environ.get("SPD_FAST_DATA", HERE.parent.parent / "shared" / "data"))
-        / "nb101/tfrecord/model_metrics.proto"
-    )
-    return peer(source, proto, lambda path: (bytes(record) for record in tfrecord_iterator(str(path))), message_class)
+
+def bench_tensorflow(source: Path, table: Path) -> dict[str, Any]:
+    """The official reader's path: the same with TensorFlow's iterator, which compares checksums; TensorFlow's import beside it."""
+    kept: dict[str, Any] = {}
+
+    def load() -> None:
+        kept["read"] = importlib.import_module("tensorflow").compat.v1.io.tf_record_iterator
+
+    before = resident_megabytes()
+    loading = clocks(load)
+    loaded = {f"import_{clock}": spent for clock, spent in loading.items()}
+    loaded["import_megabytes"] = resident_megabytes() - before
+    return peer(source, lambda path: kept["read"](str(path))) | loaded
+
+
+def bench_nasbenchapi(source: Path, table: Path) -> dict[str, Any]:
+    """The PyPI package nasbenchapi: its pickle, made of what its reader looks at, loaded and asked once."""
+    from nasbenchapi import NASBench101  # type: ignore[import-not-found, unused-ignore]
+
+    entries: dict[str, list[dict[str, Any]]] = {}
+    for _, payload in zip(range(PEER_RECORDS), raw_records(source), strict=False):
+        module_hash, epochs, adjacency, ops, encoded = json.loads(payload)
+        record = {
+            "epoch": epochs,
+            "adjacency_str": adjacency,
+            "operations_str": ops,
+            "metrics_b64": encoded,
+            "derived": {},
+        }
+        entries.setdefault(module_hash, []).append(record)
+    latest = {module_hash: records[-1] for module_hash, records in entries.items()}
+    made = source.parent / "nasbenchapi.pickle"
+    content = {"entries_by_arch": entries, "latest_by_arch": latest, "num_records": PEER_RECORDS}
+    made.write_bytes(pickle.dumps(content))
+    del content, entries, latest
+    gc.collect()
+    kept: dict[str, Any] = {}
+
+    def load() -> None:
+        kept["api"] = NASBench101(str(made), verbose=False)
+
+    before = resident_megabytes()
+    found = scaled(source, clocks(load), before)
+    api = kept["api"]
+    (arch,) = api.random_sample(1, seed=0)
+    found["first_query_milliseconds"] = 1000 * clocks(lambda: api.query(arch))["seconds"]
+    return found | {"pickle_gigabytes_for_the_file": made.stat().st_size / PEER_RECORDS * records_in(source) / 1e9}
 
 
 def raw_records(path: Path) -> Any:
@@ -255,10 +294,29 @@ def raw_records(path: Path) -> Any:
             file.read(4)
 
 
-def peer(
-    source: Path, proto: Path, records: Callable[[Path], Any], message_class: Callable[[Path], Any]
-) -> dict[str, Any]:
-    kind = message_class(proto)
+def records_in(source: Path) -> float:
+    return source.stat().st_size / (
+        sum(len(r) + 16 for _, r in zip(range(1000), raw_records(source), strict=False)) / 1000
+    )
+
+
+def scaled(source: Path, found: dict[str, float], megabytes_before: float) -> dict[str, Any]:
+    """What reading `PEER_RECORDS` took, and the whole file would take."""
+    per_record = found["cpu_seconds"] / PEER_RECORDS
+    total = records_in(source)
+    return {
+        "records_read": PEER_RECORDS,
+        "microseconds_per_record": per_record * 1e6,
+        "seconds_for_the_file": per_record * total,
+        "gigabytes_for_the_file": (resident_megabytes() - megabytes_before) / PEER_RECORDS * total / 1024,
+    }
+
+
+def peer(source: Path, records: Callable[[Path], Any]) -> dict[str, Any]:
+    from test_nasbench101 import message_class
+
+    data = Path(os.environ.get("SPD_FAST_DATA", HERE.parent.parent / "shared" / "data"))
+    kind = message_class(data / "nb101/tfrecord/model_metrics.proto")
     kept: dict[str, Any] = {}
 
     def read() -> None:
@@ -280,17 +338,7 @@ def peer(
             )
 
     before = resident_megabytes()
-    found = clocks(read)
-    per_record = found["cpu_seconds"] / PEER_RECORDS
-    total = source.stat().st_size / (
-        sum(len(r) + 16 for _, r in zip(range(1000), raw_records(source), strict=False)) / 1000
-    )
-    return {
-        "records_read": PEER_RECORDS,
-        "microseconds_per_record": per_record * 1e6,
-        "seconds_for_the_file": per_record * total,
-        "gigabytes_for_the_file": (resident_megabytes() - before) / PEER_RECORDS * total / 1024,
-    }
+    return scaled(source, clocks(read), before)
 
 
 def bench_containers(source: Path, table: Path) -> dict[str, Any]:
