@@ -46,7 +46,8 @@ verify: $(VENV)/.installed
 fuzz: $(VENV)/.installed
 	mkdir -p build/fuzz/corpus
 	rm -rf build/fuzz/seeds
-	PYTHONPATH=tests $(BIN)/python -c 'import pathlib, test_nasbench101 as t; t.write_seeds(pathlib.Path("build/fuzz/seeds"))'
+	PYTHONPATH=tests $(BIN)/python -c 'import os, pathlib, test_nasbench101 as t; real = pathlib.Path(os.environ.get("SPD_FAST_DATA", "../shared/data")); \
+	  t.write_seeds(pathlib.Path("build/fuzz/seeds"), sorted(real.glob("nb101/tfrecord/*.tfrecord")))'
 	$(FUZZ_CXX) -std=c++20 -O2 -g -DLIBFUZZER -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -Wno-psabi \
 	  tests/fuzz/fuzz_tfrecord.cpp $(wildcard csrc/nasbench/*.cpp) -o build/fuzz/fuzz_tfrecord
 	cd build/fuzz && ./fuzz_tfrecord -max_len=4096 $(ARGS) corpus seeds

@@ -17,6 +17,7 @@ import sys
 import time
 import zlib
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -1091,14 +1092,18 @@ def test_hostile_bytes_under_sanitizers(tmp_path: Path, project_dir: Path) -> No
     assert (run.returncode, run.stdout) == (0, "100000 inputs\n"), run.stderr
 
 
-def write_seeds(folder: Path) -> list[Path]:
-    """Inputs of the three kinds that tests/fuzz/fuzz_tfrecord.cpp takes."""
+def write_seeds(folder: Path, real: Sequence[Path] = ()) -> list[Path]:
+    """Inputs of the three kinds that tests/fuzz/fuzz_tfrecord.cpp takes, made up and from real files."""
     folder.mkdir()
     payloads = many(4, epochs=(4,), runs=2)
     inputs = [b"\x00\x07" + b"".join(map(files.frame, payloads[:n])) for n in (1, 3, 8)]
     inputs += [b"\x01\x00" + payload for payload in payloads[:4]]
     inputs += [b"\x02\x00" + base64.b64decode(json.loads(payload)[4]) for payload in payloads[:4]]
     inputs += [b"\x02\x00" + message(START, HALF, END, more=b"\x53\x54\x55\x00\x00\x00\x00")]
+    for source in real:
+        inputs.append(b"\x00\x07" + source.read_bytes()[:4000])
+        for row in files.unframed(source.read_bytes()):
+            inputs += [b"\x01\x00" + json.dumps(row).encode(), b"\x02\x00" + base64.b64decode(row[4])]
     paths = [folder / str(i) for i in range(len(inputs))]
     for path, data in zip(paths, inputs, strict=True):
         path.write_bytes(data)
