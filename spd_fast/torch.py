@@ -212,7 +212,9 @@ class _Bridge:
     def values(self) -> npt.NDArray[Any]:
         values: npt.NDArray[Any]
         if self.step_weights is not None:
-            values = np.where(self.result.diverged, np.nan, self.result.recorded["step_loss"] @ self.step_weights)
+            values = np.where(
+                self.result.diverged, np.nan, (self.result.recorded["step_loss"] * self.step_weights).sum(axis=-1)
+            )
         else:
             values = self.measured.probability if self.metric == "probability" else self.measured.loss
         return values.astype(self.dtype)
