@@ -21,21 +21,24 @@ struct Use {  // channels begin..end - 1 of something meet this source
   Source source;
 };
 
-struct Life {  // moments at which what a tensor holds is of use, both ends among them; a moment is a run of the forward pass or an op of the backward
+struct Life {  // ops, counted through forward and backward, while what a tensor holds is of use, both ends among them
   int first, last;
 };
 struct Tensor {
   std::size_t begin, elements;  // as if no two shared a place
+  int grid;                     // -1: not in the layout
   std::vector<Life> lives;
   std::size_t place = 0;
-
-  bool meets(const Tensor& other) const {
-    for (const Life& a : lives)
-      for (const Life& b : other.lives)
-        if (a.first <= b.last && b.first <= a.last) return true;
-    return false;
-  }
 };
+
+// Whether both are of use at one moment; moment_of(op).
+template <class F>
+bool meet(const Tensor& a, const Tensor& b, F&& moment_of) {
+  for (const Life& x : a.lives)
+    for (const Life& y : b.lives)
+      if (moment_of(x.first) <= moment_of(y.last) && moment_of(y.first) <= moment_of(x.last)) return true;
+  return false;
+}
 
 Place at_channel(Place p, int c) {
   p.offset += c * p.channel;
@@ -135,9 +138,9 @@ class Builder {
     plan_.grids.push_back(grid);
     return static_cast<int>(plan_.grids.size()) - 1;
   }
-  std::size_t take(std::size_t elements) {
+  std::size_t take(std::size_t elements, int grid = -1) {
     const std::size_t begin = tensors_.empty() ? 0 : tensors_.back().begin + tensors_.back().elements;
-    tensors_.push_back({begin, (elements + 63) / 64 * 64 + 64, {}});  // a cache line more than they are long: equal tensors do not meet in one cache set
+    tensors_.push_back({begin, (elements + 63) / 64 * 64 + 64, grid, {}});  // a cache line more than they are long: equal tensors do not meet in one cache set
     return begin;
   }
   Place take(int grid, int channels) {
@@ -145,7 +148,7 @@ class Builder {
     Place p;
     p.block = g.plane();
     p.channel = g.channel_stride(g.blocks(plan_.batch), element_bytes_);
-    p.offset = take(channels * p.channel);
+    p.offset = take(channels * p.channel, grid);
     return p;
   }
 
@@ -393,17 +396,31 @@ class Builder {
 
   void share_places() {
     find_lives();
-    std::vector<Tensor*> largest_first;
+    std::vector<Tensor*> largest_first, own;
     for (Tensor& t : tensors_) largest_first.push_back(&t);
     std::stable_sort(largest_first.begin(), largest_first.end(), [](const Tensor* a, const Tensor* b) { return a->elements > b->elements; });
-    std::vector<const Tensor*> placed;  // in the order of their places
+    const auto meet_in_run = [&](const Tensor& a, const Tensor& b) { return meet(a, b, [&](int op) { return moment_[op]; }); };
+    const auto meet_in_op = [](const Tensor& a, const Tensor& b) { return meet(a, b, [](int op) { return op; }); };
+    // A run goes through all of its ops chunk by chunk, so that what meets in it must be apart, or of one grid and in the very same place, chunk upon chunk.
+    std::vector<Tensor*> host(tensors_.size());
     for (Tensor* t : largest_first) {
+      const auto of_one_grid = [&](const Tensor* o) { return t->grid >= 0 && o->grid == t->grid && meet_in_run(*o, *t) && !meet_in_op(*o, *t); };
+      const auto found = std::find_if(own.begin(), own.end(), of_one_grid);
+      host[t - tensors_.data()] = found == own.end() ? t : *found;
+      if (found == own.end())
+        own.push_back(t);
+      else
+        (*found)->lives.insert((*found)->lives.end(), t->lives.begin(), t->lives.end());
+    }
+    std::vector<const Tensor*> placed;  // in the order of their places
+    for (Tensor* t : own) {
       t->place = kGuard;
-      for (const Tensor* other : placed)
-        if (t->meets(*other) && t->place < other->place + other->elements && other->place < t->place + t->elements) t->place = other->place + other->elements;
+      for (const Tensor* o : placed)
+        if (meet_in_run(*t, *o) && t->place < o->place + o->elements && o->place < t->place + t->elements) t->place = o->place + o->elements;
       plan_.arena = std::max(plan_.arena, t->place + t->elements + kGuard);
       placed.insert(std::upper_bound(placed.begin(), placed.end(), t, [](const Tensor* a, const Tensor* b) { return a->place < b->place; }), t);
     }
+    for (Tensor& t : tensors_) t.place = host[&t - tensors_.data()]->place;
     const auto move = [&](std::size_t& offset) {
       const Tensor& t = tensor_at(offset);
       offset += t.place - t.begin;
@@ -428,9 +445,9 @@ class Builder {
   Tensor& tensor_at(std::size_t offset) {
     return *std::prev(std::upper_bound(tensors_.begin(), tensors_.end(), offset, [](std::size_t at, const Tensor& t) { return at < t.begin; }));
   }
-  // Goes through a step as inner_loop.hpp does. The ops of a run share a moment: its chunks pass through all of them by turns.
+  // Goes through a step as inner_loop.hpp does.
   void find_lives() {
-    int now = 0;
+    int now = -1;
     const auto write = [&](std::size_t offset) { tensor_at(offset).lives.push_back({now, now}); };
     const auto read = [&](std::size_t offset) { tensor_at(offset).lives.back().last = now; };
     const auto read_sources = [&](const std::vector<Segment>& segments) {
@@ -443,11 +460,15 @@ class Builder {
       std::all_of(flows.begin(), flows.end(), flow) ? write(offset) : read(offset);
       read_sources(flows);
     };
-    write(plan_.images.offset);
-    for (std::size_t i = 0; i < plan_.ops.size(); ++i) {
-      if (i == static_cast<std::size_t>(plan_.runs[now])) ++now;
-      switch (const auto [kind, index] = plan_.ops[i]; kind) {
-        case Op::Kind::conv: read(plan_.convs[index].x.offset), write(plan_.convs[index].y.offset); break;
+    std::size_t run = 0;
+    for (const auto [kind, index] : plan_.ops) {
+      if (++now == plan_.runs[run]) ++run;
+      moment_.push_back(static_cast<int>(run));
+      switch (kind) {
+        case Op::Kind::conv:
+          if (!plan_.convs[index].reads_images) read(plan_.convs[index].x.offset);
+          write(plan_.convs[index].y.offset);
+          break;
         case Op::Kind::sum: {
           const Sum& sum = plan_.sums[index];
           read_sources(sum.terms), write(sum.z.offset);
@@ -462,7 +483,8 @@ class Builder {
         }
         case Op::Kind::dense: {
           const Dense& d = plan_.dense[index];
-          read(d.product.x.offset), write(d.product.y.offset), write(d.a.offset);
+          if (!d.product.reads_images) read(d.product.x.offset);
+          write(d.product.y.offset), write(d.a.offset);
           break;
         }
         case Op::Kind::head: read(plan_.head.x.offset);
@@ -470,10 +492,12 @@ class Builder {
     }
     for (std::size_t i = plan_.ops.size(); plan_.passes == Passes::forward_backward && i-- > 0;) {
       ++now;
+      moment_.push_back(moment_.back() + 1);
       switch (const auto [kind, index] = plan_.ops[i]; kind) {
         case Op::Kind::conv: {
           const Conv& c = plan_.convs[index];
-          read_sources(c.flows), read(c.y.offset), read(c.x.offset), write(c.x.offset);
+          read_sources(c.flows), read(c.y.offset);
+          if (!c.reads_images) read(c.x.offset), write(c.x.offset);
           break;
         }
         case Op::Kind::sum: {
@@ -491,7 +515,8 @@ class Builder {
         }
         case Op::Kind::dense: {
           const Dense& d = plan_.dense[index];
-          read(d.da.offset), read(d.product.y.offset), read(d.product.x.offset), write(d.product.x.offset);
+          read(d.da.offset), read(d.product.y.offset);
+          if (!d.product.reads_images) read(d.product.x.offset), write(d.product.x.offset);
           break;
         }
         case Op::Kind::head: write(plan_.head.dx);
@@ -505,6 +530,7 @@ class Builder {
   bool strict_;
   Plan plan_;
   std::vector<Tensor> tensors_;
+  std::vector<int> moment_;  // of each op, forward and backward: its run; in the backward pass, itself
   std::vector<std::vector<Use>> conv_flows_, pool_flows_, sum_flows_;
 };
 
