@@ -57,7 +57,7 @@ void run_jobs(const std::vector<double>& costs, int threads, Control& control, c
 
   const auto guarded = [&](int i, Worker& worker) {
     try {
-      job(order[i], worker);
+      job(i, worker);
     } catch (...) {
       control.stop = true;
       const std::lock_guard<std::mutex> lock(mutex);
@@ -67,19 +67,26 @@ void run_jobs(const std::vector<double>& costs, int threads, Control& control, c
   // The calling thread stays free to answer signals; the region is this thread's.
   std::thread leader([&] {
     std::vector<std::unique_ptr<Worker>> workers;
+    // Of the teams that can be joined, the one with the most work a thread; null: none.
+    const auto hardest = [&] {
+      const auto work = [](const Worker& w) { return w.team.open() ? w.cost.load(std::memory_order_relaxed) / w.team.size() : -1; };
+      Worker* most = nullptr;
+      for (const auto& w : workers)
+        if (w->team.open() && (!most || work(*w) > work(*most))) most = w.get();
+      return most;
+    };
 #pragma omp parallel num_threads(std::max(1, threads))
     {
-      // Thread t belongs to owner t % owners; the first owners, which take the costliest jobs, have the members that are over.
-      const int t = omp_get_thread_num(), all = omp_get_num_threads(), owners = std::max(1, std::min(all, n));
+      const int t = omp_get_thread_num(), all = omp_get_num_threads();
 #pragma omp single
-      for (int k = 0; k < owners; ++k) workers.push_back(std::make_unique<Worker>(all / owners + (k < all % owners)));
-      Worker& worker = *workers[t % owners];
-      if (t >= owners) {
-        worker.team.serve(t / owners);
-      } else {
-        for (int i = next++; i < n && !control.stop.load(std::memory_order_relaxed); i = next++) guarded(i, worker);
-        worker.team.dismiss();
+      for (next = 0; next < all; ++next) workers.push_back(std::make_unique<Worker>(all, next < n ? costs[order[next]] : 0));
+      Worker& own = *workers[t];
+      for (int i = t; i < n && !control.stop.load(std::memory_order_relaxed); i = next++) {
+        own.cost = costs[order[i]];
+        guarded(order[i], own);
       }
+      own.team.close();
+      while (Worker* other = hardest()) other->team.serve();
     }
     const std::lock_guard<std::mutex> lock(mutex);
     done = true;

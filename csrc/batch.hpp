@@ -1,6 +1,7 @@
-// Many motifs at once: the only parallel region. One thread, one motif, longest first; where motifs are fewer than threads, a team of threads each.
+// Many motifs at once: the only parallel region. One thread, one motif, longest first; threads that find no motif (any more) join those that have one.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <vector>
 
@@ -25,8 +26,9 @@ class Memory {
 struct Worker {  // what the owner of a team keeps between jobs
   Memory network, metrics;
   Team team;
+  std::atomic<double> cost;  // of its present job
 
-  explicit Worker(int threads) : team(threads) {}
+  Worker(int threads, double cost) : team(threads), cost(cost) {}
 };
 
 // Runs job(i, worker) for i = 0 .. costs.size() - 1, the costliest first, on `threads` threads, while the calling thread calls

@@ -132,7 +132,7 @@ class Network {
     for (const Dense& d : plan_.dense) fit(d.product);
     run_scratch_ = (run_scratch_ + 2 * lanes<T> - 1) / lanes<T> * lanes<T>;
     take(packed_, packed, memory);
-    take(scratch_, std::max(run_scratch_ * team_.size(), wgrad_scratch_), memory);
+    take(scratch_, std::max(run_scratch_ * team_.most(), wgrad_scratch_), memory);
     take(chunk_statistics_, chunks, memory);
   }
   template <class U>

@@ -1,8 +1,11 @@
-// The threads that work on one motif: its owner and, where there are fewer motifs than threads, members. Fork and join: the owner says what is to be
-// split, every thread takes its share. Shares write apart and sum nothing across them, so the bits do not depend on how many threads there are.
+// The threads that work on one motif: its owner and those that have no motif of their own (any more). Fork and join: the owner says what is to be split,
+// every thread takes its share. Shares write apart and sum nothing across them, so the bits do not depend on how many threads there are, nor on when they join.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
+#include <cstdint>
+#include <mutex>
 #include <thread>
 #include <type_traits>
 
@@ -28,47 +31,74 @@ class FlushDenormals {
 
 class Team {
  public:
-  explicit Team(int size = 1) : size_(size) {}
+  static constexpr int kMost = 16;  // threads: a batch of 20 images has no more than ten shares worth waking a thread for
+
+  explicit Team(int most = 1) : most_(std::min(most, kMost)) {}
   Team(const Team&) = delete;
   Team& operator=(const Team&) = delete;
 
-  int size() const { return size_; }
+  int most() const { return most_; }  // threads that may ever belong to it
+  int size() const { return joined_.load(std::memory_order_relaxed); }
+  bool open() const { return !closed_.load(std::memory_order_relaxed) && size() < most_; }
 
-  // f(begin, end, rank) for contiguous shares of 0 .. n - 1, one a thread; returns when all are done. `f` must not throw.
+  // f(begin, end, rank) for contiguous shares of 0 .. n - 1, as many as there are threads; returns when all are done. `f` must not throw. Each thread takes
+  // its own share; those of threads that do not come, because the machine has other work for them, are the owner's. One rank, one thread at a time.
   template <class F>
   void split(int n, F&& f) {
-    if (size_ == 1 || n < 2) {
+    const int shares = std::min(size(), n);
+    if (shares <= 1) {
       f(0, n, 0);
       return;
     }
     share_ = [](void* of, int begin, int end, int rank) { (*static_cast<std::remove_reference_t<F>*>(of))(begin, end, rank); };
     work_ = &f;
     n_ = n;
-    working_.store(size_ - 1, std::memory_order_relaxed);
-    round_.fetch_add(1, std::memory_order_release);
-    run(0);
+    working_.store(shares - 1, std::memory_order_relaxed);
+    const std::uint64_t round = ++rounds_ << kShareBits | static_cast<unsigned>(shares);
+    for (int r = 1; r < shares; ++r) free_[r].store(round, std::memory_order_relaxed);
+    round_.store(round, std::memory_order_release);
+    run(0, 0, shares);
+    for (int r = 1; r < shares; ++r)
+      if (claim(r, round)) finish(r, 0, shares);
     wait([&] { return working_.load(std::memory_order_acquire) == 0; });
   }
 
-  // What the members do (ranks 1 .. size - 1), until the owner dismisses them.
-  void serve(int rank) {
+  // What a thread without a motif of its own does: joins, from the owner's next split on, until the owner closes. At once where it is closed or full.
+  void serve() {
+    int rank;
+    {
+      const std::lock_guard<std::mutex> lock(door_);
+      if (!open()) return;
+      rank = joined_.fetch_add(1, std::memory_order_relaxed);
+    }
     const FlushDenormals flush;
-    for (unsigned seen = 0;; ++seen) {
+    for (std::uint64_t seen = 0;;) {
       wait([&] { return round_.load(std::memory_order_acquire) != seen; });
-      if (!share_) return;
-      run(rank);
-      working_.fetch_sub(1, std::memory_order_release);
+      seen = round_.load(std::memory_order_acquire);
+      if (seen == kOver) return;
+      const int shares = seen & ((1 << kShareBits) - 1);
+      if (rank < shares && claim(rank, seen)) finish(rank, rank, shares);
     }
   }
-  void dismiss() {
-    share_ = nullptr;
-    round_.fetch_add(1, std::memory_order_release);
+  void close() {
+    const std::lock_guard<std::mutex> lock(door_);
+    closed_ = true;
+    round_.store(kOver, std::memory_order_release);
   }
 
  private:
-  void run(int rank) {
-    const auto at = [&](int r) { return static_cast<int>(static_cast<long>(n_) * r / size_); };
-    share_(work_, at(rank), at(rank + 1), rank);
+  static constexpr int kShareBits = 8;
+  static constexpr std::uint64_t kOver = ~std::uint64_t{0};
+
+  // Whoever claims share r of a round does it; nobody can once the round is past.
+  bool claim(int r, std::uint64_t round) { return free_[r].compare_exchange_strong(round, 0, std::memory_order_relaxed); }
+  void run(int share, int rank, int shares) {
+    const auto at = [&](int r) { return static_cast<int>(static_cast<long>(n_) * r / shares); };
+    share_(work_, at(share), at(share + 1), rank);
+  }
+  void finish(int share, int rank, int shares) {
+    run(share, rank, shares);
+    working_.fetch_sub(1, std::memory_order_release);
   }
   // Shares last microseconds: spin, and give way where threads are more than processors.
   template <class F>
@@ -82,12 +112,17 @@ class Team {
     }
   }
 
-  const int size_;
+  const int most_;
   void (*share_)(void*, int begin, int end, int rank) = nullptr;
   void* work_ = nullptr;
   int n_ = 0;
-  alignas(64) std::atomic<unsigned> round_{0};
+  std::uint64_t rounds_ = 0;
+  std::mutex door_;
+  std::atomic<bool> closed_{false};
+  alignas(64) std::atomic<int> joined_{1};
+  alignas(64) std::atomic<std::uint64_t> round_{0};  // and in its last bits the shares
   alignas(64) std::atomic<int> working_{0};
+  alignas(64) std::atomic<std::uint64_t> free_[kMost]{};  // the round of which share r is not claimed yet
 };
 
 }  // namespace spd

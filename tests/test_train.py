@@ -91,13 +91,13 @@ def test_threads_do_not_change_a_bit(dish, threads):
 @pytest.mark.parametrize("threads", [2, 3, 7])
 @pytest.mark.parametrize("strict", [False, True])
 def test_a_team_of_threads_does_not_change_a_bit(threads, strict):
-    """One motif, more threads than motifs: the batch is split over a team, in several chunks at 16 x 16."""
+    """The batch is split over a team, in several chunks at 16 x 16: from the start where there is one motif, later where a shorter one ends before it."""
     shape = spd.MotifShape(12, stacks=2, cells_per_stack=1)
     dish = spd.Dish.random(per_class=4)
     dish = spd.Dish(dish.images, dish.labels, dish.images[:7], dish.labels[:7])
-    for cell in (MIXED, CHAIN, EDGES):
+    for cells in ([MIXED], [CHAIN], [EDGES], [SKIP, MIXED, SKIP]):
         how = {"epochs": 2, "batch_size": 15, "optimizer": spd.Adam(1e-2), "strict": strict}
-        assert_same_bits(*(spd.train_motifs([cell], shape, dish, threads=n, **how) for n in (1, threads)))
+        assert_same_bits(*(spd.train_motifs(cells, shape, dish, threads=n, **how) for n in (1, threads)))
 
 
 def test_memory_is_for_what_is_of_use_at_one_moment():
