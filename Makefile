@@ -17,7 +17,7 @@ CXX_FILES := $(shell find csrc tests -name '*.hpp' -o -name '*.cpp')
 REQUIREMENTS := $(BIN)/python -c 'import sys, tomllib; p = tomllib.load(open("pyproject.toml", "rb")); \
   print(*(p["project"]["optional-dependencies"] | {"build": p["build-system"]["requires"]})[sys.argv[1]], sep="\n")'
 
-.PHONY: help demo test verify fuzz lint format bench dev clean
+.PHONY: help demo test verify fuzz aarch64 lint format bench dev clean
 .DELETE_ON_ERROR:
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo 'make test    the tests; ARGS= is handed to pytest'
 	@echo 'make verify  the whole agreement with the plain PyTorch motifs (longer than test)'
 	@echo 'make fuzz    libFuzzer on the reader of NAS-Bench-101 files, until Ctrl-C; needs clang++; ARGS=-runs=1000000'
+	@echo 'make aarch64 the portable engine built for 64-bit Arm; run under qemu, its losses are those of this machine'
 	@echo 'make lint    ruff, mypy, clang-format and codespell, as in CI'
 	@echo 'make format  let ruff and clang-format lay out the code'
 	@echo 'make bench   every spd-fast bench, into bench/results; half an hour on an idle machine'
@@ -51,6 +52,15 @@ fuzz: $(VENV)/.installed
 	$(FUZZ_CXX) -std=c++20 -O2 -g -DLIBFUZZER -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -Wno-psabi \
 	  tests/fuzz/fuzz_tfrecord.cpp $(wildcard csrc/nasbench/*.cpp) -o build/fuzz/fuzz_tfrecord
 	cd build/fuzz && ./fuzz_tfrecord -max_len=4096 $(ARGS) corpus seeds
+
+# Debian's g++-aarch64-linux-gnu and qemu-user.
+PORTABLE := tests/aarch64/smoke.cpp csrc/plan.cpp csrc/batch.cpp csrc/isa/baseline.cpp
+PORTABLE_FLAGS := -std=gnu++20 -O2 -fopenmp -Wall -Wextra -Wno-psabi -Wno-ignored-attributes -Wno-unknown-pragmas
+aarch64:
+	mkdir -p build/aarch64
+	aarch64-linux-gnu-g++ $(PORTABLE_FLAGS) $(PORTABLE) csrc/isa/dispatch.cpp $(wildcard csrc/nasbench/*.cpp) -o build/aarch64/smoke
+	$${CXX:-c++} $(PORTABLE_FLAGS) $(PORTABLE) -o build/aarch64/smoke-here
+	qemu-aarch64 -L /usr/aarch64-linux-gnu build/aarch64/smoke $$(build/aarch64/smoke-here)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
