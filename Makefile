@@ -75,7 +75,7 @@ format: $(VENV)/.lint
 	$(BIN)/clang-format -i $(CXX_FILES)
 
 bench: $(VENV)/.installed
-	for bench in peak kernels inner hypergradient; do $(BIN)/spd-fast bench $$bench || exit; done
+	for bench in peak kernels inner hypergradient proxies; do $(BIN)/spd-fast bench $$bench || exit; done
 	for shape in A B C; do $(BIN)/spd-fast bench profile --shape $$shape || exit; done
 
 dev: $(VENV)/.lint

@@ -39,12 +39,16 @@ class ProxyNetwork : public Network<T> {
     std::vector<std::uint64_t> codes;
     const std::size_t words = codes_of(codes, grid, y, channels, scale, shift, n);
     const std::int64_t units = static_cast<std::int64_t>(channels) * grid.pixels();
-    for (int i = 0; i < n; ++i)
-      for (int j = 0; j < n; ++j) {
+    const auto at = [&](int i, int j) -> std::int64_t& { return agreements[static_cast<std::size_t>(i) * n + j]; };
+    for (int i = 0; i < n; ++i) {
+      at(i, i) += units;
+      for (int j = 0; j < i; ++j) {
         std::int64_t apart = 0;
-        for (std::size_t at = 0; at < words; ++at) apart += std::popcount(codes[i * words + at] ^ codes[j * words + at]);
-        agreements[static_cast<std::size_t>(i) * n + j] += units - apart;
+        for (std::size_t word = 0; word < words; ++word) apart += std::popcount(codes[i * words + word] ^ codes[j * words + word]);
+        at(i, j) += units - apart;
+        at(j, i) += units - apart;
       }
+    }
   }
 
   // Backward where every ReLU is open and nothing is normalised: what a convolution's activation receives is what its output does.

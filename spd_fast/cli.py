@@ -695,6 +695,24 @@ def bench_profile(
         _show_bench(record, profile.tables(record), folder)
 
 
+@bench_app.command("proxies", epilog="Example:\n\n  spd-fast bench proxies --shapes C")
+def bench_proxies(
+    cells: BenchCells = None,
+    shapes: Annotated[str, typer.Option(metavar="ABC", help="Motif shapes.")] = "ABC",
+    rounds: BenchRounds = 5,
+    core: Core = None,
+    folder: BenchFolder = BENCH_FOLDER,
+    debug: Debug = False,
+) -> None:
+    """Milliseconds that the forward pass and each zero-cost proxy take a cell, beside PyTorch."""
+    with _errors(debug):
+        from spd_fast.bench import proxies
+
+        with _progress_bar("bench proxies") as update:
+            record = proxies.run(_bench_cells(cells), shapes, rounds=rounds, core=core, progress=update)
+        _show_bench(record, proxies.tables(record), folder)
+
+
 @bench_app.command("peak", epilog="Example:\n\n  spd-fast bench peak")
 def bench_peak(
     seconds: Annotated[float, typer.Option(metavar="S", help="Time for each figure.")] = 0.2,

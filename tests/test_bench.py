@@ -10,8 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from spd_fast import MOTIF_B, MOTIF_C, Dish, NatsCell, _core, cli, count_flops, count_parameters
-from spd_fast.bench import hypergradient, inner, kernels, peak, profile
+from spd_fast.bench import hypergradient, inner, kernels, peak, profile, proxies
 from spd_fast.bench import record as records
+from spd_fast.proxies import PROXIES
 from spd_fast.report import speed
 from spd_fast.train import initial_parameters, step_profile
 from spd_fast.truth_build import random_cells
@@ -304,6 +305,37 @@ def test_hypergradient_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hypergradient, "VERIFIED", 0.0)
     with pytest.raises(RuntimeError, match=r"the hypergradient of .* is off by .*: not timing what is wrong"):
         hypergradient.run(CELLS[:1], "C")
+
+
+# ---- proxies
+
+
+def test_proxies(tmp_path: Path) -> None:
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / "cells.json").write_text(json.dumps([cell.to_json() for cell in CELLS[:2]]))
+    shown, record = call(
+        tmp_path, "proxies", "--shapes", "C", "--rounds", 2, "--cells", tmp_path / "cells" / "cells.json"
+    )
+    described(record, "proxies")
+    assert "jacob_cov" in shown
+    rows = record["shapes"]["C"]
+    assert list(rows) == [proxies.FORWARD, *PROXIES]
+    for row in rows.values():
+        assert set(row["seconds_per_cell"]) == {"spd_fast", "PyTorch"}
+        assert all(len(taken) == 2 and min(taken) > 0 for taken in row["seconds_per_cell"].values())
+        ours, theirs = (np.median(taken) for taken in row["seconds_per_cell"].values())
+        assert row["speedup"] == pytest.approx(theirs / ours)
+        assert row["apart"] < proxies.TOLERANCE
+
+
+def test_proxies_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="rounds is 0, expected at least 1"):
+        proxies.run(CELLS[:1], "C", rounds=0)
+    with pytest.raises(ValueError, match="shapes are 'X', expected letters of ABC"):
+        proxies.run(CELLS[:1], "X")
+    monkeypatch.setattr(proxies, "TOLERANCE", 0.0)
+    with pytest.raises(RuntimeError, match=r"forward is .* apart, expected .*: not timing what is wrong"):
+        proxies.run(CELLS[:1], "C", rounds=1)
 
 
 @pytest.mark.filterwarnings("ignore")  # those of another's library

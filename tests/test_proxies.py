@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import nn
 
 from spd_fast import MOTIF_C, Cell, MotifShape, proxies
 from spd_fast.bench import witness
@@ -31,80 +29,16 @@ def modules(shape):
     return [witness.build(cell, shape, w).train() for cell, w in zip(CELLS, weights, strict=True)]
 
 
-def layers(module):
-    return [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-
-
-def grad_norm(module, x, y):
-    F.cross_entropy(module(x), y).backward()
-    return sum(layer.weight.grad.norm() for layer in layers(module))
-
-
-def snip(module, x, y):
-    """By its definition: the gradient in masks of ones that multiply the weights."""
-    masks = [torch.ones_like(layer.weight, requires_grad=True) for layer in layers(module)]
-    masked = {}
-    for (name, weight), mask in zip(
-        ((n, w) for n, w in module.named_parameters() if n.endswith(("conv.weight", "dense.weight"))),
-        masks,
-        strict=True,
-    ):
-        masked[name] = weight.detach() * mask
-    loss = F.cross_entropy(torch.func.functional_call(module, masked, (x,)), y)
-    return sum(g.abs().sum() for g in torch.autograd.grad(loss, masks))
-
-
-def synflow(module, x, _y):
-    for owner in list(module.modules()):
-        for name, child in list(owner.named_children()):
-            if isinstance(child, nn.BatchNorm2d):
-                setattr(owner, name, nn.Identity())
-    with torch.no_grad():
-        for w in module.parameters():
-            w.abs_()
-    module(torch.ones_like(x[:1])).sum().backward()
-    return sum((layer.weight.detach() * layer.weight.grad).abs().sum() for layer in layers(module))
-
-
-def jacob_cov(module, x, _y):
-    x.requires_grad_(True)
-    module(x).sum().backward()
-    v = np.linalg.eigvals(np.corrcoef(x.grad.reshape(len(x), -1).numpy())).real + 1e-5
-    return -np.sum(np.log(v) + 1 / v)
-
-
-def relu_codes(module, x):
-    """One row of bits for each image, over all ReLUs."""
-    found = []
-    for layer in module.modules():
-        if isinstance(layer, nn.BatchNorm2d):  # each is followed by a ReLU
-            layer.register_forward_hook(lambda _layer, _in, out: found.append((out > 0).flatten(1)))
-    with torch.no_grad():
-        module(x)
-    return torch.cat(found, dim=1).double()
-
-
-def nwot(module, x, _y):
-    codes = relu_codes(module, x)
-    kernel = codes @ codes.T + (1 - codes) @ (1 - codes).T
-    return np.linalg.slogdet(kernel.numpy())[1]
-
-
-DEFINITIONS = {"grad_norm": grad_norm, "snip": snip, "synflow": synflow, "jacob_cov": jacob_cov, "nwot": nwot}
-
-
-def test_every_proxy_has_its_definition_here():
-    assert DEFINITIONS.keys() == proxies.PROXIES.keys()
+def test_every_proxy_has_its_definition():
+    assert witness.PROXIES.keys() == proxies.PROXIES.keys()
 
 
 @both_shapes
-@pytest.mark.parametrize("name", DEFINITIONS)
+@pytest.mark.parametrize("name", witness.PROXIES)
 def test_scores_are_those_of_the_definition(name, shape, sizes):
     images, labels = batch(shape, sizes)
     got = proxies.score(CELLS, shape, images, labels, name, dtype="float64")
-    expected = [
-        float(DEFINITIONS[name](module, torch.tensor(images), torch.tensor(labels))) for module in modules(shape)
-    ]
+    expected = [witness.PROXIES[name](module, torch.tensor(images), torch.tensor(labels)) for module in modules(shape)]
     # Gradients through some ten layers of sums of n <= 9 * 64 products, each rounded by eps sqrt(n) of its size, a factor of 100 for
     # what cancels; jacob_cov divides by eigenvalues that may be as small as 0.01 of their mean. nwot counts: its logarithm alone rounds.
     bound = 100 * 10 * EPS * np.sqrt(9 * 64) * (100 if name == "jacob_cov" else 1)
@@ -118,11 +52,11 @@ def test_agreements_are_counted_exactly(shape, sizes):
     weights = [initial_parameters(cell, shape, dtype="float64") for cell in CELLS]
     got = activation_agreements(CELLS, shape, images, weights, dtype="float64")
     for kernel, module in zip(got, modules(shape), strict=True):
-        codes = relu_codes(module, torch.tensor(images))
+        codes = witness.relu_codes(module, torch.tensor(images))
         np.testing.assert_array_equal(kernel, (codes @ codes.T + (1 - codes) @ (1 - codes).T).numpy())
 
 
-@pytest.mark.parametrize("name", DEFINITIONS)
+@pytest.mark.parametrize("name", witness.PROXIES)
 def test_float32_ranks_alike(name):
     """Same scores but for rounding, which may switch a ReLU: one of some ten thousand, in a few places."""
     images, labels = batch(MOTIF_C, (20, (16, 16)))
@@ -132,7 +66,7 @@ def test_float32_ranks_alike(name):
     np.testing.assert_allclose(single, double, rtol=2e-3)
 
 
-@pytest.mark.parametrize("name", DEFINITIONS)
+@pytest.mark.parametrize("name", witness.PROXIES)
 def test_scores_do_not_depend_on_company_or_threads(name):
     images, labels = batch(MOTIF_C, SIZES[0])
     together = proxies.score(CELLS, MOTIF_C, images, labels, name, threads=3)
@@ -168,7 +102,7 @@ def test_what_is_not_finite_is_nan():
     labels[1] = labels[0]
     assert np.isnan(proxies.score(CELLS, MOTIF_C, images, labels, "nwot", dtype="float64")).all()
     broken = [{name: w * np.nan for name, w in initial_parameters(cell, MOTIF_C).items()} for cell in CELLS]
-    for name in DEFINITIONS:
+    for name in witness.PROXIES:
         assert np.isnan(proxies.score(CELLS, MOTIF_C, images, labels, name, parameters=broken)).all()
 
 

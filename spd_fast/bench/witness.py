@@ -8,6 +8,7 @@ References
 ----------
 Ying et al. 2019, arXiv:1902.09635, and the rules of its published code: channels, projections, truncation, concatenation.
 Dong and Yang 2020, NAS-Bench-201, arXiv:2001.00326, and its published code: ReLU, convolution, batch norm; average pooling without padding.
+Abdelfattah et al. 2021, arXiv:2101.08134, and the definitions of its published code: zero-cost proxies.
 PyTorch's documentation of the optimisers; RMSProp as TensorFlow 1 documents `tf.train.RMSPropOptimizer`.
 """
 
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 __all__ = [
     "METRICS",
+    "PROXIES",
     "CellNetwork",
     "ConvNorm",
     "ConvNormRelu",
@@ -35,6 +37,7 @@ __all__ = [
     "margin",
     "metrics",
     "parameters_of",
+    "relu_codes",
     "running_of",
     "train",
     "unrolled",
@@ -473,6 +476,78 @@ def margin(module: nn.Module, images: npt.ArrayLike) -> float:
     with torch.no_grad():
         module(_tensors(module, images, [])[0])
     return min(value.item() for value in found)
+
+
+# ---- zero-cost proxies by their definitions; each uses its motif up: gradients, and in synflow the weights
+
+
+def relu_codes(module: nn.Module, images: Tensor) -> Tensor:
+    """One row of bits for each image, over all ReLUs."""
+    found: list[Tensor] = []
+
+    def note(_layer: nn.Module, _inputs: Any, out: Tensor) -> None:
+        found.append((out > 0).flatten(1))
+
+    hooks = [layer.register_forward_hook(note) for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
+    with torch.no_grad():
+        module(images)
+    for hook in hooks:
+        hook.remove()
+    return torch.cat(found, dim=1).to(images.dtype)
+
+
+def _weights(module: nn.Module) -> list[Tensor]:
+    """The weights of convolutions and of the dense layer."""
+    return [layer.weight for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+
+
+def _grad_norm(module: nn.Module, images: Tensor, labels: Tensor) -> float:
+    gradients = torch.autograd.grad(F.cross_entropy(module(images), labels), _weights(module))
+    return sum(float(g.norm()) for g in gradients)
+
+
+def _snip(module: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """The gradient in masks of ones that multiply the weights."""
+    layers = {name: w.detach() for name, w in module.named_parameters() if w.ndim > 1}
+    masks = {name: torch.ones_like(w, requires_grad=True) for name, w in layers.items()}
+    masked = {name: w * masks[name] for name, w in layers.items()}
+    loss = F.cross_entropy(torch.func.functional_call(module, masked, (images,)), labels)
+    return sum(float(g.abs().sum()) for g in torch.autograd.grad(loss, list(masks.values())))
+
+
+def _synflow(module: nn.Module, images: Tensor, _labels: Tensor) -> float:
+    for owner in list(module.modules()):
+        for name, child in list(owner.named_children()):
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(owner, name, nn.Identity())
+    with torch.no_grad():
+        for w in module.parameters():
+            w.abs_()
+    weights = _weights(module)
+    gradients = torch.autograd.grad(module(torch.ones_like(images[:1])).sum(), weights)
+    return sum(float((w.detach() * g).abs().sum()) for w, g in zip(weights, gradients, strict=True))
+
+
+def _jacob_cov(module: nn.Module, images: Tensor, _labels: Tensor) -> float:
+    images = images.detach().requires_grad_(True)
+    (jacobian,) = torch.autograd.grad(module(images).sum(), images)
+    v = np.linalg.eigvals(np.corrcoef(jacobian.reshape(len(images), -1).numpy())).real + 1e-5
+    return float(-np.sum(np.log(v) + 1 / v))
+
+
+def _nwot(module: nn.Module, images: Tensor, _labels: Tensor) -> float:
+    codes = relu_codes(module, images)
+    kernel = codes @ codes.T + (1 - codes) @ (1 - codes).T
+    return float(np.linalg.slogdet(kernel.numpy())[1])
+
+
+PROXIES: dict[str, Callable[[nn.Module, Tensor, Tensor], float]] = {
+    "grad_norm": _grad_norm,
+    "snip": _snip,
+    "synflow": _synflow,
+    "jacob_cov": _jacob_cov,
+    "nwot": _nwot,
+}
 
 
 def _probability(logits: Tensor, labels: Tensor) -> Tensor:

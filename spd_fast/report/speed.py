@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from spd_fast.report.figures import LIGHT, Theme, _legend, _render, _style
 
-__all__ = ["FIGURES", "draw", "hypergradient", "inner", "kernels", "peak", "profile"]
+__all__ = ["FIGURES", "draw", "hypergradient", "inner", "kernels", "peak", "profile", "proxies"]
 
 MARKERS: Final = "os^Dv"
 
@@ -136,6 +136,23 @@ def hypergradient(record: dict[str, Any], theme: Theme) -> bytes:
     return _render(paint, theme, (8.4, 3.9))
 
 
+def proxies(record: dict[str, Any], theme: Theme) -> bytes:
+    """Milliseconds a cell of the forward pass and of each proxy, a panel for each motif shape."""
+
+    def paint(figure: Figure) -> None:
+        for axes, (letter, rows) in zip(_panels(figure, len(record["shapes"])), record["shapes"].items(), strict=True):
+            _style(axes, theme)
+            for contender, marker, colour in (("spd_fast", "o", theme.line), ("PyTorch", "s", theme.second)):
+                times = [np.median(row["seconds_per_cell"][contender]) * 1e3 for row in rows.values()]
+                axes.plot(times, range(len(rows))[::-1], marker, color=colour, markersize=5, label=contender)
+            axes.set_yticks(range(len(rows))[::-1], list(rows))
+            axes.set_xscale("log")
+            axes.set(xlabel="milliseconds a cell", title=f"motif {letter}")
+        _legend(figure.axes[0], theme, columns=2)
+
+    return _render(paint, theme, (3.4 * len(record["shapes"]), 2.6))
+
+
 def peak(record: dict[str, Any], theme: Theme) -> bytes:
     """Read rate over the working set, with the sizes of the caches."""
 
@@ -187,5 +204,6 @@ FIGURES: Final[dict[str, Callable[[dict[str, Any], Theme], bytes]]] = {
     "profile": profile,
     "peak": peak,
     "hypergradient": hypergradient,
+    "proxies": proxies,
 }
 """The figure of each bench."""

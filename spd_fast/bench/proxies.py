@@ -1,0 +1,151 @@
+"""What is read off motifs without training them: the forward pass over a set of images and the zero-cost proxies, beside PyTorch.
+
+The scores of both are compared first. Then all cells are scored in one call of the engine, as a user scores them, and one after the other
+in PyTorch, whose modules are built before the clock starts; in turns, on one pinned thread.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from rich.table import Table
+
+from spd_fast import proxies
+from spd_fast.bench import record as records
+from spd_fast.cell import Cell
+from spd_fast.dish import Dish
+from spd_fast.motif import MotifShape
+from spd_fast.train import Parameters, initial_parameters, pack_motifs, read_motifs
+
+__all__ = ["FORWARD", "IMAGES", "run", "tables"]
+
+FORWARD: Final = "forward"
+NAMES: Final = [FORWARD, *proxies.PROXIES]
+IMAGES: Final = 60
+"""In the one batch that all of them look at."""
+TOLERANCE: Final = 1e-2
+"""Relative, in float32: rounding switches a ReLU here and there, and jacob_cov divides by small eigenvalues."""
+
+Scores = npt.NDArray[np.float64]
+Call = Callable[[], Scores]
+
+
+def run(
+    cells: Sequence[Cell],
+    shapes: str = "ABC",
+    *,
+    rounds: int = 5,
+    core: int | None = None,
+    progress: Callable[[float], object] | None = None,
+) -> dict[str, Any]:
+    """Compare the scores, then time the forward pass and each proxy.
+
+    Parameters
+    ----------
+    cells : sequence of Cell
+    shapes : str
+        Letters of ABC.
+    rounds : int
+        Times that each is timed, in turns; medians count.
+    core, progress
+        As in `spd_fast.bench.peak.run`.
+
+    Returns
+    -------
+    dict
+        Of plain values: for each shape and each of "forward" and the proxies ``seconds_per_cell`` of both contenders, one entry a round,
+        ``speedup`` of the medians, and how far the scores are ``apart``.
+
+    Raises
+    ------
+    ValueError
+        If an argument does not fit.
+    RuntimeError
+        If a score is not that of the definition.
+    """
+    chosen_shapes = records.shapes_named(shapes)
+    if rounds < 1:
+        raise ValueError(f"rounds is {rounds}, expected at least 1")
+    dish = Dish.random(per_class=IMAGES // 10, image_size=records.SIDE)
+    steps = [(letter, name) for letter in chosen_shapes for name in NAMES]
+    record = records.begin(
+        "proxies", images=[IMAGES, 3, records.SIDE, records.SIDE], cells=len(cells), rounds=rounds, shapes={}
+    )
+    with records.pinned(core) as chosen:
+        record["pinned_to"] = chosen
+        for i, (letter, name) in enumerate(steps):
+            rows = record["shapes"].setdefault(letter, {})
+            rows[name] = _measure(cells, chosen_shapes[letter], dish, name, rounds)
+            if progress:
+                progress((i + 1) / len(steps))
+    return record
+
+
+def _measure(cells: Sequence[Cell], shape: MotifShape, dish: Dish, name: str, rounds: int) -> dict[str, Any]:
+    weights = [initial_parameters(cell, shape) for cell in cells]
+    ours, theirs = _engine(cells, shape, dish, name, weights), _pytorch(cells, shape, dish, name, weights)
+    found, expected = ours(), theirs()()
+    apart = float(np.abs(found / expected - 1).max())
+    if not apart <= TOLERANCE:
+        raise RuntimeError(f"{name} is {apart:.1e} apart, expected {TOLERANCE:.0e}: not timing what is wrong")
+    seconds: dict[str, list[float]] = {"spd_fast": [], "PyTorch": []}
+    for _ in range(rounds):
+        for contender, call in zip(seconds, (ours, theirs()), strict=True):
+            started = time.perf_counter()
+            call()
+            seconds[contender].append((time.perf_counter() - started) / len(cells))
+    medians = [records.median(taken) for taken in seconds.values()]
+    return {"seconds_per_cell": seconds, "speedup": medians[1] / medians[0], "apart": apart}
+
+
+def _engine(cells: Sequence[Cell], shape: MotifShape, dish: Dish, name: str, weights: Sequence[Parameters]) -> Call:
+    if name != FORWARD:
+        return lambda: proxies.score(cells, shape, dish.images, dish.labels, name, parameters=weights, threads=1)
+    motifs = pack_motifs(cells, shape, weights, dish.images.shape[1:])
+    return lambda: read_motifs(motifs, dish.images, dish.labels, gradients=False, threads=1).loss
+
+
+def _pytorch(
+    cells: Sequence[Cell], shape: MotifShape, dish: Dish, name: str, weights: Sequence[Parameters]
+) -> Callable[[], Call]:
+    """Builds the modules, which scoring uses up, and returns what scores them."""
+    import torch
+
+    from spd_fast.bench import witness
+
+    images, labels = torch.tensor(dish.images), torch.tensor(dish.labels)
+
+    def forward(module: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
+        with torch.no_grad():
+            return float(torch.nn.functional.cross_entropy(module(x), y))
+
+    score = forward if name == FORWARD else witness.PROXIES[name]
+
+    def build() -> Call:
+        modules = [
+            witness.build(cell, shape, w, dtype=torch.float32).train() for cell, w in zip(cells, weights, strict=True)
+        ]
+        return lambda: np.array([score(module, images, labels) for module in modules])
+
+    return build
+
+
+def tables(record: dict[str, Any]) -> list[Table]:
+    """Draw milliseconds a cell, median (least to most)."""
+    machine = record["machine"]
+    table = Table(
+        title=f"milliseconds a cell, {record['images'][0]} images, one thread: {machine['processor']}, {machine['instruction_set']}",
+        title_justify="left",
+    )
+    for heading in ("motif", "", "spd_fast", "PyTorch", "x"):
+        table.add_column(heading, justify="left" if heading in ("motif", "") else "right")
+    for letter, rows in record["shapes"].items():
+        for name, row in rows.items():
+            times = (
+                f"{1e3 * records.median(t):.3g} ({1e3 * min(t):.3g} to {1e3 * max(t):.3g})"
+                for t in row["seconds_per_cell"].values()
+            )
+            table.add_row(letter, name, *times, f"{row['speedup']:.1f}")
+    return [table]
