@@ -88,7 +88,8 @@ def score(
       weights and without batch norm (Tanaka et al. 2020, arXiv:2006.05467).
     * jacob_cov: ``-sum_i log(v_i + k) + 1 / (v_i + k)`` over the eigenvalues v of the correlation matrix of the images' rows of
       d (sum of all logits) / d images, k = 1e-5.
-    * nwot: ``log |det K|``, ``K[i, j]`` the number of ReLUs that are open for both, or for neither, of images i and j.
+    * nwot: ``log |det K|``, ``K[i, j]`` the number of ReLUs that are open for both, or for neither, of images i and j. The ReLU before
+      convolutions of one size that leave one node of a `NatsCell` counts once.
     """
     cells = checked_cells(cells, shape)
     if name not in PROXIES:

@@ -4,12 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from spd_fast import MOTIF_C, Cell, MotifShape, proxies
+from spd_fast import MOTIF_C, Cell, MotifShape, NatsCell, proxies
 from spd_fast.bench import witness
 from spd_fast.train import activation_agreements, initial_parameters, logit_gradient
 from spd_fast.truth_build import random_cells
 
-CELLS = random_cells(5, seed=11)
+EDGES = NatsCell.parse(
+    "|nor_conv_3x3~0|+|nor_conv_1x1~0|avg_pool_3x3~1|+|avg_pool_3x3~0|nor_conv_1x1~1|skip_connect~2|"
+)
+"""No two convolutions of one size leave one node: those share a ReLU in the engine, not in the witness."""
+CELLS = [*random_cells(5, seed=11), EDGES]
 SHAPES = [MOTIF_C, MotifShape(7, stacks=3, cells_per_stack=2, classes=4)]
 SIZES = [(6, (16, 16)), (5, (9, 6))]  # images and their sides, with the shapes above
 EPS = float(np.finfo(np.float64).eps)
@@ -123,7 +127,7 @@ def test_errors():
         proxies.score(CELLS[0], MOTIF_C, images, labels, "snip")
     with pytest.raises(ValueError, match=r"name is 'zen', expected one of grad_norm, snip"):
         proxies.score(CELLS, MOTIF_C, images, labels, "zen")
-    with pytest.raises(ValueError, match=r"parameters holds 1 sets of weights, expected 5: one for each cell"):
+    with pytest.raises(ValueError, match=r"parameters holds 1 sets of weights, expected 6: one for each cell"):
         proxies.score(CELLS, MOTIF_C, images, labels, "snip", parameters=weights[:1])
     with pytest.raises(ValueError, match=r"parameters holds 1 sets of weights, expected 5"):
         logit_gradient(CELLS, MOTIF_C, images, weights[:1])

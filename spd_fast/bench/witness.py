@@ -488,7 +488,7 @@ def relu_codes(module: nn.Module, images: Tensor) -> Tensor:
     def note(_layer: nn.Module, _inputs: Any, out: Tensor) -> None:
         found.append((out > 0).flatten(1))
 
-    hooks = [layer.register_forward_hook(note) for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
+    hooks = [layer.register_forward_hook(note) for layer in module.modules() if isinstance(layer, nn.ReLU)]
     with torch.no_grad():
         module(images)
     for hook in hooks:
