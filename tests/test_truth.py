@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from spd_fast import Cell, InvalidCellError, TruthTable
 from spd_fast.cell import OPS, CellColumns
+from spd_fast.losses import kendall_tau
 from spd_fast.truth import SCHEMA, write_truth
 from strategies import cells
 
@@ -375,3 +377,17 @@ def test_pickles_are_never_loaded(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"is not an \.npz file"):
         TruthTable.load(tmp_path / "trap.pickle")
     assert not (tmp_path / "sprung").exists()
+
+
+def test_the_table_that_ships() -> None:
+    """What its data card promises: cells, budgets, seeds, losses, and seeds that agree."""
+    with as_file(files("spd_fast") / "data" / "truth.npz") as path:
+        assert path.stat().st_size < 2_000_000
+    table = TruthTable.load()
+    assert len(set(table.hashes)) == len(table) >= 1500
+    assert (table.budgets, table.seeds) == ((1, 2, 4, 8), (0, 1, 2))
+    for split in ("train", "validation", "test"):
+        assert np.isfinite(table.measurements[f"{split}_loss"]).all()
+    for budget, least in zip(range(4), (0.55, 0.6, 0.65, 0.65), strict=True):
+        one, other = table.measurements["test_accuracy"][:, budget, :2].T
+        assert kendall_tau(one, other) > least
