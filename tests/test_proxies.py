@@ -129,7 +129,7 @@ def test_errors():
         proxies.score(CELLS, MOTIF_C, images, labels, "zen")
     with pytest.raises(ValueError, match=r"parameters holds 1 sets of weights, expected 6: one for each cell"):
         proxies.score(CELLS, MOTIF_C, images, labels, "snip", parameters=weights[:1])
-    with pytest.raises(ValueError, match=r"parameters holds 1 sets of weights, expected 5"):
+    with pytest.raises(ValueError, match=r"parameters holds 1 sets of weights, expected 6"):
         logit_gradient(CELLS, MOTIF_C, images, weights[:1])
     with pytest.raises(ValueError, match="hold negative values, expected none without batch norm"):
         logit_gradient(CELLS, MOTIF_C, images, weights, batch_norm=False)
