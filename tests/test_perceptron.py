@@ -78,10 +78,11 @@ def test_dense_reference_is_pytorchs():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("side", [1, 5])
-def test_binary_head_equals_the_reference_and_pytorchs(side, dtype):
+@pytest.mark.parametrize("bits", [7, 130])
+def test_binary_head_equals_the_reference_and_pytorchs(bits, side, dtype):
     rng = np.random.default_rng(side)
-    inputs = [rng.standard_normal(shape).astype(dtype) for shape in [(5, 3, side, side), (7, 3), (7,)]]
-    label = rng.uniform(size=(5, 7)).astype(dtype)
+    inputs = [rng.standard_normal(shape).astype(dtype) for shape in [(5, 3, side, side), (bits, 3), (bits,)]]
+    label = rng.uniform(size=(5, bits)).astype(dtype)
     got = KERNELS.head(*inputs, label, loss="binary")
     double = [torch.tensor(a.astype(np.float64), requires_grad=True) for a in (*inputs, label)]
     logit = F.linear(double[0].mean(dim=(2, 3)), *double[1:3])

@@ -162,17 +162,27 @@ HeadResult softmax_cross_entropy(T* dlogit, const T* logit, const T* label, int 
   return out;
 }
 
-// The same of bits.
+// The same of bits. With e = exp(-|z|): -log p = log(1 + e) + max(-z, 0); the logarithms of an image are one, of a product.
 template <class T>
 HeadResult binary_cross_entropy(T* dlogit, const T* logit, const T* label, int n, int classes, HeadGradient gradient, int count) {
+  constexpr int most = 64;  // factors of at most 2 in a product
   HeadResult out;
-  for (int i = 0; i < n * classes; ++i) {
-    const T z = logit[i], q = label[i], p = 1 / (1 + std::exp(-z));
-    const bool set = q > T(0.5);
-    out.loss += std::max(z, T(0)) + std::log1p(std::exp(-std::abs(z))) - q * z;
-    out.probability += set ? p : 1 - p;
-    out.correct += (z > 0) == set;
-    if (gradient != HeadGradient::none) dlogit[i] = (gradient == HeadGradient::loss ? p - q : (set ? 1 : -1) * p * (1 - p)) / (classes * count);
+  for (int i = 0; i < n; ++i) {
+    const T *z = logit + static_cast<std::size_t>(i) * classes, *q = label + static_cast<std::size_t>(i) * classes;
+    for (int first = 0; first < classes; first += most) {
+      T product = 1;
+      for (int k = first; k < std::min(classes, first + most); ++k) {
+        const T e = std::exp(-std::abs(z[k])), larger = 1 / (1 + e), p = z[k] > 0 ? larger : e * larger;
+        const bool set = q[k] > T(0.5);
+        product *= 1 + e;
+        out.loss += std::max(z[k], T(0)) - q[k] * z[k];
+        out.probability += set ? p : 1 - p;
+        out.correct += (z[k] > 0) == set;
+        if (gradient == HeadGradient::none) continue;
+        dlogit[static_cast<std::size_t>(i) * classes + k] = (gradient == HeadGradient::loss ? p - q[k] : (set ? 1 : -1) * p * (1 - p)) / (classes * count);
+      }
+      out.loss += std::log(product);
+    }
   }
   out.loss /= classes, out.probability /= classes, out.correct /= classes;
   return out;
