@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from spd_fast.recipes import Recipe
     from spd_fast.runs import Run
     from spd_fast.scoreboard import Board, Trial
+    from spd_fast.search import SearchResult
     from spd_fast.train import TrainResult
     from spd_fast.truth import TruthTable
 
@@ -70,7 +71,7 @@ TruthFile = Annotated[
     typer.Option(
         "--truth",
         metavar="FILE",
-        help="Cells and accuracies (.npz), or a table of nasbench convert. Default: the one in the package.",
+        help="Cells and accuracies (.npz), or a table of nasbench convert. Default: the one in the package for the recipe.",
     ),
 ]
 Threads = Annotated[
@@ -302,6 +303,63 @@ def score(
         out.print(f"board.json, board.csv and figures in {where}, page in {written}", markup=False)
 
 
+@app.command(
+    epilog="Examples:\n\n  spd-fast search --labels 30 --out runs/slopes\n\n"
+    "  spd-fast search --recipe valid_c --truth nb101_test108.npz --cells 2000 --start 30 --per-round 5 --labels 100"
+)
+def search(
+    recipe: Annotated[
+        str, typer.Option(metavar="NAME", help="How dishes are learned; a recipe's name or JSON file.")
+    ] = "rawal_slope",
+    truth: TruthFile = None,
+    cells: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Candidates, drawn from the truth. Default: all of it.")
+    ] = None,
+    labels: Annotated[int, typer.Option(metavar="N", min=1, help="Accuracies to look at, at most.")] = 40,
+    start: Annotated[int, typer.Option(metavar="N", min=1, help="Of these, before the first dish, at random.")] = 18,
+    per_round: Annotated[
+        int, typer.Option(metavar="N", min=2, help="Labels of a round: the best but for one at random.")
+    ] = 2,
+    stop_at: Annotated[
+        float | None, typer.Option(metavar="X", help="Stop when an accuracy reaches this. Default: use all labels.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder of the search. Default: runs/search-NAME-seedN.")
+    ] = None,
+    threads: Threads = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of first labels, dishes and random labels.")] = 0,
+    settings: Settings = None,
+    debug: Debug = False,
+) -> None:
+    """Search for the best candidate of a truth with a dish that is learned anew on all that was looked at.
+
+    Ctrl-C, a kill or a crash loses at most a second: the same command continues.
+    """
+    with _errors(debug, again=True):
+        from spd_fast.search import dish_search
+
+        chosen = _recipe(recipe, None, settings)
+        table = _load_truth(truth, chosen)
+        if cells is not None:
+            table = table.sample(cells, seed)
+        candidates, accuracy = _target(table, chosen)
+        with _named_progress() as update:
+            result = dish_search(
+                candidates,
+                accuracy,
+                chosen,
+                labels=labels,
+                start=start,
+                per_round=per_round,
+                stop_at=stop_at,
+                seed=seed,
+                folder=folder if folder is not None else Path("runs") / f"search-{chosen.name}-seed{seed}",
+                threads=threads,
+                progress=update,
+            )
+        _print_search(result, candidates, accuracy)
+
+
 @truth_app.command(
     "build",
     epilog="Example:\n\n  spd-fast truth build --images fashion-mnist/ --cells 400 --out truth.npz",
@@ -369,20 +427,93 @@ def truth_build(
         out.print(f"written to {file}")
 
 
-@truth_app.command("show", epilog="Examples:\n\n  spd-fast truth show\n\n  spd-fast truth show nb101_test108.npz")
+@truth_app.command(
+    "slopes",
+    epilog="Example:\n\n  spd-fast truth slopes --images fashion-mnist/ --out slopes.npz",
+)
+def truth_slopes(
+    images: Annotated[
+        Path, typer.Option(metavar="PATH", help="Folder of IDX files (MNIST and kin), or an .npz of images and labels.")
+    ],
+    file: Annotated[Path, typer.Option("--out", metavar="FILE", help="The truth file to write (.npz).")],
+    slopes: Annotated[int, typer.Option(metavar="N", min=2, help="Slopes, evenly from --from to --to.")] = 100,
+    lowest: Annotated[float, typer.Option("--from", metavar="X", help="The lowest slope.")] = 0.01,
+    highest: Annotated[float, typer.Option("--to", metavar="X", help="The highest slope.")] = 2.01,
+    hidden: Annotated[int, typer.Option(metavar="N", min=1, help="Units of a hidden layer.")] = 100,
+    layers: Annotated[int, typer.Option(metavar="N", min=1, help="Hidden layers.")] = 2,
+    epochs: Annotated[int, typer.Option(metavar="N", min=1, help="Epochs of training.")] = 4,
+    seeds: Annotated[str, typer.Option(metavar="LIST", help="Seeds of the trainings.")] = "0,1,2,3,4,5,6,7,8,9",
+    n_train: Annotated[int, typer.Option(metavar="N", min=1, help="Training images.")] = 5000,
+    n_valid: Annotated[int, typer.Option(metavar="N", min=1, help="Validation images.")] = 1000,
+    n_test: Annotated[int, typer.Option(metavar="N", min=1, help="Test images.")] = 10_000,
+    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images in a step.")] = 100,
+    lr: Annotated[float, typer.Option(metavar="RATE", help="Adam's learning rate; falls by a cosine.")] = 5e-3,
+    threads: Threads = None,
+    debug: Debug = False,
+) -> None:
+    """Train perceptrons that differ in the slope of their sigmoids on real images and record what they reach.
+
+    Initial weights are drawn from N(0, 1), once a seed for all slopes (Rawal et al. 2020 have them so in motifs). The same command
+    continues after Ctrl-C or a kill.
+    """
+    with _errors(debug, again=True):
+        import numpy as np
+
+        from spd_fast.perceptron import MLPShape, SigmoidMLP
+        from spd_fast.train import Adam
+        from spd_fast.truth_build import build_truth, load_images
+
+        data = load_images(images)
+        side = data.train_images.shape[-1]
+        shape = MLPShape(
+            hidden,
+            layers,
+            classes=int(data.train_labels.max()) + 1,
+            image_channels=data.train_images.shape[1],
+        )
+        with _progress_bar("building truth") as update:
+            table = build_truth(
+                [SigmoidMLP(slope) for slope in np.linspace(lowest, highest, slopes)],
+                data,
+                file,
+                shape=shape,
+                budgets=[epochs],
+                seeds=_integers("--seeds", seeds),
+                batch_size=batch_size,
+                optimizer=Adam(lr=lr),
+                init="shared",
+                initializer="normal",
+                image_size=side,
+                n_train=n_train,
+                n_valid=n_valid,
+                n_test=n_test,
+                threads=threads,
+                progress=update,
+            )
+        out.print(table.describe(), markup=False)
+        out.print(f"written to {file}")
+
+
+@truth_app.command(
+    "show",
+    epilog="Examples:\n\n  spd-fast truth show\n\n  spd-fast truth show --slopes\n\n  spd-fast truth show nb101_test108.npz",
+)
 def truth_show(
     file: Annotated[Path | None, typer.Argument(help="Truth file (.npz). Default: the table in the package.")] = None,
+    slopes: Annotated[bool, typer.Option("--slopes", help="The table of slopes in the package instead.")] = False,
     best: Annotated[int, typer.Option(metavar="N", min=0, help="List the N best cells.")] = 5,
     draw: Annotated[bool, typer.Option("--draw", help="Draw these cells.")] = False,
     debug: Debug = False,
 ) -> None:
     """Say which accuracies a truth file holds, and of what."""
     with _errors(debug):
-        table = _load_truth(file)
+        if slopes and file is not None:
+            raise ValueError("--slopes is a table in the package: leave the file out")
+        table = _load_truth(file, _recipe("rawal_slope", None, None) if slopes else None)
         out.print(table.describe(), markup=False)
         for row in (-table.accuracy).argsort(kind="stable")[:best]:
             cell = table.cells[int(row)]
-            out.print(f"\n{cell.module_hash}  {table.accuracy[row]:.4f}", markup=False)
+            out.print(f"\n{_named(cell)}  {table.accuracy[row]:.4f}", markup=False)
             if draw:
                 out.print(str(cell), markup=False)
 
@@ -812,7 +943,7 @@ def _created(folder: Path, recipe: "Recipe | None", truth: Path | None) -> "Run"
 
     assert recipe is not None
     runs.require_vacant(folder)
-    table = _load_truth(truth)
+    table = _load_truth(truth, recipe)
     about = {"truth": table.describe(), "truth_file": None if truth is None else str(truth.absolute())}
     return runs.create(folder, recipe, about=about)
 
@@ -837,14 +968,17 @@ def _resumed(folder: Path, recipe: "Recipe | None", seed: int | None, settings: 
 def _truth_of(opened: "Run", given: Path | None) -> "TruthTable":
     """Return the truth of the command line, or else the one that the run was begun with."""
     recorded = opened.about.get("truth_file")
-    return _load_truth(given if given is not None else Path(recorded) if recorded else None)
+    return _load_truth(given if given is not None else Path(recorded) if recorded else None, opened.recipe)
 
 
-def _load_truth(path: Path | None) -> "TruthTable":
+def _load_truth(path: Path | None, recipe: "Recipe | None" = None) -> "TruthTable":
+    """Return a truth, or the one in the package of what the recipe's motifs are made of."""
     from spd_fast.truth import TruthTable
 
     if path is None and not _embedded_truth().is_file():
         raise ValueError("this installation has no truth of its own: give one with --truth FILE")
+    if path is None and recipe is not None:
+        return TruthTable.embedded(recipe.shape.cell_type)
     if path is not None:
         from spd_fast.nasbench101.table import is_table, open_table
 
@@ -1099,6 +1233,34 @@ def _cell_row(cell: "Cell", parameters: int) -> dict[str, Any]:
 def _nasbench_row(table: "NasbenchTable", row: int, found: "Evaluation") -> dict[str, Any]:
     names = ("seconds", "train", "validation", "test")  # short enough that a hash is not folded
     return {**_cell_row(table[row], int(table.trainable_parameters[row])), **dict(zip(names, found, strict=True))}
+
+
+# ---- search
+
+
+def _named(candidate: Any) -> str:
+    """What a user knows a candidate by: a slope, or the hash of a cell."""
+    return f"slope {candidate.slope:.4f}" if hasattr(candidate, "slope") else str(candidate.module_hash)
+
+
+def _print_search(result: "SearchResult", candidates: "Sequence[Any]", accuracy: "npt.NDArray[Any]") -> None:
+    rows = [
+        {
+            "label": number,
+            "round": each.round,
+            "candidate": _named(candidates[each.row]),
+            "why": each.why,
+            "truth": each.accuracy,
+            "best so far": float(best),
+        }
+        for number, (each, best) in enumerate(zip(result.labelled, result.best_so_far, strict=True), start=1)
+    ]
+    out.print(_table(f"{len(candidates)} candidates, {len(rows)} labelled", rows))
+    best = result.best
+    rank = 1 + int((accuracy > best.accuracy).sum())
+    out.print(
+        f"best: {_named(candidates[best.row])}, {best.accuracy:.4f}, number {rank} of the whole truth", markup=False
+    )
 
 
 # ---- score

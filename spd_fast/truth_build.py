@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
-from typing import IO, Any, Final, cast
+from typing import IO, Any, Final, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -331,6 +331,7 @@ class _Settings:
     seeds: tuple[int, ...]
     batch_size: int
     optimizer: str
+    init: str
     initializer: str
     batch_norm_momentum: float
     image_size: int
@@ -364,6 +365,7 @@ def build_truth(
     seeds: Sequence[int] = (0, 1, 2),
     batch_size: int = 50,
     optimizer: Adam | SGD | RMSProp | None = None,
+    init: Literal["shared", "motif"] = "motif",
     initializer: Initializer = "pytorch",
     batch_norm_momentum: float = 0.1,
     image_size: int = 16,
@@ -390,10 +392,13 @@ def build_truth(
     budgets : sequence of int, >= 1, ascending
         Epochs. Each budget is a training of its own, with its own initial weights and cosine schedule.
     seeds : sequence of int
-        Key initial weights (independent for every cell) and sample orders.
+        Key initial weights and sample orders.
     batch_size : int
     optimizer : Adam, SGD or RMSProp, optional
         Default: ``Adam(lr=5e-3, weight_decay=1e-4)``.
+    init : "motif" or "shared"
+        Whether initial weights are drawn for every cell, or are the same for all of a seed, as far as they can be: differences
+        between cells are then less noisy than their accuracies.
     initializer, batch_norm_momentum
         As in `train_motifs`.
     image_size : int, 4 to 64
@@ -450,6 +455,7 @@ def build_truth(
         seeds=seeds,
         batch_size=batch_size,
         optimizer=repr(optimizer),
+        init=init,
         initializer=initializer,
         batch_norm_momentum=batch_norm_momentum,
         image_size=image_size,
@@ -475,7 +481,7 @@ def build_truth(
                 schedule="cosine",
                 seed=seed,
                 replicate=budget,
-                init="motif",
+                init=init,
                 threads=threads,
                 progress=work.reporter(budget, rows),
                 statistics="running",

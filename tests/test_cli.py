@@ -411,6 +411,57 @@ def test_truth_build(tmp_path: Path) -> None:
     assert "--budgets is '1;2', expected whole numbers" in fail(*build, "--budgets", "1;2")
 
 
+def test_truth_of_slopes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "images.npz", images=rng.integers(0, 256, (60, 8, 8)).astype(np.uint8), labels=np.arange(60) % 3
+    )
+    shown = succeed(
+        "truth", "slopes", "--images", tmp_path / "images.npz", "--out", tmp_path / "new.npz", "--slopes", 4, "--hidden", 5,
+        "--epochs", 2, "--seeds", "0", "--n-train", 30, "--n-valid", 10, "--n-test", 20, "--batch-size", 10,
+    )  # fmt: skip
+    assert "4 cells: test accuracy after 2 epochs, 1 seed" in shown
+    assert TruthTable.load(tmp_path / "new.npz").cells.slope == pytest.approx(np.linspace(0.01, 2.01, 4))
+    listed = succeed("truth", "show", tmp_path / "new.npz", "--best", 4)
+    assert "slope 0.6767" in listed
+    assert "100 cells" in succeed("truth", "show", "--slopes")
+    assert "leave the file out" in fail("truth", "show", "--slopes", tmp_path / "new.npz")
+
+
+# ---- search
+
+
+def test_search(tmp_path: Path) -> None:
+    search = [
+        "search", "--labels", 6, "--start", 4, "--out", tmp_path / "search", "--threads", 1,
+        "--set", "outer.epochs=2", "--set", "inner.epochs=5",
+    ]  # fmt: skip
+    shown = succeed(*search)
+    assert "100 candidates, 6 labelled" in shown
+    assert len(re.findall("slope [0-9]", shown)) == 7
+    assert re.search(r"best: slope [0-9.]+, 0\.[0-9]+, number \d+ of the whole truth", shown)
+    again = succeed(*search)  # nothing is left to do
+    assert again.splitlines()[-8:] == shown.splitlines()[-8:]
+    assert "holds a search with other start, seed" in fail(*search, "--seed", 1)
+
+
+def test_search_among_cells(tmp_path: Path, truth: Path, recipe: Path) -> None:
+    shown = succeed(
+        "search", "--recipe", recipe, "--truth", truth, "--cells", 8, "--labels", 6, "--start", 4, "--per-round", 2,
+        "--out", tmp_path / "search",
+    )  # fmt: skip
+    assert "8 candidates, 6 labelled" in shown
+    table = TruthTable.load(truth)
+    assert sum(each in shown for each in table.hashes) == 6
+
+
+def test_a_truth_of_others_is_refused(tmp_path: Path, truth: Path) -> None:
+    line = fail("run", "--recipe", "rawal_slope", "--truth", truth, "--out", tmp_path / "r", "--set", "outer.pool=10",
+                "--set", "outer.cells=10")  # fmt: skip
+    assert "is Cell, expected spd_fast.SigmoidMLP for a MLPShape" in line
+    assert not (tmp_path / "r").exists()
+
+
 def test_report_of_nothing(tmp_path: Path) -> None:
     assert "does not exist" in fail("report", tmp_path / "none")
     assert "is not a run folder" in fail("report", tmp_path)

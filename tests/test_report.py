@@ -13,6 +13,7 @@ import small
 from spd_fast import recipes, report, runs
 from spd_fast.dish import Dish
 from spd_fast.outer import FitResult, OuterStep, fit_dish
+from spd_fast.perceptron import SigmoidMLP
 from spd_fast.report import figures
 from spd_fast.report.summary import (
     PAPER,
@@ -22,6 +23,7 @@ from spd_fast.report.summary import (
     moving_average,
     summarise,
 )
+from spd_fast.truth import TruthTable
 
 PICTURES = ("outer_loss", "accuracy", "kendall_tau", "inner_curves", "dish")
 
@@ -189,6 +191,17 @@ def test_page_of_a_run_that_learned_a_schedule(tmp_path: Path) -> None:
     assert "factor of the initial weights, dense, before and after learning" in html
     assert f"1.000, {fit.dish.initial_scales[3]:.3f}" in html
     assert not re.search(r"\b(nan|None|Undefined)\b", _text(html))
+
+
+def test_page_of_the_original_method(tmp_path: Path) -> None:
+    """Perceptrons, vectors of bits, the package's slopes: a picture of both sets, one vector a row."""
+    recipe = recipes.get("rawal_slope").replace({"outer.epochs": 2, "inner.epochs": 5})
+    truth = TruthTable.embedded(SigmoidMLP)
+    fit_dish(truth.cells, truth.accuracy, recipe, run=tmp_path / "run")
+    page = report.build(tmp_path / "run").read_text()
+    assert "rawal_slope" in page
+    for name in ("dish", "validation_set"):
+        assert (tmp_path / "run" / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_nothing_to_report(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spd_fast import Cell, InvalidCellError, TruthTable
+from spd_fast import Cell, InvalidCellError, SigmoidMLP, TruthTable
 from spd_fast.cell import OPS, CellColumns
 from spd_fast.losses import kendall_tau
 from spd_fast.truth import SCHEMA, write_truth
@@ -57,6 +57,49 @@ def rewritten(path: Path, **changes: Any) -> Path:
         arrays = {name: archive[name] for name in archive.files} | changes
     np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
     return path
+
+
+def test_slopes_read_back(tmp_path: Path) -> None:
+    slopes = [SigmoidMLP(slope) for slope in (0.01, 0.5, 1 / 3)]
+    arrays = measured(3)
+    write_truth(
+        tmp_path / "t.npz", cells=slopes, budgets=(4, 12), seeds=(0, 1, 2), arrays=arrays, provenance=PROVENANCE
+    )
+    table = TruthTable.load(tmp_path / "t.npz")
+    assert list(table.cells) == slopes
+    assert table.hashes == tuple(each.module_hash for each in slopes)
+    assert list(table.subset([2, 0]).cells) == [slopes[2], slopes[0]]
+    assert set(table.sample(2, seed=0).cells) < set(slopes)
+    rewritten(tmp_path / "t.npz", slope=np.array([0.01, 0.5, 0.3]))
+    with pytest.raises(ValueError, match="module_hash is not that of the slopes"):
+        TruthTable.load(tmp_path / "t.npz")
+
+
+def test_slopes_and_cells_do_not_mix(tmp_path: Path) -> None:
+    mixed = [SigmoidMLP(0.5), *some_cells(1)]
+    how = {"budgets": (4, 12), "seeds": (0, 1, 2), "arrays": measured(2), "provenance": PROVENANCE}
+    with pytest.raises(TypeError, match=r"cells\[1\] is Cell, expected SigmoidMLP"):
+        write_truth(tmp_path / "t.npz", cells=mixed, **how)
+    with pytest.raises(TypeError, match=r"cells\[0\] is str, expected Cell or SigmoidMLP"):
+        write_truth(tmp_path / "t.npz", cells=["a", "b"], **how)
+
+
+def test_the_slopes_of_the_package() -> None:
+    """100 slopes from 0.01 to 2.01, 10 seeds: neither end is the best, and the table says how it was made."""
+    table = TruthTable.embedded(SigmoidMLP)
+    assert table.cells.slope == pytest.approx(np.linspace(0.01, 2.01, 100))
+    assert len(table.seeds) == 10
+    assert 0.05 < table.cells.slope[table.accuracy.argmax()] < 1
+    assert table.loss is not None
+    assert table.provenance["shape"] == {
+        "hidden": 100,
+        "layers": 2,
+        "classes": 10,
+        "image_channels": 1,
+        "loss": "softmax",
+    }
+    with pytest.raises(ValueError, match="no table of int ships with the package"):
+        TruthTable.embedded(int)
 
 
 def test_written_files_read_back(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import spd_fast.truth_build as module
-from spd_fast import Adam, Cell, InvalidCellError, MotifShape, TruthTable
+from spd_fast import Adam, Cell, InvalidCellError, MLPShape, MotifShape, SigmoidMLP, TruthTable
 from spd_fast.cell import CellColumns
 from spd_fast.truth import MEASUREMENTS
 from spd_fast.truth_build import (
@@ -256,6 +256,17 @@ def test_bad_cell_files_say_what_is_wrong(tmp_path: Path) -> None:
 
 
 # ---- the build
+
+
+def test_a_build_of_slopes(tmp_path: Path) -> None:
+    """Perceptrons through the same machinery: what they reach is what training them reaches."""
+    slopes = [SigmoidMLP(slope) for slope in (0.1, 0.5, 2.0)]
+    changes = {"shape": MLPShape(8, layers=1, classes=3), "init": "shared", "budgets": (1, 20)}
+    table = build_truth(slopes, made_up_images(), tmp_path / "t.npz", **(SETTINGS | changes))
+    assert list(table.cells) == slopes
+    assert table.measurements["test_accuracy"].shape == (3, 2, 2)
+    assert table.accuracy[1:].min() > 0.9  # a steep sigmoid learns the bars; chance is a third
+    assert (table.provenance["shape"]["hidden"], table.provenance["init"]) == (8, "shared")
 
 
 def test_a_build_measures_every_cell(whole: TruthTable) -> None:

@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from spd_fast import runs
 from spd_fast.dish import Dish
 from spd_fast.motif import LAYER_KINDS
@@ -15,6 +18,8 @@ from spd_fast.report.page import embedded, in_themes, template
 from spd_fast.report.summary import EDGE, Summary, summarise
 
 __all__ = ["build"]
+
+Array = npt.NDArray[Any]
 
 
 def build(path: str | os.PathLike[str]) -> Path:
@@ -43,16 +48,21 @@ def build(path: str | os.PathLike[str]) -> Path:
 
 def _pictures(run: runs.Run, history: Sequence[OuterStep]) -> dict[str, dict[str, bytes]]:
     start, dish = run.dishes()
+
+    def images_of(before: Array, after: Array, labels: Array) -> dict[str, bytes]:
+        if run.recipe.dish.labels == "bits":
+            labels = np.arange(len(labels))  # an image a row: they have no classes
+        return in_themes(lambda theme: figures.dish_images(before, after, labels, theme))
+
     pictures = {
         "outer_loss": in_themes(lambda theme: figures.outer_loss(history, theme)),
         "accuracy": in_themes(lambda theme: figures.accuracy(history, theme)),
         "kendall_tau": in_themes(lambda theme: figures.kendall_tau(history, theme)),
         "inner_curves": in_themes(lambda theme: figures.inner_curves(history, theme)),
-        "dish": in_themes(lambda theme: figures.dish_images(start.images, dish.images, start.labels, theme)),
+        "dish": images_of(start.images, dish.images, start.labels),
     }
     if start.valid_images is not None and dish.valid_images is not None and start.valid_labels is not None:
-        sets = start.valid_images, dish.valid_images, start.valid_labels
-        pictures["validation_set"] = in_themes(lambda theme: figures.dish_images(*sets, theme))
+        pictures["validation_set"] = images_of(start.valid_images, dish.valid_images, start.valid_labels)
     if any(getattr(dish, name) is not None for name in figures.SCHEDULES):
         pictures["schedule"] = in_themes(lambda theme: figures.schedule(start, dish, theme))
     if any(step.trust is not None for step in history):
