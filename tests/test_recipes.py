@@ -89,7 +89,7 @@ def test_motif_by_name_or_numbers() -> None:
 
 
 def test_the_original_method() -> None:
-    """The settings of the released code of Rawal et al. 2020, number by number (outer steps as in its published runs)."""
+    """The settings of the released code of Rawal et al. 2020, number by number, but for the outer rate, which is 0.05 there."""
     recipe = recipes.get("rawal_slope")
     assert recipe.motif.name == "1-1"
     assert recipe.shape == MLPShape(1, layers=2, classes=10, image_channels=1, loss="binary")
@@ -100,7 +100,7 @@ def test_the_original_method() -> None:
     assert (inner.init, inner.initializer, inner.redraw) == ("shared", "normal", False)
     assert (outer.epochs, outer.cells, outer.pool, outer.gradient) == (80, 18, 18, "unrolled")
     assert (outer.metric, outer.loss, outer.learn) == ("loss", "mse_whitened", ("images", "valid_images"))
-    assert (outer.optimizer, outer.schedule) == (AdamSettings(lr=0.05, weight_decay=2e-5), "steps")
+    assert (outer.optimizer, outer.schedule) == (AdamSettings(lr=0.2, weight_decay=2e-5), "steps")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,159 @@
+"""The original method reproduced: what `rawal_slope` learns, over several seeds, and what a search with it finds.
+
+    python bench/rawal.py --seeds 6 --searches 4 --out runs/rawal
+
+Fits: train MSE of whitened scores on the labelled slopes; Kendall's tau and Pearson's r on all others. From 18 slopes drawn at
+random for every seed, and from the 18 of the released code, all of them at or above 0.37; beside the dish before learning, a
+Gaussian process on the slope itself with the same labels, and the outer rate of the released code. Searches: labels until the
+best slopes of the truth are found, beside drawing at random. Everything that was done is kept in --out: stopped, the same command continues.
+
+References
+----------
+Rawal et al. 2020, Synthetic Petri Dish, arXiv:2005.13092; its six published runs have a train MSE of 0.0003 to 0.0012 and on
+their 82 held-out slopes a mean tau of 0.815.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import spd_fast as spd
+from spd_fast import recipes
+from spd_fast.files import atomic_write
+from spd_fast.inner import score_cells
+from spd_fast.losses import kendall_tau
+
+RELEASED = [18, 19, 20, 22, 24, 25, 28, 30, 33, 35, 40, 44, 48, 52, 62, 64, 70, 75]
+"""Places of the released code's 18 training slopes among the 100."""
+
+RECIPE = recipes.get("rawal_slope")
+FITS: dict[str, dict[str, Any]] = {"the recipe": {}, "outer rate 0.05, as released": {"outer.optimizer.lr": 0.05}}
+START, LABELS, SEARCHED = 6, 24, [1, 3, 5]
+
+Array = npt.NDArray[Any]
+
+
+def fit(truth: spd.TruthTable, pool: list[int], changes: dict[str, Any], seed: int) -> dict[str, float]:
+    """Learn a dish on the slopes at these places and judge it on the others."""
+    recipe = RECIPE.replace({"outer.pool": None, "outer.cells": len(pool), **changes})
+    began = time.process_time()
+    learned = spd.fit_dish([truth.cells[row] for row in pool], truth.accuracy[pool], recipe, seed=seed, threads=1)
+    seconds = time.process_time() - began
+    held = np.setdiff1d(np.arange(len(truth)), pool)
+    scores, before = (score_cells(dish, learned.recipe, truth.cells) for dish in (learned.dish, learned.start))
+    by_slope = regressed(truth.cells.slope, truth.accuracy, pool)
+    return {
+        "train_mse": 2 * (1 - float(np.corrcoef(scores[pool], truth.accuracy[pool])[0, 1])),
+        "tau": kendall_tau(scores[held], truth.accuracy[held]),
+        "r": float(np.corrcoef(scores[held], truth.accuracy[held])[0, 1]),
+        "tau_train": kendall_tau(scores[pool], truth.accuracy[pool]),
+        "tau_before": kendall_tau(before[held], truth.accuracy[held]),
+        "tau_gaussian_process": kendall_tau(by_slope[held], truth.accuracy[held]),
+        "seconds": seconds,
+    }
+
+
+def regressed(slopes: Array, accuracy: Array, pool: list[int]) -> Array:
+    """What a Gaussian process on the logarithm of the slope says of all, from the labels of some."""
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import RBF, WhiteKernel
+
+    process = GaussianProcessRegressor(RBF(1.0) + WhiteKernel(0.1), normalize_y=True)
+    x = np.log(slopes)[:, None]
+    predicted: Array = process.fit(x[pool], accuracy[pool]).predict(x)
+    return predicted
+
+
+def search(truth: spd.TruthTable, seed: int, folder: Path) -> dict[str, int | None]:
+    """Labels until one of the best 1, 3, 5 slopes is found; None where the search ends before."""
+    result = spd.dish_search(
+        truth.cells, truth.accuracy, RECIPE, labels=LABELS, start=START, seed=seed, folder=folder, threads=1
+    )
+    ranks = [int((truth.accuracy > each.accuracy).sum()) for each in result.labelled]
+    return {f"best {k}": next((n for n, rank in enumerate(ranks, 1) if rank < k), None) for k in SEARCHED}
+
+
+def at_random(n: int, k: int, labels: int) -> tuple[float, float]:
+    """Mean labels until one of the best k of n is found by drawing at random, and the chance to find it within so many."""
+    missed = np.cumprod([(n - k - i) / (n - i) for i in range(labels)])
+    return (n + 1) / (k + 1), 1 - float(missed[-1])
+
+
+def kept(path: Path, done: dict[str, Any], key: str, work: Callable[[], Any]) -> Any:
+    """Return what was done before, or do it and keep it."""
+    if key not in done:
+        done[key] = work()
+        with atomic_write(path) as file:
+            file.write((json.dumps(done, indent=1) + "\n").encode())
+        print(key, done[key], flush=True)
+    return done[key]
+
+
+def fits(
+    truth: spd.TruthTable, seeds: int, kept: Callable[[str, Callable[[], Any]], Any]
+) -> dict[str, dict[str, Array]]:
+    """Every recipe on slopes drawn for each seed, and on those of the released code; a column for each figure."""
+    rows = {}
+    for name, changes in FITS.items():
+        for pool in ("drawn", "released"):
+            found = []
+            for seed in range(seeds):
+                drawn = np.random.default_rng(seed).permutation(len(truth))[: len(RELEASED)].tolist()
+                work = partial(fit, truth, drawn if pool == "drawn" else RELEASED, changes, seed)
+                found.append(kept(f"fit/{name}/{pool}/{seed}", work))
+            rows[f"{name}, 18 slopes {pool}"] = {each: np.array([one[each] for one in found]) for each in found[0]}
+    return rows
+
+
+def tabulated(rows: dict[str, dict[str, Array]]) -> list[str]:
+    lines = [
+        "| | train MSE | held-out tau | r | before learning | Gaussian process | processor seconds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, columns in rows.items():
+        tau, mse = columns["tau"], columns["train_mse"]
+        figures = [
+            f"{mse.mean():.4f} ({', '.join(f'{each:.4f}' for each in mse)})",
+            f"**{tau.mean():.3f}** ({', '.join(f'{each:.3f}' for each in tau)})",
+            *(f"{columns[each].mean():.3f}" for each in ("r", "tau_before", "tau_gaussian_process")),
+            f"{columns['seconds'].mean():.0f}",
+        ]
+        lines.append(f"| {name} | {' | '.join(figures)} |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--truth", type=Path, help="truth of slopes; default: the one in the package")
+    parser.add_argument("--seeds", type=int, default=6)
+    parser.add_argument("--searches", type=int, default=4)
+    parser.add_argument("--out", type=Path, default=Path("runs/rawal"))
+    options = parser.parse_args()
+    truth = spd.TruthTable.load(options.truth) if options.truth else spd.TruthTable.embedded(spd.SigmoidMLP)
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / "rawal.json"
+    done: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    if options.seeds:
+        rows = fits(truth, options.seeds, lambda key, work: kept(path, done, key, work))
+        print("\n".join(tabulated(rows)))
+    searches = [
+        kept(path, done, f"search/{seed}", partial(search, truth, seed, options.out / f"search-{seed}"))
+        for seed in range(options.searches)
+    ]
+    for k in SEARCHED:
+        mean, chance = at_random(len(truth), k, LABELS)
+        found = [one[f"best {k}"] for one in searches]
+        print(
+            f"one of the best {k}: labels {found}; at random {mean:.1f} in the mean, within {LABELS} with chance {chance:.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
