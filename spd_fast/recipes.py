@@ -178,6 +178,10 @@ class DishSettings(_Settings):
             raise ValueError(
                 'start "images" makes square images of one class each, expected neither image_rows nor "bits"'
             )
+        if self.generator is not None and (self.image_rows is not None or self.labels == "bits"):
+            raise ValueError(
+                f'generator is {self.generator}, expected None with image_rows or labels "bits": it makes square images of classes'
+            )
         if self.basis is not None and self.image_rows is not None:
             raise ValueError(f"basis is {self.basis}, expected None with image_rows: cosines are of square images")
         if self.basis is not None and self.generator is not None:
@@ -518,6 +522,10 @@ class Recipe(_Settings):
             self._require_learnable(name)
         if isinstance(self.motif, MotifSettings):
             self._require_cell_images(self.motif)
+        elif self.inner.initial_scales != ScaleSettings() or "initial_scales" in self.outer.learn:
+            raise ValueError(
+                "initial_scales are set or learned, expected motifs of cells: a perceptron has other layers"
+            )
         return self
 
     def _require_cell_images(self, motif: MotifSettings) -> None:

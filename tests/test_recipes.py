@@ -137,6 +137,7 @@ def test_the_original_method() -> None:
         ),
         ({"dish.labels": "bits"}, 'dish.labels is "bits", expected "classes": motifs of cells'),
         ({"dish.image_rows": 3}, "dish.image_rows is 3, expected at least 4 for motifs of cells"),
+        ({"dish.image_rows": 8, "dish.generator": 4}, "generator is 4, expected None with image_rows or labels"),
         ({"dish.image_rows": 8, "dish.basis": 4}, "basis is 4, expected None with image_rows"),
         (
             {"dish.start": "images", "dish.source": "x", "dish.image_rows": 8},
@@ -274,3 +275,9 @@ def test_json_holds_every_number_of_the_motif() -> None:
         "stacks": 1,
         "cells_per_stack": 3,
     }
+
+
+@pytest.mark.parametrize("changes", [{"inner.initial_scales.dense": 2.0}, {"outer.learn": ["initial_scales"]}])
+def test_a_perceptron_has_no_layers_of_cells(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="initial_scales are set or learned, expected motifs of cells"):
+        recipes.get("rawal_slope").replace(changes)
