@@ -742,7 +742,10 @@ def bench_hypergradient(
     ] = 100,
     rounds: BenchRounds = 3,
     peers: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Cells that PyTorch runs too; motif A takes 6 GiB at 100 steps.")
+        int,
+        typer.Option(
+            metavar="N", min=0, help="Cells that PyTorch runs too; of motif A, 100 steps take 5 GiB and more."
+        ),
     ] = 4,
     compared: Annotated[
         int, typer.Option(metavar="N", min=0, help="Random cells of the comparison of float32 with double.")
