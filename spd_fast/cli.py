@@ -981,7 +981,7 @@ def _load_truth(path: Path | None, recipe: "Recipe | None" = None) -> "TruthTabl
     if path is None and not _embedded_truth().is_file():
         raise ValueError("this installation has no truth of its own: give one with --truth FILE")
     if path is None and recipe is not None:
-        return TruthTable.embedded(recipe.shape.cell_type)
+        return TruthTable.embedded(recipe.shape.cell_types[0])
     if path is not None:
         from spd_fast.nasbench101.table import is_table, open_table
 

@@ -145,9 +145,8 @@ def read_score(result: TrainResult, recipe: Recipe, dish: Dish) -> npt.NDArray[n
     if recipe.outer.ranking == "accuracy":
         values = measured(result).accuracy
     elif metric == "training_loss":
-        values = -(result.recorded["step_loss"] * step_weights(recipe, dish)).sum(
-            axis=-1
-        )  # the same bits for any number of motifs
+        weighted = result.recorded["step_loss"] * step_weights(recipe, dish)
+        values = -weighted.sum(axis=-1)  # a product of matrices would not have the same bits for any number of motifs
     else:
         values = measured(result).probability if metric == "probability" else -measured(result).loss
     return np.where(result.diverged, np.nan, np.asarray(values, np.float64))

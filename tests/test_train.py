@@ -107,7 +107,7 @@ def test_memory_is_for_what_is_of_use_at_one_moment():
     matrix = [[int((i, j) in edges) for j in range(7)] for i in range(7)]
     mebibytes = {}
     for op in ("conv3x3-bn-relu", "maxpool3x3"):
-        spec = _spec(spd.Cell(matrix, ["input", "conv3x3-bn-relu", *[op] * 4, "output"]), spd.MOTIF_A, (20, 3, 16, 16))
+        spec = _spec(spd.MOTIF_A, spd.Cell(matrix, ["input", "conv3x3-bn-relu", *[op] * 4, "output"]), (3, 16, 16))
         mebibytes[op] = [spec.memory(20, backward=backward) / 2**20 for backward in (True, False)]
     assert 30 < mebibytes["conv3x3-bn-relu"][0] < 36
     assert mebibytes["maxpool3x3"][0] < 22
