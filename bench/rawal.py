@@ -4,7 +4,7 @@
 
 Fits: train MSE of whitened scores on the labelled slopes; Kendall's tau and Pearson's r on all others. From 18 slopes drawn at
 random for every seed, and from the 18 of the released code, all of them at or above 0.37; beside the dish before learning, a
-Gaussian process on the slope itself with the same labels, and the outer rate of the released code. Searches: labels until the
+Gaussian process on the slope itself with the same labels, and the outer steps and rate of the released code. Searches: labels until the
 best slopes of the truth are found, beside drawing at random. Everything that was done is kept in --out: stopped, the same command continues.
 
 References
@@ -34,7 +34,11 @@ RELEASED = [18, 19, 20, 22, 24, 25, 28, 30, 33, 35, 40, 44, 48, 52, 62, 64, 70, 
 """Places of the released code's 18 training slopes among the 100."""
 
 RECIPE = recipes.get("rawal_slope")
-FITS: dict[str, dict[str, Any]] = {"the recipe": {}, "outer rate 0.05, as released": {"outer.optimizer.lr": 0.05}}
+FITS: dict[str, dict[str, Any]] = {
+    "the recipe": {},
+    "80 steps": {"outer.epochs": 80},
+    "80 steps, rate 0.05, as released": {"outer.epochs": 80, "outer.optimizer.lr": 0.05},
+}
 START, LABELS, SEARCHED = 6, 24, [1, 3, 5]
 
 Array = npt.NDArray[Any]

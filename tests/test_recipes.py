@@ -89,7 +89,7 @@ def test_motif_by_name_or_numbers() -> None:
 
 
 def test_the_original_method() -> None:
-    """The settings of the released code of Rawal et al. 2020, number by number, but for the outer rate, which is 0.05 there."""
+    """The settings of the released code of Rawal et al. 2020, number by number, but for the outer rate and steps, 0.05 and 80 there."""
     recipe = recipes.get("rawal_slope")
     assert recipe.motif.name == "1-1"
     assert recipe.shape == MLPShape(1, layers=2, classes=10, image_channels=1, loss="binary")
@@ -98,7 +98,7 @@ def test_the_original_method() -> None:
     assert (dish.valid_images, dish.valid_start) == (10, "copy")
     assert (inner.epochs, inner.batch_size, inner.optimizer) == (250, 10, AdamSettings(lr=0.01))
     assert (inner.init, inner.initializer, inner.redraw) == ("shared", "normal", False)
-    assert (outer.epochs, outer.cells, outer.pool, outer.gradient) == (80, 18, 18, "unrolled")
+    assert (outer.epochs, outer.cells, outer.pool, outer.gradient) == (160, 18, 18, "unrolled")
     assert (outer.metric, outer.loss, outer.learn) == ("loss", "mse_whitened", ("images", "valid_images"))
     assert (outer.optimizer, outer.schedule) == (AdamSettings(lr=0.2, weight_decay=2e-5), "steps")
 
