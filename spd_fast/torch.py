@@ -242,6 +242,7 @@ class _Bridge:
         """Return sum_k weights[k] d metric_k in what training saw, by name, and each in its initial weights."""
         used = np.flatnonzero(weights).tolist()
         training = {name: value for name, value in self.training.items() if name not in _NOT_REVERSED}
+        training.setdefault("strict", False)  # of the training that was measured
         metric: dict[str, Any] = {"metric": self.metric}
         if self.step_weights is not None:
             metric = {"metric_weight": 0.0, "step_weights": self.step_weights}

@@ -573,7 +573,7 @@ def motif_hypergradient(
     drop_last: bool = False,
     initializer: Initializer = "pytorch",
     initial_scales: npt.ArrayLike | None = None,
-    strict: bool = False,
+    strict: bool = True,
     memory_mib: float = 128.0,
 ) -> Hypergradient:
     """The hypergradient: the exact derivative of a motif's metric through its whole training.
@@ -595,6 +595,9 @@ def motif_hypergradient(
     memory_mib : float, at least 0
         MiB that each motif at work may keep gradients in, of its last steps. Steps whose gradient does not fit are trained a second
         time: slower, the same to the last bit.
+    strict : bool
+        Direct convolutions: Winograd's round more, and what reverses training magnifies it (docs/engine.md). False is as fast as training is,
+        a tenth faster at most.
     cells, shape, dish and all others
         As in `train_motifs`.
 
