@@ -321,7 +321,7 @@ def test_no_truth_in_the_package(tmp_path: Path, recipe: Path, monkeypatch: pyte
 
 
 def test_interruption_of_what_keeps_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(_: object) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "_load_truth", interrupt)
