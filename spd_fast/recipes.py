@@ -781,6 +781,20 @@ def _learned_labels() -> Recipe:
     )
 
 
+def _learned_weights() -> Recipe:
+    changed = {"learn": ["labels", "step_weights"], "step_weights": "ridge", "metric_epochs": None}
+    labels = _learned_labels().replace({f"outer.{name}": value for name, value in changed.items()})
+    return labels.model_copy(
+        update={
+            "name": "learned_weights",
+            "summary": (
+                "How fast small deep motifs memorise random images: which of the inner steps tell, by ridge regression on 100 cells from all "
+                "steps alike, and which labels of the images, in few steps by the hypergradient."
+            ),
+        }
+    )
+
+
 def _rawal_slope() -> Recipe:
     return Recipe(
         name="rawal_slope",
@@ -870,6 +884,7 @@ _REGISTRY: Final[dict[str, Callable[[], Recipe]]] = {
     "demo": _demo,
     "valid_c": _valid_c,
     "learned_labels": _learned_labels,
+    "learned_weights": _learned_weights,
     "learned_schedule": _learned_schedule,
     "curves": _curves,
     "rawal_slope": _rawal_slope,

@@ -53,6 +53,7 @@ def test_names() -> None:
         "demo",
         "valid_c",
         "learned_labels",
+        "learned_weights",
         "learned_schedule",
         "rawal_slope",
     }
