@@ -50,7 +50,7 @@ def test_search(table: Table, tmp_path: Path, project_dir: Path) -> None:
 
 
 def test_optuna_predictor(tmp_path: Path, project_dir: Path) -> None:
-    """Thirty of the 404 cells that ship: the predictor's trials come nearer to the best than as many random cells."""
+    """Thirty of the 1,504 cells that ship: the predictor's trials come nearer to the best than as many random cells."""
     pytest.importorskip("optuna", reason="Optuna is needed by its example alone")
     script = project_dir / "examples" / "optuna_predictor.py"
     storage = f"sqlite:///{tmp_path / 'study.db'}"
