@@ -1,29 +1,36 @@
 """From the paper's dish to one that ranks, and what learning it takes: the tables of docs/experiments.md.
 
-`steps`: every row is a recipe, the one before with some settings changed; its dish is not learned. `learning`: dishes learned from 100
-cells, every row with one cause undone of those that keep the paper's outer loop from converging. `search`: the same numbers learned
-along the gradient and by CMA-ES. `labels`: how many labelled cells the weights of steps need. Kendall's tau-b with the truth on cells
-drawn at random that no dish has seen, for each of two seeds of dish, weights and orders.
+`steps`: every row is a recipe, the one before with some settings changed; its dish is not learned. `sweep`: one setting at a time changed
+of what `steps` arrives at. `learning`: dishes learned from 100 cells, every row with one cause undone of those that keep the paper's
+outer loop from converging. `pools`: the same from more and from fewer cells. `search`: the same numbers learned along the gradient and
+by CMA-ES. `labels`: how many labelled cells the weights of steps need. Kendall's tau-b with the truth on cells drawn at random that no
+dish has seen, mean of several seeds of dish, weights and orders (and pool), with the interval that holds 95 % of resampled cells and seeds.
 
     python bench/ablation.py nb101_test108.npz                  # a quarter of an hour on two cores
-    python bench/ablation.py nb101_test108.npz --table learning
-    python bench/ablation.py nb101_test108.npz --cells 1000
+    python bench/ablation.py nb101_test108.npz --table learning --figure learning.png
+    python bench/ablation.py nb101_test108.npz --cells 400 --seeds 2
 """
 
 import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from spd_fast import TruthTable, recipes
 from spd_fast.inner import score_cells, start_dish, step_weights, train_cells
 from spd_fast.losses import kendall_tau
-from spd_fast.outer import fit_dish, transformed
+from spd_fast.outer import fit_dish, kept_looks, transformed
+from spd_fast.recipes import Recipe
 from spd_fast.scoreboard import Judged, judge
 from spd_fast.steps import ridge_weights
 
-SEEDS = (0, 1)
-POOL = 100
+KEPT_OUT = 200  # of the cells given to the outer loop; looked at along the way and for nothing but the figure
+MOST_LABELS = 300
 POOLS_OF_A_SIZE = 20
 
 # (what changes, settings); a row that is tried and taken back begins with "but".
@@ -56,6 +63,43 @@ STEPS: list[tuple[str, dict[str, Any]]] = [
     ("+ 8 replicates", {"dish.images": 1600, "inner.replicates": 8}),
 ]
 
+# Of the last row of one replicate above.
+SWEEP: list[tuple[str, dict[str, Any]]] = [
+    (
+        "**as it is**: motif of 3 stacks, 8 channels; 200 images of 8 x 8, 4 epochs, 5e-3, mean loss of the last 3 epochs",
+        {},
+    ),
+    ("50 images", {"dish.images": 50}),
+    ("100 images", {"dish.images": 100}),
+    ("400 images", {"dish.images": 400}),
+    ("100 images, batches of 10", {"dish.images": 100, "inner.batch_size": 10}),
+    ("4 x 4", {"dish.image_size": 4}),
+    ("6 x 6", {"dish.image_size": 6}),
+    ("12 x 12", {"dish.image_size": 12}),
+    ("16 x 16", {"dish.image_size": 16}),
+    ("2 epochs", {"inner.epochs": 2, "outer.metric_epochs": 1}),
+    ("8 epochs", {"inner.epochs": 8, "outer.metric_epochs": 7}),
+    ("16 epochs", {"inner.epochs": 16, "outer.metric_epochs": 15}),
+    ("rate 1e-3", {"inner.optimizer.lr": 1e-3}),
+    ("rate 2e-3", {"inner.optimizer.lr": 2e-3}),
+    ("rate 1e-2", {"inner.optimizer.lr": 1e-2}),
+    ("rate 2e-2", {"inner.optimizer.lr": 2e-2}),
+    ("4 channels", {"motif.stem_channels": 4}),
+    ("16 channels", {"motif.stem_channels": 16}),
+    ("2 stacks", {"motif.stacks": 2}),
+    ("3 stacks of 2 cells", {"motif.cells_per_stack": 2}),
+    ("motif C on 16 x 16", {"motif": "C", "dish.image_size": 16}),
+    ("motif B on 16 x 16", {"motif": "B", "dish.image_size": 16}),
+    ("all 4 epochs count", {"outer.metric_epochs": None}),
+    ("the last epoch counts", {"outer.metric_epochs": 1}),
+    ("loss at the end", {"outer.metric": "loss", "outer.metric_epochs": None}),
+    ("probability at the end", {"outer.metric": "probability", "outer.metric_epochs": None}),
+    (
+        "loss at the end on 200 other images, which random labels do not fit",
+        {"outer.metric": "loss", "outer.metric_epochs": None, "dish.valid_images": 200},
+    ),
+]
+
 # What is learned of `learned_schedule`, short and with one replicate.
 SHORT: dict[str, Any] = {
     "dish.images": 200,
@@ -63,7 +107,9 @@ SHORT: dict[str, Any] = {
     "outer.replicates": None,
     "outer.epochs": 20,
     "outer.cells": 12,
-    "outer.check_every": 10,
+    "outer.check_every": 5,
+    "outer.pool": 100 + KEPT_OUT,
+    "outer.kept_out": KEPT_OUT,
 }
 BY_OPTIMIZER: dict[str, Any] = {"outer.step_weights": "optimizer"}
 CAUSES: list[tuple[str, dict[str, Any]]] = [
@@ -86,6 +132,11 @@ CMAES: dict[str, Any] = {
     "outer.schedule": "constant",
     "outer.clip": None,
 }
+POOLS: list[tuple[str, dict[str, Any]]] = [
+    (f"{what}, {n} cells", {**settings, "outer.pool": n + KEPT_OUT})
+    for what, settings in (("scales, rates, step weights", {}), ("labels", {"outer.learn": ["labels"], **BY_OPTIMIZER}))
+    for n in (30, 60, 100, MOST_LABELS)
+]
 SCALES: dict[str, Any] = {"outer.learn": ["initial_scales"], **BY_OPTIMIZER}
 GENERATOR: dict[str, Any] = {"outer.learn": ["images"], "dish.generator": 4, **BY_OPTIMIZER}
 SEARCHES: list[tuple[str, dict[str, Any]]] = [
@@ -98,47 +149,101 @@ SEARCHES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def steps(truth: TruthTable, cells: int, seed: int) -> None:
+def steps(question: "Question") -> None:
     """Print what each change is worth where nothing is learned."""
-    sample = truth.sample(cells, seed)
     recipe = recipes.get("cassimon_c")
-    print("| step | tau, two seeds | mean |\n|---|---|---|", flush=True)
+    print("| step | tau | ms a cell |\n|---|---|---|", flush=True)
     for what, settings in STEPS:
         changed = recipe.replace(settings)
-        taus = []
-        for each in SEEDS:
-            seeded = changed.replace({"seed": each})
-            taus.append(kendall_tau(score_cells(start_dish(seeded), seeded, sample.cells), sample.accuracy))
-        print(f"| {what} | {taus[0]:.3f}, {taus[1]:.3f} | {np.mean(taus):.3f} |", flush=True)
+        judged, cost = unlearned(question, changed)
+        print(f"| {what} | {judged.estimate('tau')} | {cost:.1f} |", flush=True)
         if not what.startswith("but"):
             recipe = changed
 
 
-def learning(truth: TruthTable, cells: int, seed: int, rows: list[tuple[str, dict[str, Any]]]) -> None:
+def sweep(question: "Question") -> None:
+    """Print what one change is worth where nothing is learned, beside everything as it is."""
+    base = recipes.get("curves").replace({"dish.images": 200, "inner.replicates": 1})
+    kept: Judged | None = None
+    print("| changed | tau | against as it is | inside the top 10 % | ms a cell |\n|---|---|---|---|---|", flush=True)
+    for what, settings in SWEEP:
+        judged, cost = unlearned(question, base.replace(settings))
+        kept = kept or judged
+        against = "" if judged is kept else judged.minus(kept, "tau")
+        print(
+            f"| {what} | {judged.estimate('tau')} | {against} | {judged.means['tau_top']:.3f} | {cost:.1f} |",
+            flush=True,
+        )
+
+
+def unlearned(question: "Question", recipe: Recipe) -> tuple[Judged, float]:
+    """Return how the dishes before learning rank, and milliseconds of this process for a cell."""
+    scores, before = [], time.process_time()
+    for seed in question.seeds:
+        seeded = recipe.replace({"seed": seed})
+        scores.append(score_cells(start_dish(seeded), seeded, question.sample.cells))
+    spent = time.process_time() - before
+    return judge(scores, question.sample.accuracy), 1e3 * spent / len(scores) / len(question.sample.cells)
+
+
+def learning(question: "Question", rows: list[tuple[str, dict[str, Any]]]) -> None:
     """Print tau before and after learning by each of some recipes, each seed from a pool of its own."""
-    sample, rest = truth.split(cells, seed)
     first: Judged | None = None
+    curves: dict[str, list[tuple[int, float]]] = {}
     print(
-        "| what is learned, or undone | before | after | learning adds | after, over the first row |\n|---|---|---|---|---|",
+        "| what is learned, or undone | before | after | learning adds | after, over the first row | tau on the pool in the last 5 epochs | s |\n"
+        "|---|---|---|---|---|---|---|",
         flush=True,
     )
     for what, settings in rows:
-        before, after = [], []
-        for each in SEEDS:
-            recipe = recipes.get("learned_schedule").replace({**SHORT, **settings, "seed": each})
-            pool = rest.sample(POOL, each)
+        before, after, looks, pool_taus, started = [], [], [], [], time.process_time()
+        for seed in question.seeds:
+            recipe = recipes.get("learned_schedule").replace({**SHORT, **settings, "seed": seed})
+            pool = question.rest.sample(MOST_LABELS + KEPT_OUT, seed)
             fit = fit_dish(pool.cells, pool.accuracy, recipe)
-            before.append(score_cells(fit.start, recipe, sample.cells))
-            after.append(score_cells(fit.dish, recipe, sample.cells))
-        start, end = judge(before, sample.accuracy), judge(after, sample.accuracy)
+            looks.append(kept_looks(fit.history))
+            pool_taus += [step.kendall_tau_metric for step in fit.history[-5:]]
+            spent = time.process_time() - started
+            before.append(score_cells(fit.start, recipe, question.sample.cells))
+            after.append(score_cells(fit.dish, recipe, question.sample.cells))
+            started = time.process_time() - spent
+        start, end = judge(before, question.sample.accuracy), judge(after, question.sample.accuracy)
         first = first or end
-        columns = start.means["tau"], end.estimate("tau"), end.minus(start, "tau"), end.minus(first, "tau")
-        print(f"| {what} | {columns[0]:.3f} | " + " | ".join(map(str, columns[1:])) + " |", flush=True)
+        against = "" if end is first else end.minus(first, "tau")
+        columns = (
+            f"{start.means['tau']:.3f}",
+            end.estimate("tau"),
+            end.minus(start, "tau"),
+            against,
+            f"{np.mean(pool_taus):.2f}",
+        )
+        print(f"| {what} | {' | '.join(map(str, columns))} | {spent / len(question.seeds):.0f} |", flush=True)
+        curves[what] = [(epoch, float(np.mean([dict(look)[epoch] for look in looks]))) for epoch, _ in looks[0]]
+        if question.figure:
+            draw(curves, question.figure)
 
 
-def labels(truth: TruthTable, cells: int, seed: int) -> None:
+def draw(curves: dict[str, list[tuple[int, float]]], path: Path) -> None:
+    """Draw tau on the cells kept out over outer epochs, a panel for every row, the others faint behind it."""
+    columns = 3
+    figure = Figure(figsize=(10, 2.3 * -(-len(curves) // columns)), layout="constrained")
+    panels = figure.subplots(-(-len(curves) // columns), columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for panel, what in zip(panels, curves, strict=False):
+        for other in curves.values():
+            panel.plot(*np.transpose(other), color="#d0d5dd", linewidth=0.8)
+        panel.plot(*np.transpose(curves[what]), color="#1f6feb", linewidth=2, marker="o", markersize=3)
+        panel.set_title(what, fontsize=8)
+        panel.axhline(0, color="#667085", linewidth=0.6)
+    for panel in panels[len(curves) :]:
+        panel.remove()
+    figure.supxlabel("outer epoch", fontsize=9)
+    figure.supylabel(f"Kendall's tau on {KEPT_OUT} cells kept out", fontsize=9)
+    figure.savefig(path, dpi=130)
+
+
+def labels(question: "Question") -> None:
     """Print what step weights of pools of several sizes reach on the recipe's dish before learning."""
-    sample = truth.sample(cells, seed)
+    sample, cells = question.sample, len(question.sample.cells)
     recipe = recipes.get("learned_schedule")
     trained = train_cells(start_dish(recipe), recipe, sample.cells)
     losses = np.mean([result.recorded["step_loss"] for result in trained], axis=0)
@@ -156,21 +261,39 @@ def labels(truth: TruthTable, cells: int, seed: int) -> None:
         print(f"| {n} | {np.mean(taus):.3f} ± {np.std(taus):.3f} |", flush=True)
 
 
+@dataclass(frozen=True)
+class Question:
+    """Cells that are scored, those that pools are drawn from, seeds, and where the figure goes."""
+
+    sample: TruthTable
+    rest: TruthTable
+    seeds: range
+    figure: Path | None
+
+
+TABLES: dict[str, Callable[[Question], None]] = {
+    "steps": steps,
+    "sweep": sweep,
+    "learning": lambda question: learning(question, CAUSES),
+    "pools": lambda question: learning(question, POOLS),
+    "search": lambda question: learning(question, SEARCHES),
+    "labels": labels,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("truth", help="cells and accuracies (.npz), or a table of `spd-fast nasbench convert`")
-    parser.add_argument("--table", choices=("steps", "learning", "search", "labels"), default="steps")
-    parser.add_argument("--cells", type=int, default=400, help="cells that are scored (default: 400)")
-    parser.add_argument("--seed", type=int, default=2, help="of the draw of the cells (default: 2)")
+    parser.add_argument("--table", choices=TABLES, default="steps")
+    parser.add_argument("--cells", type=int, default=1000, help="cells that are scored (default: 1000)")
+    parser.add_argument("--seeds", type=int, default=3, help="of dish, weights, orders and pool (default: 3)")
+    parser.add_argument("--draw", type=int, default=2, help="seed of the draw of the cells (default: 2)")
+    parser.add_argument(
+        "--figure", type=Path, help="PNG of tau on cells kept out over outer epochs, where dishes are learned"
+    )
     arguments = parser.parse_args()
-    truth = TruthTable.load(arguments.truth)
-    question = truth, arguments.cells, arguments.seed
-    if arguments.table == "steps":
-        steps(*question)
-    elif arguments.table == "labels":
-        labels(*question)
-    else:
-        learning(*question, rows=CAUSES if arguments.table == "learning" else SEARCHES)
+    sample, rest = TruthTable.load(arguments.truth).split(arguments.cells, arguments.draw)
+    TABLES[arguments.table](Question(sample, rest, range(arguments.seeds), arguments.figure))
 
 
 if __name__ == "__main__":
