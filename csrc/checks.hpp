@@ -83,7 +83,7 @@ void conv_check(ConvCheck<T>& q) {
       std::max({conv_scratch<T>(how, grid, q.c_in), conv_scratch<T>(how, grid, q.c_out), conv_wgrad_scratch<T>(how, grid, blocks, q.c_in, q.c_out)}));
   x.pack(q.x);
   const auto forward = [&](View<T> to, View<const T> from, int c_in, int c_out, bool turned) {
-    conv_pack<T>(how, packed.data(), q.k, grid, q.size, c_in, c_out, turned);
+    conv_pack<T>(how, packed.data(), q.k, q.size, c_in, c_out, turned);
     conv_run<T>(how, to, from, packed.data(), scratch.data(), grid, 0, blocks, q.size, c_in, c_out, false);
   };
   const int repeats = q.repeats > 0 ? q.repeats : 1;
@@ -172,7 +172,7 @@ void head_check(HeadCheck<T>& q) {
   const Grid grid(q.height, q.width, lanes<T>);
   const std::size_t features = static_cast<std::size_t>(q.n) * q.channels, scores = static_cast<std::size_t>(q.n) * q.classes;
   Packed<T> x(grid, q.n, q.channels), dx(grid, q.n, q.channels);
-  Scratch<T> feature(features), dfeature(features), dlogit(scores), turned(static_cast<std::size_t>(q.classes) * q.channels), softmax(q.classes);
+  Scratch<T> feature(features), dfeature(features), dlogit(scores), turned(turned_size(q.channels, q.classes, lanes<T>)), softmax(q.classes);
   Scratch<T> flow(static_cast<std::size_t>(grid.blocks(q.n)) * q.channels * lanes<T>);
   x.pack(q.x);
   average_pool_forward<T>(feature.data(), x.constant(), grid, q.n, 0, grid.blocks(q.n), q.channels);

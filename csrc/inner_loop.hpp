@@ -32,7 +32,7 @@ class Network {
     const std::size_t n = plan.batch, channels = plan.head.channels, classes = plan.head.classes;
     take(feature_, n * channels, memory);
     take(dfeature_, n * channels, memory);
-    take(turned_, classes * channels, memory);
+    take(turned_, turned_size(plan.head.channels, plan.head.classes, lanes<T>), memory);
     take(logit_, n * classes, memory);
     take(dlogit_, n * classes, memory);
     take(label_, n * classes, memory);
@@ -58,7 +58,10 @@ class Network {
     if (pixels == 1) return load_features(data, at, n);
     for (int i = 0; i < n; ++i)
       each_image_row(i, [&](T* row, int c, int h) {
-        std::memcpy(row, data.images + (at(i) * plan_.image_channels + c) * pixels + h * grid.width, grid.width * sizeof(T));
+        const T* from = data.images + (at(i) * plan_.image_channels + c) * pixels + h * grid.width;
+        int x = 0;
+        for (; x + 4 <= grid.width; x += 4) std::memcpy(row + x, from + x, 4 * sizeof(T));
+        for (; x < grid.width; ++x) row[x] = from[x];
       });
     for (int i = n; i % grid.images != 0; ++i) each_image_row(i, [&](T* row, int, int) { std::memset(row, 0, grid.width * sizeof(T)); });
   }
@@ -173,7 +176,7 @@ class Network {
     const Grid& grid = plan_.grids[grid_of(at_end)];
     if (conv) {
       const Span span(times_, Part::forward);
-      conv_pack<T>(conv->forward, packed_, w + conv->weight, grid, conv->size, conv->c_in, conv->c_out, false);
+      conv_pack<T>(conv->forward, packed_, w + conv->weight, conv->size, conv->c_in, conv->c_out, false);
     }
     each_chunk(grid, n, [&](int chunk, int begin, int end, T* scratch) {
       for (int i = first; i < last; ++i) {
@@ -221,7 +224,7 @@ class Network {
     const Grid& grid = plan_.grids[c.grid];
     const Algorithm how = turned ? c.dgrad : c.forward;
     const int c_in = turned ? c.c_out : c.c_in, c_out = turned ? c.c_in : c.c_out;
-    conv_pack<T>(how, packed_, k, grid, c.size, c_in, c_out, turned);
+    conv_pack<T>(how, packed_, k, c.size, c_in, c_out, turned);
     each_chunk(grid, n,
                [&](int, int begin, int end, T* scratch) { conv_run<T>(how, to, from, packed_, scratch, grid, begin, end, c.size, c_in, c_out, accumulate); });
   }
@@ -292,7 +295,7 @@ class Network {
     const Span span(times_, Part::forward);
     const Conv& c = d.product;
     const Grid& grid = plan_.grids[c.grid];
-    conv_pack<T>(c.forward, packed_, w + c.weight, grid, c.size, c.c_in, c.c_out, false);
+    conv_pack<T>(c.forward, packed_, w + c.weight, c.size, c.c_in, c.c_out, false);
     each_chunk(grid, n, [&](int, int begin, int end, T* scratch) {
       conv_run<T>(c.forward, view<T>(c.y), view<const T>(c.x), packed_, scratch, grid, begin, end, c.size, c.c_in, c.c_out, false);
       sigmoid_forward<T>(view<T>(c.y), view<T>(d.a), w + d.bias, static_cast<T>(d.slope), grid, begin, end, c.c_out);

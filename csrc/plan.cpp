@@ -174,16 +174,18 @@ class Builder {
   // Useful GFLOP/s of one Zen 4 core (FMA peak 118), batch 20, forward / wgrad (dgrad is within 5 % of the forward turned round):
   //
   //              direct      columns     columns and rows                direct      columns     columns and rows
-  //   3->16  @16 102 / 118   124 / 122   153 / 131       16->16 @8   119 / 113   178 / 164   260 / 142
-  //   8->8   @16 114 / 119   161 / 149   229 / 172       32->32 @8   123 / 113   196 / 180   300 / 172
-  //   16->16 @16 118 / 118   187 / 175   286 / 214       32->32 @4   125 /  91   157 / 128   147 /  61
-  //   32->32 @16 120 / 119   206 / 197   342 / 267       64->64 @4   127 /  92   165 / 134   156 /  68
+  //   3->16  @16 103 / 119   127 / 122   154 / 151       16->16 @8   120 / 113   180 / 162   286 / 262
+  //   8->8   @16 115 / 119   164 / 150   208 / 203       32->32 @8   123 / 114   197 / 179   340 / 306
+  //   16->16 @16 118 / 119   188 / 175   287 / 264       32->32 @4   125 /  93   159 / 128   290 / 212
+  //   32->32 @16 120 / 119   206 / 196   349 / 319       64->64 @4   127 /  93   166 / 135   261 / 225
+  //
+  // With one or two channels on either side the transforms of the weight gradient cost more than they save.
   void choose_algorithms(Conv& c) const {
     const Grid& grid = plan_.grids[c.grid];
     if (!grid.fits_winograd()) return;
     const bool tiles = grid.fits_winograd2d();
-    c.forward = c.dgrad = tiles && grid.height >= 8 ? Algorithm::winograd2d : Algorithm::winograd;
-    c.wgrad = tiles && grid.height >= 16 ? Algorithm::winograd2d : c.c_in >= 5 ? Algorithm::winograd : Algorithm::direct;
+    c.forward = c.dgrad = tiles ? Algorithm::winograd2d : Algorithm::winograd;
+    c.wgrad = std::min(c.c_in, c.c_out) < 3 ? Algorithm::direct : tiles ? Algorithm::winograd2d : Algorithm::winograd;
   }
   // The names of the channels of a convolution that `p` stands for.
   void name_conv(const std::string& name, const Producer& p) {

@@ -272,16 +272,48 @@ SPD_INLINE void transpose4(vec<T> (&v)[4]) {
   }(std::make_integer_sequence<int, lanes<T>>{});
 }
 
-// The even lanes of a, then those of b; and each lane of one half of v twice.
+// The even, the odd lanes of a, then those of b; and back: the first, the second half of a[0], b[0], a[1], b[1], ...
 template <class T>
 SPD_INLINE vec<T> even_lanes(vec<T> a, vec<T> b) {
   return [&]<int... i>(std::integer_sequence<int, i...>) { return __builtin_shufflevector(a, b, (2 * i)...); }(std::make_integer_sequence<int, lanes<T>>{});
 }
+template <class T>
+SPD_INLINE vec<T> odd_lanes(vec<T> a, vec<T> b) {
+  return [&]<int... i>(std::integer_sequence<int, i...>) { return __builtin_shufflevector(a, b, (2 * i + 1)...); }(std::make_integer_sequence<int, lanes<T>>{});
+}
 template <class T, int half>
-SPD_INLINE vec<T> twice_each(vec<T> v) {
+SPD_INLINE vec<T> interleave(vec<T> a, vec<T> b) {
   return [&]<int... i>(std::integer_sequence<int, i...>) {
-    return __builtin_shufflevector(v, v, (half * lanes<T> / 2 + i / 2)...);
+    return __builtin_shufflevector(a, b, (half * lanes<T> / 2 + i / 2 + i % 2 * lanes<T>)...);
   }(std::make_integer_sequence<int, lanes<T>>{});
+}
+
+// Lane 4 c + j of the result: p[j]; p[c].
+template <class T>
+SPD_INLINE vec<T> fours(const T* p) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return (vec<T>)_mm512_maskz_broadcast_f32x4(0xffff, _mm_loadu_ps(p));
+  else
+    return (vec<T>)_mm512_maskz_broadcast_f64x4(0xff, _mm256_loadu_pd(p));
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4) return (vec<T>)_mm256_broadcast_ps(reinterpret_cast<const __m128*>(p));
+#endif
+  if constexpr (lanes<T> == 4) return load<T>(p);
+}
+template <class T>
+struct few {
+  typedef T vector __attribute__((vector_size(lanes<T> / 4 * sizeof(T))));
+};
+template <class T>
+SPD_INLINE vec<T> four_each(typename few<T>::vector v) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {  // of vectors of the same length, else GCC goes through memory
+    const vec<T> wide = (vec<T>)_mm512_castps128_ps512((__m128)v);
+    return __builtin_shufflevector(wide, wide, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+  }
+#endif
+  return [&]<int... i>(std::integer_sequence<int, i...>) { return __builtin_shufflevector(v, v, (i / 4)...); }(std::make_integer_sequence<int, lanes<T>>{});
 }
 
 // ---- sums over lanes, in a fixed order
@@ -294,16 +326,17 @@ SPD_INLINE vec<T> fold(vec<T> a, vec<T> b) {
     return __builtin_shufflevector(a, b, ((i & d) ? n + i : i)...) + __builtin_shufflevector(a, b, ((i & d) ? n + (i ^ d) : (i ^ d))...);
   }(std::make_integer_sequence<int, lanes<T>>{});
 }
-// Lane i of the result is the sum of the lanes of v[i % n]; n vectors, a power of two. Overwrites v.
-template <class T, int n = lanes<T>, int d = 1>
+// Lane i of the result is the sum of the lanes of v[i % n]; n vectors, a power of two. Overwrites v. With d, end: the sum of the lanes that differ from i
+// in the bits from d up to end alone, of v[i / d % n].
+template <class T, int n = lanes<T>, int d = 1, int end = lanes<T>>
 SPD_INLINE vec<T> sum_each(vec<T>* v) {
-  if constexpr (d == lanes<T>) {
+  if constexpr (d == end) {
     return v[0];
   } else {
     constexpr int left = n > 1 ? n / 2 : 1;
     SPD_UNROLL
     for (int i = 0; i < left; ++i) v[i] = fold<T, d>(v[n > 1 ? 2 * i : i], v[n > 1 ? 2 * i + 1 : i]);
-    return sum_each<T, left, 2 * d>(v);
+    return sum_each<T, left, 2 * d, end>(v);
   }
 }
 // out[i] = sum of the lanes of v[i], i < n.
@@ -319,6 +352,18 @@ SPD_INLINE void sum_lanes(T* out, const vec<T>* v) {
   else
     for (int j = 0; j < many; ++j) out[j] = sums[j];
   if constexpr (n > many) sum_lanes<T, n - many>(out + many, v + many);
+}
+// out[4 i + j] (+)= sum over c of lane 4 c + j of v[i], i < n. With `add` a vector from each place in `out` is readable.
+template <class T, int n>
+SPD_INLINE void sum_fours(T* out, const vec<T>* v, bool add) {
+  constexpr int together = lanes<T> / 4, many = std::min(n, together);
+  vec<T> part[together];
+  SPD_UNROLL
+  for (int j = 0; j < together; ++j) part[j] = j < many ? v[j < many ? j : 0] : zeros<T>();
+  vec<T> sums = sum_each<T, together, 4>(part);
+  if (add) sums += load<T>(out);
+  std::memcpy(out, &sums, 4 * many * sizeof(T));
+  if constexpr (n > many) sum_fours<T, n - many>(out + 4 * many, v + many, add);
 }
 template <class T>
 SPD_INLINE T sum(vec<T> v) {

@@ -12,7 +12,7 @@ namespace spd::SPD_ISA {
 
 // Elements of the packed weights, of the scratch of a forward from c_in channels, and of wgrad's.
 inline std::size_t conv_packed(Algorithm how, int size, int c_in, int c_out) {
-  const int entries = how == Algorithm::direct ? size * size : how == Algorithm::winograd ? 18 : kComponents;
+  const int entries = how == Algorithm::direct ? size * size : how == Algorithm::winograd ? 18 : 4 * kPlanes;
   return static_cast<std::size_t>(entries) * c_in * c_out;
 }
 template <class T>
@@ -34,10 +34,10 @@ void with_tile_columns(const Grid& grid, F&& f) {
 
 // k: (c_out, c_in, size, size); `turned`: for dgrad, of the convolution with k: (c_in, c_out, size, size).
 template <class T>
-void conv_pack(Algorithm how, T* packed, const T* k, const Grid& grid, int size, int c_in, int c_out, bool turned) {
-  if (how == Algorithm::winograd2d)
-    with_tile_columns<T>(grid, [&]<int S>() { winograd2d_pack<T, S>(packed, k, c_in, c_out, turned); });
-  else if (how == Algorithm::winograd)
+void conv_pack(Algorithm how, T* packed, const T* k, int size, int c_in, int c_out, bool turned) {
+  if (how == Algorithm::winograd2d) {
+    if constexpr (lanes<T> >= 4) winograd2d_pack<T>(packed, k, c_in, c_out, turned);
+  } else if (how == Algorithm::winograd)
     winograd_pack<T>(packed, k, c_in, c_out, turned);
   else if (size == 3)
     conv3x3_pack<T>(packed, k, c_in, c_out, turned);

@@ -73,25 +73,25 @@ void conv1x1_forward(View<T> y, View<const T> x, const T* packed, const Grid& gr
 
 inline constexpr int kWgradOut = kManyRegisters ? 6 : 4, kWgradIn = kManyRegisters ? 4 : 3;
 
+// acc[i * B + j] += channel i of dy times channel j of x, vector by vector.
+template <class T, int A, int B>
+SPD_INLINE void add_outer_products(vec<T> (&acc)[A * B], const T* dy, std::size_t dy_channel, const T* x, std::size_t x_channel, int vectors) {
+  for (int v = 0; v < vectors; ++v, x += lanes<T>, dy += lanes<T>) {
+    vec<T> in[B];
+    SPD_UNROLL
+    for (int j = 0; j < B; ++j) in[j] = in_register<T>(load<T>(x + j * x_channel));
+    SPD_UNROLL
+    for (int i = 0; i < A; ++i) {
+      const vec<T> d = in_register<T>(load<T>(dy + i * dy_channel));
+      SPD_UNROLL
+      for (int j = 0; j < B; ++j) acc[i * B + j] += in[j] * d;
+    }
+  }
+}
 template <class T, int A, int B>
 SPD_NOINLINE void conv1x1_wgrad_block(T* dk, int c_in, View<const T> dy, View<const T> x, const Grid& grid, int begin, int end) {
   vec<T> acc[A * B]{};
-  const int vectors = grid.vectors();
-  for (int b = begin; b < end; ++b) {
-    const T* xb = x.data + b * x.block;
-    const T* db = dy.data + b * dy.block;
-    for (int v = 0; v < vectors; ++v, xb += lanes<T>, db += lanes<T>) {
-      vec<T> in[B];
-      SPD_UNROLL
-      for (int j = 0; j < B; ++j) in[j] = in_register<T>(load<T>(xb + j * x.channel));
-      SPD_UNROLL
-      for (int i = 0; i < A; ++i) {
-        const vec<T> d = in_register<T>(load<T>(db + i * dy.channel));
-        SPD_UNROLL
-        for (int j = 0; j < B; ++j) acc[i * B + j] += in[j] * d;
-      }
-    }
-  }
+  for (int b = begin; b < end; ++b) add_outer_products<T, A, B>(acc, dy.data + b * dy.block, dy.channel, x.data + b * x.block, x.channel, grid.vectors());
   T sums[A * B];
   sum_lanes<T, A * B>(sums, acc);
   for (int i = 0; i < A; ++i)

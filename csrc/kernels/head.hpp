@@ -15,6 +15,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 
@@ -69,47 +70,75 @@ T head_ref(T* logit, T* dx, T* dweight, T* dbias, const T* x, const T* weight, c
   return loss;
 }
 
+// f.operator()<lanes that an image takes in a vector>().
+template <class T, class F>
+SPD_INLINE void with_slot(const Grid& grid, F&& f) {
+  const int slot = std::min(grid.slot, lanes<T>);
+  with_constant<std::bit_width(static_cast<unsigned>(lanes<T>))>(std::bit_width(static_cast<unsigned>(slot)),
+                                                                 [&]<int width>() { f.template operator()<(1 << (width - 1))>(); });
+}
+
 // feature: (n, channels). Blocks begin..end - 1.
 template <class T>
 void average_pool_forward(T* feature, View<const T> x, const Grid& grid, int n, int begin, int end, int channels) {
-  const T scale = T(1) / grid.pixels();
-  for (int b = begin; b < end; ++b)
-    for (int c = 0; c < channels; ++c) {
-      const T* p = x.data + b * x.block + c * x.channel;
-      vec<T> v{};
-      for (std::size_t at = 0; at < grid.plane(); at += lanes<T>) v += load(p + at);
-      T s[lanes<T>];
-      store<T>(s, v);
-      for (int d = std::min(grid.slot, lanes<T>) / 2; d > 0; d /= 2)
-        for (int i = 0; i + d < lanes<T>; ++i) s[i] += s[i + d];
-      for (int i = 0; i < grid.images && b * grid.images + i < n; ++i) feature[(b * grid.images + i) * channels + c] = s[i * grid.slot] * scale;
-    }
+  const vec<T> scale = broadcast<T>(T(1) / grid.pixels());
+  with_slot<T>(grid, [&]<int slot>() {  // as many channels together: lane m * slot + j is image m's channel j
+    for (int b = begin; b < end; ++b)
+      for (int first = 0; first < channels; first += slot) {
+        const int together = std::min(slot, channels - first);
+        vec<T> v[slot]{};
+        for (int j = 0; j < together; ++j) {
+          const T* p = x.data + b * x.block + (first + j) * x.channel;
+          for (std::size_t at = 0; at < grid.plane(); at += lanes<T>) v[j] += load(p + at);
+        }
+        T of[lanes<T>];
+        store<T>(of, sum_each<T, slot, 1, slot>(v) * scale);
+        for (int m = 0; m < grid.images && b * grid.images + m < n; ++m)
+          std::copy_n(of + m * slot, together, feature + static_cast<std::size_t>(b * grid.images + m) * channels + first);
+      }
+  });
 }
 // dx: one vector per block and channel, every lane of an image's slot holding d feature / pixels.
 template <class T>
 void average_pool_backward(T* dx, const T* dfeature, const Grid& grid, int n, int channels) {
   const T scale = T(1) / grid.pixels();
-  for (int b = 0; b < grid.blocks(n); ++b)
-    for (int c = 0; c < channels; ++c, dx += lanes<T>)
-      for (int lane = 0; lane < lanes<T>; ++lane) {
-        const int i = b * grid.images + (grid.images == 1 ? 0 : lane / grid.slot);
-        dx[lane] = i < n ? dfeature[i * channels + c] * scale : T(0);
-      }
+  with_slot<T>(grid, [&]<int slot>() {
+    for (int b = 0; b < grid.blocks(n); ++b)
+      for (int c = 0; c < channels; ++c)
+        for (int i = b * grid.images; i < (b + 1) * grid.images; ++i, dx += slot) {
+          const T d = i < n ? dfeature[static_cast<std::size_t>(i) * channels + c] * scale : T(0);
+          SPD_UNROLL
+          for (int lane = 0; lane < slot; ++lane) dx[lane] = d;
+        }
+  });
 }
 
-// turned: scratch of classes * channels. bias null: adds to logit.
+inline std::size_t turned_size(int channels, int classes, int lanes) { return static_cast<std::size_t>(channels) * ((classes + lanes - 1) / lanes * lanes); }
+
+// turned: scratch of turned_size. bias null: adds to logit.
 template <class T>
 void dense_forward(T* logit, const T* feature, const T* weight, const T* bias, T* turned, int n, int channels, int classes) {
-  for (int k = 0; k < classes; ++k)
-    for (int c = 0; c < channels; ++c) turned[c * classes + k] = weight[k * channels + c];
-  for (int i = 0; i < n; ++i) {
-    T* z = logit + static_cast<std::size_t>(i) * classes;
-    if (bias) std::memcpy(z, bias, classes * sizeof(T));
-    for (int c = 0; c < channels; ++c) {
-      const T f = feature[i * channels + c];
-      for (int k = 0; k < classes; ++k) z[k] += f * turned[c * classes + k];
-    }
-  }
+  const std::size_t padded = turned_size(1, classes, lanes<T>);
+  for (int c = 0; c < channels; ++c)
+    for (std::size_t k = 0; k < padded; ++k) turned[c * padded + k] = static_cast<int>(k) < classes ? weight[k * channels + c] : T(0);
+  constexpr int most = 4;  // images side by side
+  for (int i = 0; i < n; i += most)
+    with_constant<most>(std::min(most, n - i), [&]<int N>() {
+      for (int first = 0; first < classes; first += lanes<T>) {
+        vec<T> z[N]{};
+        for (int c = 0; c < channels; ++c) {
+          const vec<T> column = load<T>(turned + c * padded + first);
+          SPD_UNROLL
+          for (int j = 0; j < N; ++j) z[j] += column * broadcast<T>(feature[static_cast<std::size_t>(i + j) * channels + c]);
+        }
+        const int together = std::min(lanes<T>, classes - first);
+        for (int j = 0; j < N; ++j) {
+          T of[lanes<T>], *to = logit + static_cast<std::size_t>(i + j) * classes + first;
+          store<T>(of, z[j]);
+          for (int k = 0; k < together; ++k) to[k] = (bias ? bias[first + k] : to[k]) + of[k];
+        }
+      }
+    });
 }
 // dbias null: adds to dfeature and dweight.
 template <class T>

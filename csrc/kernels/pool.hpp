@@ -219,51 +219,55 @@ void avgpool3x3(View<T> y, View<const T> x, const Grid& grid, int begin, int end
 
 // ---- maximum of 2x2, stride 2: two vectors of the input become the halves of one of the output (Grid::halved)
 
-// Of one vector of a pair of input rows: the lanes that won, one of every four.
+// Of one vector of the output: lanes whose winner is in the right column, in the lower row.
 struct QuadWinners {
-  std::uint16_t upper, lower;
+  std::uint16_t right, lower;
 };
 
-// Of the channels begin..end - 1: f(column, block, row, where the output vector begins, of it: lanes that count, its two inputs (null: none), winners of the two).
+// Of the channels begin..end - 1, column by column: f(channel, block, where the output vector begins, of it: lanes that count, its two inputs (null: none), its winners).
 template <class T, class U, class F>
 SPD_INLINE void each_quad_vector(View<U> x, QuadWinners* winners, const Grid& from, const Grid& to, int n, int begin, int end, F&& f) {
   const LaneMasks<T> masks(to, n);
   const int blocks = to.blocks(n), blocks_in = from.blocks(n);
   const bool side_by_side = from.columns > 1;  // the inputs are neighbours in the row; else they come from two blocks
-  winners += static_cast<std::size_t>(begin) * blocks * to.vectors() * 2;
+  winners += static_cast<std::size_t>(begin) * blocks * to.vectors();
   for (int c = begin; c < end; ++c)
     for (int b = 0; b < blocks; ++b)
-      for (int h = 0; h < to.height; ++h)
-        for (int column = 0; column < to.columns; ++column, winners += 2) {
-          U* in[2];
-          for (int half = 0; half < 2; ++half) {
-            const int block = side_by_side ? b : 2 * b + half, column_in = side_by_side ? 2 * column + half : 0;
-            const bool there = block < blocks_in && column_in < from.columns;
-            in[half] = there ? x.data + block * x.block + c * x.channel + 2 * h * from.pitch() + column_in * lanes<T> : nullptr;
-          }
-          const mask<T> valid = b == blocks - 1 ? masks.last[column] : masks.whole[column];
-          f(c, b, h * to.pitch() + column * lanes<T>, valid, in, winners);
+      for (int column = 0; column < to.columns; ++column) {
+        U* in[2];
+        for (int half = 0; half < 2; ++half) {
+          const int block = side_by_side ? b : 2 * b + half, column_in = side_by_side ? 2 * column + half : 0;
+          in[half] = block < blocks_in && column_in < from.columns ? x.data + block * x.block + c * x.channel + column_in * lanes<T> : nullptr;
         }
+        const mask<T> valid = b == blocks - 1 ? masks.last[column] : masks.whole[column];
+        for (int h = 0; h < to.height; ++h) {
+          f(c, b, h * to.pitch() + column * lanes<T>, valid, in, winners++);
+          for (U*& each : in)
+            if (each) each += 2 * from.pitch();
+        }
+      }
+}
+
+// The left and the right column of the pairs in a row that begins in two vectors (null: zero).
+template <class T>
+SPD_INLINE void split_columns(vec<T> (&of)[2], const T* first, const T* second) {
+  const vec<T> a = load(first), b = second ? load(second) : zeros<T>();
+  of[0] = even_lanes<T>(a, b), of[1] = odd_lanes<T>(a, b);
 }
 
 template <class T>
 void maxpool2x2_forward(View<T> y, QuadWinners* winners, View<const T> x, const Grid& from, const Grid& to, int n, int begin, int end) {
-  constexpr std::uint16_t even = 0x5555;
   const std::size_t pitch = from.pitch();
   each_quad_vector<T>(x, winners, from, to, n, begin, end, [&](int c, int b, std::size_t at, mask<T> valid, const T* const(&in)[2], QuadWinners* won) {
-    vec<T> best[2]{};  // in even lanes
-    for (int half = 0; half < 2; ++half) {
-      if (!in[half]) continue;
-      const vec<T> u = load(in[half]), l = load(in[half] + pitch), u_right = from_right<T>(u, u), l_right = from_right<T>(l, l);
-      const mask<T> upper_right = greater<T>(u_right, u), lower_right = greater<T>(l_right, l);
-      const vec<T> upper = select<T>(upper_right, u_right, u), lower = select<T>(lower_right, l_right, l);
-      const mask<T> below = greater<T>(lower, upper);
-      best[half] = select<T>(below, lower, upper);
-      const std::uint16_t ur = bits_of_mask<T>(upper_right) & even, lr = bits_of_mask<T>(lower_right) & even, down = bits_of_mask<T>(below) & even;
-      const std::uint16_t up = ~down & even;
-      won[half] = {static_cast<std::uint16_t>((up & ur) << 1 | (up & ~ur)), static_cast<std::uint16_t>((down & lr) << 1 | (down & ~lr))};
-    }
-    store<T>(y.data + b * y.block + c * y.channel + at, keep<T>(valid, even_lanes<T>(best[0], best[1])));
+    vec<T> upper[2], lower[2];
+    split_columns<T>(upper, in[0], in[1]);
+    split_columns<T>(lower, in[0] + pitch, in[1] ? in[1] + pitch : nullptr);
+    const mask<T> upper_right = greater<T>(upper[1], upper[0]), lower_right = greater<T>(lower[1], lower[0]);
+    const vec<T> above = select<T>(upper_right, upper[1], upper[0]), below = select<T>(lower_right, lower[1], lower[0]);
+    const mask<T> is_lower = greater<T>(below, above);
+    const std::uint16_t down = bits_of_mask<T>(is_lower), ur = bits_of_mask<T>(upper_right), lr = bits_of_mask<T>(lower_right);
+    *won = {static_cast<std::uint16_t>((ur & ~down) | (lr & down)), down};
+    store<T>(y.data + b * y.block + c * y.channel + at, keep<T>(valid, select<T>(is_lower, below, above)));
   });
 }
 
@@ -272,12 +276,14 @@ void maxpool2x2_backward(View<T> dx, View<const T> dy, QuadWinners* winners, con
   const std::size_t pitch = from.pitch();
   each_quad_vector<T>(dx, winners, from, to, n, begin, end, [&](int c, int b, std::size_t at, mask<T> valid, T* const(&in)[2], QuadWinners* won) {
     const vec<T> d = keep<T>(valid, load(dy.data + b * dy.block + c * dy.channel + at));
-    const vec<T> spread[2] = {twice_each<T, 0>(d), twice_each<T, 1>(d)};
-    for (int half = 0; half < 2; ++half) {
-      if (!in[half]) continue;
-      store<T>(in[half], keep<T>(mask_of_bits<T>(won[half].upper), spread[half]));
-      store<T>(in[half] + pitch, keep<T>(mask_of_bits<T>(won[half].lower), spread[half]));
-    }
+    const mask<T> right = load_mask<T>(&won->right), lower = load_mask<T>(&won->lower);
+    const vec<T> upper[2] = {keep<T>(neither<T>(right, lower), d), keep<T>(static_cast<mask<T>>(right & ~lower), d)};
+    const vec<T> below[2] = {keep<T>(static_cast<mask<T>>(lower & ~right), d), keep<T>(static_cast<mask<T>>(right & lower), d)};
+    store<T>(in[0], interleave<T, 0>(upper[0], upper[1]));
+    store<T>(in[0] + pitch, interleave<T, 0>(below[0], below[1]));
+    if (!in[1]) return;
+    store<T>(in[1], interleave<T, 1>(upper[0], upper[1]));
+    store<T>(in[1] + pitch, interleave<T, 1>(below[0], below[1]));
   });
   if (from.height % 2)  // the dropped row
     for (int c = begin; c < end; ++c)
@@ -288,13 +294,12 @@ template <class T>
 void maxpool2x2_tangent(View<T> y_t, QuadWinners* winners, View<const T> x_t, const Grid& from, const Grid& to, int n, int begin, int end) {
   const std::size_t pitch = from.pitch();
   each_quad_vector<T>(x_t, winners, from, to, n, begin, end, [&](int c, int b, std::size_t at, mask<T> valid, const T* const(&in)[2], QuadWinners* won) {
-    vec<T> taken[2]{};  // in even lanes
-    for (int half = 0; half < 2; ++half) {
-      if (!in[half]) continue;
-      const vec<T> s = load_masked<T>(in[half], mask_of_bits<T>(won[half].upper)) + load_masked<T>(in[half] + pitch, mask_of_bits<T>(won[half].lower));
-      taken[half] = s + from_right<T>(s, s);
-    }
-    store<T>(y_t.data + b * y_t.block + c * y_t.channel + at, keep<T>(valid, even_lanes<T>(taken[0], taken[1])));
+    vec<T> upper[2], below[2];
+    split_columns<T>(upper, in[0], in[1]);
+    split_columns<T>(below, in[0] + pitch, in[1] ? in[1] + pitch : nullptr);
+    const mask<T> right = load_mask<T>(&won->right), lower = load_mask<T>(&won->lower);
+    const vec<T> taken = select<T>(lower, select<T>(right, below[1], below[0]), select<T>(right, upper[1], upper[0]));
+    store<T>(y_t.data + b * y_t.block + c * y_t.channel + at, keep<T>(valid, taken));
   });
 }
 

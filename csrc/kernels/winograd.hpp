@@ -9,7 +9,7 @@
 //   wgrad    dk = G^T sum over tiles (A dy) . (B^T x)
 //
 // Arrays and preconditions are those of conv3x3.hpp; besides, the height is a multiple of 4 and kTiles one of the vectors in a row
-// (`Grid::fits_winograd`). Precision: element type. The transforms round about two to three times as much as direct: largest relative error 0.4e-6 to 3.2e-6 in float.
+// (`Grid::fits_winograd`). Precision: element type. The transforms round about two to four times as much as direct: largest relative error 0.4e-6 to 3.0e-6 in float.
 #pragma once
 
 #include "../team.hpp"
@@ -45,10 +45,10 @@ SPD_INLINE void transform_dy(vec<T> (&o)[6], vec<T> y0, vec<T> y1, vec<T> y2, ve
   o[0] = y0, o[1] = s + t, o[2] = s - t, o[3] = u + v, o[4] = u - v, o[5] = y3;
 }
 
-template <class T>
-SPD_INLINE void transform_taps(T (&u)[6], T k0, T k1, T k2) {  // G k
-  const T ends = (k0 + k2) * (T(-1) / 6), middle = k1 * (T(1) / 6), far = k0 * (T(1) / 24) + k2 * (T(1) / 6), far_middle = k1 * (T(1) / 12);
-  u[0] = k0 / 4, u[1] = ends - middle, u[2] = ends + middle, u[3] = far + far_middle, u[4] = far - far_middle, u[5] = k2;
+template <class T, class V>
+SPD_INLINE void transform_taps(V (&u)[6], V k0, V k1, V k2) {  // G k, of numbers or vectors of T
+  const V ends = (k0 + k2) * (T(-1) / 6), middle = k1 * (T(1) / 6), far = k0 * (T(1) / 24) + k2 * (T(1) / 6), far_middle = k1 * (T(1) / 12);
+  u[0] = k0 * (T(1) / 4), u[1] = ends - middle, u[2] = ends + middle, u[3] = far + far_middle, u[4] = far - far_middle, u[5] = k2;
 }
 template <class T, class V>
 SPD_INLINE void gather_taps(V (&k)[3], const V (&u)[6]) {  // G^T u, of numbers or vectors of T

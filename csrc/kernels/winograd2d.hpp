@@ -4,11 +4,17 @@
 //   forward  Y  = A^T [ (G k G^T) . (B^T X B) ] A        X: 6 x 6 pixels, k: 3 x 3 taps, Y: 4 x 4 pixels           (Lavin and Gray 2016, arXiv:1509.09308)
 //   wgrad    dk = G^T [ sum over tiles (A dY A^T) . (B^T X B) ] G
 //
-// Along columns the transforms work on whole rows. Four tile rows (four image rows of a block each) make a group; transposed by fours, lane 4 c + r of its
-// vectors is the tile in column c of tile row r, and the transforms along rows, and the sums over channels, work on whole vectors again.
+// Along columns the transforms work on whole rows and leave six vectors of a tile row. Those of two tile rows are transposed by fours: four of the first row,
+// four of the second, the two that are left of both. So in a vector lane 4 c + j holds component j of the tile in column c, the transforms along rows work on
+// whole vectors again, and what they leave lies in twelve planes, q = 0..5, of vectors of
+//
+//   plane 2 q        components (0, q), (1, q), (2, q), (3, q)                   of a tile row
+//   plane 2 q + 1    components (4, q), (5, q) of a tile row, (4, q), (5, q) of the next
+//
+// Tiles are never mixed in a lane until the sums of wgrad are whole, and however few there are, vectors are full.
 //
 // Arrays and preconditions are those of winograd.hpp; besides, an image row takes at least four lanes (`Grid::fits_winograd2d`). Precision: element type.
-// The transforms round about five times as much as direct (root mean square): largest error, relative to the largest value, 1.2e-6 to 8.3e-6 in float.
+// The transforms round 2 to 15 times as much as direct (root mean square): largest error, relative to the largest value, 1.1e-6 to 9.3e-6 in float.
 #pragma once
 
 #include "conv1x1.hpp"
@@ -16,26 +22,41 @@
 
 namespace spd::SPD_ISA {
 
-inline constexpr int kComponents = 36;
+inline constexpr int kPlanes = 12;
 
-// Where the tile rows of a group begin, from the tensor's beginning; absent ones (a last group) are all zero.
+// Where two tile rows begin, from the tensor's beginning; the second is absent behind the last of a batch.
 struct TileRow {
   std::size_t offset;
   bool there, top, bottom;
 };
-struct TileGroup {
-  TileRow row[4];
+struct TileRows {
+  TileRow row[2];
 
-  // Group g of the blocks begin..end - 1 of a tensor.
-  TileGroup(int g, int begin, int end, std::size_t block, const Grid& grid) {
+  // From tile row `first` on, of the blocks begin..end - 1 of a tensor.
+  TileRows(int first, int begin, int end, std::size_t block, const Grid& grid) {
     const int per_block = grid.height / 4;
-    for (int r = 0; r < 4; ++r) {
-      const int b = begin + (4 * g + r) / per_block, h = (4 * g + r) % per_block * 4;
+    for (int r = 0; r < 2; ++r) {
+      const int b = begin + (first + r) / per_block, h = (first + r) % per_block * 4;
       row[r] = {b * block + h * grid.pitch(), b < end, h == 0, h + 4 == grid.height};
     }
   }
 };
-inline int tile_groups(const Grid& grid, int blocks) { return parts_of(blocks * (grid.height / 4), 4); }
+inline int tile_rows(const Grid& grid, int blocks) { return blocks * (grid.height / 4); }
+
+// The planes of some channels and tile rows: from channel to channel an odd number of vectors (channel_stride, grid.hpp).
+template <class T>
+struct TilePlanes {
+  T* data;
+  int channels;
+  std::size_t vectors[2];  // of a channel of an even, an odd plane
+
+  TilePlanes(T* data, int channels, int rows, int columns)
+      : data(data), channels(channels), vectors{static_cast<std::size_t>(rows * columns), static_cast<std::size_t>((rows + 1) / 2 * columns)} {}
+  std::size_t channel(int plane) const { return (vectors[plane % 2] | 1) * lanes<T>; }
+  std::size_t both() const { return channels * (channel(0) + channel(1)); }  // elements of two planes
+  T* at(int plane, int c) const { return data + plane / 2 * both() + plane % 2 * channels * channel(0) + c * channel(plane); }
+  std::size_t size() const { return kPlanes / 2 * both(); }
+};
 
 // For every vector of a row: tiles that have one to their left, to their right.
 template <class T, int S>
@@ -55,260 +76,304 @@ struct TileNeighbours {
   }
 };
 
-// B^T X B of a group's tiles: components 6 * first .. 6 * (first + count) - 1, each `component` elements behind the one before, S vectors each.
-template <class T, int S, int first = 0, int count = 6>
-SPD_NOINLINE void transform_input_group(T* out, std::size_t component, const T* x, const TileGroup& group, const Grid& grid,
-                                        const TileNeighbours<T, S>& neighbours) {
-  const std::size_t pitch = grid.pitch();
-  vec<T> part[count][S][4];
+// Two tile rows of channel c: along_columns(six vectors, row, s), along_rows(part, f) with f(s, six vectors).
+template <class T, int S, class Columns, class Rows>
+SPD_INLINE void transform_two_rows(const TilePlanes<T>& planes, int c, int pair, const TileRows& rows, Columns&& along_columns, Rows&& along_rows) {
+  vec<T> part[3][S][4];
   SPD_UNROLL
-  for (int s = 0; s < S; ++s)
-    for (int r = 0; r < 4; ++r) {
-      const TileRow& row = group.row[r];
-      vec<T> o[6]{};
-      if (row.there) {
+  for (int s = 0; s < S; ++s) {
+    vec<T> first[6], second[6]{};
+    along_columns(first, rows.row[0], s);
+    if (rows.row[1].there) along_columns(second, rows.row[1], s);
+    SPD_UNROLL
+    for (int k = 0; k < 4; ++k) part[0][s][k] = first[k], part[1][s][k] = second[k];
+    part[2][s][0] = first[4], part[2][s][1] = first[5], part[2][s][2] = second[4], part[2][s][3] = second[5];
+  }
+  const std::size_t both = planes.both();
+  const auto put = [&](int group, T* to) {
+    SPD_UNROLL
+    for (int s = 0; s < S; ++s) transpose4<T>(part[group][s]);  // to the four columns of the tiles
+    along_rows(part[group], [&](int s, const vec<T>(&o)[6]) {
+      SPD_UNROLL
+      for (int q = 0; q < 6; ++q) store<T>(to + q * both + s * lanes<T>, o[q]);
+    });
+  };
+  put(0, planes.at(0, c) + 2 * pair * S * lanes<T>);
+  if (rows.row[1].there) put(1, planes.at(0, c) + (2 * pair + 1) * S * lanes<T>);
+  put(2, planes.at(1, c) + pair * S * lanes<T>);
+}
+// B^T X B.
+template <class T, int S>
+SPD_NOINLINE void transform_input_planes(const TilePlanes<T>& planes, int c, int pair, const T* x, const TileRows& rows, const Grid& grid,
+                                         const TileNeighbours<T, S>& neighbours) {
+  const std::size_t pitch = grid.pitch();
+  transform_two_rows<T, S>(
+      planes, c, pair, rows,
+      [&](vec<T>(&o)[6], const TileRow& row, int s) {
         const T* p = x + row.offset + s * lanes<T>;
         const vec<T> above = row.top ? zeros<T>() : load<T>(p - pitch), below = row.bottom ? zeros<T>() : load<T>(p + 4 * pitch);
         transform_input<T>(o, above, load<T>(p), load<T>(p + pitch), load<T>(p + 2 * pitch), load<T>(p + 3 * pitch), below);
-      }
-      SPD_UNROLL
-      for (int k = 0; k < count; ++k) part[k][s][r] = o[first + k];
-    }
-  SPD_UNROLL
-  for (int k = 0; k < count; ++k) {
-    SPD_UNROLL
-    for (int s = 0; s < S; ++s) transpose4<T>(part[k][s]);  // to the four columns of the tiles
-    SPD_UNROLL
-    for (int s = 0; s < S; ++s) {
-      const vec<T>(&p)[4] = part[k][s];
-      const vec<T> left = keep<T>(neighbours.left[s], from_left<T, 4>(p[3], s > 0 ? part[k][s > 0 ? s - 1 : 0][3] : zeros<T>()));
-      const vec<T> right = keep<T>(neighbours.right[s], from_right<T, 4>(p[0], s + 1 < S ? part[k][s + 1 < S ? s + 1 : s][0] : zeros<T>()));
-      vec<T> o[6];
-      transform_input<T>(o, left, p[0], p[1], p[2], p[3], right);
-      SPD_UNROLL
-      for (int q = 0; q < 6; ++q) store<T>(out + (k * 6 + q) * component + s * lanes<T>, o[q]);
-    }
-  }
+      },
+      [&](vec<T>(&part)[S][4], auto&& f) {
+        SPD_UNROLL
+        for (int s = 0; s < S; ++s) {
+          const vec<T>(&p)[4] = part[s];
+          const vec<T> left = keep<T>(neighbours.left[s], from_left<T, 4>(p[3], s > 0 ? part[s > 0 ? s - 1 : 0][3] : zeros<T>()));
+          const vec<T> right = keep<T>(neighbours.right[s], from_right<T, 4>(p[0], s + 1 < S ? part[s + 1 < S ? s + 1 : s][0] : zeros<T>()));
+          vec<T> o[6];
+          transform_input<T>(o, left, p[0], p[1], p[2], p[3], right);
+          f(s, o);
+        }
+      });
 }
-
-// A^T M A of one vector of tiles: image row h of tile row r.
-template <class T>
-SPD_INLINE void transform_output_tiles(vec<T> (&y)[4][4], const T* m, std::size_t component) {
-  vec<T> rows[6][4];
-  SPD_UNROLL
-  for (int k = 0; k < 6; ++k) {
-    vec<T> o[6];
-    SPD_UNROLL
-    for (int q = 0; q < 6; ++q) o[q] = load<T>(m + (k * 6 + q) * component);
-    transform_output<T>(rows[k], o);
-    transpose4<T>(rows[k]);
-  }
-  SPD_UNROLL
-  for (int r = 0; r < 4; ++r) {
-    const vec<T> column[6] = {rows[0][r], rows[1][r], rows[2][r], rows[3][r], rows[4][r], rows[5][r]};
-    transform_output<T>(y[r], column);
-  }
-}
-
-// ---- forward: output channels x vectors of a group stay in registers
-
-template <int S>
-inline constexpr int kChannels2d = 12 / S;
-
-// G k G^T -> [channel block][component][c_in][channel of the block]; `turned` packs the weights of dgrad.
+// A dY A^T.
 template <class T, int S>
-void winograd2d_pack(T* packed, const T* k, int c_in, int c_out, bool turned) {
-  const int parts = parts_of(c_out, kChannels2d<S>);
+SPD_NOINLINE void transform_dy_planes(const TilePlanes<T>& planes, int c, int pair, const T* dy, const TileRows& rows, const Grid& grid) {
+  const std::size_t pitch = grid.pitch();
+  transform_two_rows<T, S>(
+      planes, c, pair, rows,
+      [&](vec<T>(&o)[6], const TileRow& row, int s) {
+        const T* p = dy + row.offset + s * lanes<T>;
+        transform_dy<T>(o, load<T>(p), load<T>(p + pitch), load<T>(p + 2 * pitch), load<T>(p + 3 * pitch));
+      },
+      [&](vec<T>(&part)[S][4], auto&& f) {
+        SPD_UNROLL
+        for (int s = 0; s < S; ++s) {
+          vec<T> o[6];
+          transform_dy<T>(o, part[s][0], part[s][1], part[s][2], part[s][3]);
+          f(s, o);
+        }
+      });
+}
+// A^T M A, to the two tile rows of a channel of y.
+template <class T, int S>
+SPD_NOINLINE void transform_output_planes(T* y, const TilePlanes<T>& m, int c, int pair, const TileRows& rows, const Grid& grid, bool accumulate) {
+  const std::size_t both = m.both(), pitch = grid.pitch();
+  for (int s = 0; s < S; ++s) {
+    const auto along_rows = [&](vec<T>(&o)[4], const T* from) {
+      vec<T> in[6];
+      SPD_UNROLL
+      for (int q = 0; q < 6; ++q) in[q] = load<T>(from + q * both + s * lanes<T>);
+      transform_output<T>(o, in);
+      transpose4<T>(o);
+    };
+    vec<T> last[4];
+    along_rows(last, m.at(1, c) + pair * S * lanes<T>);
+    SPD_UNROLL
+    for (int r = 0; r < 2; ++r) {
+      if (!rows.row[r].there) continue;
+      vec<T> first[4], out[4];
+      along_rows(first, m.at(0, c) + (2 * pair + r) * S * lanes<T>);
+      const vec<T> column[6] = {first[0], first[1], first[2], first[3], last[2 * r], last[2 * r + 1]};
+      transform_output<T>(out, column);
+      T* at = y + rows.row[r].offset + s * lanes<T>;
+      SPD_UNROLL
+      for (int h = 0; h < 4; ++h, at += pitch) store<T>(at, accumulate ? load<T>(at) + out[h] : out[h]);
+    }
+  }
+}
+
+// ---- forward: output channels x vectors of a plane stay in registers
+
+inline constexpr int kChannels2d = 4, kVectors2d = kManyRegisters ? 6 : 3;
+inline constexpr int kForwardRows = 8;  // tile rows that are transformed together; even
+
+// G k G^T of n channels, n <= lanes / 4, whose taps begin `apart` from each other; of a plane the four components of each.
+template <class T, int n, bool turned>
+SPD_INLINE void transform_taps_planes(T* packed, std::size_t plane, const T* k, std::size_t apart) {
+  alignas(64) static constexpr T u = T(1) / 4, v = T(1) / 6, w = T(1) / 12, z = T(1) / 24,
+                                 g[2][3][4] = {{{u, -v, -v, z}, {0, -v, v, w}, {0, -v, -v, v}}, {{z, 0, z, 0}, {-w, 0, -w, 0}, {v, 1, v, 1}}};
+  vec<T> columns[2][3];
+  SPD_UNROLL
+  for (int kw = 0; kw < 3; ++kw) {
+    vec<T> taps[3];
+    SPD_UNROLL
+    for (int kh = 0; kh < 3; ++kh) {
+      typename few<T>::vector of{};
+      SPD_UNROLL
+      for (int c = 0; c < n; ++c) of[c] = k[c * apart + (turned ? 8 - (kh * 3 + kw) : kh * 3 + kw)];
+      taps[kh] = four_each<T>(of);
+    }
+    SPD_UNROLL
+    for (int odd = 0; odd < 2; ++odd) columns[odd][kw] = taps[0] * fours<T>(g[odd][0]) + taps[1] * fours<T>(g[odd][1]) + taps[2] * fours<T>(g[odd][2]);
+  }
+  SPD_UNROLL
+  for (int odd = 0; odd < 2; ++odd) {
+    vec<T> t[6];
+    transform_taps<T>(t, columns[odd][0], columns[odd][1], columns[odd][2]);
+    SPD_UNROLL
+    for (int q = 0; q < 6; ++q) std::memcpy(packed + (2 * q + odd) * plane, &t[q], n * 4 * sizeof(T));
+  }
+}
+// -> [channel block][plane][c_in][channel of the block][4]; `turned` packs the weights of dgrad.
+template <class T, bool turned>
+void winograd2d_pack_of(T* packed, const T* k, int c_in, int c_out) {
+  constexpr int together = lanes<T> / 4;
+  const std::size_t apart = (turned ? 1 : c_in) * std::size_t{9}, next = (turned ? c_out : 1) * std::size_t{9};  // from output, from input channel to channel
+  const int parts = parts_of(c_out, kChannels2d);
   for (int p = 0; p < parts; ++p) {
     const int begin = part_begin(c_out, parts, p), size = part_begin(c_out, parts, p + 1) - begin;
-    with_constant<kChannels2d<S>>(size, [&]<int C>() {
-      const std::size_t component = static_cast<std::size_t>(c_in) * C;
-      for (int i = 0; i < c_in; ++i, packed += C) {
-        T taps[3][3][C], columns[6][3][C];
-        for (int c = 0; c < C; ++c) {
-          const T* from = k + (turned ? static_cast<std::size_t>(i) * c_out + begin + c : static_cast<std::size_t>(begin + c) * c_in + i) * 9;
-          SPD_UNROLL
-          for (int tap = 0; tap < 9; ++tap) taps[tap / 3][tap % 3][c] = from[turned ? 8 - tap : tap];
-        }
-        SPD_UNROLL
-        for (int kw = 0; kw < 3; ++kw)
-          for (int c = 0; c < C; ++c) {
-            T u[6];
-            transform_taps<T>(u, taps[0][kw][c], taps[1][kw][c], taps[2][kw][c]);
-            SPD_UNROLL
-            for (int q = 0; q < 6; ++q) columns[q][kw][c] = u[q];
-          }
-        SPD_UNROLL
-        for (int row = 0; row < 6; ++row)
-          for (int c = 0; c < C; ++c) {
-            T u[6];
-            transform_taps<T>(u, columns[row][0][c], columns[row][1][c], columns[row][2][c]);
-            SPD_UNROLL
-            for (int q = 0; q < 6; ++q) packed[(row * 6 + q) * component + c] = u[q];
-          }
-      }
-      packed += (kComponents - 1) * component;
+    with_constant<kChannels2d>(size, [&]<int C>() {
+      const std::size_t plane = static_cast<std::size_t>(c_in) * C * 4;
+      const T* from = k + begin * apart;
+      for (int i = 0; i < c_in; ++i, from += next, packed += 4 * C)
+        [&]<int... j>(std::integer_sequence<int, j...>) {
+          (transform_taps_planes<T, std::min(together, C - j * together), turned>(packed + 4 * j * together, plane, from + j * together * apart, apart), ...);
+        }(std::make_integer_sequence<int, (C + together - 1) / together>{});
+      packed += (kPlanes - 1) * plane;
     });
   }
 }
+template <class T>
+void winograd2d_pack(T* packed, const T* k, int c_in, int c_out, bool turned) {
+  turned ? winograd2d_pack_of<T, true>(packed, k, c_in, c_out) : winograd2d_pack_of<T, false>(packed, k, c_in, c_out);
+}
 
-// m[component][channel][vector] = sum over c_in of packed * x; C channels, V vectors.
+// m[channel][vector] = sum over c_in of packed * x, in one plane; C channels, V vectors.
 template <class T, int C, int V>
-SPD_NOINLINE void winograd2d_multiply(T* m, const T* x, std::size_t component, int c_in, const T* packed) {
-  for (int k = 0; k < kComponents; ++k, m += C * V * lanes<T>, x += component) {
-    vec<T> acc[C][V]{};
-    const T* from = x;
-    for (int i = 0; i < c_in; ++i, from += V * lanes<T>, packed += C) {
-      vec<T> in[V];
-      SPD_UNROLL
-      for (int v = 0; v < V; ++v) in[v] = in_register<T>(load<T>(from + v * lanes<T>));
-      SPD_UNROLL
-      for (int c = 0; c < C; ++c) {
-        const vec<T> tap = broadcast<T>(packed[c]);
-        SPD_UNROLL
-        for (int v = 0; v < V; ++v) acc[c][v] += in[v] * tap;
-      }
-    }
+SPD_NOINLINE void winograd2d_multiply(T* m, std::size_t m_channel, const T* x, std::size_t x_channel, int c_in, const T* packed) {
+  vec<T> acc[C][V]{};
+  for (int i = 0; i < c_in; ++i, x += x_channel, packed += 4 * C) {
+    vec<T> in[V];
     SPD_UNROLL
-    for (int c = 0; c < C; ++c) SPD_UNROLL
-    for (int v = 0; v < V; ++v) store<T>(m + (c * V + v) * lanes<T>, acc[c][v]);
+    for (int v = 0; v < V; ++v) in[v] = in_register<T>(load<T>(x + v * lanes<T>));
+    SPD_UNROLL
+    for (int c = 0; c < C; ++c) {
+      const vec<T> taps = fours<T>(packed + 4 * c);
+      SPD_UNROLL
+      for (int v = 0; v < V; ++v) acc[c][v] += in[v] * taps;
+    }
   }
+  SPD_UNROLL
+  for (int c = 0; c < C; ++c) SPD_UNROLL
+  for (int v = 0; v < V; ++v) store<T>(m + c * m_channel + v * lanes<T>, acc[c][v]);
 }
 
 // Elements of scratch that the forward takes.
 template <class T>
 std::size_t winograd2d_scratch(const Grid& grid, int c_in) {
-  return kComponents * (winograd_component<T>(grid.pitch(), c_in) + 12 * lanes<T>);
+  return TilePlanes<T>(nullptr, c_in + kChannels2d, kForwardRows, grid.columns).size();
 }
 
 // Forward; dgrad with `packed` turned and the channel counts exchanged. Blocks begin..end - 1 of the batch.
 template <class T, int S>
 void winograd2d_forward(View<T> y, View<const T> x, const T* packed, T* scratch, const Grid& grid, int begin, int end, int c_in, int c_out, bool accumulate) {
   const TileNeighbours<T, S> neighbours(grid);
-  const std::size_t component = winograd_component<T>(grid.pitch(), c_in);
-  T* m = scratch + kComponents * component;
-  const int groups = tile_groups(grid, end - begin), parts = parts_of(c_out, kChannels2d<S>);
-  for (int g = 0; g < groups; ++g) {
-    const TileGroup from(g, begin, end, x.block, grid), to(g, begin, end, y.block, grid);
-    for (int i = 0; i < c_in; ++i) transform_input_group<T, S>(scratch + i * S * lanes<T>, component, x.data + i * x.channel, from, grid, neighbours);
+  const int all = tile_rows(grid, end - begin), parts = parts_of(c_out, kChannels2d);
+  for (int first = 0; first < all; first += kForwardRows) {
+    const int rows = std::min(kForwardRows, all - first), pairs = (rows + 1) / 2;
+    const TilePlanes<T> xt(scratch, c_in, rows, S), m(scratch + xt.size(), kChannels2d, rows, S);
+    for (int pair = 0; pair < pairs; ++pair) {
+      const TileRows from(first + 2 * pair, begin, end, x.block, grid);
+      for (int i = 0; i < c_in; ++i) transform_input_planes<T, S>(xt, i, pair, x.data + i * x.channel, from, grid, neighbours);
+    }
     const T* k = packed;
     for (int p = 0; p < parts; ++p) {
-      const int first = part_begin(c_out, parts, p), size = part_begin(c_out, parts, p + 1) - first;
-      with_constant<kChannels2d<S>>(size, [&]<int C>() { winograd2d_multiply<T, C, S>(m, scratch, component, c_in, k); });
-      k += static_cast<std::size_t>(kComponents) * size * c_in;
-      for (int c = 0; c < size; ++c)
-        for (int s = 0; s < S; ++s) {
-          vec<T> rows[4][4];
-          transform_output_tiles<T>(rows, m + (c * S + s) * lanes<T>, static_cast<std::size_t>(size) * S * lanes<T>);
-          T* out = y.data + (first + c) * y.channel + s * lanes<T>;
-          SPD_UNROLL
-          for (int r = 0; r < 4; ++r) {
-            if (!to.row[r].there) continue;
-            T* row = out + to.row[r].offset;
-            SPD_UNROLL
-            for (int h = 0; h < 4; ++h, row += grid.pitch()) store<T>(row, accumulate ? load<T>(row) + rows[r][h] : rows[r][h]);
+      const int o = part_begin(c_out, parts, p), size = part_begin(c_out, parts, p + 1) - o;
+      with_constant<kChannels2d>(size, [&]<int C>() {
+        for (int plane = 0; plane < kPlanes; ++plane, k += static_cast<std::size_t>(4 * C) * c_in) {
+          const int vectors = static_cast<int>(xt.vectors[plane % 2]), runs = parts_of(vectors, kVectors2d);
+          for (int run = 0; run < runs; ++run) {
+            const int v = part_begin(vectors, runs, run);
+            with_constant<kVectors2d>(part_begin(vectors, runs, run + 1) - v, [&]<int V>() {
+              winograd2d_multiply<T, C, V>(m.at(plane, 0) + v * lanes<T>, m.channel(plane), xt.at(plane, 0) + v * lanes<T>, xt.channel(plane), c_in, k);
+            });
           }
         }
-    }
-  }
-}
-
-// ---- wgrad: of every component a matrix product over tiles, conv1x1.hpp's
-
-// A dY A^T of a group's tiles, laid out as by transform_input_group.
-template <class T, int S, int first, int count>
-SPD_NOINLINE void transform_dy_group(T* out, std::size_t component, const T* dy, const TileGroup& group, const Grid& grid) {
-  const std::size_t pitch = grid.pitch();
-  SPD_UNROLL
-  for (int s = 0; s < S; ++s) {
-    vec<T> part[count][4];
-    for (int r = 0; r < 4; ++r) {
-      vec<T> o[6]{};
-      if (group.row[r].there) {
-        const T* p = dy + group.row[r].offset + s * lanes<T>;
-        transform_dy<T>(o, load<T>(p), load<T>(p + pitch), load<T>(p + 2 * pitch), load<T>(p + 3 * pitch));
+      });
+      for (int pair = 0; pair < pairs; ++pair) {
+        const TileRows to(first + 2 * pair, begin, end, y.block, grid);
+        for (int c = 0; c < size; ++c) transform_output_planes<T, S>(y.data + (o + c) * y.channel, m, c, pair, to, grid, accumulate);
       }
-      SPD_UNROLL
-      for (int k = 0; k < count; ++k) part[k][r] = o[first + k];
-    }
-    SPD_UNROLL
-    for (int k = 0; k < count; ++k) {
-      vec<T> o[6];
-      transpose4<T>(part[k]);
-      transform_dy<T>(o, part[k][0], part[k][1], part[k][2], part[k][3]);
-      SPD_UNROLL
-      for (int q = 0; q < 6; ++q) store<T>(out + (k * 6 + q) * component + s * lanes<T>, o[q]);
     }
   }
 }
 
-// Rows of components that are transformed and multiplied together: half of them, so that the transformed planes stay in the cache.
-inline constexpr int kTogether2d = 3;
+// ---- wgrad: of every plane a sum over tiles, for all pairs of channels; four components of some tiles in each vector, so little is left to sum over lanes
 
-// Elements that the transformed tiles of `blocks` blocks take, a channel and component; and the scratch of wgrad.
-template <class T>
-std::size_t winograd2d_plane(const Grid& grid, int blocks) {
-  return static_cast<std::size_t>(tile_groups(grid, blocks) * grid.columns + 1) * lanes<T>;
+inline constexpr int kWgradRows = 20;  // tile rows that are transformed and multiplied together, so that their planes stay in the cache; even
+
+// u[o][i][component] (+)= sum over tiles of dy * x in one plane; A x B channels.
+template <class T, int A, int B>
+SPD_NOINLINE void winograd2d_wgrad_block(T* u, int c_in, const T* dy, std::size_t dy_channel, const T* x, std::size_t x_channel, int vectors, bool add) {
+  vec<T> acc[A * B]{};
+  add_outer_products<T, A, B>(acc, dy, dy_channel, x, x_channel, vectors);
+  SPD_UNROLL
+  for (int i = 0; i < A; ++i) sum_fours<T, B>(u + static_cast<std::size_t>(i) * c_in * 4, acc + i * B, add);
 }
+
+// dk = G^T u G of all pairs of channels; u: [plane][pair][4], readable four vectors beyond its end.
+template <class T>
+SPD_NOINLINE void gather_planes(T* dk, const T* u, std::size_t pairs) {
+  constexpr int together = lanes<T> / 4;  // pairs of a vector of u
+  for (std::size_t j = 0; j < pairs; j += lanes<T>) {
+    vec<T> part[2][3][4];
+    for (int g = 0; g < 4; ++g) SPD_UNROLL
+    for (int odd = 0; odd < 2; ++odd) {
+      vec<T> t[6], taps[3];
+      SPD_UNROLL
+      for (int q = 0; q < 6; ++q) t[q] = load<T>(u + ((2 * q + odd) * pairs + j) * 4 + g * lanes<T>);
+      gather_taps<T>(taps, t);
+      SPD_UNROLL
+      for (int kw = 0; kw < 3; ++kw) part[odd][kw][g] = taps[kw];
+    }
+    T of[9][lanes<T>];
+    SPD_UNROLL
+    for (int kw = 0; kw < 3; ++kw) {
+      vec<T>(&four)[4] = part[0][kw], (&two)[4] = part[1][kw];
+      transpose4<T>(four);
+      transpose4<T>(two);
+      const vec<T> t[6] = {four[0], four[1], four[2], four[3], two[0] + two[2], two[1] + two[3]};
+      vec<T> taps[3];
+      gather_taps<T>(taps, t);
+      SPD_UNROLL
+      for (int kh = 0; kh < 3; ++kh) store<T>(of[kh * 3 + kw], taps[kh]);
+    }
+    const int n = static_cast<int>(std::min<std::size_t>(lanes<T>, pairs - j));
+    for (int i = 0; i < n; ++i) SPD_UNROLL
+    for (int tap = 0; tap < 9; ++tap) dk[(j + i) * 9 + tap] = of[tap][i % together * 4 + i / together];
+  }
+}
+
 template <class T>
 std::size_t winograd2d_wgrad_scratch(const Grid& grid, int blocks, int c_in, int c_out) {
-  const std::size_t plane = winograd2d_plane<T>(grid, blocks);
-  return 6 * kTogether2d * (winograd_component<T>(plane, c_in) + winograd_component<T>(plane, c_out)) + static_cast<std::size_t>(kComponents) * c_in * c_out +
-         lanes<T>;
+  const int rows = std::min(kWgradRows, tile_rows(grid, blocks));
+  return TilePlanes<T>(nullptr, c_in + c_out, rows, grid.columns).size() + static_cast<std::size_t>(4 * kPlanes) * c_in * c_out + 4 * lanes<T>;
 }
 
 template <class T, int S>
 void winograd2d_wgrad(T* dk, View<const T> dy, View<const T> x, T* scratch, const Grid& grid, int begin, int end, int c_in, int c_out, Team& team) {
-  constexpr int together = 6 * kTogether2d;
   const TileNeighbours<T, S> neighbours(grid);
-  const std::size_t plane = winograd2d_plane<T>(grid, end - begin);
-  const std::size_t x_component = winograd_component<T>(plane, c_in), y_component = winograd_component<T>(plane, c_out);
   const std::size_t pairs = static_cast<std::size_t>(c_out) * c_in;
-  const int groups = tile_groups(grid, end - begin);
-  T *xt = scratch, *yt = xt + together * x_component, *u = yt + together * y_component;  // u: [component][c_out][c_in]
-  const Grid tiles(groups * S, lanes<T>, lanes<T>);                                      // as many vectors as each plane has
-  const auto pass = [&]<int first>() {
-    team.split(groups, [&](int g, int until, int) {
-      for (; g < until; ++g) {
-        const TileGroup of_x(g, begin, end, x.block, grid), of_dy(g, begin, end, dy.block, grid);
-        const std::size_t at = static_cast<std::size_t>(g) * S * lanes<T>;
-        for (int i = 0; i < c_in; ++i)
-          transform_input_group<T, S, first, kTogether2d>(xt + i * plane + at, x_component, x.data + i * x.channel, of_x, grid, neighbours);
-        for (int o = 0; o < c_out; ++o) transform_dy_group<T, S, first, kTogether2d>(yt + o * plane + at, y_component, dy.data + o * dy.channel, of_dy, grid);
+  const int all = tile_rows(grid, end - begin), most = std::min(kWgradRows, all), parts_o = parts_of(c_out, kWgradOut), parts_i = parts_of(c_in, kWgradIn);
+  T *planes = scratch, *u = planes + TilePlanes<T>(planes, c_in + c_out, most, S).size();  // u: [plane][c_out][c_in][4]
+  for (int first = 0; first < all; first += most) {
+    const int rows = std::min(most, all - first);
+    const TilePlanes<T> xt(planes, c_in, rows, S), yt(planes + xt.size(), c_out, rows, S);
+    team.split((rows + 1) / 2, [&](int pair, int until, int) {
+      for (; pair < until; ++pair) {
+        const TileRows of_x(first + 2 * pair, begin, end, x.block, grid), of_dy(first + 2 * pair, begin, end, dy.block, grid);
+        for (int i = 0; i < c_in; ++i) transform_input_planes<T, S>(xt, i, pair, x.data + i * x.channel, of_x, grid, neighbours);
+        for (int o = 0; o < c_out; ++o) transform_dy_planes<T, S>(yt, o, pair, dy.data + o * dy.channel, of_dy, grid);
       }
     });
-    team.split(together, [&](int k, int until, int) {
-      for (; k < until; ++k)
-        conv1x1_wgrad<T>(u + (first * 6 + k) * pairs, {yt + k * y_component, 0, plane}, {xt + k * x_component, 0, plane}, tiles, 0, 1, 0,
-                         parts_of(c_out, kWgradOut), c_in, c_out);
-    });
-  };
-  pass.template operator()<0>();
-  pass.template operator()<kTogether2d>();
-  for (std::size_t j = 0; j < pairs; j += lanes<T>) {  // G^T u G, of a vector of pairs; u is readable a vector beyond its end
-    vec<T> columns[3][6];
-    SPD_UNROLL
-    for (int q = 0; q < 6; ++q) {
-      vec<T> taps[3], t[6];
-      SPD_UNROLL
-      for (int row = 0; row < 6; ++row) t[row] = load<T>(u + (row * 6 + q) * pairs + j);
-      gather_taps<T>(taps, t);
-      SPD_UNROLL
-      for (int kh = 0; kh < 3; ++kh) columns[kh][q] = taps[kh];
-    }
-    const int n = static_cast<int>(std::min<std::size_t>(lanes<T>, pairs - j));
-    SPD_UNROLL
-    for (int kh = 0; kh < 3; ++kh) {
-      vec<T> taps[3];
-      gather_taps<T>(taps, columns[kh]);
-      SPD_UNROLL
-      for (int kw = 0; kw < 3; ++kw) {
-        T of[lanes<T>];
-        store<T>(of, taps[kw]);
-        for (int i = 0; i < n; ++i) dk[(j + i) * 9 + kh * 3 + kw] = of[i];
+    team.split(kPlanes * parts_o, [&](int j, int until, int) {
+      for (; j < until; ++j) {
+        const int plane = j / parts_o, p = j % parts_o, vectors = static_cast<int>(xt.vectors[plane % 2]);
+        const int o = part_begin(c_out, parts_o, p), n_o = part_begin(c_out, parts_o, p + 1) - o;
+        for (int q = 0; q < parts_i; ++q) {
+          const int i = part_begin(c_in, parts_i, q), n_i = part_begin(c_in, parts_i, q + 1) - i;
+          with_constant<kWgradOut>(n_o, [&]<int A>() {
+            with_constant<kWgradIn>(n_i, [&]<int B>() {
+              winograd2d_wgrad_block<T, A, B>(u + (plane * pairs + static_cast<std::size_t>(o) * c_in + i) * 4, c_in, yt.at(plane, o), yt.channel(plane),
+                                              xt.at(plane, i), xt.channel(plane), vectors, first > 0);
+            });
+          });
+        }
       }
-    }
+    });
   }
+  gather_planes<T>(dk, u, pairs);
 }
 
 }  // namespace spd::SPD_ISA
