@@ -87,11 +87,23 @@ Settings = Annotated[
 BenchCells = Annotated[
     Path | None, typer.Option("--cells", metavar="FILE", help="Cells (.json or .npz). Default: the 12 of the bench.")
 ]
+BenchShapes = Annotated[str, typer.Option(metavar="ABC", help="Motif shapes.")]
+BenchClock = Annotated[str, typer.Option(metavar="wall|cpu", help="cpu: of a machine that is busy otherwise.")]
 BenchRounds = Annotated[int, typer.Option(metavar="N", min=1, help="Times that each is timed, in turns.")]
 Core = Annotated[int | None, typer.Option(metavar="N", min=0, help="Processor to pin to. Default: the last.")]
 BenchFolder = Annotated[
     Path, typer.Option("--out", metavar="DIR", help="Folder for the record (JSON) and its figure (PNG).")
 ]
+Images = Annotated[
+    Path, typer.Option(metavar="PATH", help="Folder of IDX files (MNIST and kin), or an .npz of images and labels.")
+]
+TruthOut = Annotated[Path, typer.Option("--out", metavar="FILE", help="The truth file to write (.npz).")]
+TruthSeeds = Annotated[str, typer.Option(metavar="LIST", help="Seeds of the trainings.")]
+TrainImages = Annotated[int, typer.Option(metavar="N", min=1, help="Training images.")]
+ValidImages = Annotated[int, typer.Option(metavar="N", min=1, help="Validation images.")]
+TestImages = Annotated[int, typer.Option(metavar="N", min=1, help="Test images.")]
+BatchSize = Annotated[int, typer.Option(metavar="N", min=1, help="Images in a step.")]
+CosineRate = Annotated[float, typer.Option(metavar="RATE", help="Adam's learning rate; falls by a cosine.")]
 TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="A table that nasbench convert wrote (.npz).")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -365,10 +377,8 @@ def search(
     epilog="Example:\n\n  spd-fast truth build --images fashion-mnist/ --cells 400 --out truth.npz",
 )
 def truth_build(
-    images: Annotated[
-        Path, typer.Option(metavar="PATH", help="Folder of IDX files (MNIST and kin), or an .npz of images and labels.")
-    ],
-    file: Annotated[Path, typer.Option("--out", metavar="FILE", help="The truth file to write (.npz).")],
+    images: Images,
+    file: TruthOut,
     cells: Annotated[int, typer.Option(metavar="N", min=1, help="How many cells to draw.")] = 400,
     source: Annotated[
         Path | None, typer.Option("--from", metavar="FILE", help="Draw from these cells. Default: the whole space.")
@@ -378,13 +388,13 @@ def truth_build(
     stacks: Annotated[int, typer.Option(metavar="N", min=1, help="Network: stacks of cells.")] = 3,
     cells_per_stack: Annotated[int, typer.Option(metavar="N", min=1, help="Network: cells in a stack.")] = 1,
     budgets: Annotated[str, typer.Option(metavar="LIST", help="Epochs of each budget.")] = "2,6,18",
-    seeds: Annotated[str, typer.Option(metavar="LIST", help="Seeds of the trainings.")] = "0,1,2",
+    seeds: TruthSeeds = "0,1,2",
     image_size: Annotated[int, typer.Option(metavar="N", min=4, max=64, help="Side of the images in pixels.")] = 16,
-    n_train: Annotated[int, typer.Option(metavar="N", min=1, help="Training images.")] = 5000,
-    n_valid: Annotated[int, typer.Option(metavar="N", min=1, help="Validation images.")] = 2000,
-    n_test: Annotated[int, typer.Option(metavar="N", min=1, help="Test images.")] = 5000,
-    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images in a step.")] = 50,
-    lr: Annotated[float, typer.Option(metavar="RATE", help="Adam's learning rate; falls by a cosine.")] = 5e-3,
+    n_train: TrainImages = 5000,
+    n_valid: ValidImages = 2000,
+    n_test: TestImages = 5000,
+    batch_size: BatchSize = 50,
+    lr: CosineRate = 5e-3,
     weight_decay: Annotated[float, typer.Option(metavar="RATE", help="Adam's weight decay.")] = 1e-4,
     threads: Threads = None,
     debug: Debug = False,
@@ -432,22 +442,20 @@ def truth_build(
     epilog="Example:\n\n  spd-fast truth slopes --images fashion-mnist/ --out slopes.npz",
 )
 def truth_slopes(
-    images: Annotated[
-        Path, typer.Option(metavar="PATH", help="Folder of IDX files (MNIST and kin), or an .npz of images and labels.")
-    ],
-    file: Annotated[Path, typer.Option("--out", metavar="FILE", help="The truth file to write (.npz).")],
+    images: Images,
+    file: TruthOut,
     slopes: Annotated[int, typer.Option(metavar="N", min=2, help="Slopes, evenly from --from to --to.")] = 100,
     lowest: Annotated[float, typer.Option("--from", metavar="X", help="The lowest slope.")] = 0.01,
     highest: Annotated[float, typer.Option("--to", metavar="X", help="The highest slope.")] = 2.01,
     hidden: Annotated[int, typer.Option(metavar="N", min=1, help="Units of a hidden layer.")] = 100,
     layers: Annotated[int, typer.Option(metavar="N", min=1, help="Hidden layers.")] = 2,
     epochs: Annotated[int, typer.Option(metavar="N", min=1, help="Epochs of training.")] = 4,
-    seeds: Annotated[str, typer.Option(metavar="LIST", help="Seeds of the trainings.")] = "0,1,2,3,4,5,6,7,8,9",
-    n_train: Annotated[int, typer.Option(metavar="N", min=1, help="Training images.")] = 5000,
-    n_valid: Annotated[int, typer.Option(metavar="N", min=1, help="Validation images.")] = 1000,
-    n_test: Annotated[int, typer.Option(metavar="N", min=1, help="Test images.")] = 10_000,
-    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images in a step.")] = 100,
-    lr: Annotated[float, typer.Option(metavar="RATE", help="Adam's learning rate; falls by a cosine.")] = 5e-3,
+    seeds: TruthSeeds = "0,1,2,3,4,5,6,7,8,9",
+    n_train: TrainImages = 5000,
+    n_valid: ValidImages = 1000,
+    n_test: TestImages = 10_000,
+    batch_size: BatchSize = 100,
+    lr: CosineRate = 5e-3,
     threads: Threads = None,
     debug: Debug = False,
 ) -> None:
@@ -707,14 +715,14 @@ def report(
 )
 def bench_inner(
     cells: BenchCells = None,
-    shapes: Annotated[str, typer.Option(metavar="ABC", help="Motif shapes.")] = "ABC",
+    shapes: BenchShapes = "ABC",
     rounds: BenchRounds = 7,
     jax: Annotated[bool, typer.Option("--jax", help="Beside JAX too, which must be installed.")] = False,
     many: Annotated[
         int, typer.Option(metavar="N", min=0, help="Random cells that are trained side by side on all cores; 0: none.")
     ] = 64,
     core: Core = None,
-    clock: Annotated[str, typer.Option(metavar="wall|cpu", help="cpu: of a machine that is busy otherwise.")] = "wall",
+    clock: BenchClock = "wall",
     folder: BenchFolder = BENCH_FOLDER,
     debug: Debug = False,
 ) -> None:
@@ -736,7 +744,7 @@ def bench_inner(
 )
 def bench_hypergradient(
     cells: BenchCells = None,
-    shapes: Annotated[str, typer.Option(metavar="ABC", help="Motif shapes.")] = "ABC",
+    shapes: BenchShapes = "ABC",
     steps: Annotated[
         int, typer.Option(metavar="N", min=10, help="Inner steps that are timed; a multiple of 10.")
     ] = 100,
@@ -754,7 +762,7 @@ def bench_hypergradient(
         int, typer.Option(metavar="N", min=0, help="Motifs C that are differentiated through 1,000 steps.")
     ] = 6,
     core: Core = None,
-    clock: Annotated[str, typer.Option(metavar="wall|cpu", help="cpu: of a machine that is busy otherwise.")] = "wall",
+    clock: BenchClock = "wall",
     folder: BenchFolder = BENCH_FOLDER,
     debug: Debug = False,
 ) -> None:
@@ -832,7 +840,7 @@ def bench_profile(
 @bench_app.command("proxies", epilog="Example:\n\n  spd-fast bench proxies --shapes C")
 def bench_proxies(
     cells: BenchCells = None,
-    shapes: Annotated[str, typer.Option(metavar="ABC", help="Motif shapes.")] = "ABC",
+    shapes: BenchShapes = "ABC",
     rounds: BenchRounds = 5,
     core: Core = None,
     folder: BenchFolder = BENCH_FOLDER,

@@ -96,9 +96,11 @@ def begin(bench: str, **settings: Any) -> dict[str, Any]:
 
 
 def write(record: dict[str, Any], folder: Path, figure: bytes) -> list[Path]:
-    """Write the record as JSON and its figure as PNG into `folder`, named by bench, date and commit; return the paths."""
+    """Write the record as JSON and its figure as PNG into `folder`, named by bench, its one shape, date and commit; return the paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    stem = f"{record['bench']}-{record['date'][:10]}-{record['commit'][:7]}"
+    stem = "-".join(
+        [record["bench"], *([record["shape"]] if "shape" in record else []), record["date"][:10], record["commit"][:7]]
+    )
     contents = {f"{stem}.json": (json.dumps(record, indent=1) + "\n").encode(), f"{stem}.png": figure}
     for name, content in contents.items():
         with atomic_write(folder / name) as file:
