@@ -56,12 +56,13 @@ class Network {
     const auto at = [&](int i) -> std::size_t { return index ? index[i] : first + i; };
     for (int i = 0; i < n; ++i) std::memcpy(label_ + i * classes, data.labels + at(i) * classes, classes * sizeof(T));
     if (pixels == 1) return load_features(data, at, n);
+    const int width = grid.width;
     for (int i = 0; i < n; ++i)
-      each_image_row(i, [&](T* row, int c, int h) {
-        const T* from = data.images + (at(i) * plan_.image_channels + c) * pixels + h * grid.width;
+      each_image_row(i, [&, from = data.images + at(i) * plan_.image_channels * pixels](T* row, int, int) mutable {
         int x = 0;
-        for (; x + 4 <= grid.width; x += 4) std::memcpy(row + x, from + x, 4 * sizeof(T));
-        for (; x < grid.width; ++x) row[x] = from[x];
+        for (; x + 4 <= width; x += 4) std::memcpy(row + x, from + x, 4 * sizeof(T));
+        for (; x < width; ++x) row[x] = from[x];
+        from += width;
       });
     for (int i = n; i % grid.images != 0; ++i) each_image_row(i, [&](T* row, int, int) { std::memset(row, 0, grid.width * sizeof(T)); });
   }
@@ -160,10 +161,11 @@ class Network {
   template <class F>
   void each_image_row(int i, F&& f) {
     const Grid& grid = plan_.grids[0];
-    for (int c = 0; c < plan_.image_channels; ++c)
-      for (int h = 0; h < grid.height; ++h)
-        f(arena_ + plan_.images.offset + i / grid.images * plan_.images.block + c * plan_.images.channel + h * grid.pitch() + i % grid.images * grid.slot, c,
-          h);
+    const int height = grid.height;
+    const std::size_t pitch = grid.pitch();
+    T* channel = arena_ + plan_.images.offset + i / grid.images * plan_.images.block + i % grid.images * grid.slot;
+    for (int c = 0; c < plan_.image_channels; ++c, channel += plan_.images.channel)
+      for (int h = 0; h < height; ++h) f(channel + h * pitch, c, h);
   }
 
   // Ops first..last - 1, which are a run, chunk by chunk of the batch: what one op writes is in the cache still when the next reads it.
