@@ -49,22 +49,23 @@ class Network {
   const T* var() const { return var_; }
   void time(StepTimes* times) { times_ = times; }  // from now on, on one thread; null: no more
 
-  // Images and labels index[0..n - 1] (null: 0, 1, ...) of the set become the batch.
+  // Images and labels index[0..n - 1] (null: first, first + 1, ...) of the set become the batch.
   void load(const DataSet<T>& data, const std::int64_t* index, int first, int n) {
     const Grid& grid = plan_.grids[0];
     const std::size_t classes = plan_.head.classes, pixels = grid.pixels();
     const auto at = [&](int i) -> std::size_t { return index ? index[i] : first + i; };
     for (int i = 0; i < n; ++i) std::memcpy(label_ + i * classes, data.labels + at(i) * classes, classes * sizeof(T));
     if (pixels == 1) return load_features(data, at, n);
-    const int width = grid.width;
+    const int width = grid.width, slot = grid.slot;
     for (int i = 0; i < n; ++i)
       each_image_row(i, [&, from = data.images + at(i) * plan_.image_channels * pixels](T* row, int, int) mutable {
         int x = 0;
         for (; x + 4 <= width; x += 4) std::memcpy(row + x, from + x, 4 * sizeof(T));
         for (; x < width; ++x) row[x] = from[x];
+        for (; x < slot; ++x) row[x] = 0;  // a gradient may have been there
         from += width;
       });
-    for (int i = n; i % grid.images != 0; ++i) each_image_row(i, [&](T* row, int, int) { std::memset(row, 0, grid.width * sizeof(T)); });
+    for (int i = n; i % grid.images != 0; ++i) each_image_row(i, [&](T* row, int, int) { std::memset(row, 0, slot * sizeof(T)); });
   }
   void image_gradient(T* d_images, int n) {
     const Grid& grid = plan_.grids[0];

@@ -245,7 +245,7 @@ class Builder {
     Pool p;
     p.from = from, p.to = to, p.average = average, p.channels = channels, p.x = x;
     p.y = take(to, channels);
-    if (!average) p.taken = take_bytes(to, channels, 8);
+    if (!average) p.taken = take_bytes(to, channels, from == to ? 8 : 4);
     const int index = static_cast<int>(plan_.pools.size());
     plan_.ops.push_back({Op::Kind::pool, index});
     plan_.pools.push_back(p);

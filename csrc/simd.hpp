@@ -288,7 +288,7 @@ SPD_INLINE vec<T> interleave(vec<T> a, vec<T> b) {
   }(std::make_integer_sequence<int, lanes<T>>{});
 }
 
-// Lane 4 c + j of the result: p[j]; p[c].
+// Lane 4 c + j of the result: p[j], and v[c] of as many numbers as there are fours in a vector. (The masks of ones keep GCC from warning of what they leave out.)
 template <class T>
 SPD_INLINE vec<T> fours(const T* p) {
 #if defined(__AVX512F__)
@@ -353,7 +353,7 @@ SPD_INLINE void sum_lanes(T* out, const vec<T>* v) {
     for (int j = 0; j < many; ++j) out[j] = sums[j];
   if constexpr (n > many) sum_lanes<T, n - many>(out + many, v + many);
 }
-// out[4 i + j] (+)= sum over c of lane 4 c + j of v[i], i < n. With `add` a vector from each place in `out` is readable.
+// out[4 i + j] (+)= sum over c of lane 4 c + j of v[i], i < n.
 template <class T, int n>
 SPD_INLINE void sum_fours(T* out, const vec<T>* v, bool add) {
   constexpr int together = lanes<T> / 4, many = std::min(n, together);
@@ -361,7 +361,11 @@ SPD_INLINE void sum_fours(T* out, const vec<T>* v, bool add) {
   SPD_UNROLL
   for (int j = 0; j < together; ++j) part[j] = j < many ? v[j < many ? j : 0] : zeros<T>();
   vec<T> sums = sum_each<T, together, 4>(part);
-  if (add) sums += load<T>(out);
+  if (add) {
+    vec<T> before{};
+    std::memcpy(&before, out, 4 * many * sizeof(T));
+    sums += before;
+  }
   std::memcpy(out, &sums, 4 * many * sizeof(T));
   if constexpr (n > many) sum_fours<T, n - many>(out + 4 * many, v + many, add);
 }

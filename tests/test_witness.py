@@ -369,7 +369,9 @@ def test_optimizers_and_schedules_in_double(optimizer, rates, drop_last):
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4])
-@pytest.mark.parametrize("size", [(5, 5), (7, 11), (12, 12), (16, 4), (17, 17), (28, 28), (64, 33)], ids=str)
+@pytest.mark.parametrize(
+    "size", [(5, 5), (7, 11), (12, 6), (8, 13), (12, 12), (16, 4), (17, 17), (28, 28), (64, 33)], ids=str
+)
 @pytest.mark.parametrize("cell", [BUSY, TRUNCATING, EDGES], ids=["busy", "truncating", "edges"])
 def test_image_sizes_and_channels_in_double(cell, size, channels):
     """Sides that fill no vector, 2x2 pooling of odd sides, batches that fill no block, a validation set of another size."""

@@ -224,7 +224,7 @@ struct QuadWinners {
   std::uint16_t right, lower;
 };
 
-// Of the channels begin..end - 1, column by column: f(channel, block, where the output vector begins, of it: lanes that count, its two inputs (null: none), its winners).
+// Of the channels begin..end - 1, column by column: f(channel, block, where the output vector begins, of it: lanes that count, its two inputs (the second null: none), its winners).
 template <class T, class U, class F>
 SPD_INLINE void each_quad_vector(View<U> x, QuadWinners* winners, const Grid& from, const Grid& to, int n, int begin, int end, F&& f) {
   const LaneMasks<T> masks(to, n);

@@ -11,7 +11,7 @@
 //   plane 2 q        components (0, q), (1, q), (2, q), (3, q)                   of a tile row
 //   plane 2 q + 1    components (4, q), (5, q) of a tile row, (4, q), (5, q) of the next
 //
-// Tiles are never mixed in a lane until the sums of wgrad are whole, and however few there are, vectors are full.
+// A lane holds one component all the way, so wgrad has little to sum over lanes at the end; and tile rows fill vectors two by two, however few there are.
 //
 // Arrays and preconditions are those of winograd.hpp; besides, an image row takes at least four lanes (`Grid::fits_winograd2d`). Precision: element type.
 // The transforms round 2 to 15 times as much as direct (root mean square): largest error, relative to the largest value, 1.1e-6 to 9.3e-6 in float.
