@@ -872,7 +872,7 @@ def initial_parameters(
             raise ValueError("image_shape is None, expected (C, H, W): the weights of the first layer depend on it")
         image_shape = (shape.image_channels, 4 << shape.stacks, 4 << shape.stacks)
     (spec,) = _specs([cell], shape, image_shape)
-    return _initial_weights(spec, cell, shape, seed, replicate, init, initializer, initial_scales, _element(dtype))
+    return _initial_weights(spec, cell, shape, seed, replicate, init, initializer, initial_scales, _element(dtype), {})
 
 
 def _initial_weights(
@@ -885,7 +885,9 @@ def _initial_weights(
     initializer: Initializer,
     initial_scales: npt.ArrayLike | None,
     element: npt.DTypeLike,
+    shared: dict[tuple[str, tuple[int, ...], int], Array],
 ) -> dict[str, Array]:
+    """`shared` keeps what was drawn, for the layers of other cells that are the same with ``init="shared"``."""
     if init not in ("shared", "motif"):
         raise ValueError(f"init is {init!r}, expected 'shared' or 'motif'")
     if initializer not in ("pytorch", "nasbench101", "normal"):
@@ -894,6 +896,7 @@ def _initial_weights(
     scope = f"{seed}/{replicate}"
     if init == "motif":
         scope += f"/{cell.key}/{shape!r}"
+        shared = {}
     weights = {}
     fan_in = 1
     for name, _, dims in spec.tables()[0]:
@@ -903,7 +906,10 @@ def _initial_weights(
             weights[name] = np.zeros(dims, element)
         else:
             fan_in = math.prod(dims[1:]) if len(dims) > 1 else fan_in  # a bias comes behind its weights
-            drawn = _drawn(_key(f"{scope}/{name}"), dims, fan_in, initializer)
+            layer = name, dims, fan_in
+            if layer not in shared:
+                shared[layer] = _drawn(_key(f"{scope}/{name}"), dims, fan_in, initializer)
+            drawn = shared[layer]
             kind = layer_kind(name, dims)
             weights[name] = (drawn if kind is None or scales is None else drawn * scales[kind]).astype(element)
     return weights
@@ -1020,8 +1026,9 @@ def _initial(
     element: npt.DTypeLike,
 ) -> list[dict[str, Array]]:
     if isinstance(init, str):
+        shared: dict[tuple[str, tuple[int, ...], int], Array] = {}
         return [
-            _initial_weights(spec, cell, shape, seed, replicate, init, initializer, initial_scales, element)
+            _initial_weights(spec, cell, shape, seed, replicate, init, initializer, initial_scales, element, shared)
             for spec, cell in zip(specs, cells, strict=True)
         ]
     if len(init) != len(cells):

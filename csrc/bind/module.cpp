@@ -319,7 +319,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("default_threads", default_threads);
   m.def("uniforms", uniforms, py::arg("key"), py::arg("rows"), py::arg("columns"), py::arg("taps"));
 
-  py::class_<MotifSpec>(m, "MotifSpec")
+  py::class_<MotifSpec>(m, "MotifSpec", py::dynamic_attr())
       .def(py::init([](int vertices, bool ops_on_edges, std::vector<std::uint8_t> matrix, std::vector<int> ops, std::vector<std::vector<int>> channels,
                        int stem_channels, int stacks, int cells_per_stack, int classes, int image_channels, int height, int width) {
              if (vertices < 2 || vertices > 7 || static_cast<int>(matrix.size()) != vertices * vertices ||
@@ -351,9 +351,12 @@ PYBIND11_MODULE(_core, m) {
           py::kw_only(), py::arg("hidden"), py::arg("slope"), py::arg("loss"), py::arg("classes"), py::arg("image_channels"), py::arg("height"),
           py::arg("width"))
       .def("tables",
-           [](const MotifSpec& spec) {
-             const Plan plan = make_plan(spec, 1, Passes::forward, engine().f32.lanes, sizeof(float), false);
-             return py::make_tuple(table(plan.parameters), plan.n_parameters, table(plan.running), plan.batch_norms);
+           [](const py::object& self) -> py::object {  // made once
+             if (!py::hasattr(self, "_tables")) {
+               const Plan plan = make_plan(self.cast<const MotifSpec&>(), 1, Passes::forward, engine().f32.lanes, sizeof(float), false);
+               self.attr("_tables") = py::make_tuple(table(plan.parameters), plan.n_parameters, table(plan.running), plan.batch_norms);
+             }
+             return self.attr("_tables");
            })
       .def("flops", [](const MotifSpec& spec) { return make_plan(spec, 1, Passes::forward, engine().f32.lanes, sizeof(float), false).flops; })
       .def(
