@@ -6,9 +6,10 @@ outer loop from converging. `pools`: the same from more and from fewer cells. `s
 by CMA-ES. `labels`: how many labelled cells the weights of steps need. Kendall's tau-b with the truth on cells drawn at random that no
 dish has seen, mean of several seeds of dish, weights and orders (and pool), with the interval that holds 95 % of resampled cells and seeds.
 
-    python bench/ablation.py nb101_test108.npz                  # a quarter of an hour on two cores
+    python bench/ablation.py nb101_test108.npz --cells 400 --seeds 2                        # a quarter of an hour on two cores
     python bench/ablation.py nb101_test108.npz --table learning --figure learning.png
-    python bench/ablation.py nb101_test108.npz --cells 400 --seeds 2
+
+Costs are processor time, what a dish costs with the looks at cells kept out.
 """
 
 import argparse
