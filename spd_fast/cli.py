@@ -726,7 +726,7 @@ def bench_inner(
     folder: BenchFolder = BENCH_FOLDER,
     debug: Debug = False,
 ) -> None:
-    """Seconds per inner epoch on one core beside PyTorch, and of many motifs on all cores."""
+    """Seconds per inner epoch on one core beside PyTorch, and of many motifs, and of one, on all cores."""
     with _errors(debug):
         from spd_fast.bench import inner
 

@@ -250,6 +250,11 @@ def test_inner(tmp_path: Path) -> None:
     many = shape["many"]
     assert many["cells"] == 3
     assert all(len(taken) == 1 and taken[0] > 0 for taken in many["seconds"].values())
+    one_thread = next(iter(many["seconds"].values()))[0]
+    assert many["motif_epochs_per_second"]["spd_fast, 1 thread"] == pytest.approx(3 * many["epochs"] / one_thread)
+    team = shape["team"]
+    assert team["hashes"] == [cell.module_hash for cell in CELLS[:2]]
+    assert team["scaling"] == pytest.approx(np.exp(np.mean(np.log(np.ravel(team["scalings"])))))
 
 
 def test_inner_errors(monkeypatch: pytest.MonkeyPatch) -> None:

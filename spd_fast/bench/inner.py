@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from rich.table import Table
@@ -23,9 +23,6 @@ from spd_fast.motif import MotifShape, count_flops
 from spd_fast.train import Adam, initial_parameters, train_motifs
 from spd_fast.truth_build import random_cells
 
-if TYPE_CHECKING:
-    pass
-
 __all__ = ["CLOCKS", "OURS", "run", "tables"]
 
 OURS: Final = "spd_fast"
@@ -35,6 +32,10 @@ IMAGES: Final = 200
 LR, WEIGHT_DECAY = 5e-5, 1e-6
 ENGINE_EPOCHS: Final = 10
 """In one call, as a user's call trains many; its set-up is part of the time."""
+MANY_EPOCHS: Final = 5
+"""Of each of many motifs: a user's motif trains for tens, of which set-up is a smaller part still."""
+TEAM_CELLS: Final = 4
+"""Spread over the bench's, that are trained on all cores one at a time."""
 CLOCKS: Final[dict[str, Callable[[], float]]] = {"wall": time.perf_counter, "cpu": time.process_time}
 LOSS_TOLERANCE: Final = 1e-3
 """Relative, of ten steps in float32: 1e-7 is usual, but Adam turns the sign of a gradient that is rounding alone into a whole step
@@ -66,7 +67,8 @@ def run(
     jax : bool
         Time JAX beside PyTorch, its compilation not counted (2 to 4 s a cell). It must be installed.
     many : int
-        Random cells that are trained side by side, beside a pool of as many PyTorch processes as processors; 0 leaves it out.
+        Random cells that are trained side by side, beside a pool of as many PyTorch processes as processors, and then a few of
+        the cells one at a time on all processors; 0 leaves both out.
     core : int, optional
         Processor to pin to. Default: the last that this process may use.
     clock : "wall" or "cpu"
@@ -78,7 +80,7 @@ def run(
     -------
     dict
         Of plain values: for each shape ``cells`` with ``seconds_per_epoch`` by contender and round, means, speed-ups and rates over
-        them, and ``many``.
+        them, ``many`` and ``team``.
 
     Raises
     ------
@@ -130,6 +132,8 @@ def run(
             record["shapes"][letter]["many"] = _measure_many(
                 random_cells(many, seed=0), shape, dish, order, min(rounds, 3)
             )
+            spread = [cells[i] for i in np.unique(np.linspace(0, len(cells) - 1, TEAM_CELLS, dtype=int))]
+            record["shapes"][letter]["team"] = _measure_team(spread, shape, dish, order, rounds)
             advance(2)
     return record
 
@@ -233,32 +237,65 @@ def _flop_per_epoch(cell: Cell, shape: MotifShape) -> int:
 def _measure_many(
     cells: Sequence[Cell], shape: MotifShape, dish: Dish, order: np.ndarray[Any, Any], rounds: int
 ) -> dict[str, Any]:
-    """Seconds that an epoch of all cells takes, set-up included: on one thread, on all, and in a pool of PyTorch processes."""
+    """Seconds that a few epochs of all cells take, set-up included: on one thread, on all, and in a pool of PyTorch processes."""
     processors = len(os.sched_getaffinity(0))
     names = (f"{OURS}, 1 thread", f"{OURS}, {processors} threads", f"PyTorch, {processors} processes")
     seconds: dict[str, list[float]] = {name: [] for name in names}
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processors, context, _start_worker, (shape, dish, order)) as pool:
         list(
-            pool.map(_pytorch_epoch_from_start, cells[: 2 * processors])
+            pool.map(_pytorch_epochs_from_start, cells[: 2 * processors])
         )  # every process has imported PyTorch and run once
         for _ in range(rounds):
             for name, threads in zip(names, (1, processors, 0), strict=True):
                 started = time.perf_counter()
                 if threads:
-                    train_motifs(cells, shape, dish, epochs=1, order=order[None], **_settings(threads))
+                    _train(cells, shape, dish, order, MANY_EPOCHS, threads)
                 else:
-                    list(pool.map(_pytorch_epoch_from_start, cells))
+                    list(pool.map(_pytorch_epochs_from_start, cells))
                 seconds[name].append(time.perf_counter() - started)
     times = [records.median(seconds[name]) for name in names]
     return {
         "cells": len(cells),
+        "epochs": MANY_EPOCHS,
         "processors": processors,
         "seconds": seconds,
-        "motif_epochs_per_second": {name: len(cells) / taken for name, taken in zip(names, times, strict=True)},
+        "motif_epochs_per_second": {
+            name: len(cells) * MANY_EPOCHS / taken for name, taken in zip(names, times, strict=True)
+        },
         "scaling": times[0] / times[1],
         "speedup": times[2] / times[1],
     }
+
+
+def _measure_team(
+    cells: Sequence[Cell], shape: MotifShape, dish: Dish, order: np.ndarray[Any, Any], rounds: int
+) -> dict[str, Any]:
+    """How many times as fast one motif trains on all cores as on one; of each cell the median of ratios taken in turns."""
+    processors = len(os.sched_getaffinity(0))
+    scalings = []
+    for cell in cells:
+        ratios = []
+        for _ in range(rounds):
+            seconds = []
+            for threads in (1, processors):
+                started = time.perf_counter()
+                _train([cell], shape, dish, order, MANY_EPOCHS, threads)
+                seconds.append(time.perf_counter() - started)
+            ratios.append(seconds[0] / seconds[1])
+        scalings.append(ratios)
+    return {
+        "processors": processors,
+        "hashes": [cell.module_hash for cell in cells],
+        "scalings": scalings,
+        "scaling": records.geometric_mean([records.median(ratios) for ratios in scalings]),
+    }
+
+
+def _train(
+    cells: Sequence[Cell], shape: MotifShape, dish: Dish, order: np.ndarray[Any, Any], epochs: int, threads: int
+) -> None:
+    train_motifs(cells, shape, dish, epochs=epochs, order=np.repeat(order[None], epochs, axis=0), **_settings(threads))
 
 
 _worker: dict[str, Any] = {}
@@ -272,10 +309,12 @@ def _start_worker(shape: MotifShape, dish: Dish, order: np.ndarray[Any, Any]) ->
     _worker.update(shape=shape, dish=dish, order=order)
 
 
-def _pytorch_epoch_from_start(cell: Cell) -> None:
-    """In a process of the pool: one epoch in the layout that is faster for most cells."""
+def _pytorch_epochs_from_start(cell: Cell) -> None:
+    """In a process of the pool: training in the layout that is faster for most cells."""
     weights = initial_parameters(cell, _worker["shape"])
-    _pytorch_epoch(cell, _worker["shape"], weights, _worker["dish"], _worker["order"], "channels_last")()
+    epoch = _pytorch_epoch(cell, _worker["shape"], weights, _worker["dish"], _worker["order"], "channels_last")
+    for _ in range(MANY_EPOCHS):
+        epoch()
 
 
 # ---- what comes out
@@ -340,13 +379,16 @@ def _cell_table(letter: str, rows: Sequence[dict[str, Any]], peak: float) -> Tab
 
 def _many_table(record: dict[str, Any]) -> Table:
     first = next(iter(record["shapes"].values()))["many"]
-    title = f"{first['cells']} random cells side by side: motif epochs a second, set-up included"
+    title = f"{first['cells']} random cells side by side, {first['epochs']} epochs each: motif epochs a second, set-up included"
     names = list(first["motif_epochs_per_second"])
-    table = _columns(Table(title=title, title_justify="left"), ("motif", *names, "threads, x 1", "x PyTorch"))
+    headings = ("motif", *names, "threads, x 1", "x PyTorch", "one motif at a time, threads, x 1")
+    table = _columns(Table(title=title, title_justify="left"), headings)
     for letter, shape in record["shapes"].items():
         many = shape["many"]
         rates = (f"{rate:.1f}" for rate in many["motif_epochs_per_second"].values())
-        table.add_row(letter, *rates, f"{many['scaling']:.2f}", f"{many['speedup']:.1f}")
+        table.add_row(
+            letter, *rates, f"{many['scaling']:.2f}", f"{many['speedup']:.1f}", f"{shape['team']['scaling']:.2f}"
+        )
     return table
 
 
