@@ -3,6 +3,8 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <thread>
+#include <vector>
 
 #include "engine.hpp"
 #include "hypergradient.hpp"
@@ -70,6 +72,11 @@ double shortest(int repeats, F&& f) {
   return best;
 }
 
+struct Closing {
+  Team& team;
+  ~Closing() { team.close(); }
+};
+
 template <class T>
 void conv_check(ConvCheck<T>& q) {
   const Grid grid(q.height, q.width, lanes<T>);
@@ -78,9 +85,13 @@ void conv_check(ConvCheck<T>& q) {
   const bool fits = q.size == 3 && (q.algorithm == Algorithm::winograd ? grid.fits_winograd() : grid.fits_winograd2d());
   const Algorithm how = fits ? q.algorithm : Algorithm::direct;
   Scratch<T> packed(conv_packed(how, q.size, q.c_in, q.c_out));
-  Team team;
-  Scratch<T> scratch(
-      std::max({conv_scratch<T>(how, grid, q.c_in), conv_scratch<T>(how, grid, q.c_out), conv_wgrad_scratch<T>(how, grid, blocks, q.c_in, q.c_out)}));
+  Team team(q.threads);
+  std::vector<std::jthread> members;
+  const Closing closing{team};
+  for (int i = 1; i < team.most(); ++i) members.emplace_back([&] { team.serve(); });
+  while (team.size() < team.most()) std::this_thread::yield();
+  Scratch<T> scratch(std::max({conv_scratch<T>(how, grid, q.c_in), conv_scratch<T>(how, grid, q.c_out),
+                               conv_wgrad_scratch<T>(how, grid, blocks, q.size, q.c_in, q.c_out, team.most())}));
   x.pack(q.x);
   const auto forward = [&](View<T> to, View<const T> from, int c_in, int c_out, bool turned) {
     conv_pack<T>(how, packed.data(), q.k, q.size, c_in, c_out, turned);
@@ -126,7 +137,8 @@ void batch_norm_check(BatchNormCheck<T>& q) {
   z.unpack(q.z);
   dz.pack(q.dz);
   const Flow<T> flow{d.data, d.block, d.channel, 1};
-  batch_norm_relu_backward<T, 1>(y.view(), q.dgamma, q.dbeta, &flow, q.mean, istd.data(), scale.data(), shift.data(), true, grid, q.n, q.channels);
+  const BatchNormBackward<T, 1> backward(y.view(), &flow, q.mean, istd.data(), scale.data(), shift.data(), true, grid, q.n, chunks.data(), 2 * q.channels);
+  backward.run(q.channels, 0, grid.slices(blocks), true, true, q.dgamma, q.dbeta);
   y.unpack(q.dy);
 }
 
@@ -184,7 +196,7 @@ void head_check(HeadCheck<T>& q) {
   dense_backward<T>(dfeature.data(), q.dweight, q.dbias, dlogit.data(), feature.data(), q.weight, q.n, q.channels, q.classes);
   average_pool_backward<T>(flow.data(), dfeature.data(), grid, q.n, q.channels);
   const Flow<T> spread{flow.data(), static_cast<std::size_t>(q.channels) * lanes<T>, static_cast<std::size_t>(lanes<T>), 0};
-  add_flows<T, 1>(dx.view(), &spread, grid, q.n, q.channels);
+  add_flows<T, 1>(dx.view(), &spread, grid, q.n, 0, grid.blocks(q.n), q.channels);
   dx.unpack(q.dx);
 }
 
@@ -202,7 +214,9 @@ void dense_check(DenseCheck<T>& q) {
   sigmoid_forward<T>(z.view(), a.view(), q.bias, slope, grid, 0, blocks, q.units);
   a.unpack(q.a);
   sigmoid_backward<T>(z.view(), q.dbias, da.constant(), slope, grid, blocks, q.units);
-  conv1x1_wgrad<T>(q.dweight, z.constant(), x.constant(), grid, 0, blocks, 0, parts_of(q.units, kWgradOut), q.features, q.units);
+  Team team;
+  Scratch<T> scratch(conv_wgrad_scratch<T>(Algorithm::direct, grid, blocks, 1, q.features, q.units, 1));
+  conv1x1_wgrad<T>(q.dweight, z.constant(), x.constant(), scratch.data(), grid, blocks, q.features, q.units, team);
   conv1x1_pack<T>(packed.data(), q.weight, q.units, q.features, true);
   conv1x1_forward<T>(dx.view(), z.constant(), packed.data(), grid, 0, blocks, q.units, q.features);
   dx.unpack(q.dx);

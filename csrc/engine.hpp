@@ -147,6 +147,7 @@ struct ConvCheck {
   T *y, *dx, *dk;       // each null: not wanted
   Algorithm algorithm;  // where the shape allows it, else direct
   int repeats;          // > 0: seconds[0..2] of forward, dgrad, wgrad, each the shortest of so many
+  int threads;          // of wgrad
   double seconds[3];
 };
 template <class T>

@@ -44,6 +44,13 @@ struct Grid {
   int chunk() const { return std::max(1, 32 / height); }
   int chunks(int n) const { return (blocks(n) + chunk() - 1) / chunk(); }
 
+  // Slices of a batch of so many blocks, whole chunks each. What sums over the batch sums over every slice first, so a team's threads keep to slices
+  // from op to op, and few have to read what another wrote.
+  static constexpr int kMostSlices = 2;
+  int slices(int blocks) const { return blocks >= 4 * chunk() ? kMostSlices : 1; }
+  int slice_begin(int blocks, int slice) const { return slice * ((blocks + chunk() - 1) / chunk()) / slices(blocks) * chunk(); }
+  int slice_end(int blocks, int slice) const { return std::min(blocks, slice_begin(blocks, slice + 1)); }
+
   // Winograd's F(4, 3) takes four rows at a time, and four vectors of them.
   bool fits_winograd() const { return height % 4 == 0 && 4 % columns == 0; }
   bool fits_winograd2d() const { return fits_winograd() && slot >= 4 && lanes >= 4; }

@@ -112,9 +112,8 @@ class TangentNetwork : public Network<T> {
   }
 
  private:
-  using Network<T>::plan_, Network<T>::arena_, Network<T>::packed_, Network<T>::scratch_, Network<T>::mean_, Network<T>::var_, Network<T>::istd_,
-      Network<T>::scale_, Network<T>::shift_, Network<T>::feature_, Network<T>::dfeature_, Network<T>::turned_, Network<T>::logit_, Network<T>::dlogit_,
-      Network<T>::label_, Network<T>::softmax_;
+  using Network<T>::plan_, Network<T>::arena_, Network<T>::mean_, Network<T>::var_, Network<T>::istd_, Network<T>::scale_, Network<T>::shift_,
+      Network<T>::feature_, Network<T>::dfeature_, Network<T>::turned_, Network<T>::logit_, Network<T>::dlogit_, Network<T>::label_, Network<T>::softmax_;
 
   template <class U>
   View<U> tangent(const Place& p) const {

@@ -121,23 +121,25 @@ class Network {
   }
   // Packed weights, scratch of every thread, statistics of chunks: of the convolution that takes most.
   void scratch_of_convs(T* memory) {
-    std::size_t packed = 0, chunks = 0;
+    std::size_t chunks = 0;
+    int shares = 1;  // of chunks, and so threads that need weights and scratch of their own
     const auto fit = [&](const Conv& c) {
       const Grid& grid = plan_.grids[c.grid];
-      packed = std::max(packed, conv_packed(c.forward, c.size, c.c_in, c.c_out));
+      run_packed_ = std::max(run_packed_, conv_packed(c.forward, c.size, c.c_in, c.c_out));
       run_scratch_ = std::max(run_scratch_, conv_scratch<T>(c.forward, grid, c.c_in));
       if (plan_.passes == Passes::forward_backward) {
-        packed = std::max(packed, conv_packed(c.dgrad, c.size, c.c_out, c.c_in));
+        run_packed_ = std::max(run_packed_, conv_packed(c.dgrad, c.size, c.c_out, c.c_in));
         run_scratch_ = std::max(run_scratch_, conv_scratch<T>(c.dgrad, grid, c.c_out));
-        wgrad_scratch_ = std::max(wgrad_scratch_, conv_wgrad_scratch<T>(c.wgrad, grid, grid.blocks(plan_.batch), c.c_in, c.c_out));
+        wgrad_scratch_ = std::max(wgrad_scratch_, conv_wgrad_scratch<T>(c.wgrad, grid, grid.blocks(plan_.batch), c.size, c.c_in, c.c_out, team_.most()));
       }
       chunks = std::max(chunks, static_cast<std::size_t>(grid.chunks(plan_.batch)) * 2 * c.c_out);
+      shares = std::max(shares, std::min(team_.most(), grid.chunks(plan_.batch)));
     };
     for (const Conv& c : plan_.convs) fit(c);
     for (const Dense& d : plan_.dense) fit(d.product);
-    run_scratch_ = (run_scratch_ + 2 * lanes<T> - 1) / lanes<T> * lanes<T>;
-    take(packed_, packed, memory);
-    take(scratch_, std::max(run_scratch_ * team_.most(), wgrad_scratch_), memory);
+    for (std::size_t* size : {&run_scratch_, &run_packed_}) *size = (*size + 2 * lanes<T> - 1) / lanes<T> * lanes<T>;
+    take(packed_, run_packed_ * shares, memory);
+    take(scratch_, std::max(run_scratch_ * shares, wgrad_scratch_), memory);
     take(chunk_statistics_, chunks, memory);
   }
   template <class U>
@@ -177,11 +179,12 @@ class Network {
     if (at_end.kind == Op::Kind::dense) return layer_forward(plan_.dense[at_end.index], w, n);
     if (at_end.kind == Op::Kind::pool && is_downsampling(plan_.pools[at_end.index])) return pool_forward(plan_.pools[at_end.index], n, 0, 0);
     const Grid& grid = plan_.grids[grid_of(at_end)];
-    if (conv) {
+    const auto pack = [&](T* packed) {
+      if (!conv) return;
       const Span span(times_, Part::forward);
-      conv_pack<T>(conv->forward, packed_, w + conv->weight, conv->size, conv->c_in, conv->c_out, false);
-    }
-    each_chunk(grid, n, [&](int chunk, int begin, int end, T* scratch) {
+      conv_pack<T>(conv->forward, packed, w + conv->weight, conv->size, conv->c_in, conv->c_out, false);
+    };
+    each_chunk(grid, n, pack, [&](int chunk, int begin, int end, const T* packed, T* scratch) {
       for (int i = first; i < last; ++i) {
         const Op& op = begun(plan_.ops[i]);
         if (op.kind == Op::Kind::sum) {
@@ -190,7 +193,7 @@ class Network {
           pool_forward(plan_.pools[op.index], n, begin, end);
         } else {
           Span span(times_, Part::forward);
-          conv_run<T>(conv->forward, view<T>(conv->y), view<const T>(conv->x), packed_, scratch, grid, begin, end, conv->size, conv->c_in, conv->c_out, false);
+          conv_run<T>(conv->forward, view<T>(conv->y), view<const T>(conv->x), packed, scratch, grid, begin, end, conv->size, conv->c_in, conv->c_out, false);
           span.next(Part::statistics);
           T* statistics = chunk_statistics_ + static_cast<std::size_t>(chunk) * 2 * conv->c_out;
           if (!given_statistics) chunk_statistics<T>(statistics, statistics + conv->c_out, view<const T>(conv->y), grid, n, begin, end, conv->c_out);
@@ -203,12 +206,17 @@ class Network {
     return op.kind == Op::Kind::conv ? plan_.convs[op.index].grid : op.kind == Op::Kind::sum ? plan_.sums[op.index].grid : plan_.pools[op.index].from;
   }
   static bool is_downsampling(const Pool& p) { return p.from != p.to; }
-  // f(chunk, its first block, its end, scratch of the thread) for every chunk of a batch of n images.
-  template <class F>
-  void each_chunk(const Grid& grid, int n, F&& f) {
+  // f(chunk, its first block, its end, packed weights and scratch of the thread) for every chunk of a batch of n images. pack(packed weights) before: what
+  // every thread reads all of it makes itself, in no more time than one takes to make it for all.
+  template <class P, class F>
+  void each_chunk(const Grid& grid, int n, P&& pack, F&& f) {
     const int blocks = grid.blocks(n);
+    bool is_packed[Team::kMost]{};  // one thread may do several shares
     team_.split(grid.chunks(n), [&](int chunk, int until, int rank) {
-      for (; chunk < until; ++chunk) f(chunk, chunk * grid.chunk(), std::min(blocks, (chunk + 1) * grid.chunk()), scratch_ + rank * run_scratch_);
+      T *packed = packed_ + rank * run_packed_, *scratch = scratch_ + rank * run_scratch_;
+      if (!is_packed[rank]) pack(packed);
+      is_packed[rank] = true;
+      for (; chunk < until; ++chunk) f(chunk, chunk * grid.chunk(), std::min(blocks, (chunk + 1) * grid.chunk()), packed, scratch);
     });
   }
   void normalisation(const Conv& c, const T* w, int n, T eps, bool given_statistics) {
@@ -227,25 +235,37 @@ class Network {
     const Grid& grid = plan_.grids[c.grid];
     const Algorithm how = turned ? c.dgrad : c.forward;
     const int c_in = turned ? c.c_out : c.c_in, c_out = turned ? c.c_in : c.c_out;
-    conv_pack<T>(how, packed_, k, c.size, c_in, c_out, turned);
-    each_chunk(grid, n,
-               [&](int, int begin, int end, T* scratch) { conv_run<T>(how, to, from, packed_, scratch, grid, begin, end, c.size, c_in, c_out, accumulate); });
+    each_chunk(
+        grid, n, [&](T* packed) { conv_pack<T>(how, packed, k, c.size, c_in, c_out, turned); },
+        [&](int, int begin, int end, const T* packed, T* scratch) {
+          conv_run<T>(how, to, from, packed, scratch, grid, begin, end, c.size, c_in, c_out, accumulate);
+        });
   }
   void conv_backward(const Conv& c, T* g, const T* w, int n, bool images) {
-    const Grid& grid = plan_.grids[c.grid];
-    for (const Segment& s : c.flows) {
-      const Span span(times_, Part::norm_backward);
-      team_.split(s.end - s.begin, [&](int begin, int end, int) {
-        Flow<T> flows[kMostSources];
-        flows_of(s, begin, flows);
-        const int first = s.begin + begin, bn = c.batch_norm + first;
-        with_constant<kMostSources>(s.n, [&]<int K>() {
-          batch_norm_relu_backward<T, K>(view<T>(c.y, first), g + c.gamma + first, g + c.beta + first, flows, mean_ + bn, istd_ + bn, scale_ + bn, shift_ + bn,
-                                         c.relu, grid, n, end - begin);
-        });
-      });
-    }
+    norm_backward(c, g, n);
     product_backward(c, g, w, n, images);
+  }
+  void norm_backward(const Conv& c, T* g, int n) {
+    const Span span(times_, Part::norm_backward);
+    const Grid& grid = plan_.grids[c.grid];
+    const int slices = grid.slices(grid.blocks(n));
+    // Of channels begin..end - 1.
+    const auto run = [&](int begin, int end, int first_slice, int last_slice, bool add_up, bool apply) {
+      for (const Segment& s : c.flows) {
+        const int first = std::max(begin, s.begin), last = std::min(end, s.end), bn = c.batch_norm + first;
+        if (first >= last) continue;
+        Flow<T> flows[kMostSources];
+        flows_of(s, first - s.begin, flows);
+        with_constant<kMostSources>(s.n, [&]<int K>() {
+          const BatchNormBackward<T, K> backward(view<T>(c.y, first), flows, mean_ + bn, istd_ + bn, scale_ + bn, shift_ + bn, c.relu, grid, n,
+                                                 chunk_statistics_ + 2 * first, 2 * c.c_out);
+          backward.run(last - first, first_slice, last_slice, add_up, apply, g + c.gamma + first, g + c.beta + first);
+        });
+      }
+    };
+    if (team_.size() == 1) return run(0, c.c_out, 0, slices, true, true);  // a channel is in the cache still when it is read again
+    team_.split(slices, c.c_out, [&](int slice, int begin, int end, int) { run(begin, end, slice, slice + 1, true, false); });
+    team_.split(slices, c.c_out, [&](int slice, int begin, int end, int) { run(begin, end, slice, slice + 1, false, true); });
   }
   // Of the convolution alone, whose y holds dy.
   void product_backward(const Conv& c, T* g, const T* w, int n, bool images) {
@@ -292,15 +312,15 @@ class Network {
     if (!sum.relu) return;
     View<T> d = view<T>(sum.z);
     d.data += apart;
-    each_chunk(grid, n, [&](int, int begin, int end, T*) { relu_backward<T>(d, taken<Open>(sum.open), grid, begin, end, sum.channels); });
+    each_chunk(grid, n, [](T*) {}, [&](int, int begin, int end, const T*, T*) { relu_backward<T>(d, taken<Open>(sum.open), grid, begin, end, sum.channels); });
   }
   void layer_forward(const Dense& d, const T* w, int n) {
     const Span span(times_, Part::forward);
     const Conv& c = d.product;
     const Grid& grid = plan_.grids[c.grid];
-    conv_pack<T>(c.forward, packed_, w + c.weight, c.size, c.c_in, c.c_out, false);
-    each_chunk(grid, n, [&](int, int begin, int end, T* scratch) {
-      conv_run<T>(c.forward, view<T>(c.y), view<const T>(c.x), packed_, scratch, grid, begin, end, c.size, c.c_in, c.c_out, false);
+    const auto pack = [&](T* packed) { conv_pack<T>(c.forward, packed, w + c.weight, c.size, c.c_in, c.c_out, false); };
+    each_chunk(grid, n, pack, [&](int, int begin, int end, const T* packed, T* scratch) {
+      conv_run<T>(c.forward, view<T>(c.y), view<const T>(c.x), packed, scratch, grid, begin, end, c.size, c.c_in, c.c_out, false);
       sigmoid_forward<T>(view<T>(c.y), view<T>(d.a), w + d.bias, static_cast<T>(d.slope), grid, begin, end, c.c_out);
     });
   }
@@ -355,15 +375,17 @@ class Network {
   }
   // y = the sum of what flows there.
   void flows_to(const Place& y, const std::vector<Segment>& segments, const Grid& grid, int n, std::ptrdiff_t apart = 0) {
+    const int blocks = grid.blocks(n);
     for (const Segment& s : segments) {
       if (s.n == 0) continue;
-      team_.split(s.end - s.begin, [&](int begin, int end, int) {
+      team_.split(grid.slices(blocks), s.end - s.begin, [&](int slice, int begin, int end, int) {
         Flow<T> flows[kMostSources];
         flows_of(s, begin, flows);
         for (int i = 0; i < s.n; ++i) flows[i].data += apart;
         View<T> to = view<T>(y, s.begin + begin);
         to.data += apart;
-        with_constant<kMostSources>(s.n, [&]<int K>() { add_flows<T, K>(to, flows, grid, n, end - begin); });
+        with_constant<kMostSources>(
+            s.n, [&]<int K>() { add_flows<T, K>(to, flows, grid, n, grid.slice_begin(blocks, slice), grid.slice_end(blocks, slice), end - begin); });
       });
     }
   }
@@ -378,18 +400,20 @@ class Network {
         maxpool2x2_backward<T>(at(view<T>(p.x)), at(view<const T>(p.y)), taken<QuadWinners>(p.taken), from, to, n, begin, end);
       });
     else
-      each_chunk(from, n, [&](int, int begin, int end, T*) {
-        if (p.average)
-          avgpool3x3<T>(at(view<T>(p.x)), at(view<const T>(p.y)), from, begin, end, p.channels, true);
-        else
-          maxpool3x3_backward<T>(at(view<T>(p.x)), at(view<const T>(p.y)), taken<Winners>(p.taken), from, begin, end, p.channels);
-      });
+      each_chunk(
+          from, n, [](T*) {},
+          [&](int, int begin, int end, const T*, T*) {
+            if (p.average)
+              avgpool3x3<T>(at(view<T>(p.x)), at(view<const T>(p.y)), from, begin, end, p.channels, true);
+            else
+              maxpool3x3_backward<T>(at(view<T>(p.x)), at(view<const T>(p.y)), taken<Winners>(p.taken), from, begin, end, p.channels);
+          });
   }
 
   const Plan& plan_;
   Team& team_;
   StepTimes* times_ = nullptr;
-  std::size_t used_ = 0, run_scratch_ = 0, wgrad_scratch_ = 0;
+  std::size_t used_ = 0, run_packed_ = 0, run_scratch_ = 0, wgrad_scratch_ = 0;  // run_*: of one thread
   T *arena_, *packed_, *scratch_, *chunk_statistics_, *mean_, *var_, *istd_, *scale_, *shift_, *feature_, *dfeature_, *turned_, *logit_, *dlogit_, *label_,
       *softmax_;
 };

@@ -75,6 +75,17 @@ SPD_INLINE vec<T> in_register(vec<T> v) {
 #endif
   return v;
 }
+// Has the cache line fetched that will be read soon; may point anywhere.
+template <class T>
+SPD_INLINE void fetch(const T* p) {
+  __builtin_prefetch(p);
+}
+// The compiler is to count on from this pointer, rather than keep every address that follows from it.
+template <class T>
+SPD_INLINE T* from_here(T* p) {
+  asm("" : "+r"(p));
+  return p;
+}
 template <class T>
 SPD_INLINE vec<T> zeros() {
   return vec<T>{};

@@ -63,6 +63,14 @@ class Team {
     wait([&] { return working_.load(std::memory_order_acquire) == 0; });
   }
 
+  // f(slice, begin, end, rank) for shares of 0 .. n - 1 of every slice, those of one slice behind those of the other.
+  template <class F>
+  void split(int slices, int n, F&& f) {
+    split(slices * n, [&](int begin, int end, int rank) {
+      for (int slice = n > 0 ? begin / n : 0; begin < end; ++slice, begin = slice * n) f(slice, begin - slice * n, std::min(end - slice * n, n), rank);
+    });
+  }
+
   // What a thread without a motif of its own does: joins, from the owner's next split on, until the owner closes. At once where it is closed or full.
   void serve() {
     int rank;

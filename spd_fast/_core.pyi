@@ -177,6 +177,7 @@ class kernels:
         dy: npt.NDArray[Any],
         algorithm: str = "direct",
         repeats: int = 0,
+        threads: int = 1,
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], tuple[float, float, float]]: ...
     @staticmethod
     def conv_ref(

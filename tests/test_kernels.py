@@ -84,6 +84,9 @@ def test_conv_equals_the_reference(channels, side, size, algorithm, dtype):
         (2, 2, 28, 28),
         (1, 2, 64, 64),
         (5, 1, 33, 6),
+        (21, 1, 16, 16),  # few channels, several rounds
+        (22, 2, 8, 16),
+        (3, 3, 32, 64),
     ],
 )
 @pytest.mark.parametrize(("size", "algorithm"), [(1, "direct"), (3, "direct"), (3, "winograd"), (3, "winograd2d")])
@@ -92,6 +95,17 @@ def test_conv_of_odd_shapes(shape, size, algorithm, dtype):
     x, k, dy = arrays(1, shape, (7, c_in, size, size), (n, 7, height, width), dtype=dtype)
     for got, expected in zip(KERNELS.conv(x, k, dy, algorithm=algorithm)[:3], torch_conv(x, k, dy), strict=True):
         assert_close(got, expected, AMPLIFIED[algorithm] * rounding(dtype, 9 * 7 + n * height * width))
+
+
+@pytest.mark.parametrize("threads", [2, 3, 5, 16])
+@pytest.mark.parametrize("n", [7, 8, 9, 20, 23])
+@pytest.mark.parametrize(("size", "algorithm"), [(1, "direct"), (3, "direct"), (3, "winograd"), (3, "winograd2d")])
+def test_a_team_does_not_change_a_bit_of_a_weight_gradient(size, algorithm, n, threads):
+    """With one slice of the batch and with two, alike and not, and where one has fewer rounds than the other."""
+    for c_in, side in ((3, 16), (7, 16), (7, 8), (4, 32)):
+        x, k, dy = arrays(2, (n, c_in, side, side), (5, c_in, size, size), (n, 5, side, side), dtype=np.float32)
+        alone, team = (KERNELS.conv(x, k, dy, algorithm=algorithm, threads=t)[2] for t in (1, threads))
+        np.testing.assert_array_equal(team, alone)
 
 
 def test_an_unknown_algorithm_is_refused():

@@ -25,7 +25,7 @@ int dim(const Array<T>& a, int i) {
 
 // (y, dx, dk, seconds) of a convolution and its backward.
 template <class T>
-py::tuple conv(Array<T> x, Array<T> k, Array<T> dy, const std::string& algorithm, int repeats) {
+py::tuple conv(Array<T> x, Array<T> k, Array<T> dy, const std::string& algorithm, int repeats, int threads) {
   const int n = dim(x, 0), c_in = dim(x, 1), h = dim(x, 2), w = dim(x, 3), c_out = dim(k, 0), size = dim(k, 2);
   Array<T> y = make<T>({n, c_out, h, w}), dx = make<T>({n, c_in, h, w}), dk = make<T>({c_out, c_in, size, size});
   ConvCheck<T> q{n,
@@ -42,6 +42,7 @@ py::tuple conv(Array<T> x, Array<T> k, Array<T> dy, const std::string& algorithm
                  dk.mutable_data(),
                  named<Algorithm>("algorithm", algorithm, kAlgorithmNames),
                  repeats,
+                 threads,
                  {}};
   engine().of<T>().conv(q);
   return py::make_tuple(y, dx, dk, py::make_tuple(q.seconds[0], q.seconds[1], q.seconds[2]));
@@ -179,8 +180,8 @@ py::tuple dense(Array<T> x, Array<T> weight, Array<T> bias, Array<T> da, double 
 
 template <class T>
 void bind(py::module_& m) {
-  m.def("conv", conv<T>, py::arg("x").noconvert(), py::arg("k").noconvert(), py::arg("dy").noconvert(), py::arg("algorithm") = "direct",
-        py::arg("repeats") = 0);
+  m.def("conv", conv<T>, py::arg("x").noconvert(), py::arg("k").noconvert(), py::arg("dy").noconvert(), py::arg("algorithm") = "direct", py::arg("repeats") = 0,
+        py::arg("threads") = 1);
   m.def("conv_ref", conv_ref<T>, py::arg("x").noconvert(), py::arg("k").noconvert(), py::arg("dy").noconvert());
   m.def("batch_norm", batch_norm<T>, py::arg("y").noconvert(), py::arg("gamma"), py::arg("beta"), py::arg("dz"), py::arg("eps"), py::arg("ref") = false);
   m.def("head", head<T>, py::arg("x").noconvert(), py::arg("weight"), py::arg("bias"), py::arg("label"), py::arg("loss") = "softmax", py::arg("ref") = false);

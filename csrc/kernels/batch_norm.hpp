@@ -257,51 +257,98 @@ struct Arrivals {
   }
 };
 
-// dy overwrites y. scale = gamma * istd and shift are those of the forward. relu: else every pixel passes.
+// Of channels whose activations flow to the same K places; dy overwrites y.
 template <class T, int K>
-SPD_NOINLINE void batch_norm_relu_backward(View<T> y, T* dgamma, T* dbeta, const Flow<T>* flows, const T* mean, const T* istd, const T* scale, const T* shift,
-                                           bool relu, const Grid& grid, int n, int channels) {
-  const LaneMasks<T> masks(grid, n);
-  const int blocks = grid.blocks(n);
-  const T m = static_cast<T>(n) * grid.pixels();
-  const vec<T> low = threshold<T>(relu);
-  bool adjacent = is_adjacent(y, grid);
-  for (int i = 0; i < K; ++i) adjacent &= flows[i].step == 1 && is_adjacent(flows[i], grid);
-  for (int c = 0; c < channels; ++c) {
-    const vec<T> centre = broadcast<T>(mean[c]), k = broadcast<T>(scale[c]), k0 = broadcast<T>(shift[c]);
+class BatchNormBackward {
+ public:
+  // scale = gamma * istd and shift are those of the forward. relu: else every pixel passes. sums: [slice][channel][2], from slice to slice `apart` elements.
+  BatchNormBackward(View<T> y, const Flow<T>* flows, const T* mean, const T* istd, const T* scale, const T* shift, bool relu, const Grid& grid, int n, T* sums,
+                    std::size_t apart)
+      : y_(y),
+        flows_(flows),
+        mean_(mean),
+        istd_(istd),
+        scale_(scale),
+        shift_(shift),
+        low_(threshold<T>(relu)),
+        grid_(grid),
+        blocks_(grid.blocks(n)),
+        slices_(grid.slices(blocks_)),
+        pixels_(static_cast<T>(n) * grid.pixels()),
+        sums_(sums),
+        apart_(apart),
+        masks_(grid, n),
+        adjacent_(is_adjacent(y, grid)) {
+    for (int i = 0; i < K; ++i) adjacent_ &= flows[i].step == 1 && is_adjacent(flows[i], grid);
+    for (int slice = 0; slice < slices_; ++slice) begin_[slice] = grid.slice_begin(blocks_, slice);
+    begin_[slices_] = blocks_;
+  }
+
+  // Of the slices first..last - 1 of every channel: `add_up` what flows in, `apply` what all slices add up to. dgamma, dbeta are those of slice 0.
+  SPD_NOINLINE void run(int channels, int first, int last, bool add_up, bool apply, T* dgamma, T* dbeta) const {
+    for (int c = 0; c < channels; ++c) {
+      for (int slice = first; add_up && slice < last; ++slice) add_up_slice(slice, c);
+      if (apply) apply_sums(first, last, c, dgamma[c], dbeta[c]);
+    }
+  }
+
+ private:
+  SPD_INLINE void add_up_slice(int slice, int c) const {
+    const vec<T> low = low_, centre = broadcast<T>(mean_[c]), k = broadcast<T>(scale_[c]), k0 = broadcast<T>(shift_[c]);
     vec<T> s{}, q{};
-    each_run(masks, 0, blocks, adjacent, [&](int b, int until) {
-      const T* py = y.data + b * y.block + c * y.channel;
-      const Arrivals<T, K> arrivals(flows, b, c);
-      sum_vectors<T>(s, q, grid, masks, b, until, blocks, [=](vec<T>& s, vec<T>& q, std::size_t at, auto valid) {
+    each_run(masks_, begin_[slice], begin_[slice + 1], adjacent_, [&](int b, int until) {
+      const T* py = y_.data + b * y_.block + c * y_.channel;
+      const Arrivals<T, K> arrivals(flows_, b, c);
+      sum_vectors<T>(s, q, grid_, masks_, b, until, blocks_, [=](vec<T>& s, vec<T>& q, std::size_t at, auto valid) {
         const vec<T> v = in_register<T>(load(py + at)), d = in_register<T>(arrivals.sum(at));
         const mask<T> passes = both<T>(greater<T>(v * k + k0, low), valid);
         s = add_where<T>(passes, s, d);
         q = add_product_where<T>(passes, q, d, v - centre);
       });
     });
-    dbeta[c] = sum<T>(s);
-    dgamma[c] = sum<T>(q) * istd[c];
-    const T slope = -scale[c] * istd[c] * dgamma[c] / m;  // dy = k g + slope (y - mean) - k dbeta / m
-    const vec<T> a = broadcast<T>(slope), a0 = broadcast<T>(-scale[c] * dbeta[c] / m - slope * mean[c]);
-    each_run(masks, 0, blocks, adjacent, [&](int b, int until) {
-      T* py = y.data + b * y.block + c * y.channel;
-      const Arrivals<T, K> arrivals(flows, b, c);
-      each_vector(grid, masks, b, until, blocks, [=](std::size_t at, auto valid) {
+    T* to = sums_ + slice * apart_ + 2 * c;
+    to[0] = sum<T>(s), to[1] = sum<T>(q);
+  }
+  SPD_INLINE void apply_sums(int first, int last, int c, T& dgamma, T& dbeta) const {
+    const T* sums = sums_ + 2 * c;
+    T s = sums[0], q = sums[1];
+    for (int slice = 1; slice < slices_; ++slice) s += sums[slice * apart_], q += sums[slice * apart_ + 1];
+    q *= istd_[c];
+    if (first == 0) dbeta = s, dgamma = q;
+    const T slope = -scale_[c] * istd_[c] * q / pixels_;  // dy = k g + slope (y - mean) - k dbeta / m
+    const vec<T> low = low_, k = broadcast<T>(scale_[c]), k0 = broadcast<T>(shift_[c]);
+    const vec<T> a = broadcast<T>(slope), a0 = broadcast<T>(-scale_[c] * s / pixels_ - slope * mean_[c]);
+    each_run(masks_, begin_[first], begin_[last], adjacent_, [&](int b, int until) {
+      T* py = y_.data + b * y_.block + c * y_.channel;
+      const Arrivals<T, K> arrivals(flows_, b, c);
+      each_vector(grid_, masks_, b, until, blocks_, [=](std::size_t at, auto valid) {
         const vec<T> v = in_register<T>(load(py + at));
         const mask<T> passes = greater<T>(v * k + k0, low);
         store<T>(py + at, keep<T>(valid, add_product_where<T>(passes, a * v + a0, arrivals.sum(at), k)));
       });
     });
   }
-}
 
-// z = sum of the flows (what a pooling vertex receives).
+  const View<T> y_;
+  const Flow<T>* flows_;
+  const T *mean_, *istd_, *scale_, *shift_;
+  const vec<T> low_;
+  const Grid& grid_;
+  const int blocks_, slices_;
+  const T pixels_;
+  T* sums_;
+  const std::size_t apart_;
+  const LaneMasks<T> masks_;
+  bool adjacent_;
+  int begin_[Grid::kMostSlices + 1];
+};
+
+// z = sum of the flows (what a pooling vertex receives), of blocks begin..end - 1.
 template <class T, int K>
-SPD_NOINLINE void add_flows(View<T> z, const Flow<T>* flows, const Grid& grid, int n, int channels) {
+SPD_NOINLINE void add_flows(View<T> z, const Flow<T>* flows, const Grid& grid, int n, int begin, int end, int channels) {
   const LaneMasks<T> masks(grid, n);
   const int blocks = grid.blocks(n);
-  for (int b = 0; b < blocks; ++b)
+  for (int b = begin; b < end; ++b)
     for (int c = 0; c < channels; ++c) {
       const Arrivals<T, K> arrivals(flows, b, c);
       T* out = z.data + b * z.block + c * z.channel;

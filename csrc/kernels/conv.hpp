@@ -19,11 +19,12 @@ template <class T>
 std::size_t conv_scratch(Algorithm how, const Grid& grid, int c_in) {
   return how == Algorithm::direct ? 0 : how == Algorithm::winograd ? winograd_scratch<T>(c_in) : winograd2d_scratch<T>(grid, c_in);
 }
+// threads: that may work on it.
 template <class T>
-std::size_t conv_wgrad_scratch(Algorithm how, const Grid& grid, int blocks, int c_in, int c_out) {
-  return how == Algorithm::direct     ? 0
-         : how == Algorithm::winograd ? winograd_wgrad_scratch<T>(grid, blocks, c_in, c_out)
-                                      : winograd2d_wgrad_scratch<T>(grid, blocks, c_in, c_out);
+std::size_t conv_wgrad_scratch(Algorithm how, const Grid& grid, int blocks, int size, int c_in, int c_out, int threads) {
+  if (how == Algorithm::winograd2d) return winograd2d_wgrad_scratch<T>(grid, blocks, c_in, c_out, threads);
+  if (how == Algorithm::winograd) return winograd_wgrad_scratch<T>(grid, blocks, c_in, c_out);
+  return size == 1 ? (grid.slices(blocks) - 1) * static_cast<std::size_t>(c_in) * c_out : 0;
 }
 
 // f.operator()<S>() for the vectors of a row; vectors of two lanes have no 2-D tiles (Grid::fits_winograd2d).
@@ -60,13 +61,13 @@ void conv_run(Algorithm how, View<T> y, View<const T> x, const T* packed, T* scr
 template <class T>
 void conv_wgrad(Algorithm how, T* dk, View<const T> dy, View<const T> x, T* scratch, const Grid& grid, int blocks, int size, int c_in, int c_out, Team& team) {
   if (how == Algorithm::winograd2d)
-    with_tile_columns<T>(grid, [&]<int S>() { winograd2d_wgrad<T, S>(dk, dy, x, scratch, grid, 0, blocks, c_in, c_out, team); });
+    with_tile_columns<T>(grid, [&]<int S>() { winograd2d_wgrad<T, S>(dk, dy, x, scratch, grid, blocks, c_in, c_out, team); });
   else if (how == Algorithm::winograd)
     winograd_wgrad<T>(dk, dy, x, scratch, grid, 0, blocks, c_in, c_out, team);
   else if (size == 3)
     team.split(c_in, [&](int i, int i_end, int) { conv3x3_wgrad<T>(dk, dy, x, grid, 0, blocks, i, i_end, c_in, c_out); });
   else
-    team.split(parts_of(c_out, kWgradOut), [&](int p, int p_end, int) { conv1x1_wgrad<T>(dk, dy, x, grid, 0, blocks, p, p_end, c_in, c_out); });
+    conv1x1_wgrad<T>(dk, dy, x, scratch, grid, blocks, c_in, c_out, team);
 }
 
 }  // namespace spd::SPD_ISA

@@ -9,6 +9,7 @@
 // The specification is conv_forward_ref / conv_backward_ref with size 1 (conv3x3.hpp).
 #pragma once
 
+#include "../team.hpp"
 #include "conv3x3.hpp"
 
 namespace spd::SPD_ISA {
@@ -31,7 +32,7 @@ SPD_INLINE void conv1x1_tile(T* y, std::size_t y_channel, const T* x, std::size_
   if (accumulate) SPD_UNROLL
   for (int c = 0; c < C; ++c) SPD_UNROLL
   for (int r = 0; r < R; ++r) acc[c][r] = load<T>(y + c * y_channel + r * lanes<T>);
-#pragma GCC unroll 4
+#pragma GCC unroll 2
   for (int i = 0; i < c_in; ++i, x += x_channel, k += C) {
     vec<T> in[R];
     SPD_UNROLL
@@ -44,8 +45,8 @@ SPD_INLINE void conv1x1_tile(T* y, std::size_t y_channel, const T* x, std::size_
     }
   }
   SPD_UNROLL
-  for (int c = 0; c < C; ++c) SPD_UNROLL
-  for (int r = 0; r < R; ++r) store(y + c * y_channel + r * lanes<T>, acc[c][r]);
+  for (int c = 0; c < C; ++c, y = from_here(y + y_channel)) SPD_UNROLL
+  for (int r = 0; r < R; ++r) store(y + r * lanes<T>, acc[c][r]);
 }
 template <class T, int C>
 SPD_NOINLINE void conv1x1_plane(T* y, std::size_t y_channel, const T* x, std::size_t x_channel, int vectors, int c_in, const T* k, bool accumulate) {
@@ -97,21 +98,27 @@ SPD_NOINLINE void conv1x1_wgrad_block(T* dk, int c_in, View<const T> dy, View<co
   for (int i = 0; i < A; ++i)
     for (int j = 0; j < B; ++j) dk[static_cast<std::size_t>(i) * c_in + j] = sums[i * B + j];
 }
-// Of the runs p..p_end - 1 of output channels, of parts_of(c_out, kWgradOut).
+// scratch: dk of every slice but the first.
 template <class T>
-void conv1x1_wgrad(T* dk, View<const T> dy, View<const T> x, const Grid& grid, int begin, int end, int p, int p_end, int c_in, int c_out) {
-  const int parts_o = parts_of(c_out, kWgradOut), parts_i = parts_of(c_in, kWgradIn);
-  for (; p < p_end; ++p)
-    for (int q = 0; q < parts_i; ++q) {
-      const int o = part_begin(c_out, parts_o, p), n_o = part_begin(c_out, parts_o, p + 1) - o;
-      const int i = part_begin(c_in, parts_i, q), n_i = part_begin(c_in, parts_i, q + 1) - i;
-      with_constant<kWgradOut>(n_o, [&]<int A>() {
-        with_constant<kWgradIn>(n_i, [&]<int B>() {
-          conv1x1_wgrad_block<T, A, B>(dk + static_cast<std::size_t>(o) * c_in + i, c_in, {dy.data + o * dy.channel, dy.block, dy.channel},
-                                       {x.data + i * x.channel, x.block, x.channel}, grid, begin, end);
+void conv1x1_wgrad(T* dk, View<const T> dy, View<const T> x, T* scratch, const Grid& grid, int blocks, int c_in, int c_out, Team& team) {
+  const int slices = grid.slices(blocks), parts_o = parts_of(c_out, kWgradOut), parts_i = parts_of(c_in, kWgradIn);
+  const std::size_t pairs = static_cast<std::size_t>(c_out) * c_in;
+  team.split(slices, parts_o, [&](int slice, int p, int until, int) {
+    T* of_slice = slice > 0 ? scratch + (slice - 1) * pairs : dk;
+    for (; p < until; ++p)
+      for (int q = 0; q < parts_i; ++q) {
+        const int o = part_begin(c_out, parts_o, p), n_o = part_begin(c_out, parts_o, p + 1) - o;
+        const int i = part_begin(c_in, parts_i, q), n_i = part_begin(c_in, parts_i, q + 1) - i;
+        with_constant<kWgradOut>(n_o, [&]<int A>() {
+          with_constant<kWgradIn>(n_i, [&]<int B>() {
+            conv1x1_wgrad_block<T, A, B>(of_slice + static_cast<std::size_t>(o) * c_in + i, c_in, {dy.data + o * dy.channel, dy.block, dy.channel},
+                                         {x.data + i * x.channel, x.block, x.channel}, grid, grid.slice_begin(blocks, slice), grid.slice_end(blocks, slice));
+          });
         });
-      });
-    }
+      }
+  });
+  for (int slice = 1; slice < slices; ++slice)
+    for (std::size_t j = 0; j < pairs; ++j) dk[j] += scratch[(slice - 1) * pairs + j];
 }
 
 }  // namespace spd::SPD_ISA

@@ -13,6 +13,8 @@
 //
 // A lane holds one component all the way, so wgrad has little to sum over lanes at the end; and tile rows fill vectors two by two, however few there are.
 //
+// Of a tensor that L2 does not hold, the same rows of the next channel are fetched before each transform: they are kilobytes away and would come too late.
+//
 // Arrays and preconditions are those of winograd.hpp; besides, an image row takes at least four lanes (`Grid::fits_winograd2d`). Precision: element type.
 // The transforms round 2 to 15 times as much as direct (root mean square): largest error, relative to the largest value, 1.1e-6 to 9.3e-6 in float.
 #pragma once
@@ -32,6 +34,7 @@ struct TileRow {
 struct TileRows {
   TileRow row[2];
 
+  TileRows() = default;
   // From tile row `first` on, of the blocks begin..end - 1 of a tensor.
   TileRows(int first, int begin, int end, std::size_t block, const Grid& grid) {
     const int per_block = grid.height / 4;
@@ -41,6 +44,17 @@ struct TileRows {
     }
   }
 };
+// Has two tile rows fetched.
+template <class T>
+void fetch_rows(const T* p, const TileRows& rows, const Grid& grid) {
+  for (const TileRow& row : rows.row)
+    for (std::size_t at = 0; at < 4 * grid.pitch(); at += 64 / sizeof(T)) fetch(p + row.offset + at);
+}
+// Whether a tensor takes more than half of a common L2 cache.
+template <class T>
+bool is_large(View<const T> x, int channels) {
+  return channels * x.channel * sizeof(T) > std::size_t{512} << 10;
+}
 inline int tile_rows(const Grid& grid, int blocks) { return blocks * (grid.height / 4); }
 
 // The planes of some channels and tile rows: from channel to channel an odd number of vectors (channel_stride, grid.hpp).
@@ -145,25 +159,24 @@ SPD_NOINLINE void transform_dy_planes(const TilePlanes<T>& planes, int c, int pa
         }
       });
 }
-// A^T M A, to the two tile rows of a channel of y.
-template <class T, int S>
-SPD_NOINLINE void transform_output_planes(T* y, const TilePlanes<T>& m, int c, int pair, const TileRows& rows, const Grid& grid, bool accumulate) {
-  const std::size_t both = m.both(), pitch = grid.pitch();
+// A^T M A, to the two tile rows of a channel of y. get(in, 0 or 1, v): vector v of its even, of its odd planes.
+template <class T, int S, class Get>
+SPD_INLINE void transform_output_planes(T* y, int pair, const TileRows& rows, const Grid& grid, bool accumulate, Get&& get) {
+  const std::size_t pitch = grid.pitch();
+  const auto along_rows = [&](vec<T>(&o)[4], int odd, int v) {
+    vec<T> in[6];
+    get(in, odd, v);
+    transform_output<T>(o, in);
+    transpose4<T>(o);
+  };
   for (int s = 0; s < S; ++s) {
-    const auto along_rows = [&](vec<T>(&o)[4], const T* from) {
-      vec<T> in[6];
-      SPD_UNROLL
-      for (int q = 0; q < 6; ++q) in[q] = load<T>(from + q * both + s * lanes<T>);
-      transform_output<T>(o, in);
-      transpose4<T>(o);
-    };
     vec<T> last[4];
-    along_rows(last, m.at(1, c) + pair * S * lanes<T>);
+    along_rows(last, 1, pair * S + s);
     SPD_UNROLL
     for (int r = 0; r < 2; ++r) {
       if (!rows.row[r].there) continue;
       vec<T> first[4], out[4];
-      along_rows(first, m.at(0, c) + (2 * pair + r) * S * lanes<T>);
+      along_rows(first, 0, (2 * pair + r) * S + s);
       const vec<T> column[6] = {first[0], first[1], first[2], first[3], last[2 * r], last[2 * r + 1]};
       transform_output<T>(out, column);
       T* at = y + rows.row[r].offset + s * lanes<T>;
@@ -171,6 +184,84 @@ SPD_NOINLINE void transform_output_planes(T* y, const TilePlanes<T>& m, int c, i
       for (int h = 0; h < 4; ++h, at += pitch) store<T>(at, accumulate ? load<T>(at) + out[h] : out[h]);
     }
   }
+}
+
+template <class T, int S>
+SPD_NOINLINE void transform_output_channel(T* y, const TilePlanes<T>& m, int c, int pair, const TileRows& rows, const Grid& grid, bool accumulate) {
+  const T* from[2] = {m.at(0, c), m.at(1, c)};
+  const std::size_t both = m.both();
+  transform_output_planes<T, S>(y, pair, rows, grid, accumulate, [&](vec<T>(&in)[6], int odd, int v) {
+    SPD_UNROLL
+    for (int q = 0; q < 6; ++q) in[q] = load<T>(from[odd] + q * both + v * lanes<T>);
+  });
+}
+
+// ---- few input channels, as a stem has: what is done for one output channel at a time costs more than the products, so nothing transformed but x goes through
+// memory
+
+inline constexpr int kFew = 3, kFewWgrad = kManyRegisters ? 3 : 1;
+
+// Forward of one output channel. k: its taps in the first plane; from input channel to input channel, from plane to plane so many elements.
+template <class T, int S, int I>
+SPD_NOINLINE void forward_of_few(T* y, const TilePlanes<T>& x, const T* k, std::size_t k_channel, std::size_t k_plane, int pairs, const TileRows* to,
+                                 const Grid& grid, bool accumulate) {
+  const T* from[2] = {x.at(0, 0), x.at(1, 0)};
+  const std::size_t both = x.both(), channel[2] = {x.channel(0), x.channel(1)};
+  T taps[2][6][I][4];  // those of the even, of the odd planes side by side
+  for (int plane = 0; plane < kPlanes; ++plane)
+    for (int i = 0; i < I; ++i) std::memcpy(taps[plane % 2][plane / 2][i], k + plane * k_plane + i * k_channel, 4 * sizeof(T));
+  for (int pair = 0; pair < pairs; ++pair)
+    transform_output_planes<T, S>(y, pair, to[pair], grid, accumulate, [&](vec<T>(&in)[6], int odd, int v) {
+      const T *p = from[odd] + v * lanes<T>, *of = from_here<const T>(taps[odd][0][0]);
+      SPD_UNROLL
+      for (int q = 0; q < 6; ++q, p = from_here(p + both), of += 4 * I) {
+        in[q] = load<T>(p) * fours<T>(of);
+        SPD_UNROLL
+        for (int i = 1; i < I; ++i) in[q] += load<T>(p + i * channel[odd]) * fours<T>(of + 4 * i);
+      }
+    });
+}
+// u[plane][..][component] (+)= sum over tiles of dy * x, of one output channel; from plane to plane u_plane elements.
+template <class T, int S, int I>
+SPD_NOINLINE void wgrad_of_few(T* u, std::size_t u_plane, const T* dy, const TilePlanes<T>& x, int pairs, const TileRows* rows, const Grid& grid, bool add) {
+  const T* from[2] = {x.at(0, 0), x.at(1, 0)};
+  const std::size_t both = x.both(), channel[2] = {x.channel(0), x.channel(1)}, pitch = grid.pitch();
+  const auto along_columns = [&](vec<T>(&o)[6], const TileRow& row, int s) {
+    const T* p = dy + row.offset + s * lanes<T>;
+    transform_dy<T>(o, load<T>(p), load<T>(p + pitch), load<T>(p + 2 * pitch), load<T>(p + 3 * pitch));
+  };
+  const auto add_products = [&](vec<T>(&acc)[6][I], vec<T>(&part)[4], int odd, int v) {
+    transpose4<T>(part);
+    vec<T> o[6];
+    transform_dy<T>(o, part[0], part[1], part[2], part[3]);
+    const T* p = from[odd] + v * lanes<T>;
+    SPD_UNROLL
+    for (int q = 0; q < 6; ++q, p = from_here(p + both)) SPD_UNROLL
+    for (int i = 0; i < I; ++i) acc[q][i] += load<T>(p + i * channel[odd]) * o[q];
+  };
+  const auto put = [&](vec<T>(&acc)[6][I], int odd) {
+    SPD_UNROLL
+    for (int q = 0; q < 6; ++q) sum_fours<T, I>(u + (2 * q + odd) * u_plane, acc[q], add);
+  };
+  vec<T> first[6][I]{}, last[6][I]{};
+  for (int pair = 0; pair < pairs; ++pair)
+    for (int r = 0; r < 2 && rows[pair].row[r].there; ++r)
+      for (int s = 0; s < S; ++s) {
+        vec<T> o[6];
+        along_columns(o, rows[pair].row[r], s);
+        vec<T> part[4] = {o[0], o[1], o[2], o[3]};
+        add_products(first, part, 0, (2 * pair + r) * S + s);
+      }
+  put(first, 0);
+  for (int pair = 0; pair < pairs; ++pair)
+    for (int s = 0; s < S; ++s) {
+      vec<T> upper[6], lower[6]{};
+      along_columns(upper, rows[pair].row[0], s);
+      if (rows[pair].row[1].there) along_columns(lower, rows[pair].row[1], s);
+      vec<T> part[4] = {upper[4], upper[5], lower[4], lower[5]};
+      add_products(last, part, 1, pair * S + s);
+    }
+  put(last, 1);
 }
 
 // ---- forward: output channels x vectors of a plane stay in registers
@@ -259,17 +350,31 @@ std::size_t winograd2d_scratch(const Grid& grid, int c_in) {
 template <class T, int S>
 void winograd2d_forward(View<T> y, View<const T> x, const T* packed, T* scratch, const Grid& grid, int begin, int end, int c_in, int c_out, bool accumulate) {
   const TileNeighbours<T, S> neighbours(grid);
+  const bool large = is_large(x, c_in);
   const int all = tile_rows(grid, end - begin), parts = parts_of(c_out, kChannels2d);
   for (int first = 0; first < all; first += kForwardRows) {
     const int rows = std::min(kForwardRows, all - first), pairs = (rows + 1) / 2;
     const TilePlanes<T> xt(scratch, c_in, rows, S), m(scratch + xt.size(), kChannels2d, rows, S);
-    for (int pair = 0; pair < pairs; ++pair) {
-      const TileRows from(first + 2 * pair, begin, end, x.block, grid);
-      for (int i = 0; i < c_in; ++i) transform_input_planes<T, S>(xt, i, pair, x.data + i * x.channel, from, grid, neighbours);
-    }
+    TileRows from[kForwardRows / 2], to[kForwardRows / 2];
+    for (int pair = 0; pair < pairs; ++pair)
+      from[pair] = {first + 2 * pair, begin, end, x.block, grid}, to[pair] = {first + 2 * pair, begin, end, y.block, grid};
+    const T* p = x.data;
+    for (int i = 0; i < c_in; ++i, p += x.channel)
+      for (int pair = 0; pair < pairs; ++pair) {
+        if (large) fetch_rows(p + x.channel, from[pair], grid);
+        transform_input_planes<T, S>(xt, i, pair, p, from[pair], grid, neighbours);
+      }
     const T* k = packed;
     for (int p = 0; p < parts; ++p) {
       const int o = part_begin(c_out, parts, p), size = part_begin(c_out, parts, p + 1) - o;
+      if (c_in <= kFew) {
+        const std::size_t k_channel = 4 * size, k_plane = k_channel * c_in;
+        with_constant<kFew>(c_in, [&]<int I>() {
+          for (int c = 0; c < size; ++c) forward_of_few<T, S, I>(y.data + (o + c) * y.channel, xt, k + 4 * c, k_channel, k_plane, pairs, to, grid, accumulate);
+        });
+        k += kPlanes * k_plane;
+        continue;
+      }
       with_constant<kChannels2d>(size, [&]<int C>() {
         for (int plane = 0; plane < kPlanes; ++plane, k += static_cast<std::size_t>(4 * C) * c_in) {
           const int vectors = static_cast<int>(xt.vectors[plane % 2]), runs = parts_of(vectors, kVectors2d);
@@ -281,10 +386,8 @@ void winograd2d_forward(View<T> y, View<const T> x, const T* packed, T* scratch,
           }
         }
       });
-      for (int pair = 0; pair < pairs; ++pair) {
-        const TileRows to(first + 2 * pair, begin, end, y.block, grid);
-        for (int c = 0; c < size; ++c) transform_output_planes<T, S>(y.data + (o + c) * y.channel, m, c, pair, to, grid, accumulate);
-      }
+      for (int c = 0; c < size; ++c)
+        for (int pair = 0; pair < pairs; ++pair) transform_output_channel<T, S>(y.data + (o + c) * y.channel, m, c, pair, to[pair], grid, accumulate);
     }
   }
 }
@@ -302,17 +405,22 @@ SPD_NOINLINE void winograd2d_wgrad_block(T* u, int c_in, const T* dy, std::size_
   for (int i = 0; i < A; ++i) sum_fours<T, B>(u + static_cast<std::size_t>(i) * c_in * 4, acc + i * B, add);
 }
 
-// dk = G^T u G of all pairs of channels; u: [plane][pair][4], readable four vectors beyond its end.
+// dk = G^T u G, u the sum over slices, of the runs begin..end - 1 of as many pairs of channels as there are lanes. u: [slice][plane][pair][4], readable four
+// vectors beyond its end.
 template <class T>
-SPD_NOINLINE void gather_planes(T* dk, const T* u, std::size_t pairs) {
+SPD_NOINLINE void gather_planes(T* dk, const T* u, int slices, std::size_t pairs, int begin, int end) {
   constexpr int together = lanes<T> / 4;  // pairs of a vector of u
-  for (std::size_t j = 0; j < pairs; j += lanes<T>) {
+  for (std::size_t j = static_cast<std::size_t>(begin) * lanes<T>; j < pairs && j < static_cast<std::size_t>(end) * lanes<T>; j += lanes<T>) {
     vec<T> part[2][3][4];
     for (int g = 0; g < 4; ++g) SPD_UNROLL
     for (int odd = 0; odd < 2; ++odd) {
       vec<T> t[6], taps[3];
       SPD_UNROLL
-      for (int q = 0; q < 6; ++q) t[q] = load<T>(u + ((2 * q + odd) * pairs + j) * 4 + g * lanes<T>);
+      for (int q = 0; q < 6; ++q) {
+        const T* from = u + ((2 * q + odd) * pairs + j) * 4 + g * lanes<T>;
+        t[q] = load<T>(from);
+        for (int slice = 1; slice < slices; ++slice) t[q] += load<T>(from + slice * 4 * kPlanes * pairs);
+      }
       gather_taps<T>(taps, t);
       SPD_UNROLL
       for (int kw = 0; kw < 3; ++kw) part[odd][kw][g] = taps[kw];
@@ -335,45 +443,99 @@ SPD_NOINLINE void gather_planes(T* dk, const T* u, std::size_t pairs) {
   }
 }
 
+// How wgrad goes through a batch: the tile rows of a slice round by round; slices one after the other, or, where a team works, side by side.
+struct WgradRounds {
+  int slices, all, rows;  // tile rows of the longest slice, of a round
+  WgradRounds(const Grid& grid, int blocks) : slices(grid.slices(blocks)), all(0) {
+    for (int s = 0; s < slices; ++s) all = std::max(all, tile_rows(grid, grid.slice_end(blocks, s) - grid.slice_begin(blocks, s)));
+    rows = std::min(kWgradRows, all);
+  }
+};
+
+// Enough for fewer blocks, too: they may be one slice, whose rounds are longer than those of two.
 template <class T>
-std::size_t winograd2d_wgrad_scratch(const Grid& grid, int blocks, int c_in, int c_out) {
-  const int rows = std::min(kWgradRows, tile_rows(grid, blocks));
-  return TilePlanes<T>(nullptr, c_in + c_out, rows, grid.columns).size() + static_cast<std::size_t>(4 * kPlanes) * c_in * c_out + 4 * lanes<T>;
+std::size_t winograd2d_wgrad_scratch(const Grid& grid, int blocks, int c_in, int c_out, int threads) {
+  const int slices = grid.slices(blocks);
+  const std::size_t planes = TilePlanes<T>(nullptr, c_in + c_out, std::min(kWgradRows, tile_rows(grid, blocks)), grid.columns).size();
+  return planes * (threads > 1 ? slices : 1) + static_cast<std::size_t>(4 * kPlanes) * c_in * c_out * slices + 4 * lanes<T>;
 }
 
 template <class T, int S>
-void winograd2d_wgrad(T* dk, View<const T> dy, View<const T> x, T* scratch, const Grid& grid, int begin, int end, int c_in, int c_out, Team& team) {
-  const TileNeighbours<T, S> neighbours(grid);
-  const std::size_t pairs = static_cast<std::size_t>(c_out) * c_in;
-  const int all = tile_rows(grid, end - begin), most = std::min(kWgradRows, all), parts_o = parts_of(c_out, kWgradOut), parts_i = parts_of(c_in, kWgradIn);
-  T *planes = scratch, *u = planes + TilePlanes<T>(planes, c_in + c_out, most, S).size();  // u: [plane][c_out][c_in][4]
-  for (int first = 0; first < all; first += most) {
-    const int rows = std::min(most, all - first);
-    const TilePlanes<T> xt(planes, c_in, rows, S), yt(planes + xt.size(), c_out, rows, S);
-    team.split((rows + 1) / 2, [&](int pair, int until, int) {
-      for (; pair < until; ++pair) {
-        const TileRows of_x(first + 2 * pair, begin, end, x.block, grid), of_dy(first + 2 * pair, begin, end, dy.block, grid);
-        for (int i = 0; i < c_in; ++i) transform_input_planes<T, S>(xt, i, pair, x.data + i * x.channel, of_x, grid, neighbours);
-        for (int o = 0; o < c_out; ++o) transform_dy_planes<T, S>(yt, o, pair, dy.data + o * dy.channel, of_dy, grid);
+void winograd2d_wgrad(T* dk, View<const T> dy, View<const T> x, T* scratch, const Grid& grid, int blocks, int c_in, int c_out, Team& team) {
+  const WgradRounds rounds(grid, blocks);
+  const std::size_t pairs = static_cast<std::size_t>(c_out) * c_in, planes = TilePlanes<T>(nullptr, c_in + c_out, rounds.rows, S).size();
+  const int abreast = team.size() > 1 ? rounds.slices : 1, parts_o = parts_of(c_out, kWgradOut), parts_i = parts_of(c_in, kWgradIn);
+  T* u = scratch + planes * abreast;  // [slice][plane][c_out][c_in][4]
+  struct Round {                      // of one slice
+    int begin, end, first, rows;
+    TilePlanes<T> x, dy;
+  };
+  const auto round_of = [&](int slice, int abreast_of, int first) {
+    const int begin = grid.slice_begin(blocks, slice), end = grid.slice_end(blocks, slice);
+    const int rows = std::clamp(tile_rows(grid, end - begin) - first, 0, rounds.rows);
+    const TilePlanes<T> of_x(scratch + planes * abreast_of, c_in, rows, S);
+    return Round{begin, end, first, rows, of_x, TilePlanes<T>(of_x.data + of_x.size(), c_out, rows, S)};
+  };
+  const bool few = c_in <= kFewWgrad;
+  const auto rows_of = [&](TileRows* rows, const Round& r, int pair, int until, std::size_t block) {
+    for (; pair < until; ++pair) rows[pair] = {r.first + 2 * pair, r.begin, r.end, block, grid};
+  };
+  const auto transform = [&](const Round& r, int pair, int until) {
+    const TileNeighbours<T, S> neighbours(grid);
+    const bool large_x = is_large(x, c_in), large_dy = is_large(dy, c_out);
+    TileRows of_x[kWgradRows / 2], of_dy[kWgradRows / 2];
+    rows_of(of_x, r, pair, until, x.block);
+    const T* p = x.data;
+    for (int i = 0; i < c_in; ++i, p += x.channel)
+      for (int j = pair; j < until; ++j) {
+        if (large_x) fetch_rows(p + x.channel, of_x[j], grid);
+        transform_input_planes<T, S>(r.x, i, j, p, of_x[j], grid, neighbours);
       }
-    });
-    team.split(kPlanes * parts_o, [&](int j, int until, int) {
-      for (; j < until; ++j) {
-        const int plane = j / parts_o, p = j % parts_o, vectors = static_cast<int>(xt.vectors[plane % 2]);
-        const int o = part_begin(c_out, parts_o, p), n_o = part_begin(c_out, parts_o, p + 1) - o;
-        for (int q = 0; q < parts_i; ++q) {
-          const int i = part_begin(c_in, parts_i, q), n_i = part_begin(c_in, parts_i, q + 1) - i;
-          with_constant<kWgradOut>(n_o, [&]<int A>() {
-            with_constant<kWgradIn>(n_i, [&]<int B>() {
-              winograd2d_wgrad_block<T, A, B>(u + (plane * pairs + static_cast<std::size_t>(o) * c_in + i) * 4, c_in, yt.at(plane, o), yt.channel(plane),
-                                              xt.at(plane, i), xt.channel(plane), vectors, first > 0);
-            });
-          });
-        }
+    if (few) return;
+    rows_of(of_dy, r, pair, until, dy.block);
+    p = dy.data;
+    for (int o = 0; o < c_out; ++o, p += dy.channel)
+      for (int j = pair; j < until; ++j) {
+        if (large_dy) fetch_rows(p + dy.channel, of_dy[j], grid);
+        transform_dy_planes<T, S>(r.dy, o, j, p, of_dy[j], grid);
       }
+  };
+  const auto multiply = [&](const Round& r, T* u, int plane, int p) {
+    const int vectors = static_cast<int>(r.x.vectors[plane % 2]), o = part_begin(c_out, parts_o, p), n_o = part_begin(c_out, parts_o, p + 1) - o;
+    for (int q = 0; q < parts_i; ++q) {
+      const int i = part_begin(c_in, parts_i, q), n_i = part_begin(c_in, parts_i, q + 1) - i;
+      with_constant<kWgradOut>(n_o, [&]<int A>() {
+        with_constant<kWgradIn>(n_i, [&]<int B>() {
+          winograd2d_wgrad_block<T, A, B>(u + (plane * pairs + static_cast<std::size_t>(o) * c_in + i) * 4, c_in, r.dy.at(plane, o), r.dy.channel(plane),
+                                          r.x.at(plane, i), r.x.channel(plane), vectors, r.first > 0);
+        });
+      });
+    }
+  };
+  const auto multiply_few = [&](const Round& r, T* u, int o, int until) {
+    TileRows rows[kWgradRows / 2];
+    const int n = (r.rows + 1) / 2;
+    rows_of(rows, r, 0, n, dy.block);
+    with_constant<kFewWgrad>(c_in, [&]<int I>() {
+      for (; o < until; ++o) wgrad_of_few<T, S, I>(u + o * c_in * 4, 4 * pairs, dy.data + o * dy.channel, r.x, n, rows, grid, r.first > 0);
     });
-  }
-  gather_planes<T>(dk, u, pairs);
+  };
+  const int in_round = (rounds.rows + 1) / 2;
+  for (int s = 0; s < rounds.slices; s += abreast)
+    for (int first = 0; first < rounds.all; first += rounds.rows) {
+      team.split(abreast, in_round, [&](int beside, int pair, int until, int) {
+        const Round r = round_of(s + beside, beside, first);
+        transform(r, pair, std::min(until, (r.rows + 1) / 2));
+      });
+      team.split(abreast, few ? c_out : kPlanes * parts_o, [&](int beside, int j, int until, int) {
+        const Round r = round_of(s + beside, beside, first);
+        T* of_slice = u + (s + beside) * 4 * kPlanes * pairs;
+        if (r.rows == 0) return;
+        if (few) return multiply_few(r, of_slice, j, until);
+        for (; j < until; ++j) multiply(r, of_slice, j / parts_o, j % parts_o);
+      });
+    }
+  team.split(parts_of(c_out * c_in, lanes<T>), [&](int begin, int end, int) { gather_planes<T>(dk, u, rounds.slices, pairs, begin, end); });
 }
 
 }  // namespace spd::SPD_ISA
