@@ -122,7 +122,7 @@ SPD_INLINE std::uint64_t bits_of_mask(mask<T> m) {
 #endif
 }
 
-// Masks in memory, two bytes each: one is read; four are written.
+// Masks in memory, two bytes each: one is read, one or four are written.
 template <class T>
 SPD_INLINE mask<T> load_mask(const std::uint16_t* p) {
 #if defined(__AVX512F__)
@@ -131,6 +131,15 @@ SPD_INLINE mask<T> load_mask(const std::uint16_t* p) {
   else
 #endif
     return mask_of_bits<T>(*p);
+}
+template <class T>
+SPD_INLINE void store_mask(std::uint16_t* p, mask<T> m) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return _store_mask16(reinterpret_cast<__mmask16*>(p), m);
+  else
+#endif
+    *p = static_cast<std::uint16_t>(bits_of_mask<T>(m));
 }
 template <class T>
 SPD_INLINE void store_masks(std::uint16_t* p, mask<T> a, mask<T> b, mask<T> c, mask<T> d) {
@@ -143,6 +152,13 @@ SPD_INLINE void store_masks(std::uint16_t* p, mask<T> a, mask<T> b, mask<T> c, m
 #endif
   const std::uint64_t all = bits_of_mask<T>(a) | bits_of_mask<T>(b) << 16 | bits_of_mask<T>(c) << 32 | bits_of_mask<T>(d) << 48;
   std::memcpy(p, &all, sizeof all);
+}
+template <class T>
+SPD_INLINE mask<T> but_not(mask<T> a, mask<T> b) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) return _kandn_mask16(b, a);
+#endif
+  return a & ~b;
 }
 template <class T>
 SPD_INLINE mask<T> neither(mask<T> a, mask<T> b) {

@@ -66,48 +66,54 @@ struct Winners {
   std::uint16_t self, right, middle, lower;
 };
 
-template <class T>
-struct RowMaximum {
-  vec<T> value;
-  mask<T> self, right;  // else the left neighbour
-};
-template <class T>
-SPD_INLINE RowMaximum<T> row_maximum(const T* p, mask<T> has_left, mask<T> has_right) {
-  const vec<T> low = broadcast<T>(-std::numeric_limits<T>::infinity());
-  const vec<T> a = load_masked<T>(p - 1, has_left, low), b = load(p), c = load_masked<T>(p + 1, has_right, low);
-  const mask<T> self = greater<T>(b, a);
-  const vec<T> ab = select<T>(self, b, a);
+// The maxima of a vector of pixels and their neighbours in the row, of S vectors (0: of any number).
+template <class T, int S>
+SPD_INLINE vec<T> row_maximum(const T* p, mask<T> has_left, mask<T> has_right, Winners* won) {
+  const vec<T> low = broadcast<T>(-std::numeric_limits<T>::infinity()), b = in_register<T>(load(p));
+  vec<T> a, c;
+  if constexpr (S == 1)
+    a = select<T>(has_left, from_left<T>(b, b), low), c = select<T>(has_right, from_right<T>(b, b), low);
+  else
+    a = load_masked<T>(p - 1, has_left, low), c = load_masked<T>(p + 1, has_right, low);
+  const vec<T> ab = b > a ? b : a;
   const mask<T> right = greater<T>(c, ab);
-  return {select<T>(right, c, ab), static_cast<mask<T>>(self & ~right), right};
+  store_mask<T>(&won->self, but_not<T>(greater<T>(b, a), right));
+  store_mask<T>(&won->right, right);
+  return c > ab ? c : ab;
 }
-
-// winners: (blocks, channels, vectors of a plane). Blocks begin..end - 1 of the batch.
-template <class T>
-void maxpool3x3_forward(View<T> y, Winners* winners, View<const T> x, const Grid& grid, int begin, int end, int channels) {
+template <class T, int S>
+void maxpool3x3_forward_of(View<T> y, Winners* winners, View<const T> x, const Grid& grid, int begin, int end, int channels) {
   const std::size_t pitch = grid.pitch();
-  const RowMaximum<T> nothing{broadcast<T>(-std::numeric_limits<T>::infinity()), {}, {}};
-  winners += static_cast<std::size_t>(begin) * channels * grid.vectors();
-  for (int column = 0; column < grid.columns; ++column) {
+  const int height = grid.height, columns = grid.columns, vectors = grid.vectors();
+  const vec<T> low = broadcast<T>(-std::numeric_limits<T>::infinity());
+  winners += static_cast<std::size_t>(begin) * channels * vectors;
+  for (int column = 0; column < columns; ++column) {
     const mask<T> left = mask_of_bits<T>(grid.has_left(column)), right = mask_of_bits<T>(grid.has_right(column));
     for (int b = begin; b < end; ++b)
       for (int c = 0; c < channels; ++c) {
         const T* p = x.data + b * x.block + c * x.channel + column * lanes<T>;
         T* out = y.data + b * y.block + c * y.channel + column * lanes<T>;
-        Winners* won = winners + (static_cast<std::size_t>(b - begin) * channels + c) * grid.vectors() + column;
-        RowMaximum<T> above = nothing, here = row_maximum<T>(p, left, right);
-        for (int h = 0; h < grid.height; ++h, p += pitch, out += pitch, won += grid.columns) {
-          const RowMaximum<T> below = h + 1 < grid.height ? row_maximum<T>(p + pitch, left, right) : nothing;
-          const mask<T> middle = greater<T>(here.value, above.value);
-          const vec<T> v = select<T>(middle, here.value, above.value);
-          const mask<T> lower = greater<T>(below.value, v);
-          store<T>(out, select<T>(lower, below.value, v));
-          *won = {static_cast<std::uint16_t>(bits_of_mask<T>(here.self)), static_cast<std::uint16_t>(bits_of_mask<T>(here.right)),
-                  static_cast<std::uint16_t>(bits_of_mask<T>(middle & ~lower)), static_cast<std::uint16_t>(bits_of_mask<T>(lower))};
+        Winners* won = winners + (static_cast<std::size_t>(b - begin) * channels + c) * vectors + column;
+        vec<T> above = low, here = row_maximum<T, S>(p, left, right, won);
+        for (int h = 0; h < height; ++h, out += pitch, won += columns) {
+          p += pitch;
+          const vec<T> below = h + 1 < height ? row_maximum<T, S>(p, left, right, won + columns) : low;
+          const vec<T> upper = here > above ? here : above;
+          const mask<T> lower = greater<T>(below, upper);
+          store_mask<T>(&won->middle, but_not<T>(greater<T>(here, above), lower));
+          store_mask<T>(&won->lower, lower);
+          store<T>(out, below > upper ? below : upper);
           above = here;
           here = below;
         }
       }
   }
+}
+// winners: (blocks, channels, vectors of a plane). Blocks begin..end - 1 of the batch.
+template <class T>
+void maxpool3x3_forward(View<T> y, Winners* winners, View<const T> x, const Grid& grid, int begin, int end, int channels) {
+  grid.columns == 1 ? maxpool3x3_forward_of<T, 1>(y, winners, x, grid, begin, end, channels)
+                    : maxpool3x3_forward_of<T, 0>(y, winners, x, grid, begin, end, channels);
 }
 
 // y_t: the winners of x_t.

@@ -159,16 +159,16 @@ SPD_NOINLINE void transform_dy_planes(const TilePlanes<T>& planes, int c, int pa
         }
       });
 }
-// A^T M A, to the two tile rows of a channel of y. get(in, 0 or 1, v): vector v of its even, of its odd planes.
-template <class T, int S, class Get>
-SPD_INLINE void transform_output_planes(T* y, int pair, const TileRows& rows, const Grid& grid, bool accumulate, Get&& get) {
+// A^T of the six components along a row, turned to the rows of the tiles.
+template <class T>
+SPD_INLINE void transform_output_row(vec<T> (&o)[4], const vec<T> (&in)[6]) {
+  transform_output<T>(o, in);
+  transpose4<T>(o);
+}
+// A^T M A, to the two tile rows of a channel of y. along_rows(o, odd, v): transform_output_row of vector v of M's even, its odd planes.
+template <class T, int S, class Rows>
+SPD_INLINE void transform_output_planes(T* y, int pair, const TileRows& rows, const Grid& grid, bool accumulate, Rows&& along_rows) {
   const std::size_t pitch = grid.pitch();
-  const auto along_rows = [&](vec<T>(&o)[4], int odd, int v) {
-    vec<T> in[6];
-    get(in, odd, v);
-    transform_output<T>(o, in);
-    transpose4<T>(o);
-  };
   for (int s = 0; s < S; ++s) {
     vec<T> last[4];
     along_rows(last, 1, pair * S + s);
@@ -185,14 +185,15 @@ SPD_INLINE void transform_output_planes(T* y, int pair, const TileRows& rows, co
     }
   }
 }
-
 template <class T, int S>
 SPD_NOINLINE void transform_output_channel(T* y, const TilePlanes<T>& m, int c, int pair, const TileRows& rows, const Grid& grid, bool accumulate) {
   const T* from[2] = {m.at(0, c), m.at(1, c)};
   const std::size_t both = m.both();
-  transform_output_planes<T, S>(y, pair, rows, grid, accumulate, [&](vec<T>(&in)[6], int odd, int v) {
+  transform_output_planes<T, S>(y, pair, rows, grid, accumulate, [&](vec<T>(&o)[4], int odd, int v) {
+    vec<T> in[6];
     SPD_UNROLL
     for (int q = 0; q < 6; ++q) in[q] = load<T>(from[odd] + q * both + v * lanes<T>);
+    transform_output_row<T>(o, in);
   });
 }
 
@@ -200,25 +201,37 @@ SPD_NOINLINE void transform_output_channel(T* y, const TilePlanes<T>& m, int c, 
 // memory
 
 inline constexpr int kFew = 3, kFewWgrad = kManyRegisters ? 3 : 1;
+inline constexpr int kForwardRows = 8;  // tile rows that are transformed together; even
 
 // Forward of one output channel. k: its taps in the first plane; from input channel to input channel, from plane to plane so many elements.
 template <class T, int S, int I>
 SPD_NOINLINE void forward_of_few(T* y, const TilePlanes<T>& x, const T* k, std::size_t k_channel, std::size_t k_plane, int pairs, const TileRows* to,
                                  const Grid& grid, bool accumulate) {
-  const T* from[2] = {x.at(0, 0), x.at(1, 0)};
-  const std::size_t both = x.both(), channel[2] = {x.channel(0), x.channel(1)};
-  T taps[2][6][I][4];  // those of the even, of the odd planes side by side
-  for (int plane = 0; plane < kPlanes; ++plane)
-    for (int i = 0; i < I; ++i) std::memcpy(taps[plane % 2][plane / 2][i], k + plane * k_plane + i * k_channel, 4 * sizeof(T));
-  for (int pair = 0; pair < pairs; ++pair)
-    transform_output_planes<T, S>(y, pair, to[pair], grid, accumulate, [&](vec<T>(&in)[6], int odd, int v) {
-      const T *p = from[odd] + v * lanes<T>, *of = from_here<const T>(taps[odd][0][0]);
+  const std::size_t both = x.both();
+  vec<T> taps[6][I], last[kForwardRows / 2 * S][4];
+  const auto take_taps = [&](int odd) {
+    SPD_UNROLL
+    for (int q = 0; q < 6; ++q) SPD_UNROLL
+    for (int i = 0; i < I; ++i) taps[q][i] = fours<T>(k + (2 * q + odd) * k_plane + i * k_channel);
+  };
+  const auto along_rows = [&](vec<T>(&o)[4], const T* p, std::size_t channel) {
+    vec<T> in[6];
+    SPD_UNROLL
+    for (int q = 0; q < 6; ++q, p = from_here(p + both)) {
+      in[q] = load<T>(p) * taps[q][0];
       SPD_UNROLL
-      for (int q = 0; q < 6; ++q, p = from_here(p + both), of += 4 * I) {
-        in[q] = load<T>(p) * fours<T>(of);
-        SPD_UNROLL
-        for (int i = 1; i < I; ++i) in[q] += load<T>(p + i * channel[odd]) * fours<T>(of + 4 * i);
-      }
+      for (int i = 1; i < I; ++i) in[q] += load<T>(p + i * channel) * taps[q][i];
+    }
+    transform_output_row<T>(o, in);
+  };
+  take_taps(1);
+  for (int v = 0; v < pairs * S; ++v) along_rows(last[v], x.at(1, 0) + v * lanes<T>, x.channel(1));
+  take_taps(0);
+  for (int pair = 0; pair < pairs; ++pair)
+    transform_output_planes<T, S>(y, pair, to[pair], grid, accumulate, [&](vec<T>(&o)[4], int odd, int v) {
+      if (!odd) return along_rows(o, x.at(0, 0) + v * lanes<T>, x.channel(0));
+      SPD_UNROLL
+      for (int h = 0; h < 4; ++h) o[h] = last[v][h];
     });
 }
 // u[plane][..][component] (+)= sum over tiles of dy * x, of one output channel; from plane to plane u_plane elements.
@@ -267,7 +280,6 @@ SPD_NOINLINE void wgrad_of_few(T* u, std::size_t u_plane, const T* dy, const Til
 // ---- forward: output channels x vectors of a plane stay in registers
 
 inline constexpr int kChannels2d = 4, kVectors2d = kManyRegisters ? 6 : 3;
-inline constexpr int kForwardRows = 8;  // tile rows that are transformed together; even
 
 // G k G^T of n channels, n <= lanes / 4, whose taps begin `apart` from each other; of a plane the four components of each.
 template <class T, int n, bool turned>
