@@ -21,7 +21,7 @@ namespace spd::SPD_ISA {
 template <class T>
 class Network {
  public:
-  Network(const Plan& plan, T* memory, Team& team) : plan_(plan), team_(team) {
+  Network(const Plan& plan, T* memory, Team& team) : plan_(plan), team_(team), pays_(pays_for_a_team(plan)) {
     take(arena_, plan.arena, memory);
     scratch_of_convs(memory);
     take(mean_, plan.batch_norms, memory);
@@ -179,12 +179,13 @@ class Network {
     if (at_end.kind == Op::Kind::dense) return layer_forward(plan_.dense[at_end.index], w, n);
     if (at_end.kind == Op::Kind::pool && is_downsampling(plan_.pools[at_end.index])) return pool_forward(plan_.pools[at_end.index], n, 0, 0);
     const Grid& grid = plan_.grids[grid_of(at_end)];
+    const int channels = conv ? conv->c_out : at_end.kind == Op::Kind::sum ? plan_.sums[at_end.index].channels : plan_.pools[at_end.index].channels;
     const auto pack = [&](T* packed) {
       if (!conv) return;
       const Span span(times_, Part::forward);
       conv_pack<T>(conv->forward, packed, w + conv->weight, conv->size, conv->c_in, conv->c_out, false);
     };
-    each_chunk(grid, n, pack, [&](int chunk, int begin, int end, const T* packed, T* scratch) {
+    each_chunk(grid, n, channels, pack, [&](int chunk, int begin, int end, const T* packed, T* scratch) {
       for (int i = first; i < last; ++i) {
         const Op& op = begun(plan_.ops[i]);
         if (op.kind == Op::Kind::sum) {
@@ -206,13 +207,30 @@ class Network {
     return op.kind == Op::Kind::conv ? plan_.convs[op.index].grid : op.kind == Op::Kind::sum ? plan_.sums[op.index].grid : plan_.pools[op.index].from;
   }
   static bool is_downsampling(const Pool& p) { return p.from != p.to; }
+  // A small batch of one slice is done before other threads have fetched their share of it.
+  static bool is_shared(const Grid& grid, int n, int channels) {
+    const int blocks = grid.blocks(n);
+    return grid.slices(blocks) > 1 || channels * blocks * grid.plane() * sizeof(T) > std::size_t{512} << 10;
+  }
+  // Whether threads share most of the work; else what they write for each other costs more than they save.
+  static bool pays_for_a_team(const Plan& plan) {
+    double all = 0, shared = 0;
+    for (const Conv& c : plan.convs) {
+      const Grid& grid = plan.grids[c.grid];
+      const double products = static_cast<double>(c.size) * c.size * c.c_in * c.c_out * grid.pixels();
+      all += products;
+      if (is_shared(grid, plan.batch, c.c_out)) shared += products;
+    }
+    return shared > all / 2;
+  }
+  Team& threads(const Grid& grid, int n, int channels) { return pays_ && is_shared(grid, n, channels) ? team_ : alone_; }
   // f(chunk, its first block, its end, packed weights and scratch of the thread) for every chunk of a batch of n images. pack(packed weights) before: what
   // every thread reads all of it makes itself, in no more time than one takes to make it for all.
   template <class P, class F>
-  void each_chunk(const Grid& grid, int n, P&& pack, F&& f) {
+  void each_chunk(const Grid& grid, int n, int channels, P&& pack, F&& f) {
     const int blocks = grid.blocks(n);
     bool is_packed[Team::kMost]{};  // one thread may do several shares
-    team_.split(grid.chunks(n), [&](int chunk, int until, int rank) {
+    threads(grid, n, channels).split(grid.chunks(n), [&](int chunk, int until, int rank) {
       T *packed = packed_ + rank * run_packed_, *scratch = scratch_ + rank * run_scratch_;
       if (!is_packed[rank]) pack(packed);
       is_packed[rank] = true;
@@ -236,7 +254,7 @@ class Network {
     const Algorithm how = turned ? c.dgrad : c.forward;
     const int c_in = turned ? c.c_out : c.c_in, c_out = turned ? c.c_in : c.c_out;
     each_chunk(
-        grid, n, [&](T* packed) { conv_pack<T>(how, packed, k, c.size, c_in, c_out, turned); },
+        grid, n, c.c_out, [&](T* packed) { conv_pack<T>(how, packed, k, c.size, c_in, c_out, turned); },
         [&](int, int begin, int end, const T* packed, T* scratch) {
           conv_run<T>(how, to, from, packed, scratch, grid, begin, end, c.size, c_in, c_out, accumulate);
         });
@@ -263,9 +281,10 @@ class Network {
         });
       }
     };
-    if (team_.size() == 1) return run(0, c.c_out, 0, slices, true, true);  // a channel is in the cache still when it is read again
-    team_.split(slices, c.c_out, [&](int slice, int begin, int end, int) { run(begin, end, slice, slice + 1, true, false); });
-    team_.split(slices, c.c_out, [&](int slice, int begin, int end, int) { run(begin, end, slice, slice + 1, false, true); });
+    Team& team = threads(grid, n, c.c_out);
+    if (team.size() == 1) return run(0, c.c_out, 0, slices, true, true);  // a channel is in the cache still when it is read again
+    team.split(slices, c.c_out, [&](int slice, int begin, int end, int) { run(begin, end, slice, slice + 1, true, false); });
+    team.split(slices, c.c_out, [&](int slice, int begin, int end, int) { run(begin, end, slice, slice + 1, false, true); });
   }
   // Of the convolution alone, whose y holds dy.
   void product_backward(const Conv& c, T* g, const T* w, int n, bool images) {
@@ -276,7 +295,7 @@ class Network {
   }
   void run_wgrad(const Conv& c, T* dk, View<const T> dy, View<const T> x, int n) {
     const Grid& grid = plan_.grids[c.grid];
-    conv_wgrad<T>(c.wgrad, dk, dy, x, scratch_, grid, grid.blocks(n), c.size, c.c_in, c.c_out, team_);
+    conv_wgrad<T>(c.wgrad, dk, dy, x, scratch_, grid, grid.blocks(n), c.size, c.c_in, c.c_out, threads(grid, n, c.c_out));
   }
   // From channel `first` of the segment on.
   void flows_of(const Segment& s, int first, Flow<T>* flows) const {
@@ -312,14 +331,16 @@ class Network {
     if (!sum.relu) return;
     View<T> d = view<T>(sum.z);
     d.data += apart;
-    each_chunk(grid, n, [](T*) {}, [&](int, int begin, int end, const T*, T*) { relu_backward<T>(d, taken<Open>(sum.open), grid, begin, end, sum.channels); });
+    each_chunk(
+        grid, n, sum.channels, [](T*) {},
+        [&](int, int begin, int end, const T*, T*) { relu_backward<T>(d, taken<Open>(sum.open), grid, begin, end, sum.channels); });
   }
   void layer_forward(const Dense& d, const T* w, int n) {
     const Span span(times_, Part::forward);
     const Conv& c = d.product;
     const Grid& grid = plan_.grids[c.grid];
     const auto pack = [&](T* packed) { conv_pack<T>(c.forward, packed, w + c.weight, c.size, c.c_in, c.c_out, false); };
-    each_chunk(grid, n, pack, [&](int, int begin, int end, const T* packed, T* scratch) {
+    each_chunk(grid, n, c.c_out, pack, [&](int, int begin, int end, const T* packed, T* scratch) {
       conv_run<T>(c.forward, view<T>(c.y), view<const T>(c.x), packed, scratch, grid, begin, end, c.size, c.c_in, c.c_out, false);
       sigmoid_forward<T>(view<T>(c.y), view<T>(d.a), w + d.bias, static_cast<T>(d.slope), grid, begin, end, c.c_out);
     });
@@ -329,7 +350,7 @@ class Network {
     const Grid& grid = plan_.grids[c.grid];
     {
       const Span span(times_, Part::backward);
-      team_.split(c.c_out, [&](int begin, int end, int) {
+      threads(grid, n, c.c_out).split(c.c_out, [&](int begin, int end, int) {
         sigmoid_backward<T>(view<T>(c.y, begin), g + d.bias + begin, view<const T>(d.da, begin), static_cast<T>(d.slope), grid, grid.blocks(n), end - begin);
       });
     }
@@ -339,7 +360,9 @@ class Network {
     const Span span(times_, Part::forward);
     const Head& h = plan_.head;
     const Grid& grid = plan_.grids[h.grid];
-    team_.split(grid.blocks(n), [&](int begin, int end, int) { average_pool_forward<T>(feature_, view<const T>(h.x), grid, n, begin, end, h.channels); });
+    threads(grid, n, h.channels).split(grid.blocks(n), [&](int begin, int end, int) {
+      average_pool_forward<T>(feature_, view<const T>(h.x), grid, n, begin, end, h.channels);
+    });
     dense_forward<T>(logit_, feature_, w + h.weight, w + h.bias, turned_, n, h.channels, h.classes);
   }
 
@@ -365,7 +388,7 @@ class Network {
     const Span span(times_, Part::forward);
     const Grid &from = plan_.grids[p.from], &to = plan_.grids[p.to];
     if (is_downsampling(p))
-      team_.split(p.channels, [&](int begin, int end, int) {
+      threads(from, n, p.channels).split(p.channels, [&](int begin, int end, int) {
         maxpool2x2_forward<T>(view<T>(p.y), taken<QuadWinners>(p.taken), view<const T>(p.x), from, to, n, begin, end);
       });
     else if (p.average)
@@ -378,7 +401,7 @@ class Network {
     const int blocks = grid.blocks(n);
     for (const Segment& s : segments) {
       if (s.n == 0) continue;
-      team_.split(grid.slices(blocks), s.end - s.begin, [&](int slice, int begin, int end, int) {
+      threads(grid, n, s.end - s.begin).split(grid.slices(blocks), s.end - s.begin, [&](int slice, int begin, int end, int) {
         Flow<T> flows[kMostSources];
         flows_of(s, begin, flows);
         for (int i = 0; i < s.n; ++i) flows[i].data += apart;
@@ -396,12 +419,12 @@ class Network {
     const auto at = [&]<class U>(View<U> v) { return View<U>{v.data + apart, v.block, v.channel}; };
     flows_to(p.y, p.flows, to, n, apart);  // nothing behind a 2x2: its gradient is already in its place
     if (is_downsampling(p))
-      team_.split(p.channels, [&](int begin, int end, int) {
+      threads(from, n, p.channels).split(p.channels, [&](int begin, int end, int) {
         maxpool2x2_backward<T>(at(view<T>(p.x)), at(view<const T>(p.y)), taken<QuadWinners>(p.taken), from, to, n, begin, end);
       });
     else
       each_chunk(
-          from, n, [](T*) {},
+          from, n, p.channels, [](T*) {},
           [&](int, int begin, int end, const T*, T*) {
             if (p.average)
               avgpool3x3<T>(at(view<T>(p.x)), at(view<const T>(p.y)), from, begin, end, p.channels, true);
@@ -411,7 +434,8 @@ class Network {
   }
 
   const Plan& plan_;
-  Team& team_;
+  Team &team_, alone_;
+  const bool pays_;
   StepTimes* times_ = nullptr;
   std::size_t used_ = 0, run_packed_ = 0, run_scratch_ = 0, wgrad_scratch_ = 0;  // run_*: of one thread
   T *arena_, *packed_, *scratch_, *chunk_statistics_, *mean_, *var_, *istd_, *scale_, *shift_, *feature_, *dfeature_, *turned_, *logit_, *dlogit_, *label_,
@@ -480,11 +504,7 @@ void train_motif(const TrainSettings<T>& s, TrainJob<T>& job, Control& control, 
         break;
       }
       network.backward(g, job.parameters, n, false, control);
-      constexpr int unit = 64;  // parameters: a share's vectors are the same for any number of threads
-      team.split(static_cast<int>((n_parameters + unit - 1) / unit), [&](int first, int last, int) {
-        const std::size_t begin = static_cast<std::size_t>(first) * unit, end = std::min(n_parameters, static_cast<std::size_t>(last) * unit);
-        optimizer_step<T>(job.parameters + begin, g + begin, a + begin, b + begin, s.optimizer, s.rates[step], step + 1, end - begin);
-      });
+      optimizer_step<T>(job.parameters, g, a, b, s.optimizer, s.rates[step], step + 1, n_parameters);
       update_running<T>(job.running, network, plan, n, momentum);
       loss += head.loss / n;
       accuracy += head.correct / n;

@@ -253,7 +253,7 @@ def test_threads_and_company_do_not_change_a_bit(threads):
 
 @pytest.mark.parametrize("threads", [2, 5])
 def test_a_team_of_threads_does_not_change_a_bit(threads):
-    shape, dish = spd.MotifShape(12, stacks=2, cells_per_stack=1), spd.Dish.random(per_class=4)
+    shape, dish = spd.MotifShape(12, stacks=1, cells_per_stack=2), spd.Dish.random(per_class=4)
     for cell in CELLS[:2]:
         alone, team = (
             motif_hypergradient([cell], shape, dish, epochs=2, steps=4, batch_size=15, threads=n) for n in (1, threads)
