@@ -252,12 +252,16 @@ void motif_hypergradient(HypergradientJob<T>& job, Control& control, Team& team)
   };
   const auto update = [&](long t, const T* g) { optimizer_step<T>(now, g, now + p, now + 2 * p, s.optimizer, s.rates[t], t + 1, p); };
   // One training step of `now`; the gradient to g.
+  Sharing training, reversing;
   const auto train_step = [&](long t, T* g) {
     const Batch batch = batch_of(t);
-    network.load(s.train, batch.index, 0, batch.n);
-    network.forward(now, batch.n, eps, control);
-    const HeadResult head = network.evaluate(batch.n, HeadGradient::loss);
-    network.backward(g, now, batch.n, false, control);
+    HeadResult head;
+    training.step(network, team, [&] {
+      network.load(s.train, batch.index, 0, batch.n);
+      network.forward(now, batch.n, eps, control);
+      head = network.evaluate(batch.n, HeadGradient::loss);
+      network.backward(g, now, batch.n, false, control);
+    });
     update(t, g);
     control.add(3 * batch.n * plan.flops);
     return head.loss / batch.n;
@@ -335,9 +339,11 @@ void motif_hypergradient(HypergradientJob<T>& job, Control& control, Team& team)
       job.d_rates[t] = optimizer_reverse<T>(w_a, a_a, b_a, g_a, &by_momentum, w, a, b, g, s.optimizer, s.rates[t], t + 1, p);
       job.d_momenta[t] = by_momentum;
       const Batch batch = batch_of(t);
-      network.load(s.train, batch.index, 0, batch.n);
-      network.forward_tangent(w, g_a, batch.n, eps);
-      network.backward_tangent(g_t, w, g_a, batch.n);
+      reversing.step(network, team, [&] {
+        network.load(s.train, batch.index, 0, batch.n);
+        network.forward_tangent(w, g_a, batch.n, eps);
+        network.backward_tangent(g_t, w, g_a, batch.n);
+      });
       const T factor = job.step_weights ? static_cast<T>(job.step_weights[t]) : T(0);
       for (std::size_t i = 0; i < p; ++i) w_a[i] += g_t[i] + factor * g[i];
       network.add_image_gradient(job.d_images, batch.index, batch.n, factor);

@@ -21,7 +21,7 @@ namespace spd::SPD_ISA {
 template <class T>
 class Network {
  public:
-  Network(const Plan& plan, T* memory, Team& team) : plan_(plan), team_(team), pays_(pays_for_a_team(plan)) {
+  Network(const Plan& plan, T* memory, Team& team) : plan_(plan), team_(team) {
     take(arena_, plan.arena, memory);
     scratch_of_convs(memory);
     take(mean_, plan.batch_norms, memory);
@@ -47,7 +47,8 @@ class Network {
   const T* logits() const { return logit_; }
   const T* mean() const { return mean_; }
   const T* var() const { return var_; }
-  void time(StepTimes* times) { times_ = times; }  // from now on, on one thread; null: no more
+  void share(bool with_team) { shared_ = with_team; }  // from now on
+  void time(StepTimes* times) { times_ = times; }      // from now on, on one thread; null: no more
 
   // Images and labels index[0..n - 1] (null: first, first + 1, ...) of the set become the batch.
   void load(const DataSet<T>& data, const std::int64_t* index, int first, int n) {
@@ -212,18 +213,7 @@ class Network {
     const int blocks = grid.blocks(n);
     return grid.slices(blocks) > 1 || channels * blocks * grid.plane() * sizeof(T) > std::size_t{512} << 10;
   }
-  // Whether threads share most of the work; else what they write for each other costs more than they save.
-  static bool pays_for_a_team(const Plan& plan) {
-    double all = 0, shared = 0;
-    for (const Conv& c : plan.convs) {
-      const Grid& grid = plan.grids[c.grid];
-      const double products = static_cast<double>(c.size) * c.size * c.c_in * c.c_out * grid.pixels();
-      all += products;
-      if (is_shared(grid, plan.batch, c.c_out)) shared += products;
-    }
-    return shared > all / 2;
-  }
-  Team& threads(const Grid& grid, int n, int channels) { return pays_ && is_shared(grid, n, channels) ? team_ : alone_; }
+  Team& threads(const Grid& grid, int n, int channels) { return shared_ && is_shared(grid, n, channels) ? team_ : alone_; }
   // f(chunk, its first block, its end, packed weights and scratch of the thread) for every chunk of a batch of n images. pack(packed weights) before: what
   // every thread reads all of it makes itself, in no more time than one takes to make it for all.
   template <class P, class F>
@@ -435,7 +425,7 @@ class Network {
 
   const Plan& plan_;
   Team &team_, alone_;
-  const bool pays_;
+  bool shared_ = true;
   StepTimes* times_ = nullptr;
   std::size_t used_ = 0, run_packed_ = 0, run_scratch_ = 0, wgrad_scratch_ = 0;  // run_*: of one thread
   T *arena_, *packed_, *scratch_, *chunk_statistics_, *mean_, *var_, *istd_, *scale_, *shift_, *feature_, *dfeature_, *turned_, *logit_, *dlogit_, *label_,
@@ -473,6 +463,30 @@ void update_running(T* running, const Network<T>& network, const Plan& plan, int
   }
 }
 
+// Whether a team is to share the steps of a training. What its threads write for each other may cost more than they save (small layers, cores that share no
+// cache), so now and then some steps are taken alone, some shared, and the faster way is kept. The bits are the same.
+class Sharing {
+ public:
+  template <class T, class F>
+  void step(Network<T>& network, const Team& team, F&& f) {
+    if (team.size() == 1) return f();
+    const int at = steps_++ % (2 * kTried + kKept);
+    if (at == 0) seconds_[0] = seconds_[1] = std::numeric_limits<double>::infinity();
+    const bool tried = at < 2 * kTried, shared = tried ? at >= kTried : pays_;
+    network.share(shared);
+    const double start = tried ? seconds_now() : 0;
+    f();
+    if (tried) seconds_[shared] = std::min(seconds_[shared], seconds_now() - start);
+    if (at == 2 * kTried - 1) pays_ = seconds_[1] < seconds_[0];
+  }
+
+ private:
+  static constexpr int kTried = 3, kKept = 300;
+  int steps_ = 0;
+  bool pays_ = true;
+  double seconds_[2]{};
+};
+
 // Memory behind the network's: gradient and two optimiser states.
 template <class T>
 std::size_t training_memory(const Plan& plan, Team& team) {
@@ -490,20 +504,24 @@ void train_motif(const TrainSettings<T>& s, TrainJob<T>& job, Control& control, 
   const T eps = static_cast<T>(s.batch_norm_eps), momentum = static_cast<T>(s.batch_norm_momentum);
   optimizer_start<T>(a, b, s.optimizer, n_parameters);
   job.diverged_step = -1;
+  Sharing sharing;
   long step = 0;
   for (int epoch = 0; epoch < s.epochs && job.diverged_step < 0; ++epoch) {
     double loss = 0, accuracy = 0;
     for (int i = 0; i < s.steps_per_epoch && job.diverged_step < 0; ++i, ++step) {
       if (control.stop.load(std::memory_order_relaxed)) return;
       const int first = i * s.batch, n = std::min(s.batch, s.train.n - first);
-      network.load(s.train, s.order + static_cast<std::size_t>(epoch) * s.train.n + first, 0, n);
-      network.forward(job.parameters, n, eps, control);
-      const HeadResult head = network.evaluate(n, HeadGradient::loss);
+      HeadResult head;
+      sharing.step(network, team, [&] {
+        network.load(s.train, s.order + static_cast<std::size_t>(epoch) * s.train.n + first, 0, n);
+        network.forward(job.parameters, n, eps, control);
+        head = network.evaluate(n, HeadGradient::loss);
+        if (std::isfinite(head.loss)) network.backward(g, job.parameters, n, false, control);
+      });
       if (!std::isfinite(head.loss)) {
         job.diverged_step = step;
         break;
       }
-      network.backward(g, job.parameters, n, false, control);
       optimizer_step<T>(job.parameters, g, a, b, s.optimizer, s.rates[step], step + 1, n_parameters);
       update_running<T>(job.running, network, plan, n, momentum);
       loss += head.loss / n;

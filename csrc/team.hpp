@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <mutex>
 #include <thread>
@@ -108,16 +109,18 @@ class Team {
     run(share, rank, shares);
     working_.fetch_sub(1, std::memory_order_release);
   }
-  // Shares last microseconds: spin, and give way where threads are more than processors.
+  // Shares last microseconds: spin, give way where threads are more than processors, and sleep longer and longer where nothing is to be shared.
   template <class F>
   static void wait(F&& done) {
-    for (int spins = 0; !done(); ++spins) {
-      if (spins >= 4000) std::this_thread::yield();
+    constexpr int spins = 4000, yields = 100;
+    constexpr std::chrono::microseconds first{50}, last{200};
+    for (int i = 0; i < spins && !done(); ++i) {
 #if defined(__SSE2__)
-      else
-        _mm_pause();
+      _mm_pause();
 #endif
     }
+    for (int i = 0; i < yields && !done(); ++i) std::this_thread::yield();
+    for (auto nap = first; !done(); nap = std::min(2 * nap, last)) std::this_thread::sleep_for(nap);
   }
 
   const int most_;

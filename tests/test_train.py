@@ -93,7 +93,7 @@ def test_threads_do_not_change_a_bit(dish, threads):
 @pytest.mark.parametrize("stacks", [1, 2, 3])
 def test_a_team_of_threads_does_not_change_a_bit(threads, strict, stacks):
     """The batch is split over a team, in several chunks at 16 x 16: from the start where there is one motif, later where a shorter one ends before it.
-    With three stacks most of the work is in images too small for it."""
+    Steps are taken alone and shared in turns, until it is known which is faster."""
     shape = spd.MotifShape(12, stacks, cells_per_stack=1)
     dish = spd.Dish.random(per_class=4)
     dish = spd.Dish(dish.images, dish.labels, dish.images[:7], dish.labels[:7])

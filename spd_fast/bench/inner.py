@@ -280,7 +280,7 @@ def _measure_team(
             seconds = []
             for threads in (1, processors):
                 started = time.perf_counter()
-                _train([cell], shape, dish, order, MANY_EPOCHS, threads)
+                _train([cell], shape, dish, order, ENGINE_EPOCHS, threads)
                 seconds.append(time.perf_counter() - started)
             ratios.append(seconds[0] / seconds[1])
         scalings.append(ratios)
