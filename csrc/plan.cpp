@@ -174,7 +174,7 @@ class Builder {
   // Useful GFLOP/s of one Zen 4 core (FMA peak 118), batch 20, forward / wgrad (dgrad is within 5 % of the forward turned round):
   //
   //              direct      columns     columns and rows                direct      columns     columns and rows
-  //   3->16  @16 103 / 119   127 / 122   154 / 151       16->16 @8   120 / 113   180 / 162   286 / 262
+  //   3->16  @16 103 / 119   127 / 122   226 / 151       16->16 @8   120 / 113   180 / 162   286 / 262
   //   8->8   @16 115 / 119   164 / 150   208 / 203       32->32 @8   123 / 114   197 / 179   340 / 306
   //   16->16 @16 118 / 119   188 / 175   287 / 264       32->32 @4   125 /  93   159 / 128   290 / 212
   //   32->32 @16 120 / 119   206 / 196   349 / 319       64->64 @4   127 /  93   166 / 135   261 / 225
