@@ -72,9 +72,21 @@ double shortest(int repeats, F&& f) {
   return best;
 }
 
-struct Closing {
-  Team& team;
-  ~Closing() { team.close(); }
+// The other threads of a team, all there until the end of the scope.
+class Members {
+ public:
+  explicit Members(Team& team) : team_(team) {
+    for (int i = 1; i < team.most(); ++i) threads_.emplace_back([&] { team_.serve(); });
+    while (team.size() < team.most()) std::this_thread::yield();
+  }
+  ~Members() {
+    team_.close();
+    for (std::thread& t : threads_) t.join();
+  }
+
+ private:
+  Team& team_;
+  std::vector<std::thread> threads_;
 };
 
 template <class T>
@@ -86,10 +98,7 @@ void conv_check(ConvCheck<T>& q) {
   const Algorithm how = fits ? q.algorithm : Algorithm::direct;
   Scratch<T> packed(conv_packed(how, q.size, q.c_in, q.c_out));
   Team team(q.threads);
-  std::vector<std::jthread> members;
-  const Closing closing{team};
-  for (int i = 1; i < team.most(); ++i) members.emplace_back([&] { team.serve(); });
-  while (team.size() < team.most()) std::this_thread::yield();
+  const Members members(team);
   Scratch<T> scratch(std::max({conv_scratch<T>(how, grid, q.c_in), conv_scratch<T>(how, grid, q.c_out),
                                conv_wgrad_scratch<T>(how, grid, blocks, q.size, q.c_in, q.c_out, team.most())}));
   x.pack(q.x);

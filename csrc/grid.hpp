@@ -85,6 +85,9 @@ struct Grid {
   }
 };
 
+// Bytes, of a common L2 cache: a larger tensor is not there whole when it is read again.
+inline constexpr std::size_t kHalfL2 = std::size_t{512} << 10;
+
 // A tensor in the layout: where it begins, and how far one block and one channel are apart.
 template <class T>
 struct View {

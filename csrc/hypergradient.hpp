@@ -251,8 +251,8 @@ void motif_hypergradient(HypergradientJob<T>& job, Control& control, Team& team)
     return Batch{s.order + t / s.steps_per_epoch * s.train.n + i, std::min(s.batch, s.train.n - i)};
   };
   const auto update = [&](long t, const T* g) { optimizer_step<T>(now, g, now + p, now + 2 * p, s.optimizer, s.rates[t], t + 1, p); };
-  // One training step of `now`; the gradient to g.
   Sharing training, reversing;
+  // One training step of `now`; the gradient to g.
   const auto train_step = [&](long t, T* g) {
     const Batch batch = batch_of(t);
     HeadResult head;

@@ -211,7 +211,7 @@ class Network {
   // A small batch of one slice is done before other threads have fetched their share of it.
   static bool is_shared(const Grid& grid, int n, int channels) {
     const int blocks = grid.blocks(n);
-    return grid.slices(blocks) > 1 || channels * blocks * grid.plane() * sizeof(T) > std::size_t{512} << 10;
+    return grid.slices(blocks) > 1 || channels * blocks * grid.plane() * sizeof(T) > kHalfL2;
   }
   Team& threads(const Grid& grid, int n, int channels) { return shared_ && is_shared(grid, n, channels) ? team_ : alone_; }
   // f(chunk, its first block, its end, packed weights and scratch of the thread) for every chunk of a batch of n images. pack(packed weights) before: what
@@ -464,7 +464,7 @@ void update_running(T* running, const Network<T>& network, const Plan& plan, int
 }
 
 // Whether a team is to share the steps of a training. What its threads write for each other may cost more than they save (small layers, cores that share no
-// cache), so now and then some steps are taken alone, some shared, and the faster way is kept. The bits are the same.
+// cache), so now and then some steps are shared, some taken alone, and the faster way is kept. The bits are the same.
 class Sharing {
  public:
   template <class T, class F>
@@ -472,7 +472,7 @@ class Sharing {
     if (team.size() == 1) return f();
     const int at = steps_++ % (2 * kTried + kKept);
     if (at == 0) seconds_[0] = seconds_[1] = std::numeric_limits<double>::infinity();
-    const bool tried = at < 2 * kTried, shared = tried ? at >= kTried : pays_;
+    const bool tried = at < 2 * kTried, shared = tried ? at < kTried : pays_;
     network.share(shared);
     const double start = tried ? seconds_now() : 0;
     f();

@@ -104,7 +104,7 @@ def test_a_team_of_threads_does_not_change_a_bit(threads, strict, stacks):
 
 @pytest.mark.parametrize(("side", "batch_size", "n"), [(16, 8, 13), (8, 32, 51), (12, 9, 16), (32, 4, 7)])
 def test_a_small_last_batch_is_trained_in_the_memory_of_a_large_one(side, batch_size, n):
-    """Its batch is one slice where the others' are two, so that other sums are taken, of other sizes."""
+    """Its batch is one slice where the others' are two, so that other sums are taken, of other sizes. Float strays from double by 7e-8 of a loss here."""
     dish = spd.Dish.random(per_class=6, image_size=side)
     dish = spd.Dish(dish.images[:n], dish.labels[:n], dish.images[:4], dish.labels[:4])
     shape = spd.MotifShape(8, stacks=2, cells_per_stack=1)
@@ -114,7 +114,7 @@ def test_a_small_last_batch_is_trained_in_the_memory_of_a_large_one(side, batch_
     )
     assert_same_bits(alone, team)
     double = spd.train_motifs([MIXED], shape, dish, epochs=3, batch_size=batch_size, dtype="float64")
-    np.testing.assert_allclose(alone.loss, double.loss, rtol=1e-3)
+    np.testing.assert_allclose(alone.loss, double.loss, rtol=1e-6)
 
 
 def test_memory_is_for_what_is_of_use_at_one_moment():

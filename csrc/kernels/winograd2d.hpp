@@ -50,10 +50,9 @@ void fetch_rows(const T* p, const TileRows& rows, const Grid& grid) {
   for (const TileRow& row : rows.row)
     for (std::size_t at = 0; at < 4 * grid.pitch(); at += 64 / sizeof(T)) fetch(p + row.offset + at);
 }
-// Whether a tensor takes more than half of a common L2 cache.
 template <class T>
 bool is_large(View<const T> x, int channels) {
-  return channels * x.channel * sizeof(T) > std::size_t{512} << 10;
+  return channels * x.channel * sizeof(T) > kHalfL2;
 }
 inline int tile_rows(const Grid& grid, int blocks) { return blocks * (grid.height / 4); }
 
@@ -482,10 +481,10 @@ void winograd2d_wgrad(T* dk, View<const T> dy, View<const T> x, T* scratch, cons
     int begin, end, first, rows;
     TilePlanes<T> x, dy;
   };
-  const auto round_of = [&](int slice, int abreast_of, int first) {
+  const auto round_of = [&](int slice, int beside, int first) {  // beside: of the slices that are worked on together
     const int begin = grid.slice_begin(blocks, slice), end = grid.slice_end(blocks, slice);
     const int rows = std::clamp(tile_rows(grid, end - begin) - first, 0, rounds.rows);
-    const TilePlanes<T> of_x(scratch + planes * abreast_of, c_in, rows, S);
+    const TilePlanes<T> of_x(scratch + planes * beside, c_in, rows, S);
     return Round{begin, end, first, rows, of_x, TilePlanes<T>(of_x.data + of_x.size(), c_out, rows, S)};
   };
   const bool few = c_in <= kFewWgrad;
@@ -512,24 +511,24 @@ void winograd2d_wgrad(T* dk, View<const T> dy, View<const T> x, T* scratch, cons
         transform_dy_planes<T, S>(r.dy, o, j, p, of_dy[j], grid);
       }
   };
-  const auto multiply = [&](const Round& r, T* u, int plane, int p) {
+  const auto multiply = [&](const Round& r, T* of_slice, int plane, int p) {
     const int vectors = static_cast<int>(r.x.vectors[plane % 2]), o = part_begin(c_out, parts_o, p), n_o = part_begin(c_out, parts_o, p + 1) - o;
     for (int q = 0; q < parts_i; ++q) {
       const int i = part_begin(c_in, parts_i, q), n_i = part_begin(c_in, parts_i, q + 1) - i;
       with_constant<kWgradOut>(n_o, [&]<int A>() {
         with_constant<kWgradIn>(n_i, [&]<int B>() {
-          winograd2d_wgrad_block<T, A, B>(u + (plane * pairs + static_cast<std::size_t>(o) * c_in + i) * 4, c_in, r.dy.at(plane, o), r.dy.channel(plane),
+          winograd2d_wgrad_block<T, A, B>(of_slice + (plane * pairs + static_cast<std::size_t>(o) * c_in + i) * 4, c_in, r.dy.at(plane, o), r.dy.channel(plane),
                                           r.x.at(plane, i), r.x.channel(plane), vectors, r.first > 0);
         });
       });
     }
   };
-  const auto multiply_few = [&](const Round& r, T* u, int o, int until) {
+  const auto multiply_few = [&](const Round& r, T* of_slice, int o, int until) {
     TileRows rows[kWgradRows / 2];
     const int n = (r.rows + 1) / 2;
     rows_of(rows, r, 0, n, dy.block);
     with_constant<kFewWgrad>(c_in, [&]<int I>() {
-      for (; o < until; ++o) wgrad_of_few<T, S, I>(u + o * c_in * 4, 4 * pairs, dy.data + o * dy.channel, r.x, n, rows, grid, r.first > 0);
+      for (; o < until; ++o) wgrad_of_few<T, S, I>(of_slice + o * c_in * 4, 4 * pairs, dy.data + o * dy.channel, r.x, n, rows, grid, r.first > 0);
     });
   };
   const int in_round = (rounds.rows + 1) / 2;
