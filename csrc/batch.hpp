@@ -19,6 +19,8 @@ class Memory {
   void* zeroed(std::size_t bytes);  // throws std::bad_alloc
 
  private:
+  void release();
+
   void* data_ = nullptr;
   std::size_t bytes_ = 0;
 };

@@ -99,7 +99,7 @@ void conv_check(ConvCheck<T>& q) {
   Scratch<T> packed(conv_packed(how, q.size, q.c_in, q.c_out));
   Team team(q.threads);
   const Members members(team);
-  Scratch<T> scratch(std::max({conv_scratch<T>(how, grid, q.c_in), conv_scratch<T>(how, grid, q.c_out),
+  Scratch<T> scratch(std::max({conv_scratch<T>(how, grid, q.size, q.c_in, false), conv_scratch<T>(how, grid, q.size, q.c_out, false),
                                conv_wgrad_scratch<T>(how, grid, blocks, q.size, q.c_in, q.c_out, team.most())}));
   x.pack(q.x);
   const auto forward = [&](View<T> to, View<const T> from, int c_in, int c_out, bool turned) {
@@ -141,8 +141,8 @@ void batch_norm_check(BatchNormCheck<T>& q) {
     shift.data()[c] = q.beta[c] - q.mean[c] * scale.data()[c];
   }
   const View<T> from = y.view(), d = dz.view();
-  const Term<T> term{from.data, from.block, from.channel, scale.data(), shift.data(), true};
-  add_terms<T, 1>(z.view(), &term, grid, q.n, 0, blocks, q.channels);
+  const Term<T> term{from.data, from.channel, scale.data(), shift.data(), true};
+  add_terms<T, 1>(z.view().data, z.view().channel, &term, 0, q.channels, LaneMasks<T>(grid, q.n), 0, static_cast<std::size_t>(blocks) * grid.vectors());
   z.unpack(q.z);
   dz.pack(q.dz);
   const Flow<T> flow{d.data, d.block, d.channel, 1};
@@ -219,15 +219,15 @@ void dense_check(DenseCheck<T>& q) {
   x.pack(q.x);
   da.pack(q.da);
   conv1x1_pack<T>(packed.data(), q.weight, q.features, q.units, false);
-  conv1x1_forward<T>(z.view(), x.constant(), packed.data(), grid, 0, blocks, q.features, q.units);
+  Scratch<T> scratch(conv_wgrad_scratch<T>(Algorithm::direct, grid, blocks, 1, q.features, q.units, 1));
+  conv_run<T>(Algorithm::direct, z.view(), x.constant(), packed.data(), scratch.data(), grid, 0, blocks, 1, q.features, q.units, false);
   sigmoid_forward<T>(z.view(), a.view(), q.bias, slope, grid, 0, blocks, q.units);
   a.unpack(q.a);
   sigmoid_backward<T>(z.view(), q.dbias, da.constant(), slope, grid, blocks, q.units);
   Team team;
-  Scratch<T> scratch(conv_wgrad_scratch<T>(Algorithm::direct, grid, blocks, 1, q.features, q.units, 1));
-  conv1x1_wgrad<T>(q.dweight, z.constant(), x.constant(), scratch.data(), grid, blocks, q.features, q.units, team);
+  conv_wgrad<T>(Algorithm::direct, q.dweight, z.constant(), x.constant(), scratch.data(), grid, blocks, 1, q.features, q.units, team);
   conv1x1_pack<T>(packed.data(), q.weight, q.units, q.features, true);
-  conv1x1_forward<T>(dx.view(), z.constant(), packed.data(), grid, 0, blocks, q.units, q.features);
+  conv_run<T>(Algorithm::direct, dx.view(), z.constant(), packed.data(), scratch.data(), grid, 0, blocks, 1, q.units, q.features, false);
   dx.unpack(q.dx);
 }
 

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <optional>
 
 #include "engine.hpp"
 #include "kernels/batch_norm.hpp"
@@ -122,25 +123,32 @@ class Network {
   }
   // Packed weights, scratch of every thread, statistics of chunks: of the convolution that takes most.
   void scratch_of_convs(T* memory) {
-    std::size_t chunks = 0;
+    std::size_t chunks = 0, wgrad_scratch = 0, made = 0;
     int shares = 1;  // of chunks, and so threads that need weights and scratch of their own
     const auto fit = [&](const Conv& c) {
       const Grid& grid = plan_.grids[c.grid];
       run_packed_ = std::max(run_packed_, conv_packed(c.forward, c.size, c.c_in, c.c_out));
-      run_scratch_ = std::max(run_scratch_, conv_scratch<T>(c.forward, grid, c.c_in));
-      if (plan_.passes == Passes::forward_backward) {
+      run_scratch_ = std::max(run_scratch_, conv_scratch<T>(c.forward, grid, c.size, c.c_in, c.sum >= 0));
+      if (plan_.passes != Passes::forward) {
         run_packed_ = std::max(run_packed_, conv_packed(c.dgrad, c.size, c.c_out, c.c_in));
-        run_scratch_ = std::max(run_scratch_, conv_scratch<T>(c.dgrad, grid, c.c_out));
-        wgrad_scratch_ = std::max(wgrad_scratch_, conv_wgrad_scratch<T>(c.wgrad, grid, grid.blocks(plan_.batch), c.size, c.c_in, c.c_out, team_.most()));
+        run_scratch_ = std::max(run_scratch_, conv_scratch<T>(c.dgrad, grid, c.size, c.c_out, false));
+        wgrad_scratch = std::max(wgrad_scratch, conv_wgrad_scratch<T>(c.wgrad, grid, grid.blocks(plan_.batch), c.size, c.c_in, c.c_out, team_.most()));
       }
+      if (c.sum >= 0) made = std::max(made, c.c_in * kMostFused * sizeof(Normalised<T>) / sizeof(T));
       chunks = std::max(chunks, static_cast<std::size_t>(grid.chunks(plan_.batch)) * 2 * c.c_out);
-      shares = std::max(shares, std::min(team_.most(), grid.chunks(plan_.batch)));
     };
+    for (const Grid& grid : plan_.grids) shares = std::max(shares, std::min(team_.most(), grid.chunks(plan_.batch)));
     for (const Conv& c : plan_.convs) fit(c);
+    const Head& h = plan_.head;
+    if (h.sum >= 0) run_scratch_ = std::max(run_scratch_, passing_size(plan_.grids[h.grid], h.channels));
+    for (const Pool& p : plan_.pools)
+      if (p.sum >= 0) run_scratch_ = std::max(run_scratch_, passing_size(plan_.grids[p.from], p.channels));
     for (const Dense& d : plan_.dense) fit(d.product);
     for (std::size_t* size : {&run_scratch_, &run_packed_}) *size = (*size + 2 * lanes<T> - 1) / lanes<T> * lanes<T>;
     take(packed_, run_packed_ * shares, memory);
-    take(scratch_, std::max(run_scratch_ * shares, wgrad_scratch_), memory);
+    take(scratch_, run_scratch_ * shares, memory);
+    take(wgrad_scratch_, wgrad_scratch, memory);
+    take(made_, made, memory);
     take(chunk_statistics_, chunks, memory);
   }
   template <class U>
@@ -178,7 +186,10 @@ class Network {
     const Conv* conv = at_end.kind == Op::Kind::conv ? &plan_.convs[at_end.index] : nullptr;
     if (at_end.kind == Op::Kind::head) return head_forward(w, n);
     if (at_end.kind == Op::Kind::dense) return layer_forward(plan_.dense[at_end.index], w, n);
-    if (at_end.kind == Op::Kind::pool && is_downsampling(plan_.pools[at_end.index])) return pool_forward(plan_.pools[at_end.index], n, 0, 0);
+    if (at_end.kind == Op::Kind::pool && is_downsampling(plan_.pools[at_end.index])) {
+      const Pool& p = plan_.pools[at_end.index];
+      return pool_forward(p, view<T>(p.x), n, 0, 0);
+    }
     const Grid& grid = plan_.grids[grid_of(at_end)];
     const int channels = conv ? conv->c_out : at_end.kind == Op::Kind::sum ? plan_.sums[at_end.index].channels : plan_.pools[at_end.index].channels;
     const auto pack = [&](T* packed) {
@@ -186,16 +197,20 @@ class Network {
       const Span span(times_, Part::forward);
       conv_pack<T>(conv->forward, packed, w + conv->weight, conv->size, conv->c_in, conv->c_out, false);
     };
+    const std::optional<Meetings<T>> made = conv ? sum_of(*conv, n) : std::nullopt;
     each_chunk(grid, n, channels, pack, [&](int chunk, int begin, int end, const T* packed, T* scratch) {
       for (int i = first; i < last; ++i) {
         const Op& op = begun(plan_.ops[i]);
         if (op.kind == Op::Kind::sum) {
-          sum_forward(plan_.sums[op.index], n, begin, end);
+          const Sum& sum = plan_.sums[op.index];
+          const bool is_made_later = sum.passes && (i + 1 == last || plan_.ops[i + 1].kind != Op::Kind::pool);
+          if (!is_made_later) sum_forward(sum, sum.passes ? passing_chunk(grid, scratch, begin) : view<T>(sum.z), n, begin, end);
         } else if (op.kind == Op::Kind::pool) {
-          pool_forward(plan_.pools[op.index], n, begin, end);
+          const Pool& p = plan_.pools[op.index];
+          pool_forward(p, p.sum >= 0 ? passing_chunk(grid, scratch, begin) : view<T>(p.x), n, begin, end);
         } else {
           Span span(times_, Part::forward);
-          conv_run<T>(conv->forward, view<T>(conv->y), view<const T>(conv->x), packed, scratch, grid, begin, end, conv->size, conv->c_in, conv->c_out, false);
+          conv_run<T>(conv->forward, view<T>(conv->y), input(*conv, made), packed, scratch, grid, begin, end, conv->size, conv->c_in, conv->c_out, false);
           span.next(Part::statistics);
           T* statistics = chunk_statistics_ + static_cast<std::size_t>(chunk) * 2 * conv->c_out;
           if (!given_statistics) chunk_statistics<T>(statistics, statistics + conv->c_out, view<const T>(conv->y), grid, n, begin, end, conv->c_out);
@@ -204,6 +219,19 @@ class Network {
     });
     if (conv) normalisation(*conv, w, n, eps, given_statistics);
   }
+  // Where a chunk is of what passes by, on its way to a pooling.
+  static std::size_t passing_size(const Grid& grid, int channels) { return channels * grid.channel_stride(grid.chunk(), sizeof(T)); }
+  static View<T> passing_chunk(const Grid& grid, T* scratch, int begin) {
+    return {scratch - begin * grid.plane(), grid.plane(), grid.channel_stride(grid.chunk(), sizeof(T))};
+  }
+  // The sum that a convolution makes of what it reads, and what it reads then.
+  std::optional<Meetings<T>> sum_of(const Conv& c, int n) const {
+    if (c.sum < 0) return std::nullopt;
+    std::optional out(meetings_of(plan_.sums[c.sum], n));
+    out->list_channels(reinterpret_cast<Normalised<T>*>(made_));
+    return out;
+  }
+  Input<T> input(const Conv& c, const std::optional<Meetings<T>>& made) const { return made ? Input<T>(*made) : Input<T>(view<const T>(c.x)); }
   int grid_of(const Op& op) const {
     return op.kind == Op::Kind::conv ? plan_.convs[op.index].grid : op.kind == Op::Kind::sum ? plan_.sums[op.index].grid : plan_.pools[op.index].from;
   }
@@ -276,16 +304,32 @@ class Network {
     team.split(slices, c.c_out, [&](int slice, int begin, int end, int) { run(begin, end, slice, slice + 1, true, false); });
     team.split(slices, c.c_out, [&](int slice, int begin, int end, int) { run(begin, end, slice, slice + 1, false, true); });
   }
-  // Of the convolution alone, whose y holds dy.
+  // Of the convolution alone, whose y holds dy. One thread goes through the batch once: what it has added to the weight gradient is in L2 still when it writes
+  // the gradient of x.
   void product_backward(const Conv& c, T* g, const T* w, int n, bool images) {
-    Span span(times_, Part::wgrad);
-    run_wgrad(c, g + c.weight, view<const T>(c.y), view<const T>(c.x), n);
-    span.next(Part::dgrad);
-    if (!c.reads_images || images) run_conv(c, view<T>(c.x), view<const T>(c.y), w + c.weight, n, true);
-  }
-  void run_wgrad(const Conv& c, T* dk, View<const T> dy, View<const T> x, int n) {
     const Grid& grid = plan_.grids[c.grid];
-    conv_wgrad<T>(c.wgrad, dk, dy, x, scratch_, grid, grid.blocks(n), c.size, c.c_in, c.c_out, threads(grid, n, c.c_out));
+    const bool has_dgrad = !c.reads_images || images;
+    const View<const T> dy = view<const T>(c.y);
+    const std::optional<Meetings<T>> made = sum_of(c, n);
+    if (threads(grid, n, c.c_out).size() > 1) {
+      run_wgrad(c, g + c.weight, dy, input(c, made), n);
+      if (has_dgrad) run_conv(c, view<T>(c.x), dy, w + c.weight, n, true);
+      return;
+    }
+    Span span(times_, Part::dgrad);
+    if (has_dgrad) conv_pack<T>(c.dgrad, packed_, w + c.weight, c.size, c.c_out, c.c_in, true);
+    span.next(Part::wgrad);
+    const auto dgrad = [&](int begin, int end) {
+      if (!has_dgrad) return;
+      span.next(Part::dgrad);
+      conv_run<T>(c.dgrad, view<T>(c.x), dy, packed_, scratch_, grid, begin, end, c.size, c.c_out, c.c_in, false);
+      span.next(Part::wgrad);
+    };
+    conv_wgrad<T>(c.wgrad, g + c.weight, dy, input(c, made), wgrad_scratch_, grid, grid.blocks(n), c.size, c.c_in, c.c_out, alone_, dgrad);
+  }
+  void run_wgrad(const Conv& c, T* dk, View<const T> dy, std::type_identity_t<Input<T>> x, int n) {
+    const Grid& grid = plan_.grids[c.grid];
+    conv_wgrad<T>(c.wgrad, dk, dy, x, wgrad_scratch_, grid, grid.blocks(n), c.size, c.c_in, c.c_out, threads(grid, n, c.c_out));
   }
   // From channel `first` of the segment on.
   void flows_of(const Segment& s, int first, Flow<T>* flows) const {
@@ -299,18 +343,26 @@ class Network {
     for (int i = 0; i < s.n; ++i) {
       const Place& p = s.source[i].place;
       const int bn = s.source[i].batch_norm;
-      terms[i] = {arena_ + p.offset, p.block, p.channel, bn >= 0 ? scale_ + bn : nullptr, bn >= 0 ? shift_ + bn : nullptr, s.source[i].relu};
+      terms[i] = {arena_ + p.offset, p.channel, bn >= 0 ? scale_ + bn : nullptr, bn >= 0 ? shift_ + bn : nullptr, s.source[i].relu};
     }
   }
-  void sum_forward(const Sum& sum, int n, int begin, int end) {
-    const Span span(times_, Part::forward);
+  Meetings<T> meetings_of(const Sum& sum, int n) const {
+    Meetings<T> out(plan_.grids[sum.grid], n);
     for (const Segment& s : sum.terms) {
-      Term<T> terms[kMostSources];
-      terms_of(s, terms);
-      with_constant<kMostSources>(s.n,
-                                  [&]<int K>() { add_terms<T, K>(view<T>(sum.z, s.begin), terms, plan_.grids[sum.grid], n, begin, end, s.end - s.begin); });
+      Meeting<T>& meeting = out.of[out.n++];
+      meeting.begin = s.begin, meeting.end = s.end, meeting.n = s.n;
+      terms_of(s, meeting.terms);
     }
-    if (sum.relu) relu_forward<T>(view<T>(sum.z), taken<Open>(sum.open), plan_.grids[sum.grid], begin, end, sum.channels);
+    return out;
+  }
+  void sum_forward(const Sum& sum, View<T> z, int n, int begin, int end) {
+    const Span span(times_, Part::forward);
+    add_up(sum, z, n, begin, end);
+    if (sum.relu) relu_forward<T>(z, taken<Open>(sum.open), plan_.grids[sum.grid], begin, end, sum.channels);
+  }
+  void add_up(const Sum& sum, View<T> z, int n, int begin, int end) const {
+    const std::size_t vectors = plan_.grids[sum.grid].vectors();
+    meetings_of(sum, n).add_up(z.data + begin * z.block, z.channel, 0, sum.channels, begin * vectors, end * vectors);
   }
   // apart: as of pool_backward.
   void sum_backward(const Sum& sum, int n, std::ptrdiff_t apart = 0) {
@@ -350,9 +402,13 @@ class Network {
     const Span span(times_, Part::forward);
     const Head& h = plan_.head;
     const Grid& grid = plan_.grids[h.grid];
-    threads(grid, n, h.channels).split(grid.blocks(n), [&](int begin, int end, int) {
-      average_pool_forward<T>(feature_, view<const T>(h.x), grid, n, begin, end, h.channels);
-    });
+    each_chunk(
+        grid, n, h.channels, [](T*) {},
+        [&](int, int begin, int end, const T*, T* scratch) {
+          const View<T> x = h.sum >= 0 ? passing_chunk(grid, scratch, begin) : view<T>(h.x);
+          if (h.sum >= 0) add_up(plan_.sums[h.sum], x, n, begin, end);
+          average_pool_forward<T>(feature_, View<const T>{x.data, x.block, x.channel}, grid, n, begin, end, h.channels);
+        });
     dense_forward<T>(logit_, feature_, w + h.weight, w + h.bias, turned_, n, h.channels, h.classes);
   }
 
@@ -374,17 +430,18 @@ class Network {
     return reinterpret_cast<W*>(arena_ + place);
   }
   // Blocks begin..end - 1; where it downsamples, the whole batch.
-  void pool_forward(const Pool& p, int n, int begin, int end) {
+  void pool_forward(const Pool& p, View<T> from_sum, int n, int begin, int end) {
+    const View<const T> x{from_sum.data, from_sum.block, from_sum.channel};
     const Span span(times_, Part::forward);
     const Grid &from = plan_.grids[p.from], &to = plan_.grids[p.to];
     if (is_downsampling(p))
       threads(from, n, p.channels).split(p.channels, [&](int begin, int end, int) {
-        maxpool2x2_forward<T>(view<T>(p.y), taken<QuadWinners>(p.taken), view<const T>(p.x), from, to, n, begin, end);
+        maxpool2x2_forward<T>(view<T>(p.y), taken<QuadWinners>(p.taken), x, from, to, n, begin, end);
       });
     else if (p.average)
-      avgpool3x3<T>(view<T>(p.y), view<const T>(p.x), from, begin, end, p.channels, false);
+      avgpool3x3<T>(view<T>(p.y), x, from, begin, end, p.channels, false);
     else
-      maxpool3x3_forward<T>(view<T>(p.y), taken<Winners>(p.taken), view<const T>(p.x), from, begin, end, p.channels);
+      maxpool3x3_forward<T>(view<T>(p.y), taken<Winners>(p.taken), x, from, begin, end, p.channels);
   }
   // y = the sum of what flows there.
   void flows_to(const Place& y, const std::vector<Segment>& segments, const Grid& grid, int n, std::ptrdiff_t apart = 0) {
@@ -427,9 +484,9 @@ class Network {
   Team &team_, alone_;
   bool shared_ = true;
   StepTimes* times_ = nullptr;
-  std::size_t used_ = 0, run_packed_ = 0, run_scratch_ = 0, wgrad_scratch_ = 0;  // run_*: of one thread
-  T *arena_, *packed_, *scratch_, *chunk_statistics_, *mean_, *var_, *istd_, *scale_, *shift_, *feature_, *dfeature_, *turned_, *logit_, *dlogit_, *label_,
-      *softmax_;
+  std::size_t used_ = 0, run_packed_ = 0, run_scratch_ = 0;  // run_*: of one thread
+  T *arena_, *packed_, *scratch_, *wgrad_scratch_, *made_, *chunk_statistics_, *mean_, *var_, *istd_, *scale_, *shift_, *feature_, *dfeature_, *turned_,
+      *logit_, *dlogit_, *label_, *softmax_;
 };
 
 // Metrics over a whole set: in one batch with its statistics, or in batches of the plan's size with running ones.

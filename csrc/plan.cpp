@@ -65,6 +65,7 @@ std::vector<Segment> segments_of(const std::vector<Use>& uses, int channels) {
     }
     out.push_back(s);
   }
+  if (out.size() > kMostSegments) throw std::logic_error("a tensor of more than twelve segments");
   return out;
 }
 
@@ -85,6 +86,7 @@ class Builder {
       case MotifSpec::Kind::perceptron: add_perceptron();
     }
     end_runs();
+    if (plan_.passes != Passes::kept) let_sums_pass();
     share_places();
     return std::move(plan_);
   }
@@ -210,6 +212,34 @@ class Builder {
     }
   }
 
+  // A sum right before its reader need not be kept. A convolution makes what it reads (kernels/input.hpp), also in the backward pass: from what other
+  // convolutions wrote, which is there until their own turn, and poolings. Poolings and the head do not look at it again.
+  void let_sums_pass() {
+    std::vector<std::size_t> pools;
+    for (const Pool& p : plan_.pools) pools.push_back(tensor_at(p.y.offset).begin);
+    const auto stays = [&](const Source& term) {
+      return term.batch_norm >= 0 || std::find(pools.begin(), pools.end(), tensor_at(term.place.offset).begin) != pools.end();
+    };
+    const auto is_kept = [&](const Segment& s) { return s.n > 0 && std::all_of(s.source, s.source + s.n, stays); };
+    for (std::size_t i = 1; i < plan_.ops.size(); ++i) {
+      const auto [kind, index] = plan_.ops[i];
+      if (plan_.ops[i - 1].kind != Op::Kind::sum) continue;
+      const int before = plan_.ops[i - 1].index;
+      Sum& sum = plan_.sums[before];
+      const auto reads_it = [&](const Place& x) { return x.offset == sum.z.offset && !sum.relu; };
+      if (kind == Op::Kind::pool) {
+        Pool& p = plan_.pools[index];
+        if (p.from == p.to && reads_it(p.x)) p.sum = before, sum.passes = true;
+      } else if (kind == Op::Kind::head) {
+        if (reads_it(plan_.head.x)) plan_.head.sum = before, sum.passes = true;
+      } else if (kind == Op::Kind::conv) {
+        Conv& c = plan_.convs[index];
+        const bool is_read_in_parts = c.size == 1 || (c.forward == Algorithm::winograd2d && c.wgrad == Algorithm::winograd2d);
+        if (reads_it(c.x) && is_read_in_parts && std::all_of(sum.terms.begin(), sum.terms.end(), is_kept)) c.sum = before, sum.passes = true;
+      }
+    }
+  }
+
   std::vector<Use>& flows_to(const Producer& p) {
     switch (p.kind) {
       case Op::Kind::conv: return conv_flows_[p.index];
@@ -230,7 +260,7 @@ class Builder {
     }
     const int index = static_cast<int>(plan_.sums.size());
     plan_.ops.push_back({Op::Kind::sum, index});
-    plan_.sums.push_back({grid, channels, z, segments_of(terms, channels), relu, relu ? take_bytes(grid, channels, 2) : 0, {}});
+    plan_.sums.push_back({grid, channels, z, segments_of(terms, channels), false, relu, relu ? take_bytes(grid, channels, 2) : 0, {}});
     sum_flows_.emplace_back();
     return {Op::Kind::sum, index, 0, channels, z};
   }
@@ -417,6 +447,7 @@ class Builder {
     std::vector<const Tensor*> placed;  // in the order of their places
     for (Tensor* t : own) {
       t->place = kGuard;
+      if (t->lives.empty()) continue;  // a sum that passes by, where nothing goes backward
       for (const Tensor* o : placed)
         if (meet_in_run(*t, *o) && t->place < o->place + o->elements && o->place < t->place + t->elements) t->place = o->place + o->elements;
       plan_.arena = std::max(plan_.arena, t->place + t->elements + kGuard);
@@ -467,19 +498,23 @@ class Builder {
       if (++now == plan_.runs[run]) ++run;
       moment_.push_back(static_cast<int>(run));
       switch (kind) {
-        case Op::Kind::conv:
-          if (!plan_.convs[index].reads_images) read(plan_.convs[index].x.offset);
-          write(plan_.convs[index].y.offset);
+        case Op::Kind::conv: {
+          const Conv& c = plan_.convs[index];
+          c.sum >= 0 ? read_sources(plan_.sums[c.sum].terms) : c.reads_images ? void() : read(c.x.offset);
+          write(c.y.offset);
           break;
+        }
         case Op::Kind::sum: {
           const Sum& sum = plan_.sums[index];
-          read_sources(sum.terms), write(sum.z.offset);
+          read_sources(sum.terms);
+          if (!sum.passes) write(sum.z.offset);
           if (sum.relu) write(sum.open);
           break;
         }
         case Op::Kind::pool: {
           const Pool& p = plan_.pools[index];
-          read(p.x.offset), write(p.y.offset);
+          if (p.sum < 0) read(p.x.offset);
+          write(p.y.offset);
           if (!p.average) write(p.taken);
           break;
         }
@@ -489,17 +524,21 @@ class Builder {
           write(d.product.y.offset), write(d.a.offset);
           break;
         }
-        case Op::Kind::head: read(plan_.head.x.offset);
+        case Op::Kind::head: plan_.head.sum < 0 ? read(plan_.head.x.offset) : read_sources(plan_.sums[plan_.head.sum].terms);
       }
     }
-    for (std::size_t i = plan_.ops.size(); plan_.passes == Passes::forward_backward && i-- > 0;) {
+    for (std::size_t i = plan_.ops.size(); plan_.passes != Passes::forward && i-- > 0;) {
       ++now;
       moment_.push_back(moment_.back() + 1);
       switch (const auto [kind, index] = plan_.ops[i]; kind) {
         case Op::Kind::conv: {
           const Conv& c = plan_.convs[index];
           read_sources(c.flows), read(c.y.offset);
-          if (!c.reads_images) read(c.x.offset), write(c.x.offset);
+          ++now;
+          moment_.push_back(moment_.back() + 1);
+          read(c.y.offset);
+          c.sum >= 0 ? read_sources(plan_.sums[c.sum].terms) : c.reads_images ? void() : read(c.x.offset);
+          if (!c.reads_images) write(c.x.offset);
           break;
         }
         case Op::Kind::sum: {
@@ -532,7 +571,7 @@ class Builder {
   bool strict_;
   Plan plan_;
   std::vector<Tensor> tensors_;
-  std::vector<int> moment_;  // of each op, forward and backward: its run; in the backward pass, itself
+  std::vector<int> moment_;  // of each op, forward and backward: its run; in the backward pass, itself; a convolution's batch norm and product are two
   std::vector<std::vector<Use>> conv_flows_, pool_flows_, sum_flows_;
 };
 

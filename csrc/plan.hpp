@@ -4,7 +4,9 @@
 // Forward runs `ops` in order, backward in reverse. Three rules keep the arena small:
 //   * the gradient of a tensor takes the tensor's own place (its last reader in the backward pass has gone by then): dy of a convolution
 //     overwrites y, dx overwrites x; only the gradient of the average pooling has a place of its own;
-//   * nothing normalised is stored but what a convolution or a pooling reads (a Sum);
+//   * little that is normalised is stored. What a convolution reads (a Sum) it makes itself, and once more for its weight gradient, from what batch norms need
+//     again anyway and from poolings; what a 3x3 pooling or the head reads is made chunk by chunk. Stored are the sums that 2x2 poolings and the slower
+//     convolutions read, those with a ReLU of their own, and all where tangents need them (Passes::kept);
 //   * tensors that are never of use at one moment share a place: what only a pooling read is dead until its gradient comes, and where there is no
 //     backward pass everything is dead after its last reader.
 // Sibling projections of a cell's input are one wide 1x1 convolution. So are convolutions of one size that leave a node of a cell with operations on
@@ -61,7 +63,8 @@ struct Place {  // elements from the beginning of the arena; strides of block an
   std::size_t offset = 0, block = 0, channel = 0;
 };
 
-inline constexpr int kMostSources = 6;  // five interior predecessors (or successors) and the projection (or the output)
+inline constexpr int kMostSources = 6;    // five interior predecessors (or successors) and the projection (or the output)
+inline constexpr int kMostSegments = 12;  // of a tensor: where one of six begins or ends
 
 struct Source {
   Place place;
@@ -86,6 +89,7 @@ struct Conv {  // convolution, and the batch norm behind it
   std::size_t weight = 0, gamma = 0, beta = 0;  // in the parameter vector
   int batch_norm = 0;                           // first channel in the batch-norm arrays
   Algorithm forward = Algorithm::direct, dgrad = Algorithm::direct, wgrad = Algorithm::direct;
+  int sum = -1;                // that x is, where nothing but its gradient has that place
   bool reads_images = false;   // dgrad only where the images' gradient is asked for
   bool relu = true;            // behind the batch norm
   std::vector<Segment> flows;  // where the gradient of its activation comes from
@@ -94,6 +98,7 @@ struct Sum {  // activations that meet: vertex inputs, cell outputs
   int grid = 0, channels = 0;
   Place z;
   std::vector<Segment> terms;
+  bool passes = false;  // kept nowhere: its reader has the number of it
   bool relu = false;
   std::size_t open = 0;        // relu.hpp's bits, counted in elements of the arena
   std::vector<Segment> flows;  // as of a pooling; none where its one reader writes the gradient in its place
@@ -101,6 +106,7 @@ struct Sum {  // activations that meet: vertex inputs, cell outputs
 struct Pool {
   int from = 0, to = 0, channels = 0;  // grids; 3x3 where they are one, 2x2 where not
   bool average = false;                // else the maximum
+  int sum = -1;                        // as of a convolution; made right before it, chunk by chunk
   Place x, y;
   std::size_t taken = 0;  // what won: bytes, counted in elements of the arena
   std::vector<Segment> flows;
@@ -115,6 +121,7 @@ struct Head {
   int grid = 0, channels = 0, classes = 0;
   Loss loss = Loss::softmax;
   Place x;
+  int sum = -1;        // as of a pooling
   std::size_t dx = 0;  // one vector per block and channel
   std::size_t weight = 0, bias = 0;
 };
@@ -124,7 +131,8 @@ struct Op {
   int index;  // into the vector of its kind
 };
 
-enum class Passes { forward, forward_backward };
+// kept: forward and backward, with every sum kept from the one to the other.
+enum class Passes { forward, forward_backward, kept };
 
 struct Plan {
   Passes passes = Passes::forward_backward;

@@ -59,8 +59,7 @@ class ProxyNetwork : public Network<T> {
         case Op::Kind::conv: {
           const Conv& c = plan_.convs[op.index];
           this->flows_to(c.y, c.flows, plan_.grids[c.grid], n);
-          this->run_wgrad(c, g + c.weight, this->template view<const T>(c.y), this->template view<const T>(c.x), n);
-          this->run_conv(c, this->template view<T>(c.x), this->template view<const T>(c.y), w + c.weight, n, true);
+          this->product_backward(c, g, w, n, true);
           break;
         }
         case Op::Kind::sum: {

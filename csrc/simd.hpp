@@ -270,7 +270,24 @@ SPD_INLINE vec<T> load_masked(const T* p, mask<T> m, vec<T> fill) {
 // max(low, x), and NaN where x is NaN (a diverged network must show).
 template <class T>
 SPD_INLINE vec<T> at_least(vec<T> low, vec<T> x) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return (vec<T>)_mm512_maskz_max_ps(0xFFFF, (__m512)low, (__m512)x);
+  else
+    return (vec<T>)_mm512_maskz_max_pd(0xFF, (__m512d)low, (__m512d)x);
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4)
+    return (vec<T>)_mm256_max_ps((__m256)low, (__m256)x);
+  else
+    return (vec<T>)_mm256_max_pd((__m256d)low, (__m256d)x);
+#elif defined(__SSE2__)
+  if constexpr (sizeof(T) == 4)
+    return (vec<T>)_mm_max_ps((__m128)low, (__m128)x);
+  else
+    return (vec<T>)_mm_max_pd((__m128d)low, (__m128d)x);
+#else
   return low > x ? low : x;
+#endif
 }
 
 // Lane i takes lane i + d, i - d; the last, the first d, those of the vector behind, before it.

@@ -211,6 +211,48 @@ def test_training_inside_is_the_training_outside(strict):
             np.testing.assert_array_equal(a[name], b[name])
 
 
+FOUR_MEET = spd.Cell(
+    [[0, 1, 1, 1, 1, 0], [0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 1], [0] * 6],
+    ["input", "conv1x1-bn-relu", "conv3x3-bn-relu", "maxpool3x3", "conv1x1-bn-relu", "output"],
+)
+THREE_MEET = spd.Cell(
+    [[0, 1, 1, 1, 0], [0, 0, 1, 1, 1], [0, 0, 0, 1, 1], [0, 0, 0, 0, 1], [0] * 5],
+    ["input", "conv3x3-bn-relu", "conv1x1-bn-relu", "conv3x3-bn-relu", "output"],
+)
+CHAIN = spd.Cell(
+    [[0, 1, 0, 1], [0, 0, 1, 0], [0, 0, 0, 1], [0] * 4], ["input", "conv3x3-bn-relu", "conv1x1-bn-relu", "output"]
+)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("side", "width", "batch", "n"),
+    [(16, 16, 8, 15), (12, 12, 5, 7), (32, 32, 3, 5), (8, 8, 20, 27), (4, 4, 9, 20), (8, 6, 5, 8)],
+)
+def test_a_sum_made_where_it_is_read_is_the_sum_that_is_kept(side, width, batch, n, dtype):
+    """Hypergradients keep what convolutions read, trainings make it: in parts, fused with the first product or not, without the lanes of no pixel."""
+    dish = make_dish(n=n, n_valid=4, side=side, width=width)
+    cells = [FOUR_MEET, THREE_MEET, CHAIN, WIDE]
+    shape = spd.MotifShape(11, stacks=2, cells_per_stack=2, classes=4)
+    how = {"epochs": 2, "batch_size": batch, "optimizer": spd.Adam(1e-2), "seed": 4, "dtype": dtype}
+    made = spd.train_motifs(cells, shape, dish, **how)
+    kept = motif_hypergradient(cells, shape, dish, window=0, strict=False, **how)
+    for a, b in zip(kept.parameters, made.parameters, strict=True):
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name])
+
+
+@pytest.mark.parametrize(("side", "width"), [(64, 16), (16, 16), (12, 12)])
+def test_metrics_alone_are_those_beside_a_gradient(side, width):
+    """Without a backward pass more tensors share a place."""
+    dish = make_dish(n=4, n_valid=4, side=side, width=width)
+    alone = spd.Cell([[0, 1, 0], [0, 0, 1], [0, 0, 0]], ["input", "conv3x3-bn-relu", "output"])
+    cells, shape = [alone, CHAIN, THREE_MEET, WIDE], spd.MotifShape(5, stacks=1, classes=4)
+    trained = spd.train_motifs(cells, shape, dish, epochs=1, optimizer=spd.Adam(1e-2), batch_size=4)
+    values, _ = spd.motif_gradient(cells, shape, dish.valid_images, dish.valid_labels, trained.parameters)
+    np.testing.assert_array_equal(trained.valid.probability, values)
+
+
 def test_a_window_reverses_the_last_steps_alone():
     dish = make_dish()
     how = {"epochs": 4, "batch_size": 8, "optimizer": spd.SGD(0.05, momentum=0.9), "dtype": "float64"}

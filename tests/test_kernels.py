@@ -82,6 +82,7 @@ def test_conv_equals_the_reference(channels, side, size, algorithm, dtype):
         (27, 5, 16, 16),  # more tile rows than are transformed together, an odd number of them
         (23, 3, 12, 16),
         (2, 2, 28, 28),
+        (3, 3, 52, 16),
         (1, 2, 64, 64),
         (5, 1, 33, 6),
         (21, 1, 16, 16),  # few channels, several rounds

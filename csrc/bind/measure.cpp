@@ -35,12 +35,13 @@ py::list ops_of(const Plan& plan) {
       case Op::Kind::conv: {
         const Conv& c = plan.convs[op.index];
         d = conv_of(c), d["flows"] = meeting(c.flows), grid = c.grid;
+        d["terms"] = c.sum < 0 ? c.c_in : meeting(plan.sums[c.sum].terms);
         break;
       }
       case Op::Kind::sum: {
         const Sum& s = plan.sums[op.index];
         d["kind"] = "sum", d["channels"] = s.channels, d["terms"] = meeting(s.terms), d["flows"] = meeting(s.flows), d["gathers"] = !s.flows.empty(),
-        d["relu"] = s.relu, grid = s.grid;
+        d["passes"] = s.passes, d["relu"] = s.relu, grid = s.grid;
         break;
       }
       case Op::Kind::pool: {
@@ -55,7 +56,11 @@ py::list ops_of(const Plan& plan) {
         d["kind"] = "dense", d["c_in"] = c.c_in, d["c_out"] = c.c_out, grid = c.grid;
         break;
       }
-      case Op::Kind::head: d["kind"] = "head", d["channels"] = plan.head.channels, d["classes"] = plan.head.classes, grid = plan.head.grid;
+      case Op::Kind::head: {
+        const Head& h = plan.head;
+        d["kind"] = "head", d["channels"] = h.channels, d["classes"] = h.classes, grid = h.grid;
+        d["terms"] = h.sum < 0 ? h.channels : meeting(plan.sums[h.sum].terms);
+      }
     }
     d["height"] = plan.grids[grid].height, d["width"] = plan.grids[grid].width, d["elements"] = elements(grid);
     out.append(d);

@@ -215,7 +215,7 @@ py::dict hypergradient(const std::vector<MotifSpec>& specs, Array<T> images, Arr
   std::vector<long> kept;  // gradients
   std::vector<Array<T>> trained, d_initial;
   for (py::ssize_t k = 0; k < motifs; ++k) {
-    plans.push_back(make_plan(specs[k], s.batch, Passes::forward_backward, f.lanes, sizeof(T), strict));
+    plans.push_back(make_plan(specs[k], s.batch, Passes::kept, f.lanes, sizeof(T), strict));
     kept.push_back(static_cast<long>(std::min(static_cast<double>(steps - first_step), std::floor(memory / (sizeof(T) * plans[k].n_parameters)))));
     costs.push_back(plans[k].flops * (s.batch * (3.0 * steps + 11.0 * (steps - first_step) - 3.0 * kept.back()) + 4.0 * read_on.n));
     const py::ssize_t p = static_cast<py::ssize_t>(plans[k].n_parameters);

@@ -1,4 +1,4 @@
-// Batch norm, ReLU and the sums between the convolutions, fused: nothing normalised is stored but what a convolution reads.
+// Batch norm, ReLU and the sums between the convolutions, fused: what is normalised is made where it is read (input.hpp), or stored for that alone.
 //
 //   statistics   mean_c = E[y], var_c = E[(y - mean)^2] over images and pixels;  istd = 1 / sqrt(var + eps)
 //   forward      z[c] = sum_s relu(gamma_s * (y_s[c] - mean_s) * istd_s + beta_s)          s runs over the terms that meet in channel c; a term may be without relu
@@ -73,10 +73,13 @@ template <class T>
 struct LaneMasks {
   mask<T> whole[kMostColumns], last[kMostColumns];
   int whole_blocks;  // blocks that need no mask at all: no padding, every image there
+  int columns;
+  std::size_t whole_vectors, last_vectors;  // of one channel: so many need none; where those of the last block begin
 
-  LaneMasks(const Grid& grid, int n) {
+  LaneMasks(const Grid& grid, int n) : columns(grid.columns) {
     const int blocks = grid.blocks(n), rest = n - (blocks - 1) * grid.images;
     whole_blocks = grid.padded() ? 0 : rest == grid.images ? blocks : blocks - 1;
+    whole_vectors = static_cast<std::size_t>(whole_blocks) * grid.vectors(), last_vectors = static_cast<std::size_t>(blocks - 1) * grid.vectors();
     for (int j = 0; j < grid.columns; ++j) {
       whole[j] = mask_of_bits<T>(whole_blocks > 0 ? ~std::uint64_t{0} : grid.valid(j, grid.images));
       last[j] = whole_blocks == blocks ? whole[j] : mask_of_bits<T>(grid.valid(j, rest));
@@ -184,8 +187,8 @@ void batch_statistics(T* mean, T* var, const T* chunk_mean, const T* chunk_devia
 // One raw tensor read through batch norm (scale, shift per channel) and perhaps ReLU, or as it is (scale = nullptr).
 template <class T>
 struct Term {
-  const T* data;
-  std::size_t block, channel;
+  const T* data;  // one block behind the other
+  std::size_t channel;
   const T* scale;
   const T* shift;
   bool relu;
@@ -197,35 +200,31 @@ SPD_INLINE vec<T> threshold(bool relu) {
   return broadcast<T>(relu ? T(0) : -std::numeric_limits<T>::infinity());
 }
 
+// Channels first..until - 1, vectors begin..end - 1 of each, counted over the blocks of the batch. z: where the first of them goes.
 template <class T, int K>
-SPD_NOINLINE void add_terms(View<T> z, const Term<T>* terms, const Grid& grid, int n, int begin, int end, int channels) {
-  const LaneMasks<T> masks(grid, n);
-  const int blocks = grid.blocks(n);
-  bool adjacent = is_adjacent(z, grid);
-  for (int s = 0; s < K; ++s) adjacent &= is_adjacent(terms[s], grid);
-  for (int c = 0; c < channels; ++c) {
-    const T* p[K];
+SPD_NOINLINE void add_terms(T* z, std::size_t z_channel, const Term<T>* terms, int first, int until, const LaneMasks<T>& masks, std::size_t begin,
+                            std::size_t end) {
+  const std::size_t whole = std::clamp(masks.whole_vectors, begin, end);
+  for (int c = first; c < until; ++c, z += z_channel) {
+    const T* from[K];
     vec<T> scale[K], shift[K], low[K];
     SPD_UNROLL
     for (int s = 0; s < K; ++s) {
       const bool normalised = terms[s].scale != nullptr;
-      p[s] = terms[s].data + c * terms[s].channel;
+      from[s] = terms[s].data + c * terms[s].channel + begin * lanes<T>;
       scale[s] = broadcast<T>(normalised ? terms[s].scale[c] : T(1));
       shift[s] = broadcast<T>(normalised ? terms[s].shift[c] : T(0));
       low[s] = threshold<T>(terms[s].relu);
     }
-    each_run(masks, begin, end, adjacent, [&](int b, int until) {
-      T* out = z.data + b * z.block + c * z.channel;
-      const T* from[K];
+    const auto add_up = [&](std::size_t at, auto valid) {
+      vec<T> v = at_least<T>(low[0], load(from[0] + at) * scale[0] + shift[0]);
       SPD_UNROLL
-      for (int s = 0; s < K; ++s) from[s] = p[s] + b * terms[s].block;
-      each_vector(grid, masks, b, until, blocks, [&](std::size_t at, auto valid) {
-        vec<T> v = at_least<T>(low[0], load(from[0] + at) * scale[0] + shift[0]);
-        SPD_UNROLL
-        for (int s = 1; s < K; ++s) v += at_least<T>(low[s], load(from[s] + at) * scale[s] + shift[s]);
-        store<T>(out + at, keep<T>(valid, v));
-      });
-    });
+      for (int s = 1; s < K; ++s) v += at_least<T>(low[s], load(from[s] + at) * scale[s] + shift[s]);
+      store<T>(z + at, keep<T>(valid, v));
+    };
+    std::size_t at = 0;
+    for (; at < (whole - begin) * lanes<T>; at += lanes<T>) add_up(at, all_lanes{});
+    for (std::size_t v = whole; v < end; ++v, at += lanes<T>) add_up(at, (v < masks.last_vectors ? masks.whole : masks.last)[v % masks.columns]);
   }
 }
 
@@ -402,7 +401,7 @@ SPD_NOINLINE void add_terms_tangent(View<T> z, std::ptrdiff_t apart, const Term<
         SPD_UNROLL
         for (int s = 0; s < K; ++s) {
           const Term<T>& term = terms[s];
-          const T* p = term.data + b * term.block + c * term.channel + at;
+          const T* p = term.data + b * grid.plane() + c * term.channel + at;
           if (!term.scale) {
             total += load(p + apart);
             continue;

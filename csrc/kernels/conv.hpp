@@ -16,15 +16,17 @@ inline std::size_t conv_packed(Algorithm how, int size, int c_in, int c_out) {
   return static_cast<std::size_t>(entries) * c_in * c_out;
 }
 template <class T>
-std::size_t conv_scratch(Algorithm how, const Grid& grid, int c_in) {
-  return how == Algorithm::direct ? 0 : how == Algorithm::winograd ? winograd_scratch<T>(c_in) : winograd2d_scratch<T>(grid, c_in);
+std::size_t conv_scratch(Algorithm how, const Grid& grid, int size, int c_in, bool is_made) {
+  if (how == Algorithm::winograd2d) return winograd2d_scratch<T>(grid, c_in, is_made);
+  if (how == Algorithm::winograd) return winograd_scratch<T>(c_in);
+  return size == 1 ? conv1x1_scratch<T>(grid, c_in, is_made) : 0;
 }
 // threads: that may work on it.
 template <class T>
 std::size_t conv_wgrad_scratch(Algorithm how, const Grid& grid, int blocks, int size, int c_in, int c_out, int threads) {
   if (how == Algorithm::winograd2d) return winograd2d_wgrad_scratch<T>(grid, blocks, c_in, c_out, threads);
   if (how == Algorithm::winograd) return winograd_wgrad_scratch<T>(grid, blocks, c_in, c_out);
-  return size == 1 ? (grid.slices(blocks) - 1) * static_cast<std::size_t>(c_in) * c_out : 0;
+  return size == 1 ? conv1x1_wgrad_scratch<T>(grid, blocks, c_in, c_out, threads) : 0;
 }
 
 // f.operator()<S>() for the vectors of a row; vectors of two lanes have no 2-D tiles (Grid::fits_winograd2d).
@@ -45,29 +47,34 @@ void conv_pack(Algorithm how, T* packed, const T* k, int size, int c_in, int c_o
   else
     conv1x1_pack<T>(packed, k, c_in, c_out, turned);
 }
-// Blocks begin..end - 1 of the batch; `accumulate` adds to y.
+// Blocks begin..end - 1 of the batch; `accumulate` adds to y. Only 1x1 and 2-D Winograd convolutions can make x (let_sums_pass, plan.cpp).
 template <class T>
-void conv_run(Algorithm how, View<T> y, View<const T> x, const T* packed, T* scratch, const Grid& grid, int begin, int end, int size, int c_in, int c_out,
-              bool accumulate) {
+void conv_run(Algorithm how, View<T> y, std::type_identity_t<Input<T>> x, const T* packed, T* scratch, const Grid& grid, int begin, int end, int size, int c_in,
+              int c_out, bool accumulate) {
   if (how == Algorithm::winograd2d)
     with_tile_columns<T>(grid, [&]<int S>() { winograd2d_forward<T, S>(y, x, packed, scratch, grid, begin, end, c_in, c_out, accumulate); });
   else if (how == Algorithm::winograd)
-    winograd_forward<T>(y, x, packed, scratch, grid, begin, end, c_in, c_out, accumulate);
+    winograd_forward<T>(y, x.view(), packed, scratch, grid, begin, end, c_in, c_out, accumulate);
   else if (size == 3)
-    conv3x3_forward<T>(y, x, packed, grid, begin, end, c_in, c_out, accumulate);
+    conv3x3_forward<T>(y, x.view(), packed, grid, begin, end, c_in, c_out, accumulate);
   else
-    conv1x1_forward<T>(y, x, packed, grid, begin, end, c_in, c_out, accumulate);
+    conv1x1_forward<T>(y, x, packed, scratch, grid, begin, end, c_in, c_out, accumulate);
 }
-template <class T>
-void conv_wgrad(Algorithm how, T* dk, View<const T> dy, View<const T> x, T* scratch, const Grid& grid, int blocks, int size, int c_in, int c_out, Team& team) {
-  if (how == Algorithm::winograd2d)
-    with_tile_columns<T>(grid, [&]<int S>() { winograd2d_wgrad<T, S>(dk, dy, x, scratch, grid, blocks, c_in, c_out, team); });
-  else if (how == Algorithm::winograd)
-    winograd_wgrad<T>(dk, dy, x, scratch, grid, 0, blocks, c_in, c_out, team);
-  else if (size == 3)
-    team.split(c_in, [&](int i, int i_end, int) { conv3x3_wgrad<T>(dk, dy, x, grid, 0, blocks, i, i_end, c_in, c_out); });
-  else
-    conv1x1_wgrad<T>(dk, dy, x, scratch, grid, blocks, c_in, c_out, team);
+// done(begin, end): called as blocks of the batch are done with, if one thread works alone; else NoHook.
+template <class T, class Done = NoHook>
+void conv_wgrad(Algorithm how, T* dk, View<const T> dy, std::type_identity_t<Input<T>> x, T* scratch, const Grid& grid, int blocks, int size, int c_in,
+                int c_out, Team& team, Done&& done = {}) {
+  if (how == Algorithm::winograd2d) {
+    with_tile_columns<T>(grid, [&]<int S>() { winograd2d_wgrad<T, S>(dk, dy, x, scratch, grid, blocks, c_in, c_out, team, done); });
+  } else if (how == Algorithm::direct && size == 1) {
+    conv1x1_wgrad<T>(dk, dy, x, scratch, grid, blocks, c_in, c_out, team, done);
+  } else {
+    if (how == Algorithm::winograd)
+      winograd_wgrad<T>(dk, dy, x.view(), scratch, grid, 0, blocks, c_in, c_out, team);
+    else
+      team.split(c_in, [&](int i, int i_end, int) { conv3x3_wgrad<T>(dk, dy, x.view(), grid, 0, blocks, i, i_end, c_in, c_out); });
+    done(0, blocks);
+  }
 }
 
 }  // namespace spd::SPD_ISA

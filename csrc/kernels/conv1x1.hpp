@@ -4,13 +4,14 @@
 //   dgrad     dx[n, i, p] = sum_o k[o, i] * dy[n, o, p]      the forward with the matrix turned
 //   wgrad     dk[o, i]    = sum_{n, p} dy[n, o, p] * x[n, i, p]
 //
-// x, y: views in the row-vector layout; k: (c_out, c_in). y and dk are overwritten; nothing aliases.
+// x, y: in the row-vector layout, x perhaps made here (input.hpp); k: (c_out, c_in). y and dk are overwritten; nothing aliases.
 // `accumulate` adds to y (tangents: conv3x3.hpp). Precondition: lanes without a pixel are zero in dy. Precision: element type, one chain of fused multiply-adds per output.
 // The specification is conv_forward_ref / conv_backward_ref with size 1 (conv3x3.hpp).
 #pragma once
 
 #include "../team.hpp"
 #include "conv3x3.hpp"
+#include "input.hpp"
 
 namespace spd::SPD_ISA {
 
@@ -26,17 +27,18 @@ void conv1x1_pack(T* packed, const T* k, int c_in, int c_out, bool turned) {
         *packed++ = turned ? k[static_cast<std::size_t>(i) * c_out + o] : k[static_cast<std::size_t>(o) * c_in + i];
 }
 
-template <class T, int C, int R>
-SPD_INLINE void conv1x1_tile(T* y, std::size_t y_channel, const T* x, std::size_t x_channel, int c_in, const T* k, bool accumulate) {
+template <class T, int C, int R, class Source>
+SPD_INLINE void conv1x1_tile(T* y, std::size_t y_channel, Source x, int c_in, const T* k, bool accumulate) {
   vec<T> acc[C][R]{};
   if (accumulate) SPD_UNROLL
   for (int c = 0; c < C; ++c) SPD_UNROLL
   for (int r = 0; r < R; ++r) acc[c][r] = load<T>(y + c * y_channel + r * lanes<T>);
 #pragma GCC unroll 2
-  for (int i = 0; i < c_in; ++i, x += x_channel, k += C) {
+  for (int i = 0; i < c_in; ++i, x.move(1, 0), k += C) {
+    const auto channel = x[0];
     vec<T> in[R];
     SPD_UNROLL
-    for (int r = 0; r < R; ++r) in[r] = load<T>(x + r * lanes<T>);
+    for (int r = 0; r < R; ++r) in[r] = channel(r);
     SPD_UNROLL
     for (int c = 0; c < C; ++c) {
       const vec<T> tap = broadcast<T>(k[c]);
@@ -48,39 +50,56 @@ SPD_INLINE void conv1x1_tile(T* y, std::size_t y_channel, const T* x, std::size_
   for (int c = 0; c < C; ++c, y = from_here(y + y_channel)) SPD_UNROLL
   for (int r = 0; r < R; ++r) store(y + r * lanes<T>, acc[c][r]);
 }
-template <class T, int C>
-SPD_NOINLINE void conv1x1_plane(T* y, std::size_t y_channel, const T* x, std::size_t x_channel, int vectors, int c_in, const T* k, bool accumulate) {
-  int v = 0;
-  for (; v + kPixels <= vectors; v += kPixels) conv1x1_tile<T, C, kPixels>(y + v * lanes<T>, y_channel, x + v * lanes<T>, x_channel, c_in, k, accumulate);
-  with_constant<kPixels - 1>(vectors - v,
-                             [&]<int R>() { conv1x1_tile<T, C, R>(y + v * lanes<T>, y_channel, x + v * lanes<T>, x_channel, c_in, k, accumulate); });
+template <class T, int C, class Source>
+SPD_NOINLINE void conv1x1_plane(T* y, std::size_t y_channel, Source x, int vectors, int c_in, const T* k, bool accumulate) {
+  for (; vectors >= kPixels; vectors -= kPixels, y += kPixels * lanes<T>, x.move(0, kPixels)) conv1x1_tile<T, C, kPixels>(y, y_channel, x, c_in, k, accumulate);
+  with_constant<kPixels - 1>(vectors, [&]<int R>() { conv1x1_tile<T, C, R>(y, y_channel, x, c_in, k, accumulate); });
+}
+// Vectors of a channel that are multiplied at a time: a block of a tensor, or as many as half of L1 holds of what is made.
+template <class T>
+int vectors1x1(const Grid& grid, int c_in, bool is_made) {
+  constexpr int of_all = 16384 / sizeof(vec<T>);
+  return is_made ? std::max(1, of_all / c_in / kPixels) * kPixels : grid.vectors();
+}
+// Elements of scratch that the forward takes.
+template <class T>
+std::size_t conv1x1_scratch(const Grid& grid, int c_in, bool is_made) {
+  return is_made ? static_cast<std::size_t>(vectors1x1<T>(grid, c_in, true)) * c_in * lanes<T> : 0;
 }
 template <class T>
-void conv1x1_forward(View<T> y, View<const T> x, const T* packed, const Grid& grid, int begin, int end, int c_in, int c_out, bool accumulate = false) {
-  const int parts = parts_of(c_out, kBlock1x1);
-  for (int b = begin; b < end; ++b) {
-    const T* k = packed;
-    for (int p = 0; p < parts; ++p) {
+void conv1x1_forward(View<T> y, const Input<T>& x, const T* packed, T* scratch, const Grid& grid, int begin, int end, int c_in, int c_out, bool accumulate) {
+  const int parts = parts_of(c_out, kBlock1x1), together = vectors1x1<T>(grid, c_in, x.is_made());
+  for (int v = begin * grid.vectors(), until; v < end * grid.vectors(); v = until) {
+    until = std::min(v + together, end * grid.vectors());
+    x.read_by(0, parts, 0, c_in, v, until, scratch, [&](int p, auto source) {
       const int first = part_begin(c_out, parts, p), size = part_begin(c_out, parts, p + 1) - first;
       with_constant<kBlock1x1>(size, [&]<int C>() {
-        conv1x1_plane<T, C>(y.data + b * y.block + first * y.channel, y.channel, x.data + b * x.block, x.channel, grid.vectors(), c_in, k, accumulate);
+        const T* k = packed + static_cast<std::size_t>(first) * c_in;
+        conv1x1_plane<T, C>(y.data + v * lanes<T> + first * y.channel, y.channel, source, until - v, c_in, k, accumulate);
       });
-      k += static_cast<std::size_t>(size) * c_in;
-    }
+    });
   }
 }
 
-// ---- wgrad: kWgradOut x kWgradIn entries of dk stay in registers over the whole batch
+// ---- wgrad: kWgradOut x kWgradIn entries of dk stay in registers over a round of some blocks
 
 inline constexpr int kWgradOut = kManyRegisters ? 6 : 4, kWgradIn = kManyRegisters ? 4 : 3;
 
+// Blocks of a round: what dy takes in it is in L2 for all input channels, and for what is done with it next.
+inline int wgrad_blocks(const Grid& grid) { return std::max(1, 80 / grid.vectors()); }
+
+// What a wgrad calls with the blocks begin..end - 1 that it does not need any more.
+struct NoHook {
+  void operator()(int, int) const {}
+};
+
 // acc[i * B + j] += channel i of dy times channel j of x, vector by vector.
-template <class T, int A, int B>
-SPD_INLINE void add_outer_products(vec<T> (&acc)[A * B], const T* dy, std::size_t dy_channel, const T* x, std::size_t x_channel, int vectors) {
-  for (int v = 0; v < vectors; ++v, x += lanes<T>, dy += lanes<T>) {
+template <class T, int A, int B, class Source>
+SPD_INLINE void add_outer_products(vec<T> (&acc)[A * B], const T* dy, std::size_t dy_channel, Source x, int vectors) {
+  for (int v = 0; v < vectors; ++v, x.move(0, 1), dy += lanes<T>) {
     vec<T> in[B];
     SPD_UNROLL
-    for (int j = 0; j < B; ++j) in[j] = in_register<T>(load<T>(x + j * x_channel));
+    for (int j = 0; j < B; ++j) in[j] = in_register<T>(x[j](0));
     SPD_UNROLL
     for (int i = 0; i < A; ++i) {
       const vec<T> d = in_register<T>(load<T>(dy + i * dy_channel));
@@ -89,36 +108,57 @@ SPD_INLINE void add_outer_products(vec<T> (&acc)[A * B], const T* dy, std::size_
     }
   }
 }
-template <class T, int A, int B>
-SPD_NOINLINE void conv1x1_wgrad_block(T* dk, int c_in, View<const T> dy, View<const T> x, const Grid& grid, int begin, int end) {
+// vectors: of one channel, one block behind the other.
+template <class T, int A, int B, class Source>
+SPD_NOINLINE void conv1x1_wgrad_block(T* dk, int c_in, const T* dy, std::size_t dy_channel, Source x, int vectors, bool add) {
   vec<T> acc[A * B]{};
-  for (int b = begin; b < end; ++b) add_outer_products<T, A, B>(acc, dy.data + b * dy.block, dy.channel, x.data + b * x.block, x.channel, grid.vectors());
+  add_outer_products<T, A, B>(acc, dy, dy_channel, x, vectors);
   T sums[A * B];
   sum_lanes<T, A * B>(sums, acc);
   for (int i = 0; i < A; ++i)
-    for (int j = 0; j < B; ++j) dk[static_cast<std::size_t>(i) * c_in + j] = sums[i * B + j];
+    for (int j = 0; j < B; ++j) {
+      T& to = dk[static_cast<std::size_t>(i) * c_in + j];
+      to = add ? to + sums[i * B + j] : sums[i * B + j];
+    }
 }
-// scratch: dk of every slice but the first.
 template <class T>
-void conv1x1_wgrad(T* dk, View<const T> dy, View<const T> x, T* scratch, const Grid& grid, int blocks, int c_in, int c_out, Team& team) {
+std::size_t conv1x1_wgrad_room(const Grid& grid) {
+  return static_cast<std::size_t>(kWgradIn) * wgrad_blocks(grid) * grid.plane();
+}
+// Elements of scratch: what is made of x, for each of so many threads, and dk of every slice but the first.
+template <class T>
+std::size_t conv1x1_wgrad_scratch(const Grid& grid, int blocks, int c_in, int c_out, int threads) {
+  return threads * conv1x1_wgrad_room<T>(grid) + (grid.slices(blocks) - 1) * static_cast<std::size_t>(c_in) * c_out;
+}
+// done: NoHook, where a team works.
+template <class T, class Done>
+void conv1x1_wgrad(T* dk, View<const T> dy, const Input<T>& x, T* scratch, const Grid& grid, int blocks, int c_in, int c_out, Team& team, Done&& done) {
   const int slices = grid.slices(blocks), parts_o = parts_of(c_out, kWgradOut), parts_i = parts_of(c_in, kWgradIn);
   const std::size_t pairs = static_cast<std::size_t>(c_out) * c_in;
-  team.split(slices, parts_o, [&](int slice, int p, int until, int) {
-    T* of_slice = slice > 0 ? scratch + (slice - 1) * pairs : dk;
-    for (; p < until; ++p)
+  T* of_slices = scratch + team.most() * conv1x1_wgrad_room<T>(grid);
+  team.split(slices, parts_o, [&](int slice, int first, int until, int rank) {
+    T *of_slice = slice > 0 ? of_slices + (slice - 1) * pairs : dk, *room = scratch + rank * conv1x1_wgrad_room<T>(grid);
+    const int slice_begin = grid.slice_begin(blocks, slice), slice_end = grid.slice_end(blocks, slice);
+    for (int begin = slice_begin, end; begin < slice_end; begin = end) {
+      end = std::min(slice_end, begin + wgrad_blocks(grid));
+      const std::size_t v = static_cast<std::size_t>(begin) * grid.vectors(), v_end = static_cast<std::size_t>(end) * grid.vectors();
       for (int q = 0; q < parts_i; ++q) {
-        const int o = part_begin(c_out, parts_o, p), n_o = part_begin(c_out, parts_o, p + 1) - o;
         const int i = part_begin(c_in, parts_i, q), n_i = part_begin(c_in, parts_i, q + 1) - i;
-        with_constant<kWgradOut>(n_o, [&]<int A>() {
-          with_constant<kWgradIn>(n_i, [&]<int B>() {
-            conv1x1_wgrad_block<T, A, B>(of_slice + static_cast<std::size_t>(o) * c_in + i, c_in, {dy.data + o * dy.channel, dy.block, dy.channel},
-                                         {x.data + i * x.channel, x.block, x.channel}, grid, grid.slice_begin(blocks, slice), grid.slice_end(blocks, slice));
+        x.read_by(first, until, i, n_i, v, v_end, room, [&](int p, auto source) {
+          const int o = part_begin(c_out, parts_o, p), n_o = part_begin(c_out, parts_o, p + 1) - o;
+          with_constant<kWgradOut>(n_o, [&]<int A>() {
+            with_constant<kWgradIn>(n_i, [&]<int B>() {
+              conv1x1_wgrad_block<T, A, B>(of_slice + static_cast<std::size_t>(o) * c_in + i, c_in, dy.data + v * lanes<T> + o * dy.channel, dy.channel, source,
+                                           v_end - v, begin > slice_begin);
+            });
           });
         });
       }
+      done(begin, end);
+    }
   });
   for (int slice = 1; slice < slices; ++slice)
-    for (std::size_t j = 0; j < pairs; ++j) dk[j] += scratch[(slice - 1) * pairs + j];
+    for (std::size_t j = 0; j < pairs; ++j) dk[j] += of_slices[(slice - 1) * pairs + j];
 }
 
 }  // namespace spd::SPD_ISA

@@ -45,14 +45,14 @@ struct TileRows {
   }
 };
 // Has two tile rows fetched.
-template <class T>
-void fetch_rows(const T* p, const TileRows& rows, const Grid& grid) {
+template <class T, class Channel>
+void fetch_rows(const Channel& x, const TileRows& rows, const Grid& grid) {
   for (const TileRow& row : rows.row)
-    for (std::size_t at = 0; at < 4 * grid.pitch(); at += 64 / sizeof(T)) fetch(p + row.offset + at);
+    for (std::size_t at = 0; at < 4 * grid.pitch(); at += 64 / sizeof(T)) x.fetch_line(row.offset + at);
 }
 template <class T>
-bool is_large(View<const T> x, int channels) {
-  return channels * x.channel * sizeof(T) > kHalfL2;
+bool is_large(std::size_t channel, int channels) {
+  return channels * channel * sizeof(T) > kHalfL2;
 }
 inline int tile_rows(const Grid& grid, int blocks) { return blocks * (grid.height / 4); }
 
@@ -116,16 +116,16 @@ SPD_INLINE void transform_two_rows(const TilePlanes<T>& planes, int c, int pair,
   put(2, planes.at(1, c) + pair * S * lanes<T>);
 }
 // B^T X B.
-template <class T, int S>
-SPD_NOINLINE void transform_input_planes(const TilePlanes<T>& planes, int c, int pair, const T* x, const TileRows& rows, const Grid& grid,
+template <class T, int S, class Channel>
+SPD_NOINLINE void transform_input_planes(const TilePlanes<T>& planes, int c, int pair, const Channel& x, const TileRows& rows, const Grid& grid,
                                          const TileNeighbours<T, S>& neighbours) {
   const std::size_t pitch = grid.pitch();
   transform_two_rows<T, S>(
       planes, c, pair, rows,
       [&](vec<T>(&o)[6], const TileRow& row, int s) {
-        const T* p = x + row.offset + s * lanes<T>;
-        const vec<T> above = row.top ? zeros<T>() : load<T>(p - pitch), below = row.bottom ? zeros<T>() : load<T>(p + 4 * pitch);
-        transform_input<T>(o, above, load<T>(p), load<T>(p + pitch), load<T>(p + 2 * pitch), load<T>(p + 3 * pitch), below);
+        const std::size_t p = row.offset + s * lanes<T>;
+        const vec<T> above = row.top ? zeros<T>() : x(p - pitch), below = row.bottom ? zeros<T>() : x(p + 4 * pitch);
+        transform_input<T>(o, above, x(p), x(p + pitch), x(p + 2 * pitch), x(p + 3 * pitch), below);
       },
       [&](vec<T>(&part)[S][4], auto&& f) {
         SPD_UNROLL
@@ -351,30 +351,42 @@ SPD_NOINLINE void winograd2d_multiply(T* m, std::size_t m_channel, const T* x, s
   for (int v = 0; v < V; ++v) store<T>(m + c * m_channel + v * lanes<T>, acc[c][v]);
 }
 
+struct TileBlocks {  // that hold the tile rows first..until - 1 of a tensor's blocks from `begin` on; vectors of a channel, counted over the batch
+  std::size_t begin, end;
+  TileBlocks(int first, int until, int begin, const Grid& grid) {
+    const int per_block = grid.height / 4;
+    this->begin = static_cast<std::size_t>(begin + first / per_block) * grid.vectors();
+    end = static_cast<std::size_t>(begin + (until + per_block - 1) / per_block) * grid.vectors();
+  }
+};
+// Elements of an input's room for so many tile rows, wherever in a block they begin.
+inline std::size_t made_size(const Grid& grid, int rows) { return kChannelsMade * ((rows - 1) / (grid.height / 4) + 2) * grid.plane(); }
+
 // Elements of scratch that the forward takes.
 template <class T>
-std::size_t winograd2d_scratch(const Grid& grid, int c_in) {
-  return TilePlanes<T>(nullptr, c_in + kChannels2d, kForwardRows, grid.columns).size();
+std::size_t winograd2d_scratch(const Grid& grid, int c_in, bool is_made) {
+  return TilePlanes<T>(nullptr, c_in + kChannels2d, kForwardRows, grid.columns).size() + (is_made ? made_size(grid, kForwardRows) : 0);
 }
 
 // Forward; dgrad with `packed` turned and the channel counts exchanged. Blocks begin..end - 1 of the batch.
 template <class T, int S>
-void winograd2d_forward(View<T> y, View<const T> x, const T* packed, T* scratch, const Grid& grid, int begin, int end, int c_in, int c_out, bool accumulate) {
+void winograd2d_forward(View<T> y, const Input<T>& x, const T* packed, T* scratch, const Grid& grid, int begin, int end, int c_in, int c_out, bool accumulate) {
   const TileNeighbours<T, S> neighbours(grid);
-  const bool large = is_large(x, c_in);
+  const bool large = is_large<T>(x.channel(), c_in);
   const int all = tile_rows(grid, end - begin), parts = parts_of(c_out, kChannels2d);
   for (int first = 0; first < all; first += kForwardRows) {
     const int rows = std::min(kForwardRows, all - first), pairs = (rows + 1) / 2;
     const TilePlanes<T> xt(scratch, c_in, rows, S), m(scratch + xt.size(), kChannels2d, rows, S);
     TileRows from[kForwardRows / 2], to[kForwardRows / 2];
     for (int pair = 0; pair < pairs; ++pair)
-      from[pair] = {first + 2 * pair, begin, end, x.block, grid}, to[pair] = {first + 2 * pair, begin, end, y.block, grid};
-    const T* p = x.data;
-    for (int i = 0; i < c_in; ++i, p += x.channel)
+      from[pair] = {first + 2 * pair, begin, end, grid.plane(), grid}, to[pair] = {first + 2 * pair, begin, end, y.block, grid};
+    const TileBlocks all_of(first, first + rows, begin, grid);
+    x.each_channel(c_in, all_of.begin, all_of.end, scratch + xt.size() + m.size(), [&](int i, const auto& channel, const auto& next) {
       for (int pair = 0; pair < pairs; ++pair) {
-        if (large) fetch_rows(p + x.channel, from[pair], grid);
-        transform_input_planes<T, S>(xt, i, pair, p, from[pair], grid, neighbours);
+        if (large) fetch_rows<T>(next, from[pair], grid);
+        transform_input_planes<T, S>(xt, i, pair, channel, from[pair], grid, neighbours);
       }
+    });
     const T* k = packed;
     for (int p = 0; p < parts; ++p) {
       const int o = part_begin(c_out, parts, p), size = part_begin(c_out, parts, p + 1) - o;
@@ -411,7 +423,7 @@ inline constexpr int kWgradRows = 20;  // tile rows that are transformed and mul
 template <class T, int A, int B>
 SPD_NOINLINE void winograd2d_wgrad_block(T* u, int c_in, const T* dy, std::size_t dy_channel, const T* x, std::size_t x_channel, int vectors, bool add) {
   vec<T> acc[A * B]{};
-  add_outer_products<T, A, B>(acc, dy, dy_channel, x, x_channel, vectors);
+  add_outer_products<T, A, B>(acc, dy, dy_channel, Stored<T>{x, x_channel}, vectors);
   SPD_UNROLL
   for (int i = 0; i < A; ++i) sum_fours<T, B>(u + static_cast<std::size_t>(i) * c_in * 4, acc + i * B, add);
 }
@@ -456,28 +468,31 @@ SPD_NOINLINE void gather_planes(T* dk, const T* u, int slices, std::size_t pairs
 
 // How wgrad goes through a batch: the tile rows of a slice round by round; slices one after the other, or, where a team works, side by side.
 struct WgradRounds {
-  int slices, all, rows;  // tile rows of the longest slice, of a round
+  int slices, all, rows;  // tile rows of the longest slice; of a round: even, but for the only one, as two are in a vector
   WgradRounds(const Grid& grid, int blocks) : slices(grid.slices(blocks)), all(0) {
     for (int s = 0; s < slices; ++s) all = std::max(all, tile_rows(grid, grid.slice_end(blocks, s) - grid.slice_begin(blocks, s)));
-    rows = std::min(kWgradRows, all);
+    const int even = grid.height / 4 % 2 == 0 ? grid.height / 4 : grid.height / 2;  // of whole blocks, if they fit: so that no block is in two rounds
+    rows = std::min(even < kWgradRows ? kWgradRows / even * even : kWgradRows, all);
   }
 };
 
 // Enough for fewer blocks, too: they may be one slice, whose rounds are longer than those of two.
 template <class T>
 std::size_t winograd2d_wgrad_scratch(const Grid& grid, int blocks, int c_in, int c_out, int threads) {
-  const int slices = grid.slices(blocks);
-  const std::size_t planes = TilePlanes<T>(nullptr, c_in + c_out, std::min(kWgradRows, tile_rows(grid, blocks)), grid.columns).size();
-  return planes * (threads > 1 ? slices : 1) + static_cast<std::size_t>(4 * kPlanes) * c_in * c_out * slices + 4 * lanes<T>;
+  const int slices = grid.slices(blocks), rows = std::min(kWgradRows, tile_rows(grid, blocks));
+  const std::size_t planes = TilePlanes<T>(nullptr, c_in + c_out, rows, grid.columns).size();
+  return planes * (threads > 1 ? slices : 1) + static_cast<std::size_t>(4 * kPlanes) * c_in * c_out * slices + 4 * lanes<T> + threads * made_size(grid, rows);
 }
 
-template <class T, int S>
-void winograd2d_wgrad(T* dk, View<const T> dy, View<const T> x, T* scratch, const Grid& grid, int blocks, int c_in, int c_out, Team& team) {
+// done: NoHook, where a team works.
+template <class T, int S, class Done>
+void winograd2d_wgrad(T* dk, View<const T> dy, const Input<T>& x, T* scratch, const Grid& grid, int blocks, int c_in, int c_out, Team& team, Done&& done) {
   const WgradRounds rounds(grid, blocks);
   const std::size_t pairs = static_cast<std::size_t>(c_out) * c_in, planes = TilePlanes<T>(nullptr, c_in + c_out, rounds.rows, S).size();
   const int abreast = team.size() > 1 ? rounds.slices : 1, parts_o = parts_of(c_out, kWgradOut), parts_i = parts_of(c_in, kWgradIn);
   T* u = scratch + planes * abreast;  // [slice][plane][c_out][c_in][4]
-  struct Round {                      // of one slice
+  T* rooms = u + 4 * kPlanes * pairs * rounds.slices + 4 * lanes<T>;
+  struct Round {  // of one slice
     int begin, end, first, rows;
     TilePlanes<T> x, dy;
   };
@@ -491,23 +506,25 @@ void winograd2d_wgrad(T* dk, View<const T> dy, View<const T> x, T* scratch, cons
   const auto rows_of = [&](TileRows* rows, const Round& r, int pair, int until, std::size_t block) {
     for (; pair < until; ++pair) rows[pair] = {r.first + 2 * pair, r.begin, r.end, block, grid};
   };
-  const auto transform = [&](const Round& r, int pair, int until) {
+  const auto transform = [&](const Round& r, int pair, int until, T* room) {
+    if (pair >= until) return;
     const TileNeighbours<T, S> neighbours(grid);
-    const bool large_x = is_large(x, c_in), large_dy = is_large(dy, c_out);
+    const bool large_x = is_large<T>(x.channel(), c_in), large_dy = is_large<T>(dy.channel, c_out);
     TileRows of_x[kWgradRows / 2], of_dy[kWgradRows / 2];
-    rows_of(of_x, r, pair, until, x.block);
-    const T* p = x.data;
-    for (int i = 0; i < c_in; ++i, p += x.channel)
+    rows_of(of_x, r, pair, until, grid.plane());
+    const TileBlocks all_of(r.first + 2 * pair, r.first + std::min(r.rows, 2 * until), r.begin, grid);
+    x.each_channel(c_in, all_of.begin, all_of.end, room, [&](int i, const auto& channel, const auto& next) {
       for (int j = pair; j < until; ++j) {
-        if (large_x) fetch_rows(p + x.channel, of_x[j], grid);
-        transform_input_planes<T, S>(r.x, i, j, p, of_x[j], grid, neighbours);
+        if (large_x) fetch_rows<T>(next, of_x[j], grid);
+        transform_input_planes<T, S>(r.x, i, j, channel, of_x[j], grid, neighbours);
       }
+    });
     if (few) return;
     rows_of(of_dy, r, pair, until, dy.block);
-    p = dy.data;
+    const T* p = dy.data;
     for (int o = 0; o < c_out; ++o, p += dy.channel)
       for (int j = pair; j < until; ++j) {
-        if (large_dy) fetch_rows(p + dy.channel, of_dy[j], grid);
+        if (large_dy) fetch_rows<T>(StoredChannel<T>{p + dy.channel}, of_dy[j], grid);
         transform_dy_planes<T, S>(r.dy, o, j, p, of_dy[j], grid);
       }
   };
@@ -534,9 +551,9 @@ void winograd2d_wgrad(T* dk, View<const T> dy, View<const T> x, T* scratch, cons
   const int in_round = (rounds.rows + 1) / 2;
   for (int s = 0; s < rounds.slices; s += abreast)
     for (int first = 0; first < rounds.all; first += rounds.rows) {
-      team.split(abreast, in_round, [&](int beside, int pair, int until, int) {
+      team.split(abreast, in_round, [&](int beside, int pair, int until, int rank) {
         const Round r = round_of(s + beside, beside, first);
-        transform(r, pair, std::min(until, (r.rows + 1) / 2));
+        transform(r, pair, std::min(until, (r.rows + 1) / 2), rooms + rank * made_size(grid, rounds.rows));
       });
       team.split(abreast, few ? c_out : kPlanes * parts_o, [&](int beside, int j, int until, int) {
         const Round r = round_of(s + beside, beside, first);
@@ -545,6 +562,9 @@ void winograd2d_wgrad(T* dk, View<const T> dy, View<const T> x, T* scratch, cons
         if (few) return multiply_few(r, of_slice, j, until);
         for (; j < until; ++j) multiply(r, of_slice, j / parts_o, j % parts_o);
       });
+      const int begin = grid.slice_begin(blocks, s), end = grid.slice_end(blocks, s);
+      const auto whole = [&](int rows) { return std::min(end, begin + rows / (grid.height / 4)); };
+      if (whole(first) < whole(first + rounds.rows)) done(whole(first), whole(first + rounds.rows));
     }
   team.split(parts_of(c_out * c_in, lanes<T>), [&](int begin, int end, int) { gather_planes<T>(dk, u, rounds.slices, pairs, begin, end); });
 }

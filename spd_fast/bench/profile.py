@@ -117,7 +117,7 @@ def cost(op: dict[str, Any], part: str, measured: dict[str, Any]) -> tuple[int, 
         case "conv", ("forward" | "dgrad" | "wgrad"):
             weights = op["size"] ** 2 * op["c_in"] * op["c_out"]
             flop = 2 * weights * op["height"] * op["width"] * n
-            values = elements * (op["c_in"] + op["c_out"]) + weights
+            values = elements * ((op["c_in"] if part == "dgrad" else op["terms"]) + op["c_out"]) + weights
         case "conv", "statistics":
             values = elements * op["c_out"]
         case "conv", "norm_backward":  # its sums, then its result
@@ -133,7 +133,7 @@ def cost(op: dict[str, Any], part: str, measured: dict[str, Any]) -> tuple[int, 
             adding = (op["flows"] + op["channels"]) * elements if op["flows"] else 0
             values = adding + op["channels"] * (op["elements_in"] + elements + _winners(op, measured))
         case "head", "forward":
-            flop, values = 2 * n * op["channels"] * op["classes"], elements * op["channels"]
+            flop, values = 2 * n * op["channels"] * op["classes"], elements * op["terms"]
         case "head", "backward":
             flop, values = 4 * n * op["channels"] * op["classes"], _one_vector(op, measured)
         case _, "optimizer":  # reads weight, gradient and two states, writes all but the gradient
