@@ -55,7 +55,7 @@ fuzz: $(VENV)/.installed
 
 # Debian's g++-aarch64-linux-gnu and qemu-user.
 PORTABLE := tests/aarch64/smoke.cpp csrc/plan.cpp csrc/batch.cpp csrc/isa/baseline.cpp
-PORTABLE_FLAGS := -std=gnu++20 -O2 -fopenmp -Wall -Wextra -Wno-psabi -Wno-ignored-attributes -Wno-unknown-pragmas
+PORTABLE_FLAGS := -std=gnu++20 -O2 -pthread -Wall -Wextra -Wno-psabi -Wno-ignored-attributes -Wno-unknown-pragmas
 aarch64:
 	mkdir -p build/aarch64
 	aarch64-linux-gnu-g++ $(PORTABLE_FLAGS) $(PORTABLE) csrc/isa/dispatch.cpp $(wildcard csrc/nasbench/*.cpp) -o build/aarch64/smoke

@@ -1,7 +1,7 @@
 #include "batch.hpp"
 
-#include <omp.h>
 #if defined(__linux__)
+#include <sched.h>
 #include <sys/mman.h>
 #endif
 
@@ -14,6 +14,7 @@
 #include <mutex>
 #include <new>
 #include <numeric>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -71,7 +72,13 @@ void Memory::release() {
   if (bytes > 0) std::free(data_);
 }
 
-int default_threads() { return omp_get_num_procs(); }
+int default_threads() {
+#if defined(__linux__)
+  cpu_set_t processors;
+  if (sched_getaffinity(0, sizeof processors, &processors) == 0) return CPU_COUNT(&processors);
+#endif
+  return std::max(1u, std::thread::hardware_concurrency());
+}
 
 void run_jobs(const std::vector<double>& costs, int threads, Control& control, const std::function<void(int, Worker&)>& job,
               const std::function<bool(double)>& poll) {
@@ -81,11 +88,14 @@ void run_jobs(const std::vector<double>& costs, int threads, Control& control, c
   std::stable_sort(order.begin(), order.end(), [&](int i, int j) { return costs[i] > costs[j]; });
   const double total = std::accumulate(costs.begin(), costs.end(), 0.0);
 
+  threads = std::max(1, threads);
+  std::vector<std::unique_ptr<Worker>> workers;  // with the cost of the job that each is likely to take first
+  for (int t = 0; t < threads; ++t) workers.push_back(std::make_unique<Worker>(threads, t < n ? costs[order[t]] : 0));
   std::atomic<int> next{0};
   std::exception_ptr failure;
   std::mutex mutex;
   std::condition_variable finished;
-  bool done = false;
+  int working = 0;
 
   const auto guarded = [&](int i, Worker& worker) {
     try {
@@ -96,42 +106,45 @@ void run_jobs(const std::vector<double>& costs, int threads, Control& control, c
       if (!failure) failure = std::current_exception();
     }
   };
-  // The calling thread stays free to answer signals; the region is this thread's.
-  std::thread leader([&] {
-    std::vector<std::unique_ptr<Worker>> workers;
-    // Of the teams that can be joined, the one with the most work a thread; null: none.
-    const auto hardest = [&] {
-      const auto work = [](const Worker& w) { return w.team.open() ? w.cost.load(std::memory_order_relaxed) / w.team.size() : -1; };
-      Worker* most = nullptr;
-      for (const auto& w : workers)
-        if (w->team.open() && (!most || work(*w) > work(*most))) most = w.get();
-      return most;
-    };
-#pragma omp parallel num_threads(std::max(1, threads))
-    {
-      const int t = omp_get_thread_num(), all = omp_get_num_threads();
-#pragma omp single
-      for (next = 0; next < all; ++next) workers.push_back(std::make_unique<Worker>(all, next < n ? costs[order[next]] : 0));
-      Worker& own = *workers[t];
-      for (int i = t; i < n && !control.stop.load(std::memory_order_relaxed); i = next++) {
-        own.cost = costs[order[i]];
-        guarded(order[i], own);
-      }
-      own.team.close();
-      while (Worker* other = hardest()) other->team.serve();
+  // Of the teams that can be joined, the one with the most work a thread; null: none.
+  const auto hardest = [&] {
+    const auto work = [](const Worker& w) { return w.team.open() ? w.cost.load(std::memory_order_relaxed) / w.team.size() : -1; };
+    Worker* most = nullptr;
+    for (const auto& w : workers)
+      if (w->team.open() && (!most || work(*w) > work(*most))) most = w.get();
+    return most;
+  };
+  const auto work = [&](Worker& own) {
+    for (int i; !control.stop.load(std::memory_order_relaxed) && (i = next++) < n;) {
+      own.cost = costs[order[i]];
+      guarded(order[i], own);
     }
+    own.team.close();
+    while (Worker* other = hardest()) other->team.serve();
     const std::lock_guard<std::mutex> lock(mutex);
-    done = true;
-    finished.notify_one();
-  });
+    if (--working == 0) finished.notify_one();
+  };
+
+  // The calling thread makes them all and then sleeps, so that each finds a processor; it stays free to answer signals.
+  std::vector<std::thread> running;
+  running.reserve(threads);
   std::unique_lock<std::mutex> lock(mutex);
-  while (!finished.wait_for(lock, std::chrono::milliseconds(100), [&] { return done; })) {
+  try {
+    for (const auto& w : workers) {
+      running.emplace_back(work, std::ref(*w));
+      ++working;
+    }
+  } catch (const std::system_error&) {  // no more threads to be had: the others do the work
+    if (running.empty()) throw;
+    for (std::size_t t = running.size(); t < workers.size(); ++t) workers[t]->team.close();
+  }
+  while (!finished.wait_for(lock, std::chrono::milliseconds(100), [&] { return working == 0; })) {
     lock.unlock();
     if (!control.stop && !poll(total > 0 ? std::min(1.0, control.done.load() / total) : 0)) control.stop = true;
     lock.lock();
   }
   lock.unlock();
-  leader.join();
+  for (std::thread& t : running) t.join();
   if (failure) std::rethrow_exception(failure);
 }
 

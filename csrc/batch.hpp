@@ -1,4 +1,4 @@
-// Many motifs at once: the only parallel region. One thread, one motif, longest first; threads that find no motif (any more) join those that have one.
+// Many motifs at once: where threads are made. One thread, one motif, longest first; threads that find no motif (any more) join those that have one.
 #pragma once
 
 #include <atomic>

@@ -48,8 +48,10 @@ class Network {
   const T* logits() const { return logit_; }
   const T* mean() const { return mean_; }
   const T* var() const { return var_; }
-  void share(bool with_team) { shared_ = with_team; }  // from now on
-  void time(StepTimes* times) { times_ = times; }      // from now on, on one thread; null: no more
+  // What the team shares from now on: nothing, what is large or in slices, all but what is done before others have fetched their share of it.
+  enum class Share { nothing, large, most };
+  void share(Share what) { shared_ = what; }
+  void time(StepTimes* times) { times_ = times; }  // from now on, on one thread; null: no more
 
   // Images and labels index[0..n - 1] (null: first, first + 1, ...) of the set become the batch.
   void load(const DataSet<T>& data, const std::int64_t* index, int first, int n) {
@@ -236,12 +238,12 @@ class Network {
     return op.kind == Op::Kind::conv ? plan_.convs[op.index].grid : op.kind == Op::Kind::sum ? plan_.sums[op.index].grid : plan_.pools[op.index].from;
   }
   static bool is_downsampling(const Pool& p) { return p.from != p.to; }
-  // A small batch of one slice is done before other threads have fetched their share of it.
-  static bool is_shared(const Grid& grid, int n, int channels) {
+  Team& threads(const Grid& grid, int n, int channels) {
+    if (shared_ == Share::nothing) return alone_;
     const int blocks = grid.blocks(n);
-    return grid.slices(blocks) > 1 || channels * blocks * grid.plane() * sizeof(T) > kHalfL2;
+    const std::size_t least = shared_ == Share::large ? kHalfL2 : kHalfL2 / 8;
+    return grid.slices(blocks) > 1 || channels * blocks * grid.plane() * sizeof(T) > least ? team_ : alone_;
   }
-  Team& threads(const Grid& grid, int n, int channels) { return shared_ && is_shared(grid, n, channels) ? team_ : alone_; }
   // f(chunk, its first block, its end, packed weights and scratch of the thread) for every chunk of a batch of n images. pack(packed weights) before: what
   // every thread reads all of it makes itself, in no more time than one takes to make it for all.
   template <class P, class F>
@@ -482,7 +484,7 @@ class Network {
 
   const Plan& plan_;
   Team &team_, alone_;
-  bool shared_ = true;
+  Share shared_ = Share::most;
   StepTimes* times_ = nullptr;
   std::size_t used_ = 0, run_packed_ = 0, run_scratch_ = 0;  // run_*: of one thread
   T *arena_, *packed_, *scratch_, *wgrad_scratch_, *made_, *chunk_statistics_, *mean_, *var_, *istd_, *scale_, *shift_, *feature_, *dfeature_, *turned_,
@@ -520,28 +522,31 @@ void update_running(T* running, const Network<T>& network, const Plan& plan, int
   }
 }
 
-// Whether a team is to share the steps of a training. What its threads write for each other may cost more than they save (small layers, cores that share no
-// cache), so now and then some steps are shared, some taken alone, and the faster way is kept. The bits are the same.
+// What a team is to share of the steps of a training. What its threads write for each other may cost more than they save (small layers, cores that share no
+// cache), so now and then some steps are taken each way, and the fastest is kept. The bits are the same.
 class Sharing {
  public:
   template <class T, class F>
   void step(Network<T>& network, const Team& team, F&& f) {
+    using Share = typename Network<T>::Share;
+    constexpr Share ways[kWays]{Share::most, Share::large, Share::nothing};
     if (team.size() == 1) return f();
-    const int at = steps_++ % (2 * kTried + kKept);
-    if (at == 0) seconds_[0] = seconds_[1] = std::numeric_limits<double>::infinity();
-    const bool tried = at < 2 * kTried, shared = tried ? at < kTried : pays_;
-    network.share(shared);
+    const bool tried = at_ < kWays * kTried;
+    const int way = tried ? at_ / kTried : best_;
+    if (at_ == 0) std::fill_n(seconds_, kWays, std::numeric_limits<double>::infinity());
+    network.share(ways[way]);
     const double start = tried ? seconds_now() : 0;
     f();
-    if (tried) seconds_[shared] = std::min(seconds_[shared], seconds_now() - start);
-    if (at == 2 * kTried - 1) pays_ = seconds_[1] < seconds_[0];
+    if (tried) seconds_[way] = std::min(seconds_[way], seconds_now() - start);
+    ++at_;
+    if (at_ == kWays * kTried) best_ = static_cast<int>(std::min_element(seconds_, seconds_ + kWays) - seconds_);
+    if (at_ == kWays * kTried + kept_) at_ = 0, kept_ = kKept;
   }
 
  private:
-  static constexpr int kTried = 3, kKept = 300;
-  int steps_ = 0;
-  bool pays_ = true;
-  double seconds_[2]{};
+  static constexpr int kWays = 3, kTried = 2, kKept = 300;
+  int at_ = 0, best_ = 0, kept_ = 60;  // at first, when much is slow for other reasons, not for long
+  double seconds_[kWays]{};
 };
 
 // Memory behind the network's: gradient and two optimiser states.
