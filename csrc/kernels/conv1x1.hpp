@@ -55,10 +55,10 @@ SPD_NOINLINE void conv1x1_plane(T* y, std::size_t y_channel, Source x, int vecto
   for (; vectors >= kPixels; vectors -= kPixels, y += kPixels * lanes<T>, x.move(0, kPixels)) conv1x1_tile<T, C, kPixels>(y, y_channel, x, c_in, k, accumulate);
   with_constant<kPixels - 1>(vectors, [&]<int R>() { conv1x1_tile<T, C, R>(y, y_channel, x, c_in, k, accumulate); });
 }
-// Vectors of a channel that are multiplied at a time: a block of a tensor, or as many as half of L1 holds of what is made.
+// Vectors of a channel that are multiplied at a time: a block of a tensor, or 64 KB, in L2, of what is made.
 template <class T>
 int vectors1x1(const Grid& grid, int c_in, bool is_made) {
-  constexpr int of_all = 16384 / sizeof(vec<T>);
+  constexpr int of_all = 65536 / sizeof(vec<T>);
   return is_made ? std::max(1, of_all / c_in / kPixels) * kPixels : grid.vectors();
 }
 // Elements of scratch that the forward takes.
@@ -85,8 +85,8 @@ void conv1x1_forward(View<T> y, const Input<T>& x, const T* packed, T* scratch, 
 
 inline constexpr int kWgradOut = kManyRegisters ? 6 : 4, kWgradIn = kManyRegisters ? 4 : 3;
 
-// Blocks of a round: what dy takes in it is in L2 for all input channels, and for what is done with it next.
-inline int wgrad_blocks(const Grid& grid) { return std::max(1, 80 / grid.vectors()); }
+// Blocks of a round, as many as a slice of 20 images has: more rounds add up lanes more often.
+inline int wgrad_blocks(const Grid& grid) { return std::max(1, 160 / grid.vectors()); }
 
 // What a wgrad calls with the blocks begin..end - 1 that it does not need any more.
 struct NoHook {

@@ -1,5 +1,5 @@
 // What a convolution reads: a tensor as it lies, or a sum of terms (batch_norm.hpp) that is kept nowhere: some channels and pixels of it are made at a time,
-// right where they are multiplied first, so that they are read from L1 and what the terms lie in is read once.
+// right where they are multiplied first, so that they are read again from near and what the terms lie in is read once.
 #pragma once
 
 #include "../plan.hpp"
