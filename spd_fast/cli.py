@@ -718,6 +718,9 @@ def bench_inner(
     shapes: BenchShapes = "ABC",
     rounds: BenchRounds = 7,
     jax: Annotated[bool, typer.Option("--jax", help="Beside JAX too, which must be installed.")] = False,
+    default_adam: Annotated[
+        bool, typer.Option("--default-adam", help="Beside PyTorch with its default Adam too, not the fused one alone.")
+    ] = False,
     many: Annotated[
         int, typer.Option(metavar="N", min=0, help="Random cells that are trained side by side on all cores; 0: none.")
     ] = 64,
@@ -732,7 +735,15 @@ def bench_inner(
 
         with _progress_bar("bench inner") as update:
             record = inner.run(
-                _bench_cells(cells), shapes, rounds=rounds, jax=jax, many=many, core=core, clock=clock, progress=update
+                _bench_cells(cells),
+                shapes,
+                rounds=rounds,
+                jax=jax,
+                default_adam=default_adam,
+                many=many,
+                core=core,
+                clock=clock,
+                progress=update,
             )
         _show_bench(record, inner.tables(record), folder)
 

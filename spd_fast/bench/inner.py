@@ -28,6 +28,7 @@ __all__ = ["CLOCKS", "OURS", "run", "tables"]
 OURS: Final = "spd_fast"
 LAYOUTS: Final = {"PyTorch NCHW": "contiguous_format", "PyTorch channels_last": "channels_last"}
 JAX: Final = "JAX"
+DEFAULT_ADAM: Final = "PyTorch NCHW, default Adam"
 IMAGES: Final = 200
 LR, WEIGHT_DECAY = 5e-5, 1e-6
 ENGINE_EPOCHS: Final = 10
@@ -50,6 +51,7 @@ def run(
     *,
     rounds: int = 7,
     jax: bool = False,
+    default_adam: bool = False,
     many: int = 64,
     core: int | None = None,
     clock: str = "wall",
@@ -66,6 +68,8 @@ def run(
         Times that each is timed, in turns; medians count.
     jax : bool
         Time JAX beside PyTorch, its compilation not counted (2 to 4 s a cell). It must be installed.
+    default_adam : bool
+        Time PyTorch NCHW also with the Adam that it takes by default. Everywhere else it has the fused one, which is faster.
     many : int
         Random cells that are trained side by side, beside a pool of as many PyTorch processes as processors, and then a few of
         the cells one at a time on all processors; 0 leaves both out.
@@ -122,7 +126,7 @@ def run(
         for letter, shape in chosen_shapes.items():
             rows = []
             for cell in cells:
-                rows.append(_measure(cell, shape, dish, order, rounds, CLOCKS[clock], jax))
+                rows.append(_measure(cell, shape, dish, order, rounds, CLOCKS[clock], jax, default_adam))
                 advance()
             peaks.append(_core.fma_peak(0.2))
             record["shapes"][letter] = {"cells": rows, **_summarised(rows, max(peaks))}
@@ -151,6 +155,7 @@ def _measure(
     rounds: int,
     clock: Callable[[], float],
     jax: bool,
+    default_adam: bool,
 ) -> dict[str, Any]:
     """Verify, then time: seconds per epoch of each contender, one entry a round."""
     weights = initial_parameters(cell, shape)
@@ -171,6 +176,8 @@ def _measure(
     contenders: dict[str, Epoch] = {OURS: engine}
     for name, layout in LAYOUTS.items():
         contenders[name] = _pytorch_epoch(cell, shape, weights, dish, order, layout)
+    if default_adam:
+        contenders[DEFAULT_ADAM] = _pytorch_epoch(cell, shape, weights, dish, order, "contiguous_format", fused=None)
     if jax:
         from spd_fast.bench.jax_motif import epoch
 
@@ -197,7 +204,13 @@ def _measure(
 
 
 def _pytorch_epoch(
-    cell: Cell, shape: MotifShape, weights: Any, dish: Dish, order: np.ndarray[Any, Any], layout: str
+    cell: Cell,
+    shape: MotifShape,
+    weights: Any,
+    dish: Dish,
+    order: np.ndarray[Any, Any],
+    layout: str,
+    fused: bool | None = True,
 ) -> Epoch:
     """A function that trains on for one epoch and returns the step losses."""
     import torch
@@ -210,7 +223,7 @@ def _pytorch_epoch(
     images = torch.tensor(dish.images).to(memory_format=memory_format)
     labels = torch.tensor(dish.labels)
     batches = [torch.tensor(order[i : i + records.BATCH]) for i in range(0, len(order), records.BATCH)]
-    optimizer = torch.optim.Adam(module.parameters(), lr=LR, weight_decay=WEIGHT_DECAY, fused=True)
+    optimizer = torch.optim.Adam(module.parameters(), lr=LR, weight_decay=WEIGHT_DECAY, fused=fused)
 
     def epoch() -> np.ndarray[Any, Any]:
         losses = []
