@@ -20,8 +20,8 @@ struct Normalised {
   const T* data;
   T scale, shift, low;
 };
-inline constexpr int kMostFused = 2;  // terms that are summed where they are multiplied
-inline constexpr int kAhead = 4;      // vectors that are fetched before they are read
+inline constexpr int kMostFused = 2;     // terms that are summed where they are multiplied
+inline constexpr int kAhead = 4;         // vectors that are fetched before they are read
 inline constexpr int kChannelsMade = 2;  // together, where each is read once
 
 // A sum.
