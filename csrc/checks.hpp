@@ -155,14 +155,14 @@ template <class T>
 void pool_check(PoolCheck<T>& q) {
   const Grid from(q.height, q.width, lanes<T>), to = q.size == 3 ? from : from.halved();
   Packed<T> x(from, q.n, q.channels), y(to, q.n, q.channels), dx(from, q.n, q.channels), dy(to, q.n, q.channels);
-  Scratch<T> taken(to.blocks(q.n) * to.plane() * q.channels * 2);  // no fewer than eight bytes a vector
+  Scratch<T> taken(to.blocks(q.n) * to.plane() * q.channels * 2);  // more than the winners take
   x.pack(q.x);
   dy.pack(q.dy);
   if (q.average) {
     avgpool3x3<T>(y.view(), x.constant(), from, 0, from.blocks(q.n), q.channels, false);
     avgpool3x3<T>(dx.view(), dy.constant(), from, 0, from.blocks(q.n), q.channels, true);
   } else if (q.size == 3) {
-    Winners* won = reinterpret_cast<Winners*>(taken.data());
+    const View<Winners> won = view_of(reinterpret_cast<Winners*>(taken.data()), from, q.channels);
     maxpool3x3_forward<T>(y.view(), won, x.constant(), from, 0, from.blocks(q.n), q.channels);
     maxpool3x3_backward<T>(dx.view(), dy.constant(), won, from, 0, from.blocks(q.n), q.channels);
   } else {

@@ -36,6 +36,7 @@ struct Grid {
     return plane() * (blocks | 1) + (aliases ? 64 / element_bytes : 0);
   }
   int vectors() const { return height * columns; }  // vectors of one channel of one block
+  int row_pairs() const { return (height + 1) / 2; }
   int blocks(int n) const { return (n + images - 1) / images; }
   int pixels() const { return height * width; }
   bool padded() const { return width != slot; }

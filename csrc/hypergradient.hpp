@@ -180,7 +180,7 @@ class TangentNetwork : public Network<T> {
     if (p.average)
       avgpool3x3<T>(tangent<T>(p.y), tangent<const T>(p.x), from, 0, from.blocks(n), p.channels, false);
     else if (p.from == p.to)
-      maxpool3x3_tangent<T>(tangent<T>(p.y), this->template taken<Winners>(p.taken), tangent<const T>(p.x), from, 0, from.blocks(n), p.channels);
+      maxpool3x3_tangent<T>(tangent<T>(p.y), this->winners(p), tangent<const T>(p.x), from, 0, from.blocks(n), p.channels);
     else
       maxpool2x2_tangent<T>(tangent<T>(p.y), this->template taken<QuadWinners>(p.taken), tangent<const T>(p.x), from, to, n, 0, p.channels);
   }

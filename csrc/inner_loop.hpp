@@ -431,6 +431,7 @@ class Network {
   W* taken(std::size_t place) {
     return reinterpret_cast<W*>(arena_ + place);
   }
+  View<Winners> winners(const Pool& p) { return view_of(taken<Winners>(p.taken), plan_.grids[p.from], p.channels); }
   // Blocks begin..end - 1; where it downsamples, the whole batch.
   void pool_forward(const Pool& p, View<T> from_sum, int n, int begin, int end) {
     const View<const T> x{from_sum.data, from_sum.block, from_sum.channel};
@@ -443,7 +444,7 @@ class Network {
     else if (p.average)
       avgpool3x3<T>(view<T>(p.y), x, from, begin, end, p.channels, false);
     else
-      maxpool3x3_forward<T>(view<T>(p.y), taken<Winners>(p.taken), x, from, begin, end, p.channels);
+      maxpool3x3_forward<T>(view<T>(p.y), winners(p), x, from, begin, end, p.channels);
   }
   // y = the sum of what flows there.
   void flows_to(const Place& y, const std::vector<Segment>& segments, const Grid& grid, int n, std::ptrdiff_t apart = 0) {
@@ -466,20 +467,35 @@ class Network {
     const Span span(times_, Part::backward);
     const Grid &from = plan_.grids[p.from], &to = plan_.grids[p.to];
     const auto at = [&]<class U>(View<U> v) { return View<U>{v.data + apart, v.block, v.channel}; };
-    flows_to(p.y, p.flows, to, n, apart);  // nothing behind a 2x2: its gradient is already in its place
-    if (is_downsampling(p))
-      threads(from, n, p.channels).split(p.channels, [&](int begin, int end, int) {
+    if (is_downsampling(p))  // nothing flows to it: its gradient is already in its place
+      return threads(from, n, p.channels).split(p.channels, [&](int begin, int end, int) {
         maxpool2x2_backward<T>(at(view<T>(p.x)), at(view<const T>(p.y)), taken<QuadWinners>(p.taken), from, to, n, begin, end);
       });
-    else
-      each_chunk(
-          from, n, p.channels, [](T*) {},
-          [&](int, int begin, int end, const T*, T*) {
-            if (p.average)
-              avgpool3x3<T>(at(view<T>(p.x)), at(view<const T>(p.y)), from, begin, end, p.channels, true);
-            else
-              maxpool3x3_backward<T>(at(view<T>(p.x)), at(view<const T>(p.y)), taken<Winners>(p.taken), from, begin, end, p.channels);
-          });
+    each_chunk(
+        from, n, p.channels, [](T*) {},
+        [&](int, int begin, int end, const T*, T*) {
+          for (const Segment& s : p.flows) {
+            const View<T> dx = at(view<T>(p.x, s.begin));
+            const View<const T> dy = arrived(s, p.y, from, n, begin, end, apart);
+            const int channels = s.end - s.begin;
+            View<Winners> won = p.average ? View<Winners>{} : winners(p);
+            won.data += s.begin * won.channel;
+            p.average ? avgpool3x3<T>(dx, dy, from, begin, end, channels, true) : maxpool3x3_backward<T>(dx, dy, won, from, begin, end, channels);
+          }
+        });
+  }
+  // The sum of what flows to a segment, of blocks begin..end - 1: made in y, or where one flow is all of it.
+  View<const T> arrived(const Segment& s, const Place& y, const Grid& grid, int n, int begin, int end, std::ptrdiff_t apart) const {
+    View<T> to = view<T>(y, s.begin);
+    to.data += apart;
+    if (s.n == 0) return {to.data, to.block, to.channel};
+    Flow<T> flows[kMostSources];
+    flows_of(s, 0, flows);
+    for (int i = 0; i < s.n; ++i) flows[i].data += apart;
+    const bool is_whole = !grid.padded() && n % grid.images == 0;  // no lane must be cleared
+    if (s.n == 1 && flows[0].step == 1 && is_whole) return {flows[0].data, flows[0].block, flows[0].channel};
+    with_constant<kMostSources>(s.n, [&]<int K>() { add_flows<T, K>(to, flows, grid, n, begin, end, s.end - s.begin); });
+    return {to.data, to.block, to.channel};
   }
 
   const Plan& plan_;

@@ -260,14 +260,14 @@ class Builder {
     }
     const int index = static_cast<int>(plan_.sums.size());
     plan_.ops.push_back({Op::Kind::sum, index});
-    plan_.sums.push_back({grid, channels, z, segments_of(terms, channels), false, relu, relu ? take_bytes(grid, channels, 2) : 0, {}});
+    plan_.sums.push_back(
+        {grid, channels, z, segments_of(terms, channels), false, relu, relu ? take_bytes(grid, channels, 2 * plan_.grids[grid].vectors()) : 0, {}});
     sum_flows_.emplace_back();
     return {Op::Kind::sum, index, 0, channels, z};
   }
-  // So many for every vector of a tensor.
+  // So many for every channel of every block.
   std::size_t take_bytes(int grid, int channels, int each) {
-    const Grid& g = plan_.grids[grid];
-    const std::size_t bytes = each * static_cast<std::size_t>(g.blocks(plan_.batch)) * g.vectors() * channels;
+    const std::size_t bytes = static_cast<std::size_t>(each) * plan_.grids[grid].blocks(plan_.batch) * channels;
     return take((bytes + element_bytes_ - 1) / element_bytes_);
   }
 
@@ -275,7 +275,8 @@ class Builder {
     Pool p;
     p.from = from, p.to = to, p.average = average, p.channels = channels, p.x = x;
     p.y = take(to, channels);
-    if (!average) p.taken = take_bytes(to, channels, from == to ? 8 : 4);
+    const Grid& g = plan_.grids[to];
+    if (!average) p.taken = take_bytes(to, channels, from == to ? 14 * g.row_pairs() * g.columns : 4 * g.vectors());
     const int index = static_cast<int>(plan_.pools.size());
     plan_.ops.push_back({Op::Kind::pool, index});
     plan_.pools.push_back(p);

@@ -197,6 +197,17 @@ template <class T>
 SPD_INLINE vec<T> keep(all_lanes, vec<T> v) {
   return v;
 }
+template <class T>
+SPD_INLINE vec<T> keep_not(mask<T> m, vec<T> v) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return (vec<T>)_mm512_mask_mov_ps((__m512)v, m, _mm512_setzero_ps());
+  else
+    return (vec<T>)_mm512_mask_mov_pd((__m512d)v, m, _mm512_setzero_pd());
+#else
+  return (vec<T>)((ivec<T>)v & ~m);
+#endif
+}
 
 // The lanes of both.
 template <class T>
@@ -240,6 +251,17 @@ SPD_INLINE mask<T> greater(vec<T> a, vec<T> b) {
     return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GT_OQ);
 #else
   return a > b;
+#endif
+}
+template <class T>
+SPD_INLINE mask<T> not_greater(vec<T> a, vec<T> b) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_NGT_UQ);
+  else
+    return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_NGT_UQ);
+#else
+  return ~(a > b);
 #endif
 }
 // Lanes outside the mask are neither read nor kept: `fill`, or zero. (Without AVX-512 they are read and dropped:

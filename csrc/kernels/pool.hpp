@@ -4,7 +4,7 @@
 //   maxpool2x2, stride 2, valid    y[h, w] = max_{kh, kw} x[2h + kh, 2w + kw];  an odd last row or column is dropped
 //   avgpool3x3, stride 1, same     y[h, w] = mean_{kh, kw} x[h + kh - 1, w + kw - 1] over the pixels that are there (count_include_pad=False)
 //
-// The maximum of 3x3 is taken along rows and then along columns; of both, which of the three won is two bits a pixel (`Winners`). 2x2 keeps one.
+// The maximum of 3x3 is taken along rows and then along columns; what won is kept in bits (`Winners`). 2x2 keeps one.
 // Given the winners, pooling and its backward are linear: the tangent takes y_t from the winners of x_t, the backward's tangent is the backward.
 // The average is linear as it is: its tangent is its forward, its backward's is its backward.
 // x, y: views in the row-vector layout. Outputs are overwritten. dy of 3x3 must be zero in lanes without a pixel.
@@ -61,14 +61,21 @@ void avgpool_ref(T* y, T* dx, const T* x, const T* dy, int planes, int height, i
 
 // ---- maximum of 3x3, stride 1
 
-// Of one vector: lanes whose own pixel, whose right neighbour won along the row; for the output: lanes whose own row, whose lower row won.
+// What won, of a vector in each of two rows that follow each other, the pair. Along each row: lanes where the pixel beats its left neighbour, where the right
+// one beats both. Then of rows: lanes where the pair's upper row is not beaten by its lower one; where the row above is not beaten by the pair, which
+// decides the upper output; where the pair is not beaten by the row below, which decides the lower one.
 struct Winners {
-  std::uint16_t self, right, middle, lower;
+  std::uint16_t beats_left[2], right[2], upper, above, inside;
 };
+// Where they are: (blocks, channels, pairs of rows, columns).
+inline View<Winners> view_of(Winners* winners, const Grid& grid, int channels) {
+  const std::size_t plane = grid.row_pairs() * grid.columns;
+  return {winners, channels * plane, plane};
+}
 
-// The maxima of a vector of pixels and their neighbours in the row, of S vectors (0: of any number).
+// The maxima of a vector of pixels and their neighbours in the row, which is the pair's r-th, of S vectors (0: of any number).
 template <class T, int S>
-SPD_INLINE vec<T> row_maximum(const T* p, mask<T> has_left, mask<T> has_right, Winners* won) {
+SPD_INLINE vec<T> row_maximum(const T* p, mask<T> has_left, mask<T> has_right, Winners& won, int r) {
   const vec<T> low = broadcast<T>(-std::numeric_limits<T>::infinity()), b = in_register<T>(load(p));
   vec<T> a, c;
   if constexpr (S == 1)
@@ -76,111 +83,116 @@ SPD_INLINE vec<T> row_maximum(const T* p, mask<T> has_left, mask<T> has_right, W
   else
     a = load_masked<T>(p - 1, has_left, low), c = load_masked<T>(p + 1, has_right, low);
   const vec<T> ab = b > a ? b : a;
-  const mask<T> right = greater<T>(c, ab);
-  store_mask<T>(&won->self, but_not<T>(greater<T>(b, a), right));
-  store_mask<T>(&won->right, right);
+  store_mask<T>(&won.beats_left[r], greater<T>(b, a));
+  store_mask<T>(&won.right[r], greater<T>(c, ab));
   return c > ab ? c : ab;
 }
 template <class T, int S>
-void maxpool3x3_forward_of(View<T> y, Winners* winners, View<const T> x, const Grid& grid, int begin, int end, int channels) {
+void maxpool3x3_forward_of(View<T> y, View<Winners> winners, View<const T> x, const Grid& grid, int begin, int end, int channels) {
   const std::size_t pitch = grid.pitch();
-  const int height = grid.height, columns = grid.columns, vectors = grid.vectors();
+  const int height = grid.height, columns = grid.columns;
   const vec<T> low = broadcast<T>(-std::numeric_limits<T>::infinity());
-  winners += static_cast<std::size_t>(begin) * channels * vectors;
   for (int column = 0; column < columns; ++column) {
     const mask<T> left = mask_of_bits<T>(grid.has_left(column)), right = mask_of_bits<T>(grid.has_right(column));
     for (int b = begin; b < end; ++b)
       for (int c = 0; c < channels; ++c) {
         const T* p = x.data + b * x.block + c * x.channel + column * lanes<T>;
         T* out = y.data + b * y.block + c * y.channel + column * lanes<T>;
-        Winners* won = winners + (static_cast<std::size_t>(b - begin) * channels + c) * vectors + column;
-        vec<T> above = low, here = row_maximum<T, S>(p, left, right, won);
-        for (int h = 0; h < height; ++h, out += pitch, won += columns) {
-          p += pitch;
-          const vec<T> below = h + 1 < height ? row_maximum<T, S>(p, left, right, won + columns) : low;
-          const vec<T> upper = here > above ? here : above;
-          const mask<T> lower = greater<T>(below, upper);
-          store_mask<T>(&won->middle, but_not<T>(greater<T>(here, above), lower));
-          store_mask<T>(&won->lower, lower);
-          store<T>(out, below > upper ? below : upper);
-          above = here;
-          here = below;
+        Winners* won = winners.data + b * winners.block + c * winners.channel + column;
+        vec<T> above = low, upper = row_maximum<T, S>(p, left, right, *won, 0);
+        for (int h = 0; h < height; h += 2, p += 2 * pitch, out += 2 * pitch, won += columns) {
+          const vec<T> lower = h + 1 < height ? row_maximum<T, S>(p + pitch, left, right, *won, 1) : low;
+          const vec<T> below = h + 2 < height ? row_maximum<T, S>(p + 2 * pitch, left, right, won[columns], 0) : low;
+          const vec<T> pair = lower > upper ? lower : upper;
+          store_mask<T>(&won->upper, not_greater<T>(lower, upper));
+          store_mask<T>(&won->above, not_greater<T>(pair, above));
+          store_mask<T>(&won->inside, not_greater<T>(below, pair));
+          store<T>(out, pair > above ? pair : above);
+          if (h + 1 < height) store<T>(out + pitch, below > pair ? below : pair);
+          above = lower;
+          upper = below;
         }
       }
   }
 }
-// winners: (blocks, channels, vectors of a plane). Blocks begin..end - 1 of the batch.
+// winners: as view_of says. Blocks begin..end - 1 of the batch.
 template <class T>
-void maxpool3x3_forward(View<T> y, Winners* winners, View<const T> x, const Grid& grid, int begin, int end, int channels) {
+void maxpool3x3_forward(View<T> y, View<Winners> winners, View<const T> x, const Grid& grid, int begin, int end, int channels) {
   grid.columns == 1 ? maxpool3x3_forward_of<T, 1>(y, winners, x, grid, begin, end, channels)
                     : maxpool3x3_forward_of<T, 0>(y, winners, x, grid, begin, end, channels);
 }
 
 // y_t: the winners of x_t.
 template <class T>
-void maxpool3x3_tangent(View<T> y_t, const Winners* winners, View<const T> x_t, const Grid& grid, int begin, int end, int channels) {
-  const std::ptrdiff_t pitch = static_cast<std::ptrdiff_t>(grid.pitch());
-  const auto along_row = [](const T* p, const Winners& won) {  // what won in the row
-    const mask<T> self = mask_of_bits<T>(won.self), right = mask_of_bits<T>(won.right);
-    return select<T>(self, load(p), select<T>(right, load(p + 1), load(p - 1)));
-  };
-  winners += static_cast<std::size_t>(begin) * channels * grid.vectors();
+void maxpool3x3_tangent(View<T> y_t, View<Winners> winners, View<const T> x_t, const Grid& grid, int begin, int end, int channels) {
+  const std::size_t pitch = grid.pitch();
+  const int height = grid.height, columns = grid.columns;
   for (int b = begin; b < end; ++b)
     for (int c = 0; c < channels; ++c) {
-      const T* p = x_t.data + b * x_t.block + c * x_t.channel;
+      const T* x = x_t.data + b * x_t.block + c * x_t.channel;
       T* out = y_t.data + b * y_t.block + c * y_t.channel;
-      for (int h = 0; h < grid.height; ++h)
-        for (int column = 0; column < grid.columns; ++column, p += lanes<T>, out += lanes<T>, ++winners) {
-          const vec<T> upper = h > 0 ? along_row(p - pitch, winners[-grid.columns]) : zeros<T>();
-          const vec<T> lower = h + 1 < grid.height ? along_row(p + pitch, winners[grid.columns]) : zeros<T>();
-          const mask<T> is_middle = mask_of_bits<T>(winners->middle), is_lower = mask_of_bits<T>(winners->lower);
-          store<T>(out, select<T>(is_middle, along_row(p, *winners), select<T>(is_lower, lower, upper)));
+      const Winners* of_plane = winners.data + b * winners.block + c * winners.channel;
+      for (int h = 0; h < height; ++h)
+        for (int column = 0; column < columns; ++column, out += lanes<T>) {
+          const auto won_in = [&](int h) -> const Winners& { return of_plane[h / 2 * columns + column]; };
+          const auto row = [&](int h) {  // what won along it
+            if (h < 0 || h >= height) return zeros<T>();
+            const T* p = x + h * pitch + column * lanes<T>;
+            const mask<T> beats_left = mask_of_bits<T>(won_in(h).beats_left[h % 2]), right = mask_of_bits<T>(won_in(h).right[h % 2]);
+            return select<T>(right, load(p + 1), select<T>(beats_left, load(p), load(p - 1)));
+          };
+          const Winners& won = won_in(h);
+          const vec<T> pair = select<T>(mask_of_bits<T>(won.upper), row(h / 2 * 2), row(h / 2 * 2 + 1));
+          store<T>(out, h % 2 ? select<T>(mask_of_bits<T>(won.inside), pair, row(h + 1)) : select<T>(mask_of_bits<T>(won.above), row(h - 1), pair));
         }
     }
 }
 
-// One row of dx from what arrived at its row maxima.
+// One row of dx, its pair's r-th, from what arrived at its row maxima.
 template <class T>
-SPD_INLINE void along_row(T* dx, const vec<T>* maxima, const Winners* won, int columns) {
+SPD_INLINE void along_row(T* dx, const vec<T>* maxima, const Winners* won, int r, int columns) {
   vec<T> from_previous{};  // what the vector before leaves to its right neighbour
   for (int i = 0; i < columns; ++i) {
-    const auto to_left = [&](int j) { return keep<T>(neither<T>(load_mask<T>(&won[j].self), load_mask<T>(&won[j].right)), maxima[j]); };
-    const vec<T> to_right = keep<T>(load_mask<T>(&won[i].right), maxima[i]), own = keep<T>(load_mask<T>(&won[i].self), maxima[i]);
+    const auto not_right = [&](int j) { return keep_not<T>(load_mask<T>(&won[j].right[r]), maxima[j]); };
+    const auto to_left = [&](int j) { return keep_not<T>(load_mask<T>(&won[j].beats_left[r]), not_right(j)); };
+    const vec<T> to_right = keep<T>(load_mask<T>(&won[i].right[r]), maxima[i]), own = keep<T>(load_mask<T>(&won[i].beats_left[r]), not_right(i));
     store<T>(dx + i * lanes<T>, own + from_right<T>(to_left(i), i + 1 < columns ? to_left(i + 1) : zeros<T>()) + from_left<T>(to_right, from_previous));
     from_previous = to_right;
   }
 }
 // S vectors a row; 0: any number.
 template <class T, int S>
-void maxpool3x3_backward_of(View<T> dx, View<const T> dy, const Winners* won, const Grid& grid, int begin, int end, int channels) {
+void maxpool3x3_backward_of(View<T> dx, View<const T> dy, View<Winners> winners, const Grid& grid, int begin, int end, int channels) {
   constexpr int most = S > 0 ? S : kMostColumns;
   const int columns = S > 0 ? S : grid.columns, height = grid.height;
-  won += static_cast<std::size_t>(begin) * channels * grid.vectors();
+  const std::size_t pitch = columns * lanes<T>;
   for (int b = begin; b < end; ++b)
     for (int c = 0; c < channels; ++c) {
       const T* d = dy.data + b * dy.block + c * dy.channel;
       T* out = dx.data + b * dx.block + c * dx.channel;
-      vec<T> above[most], here[most], below[most];  // what has arrived at the maxima of three rows
-      for (int i = 0; i < columns; ++i) above[i] = here[i] = zeros<T>();
-      for (int h = 0; h < height; ++h, d += columns * lanes<T>, won += columns) {
+      const Winners* won = winners.data + b * winners.block + c * winners.channel;
+      vec<T> above[most], upper[most], lower[most], below[most];  // what has arrived at the maxima of the pair's rows and of those around it
+      for (int i = 0; i < columns; ++i) above[i] = upper[i] = zeros<T>();
+      for (int h = 0; h < height; h += 2, d += 2 * pitch, won += columns) {
         for (int i = 0; i < columns; ++i) {
-          const vec<T> v = in_register<T>(load(d + i * lanes<T>));
-          const mask<T> middle = load_mask<T>(&won[i].middle), lower = load_mask<T>(&won[i].lower);
-          above[i] = add_where<T>(neither<T>(middle, lower), above[i], v);
-          here[i] = add_where<T>(middle, here[i], v);
-          below[i] = keep<T>(lower, v);
+          const vec<T> first = in_register<T>(load(d + i * lanes<T>)), second = h + 1 < height ? in_register<T>(load(d + pitch + i * lanes<T>)) : zeros<T>();
+          const mask<T> from_above = load_mask<T>(&won[i].above), inside = load_mask<T>(&won[i].inside), from_upper = load_mask<T>(&won[i].upper);
+          above[i] = add_where<T>(from_above, above[i], first);
+          below[i] = keep_not<T>(inside, second);
+          const vec<T> pair = add_where<T>(inside, keep_not<T>(from_above, first), second);
+          upper[i] = add_where<T>(from_upper, upper[i], pair);
+          lower[i] = keep_not<T>(from_upper, pair);
         }
-        if (h > 0) {
-          along_row<T>(out, above, won - columns, columns);
-          out += columns * lanes<T>;
-        }
-        for (int i = 0; i < columns; ++i) above[i] = here[i], here[i] = below[i];
+        if (h > 0) along_row<T>(out - pitch, above, won - columns, 1, columns);
+        along_row<T>(out, upper, won, 0, columns);
+        out += 2 * pitch;
+        for (int i = 0; i < columns; ++i) above[i] = lower[i], upper[i] = below[i];
       }
-      along_row<T>(out, above, won - columns, columns);
+      if (height % 2 == 0) along_row<T>(out - pitch, above, won - columns, 1, columns);
     }
 }
 template <class T>
-void maxpool3x3_backward(View<T> dx, View<const T> dy, const Winners* winners, const Grid& grid, int begin, int end, int channels) {
+void maxpool3x3_backward(View<T> dx, View<const T> dy, View<Winners> winners, const Grid& grid, int begin, int end, int channels) {
   if (grid.columns <= 4)
     with_constant<4>(grid.columns, [&]<int S>() { maxpool3x3_backward_of<T, S>(dx, dy, winners, grid, begin, end, channels); });
   else
