@@ -250,6 +250,7 @@ EngineFunctions<T> engine_functions() {
           activations<T>,
           fma_peak<T>,
           read_rate<T>,
+          write_rate<T>,
           clock_rate};
 }
 

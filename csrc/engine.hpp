@@ -204,9 +204,10 @@ struct EngineFunctions {
   void (*profile)(ProfileJob<T>&, Control&, Team&);
   void (*logit_gradient)(LogitGradientJob<T>&, Control&, Team&);
   void (*activations)(ActivationJob<T>&, Control&, Team&);
-  // Of one thread, measured for so many seconds (machine.hpp): FLOP/s, bytes/s of n elements, cycles/s.
+  // Of one thread, measured for so many seconds (machine.hpp): FLOP/s, bytes/s of n elements, read and written, cycles/s.
   double (*peak)(double seconds);
   double (*read)(const T* data, std::size_t n, double seconds);
+  double (*write)(T* data, std::size_t n, double seconds);
   double (*clock)(double seconds);
 };
 

@@ -1,4 +1,4 @@
-// What one core of this machine can do at most: multiply-adds, bytes read from a working set, cycles.
+// What one core of this machine can do at most: multiply-adds, bytes read from and written to a working set, cycles.
 #pragma once
 
 #include <algorithm>
@@ -54,6 +54,26 @@ double read_rate(const T* data, std::size_t n, double seconds) {
     vec<T> total = acc[0];
     for (int i = 1; i < chains; ++i) total += acc[i];
     asm volatile("" : : "m"(total));
+    spent += took;
+    best = std::max(best, static_cast<double>(passes) * n * sizeof(T) / took);
+  }
+  return best;
+}
+
+// The same of writing them.
+template <class T>
+double write_rate(T* data, std::size_t n, double seconds) {
+  const long passes = std::max<long>(1, (4L << 20) / static_cast<long>(n * sizeof(T)));
+  double best = 0, spent = 0;
+  while (spent < seconds) {
+    const vec<T> v = broadcast<T>(T(1));
+    const double start = seconds_now();
+    for (long p = 0; p < passes; ++p) {
+      for (std::size_t at = 0; at < n; at += 8 * lanes<T>) SPD_UNROLL
+      for (int i = 0; i < 8; ++i) store<T>(data + at + i * lanes<T>, v);
+      asm volatile("" : : : "memory");
+    }
+    const double took = seconds_now() - start;
     spent += took;
     best = std::max(best, static_cast<double>(passes) * n * sizeof(T) / took);
   }

@@ -58,6 +58,7 @@ def test_peak(tmp_path: Path) -> None:
     assert 1 < record["fma_gflops"] / record["clock_ghz"] < 80
     assert [entry["bytes"] for entry in record["read"]] == peak.SIZES
     assert all(0 < entry["gbytes_per_second"] < 5000 for entry in record["read"])
+    assert 0 < record["write_gbytes_per_second"] < 5000
 
 
 def test_levels_are_read_at_half_a_cache_and_at_the_largest_set() -> None:
@@ -75,6 +76,8 @@ def test_peak_errors() -> None:
         peak.run(seconds=0)
     with pytest.raises(ValueError, match="bytes is 0, expected at least 1"):
         _core.read_rate(0)
+    with pytest.raises(ValueError, match="bytes is 0, expected at least 1"):
+        _core.write_rate(0)
     with pytest.raises(ValueError, match=r"core is 12345, expected one that this process may use: \[") as raised:
         peak.run(core=12345)
     assert str(sorted(os.sched_getaffinity(0))) in str(raised.value)
@@ -180,17 +183,39 @@ def test_costs_by_hand() -> None:
     assert profile.cost(behind, "forward", measured) == (0, 4 * 100 * (14 + 10))
     assert profile.cost(behind, "backward", measured) == (0, 4 * 100 * 10)
     assert profile.cost({**behind, "gathers": True, "flows": 7}, "backward", measured) == (0, 4 * 100 * (7 + 5 + 10))
-    pool = {"kind": "pool", "average": False, "channels": 3, "elements_in": 6400, "elements": 1600, "flows": 0}
-    winners = 8 * 1600 // 16
-    assert profile.cost(pool, "forward", measured) == (0, 3 * (4 * (6400 + 1600) + winners))
-    assert profile.cost(pool, "backward", measured) == (0, 3 * (4 * (6400 + 1600) + winners))
-    assert profile.cost({**pool, "average": True}, "forward", measured) == (0, 3 * 4 * (6400 + 1600))
-    assert profile.cost({**pool, "flows": 4}, "backward", measured)[1] == 3 * (4 * 8000 + winners) + 4 * 1600 * (4 + 3)
+    pool = {"kind": "pool", "size": 3, "average": False, "channels": 3, "elements_in": 1600, "elements": 1600}
+    pool |= {"height": 10, "flows": 0}
+    winners = 7 * 1600 // 16
+    for part in ("forward", "backward"):
+        assert profile.cost(pool, part, measured) == (0, 3 * (4 * (1600 + 1600) + winners))
+        assert profile.cost({**pool, "size": 2, "elements_in": 6400}, part, measured) == (
+            0,
+            3 * (4 * 8000 + 4 * 1600 // 16),
+        )
+    odd = 14 * 20 * 3  # pairs of rows of twenty blocks five rows high, the last pair of one row
+    assert profile.cost({**pool, "height": 5}, "forward", measured) == (0, 3 * (4 * (1600 + 1600) + odd))
+    assert profile.cost({**pool, "average": True}, "forward", measured) == (0, 3 * 4 * (1600 + 1600))
+    assert profile.cost({**pool, "flows": 3}, "backward", measured) == profile.cost(pool, "backward", measured)
+    assert profile.cost({**pool, "flows": 4}, "backward", measured)[1] == 3 * (4 * 3200 + winners) + 4 * 1600 * (4 + 3)
     head = {"kind": "head", "channels": 16, "classes": 10, "elements": 20 * 256, "height": 16, "width": 16, "terms": 24}
     assert profile.cost(head, "forward", measured) == (2 * 20 * 16 * 10, 4 * 20 * 256 * 24)
     assert profile.cost(head, "backward", measured) == (4 * 20 * 16 * 10, 4 * 20 * 16 * 16)
     assert profile.cost({"kind": profile.BESIDE}, "optimizer", measured) == (0, 4 * 70)
     assert profile.cost({"kind": profile.BESIDE}, "loss", measured) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("c_in", "algorithm", "values"),
+    [
+        (6, "direct", {"forward": 0, "dgrad": 0, "wgrad": 0}),
+        (6, "winograd", {"forward": 1.5 * 6 + 5, "dgrad": 1.5 * 5 + 6, "wgrad": 1.5 * 11}),
+        (6, "winograd2d", {"forward": 2.25 * 6 + 5, "dgrad": 2.25 * 5 + 6, "wgrad": 2.25 * 11}),
+        (3, "winograd2d", {"forward": 2.25 * 3 + 5, "dgrad": 2.25 * 5 + 3, "wgrad": 2.25 * 3}),
+    ],
+)
+def test_stores_by_hand(c_in: int, algorithm: str, values: dict[str, float]) -> None:
+    op = {"c_in": c_in, "c_out": 5, "elements": 400, **dict.fromkeys(values, algorithm)}
+    assert {part: profile.stored(op, part) for part in values} == {part: 1600 * n for part, n in values.items()}
 
 
 def test_profile(tmp_path: Path) -> None:

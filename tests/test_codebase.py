@@ -56,7 +56,17 @@ LAYERS = {
 RANK = {room: rank for rank, rooms in enumerate(LAYERS.values()) for room in rooms}
 
 TRAINING_MODULE = "train"
-DESCRIPTIVE = {"version", "compiler", "flags", "isa", "default_threads", "fma_peak", "clock_rate", "read_rate"}
+DESCRIPTIVE = {
+    "version",
+    "compiler",
+    "flags",
+    "isa",
+    "default_threads",
+    "fma_peak",
+    "clock_rate",
+    "read_rate",
+    "write_rate",
+}
 """What other modules may read from the extension: words about the build and the machine."""
 MEASURED = {"bench.kernels": {"kernels"}}
 """What else a bench measures, by module."""

@@ -122,17 +122,21 @@ void bind_measure(py::module_& m) {
         return engine().f32.clock(seconds);
       },
       py::arg("seconds") = 0.1);
-  m.def(
-      "read_rate",
-      [](std::size_t bytes, double seconds) {
-        if (bytes == 0) fail("bytes is 0, expected at least 1");
-        const py::gil_scoped_release release;
-        constexpr std::size_t step = 1024;  // of read_rate: eight vectors of any instruction set
-        Memory memory;
-        const std::size_t n = (bytes / sizeof(float) + step - 1) / step * step;
-        return engine().f32.read(static_cast<const float*>(memory.zeroed(n * sizeof(float))), n, seconds);
-      },
-      py::arg("bytes"), py::arg("seconds") = 0.1);
+  const auto def_rate = [&](const char* name, auto rate) {
+    m.def(
+        name,
+        [rate](std::size_t bytes, double seconds) {
+          if (bytes == 0) fail("bytes is 0, expected at least 1");
+          const py::gil_scoped_release release;
+          constexpr std::size_t step = 1024;  // of the rates: eight vectors of any instruction set
+          Memory memory;
+          const std::size_t n = (bytes / sizeof(float) + step - 1) / step * step;
+          return (engine().f32.*rate)(static_cast<float*>(memory.zeroed(n * sizeof(float))), n, seconds);
+        },
+        py::arg("bytes"), py::arg("seconds") = 0.1);
+  };
+  def_rate("read_rate", &EngineFunctions<float>::read);
+  def_rate("write_rate", &EngineFunctions<float>::write);
 }
 
 }  // namespace spd

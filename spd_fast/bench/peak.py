@@ -1,4 +1,4 @@
-"""What one core can do at most: multiply-adds in registers, and bytes read from caches and memory."""
+"""What one core can do at most: multiply-adds in registers, bytes read from caches and memory, bytes written."""
 
 import os
 from collections.abc import Callable
@@ -14,6 +14,9 @@ __all__ = ["ceilings", "run", "tables"]
 
 SIZES: Final = [int(2**exponent * step) for exponent in range(12, 29) for step in (1, 1.5)]
 """Working sets in bytes: 4 KiB to 384 MiB."""
+
+IN_L1: Final = 16 << 10
+"""Bytes, half of a common L1."""
 
 
 def run(
@@ -34,7 +37,7 @@ def run(
     -------
     dict
         Of plain values: ``fma_gflops`` (float32), ``clock_ghz``, ``caches`` in bytes by name, ``read`` with bytes and GB/s of each
-        working set, ``levels`` with the read rate of each cache and of memory in GB/s.
+        working set, ``levels`` with the read rate of each cache and of memory in GB/s, ``write_gbytes_per_second`` of 16 KiB.
     """
     if not seconds > 0:
         raise ValueError(f"seconds is {seconds}, expected more than 0")
@@ -42,6 +45,7 @@ def run(
     with records.pinned(core) as chosen:
         record["pinned_to"] = chosen
         record["fma_gflops"] = _core.fma_peak(seconds) / 1e9
+        record["write_gbytes_per_second"] = _core.write_rate(IN_L1, seconds) / 1e9
         record["clock_ghz"] = _core.clock_rate(seconds) / 1e9
         record["caches"] = caches(chosen)
         record["read"] = []
@@ -54,13 +58,14 @@ def run(
 
 
 def ceilings(seconds: float = 0.1) -> dict[str, float]:
-    """Measure what a share is a share of, on the processor this runs on: FLOP/s, cycles/s, and bytes/s from L2 and memory."""
+    """Measure what a share is a share of, on the processor this runs on: FLOP/s, cycles/s, bytes/s from L2 and memory, and into L1."""
     sizes = caches(min(os.sched_getaffinity(0)))
     last = max(sizes.values(), default=32 << 20)
     return {
         "flops": _core.fma_peak(seconds),
         "cycles": _core.clock_rate(seconds),
         "l2_bytes": _core.read_rate(sizes.get("L2", 1 << 20) // 2, seconds),
+        "written_bytes": _core.write_rate(IN_L1, seconds),
         "memory_bytes": _core.read_rate(4 * last, seconds),
     }
 
@@ -95,4 +100,5 @@ def tables(record: dict[str, Any]) -> list[Table]:
     for name, rate in record["levels"].items():
         size = record["caches"].get(name)
         table.add_row(f"read {name}" + (f" ({size >> 10} KiB)" if size else ""), f"{rate:.0f} GB/s")
+    table.add_row(f"write L1 ({IN_L1 >> 10} KiB)", f"{record['write_gbytes_per_second']:.0f} GB/s")
     return [table]

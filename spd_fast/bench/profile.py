@@ -13,9 +13,10 @@ from spd_fast.dish import Dish
 from spd_fast.motif import MotifCell, count_flops
 from spd_fast.train import step_profile
 
-__all__ = ["BESIDE", "cost", "groups", "run", "tables"]
+__all__ = ["BESIDE", "cost", "groups", "run", "stored", "tables"]
 
 BESIDE: Final = "beside the ops"
+ADDED: Final = ("seconds", "floor_seconds", "storing_seconds", "cycles")
 FLOAT: Final = 4
 TITLES: Final = {
     ("sum", "forward"): "normalise, ReLU, add",
@@ -35,6 +36,9 @@ TITLES: Final = {
 
 NEEDED: Final = {"direct": 1.0, "winograd": 1 / 2, "winograd2d": 1 / 4}
 """Multiply-adds of an algorithm, as a share of direct convolution's (`csrc/plan.cpp`)."""
+
+FEW: Final = 3
+"""Input channels, no more than which wgrad keeps in registers (`csrc/kernels/winograd2d.hpp`)."""
 
 
 def run(
@@ -130,7 +134,9 @@ def cost(op: dict[str, Any], part: str, measured: dict[str, Any]) -> tuple[int, 
         case "pool", "forward":
             values = op["channels"] * (op["elements_in"] + elements + _winners(op, measured))
         case "pool", "backward":
-            adding = (op["flows"] + op["channels"]) * elements if op["flows"] else 0
+            adding = (
+                (op["flows"] + op["channels"]) * elements if op["flows"] > op["channels"] else 0
+            )  # one is read as it lies
             values = adding + op["channels"] * (op["elements_in"] + elements + _winners(op, measured))
         case "head", "forward":
             flop, values = 2 * n * op["channels"] * op["classes"], elements * op["terms"]
@@ -143,6 +149,22 @@ def cost(op: dict[str, Any], part: str, measured: dict[str, Any]) -> tuple[int, 
     return flop, FLOAT * values
 
 
+def stored(op: dict[str, Any], part: str) -> int:
+    """Count the bytes that Winograd's transforms store, in a part of a convolution: they go on before and after its multiply-adds.
+
+    Of what is read 36 for every 16 pixels, or 6 for every 4 along columns alone; the results; in wgrad of both sides what is
+    read. The stem keeps what it has transformed of one side in registers.
+    """
+    each = {"direct": 0.0, "winograd": 6 / 4, "winograd2d": 36 / 16}[op[part]]
+    read, written = (op["c_in"], op["c_out"]) if part != "dgrad" else (op["c_out"], op["c_in"])
+    if part == "wgrad":
+        few = op[part] == "winograd2d" and op["c_in"] <= FEW
+        values = each * (read if few else read + written)
+    else:
+        values = each * read + written if each else 0.0
+    return int(FLOAT * op["elements"] * values)
+
+
 def _one_vector(op: dict[str, Any], measured: dict[str, Any]) -> int:
     """A vector for each block and channel, which serves all pixels."""
     vectors = op["height"] * -(-op["width"] // int(measured["lanes"]))
@@ -150,8 +172,11 @@ def _one_vector(op: dict[str, Any], measured: dict[str, Any]) -> int:
 
 
 def _winners(op: dict[str, Any], measured: dict[str, Any]) -> int:
-    """Eight bytes a vector, counted in values; an average has none."""
-    return 0 if op["average"] else 2 * int(op["elements"]) // int(measured["lanes"])
+    """Bytes of a channel, counted in values: of 3x3 14 for two rows of a vector, of 2x2 four a vector; an average has none."""
+    vectors = int(op["elements"]) // int(measured["lanes"])
+    if op["average"]:
+        return 0
+    return 14 * vectors * -(-op["height"] // 2) // op["height"] // FLOAT if op["size"] == 3 else vectors
 
 
 def _rows(measured: dict[str, Any], top: dict[str, float]) -> list[dict[str, Any]]:
@@ -172,6 +197,7 @@ def _rows(measured: dict[str, Any], top: dict[str, float]) -> list[dict[str, Any
                     "algorithm": algorithm,
                     "seconds": taken,
                     "floor_seconds": _floor(flop, bytes_, algorithm, top),
+                    "storing_seconds": stored(op, part) / top["written_bytes"] if algorithm else 0.0,
                     "cycles": taken * top["cycles"],
                     "flop": flop,
                     "bytes": bytes_,
@@ -182,7 +208,7 @@ def _rows(measured: dict[str, Any], top: dict[str, float]) -> list[dict[str, Any
 
 
 def _floor(flop: float, bytes_: float, algorithm: str | None, top: dict[str, float]) -> float:
-    """Seconds that no kernel goes below: the multiply-adds of the algorithm at the FMA peak, or else the bytes at the rate of L2."""
+    """Seconds of the multiply-adds of the algorithm at the FMA peak, or else of the bytes at the rate of L2."""
     return flop * NEEDED.get(algorithm or "direct", 1.0) / top["flops"] if flop else bytes_ / top["l2_bytes"]
 
 
@@ -230,9 +256,9 @@ def groups(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for row in rows:
         into = found.setdefault(
             row["group"],
-            {"group": row["group"], "seconds": 0.0, "floor_seconds": 0.0, "cycles": 0.0, "flop": 0, "bytes": 0},
+            {"group": row["group"], **dict.fromkeys(ADDED, 0.0), "flop": 0, "bytes": 0},
         )
-        for name in ("seconds", "floor_seconds", "cycles", "flop", "bytes"):
+        for name in (*ADDED, "flop", "bytes"):
             into[name] += row[name]
     for into in found.values():
         peak = next(row["gflops"] / row["share_of_peak"] for row in rows if row["flop"]) * 1e9
@@ -260,10 +286,11 @@ def tables(record: dict[str, Any]) -> list[Table]:
         out.append(_table(f"cell {cells[0]['hash'][:8]}, {title}", ("op", "part", "by"), labels, cells[0]["rows"]))
     summed = record["groups"]
     out.append(_table(title, ("part",), [(row["group"],) for row in summed], summed, cells=len(cells)))
-    floor = sum(row["floor_seconds"] for row in summed) / len(cells)
+    floor, storing = (sum(row[name] for row in summed) / len(cells) for name in ("floor_seconds", "storing_seconds"))
     out[-1].caption = (
         f"{where}\nfloor of the step, multiply-adds of each algorithm at that peak and all else at that rate: "
-        f"{1e6 * floor:.0f} us, {floor / step:.0%} of it"
+        f"{1e6 * floor:.0f} us, {floor / step:.0%} of it; what Winograd's transforms store, at "
+        f"{top['written_bytes'] / 1e9:.0f} GB/s: {1e6 * storing:.0f} us, with it {(floor + storing) / step:.0%}"
     )
     return out
 
@@ -279,7 +306,19 @@ def _table(
     table = Table(title=title, title_justify="left", caption_justify="left")
     for heading in headings:
         table.add_column(heading)
-    for heading in ("us", "cycles", "of step", "floor us", "MFLOP", "GFLOP/s", "of peak", "KB", "GB/s", "of L2"):
+    for heading in (
+        "us",
+        "cycles",
+        "of step",
+        "floor us",
+        "stores us",
+        "MFLOP",
+        "GFLOP/s",
+        "of peak",
+        "KB",
+        "GB/s",
+        "of L2",
+    ):
         table.add_column(heading, justify="right")
     for label, row in zip(labels, rows, strict=True):
         arithmetic = [f"{row['flop'] / cells / 1e6:.2f}", f"{row['gflops']:.0f}", f"{row['share_of_peak']:.2f}"]
@@ -294,6 +333,7 @@ def _table(
             f"{row['cycles'] / cells:.0f}",
             f"{row['share_of_step']:.1%}",
             f"{row['floor_seconds'] / cells * 1e6:.1f}",
+            f"{row['storing_seconds'] / cells * 1e6:.1f}" if row["storing_seconds"] else "",
             *(arithmetic if row["flop"] else ["", "", ""]),
             *(traffic if row["bytes"] else ["", "", ""]),
         )
