@@ -213,6 +213,7 @@ struct EngineFunctions {
 
 struct Engine {
   const char* isa;
+  int few;  // input channels, no more than which Winograd's weight gradient keeps in registers (winograd2d.hpp)
   EngineFunctions<float> f32;
   EngineFunctions<double> f64;
 

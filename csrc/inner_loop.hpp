@@ -467,10 +467,12 @@ class Network {
     const Span span(times_, Part::backward);
     const Grid &from = plan_.grids[p.from], &to = plan_.grids[p.to];
     const auto at = [&]<class U>(View<U> v) { return View<U>{v.data + apart, v.block, v.channel}; };
-    if (is_downsampling(p))  // nothing flows to it: its gradient is already in its place
+    if (is_downsampling(p)) {
+      flows_to(p.y, p.flows, to, n, apart);
       return threads(from, n, p.channels).split(p.channels, [&](int begin, int end, int) {
         maxpool2x2_backward<T>(at(view<T>(p.x)), at(view<const T>(p.y)), taken<QuadWinners>(p.taken), from, to, n, begin, end);
       });
+    }
     each_chunk(
         from, n, p.channels, [](T*) {},
         [&](int, int begin, int end, const T*, T*) {
@@ -488,12 +490,11 @@ class Network {
   View<const T> arrived(const Segment& s, const Place& y, const Grid& grid, int n, int begin, int end, std::ptrdiff_t apart) const {
     View<T> to = view<T>(y, s.begin);
     to.data += apart;
-    if (s.n == 0) return {to.data, to.block, to.channel};
+    if (s.n == 0) return {to.data, to.block, to.channel};  // its one reader wrote it there
     Flow<T> flows[kMostSources];
     flows_of(s, 0, flows);
     for (int i = 0; i < s.n; ++i) flows[i].data += apart;
-    const bool is_whole = !grid.padded() && n % grid.images == 0;  // no lane must be cleared
-    if (s.n == 1 && flows[0].step == 1 && is_whole) return {flows[0].data, flows[0].block, flows[0].channel};
+    if (is_read_in_place(s, grid, n)) return {flows[0].data, flows[0].block, flows[0].channel};
     with_constant<kMostSources>(s.n, [&]<int K>() { add_flows<T, K>(to, flows, grid, n, begin, end, s.end - s.begin); });
     return {to.data, to.block, to.channel};
   }

@@ -79,6 +79,9 @@ struct Segment {
   Source source[kMostSources];
 };
 
+// Whether what flows to a segment can be read where it comes from: it is one tensor, and no lane has to be cleared for n images.
+inline bool is_read_in_place(const Segment& s, const Grid& grid, int n) { return s.n == 1 && s.source[0].step == 1 && !grid.padded() && n % grid.images == 0; }
+
 // How a 3x3 convolution runs: conv3x3.hpp, winograd.hpp (along columns), winograd2d.hpp (along columns and rows).
 enum class Algorithm { direct, winograd, winograd2d };
 inline constexpr const char* kAlgorithmNames[] = {"direct", "winograd", "winograd2d"};

@@ -184,7 +184,7 @@ def test_costs_by_hand() -> None:
     assert profile.cost(behind, "backward", measured) == (0, 4 * 100 * 10)
     assert profile.cost({**behind, "gathers": True, "flows": 7}, "backward", measured) == (0, 4 * 100 * (7 + 5 + 10))
     pool = {"kind": "pool", "size": 3, "average": False, "channels": 3, "elements_in": 1600, "elements": 1600}
-    pool |= {"height": 10, "flows": 0}
+    pool |= {"height": 10, "gathered": 0}
     winners = 7 * 1600 // 16
     for part in ("forward", "backward"):
         assert profile.cost(pool, part, measured) == (0, 3 * (4 * (1600 + 1600) + winners))
@@ -195,8 +195,7 @@ def test_costs_by_hand() -> None:
     odd = 14 * 20 * 3  # pairs of rows of twenty blocks five rows high, the last pair of one row
     assert profile.cost({**pool, "height": 5}, "forward", measured) == (0, 3 * (4 * (1600 + 1600) + odd))
     assert profile.cost({**pool, "average": True}, "forward", measured) == (0, 3 * 4 * (1600 + 1600))
-    assert profile.cost({**pool, "flows": 3}, "backward", measured) == profile.cost(pool, "backward", measured)
-    assert profile.cost({**pool, "flows": 4}, "backward", measured)[1] == 3 * (4 * 3200 + winners) + 4 * 1600 * (4 + 3)
+    assert profile.cost({**pool, "gathered": 7}, "backward", measured)[1] == 3 * (4 * 3200 + winners) + 4 * 1600 * 7
     head = {"kind": "head", "channels": 16, "classes": 10, "elements": 20 * 256, "height": 16, "width": 16, "terms": 24}
     assert profile.cost(head, "forward", measured) == (2 * 20 * 16 * 10, 4 * 20 * 256 * 24)
     assert profile.cost(head, "backward", measured) == (4 * 20 * 16 * 10, 4 * 20 * 16 * 16)
@@ -205,16 +204,16 @@ def test_costs_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("c_in", "algorithm", "values"),
+    ("c_in", "algorithm", "keeps", "values"),
     [
-        (6, "direct", {"forward": 0, "dgrad": 0, "wgrad": 0}),
-        (6, "winograd", {"forward": 1.5 * 6 + 5, "dgrad": 1.5 * 5 + 6, "wgrad": 1.5 * 11}),
-        (6, "winograd2d", {"forward": 2.25 * 6 + 5, "dgrad": 2.25 * 5 + 6, "wgrad": 2.25 * 11}),
-        (3, "winograd2d", {"forward": 2.25 * 3 + 5, "dgrad": 2.25 * 5 + 3, "wgrad": 2.25 * 3}),
+        (6, "direct", False, {"forward": 0, "dgrad": 0, "wgrad": 0}),
+        (6, "winograd", False, {"forward": 1.5 * 6 + 5, "dgrad": 1.5 * 5 + 6, "wgrad": 1.5 * 11}),
+        (6, "winograd2d", False, {"forward": 2.25 * 6 + 5, "dgrad": 2.25 * 5 + 6, "wgrad": 2.25 * 11}),
+        (3, "winograd2d", True, {"forward": 2.25 * 3 + 5, "dgrad": 2.25 * 5 + 3, "wgrad": 2.25 * 3}),
     ],
 )
-def test_stores_by_hand(c_in: int, algorithm: str, values: dict[str, float]) -> None:
-    op = {"c_in": c_in, "c_out": 5, "elements": 400, **dict.fromkeys(values, algorithm)}
+def test_stores_by_hand(c_in: int, algorithm: str, keeps: bool, values: dict[str, float]) -> None:
+    op = {"c_in": c_in, "c_out": 5, "keeps": keeps, "elements": 400, **dict.fromkeys(values, algorithm)}
     assert {part: profile.stored(op, part) for part in values} == {part: 1600 * n for part, n in values.items()}
 
 

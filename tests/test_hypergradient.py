@@ -8,7 +8,7 @@ import torch
 
 import spd_fast as spd
 from spd_fast.bench import witness
-from spd_fast.train import motif_hypergradient
+from spd_fast.train import initial_parameters, motif_hypergradient
 
 MIXED = spd.Cell(
     [[0, 1, 1, 1, 1], [0, 0, 1, 0, 1], [0, 0, 0, 1, 0], [0, 0, 0, 0, 1], [0, 0, 0, 0, 0]],
@@ -345,3 +345,33 @@ def test_a_diverged_motif_has_no_derivative(steps):
 def test_bad_arguments(match, arguments):
     with pytest.raises(ValueError, match=match):
         motif_hypergradient(CELLS, SMALL, make_dish(), **({"epochs": 1, "batch_size": 8} | arguments))
+
+
+class Level(spd.MotifShape):
+    """Every stack as wide as the stem, so that cells read what 2x2 pooling left without a projection."""
+
+    def cell_io(self):
+        return [(stack, cell, self.stem_channels, self.stem_channels) for stack, cell, _, _ in super().cell_io()]
+
+    @property
+    def out_channels(self):
+        return self.stem_channels
+
+
+def test_a_pooling_that_nodes_read_passes_their_gradients_on():
+    """Against central differences along random directions: error h^2 / 6 times a third derivative, and eps / h."""
+    shape, rng = (
+        Level(stacks=2, cells_per_stack=1, stem_channels=6, classes=3, image_channels=2),
+        np.random.default_rng(3),
+    )
+    images, labels = rng.normal(size=(5, 2, 8, 8)), rng.integers(0, 3, 5)
+    weights = initial_parameters(EDGES, shape)
+
+    def gradient(at):
+        return spd.motif_gradient([EDGES], shape, at, labels, [weights], metric="loss", dtype="float64")
+
+    _, d_images = gradient(images)
+    for _ in range(3):
+        along, h = rng.normal(size=images.shape), 1e-6
+        expected = (gradient(images + h * along)[0][0] - gradient(images - h * along)[0][0]) / (2 * h)
+        assert (d_images[0] * along).sum() == pytest.approx(expected, rel=1e-5)

@@ -24,6 +24,13 @@ int meeting(const std::vector<Segment>& segments) {
     for (int i = 0; i < s.n; ++i) total += (s.end - s.begin) * (s.source[i].step != 0);
   return total;
 }
+// Channels times the tensors that a pooling's gradient is gathered from, and that it is gathered to.
+int gathered(const Pool& p, const Plan& plan) {
+  int total = 0;
+  for (const Segment& s : p.flows)
+    if (s.n > 0 && (p.from != p.to || !is_read_in_place(s, plan.grids[p.from], plan.batch))) total += s.end - s.begin + meeting({s});
+  return total;
+}
 // Each op in words and counts. elements: of one channel of the batch, lanes without a pixel among them.
 py::list ops_of(const Plan& plan) {
   const auto elements = [&](int grid) { return plan.grids[grid].plane() * plan.grids[grid].blocks(plan.batch); };
@@ -36,6 +43,7 @@ py::list ops_of(const Plan& plan) {
         const Conv& c = plan.convs[op.index];
         d = conv_of(c), d["flows"] = meeting(c.flows), grid = c.grid;
         d["terms"] = c.sum < 0 ? c.c_in : meeting(plan.sums[c.sum].terms);
+        d["keeps"] = c.wgrad == Algorithm::winograd2d && c.c_in <= engine().few;
         break;
       }
       case Op::Kind::sum: {
@@ -46,7 +54,7 @@ py::list ops_of(const Plan& plan) {
       }
       case Op::Kind::pool: {
         const Pool& p = plan.pools[op.index];
-        d["kind"] = "pool", d["size"] = p.from == p.to ? 3 : 2, d["average"] = p.average, d["channels"] = p.channels, d["flows"] = meeting(p.flows),
+        d["kind"] = "pool", d["size"] = p.from == p.to ? 3 : 2, d["average"] = p.average, d["channels"] = p.channels, d["gathered"] = gathered(p, plan),
         grid = p.to;
         d["elements_in"] = elements(p.from);
         break;

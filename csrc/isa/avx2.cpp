@@ -3,7 +3,7 @@
 
 namespace spd::avx2 {
 const Engine& engine() {
-  static const Engine engine{"avx2", engine_functions<float>(), engine_functions<double>()};
+  static const Engine engine{"avx2", kFewWgrad, engine_functions<float>(), engine_functions<double>()};
   return engine;
 }
 }  // namespace spd::avx2

@@ -3,7 +3,7 @@
 
 namespace spd::avx512 {
 const Engine& engine() {
-  static const Engine engine{"avx512", engine_functions<float>(), engine_functions<double>()};
+  static const Engine engine{"avx512", kFewWgrad, engine_functions<float>(), engine_functions<double>()};
   return engine;
 }
 }  // namespace spd::avx512

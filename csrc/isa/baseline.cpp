@@ -3,7 +3,7 @@
 
 namespace spd::baseline {
 const Engine& engine() {
-  static const Engine engine{"baseline", engine_functions<float>(), engine_functions<double>()};
+  static const Engine engine{"baseline", kFewWgrad, engine_functions<float>(), engine_functions<double>()};
   return engine;
 }
 }  // namespace spd::baseline

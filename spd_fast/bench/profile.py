@@ -37,9 +37,6 @@ TITLES: Final = {
 NEEDED: Final = {"direct": 1.0, "winograd": 1 / 2, "winograd2d": 1 / 4}
 """Multiply-adds of an algorithm, as a share of direct convolution's (`csrc/plan.cpp`)."""
 
-FEW: Final = 3
-"""Input channels, no more than which wgrad keeps in registers (`csrc/kernels/winograd2d.hpp`)."""
-
 
 def run(
     cells: Sequence[MotifCell],
@@ -134,10 +131,9 @@ def cost(op: dict[str, Any], part: str, measured: dict[str, Any]) -> tuple[int, 
         case "pool", "forward":
             values = op["channels"] * (op["elements_in"] + elements + _winners(op, measured))
         case "pool", "backward":
-            adding = (
-                (op["flows"] + op["channels"]) * elements if op["flows"] > op["channels"] else 0
-            )  # one is read as it lies
-            values = adding + op["channels"] * (op["elements_in"] + elements + _winners(op, measured))
+            values = op["gathered"] * elements + op["channels"] * (
+                op["elements_in"] + elements + _winners(op, measured)
+            )
         case "head", "forward":
             flop, values = 2 * n * op["channels"] * op["classes"], elements * op["terms"]
         case "head", "backward":
@@ -158,8 +154,7 @@ def stored(op: dict[str, Any], part: str) -> int:
     each = {"direct": 0.0, "winograd": 6 / 4, "winograd2d": 36 / 16}[op[part]]
     read, written = (op["c_in"], op["c_out"]) if part != "dgrad" else (op["c_out"], op["c_in"])
     if part == "wgrad":
-        few = op[part] == "winograd2d" and op["c_in"] <= FEW
-        values = each * (read if few else read + written)
+        values = each * (read if op["keeps"] else read + written)
     else:
         values = each * read + written if each else 0.0
     return int(FLOAT * op["elements"] * values)
