@@ -89,6 +89,9 @@ struct Grid {
 // Bytes, of a common L2 cache: a larger tensor is not there whole when it is read again.
 inline constexpr std::size_t kHalfL2 = std::size_t{512} << 10;
 
+// What 3x3 max pooling keeps of a vector in each of two rows (pool.hpp).
+inline constexpr int kWinnerBytes = 14;
+
 // A tensor in the layout: where it begins, and how far one block and one channel are apart.
 template <class T>
 struct View {

@@ -276,7 +276,7 @@ class Builder {
     p.from = from, p.to = to, p.average = average, p.channels = channels, p.x = x;
     p.y = take(to, channels);
     const Grid& g = plan_.grids[to];
-    if (!average) p.taken = take_bytes(to, channels, from == to ? 14 * g.row_pairs() * g.columns : 4 * g.vectors());
+    if (!average) p.taken = take_bytes(to, channels, from == to ? kWinnerBytes * g.row_pairs() * g.columns : 4 * g.vectors());
     const int index = static_cast<int>(plan_.pools.size());
     plan_.ops.push_back({Op::Kind::pool, index});
     plan_.pools.push_back(p);

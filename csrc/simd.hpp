@@ -242,27 +242,25 @@ SPD_INLINE vec<T> add_product_where(mask<T> m, vec<T> sum, vec<T> a, vec<T> b) {
 #endif
 }
 
-template <class T>
+// Where a > b; `is` false: where not, as where one of them is NaN.
+template <class T, bool is = true>
 SPD_INLINE mask<T> greater(vec<T> a, vec<T> b) {
 #if defined(__AVX512F__)
+  constexpr int how = is ? _CMP_GT_OQ : _CMP_NGT_UQ;
   if constexpr (sizeof(T) == 4)
-    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ);
+    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, how);
   else
-    return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GT_OQ);
+    return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, how);
 #else
-  return a > b;
+  if constexpr (is)
+    return a > b;
+  else
+    return ~(a > b);
 #endif
 }
 template <class T>
 SPD_INLINE mask<T> not_greater(vec<T> a, vec<T> b) {
-#if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4)
-    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_NGT_UQ);
-  else
-    return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_NGT_UQ);
-#else
-  return ~(a > b);
-#endif
+  return greater<T, false>(a, b);
 }
 // Lanes outside the mask are neither read nor kept: `fill`, or zero. (Without AVX-512 they are read and dropped:
 // one vector before and behind every buffer must be readable.)

@@ -67,6 +67,7 @@ void avgpool_ref(T* y, T* dx, const T* x, const T* dy, int planes, int height, i
 struct Winners {
   std::uint16_t beats_left[2], right[2], upper, above, inside;
 };
+static_assert(sizeof(Winners) == kWinnerBytes);
 // Where they are: (blocks, channels, pairs of rows, columns).
 inline View<Winners> view_of(Winners* winners, const Grid& grid, int channels) {
   const std::size_t plane = grid.row_pairs() * grid.columns;
