@@ -129,9 +129,20 @@ class TangentNetwork : public Network<T> {
     std::memset(arena_ + plan_.images.offset + apart_, 0, n * sizeof(T));
   }
 
+  // Forward, or dgrad (`turned`: to and from change places).
+  void run_conv(const Conv& c, View<T> to, View<const T> from, const T* k, int n, bool turned, bool accumulate) {
+    const Grid& grid = plan_.grids[c.grid];
+    const Algorithm how = turned ? c.dgrad : c.forward;
+    const int c_in = turned ? c.c_out : c.c_in, c_out = turned ? c.c_in : c.c_out;
+    this->each_chunk(
+        grid, n, c.c_out, [&](T* packed) { conv_pack<T>(how, packed, k, c.size, c_in, c_out, turned); },
+        [&](int, int begin, int end, const T* packed, T* scratch) {
+          conv_run<T>(how, to, from, packed, scratch, grid, begin, end, c.size, c_in, c_out, accumulate);
+        });
+  }
   void product_tangent(const Conv& c, const T* w, const T* w_t, int n) {
-    this->run_conv(c, tangent<T>(c.y), primal<const T>(c.x), w_t + c.weight, n, false, false);
-    if (!c.reads_images) this->run_conv(c, tangent<T>(c.y), tangent<const T>(c.x), w + c.weight, n, false, true);
+    run_conv(c, tangent<T>(c.y), primal<const T>(c.x), w_t + c.weight, n, false, false);
+    if (!c.reads_images) run_conv(c, tangent<T>(c.y), tangent<const T>(c.x), w + c.weight, n, false, true);
   }
   void layer_tangent(const Dense& d, const T* w, const T* w_t, int n) {
     const Conv& c = d.product;
@@ -209,9 +220,9 @@ class TangentNetwork : public Network<T> {
       const std::size_t weights = static_cast<std::size_t>(c.size) * c.size * c.c_in * c.c_out;
       for (std::size_t i = c.weight; i < c.weight + weights; ++i) g_t[i] += spare_[i];
     }
-    this->run_conv(c, tangent<T>(c.x), tangent<const T>(c.y), w + c.weight, n, true, false);
-    this->run_conv(c, tangent<T>(c.x), primal<const T>(c.y), w_t + c.weight, n, true, true);
-    this->run_conv(c, primal<T>(c.x), primal<const T>(c.y), w + c.weight, n, true, false);
+    run_conv(c, tangent<T>(c.x), tangent<const T>(c.y), w + c.weight, n, true, false);
+    run_conv(c, tangent<T>(c.x), primal<const T>(c.y), w_t + c.weight, n, true, true);
+    run_conv(c, primal<T>(c.x), primal<const T>(c.y), w + c.weight, n, true, false);
   }
   std::ptrdiff_t apart_ = 0;
   T *mean_t_, *var_t_, *istd_t_, *scale_t_, *shift_t_, *feature_t_, *dfeature_t_, *logit_t_, *dlogit_t_, *dlabel_t_, *spare_;
@@ -256,7 +267,7 @@ void motif_hypergradient(HypergradientJob<T>& job, Control& control, Team& team)
   const auto train_step = [&](long t, T* g) {
     const Batch batch = batch_of(t);
     HeadResult head;
-    training.step(network, team, [&] {
+    training.step(network, team, batch.n, [&] {
       network.load(s.train, batch.index, 0, batch.n);
       network.forward(now, batch.n, eps, control);
       head = network.evaluate(batch.n, HeadGradient::loss);
@@ -339,7 +350,7 @@ void motif_hypergradient(HypergradientJob<T>& job, Control& control, Team& team)
       job.d_rates[t] = optimizer_reverse<T>(w_a, a_a, b_a, g_a, &by_momentum, w, a, b, g, s.optimizer, s.rates[t], t + 1, p);
       job.d_momenta[t] = by_momentum;
       const Batch batch = batch_of(t);
-      reversing.step(network, team, [&] {
+      reversing.step(network, team, batch.n, [&] {
         network.load(s.train, batch.index, 0, batch.n);
         network.forward_tangent(w, g_a, batch.n, eps);
         network.backward_tangent(g_t, w, g_a, batch.n);

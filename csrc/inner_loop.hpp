@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <optional>
 
 #include "engine.hpp"
@@ -268,17 +269,6 @@ class Network {
       shift_[c.batch_norm + o] = w[c.beta + o] - mean[o] * w[c.gamma + o] * istd;
     }
   }
-  // Forward, or dgrad (`turned`: to and from change places).
-  void run_conv(const Conv& c, View<T> to, View<const T> from, const T* k, int n, bool turned, bool accumulate = false) {
-    const Grid& grid = plan_.grids[c.grid];
-    const Algorithm how = turned ? c.dgrad : c.forward;
-    const int c_in = turned ? c.c_out : c.c_in, c_out = turned ? c.c_in : c.c_out;
-    each_chunk(
-        grid, n, c.c_out, [&](T* packed) { conv_pack<T>(how, packed, k, c.size, c_in, c_out, turned); },
-        [&](int, int begin, int end, const T* packed, T* scratch) {
-          conv_run<T>(how, to, from, packed, scratch, grid, begin, end, c.size, c_in, c_out, accumulate);
-        });
-  }
   void conv_backward(const Conv& c, T* g, const T* w, int n, bool images) {
     norm_backward(c, g, n);
     product_backward(c, g, w, n, images);
@@ -306,32 +296,28 @@ class Network {
     team.split(slices, c.c_out, [&](int slice, int begin, int end, int) { run(begin, end, slice, slice + 1, true, false); });
     team.split(slices, c.c_out, [&](int slice, int begin, int end, int) { run(begin, end, slice, slice + 1, false, true); });
   }
-  // Of the convolution alone, whose y holds dy. One thread goes through the batch once: what it has added to the weight gradient is in L2 still when it writes
-  // the gradient of x.
+  // Of the convolution alone, whose y holds dy. Where a slice of the batch is one thread's, the gradient of x follows round by round, while what has been added
+  // to the weight gradient is in L2 still.
   void product_backward(const Conv& c, T* g, const T* w, int n, bool images) {
     const Grid& grid = plan_.grids[c.grid];
-    const bool has_dgrad = !c.reads_images || images;
     const View<const T> dy = view<const T>(c.y);
     const std::optional<Meetings<T>> made = sum_of(c, n);
-    if (threads(grid, n, c.c_out).size() > 1) {
-      run_wgrad(c, g + c.weight, dy, input(c, made), n);
-      if (has_dgrad) run_conv(c, view<T>(c.x), dy, w + c.weight, n, true);
-      return;
-    }
-    Span span(times_, Part::dgrad);
-    if (has_dgrad) conv_pack<T>(c.dgrad, packed_, w + c.weight, c.size, c.c_out, c.c_in, true);
-    span.next(Part::wgrad);
-    const auto dgrad = [&](int begin, int end) {
-      if (!has_dgrad) return;
-      span.next(Part::dgrad);
-      conv_run<T>(c.dgrad, view<T>(c.x), dy, packed_, scratch_, grid, begin, end, c.size, c.c_out, c.c_in, false);
+    Span span(times_, Part::wgrad);
+    if (c.reads_images && !images) return run_wgrad(c, g + c.weight, dy, input(c, made), n);
+    bool is_packed[Team::kMost]{};
+    run_wgrad(c, g + c.weight, dy, input(c, made), n, [&](int begin, int end, int rank) {
+      span.next(Part::dgrad);  // of one thread, or nothing (`time`)
+      T *packed = packed_ + rank * run_packed_, *scratch = scratch_ + rank * run_scratch_;
+      if (!is_packed[rank]) conv_pack<T>(c.dgrad, packed, w + c.weight, c.size, c.c_out, c.c_in, true);
+      is_packed[rank] = true;
+      conv_run<T>(c.dgrad, view<T>(c.x), dy, packed, scratch, grid, begin, end, c.size, c.c_out, c.c_in, false);
       span.next(Part::wgrad);
-    };
-    conv_wgrad<T>(c.wgrad, g + c.weight, dy, input(c, made), wgrad_scratch_, grid, grid.blocks(n), c.size, c.c_in, c.c_out, alone_, dgrad);
+    });
   }
-  void run_wgrad(const Conv& c, T* dk, View<const T> dy, std::type_identity_t<Input<T>> x, int n) {
+  template <class Done = NoHook>
+  void run_wgrad(const Conv& c, T* dk, View<const T> dy, std::type_identity_t<Input<T>> x, int n, Done&& done = {}) {
     const Grid& grid = plan_.grids[c.grid];
-    conv_wgrad<T>(c.wgrad, dk, dy, x, wgrad_scratch_, grid, grid.blocks(n), c.size, c.c_in, c.c_out, threads(grid, n, c.c_out));
+    conv_wgrad<T>(c.wgrad, dk, dy, x, wgrad_scratch_, grid, grid.blocks(n), c.size, c.c_in, c.c_out, threads(grid, n, c.c_out), done);
   }
   // From channel `first` of the segment on.
   void flows_of(const Segment& s, int first, Flow<T>* flows) const {
@@ -543,27 +529,38 @@ void update_running(T* running, const Network<T>& network, const Plan& plan, int
 // cache), so now and then some steps are taken each way, and the fastest is kept. The bits are the same.
 class Sharing {
  public:
+  // f: a step, of n images.
   template <class T, class F>
-  void step(Network<T>& network, const Team& team, F&& f) {
+  void step(Network<T>& network, const Team& team, int n, F&& f) {
     using Share = typename Network<T>::Share;
     constexpr Share ways[kWays]{Share::most, Share::large, Share::nothing};
     if (team.size() == 1) return f();
-    const bool tried = at_ < kWays * kTried;
-    const int way = tried ? at_ / kTried : best_;
-    if (at_ == 0) std::fill_n(seconds_, kWays, std::numeric_limits<double>::infinity());
-    network.share(ways[way]);
-    const double start = tried ? seconds_now() : 0;
+    network.share(ways[way_ < kWays ? way_ : best_]);
+    const double start = seconds_now();
     f();
-    if (tried) seconds_[way] = std::min(seconds_[way], seconds_now() - start);
-    ++at_;
-    if (at_ == kWays * kTried) best_ = static_cast<int>(std::min_element(seconds_, seconds_ + kWays) - seconds_);
-    if (at_ == kWays * kTried + kept_) at_ = 0, kept_ = kKept;
+    batch_ = std::max(batch_, n);
+    if (n < batch_) return;  // a small last batch is no measure
+    if (way_ < kWays)
+      tried(seconds_now() - start);
+    else if (++kept_ == keep_)
+      way_ = kept_ = 0, keep_ = kKept, least_ = kNever;
   }
 
  private:
-  static constexpr int kWays = 3, kTried = 2, kKept = 300;
-  int at_ = 0, best_ = 0, kept_ = 60;  // at first, when much is slow for other reasons, not for long
-  double seconds_[kWays]{};
+  static constexpr int kWays = 3, kTries = 2, kKept = 300;
+  static constexpr double kNever = std::numeric_limits<double>::infinity();
+  static constexpr double kFar = 1.5;  // times as long as the best in one try: not worth another
+
+  void tried(double seconds) {
+    taken_ = std::min(taken_, seconds);
+    if (++try_ < kTries && taken_ < kFar * least_) return;
+    if (taken_ < least_) least_ = taken_, best_ = way_;
+    ++way_, try_ = 0, taken_ = kNever;
+  }
+
+  int way_ = 0, try_ = 0, best_ = 0, kept_ = 0, batch_ = 0;
+  int keep_ = 60;  // at first, when much is slow for other reasons, not for long
+  double taken_ = kNever, least_ = kNever;
 };
 
 // Memory behind the network's: gradient and two optimiser states.
@@ -591,7 +588,7 @@ void train_motif(const TrainSettings<T>& s, TrainJob<T>& job, Control& control, 
       if (control.stop.load(std::memory_order_relaxed)) return;
       const int first = i * s.batch, n = std::min(s.batch, s.train.n - first);
       HeadResult head;
-      sharing.step(network, team, [&] {
+      sharing.step(network, team, n, [&] {
         network.load(s.train, s.order + static_cast<std::size_t>(epoch) * s.train.n + first, 0, n);
         network.forward(job.parameters, n, eps, control);
         head = network.evaluate(n, HeadGradient::loss);

@@ -139,10 +139,11 @@ def test_step_profile_times_every_part_of_every_op(cell: Any, shape: Any, strict
         "head": {"forward", "backward"},
         "beside": {"load", "loss", "optimizer", "running"},
     }
-    for kind, seconds in zip([*(op["kind"] for op in ops), "beside"], measured["seconds"].min(axis=0), strict=True):
+    for op, seconds in zip([*ops, {"kind": "beside"}], measured["seconds"].min(axis=0), strict=True):
         timed = {part for part, taken in zip(parts, seconds, strict=True) if taken > 0}
-        assert timed == expected[kind] or (
-            kind == "sum" and timed == ({"forward", "backward"} if cell is EDGES else set())
+        without = {"dgrad"} if op["kind"] == "conv" and op["dgrad"] is None else set()  # it reads the images
+        assert timed == expected[op["kind"]] - without or (
+            op["kind"] == "sum" and timed == ({"forward", "backward"} if cell is EDGES else set())
         )
     assert (measured["seconds"].sum(axis=(1, 2)) <= measured["timed"]).all()
     # What is not in a part is loops over ops and reading the clock.

@@ -60,20 +60,20 @@ void conv_run(Algorithm how, View<T> y, std::type_identity_t<Input<T>> x, const 
   else
     conv1x1_forward<T>(y, x, packed, scratch, grid, begin, end, c_in, c_out, accumulate);
 }
-// done(begin, end): called as blocks of the batch are done with, if one thread works alone; else NoHook.
+// done(begin, end, rank): called for every block of the batch once, when no thread needs it any more in x, by the threads of the team at the same time.
 template <class T, class Done = NoHook>
 void conv_wgrad(Algorithm how, T* dk, View<const T> dy, std::type_identity_t<Input<T>> x, T* scratch, const Grid& grid, int blocks, int size, int c_in,
                 int c_out, Team& team, Done&& done = {}) {
-  if (how == Algorithm::winograd2d) {
-    with_tile_columns<T>(grid, [&]<int S>() { winograd2d_wgrad<T, S>(dk, dy, x, scratch, grid, blocks, c_in, c_out, team, done); });
-  } else if (how == Algorithm::direct && size == 1) {
+  if (how == Algorithm::winograd2d)
+    with_tile_columns<T>(grid, [&]<int S>() { Winograd2dWgrad<T, S>(dy, x, scratch, grid, blocks, c_in, c_out, team.most()).run(dk, team, done); });
+  else if (how == Algorithm::direct && size == 1)
     conv1x1_wgrad<T>(dk, dy, x, scratch, grid, blocks, c_in, c_out, team, done);
-  } else {
+  else {
     if (how == Algorithm::winograd)
       winograd_wgrad<T>(dk, dy, x.view(), scratch, grid, 0, blocks, c_in, c_out, team);
     else
       team.split(c_in, [&](int i, int i_end, int) { conv3x3_wgrad<T>(dk, dy, x.view(), grid, 0, blocks, i, i_end, c_in, c_out); });
-    done(0, blocks);
+    done_with_all(team, grid, blocks, done);
   }
 }
 

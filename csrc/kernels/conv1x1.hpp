@@ -9,6 +9,8 @@
 // The specification is conv_forward_ref / conv_backward_ref with size 1 (conv3x3.hpp).
 #pragma once
 
+#include <type_traits>
+
 #include "../team.hpp"
 #include "conv3x3.hpp"
 #include "input.hpp"
@@ -88,10 +90,16 @@ inline constexpr int kWgradOut = kManyRegisters ? 6 : 4, kWgradIn = kManyRegiste
 // Blocks of a round, as many as a slice of 20 images has: more rounds add up lanes more often.
 inline int wgrad_blocks(const Grid& grid) { return std::max(1, 160 / grid.vectors()); }
 
-// What a wgrad calls with the blocks begin..end - 1 that it does not need any more.
-struct NoHook {
-  void operator()(int, int) const {}
+struct NoHook {  // nothing follows a wgrad
+  void operator()(int, int, int) const {}
 };
+// What follows a wgrad that needs no block of the batch any more, shared by the team.
+template <class Done>
+void done_with_all(Team& team, const Grid& grid, int blocks, Done&& done) {
+  if constexpr (!std::is_same_v<std::remove_cvref_t<Done>, NoHook>)
+    team.split((blocks + grid.chunk() - 1) / grid.chunk(),
+               [&](int chunk, int until, int rank) { done(chunk * grid.chunk(), std::min(blocks, until * grid.chunk()), rank); });
+}
 
 // acc[i * B + j] += channel i of dy times channel j of x, vector by vector.
 template <class T, int A, int B, class Source>
@@ -130,13 +138,14 @@ template <class T>
 std::size_t conv1x1_wgrad_scratch(const Grid& grid, int blocks, int c_in, int c_out, int threads) {
   return threads * conv1x1_wgrad_room<T>(grid) + (grid.slices(blocks) - 1) * static_cast<std::size_t>(c_in) * c_out;
 }
-// done: NoHook, where a team works.
+// done: as of conv_wgrad.
 template <class T, class Done>
 void conv1x1_wgrad(T* dk, View<const T> dy, const Input<T>& x, T* scratch, const Grid& grid, int blocks, int c_in, int c_out, Team& team, Done&& done) {
   const int slices = grid.slices(blocks), parts_o = parts_of(c_out, kWgradOut), parts_i = parts_of(c_in, kWgradIn);
   const std::size_t pairs = static_cast<std::size_t>(c_out) * c_in;
   T* of_slices = scratch + team.most() * conv1x1_wgrad_room<T>(grid);
-  team.split(slices, parts_o, [&](int slice, int first, int until, int rank) {
+  // Parts first..until - 1 of c_out.
+  const auto run = [&](int slice, int first, int until, int rank, auto&& then) {
     T *of_slice = slice > 0 ? of_slices + (slice - 1) * pairs : dk, *room = scratch + rank * conv1x1_wgrad_room<T>(grid);
     const int slice_begin = grid.slice_begin(blocks, slice), slice_end = grid.slice_end(blocks, slice);
     for (int begin = slice_begin, end; begin < slice_end; begin = end) {
@@ -154,9 +163,17 @@ void conv1x1_wgrad(T* dk, View<const T> dy, const Input<T>& x, T* scratch, const
           });
         });
       }
-      done(begin, end);
+      then(begin, end, rank);
     }
-  });
+  };
+  if (team.size() <= slices) {  // each slice is one thread's
+    team.split(slices, [&](int slice, int until, int rank) {
+      for (; slice < until; ++slice) run(slice, 0, parts_o, rank, done);
+    });
+  } else {
+    team.split(slices, parts_o, [&](int slice, int first, int until, int rank) { run(slice, first, until, rank, NoHook()); });
+    done_with_all(team, grid, blocks, done);
+  }
   for (int slice = 1; slice < slices; ++slice)
     for (std::size_t j = 0; j < pairs; ++j) dk[j] += of_slices[(slice - 1) * pairs + j];
 }

@@ -466,7 +466,7 @@ SPD_NOINLINE void gather_planes(T* dk, const T* u, int slices, std::size_t pairs
   }
 }
 
-// How wgrad goes through a batch: the tile rows of a slice round by round; slices one after the other, or, where a team works, side by side.
+// How wgrad goes through a batch: the tile rows of a slice round by round.
 struct WgradRounds {
   int slices, all, rows;  // tile rows of the longest slice; of a round: even, but for the only one, as two are in a vector
   WgradRounds(const Grid& grid, int blocks) : slices(grid.slices(blocks)), all(0) {
@@ -481,92 +481,143 @@ template <class T>
 std::size_t winograd2d_wgrad_scratch(const Grid& grid, int blocks, int c_in, int c_out, int threads) {
   const int slices = grid.slices(blocks), rows = std::min(kWgradRows, tile_rows(grid, blocks));
   const std::size_t planes = TilePlanes<T>(nullptr, c_in + c_out, rows, grid.columns).size();
-  return planes * (threads > 1 ? slices : 1) + static_cast<std::size_t>(4 * kPlanes) * c_in * c_out * slices + 4 * lanes<T> + threads * made_size(grid, rows);
+  return planes * std::min(threads, slices) + static_cast<std::size_t>(4 * kPlanes) * c_in * c_out * slices + 4 * lanes<T> + threads * made_size(grid, rows);
 }
 
-// done: NoHook, where a team works.
-template <class T, int S, class Done>
-void winograd2d_wgrad(T* dk, View<const T> dy, const Input<T>& x, T* scratch, const Grid& grid, int blocks, int c_in, int c_out, Team& team, Done&& done) {
-  const WgradRounds rounds(grid, blocks);
-  const std::size_t pairs = static_cast<std::size_t>(c_out) * c_in, planes = TilePlanes<T>(nullptr, c_in + c_out, rounds.rows, S).size();
-  const int abreast = team.size() > 1 ? rounds.slices : 1, parts_o = parts_of(c_out, kWgradOut), parts_i = parts_of(c_in, kWgradIn);
-  T* u = scratch + planes * abreast;  // [slice][plane][c_out][c_in][4]
-  T* rooms = u + 4 * kPlanes * pairs * rounds.slices + 4 * lanes<T>;
+template <class T, int S>
+class Winograd2dWgrad {
+ public:
+  Winograd2dWgrad(View<const T> dy, const Input<T>& x, T* scratch, const Grid& grid, int blocks, int c_in, int c_out, int threads)
+      : dy_(dy),
+        x_(x),
+        grid_(grid),
+        blocks_(blocks),
+        c_in_(c_in),
+        c_out_(c_out),
+        rounds_(grid, blocks),
+        pairs_(static_cast<std::size_t>(c_out) * c_in),
+        planes_size_(TilePlanes<T>(nullptr, c_in + c_out, rounds_.rows, S).size()),
+        planes_(scratch),
+        u_(planes_ + planes_size_ * std::min(threads, rounds_.slices)),
+        rooms_(u_ + 4 * kPlanes * pairs_ * rounds_.slices + 4 * lanes<T>) {}
+
+  // done: as of conv_wgrad.
+  template <class Done>
+  void run(T* dk, Team& team, Done&& done) const {
+    team.size() <= rounds_.slices ? slice_by_slice(team, done) : slices_together(team, done);
+    team.split(parts_of(c_out_ * c_in_, lanes<T>), [&](int begin, int end, int) { gather_planes<T>(dk, u_, rounds_.slices, pairs_, begin, end); });
+  }
+
+ private:
   struct Round {  // of one slice
-    int begin, end, first, rows;
+    int slice, begin, end, first, rows;
     TilePlanes<T> x, dy;
+    int row_pairs() const { return (rows + 1) / 2; }
   };
-  const auto round_of = [&](int slice, int beside, int first) {  // beside: of the slices that are worked on together
-    const int begin = grid.slice_begin(blocks, slice), end = grid.slice_end(blocks, slice);
-    const int rows = std::clamp(tile_rows(grid, end - begin) - first, 0, rounds.rows);
-    const TilePlanes<T> of_x(scratch + planes * beside, c_in, rows, S);
-    return Round{begin, end, first, rows, of_x, TilePlanes<T>(of_x.data + of_x.size(), c_out, rows, S)};
-  };
-  const bool few = c_in <= kFewWgrad;
-  const auto rows_of = [&](TileRows* rows, const Round& r, int pair, int until, std::size_t block) {
-    for (; pair < until; ++pair) rows[pair] = {r.first + 2 * pair, r.begin, r.end, block, grid};
-  };
-  const auto transform = [&](const Round& r, int pair, int until, T* room) {
+
+  // Each slice is one thread's, which waits for no other.
+  template <class Done>
+  void slice_by_slice(Team& team, Done&& done) const {
+    team.split(rounds_.slices, [&](int slice, int until, int rank) {
+      for (; slice < until; ++slice)
+        for (int first = 0; first < rounds_.all; first += rounds_.rows) {
+          const Round r = round_of(slice, rank, first);
+          transform(r, 0, r.row_pairs(), rank);
+          multiply(r, 0, shares());
+          const auto whole = [&](int rows) { return std::min(r.end, r.begin + rows / (grid_.height / 4)); };
+          if (whole(first) < whole(first + rounds_.rows)) done(whole(first), whole(first + rounds_.rows), rank);
+        }
+    });
+  }
+  template <class Done>
+  void slices_together(Team& team, Done&& done) const {
+    for (int first = 0; first < rounds_.all; first += rounds_.rows) {
+      team.split(rounds_.slices, (rounds_.rows + 1) / 2, [&](int slice, int pair, int until, int rank) {
+        const Round r = round_of(slice, slice, first);
+        transform(r, pair, std::min(until, r.row_pairs()), rank);
+      });
+      team.split(rounds_.slices, shares(), [&](int slice, int share, int until, int) { multiply(round_of(slice, slice, first), share, until); });
+    }
+    done_with_all(team, grid_, blocks_, done);
+  }
+
+  // place: which of the planes in scratch.
+  Round round_of(int slice, int place, int first) const {
+    const int begin = grid_.slice_begin(blocks_, slice), end = grid_.slice_end(blocks_, slice);
+    const int rows = std::clamp(tile_rows(grid_, end - begin) - first, 0, rounds_.rows);
+    const TilePlanes<T> of_x(planes_ + planes_size_ * place, c_in_, rows, S);
+    return {slice, begin, end, first, rows, of_x, TilePlanes<T>(of_x.data + of_x.size(), c_out_, rows, S)};
+  }
+  void rows_of(TileRows* rows, const Round& r, int pair, int until, std::size_t block) const {
+    for (; pair < until; ++pair) *rows++ = {r.first + 2 * pair, r.begin, r.end, block, grid_};
+  }
+  // Pairs of tile rows.
+  void transform(const Round& r, int pair, int until, int rank) const {
     if (pair >= until) return;
-    const TileNeighbours<T, S> neighbours(grid);
-    const bool large_x = is_large<T>(x.channel(), c_in), large_dy = is_large<T>(dy.channel, c_out);
+    const TileNeighbours<T, S> neighbours(grid_);
+    const bool large_x = is_large<T>(x_.channel(), c_in_), large_dy = is_large<T>(dy_.channel, c_out_);
     TileRows of_x[kWgradRows / 2], of_dy[kWgradRows / 2];
-    rows_of(of_x, r, pair, until, grid.plane());
-    const TileBlocks all_of(r.first + 2 * pair, r.first + std::min(r.rows, 2 * until), r.begin, grid);
-    x.each_channel(c_in, all_of.begin, all_of.end, room, [&](int i, const auto& channel, const auto& next) {
+    rows_of(of_x, r, pair, until, grid_.plane());
+    const TileBlocks all_of(r.first + 2 * pair, r.first + std::min(r.rows, 2 * until), r.begin, grid_);
+    x_.each_channel(c_in_, all_of.begin, all_of.end, rooms_ + rank * made_size(grid_, rounds_.rows), [&](int i, const auto& channel, const auto& next) {
       for (int j = pair; j < until; ++j) {
-        if (large_x) fetch_rows<T>(next, of_x[j], grid);
-        transform_input_planes<T, S>(r.x, i, j, channel, of_x[j], grid, neighbours);
+        if (large_x) fetch_rows<T>(next, of_x[j - pair], grid_);
+        transform_input_planes<T, S>(r.x, i, j, channel, of_x[j - pair], grid_, neighbours);
       }
     });
-    if (few) return;
-    rows_of(of_dy, r, pair, until, dy.block);
-    const T* p = dy.data;
-    for (int o = 0; o < c_out; ++o, p += dy.channel)
+    if (is_few()) return;
+    rows_of(of_dy, r, pair, until, dy_.block);
+    const T* p = dy_.data;
+    for (int o = 0; o < c_out_; ++o, p += dy_.channel)
       for (int j = pair; j < until; ++j) {
-        if (large_dy) fetch_rows<T>(StoredChannel<T>{p + dy.channel}, of_dy[j], grid);
-        transform_dy_planes<T, S>(r.dy, o, j, p, of_dy[j], grid);
+        if (large_dy) fetch_rows<T>(StoredChannel<T>{p + dy_.channel}, of_dy[j - pair], grid_);
+        transform_dy_planes<T, S>(r.dy, o, j, p, of_dy[j - pair], grid_);
       }
-  };
-  const auto multiply = [&](const Round& r, T* of_slice, int plane, int p) {
-    const int vectors = static_cast<int>(r.x.vectors[plane % 2]), o = part_begin(c_out, parts_o, p), n_o = part_begin(c_out, parts_o, p + 1) - o;
+  }
+
+  // What the products of a round are shared by: channels of dy, or parts of them in every plane.
+  bool is_few() const { return c_in_ <= kFewWgrad; }
+  int parts_o() const { return parts_of(c_out_, kWgradOut); }
+  int shares() const { return is_few() ? c_out_ : kPlanes * parts_o(); }
+  void multiply(const Round& r, int share, int until) const {
+    if (r.rows == 0) return;
+    if (is_few()) return multiply_few(r, share, until);
+    for (; share < until; ++share) multiply_plane(r, share / parts_o(), share % parts_o());
+  }
+  void multiply_plane(const Round& r, int plane, int p) const {
+    const int vectors = static_cast<int>(r.x.vectors[plane % 2]), o = part_begin(c_out_, parts_o(), p), n_o = part_begin(c_out_, parts_o(), p + 1) - o;
+    const int parts_i = parts_of(c_in_, kWgradIn);
     for (int q = 0; q < parts_i; ++q) {
-      const int i = part_begin(c_in, parts_i, q), n_i = part_begin(c_in, parts_i, q + 1) - i;
+      const int i = part_begin(c_in_, parts_i, q), n_i = part_begin(c_in_, parts_i, q + 1) - i;
       with_constant<kWgradOut>(n_o, [&]<int A>() {
         with_constant<kWgradIn>(n_i, [&]<int B>() {
-          winograd2d_wgrad_block<T, A, B>(of_slice + (plane * pairs + static_cast<std::size_t>(o) * c_in + i) * 4, c_in, r.dy.at(plane, o), r.dy.channel(plane),
-                                          r.x.at(plane, i), r.x.channel(plane), vectors, r.first > 0);
+          winograd2d_wgrad_block<T, A, B>(of_slice(r) + (plane * pairs_ + static_cast<std::size_t>(o) * c_in_ + i) * 4, c_in_, r.dy.at(plane, o),
+                                          r.dy.channel(plane), r.x.at(plane, i), r.x.channel(plane), vectors, r.first > 0);
         });
       });
     }
-  };
-  const auto multiply_few = [&](const Round& r, T* of_slice, int o, int until) {
+  }
+  void multiply_few(const Round& r, int o, int until) const {
     TileRows rows[kWgradRows / 2];
-    const int n = (r.rows + 1) / 2;
-    rows_of(rows, r, 0, n, dy.block);
-    with_constant<kFewWgrad>(c_in, [&]<int I>() {
-      for (; o < until; ++o) wgrad_of_few<T, S, I>(of_slice + o * c_in * 4, 4 * pairs, dy.data + o * dy.channel, r.x, n, rows, grid, r.first > 0);
+    rows_of(rows, r, 0, r.row_pairs(), dy_.block);
+    with_constant<kFewWgrad>(c_in_, [&]<int I>() {
+      for (; o < until; ++o) {
+        T* u = of_slice(r) + static_cast<std::size_t>(o) * c_in_ * 4;
+        wgrad_of_few<T, S, I>(u, 4 * pairs_, dy_.data + o * dy_.channel, r.x, r.row_pairs(), rows, grid_, r.first > 0);
+      }
     });
-  };
-  const int in_round = (rounds.rows + 1) / 2;
-  for (int s = 0; s < rounds.slices; s += abreast)
-    for (int first = 0; first < rounds.all; first += rounds.rows) {
-      team.split(abreast, in_round, [&](int beside, int pair, int until, int rank) {
-        const Round r = round_of(s + beside, beside, first);
-        transform(r, pair, std::min(until, (r.rows + 1) / 2), rooms + rank * made_size(grid, rounds.rows));
-      });
-      team.split(abreast, few ? c_out : kPlanes * parts_o, [&](int beside, int j, int until, int) {
-        const Round r = round_of(s + beside, beside, first);
-        T* of_slice = u + (s + beside) * 4 * kPlanes * pairs;
-        if (r.rows == 0) return;
-        if (few) return multiply_few(r, of_slice, j, until);
-        for (; j < until; ++j) multiply(r, of_slice, j / parts_o, j % parts_o);
-      });
-      const int begin = grid.slice_begin(blocks, s), end = grid.slice_end(blocks, s);
-      const auto whole = [&](int rows) { return std::min(end, begin + rows / (grid.height / 4)); };
-      if (whole(first) < whole(first + rounds.rows)) done(whole(first), whole(first + rounds.rows));
-    }
-  team.split(parts_of(c_out * c_in, lanes<T>), [&](int begin, int end, int) { gather_planes<T>(dk, u, rounds.slices, pairs, begin, end); });
-}
+  }
+  T* of_slice(const Round& r) const { return u_ + r.slice * 4 * kPlanes * pairs_; }
+
+  const View<const T> dy_;
+  const Input<T>& x_;
+  const Grid& grid_;
+  const int blocks_, c_in_, c_out_;
+  const WgradRounds rounds_;
+  const std::size_t pairs_, planes_size_;
+  T* const planes_;  // of x and of dy: one of a thread, or of a slice
+  T* const u_;       // [slice][plane][c_out][c_in][4]
+  T* const rooms_;   // for what is made of x, one of a thread
+};
 
 }  // namespace spd::SPD_ISA

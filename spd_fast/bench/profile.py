@@ -180,7 +180,7 @@ def _rows(measured: dict[str, Any], top: dict[str, float]) -> list[dict[str, Any
     rows = []
     for index, op in enumerate([*measured["ops"], {"kind": BESIDE}]):
         for part, taken in zip(measured["parts"], seconds[index].tolist(), strict=True):
-            if taken == 0 or (part == "dgrad" and op["dgrad"] is None):
+            if taken == 0:
                 continue
             flop, bytes_ = cost(op, part, measured)
             algorithm = op.get(part) if op["kind"] == "conv" else None
