@@ -35,15 +35,19 @@ template <class T>
 class Packed {  // a tensor in the layout
  public:
   Packed(const Grid& grid, int n, int channels)
-      : grid_(grid), n_(n), channels_(channels), stride_(grid.channel_stride(grid.blocks(n), sizeof(T))), data_(stride_ * channels) {}
+      : grid_(grid),
+        n_(n),
+        channels_(channels),
+        strides_(grid.strides(grid.blocks(n), channels, sizeof(T))),
+        data_(grid.slices(grid.blocks(n)) * strides_.channel * channels) {}
   void pack(const T* x) {
     each_row([&](T* row, std::size_t at) { std::memcpy(row, x + at, grid_.width * sizeof(T)); });
   }
   void unpack(T* x) {
     each_row([&](T* row, std::size_t at) { std::memcpy(x + at, row, grid_.width * sizeof(T)); });
   }
-  View<T> view() { return {data_.data(), grid_.plane(), stride_}; }
-  View<const T> constant() { return {data_.data(), grid_.plane(), stride_}; }
+  View<T> view() { return {data_.data(), strides_.block, strides_.channel, strides_.half, strides_.gap}; }
+  View<const T> constant() { return view(); }
 
  private:
   template <class F>
@@ -51,12 +55,12 @@ class Packed {  // a tensor in the layout
     for (int i = 0; i < n_; ++i)
       for (int c = 0; c < channels_; ++c)
         for (int h = 0; h < grid_.height; ++h)
-          f(data_.data() + c * stride_ + i / grid_.images * grid_.plane() + h * grid_.pitch() + i % grid_.images * grid_.slot,
+          f(view().at(i / grid_.images, c) + h * grid_.pitch() + i % grid_.images * grid_.slot,
             ((static_cast<std::size_t>(i) * channels_ + c) * grid_.height + h) * grid_.width);
   }
   Grid grid_;
   int n_, channels_;
-  std::size_t stride_;
+  Strides strides_;
   Scratch<T> data_;
 };
 
@@ -91,7 +95,7 @@ class Members {
 
 template <class T>
 void conv_check(ConvCheck<T>& q) {
-  const Grid grid(q.height, q.width, lanes<T>);
+  const Grid grid = Grid(q.height, q.width, lanes<T>).of_batch(q.n);
   const int blocks = grid.blocks(q.n);
   Packed<T> x(grid, q.n, q.c_in), y(grid, q.n, q.c_out), dx(grid, q.n, q.c_in), dy(grid, q.n, q.c_out);
   const bool fits = q.size == 3 && (q.algorithm == Algorithm::winograd ? grid.fits_winograd() : grid.fits_winograd2d());
@@ -104,7 +108,8 @@ void conv_check(ConvCheck<T>& q) {
   x.pack(q.x);
   const auto forward = [&](View<T> to, View<const T> from, int c_in, int c_out, bool turned) {
     conv_pack<T>(how, packed.data(), q.k, q.size, c_in, c_out, turned);
-    conv_run<T>(how, to, from, packed.data(), scratch.data(), grid, 0, blocks, q.size, c_in, c_out, false);
+    grid.each_slice(0, blocks,
+                    [&](int begin, int end) { conv_run<T>(how, to, from, packed.data(), scratch.data(), grid, begin, end, q.size, c_in, c_out, false); });
   };
   const int repeats = q.repeats > 0 ? q.repeats : 1;
   if (q.y) {
@@ -124,7 +129,7 @@ void conv_check(ConvCheck<T>& q) {
 
 template <class T>
 void batch_norm_check(BatchNormCheck<T>& q) {
-  const Grid grid(q.height, q.width, lanes<T>);
+  const Grid grid = Grid(q.height, q.width, lanes<T>).of_batch(q.n);
   Packed<T> y(grid, q.n, q.channels), z(grid, q.n, q.channels), dz(grid, q.n, q.channels);
   y.pack(q.y);
   const int blocks = grid.blocks(q.n);
@@ -140,12 +145,14 @@ void batch_norm_check(BatchNormCheck<T>& q) {
     scale.data()[c] = q.gamma[c] * istd.data()[c];
     shift.data()[c] = q.beta[c] - q.mean[c] * scale.data()[c];
   }
-  const View<T> from = y.view(), d = dz.view();
-  const Term<T> term{from.data, from.channel, scale.data(), shift.data(), true};
-  add_terms<T, 1>(z.view().data, z.view().channel, &term, 0, q.channels, LaneMasks<T>(grid, q.n), 0, static_cast<std::size_t>(blocks) * grid.vectors());
+  const View<T> from = y.view(), to = z.view();
+  const Term<T> term{from.data, from.channel, from.gap, scale.data(), shift.data(), true};
+  grid.each_slice(0, blocks, [&](int begin, int end) {
+    add_terms<T, 1>(to.at(begin), to.channel, &term, 0, q.channels, LaneMasks<T>(grid, q.n), begin * grid.vectors(), end * grid.vectors(), begin >= grid.half);
+  });
   z.unpack(q.z);
   dz.pack(q.dz);
-  const Flow<T> flow{d.data, d.block, d.channel, 1};
+  const Flow<T> flow{dz.constant(), 1};
   const BatchNormBackward<T, 1> backward(y.view(), &flow, q.mean, istd.data(), scale.data(), shift.data(), true, grid, q.n, chunks.data(), 2 * q.channels);
   backward.run(q.channels, 0, grid.slices(blocks), true, true, q.dgamma, q.dbeta);
   y.unpack(q.dy);
@@ -153,7 +160,7 @@ void batch_norm_check(BatchNormCheck<T>& q) {
 
 template <class T>
 void pool_check(PoolCheck<T>& q) {
-  const Grid from(q.height, q.width, lanes<T>), to = q.size == 3 ? from : from.halved();
+  const Grid from = Grid(q.height, q.width, lanes<T>).of_batch(q.n), to = q.size == 3 ? from : from.halved().of_batch(q.n);
   Packed<T> x(from, q.n, q.channels), y(to, q.n, q.channels), dx(from, q.n, q.channels), dy(to, q.n, q.channels);
   Scratch<T> taken(to.blocks(q.n) * to.plane() * q.channels * 2);  // more than the winners take
   x.pack(q.x);
@@ -176,7 +183,7 @@ void pool_check(PoolCheck<T>& q) {
 
 template <class T>
 void relu_check(ReluCheck<T>& q) {
-  const Grid grid(q.height, q.width, lanes<T>);
+  const Grid grid = Grid(q.height, q.width, lanes<T>).of_batch(q.n);
   Packed<T> z(grid, q.n, q.channels), dx(grid, q.n, q.channels);
   const int blocks = grid.blocks(q.n);
   Scratch<T> open(static_cast<std::size_t>(blocks) * q.channels * grid.plane());
@@ -190,7 +197,7 @@ void relu_check(ReluCheck<T>& q) {
 
 template <class T>
 void head_check(HeadCheck<T>& q) {
-  const Grid grid(q.height, q.width, lanes<T>);
+  const Grid grid = Grid(q.height, q.width, lanes<T>).of_batch(q.n);
   const std::size_t features = static_cast<std::size_t>(q.n) * q.channels, scores = static_cast<std::size_t>(q.n) * q.classes;
   Packed<T> x(grid, q.n, q.channels), dx(grid, q.n, q.channels);
   Scratch<T> feature(features), dfeature(features), dlogit(scores), turned(turned_size(q.channels, q.classes, lanes<T>)), softmax(q.classes);
@@ -204,14 +211,14 @@ void head_check(HeadCheck<T>& q) {
   q.loss = result.loss / q.n;
   dense_backward<T>(dfeature.data(), q.dweight, q.dbias, dlogit.data(), feature.data(), q.weight, q.n, q.channels, q.classes);
   average_pool_backward<T>(flow.data(), dfeature.data(), grid, q.n, q.channels);
-  const Flow<T> spread{flow.data(), static_cast<std::size_t>(q.channels) * lanes<T>, static_cast<std::size_t>(lanes<T>), 0};
+  const Flow<T> spread{{flow.data(), static_cast<std::size_t>(q.channels) * lanes<T>, static_cast<std::size_t>(lanes<T>)}, 0};
   add_flows<T, 1>(dx.view(), &spread, grid, q.n, 0, grid.blocks(q.n), q.channels);
   dx.unpack(q.dx);
 }
 
 template <class T>
 void dense_check(DenseCheck<T>& q) {
-  const Grid grid(1, 1, lanes<T>);
+  const Grid grid = Grid(1, 1, lanes<T>).of_batch(q.n);
   const int blocks = grid.blocks(q.n);
   const T slope = static_cast<T>(q.slope);
   Packed<T> x(grid, q.n, q.features), z(grid, q.n, q.units), a(grid, q.n, q.units), da(grid, q.n, q.units), dx(grid, q.n, q.features);
@@ -220,14 +227,18 @@ void dense_check(DenseCheck<T>& q) {
   da.pack(q.da);
   conv1x1_pack<T>(packed.data(), q.weight, q.features, q.units, false);
   Scratch<T> scratch(conv_wgrad_scratch<T>(Algorithm::direct, grid, blocks, 1, q.features, q.units, 1));
-  conv_run<T>(Algorithm::direct, z.view(), x.constant(), packed.data(), scratch.data(), grid, 0, blocks, 1, q.features, q.units, false);
+  grid.each_slice(0, blocks, [&](int begin, int end) {
+    conv_run<T>(Algorithm::direct, z.view(), x.constant(), packed.data(), scratch.data(), grid, begin, end, 1, q.features, q.units, false);
+  });
   sigmoid_forward<T>(z.view(), a.view(), q.bias, slope, grid, 0, blocks, q.units);
   a.unpack(q.a);
   sigmoid_backward<T>(z.view(), q.dbias, da.constant(), slope, grid, blocks, q.units);
   Team team;
   conv_wgrad<T>(Algorithm::direct, q.dweight, z.constant(), x.constant(), scratch.data(), grid, blocks, 1, q.features, q.units, team);
   conv1x1_pack<T>(packed.data(), q.weight, q.units, q.features, true);
-  conv_run<T>(Algorithm::direct, dx.view(), z.constant(), packed.data(), scratch.data(), grid, 0, blocks, 1, q.units, q.features, false);
+  grid.each_slice(0, blocks, [&](int begin, int end) {
+    conv_run<T>(Algorithm::direct, dx.view(), z.constant(), packed.data(), scratch.data(), grid, begin, end, 1, q.units, q.features, false);
+  });
   dx.unpack(q.dx);
 }
 

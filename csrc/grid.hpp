@@ -1,6 +1,6 @@
-// The row-vector layout. Activations are `[channel][block][row][lane]`: pixels, not channels, run along the vector, because a cell's channel
-// counts are odd (5, 8, 10, 16, 21 ...) and its image sides are not. A channel's whole batch is contiguous, for the passes that sum over it. A row of 16 lanes holds one image row of 16 pixels, or the rows of two images
-// 8 wide side by side, or of four images 4 wide; images wider than a vector take several vectors a row. So
+// The row-vector layout. Activations are `[slice][channel][block][row][lane]`: pixels, not channels, run along the vector, because a cell's channel
+// counts are odd (5, 8, 10, 16, 21 ...) and its image sides are not. A channel's blocks of a slice of the batch are contiguous, for the passes that sum over them. A row of 16 lanes
+// holds one image row of 16 pixels, or the rows of two images 8 wide side by side, or of four images 4 wide; images wider than a vector take several vectors a row. So
 //
 //   image i, channel c, row h, column w  ->  block i / images, lane (i % images) * slot + w   (slot: lanes an image row takes)
 //
@@ -9,10 +9,18 @@
 #pragma once
 
 #include <algorithm>
+#include <climits>
 #include <cstddef>
 #include <cstdint>
 
 namespace spd {
+
+// How a tensor of the layout lies: elements from block to block, from channel to channel; from block `half` on all lies `gap` elements further.
+struct Strides {
+  std::size_t block = 0, channel = 0;
+  int half = INT_MAX;
+  std::size_t gap = 0;
+};
 
 struct Grid {
   int height = 0, width = 0;
@@ -21,20 +29,26 @@ struct Grid {
   int images = 0;   // images side by side in a vector (1 where an image row takes a whole vector or more)
   int columns = 0;  // vectors a row
 
+  // Blocks of the batch's first slice, whole chunks; more than there are where the batch is one slice. What sums over the batch sums over every
+  // slice first, and slices lie apart in memory: a team's threads keep to slices from op to op, and seldom read, or have fetched, what another writes.
+  int half = INT_MAX;
+
   Grid() = default;
   Grid(int height, int width, int lanes) : Grid(height, width, lanes, 1) {}
 
   // After 2x2 pooling: every slot half as wide, so that two vectors become one.
   Grid halved() const { return Grid(height / 2, width / 2, lanes, slot / 2); }
 
+  // Of a batch of so many images.
+  Grid of_batch(int n) const {
+    Grid out = *this;
+    out.half = blocks(n) >= 4 * chunk() ? chunks(n) / 2 * chunk() : INT_MAX;
+    return out;
+  }
+
   std::size_t pitch() const { return static_cast<std::size_t>(columns) * lanes; }
   std::size_t plane() const { return height * pitch(); }  // elements of one channel of one block
-  // Elements from channel to channel: an odd number of planes (and a cache line where planes fill all cache sets), so that the same
-  // rows of consecutive channels, which a convolution reads together, do not meet in the same sets.
-  std::size_t channel_stride(int blocks, int element_bytes) const {
-    const bool aliases = plane() * element_bytes % 4096 == 0;
-    return plane() * (blocks | 1) + (aliases ? 64 / element_bytes : 0);
-  }
+  Strides strides(int blocks, int channels, int element_bytes) const;
   int vectors() const { return height * columns; }  // vectors of one channel of one block
   int row_pairs() const { return (height + 1) / 2; }
   int blocks(int n) const { return (n + images - 1) / images; }
@@ -45,12 +59,18 @@ struct Grid {
   int chunk() const { return std::max(1, 32 / height); }
   int chunks(int n) const { return (blocks(n) + chunk() - 1) / chunk(); }
 
-  // Slices of a batch of so many blocks, whole chunks each. What sums over the batch sums over every slice first, so a team's threads keep to slices
-  // from op to op, and few have to read what another wrote.
   static constexpr int kMostSlices = 2;
-  int slices(int blocks) const { return blocks >= 4 * chunk() ? kMostSlices : 1; }
-  int slice_begin(int blocks, int slice) const { return slice * ((blocks + chunk() - 1) / chunk()) / slices(blocks) * chunk(); }
-  int slice_end(int blocks, int slice) const { return std::min(blocks, slice_begin(blocks, slice + 1)); }
+  int slices() const { return half < INT_MAX ? kMostSlices : 1; }  // of a whole batch
+  int slices(int blocks) const { return blocks > half ? kMostSlices : 1; }
+  int slice_begin(int slice) const { return slice * half; }
+  int slice_end(int blocks, int slice) const { return slice + 1 < slices(blocks) ? half : blocks; }
+  // f(begin, end) for the blocks begin..end - 1, slice by slice.
+  template <class F>
+  void each_slice(int begin, int end, F&& f) const {
+    const int middle = std::clamp(half, begin, end);
+    if (begin < middle) f(begin, middle);
+    if (middle < end) f(middle, end);
+  }
 
   // Winograd's F(4, 3) takes four rows at a time, and four vectors of them.
   bool fits_winograd() const { return height % 4 == 0 && 4 % columns == 0; }
@@ -86,18 +106,36 @@ struct Grid {
   }
 };
 
+// Slice by slice, channel by channel. Channels are an odd number of pairs of cache lines apart, so that the same rows of consecutive channels,
+// which a convolution reads together, do not meet in the same cache sets. In one slice, whose chunks are split among threads, an odd number of planes
+// leaves room for what is fetched beyond a channel's last block.
+inline Strides Grid::strides(int blocks, int channels, int element_bytes) const {
+  const bool is_sliced = blocks > half;
+  const std::size_t pair = 128 / element_bytes, taken = plane() * (is_sliced ? std::max(half, blocks - half) : blocks | 1);
+  const std::size_t channel = ((taken + pair - 1) / pair | 1) * pair;
+  return {plane(), channel, half, is_sliced ? channel * channels - half * plane() : 0};
+}
+
 // Bytes, of a common L2 cache: a larger tensor is not there whole when it is read again.
 inline constexpr std::size_t kHalfL2 = std::size_t{512} << 10;
 
 // What 3x3 max pooling keeps of a vector in each of two rows (pool.hpp).
 inline constexpr int kWinnerBytes = 14;
 
-// A tensor in the layout: where it begins, and how far one block and one channel are apart.
+// A tensor in the layout.
 template <class T>
 struct View {
   T* data;
-  std::size_t block;    // elements from block to block
-  std::size_t channel;  // elements from channel to channel
+  std::size_t block, channel;  // as of Strides
+  int half = INT_MAX;
+  std::size_t gap = 0;
+
+  T* at(int b, int c = 0) const { return data + b * block + c * channel + (b >= half ? gap : 0); }
+  View from_channel(int c) const { return {data + c * channel, block, channel, half, gap}; }
+  View moved(std::ptrdiff_t by) const { return {data + by, block, channel, half, gap}; }
+  // For the slice of block b alone: there blocks are `block` apart.
+  View around(int b) const { return {b >= half ? data + gap : data, block, channel}; }
+  operator View<const T>() const { return {data, block, channel, half, gap}; }
 };
 
 }  // namespace spd

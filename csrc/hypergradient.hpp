@@ -117,7 +117,7 @@ class TangentNetwork : public Network<T> {
 
   template <class U>
   View<U> tangent(const Place& p) const {
-    return {arena_ + p.offset + apart_, p.block, p.channel};
+    return this->template view<U>(p).moved(apart_);
   }
   template <class U>
   View<U> primal(const Place& p) const {
@@ -125,8 +125,9 @@ class TangentNetwork : public Network<T> {
   }
   // The images do not move along w_t: only the weights do.
   void clear_images_tangent() {
-    const std::size_t n = plan_.image_channels * plan_.images.channel;
-    std::memset(arena_ + plan_.images.offset + apart_, 0, n * sizeof(T));
+    const Grid& grid = plan_.grids[0];
+    for (int b = 0; b < grid.blocks(plan_.batch); ++b)
+      for (int c = 0; c < plan_.image_channels; ++c) std::memset(tangent<T>(plan_.images).at(b, c), 0, grid.plane() * sizeof(T));
   }
 
   // Forward, or dgrad (`turned`: to and from change places).

@@ -156,12 +156,12 @@ class Network {
   }
   template <class U>
   View<U> view(const Place& p, int channel = 0) const {
-    return {arena_ + p.offset + channel * p.channel, p.block, p.channel};
+    return {arena_ + p.offset + channel * p.channel, p.block, p.channel, p.half, p.gap};
   }
   // Images of one pixel a channel: a vector of one feature at a time, of a block's images.
   template <class F>
   void load_features(const DataSet<T>& data, F&& at, int n) {
-    const Place& p = plan_.images;
+    const View<T> x = view<T>(plan_.images);
     for (int b = 0; b * lanes<T> < n; ++b) {
       const T* from[lanes<T>];
       const int images = std::min(lanes<T>, n - b * lanes<T>);
@@ -169,7 +169,7 @@ class Network {
       for (int c = 0; c < plan_.image_channels; ++c) {
         T v[lanes<T>]{};
         for (int i = 0; i < images; ++i) v[i] = from[i][c];
-        std::memcpy(arena_ + p.offset + b * p.block + c * p.channel, v, sizeof v);
+        std::memcpy(x.at(b, c), v, sizeof v);
       }
     }
   }
@@ -178,7 +178,7 @@ class Network {
     const Grid& grid = plan_.grids[0];
     const int height = grid.height;
     const std::size_t pitch = grid.pitch();
-    T* channel = arena_ + plan_.images.offset + i / grid.images * plan_.images.block + i % grid.images * grid.slot;
+    T* channel = view<T>(plan_.images).at(i / grid.images) + i % grid.images * grid.slot;
     for (int c = 0; c < plan_.image_channels; ++c, channel += plan_.images.channel)
       for (int h = 0; h < height; ++h) f(channel + h * pitch, c, h);
   }
@@ -223,9 +223,9 @@ class Network {
     if (conv) normalisation(*conv, w, n, eps, given_statistics);
   }
   // Where a chunk is of what passes by, on its way to a pooling.
-  static std::size_t passing_size(const Grid& grid, int channels) { return channels * grid.channel_stride(grid.chunk(), sizeof(T)); }
+  static std::size_t passing_size(const Grid& grid, int channels) { return channels * grid.strides(grid.chunk(), channels, sizeof(T)).channel; }
   static View<T> passing_chunk(const Grid& grid, T* scratch, int begin) {
-    return {scratch - begin * grid.plane(), grid.plane(), grid.channel_stride(grid.chunk(), sizeof(T))};
+    return {scratch - begin * grid.plane(), grid.plane(), grid.strides(grid.chunk(), 1, sizeof(T)).channel};
   }
   // The sum that a convolution makes of what it reads, and what it reads then.
   std::optional<Meetings<T>> sum_of(const Conv& c, int n) const {
@@ -321,17 +321,14 @@ class Network {
   }
   // From channel `first` of the segment on.
   void flows_of(const Segment& s, int first, Flow<T>* flows) const {
-    for (int i = 0; i < s.n; ++i) {
-      const Place& p = s.source[i].place;
-      flows[i] = {arena_ + p.offset + first * p.channel, p.block, p.channel, s.source[i].step};
-    }
+    for (int i = 0; i < s.n; ++i) flows[i] = {view<const T>(s.source[i].place, first), s.source[i].step};
   }
 
   void terms_of(const Segment& s, Term<T>* terms) const {
     for (int i = 0; i < s.n; ++i) {
       const Place& p = s.source[i].place;
       const int bn = s.source[i].batch_norm;
-      terms[i] = {arena_ + p.offset, p.channel, bn >= 0 ? scale_ + bn : nullptr, bn >= 0 ? shift_ + bn : nullptr, s.source[i].relu};
+      terms[i] = {arena_ + p.offset, p.channel, p.gap, bn >= 0 ? scale_ + bn : nullptr, bn >= 0 ? shift_ + bn : nullptr, s.source[i].relu};
     }
   }
   Meetings<T> meetings_of(const Sum& sum, int n) const {
@@ -349,8 +346,8 @@ class Network {
     if (sum.relu) relu_forward<T>(z, taken<Open>(sum.open), plan_.grids[sum.grid], begin, end, sum.channels);
   }
   void add_up(const Sum& sum, View<T> z, int n, int begin, int end) const {
-    const std::size_t vectors = plan_.grids[sum.grid].vectors();
-    meetings_of(sum, n).add_up(z.data + begin * z.block, z.channel, 0, sum.channels, begin * vectors, end * vectors);
+    const Grid& grid = plan_.grids[sum.grid];
+    meetings_of(sum, n).add_up(z.at(begin), z.channel, 0, sum.channels, begin * grid.vectors(), end * grid.vectors(), begin >= grid.half);
   }
   // apart: as of pool_backward.
   void sum_backward(const Sum& sum, int n, std::ptrdiff_t apart = 0) {
@@ -359,8 +356,7 @@ class Network {
     const Grid& grid = plan_.grids[sum.grid];
     flows_to(sum.z, sum.flows, grid, n, apart);
     if (!sum.relu) return;
-    View<T> d = view<T>(sum.z);
-    d.data += apart;
+    const View<T> d = view<T>(sum.z).moved(apart);
     each_chunk(
         grid, n, sum.channels, [](T*) {},
         [&](int, int begin, int end, const T*, T*) { relu_backward<T>(d, taken<Open>(sum.open), grid, begin, end, sum.channels); });
@@ -395,7 +391,7 @@ class Network {
         [&](int, int begin, int end, const T*, T* scratch) {
           const View<T> x = h.sum >= 0 ? passing_chunk(grid, scratch, begin) : view<T>(h.x);
           if (h.sum >= 0) add_up(plan_.sums[h.sum], x, n, begin, end);
-          average_pool_forward<T>(feature_, View<const T>{x.data, x.block, x.channel}, grid, n, begin, end, h.channels);
+          average_pool_forward<T>(feature_, x, grid, n, begin, end, h.channels);
         });
     dense_forward<T>(logit_, feature_, w + h.weight, w + h.bias, turned_, n, h.channels, h.classes);
   }
@@ -419,8 +415,7 @@ class Network {
   }
   View<Winners> winners(const Pool& p) { return view_of(taken<Winners>(p.taken), plan_.grids[p.from], p.channels); }
   // Blocks begin..end - 1; where it downsamples, the whole batch.
-  void pool_forward(const Pool& p, View<T> from_sum, int n, int begin, int end) {
-    const View<const T> x{from_sum.data, from_sum.block, from_sum.channel};
+  void pool_forward(const Pool& p, View<const T> x, int n, int begin, int end) {
     const Span span(times_, Part::forward);
     const Grid &from = plan_.grids[p.from], &to = plan_.grids[p.to];
     if (is_downsampling(p))
@@ -441,10 +436,9 @@ class Network {
         Flow<T> flows[kMostSources];
         flows_of(s, begin, flows);
         for (int i = 0; i < s.n; ++i) flows[i].data += apart;
-        View<T> to = view<T>(y, s.begin + begin);
-        to.data += apart;
-        with_constant<kMostSources>(
-            s.n, [&]<int K>() { add_flows<T, K>(to, flows, grid, n, grid.slice_begin(blocks, slice), grid.slice_end(blocks, slice), end - begin); });
+        const View<T> to = view<T>(y, s.begin + begin).moved(apart);
+        with_constant<kMostSources>(s.n,
+                                    [&]<int K>() { add_flows<T, K>(to, flows, grid, n, grid.slice_begin(slice), grid.slice_end(blocks, slice), end - begin); });
       });
     }
   }
@@ -452,37 +446,34 @@ class Network {
   void pool_backward(const Pool& p, int n, std::ptrdiff_t apart = 0) {
     const Span span(times_, Part::backward);
     const Grid &from = plan_.grids[p.from], &to = plan_.grids[p.to];
-    const auto at = [&]<class U>(View<U> v) { return View<U>{v.data + apart, v.block, v.channel}; };
     if (is_downsampling(p)) {
       flows_to(p.y, p.flows, to, n, apart);
       return threads(from, n, p.channels).split(p.channels, [&](int begin, int end, int) {
-        maxpool2x2_backward<T>(at(view<T>(p.x)), at(view<const T>(p.y)), taken<QuadWinners>(p.taken), from, to, n, begin, end);
+        maxpool2x2_backward<T>(view<T>(p.x).moved(apart), view<const T>(p.y).moved(apart), taken<QuadWinners>(p.taken), from, to, n, begin, end);
       });
     }
     each_chunk(
         from, n, p.channels, [](T*) {},
         [&](int, int begin, int end, const T*, T*) {
           for (const Segment& s : p.flows) {
-            const View<T> dx = at(view<T>(p.x, s.begin));
+            const View<T> dx = view<T>(p.x, s.begin).moved(apart);
             const View<const T> dy = arrived(s, p.y, from, n, begin, end, apart);
             const int channels = s.end - s.begin;
-            View<Winners> won = p.average ? View<Winners>{} : winners(p);
-            won.data += s.begin * won.channel;
+            const View<Winners> won = p.average ? View<Winners>{} : winners(p).from_channel(s.begin);
             p.average ? avgpool3x3<T>(dx, dy, from, begin, end, channels, true) : maxpool3x3_backward<T>(dx, dy, won, from, begin, end, channels);
           }
         });
   }
   // The sum of what flows to a segment, of blocks begin..end - 1: made in y, or where one flow is all of it.
   View<const T> arrived(const Segment& s, const Place& y, const Grid& grid, int n, int begin, int end, std::ptrdiff_t apart) const {
-    View<T> to = view<T>(y, s.begin);
-    to.data += apart;
-    if (s.n == 0) return {to.data, to.block, to.channel};  // its one reader wrote it there
+    const View<T> to = view<T>(y, s.begin).moved(apart);
+    if (s.n == 0) return to;  // its one reader wrote it there
     Flow<T> flows[kMostSources];
     flows_of(s, 0, flows);
     for (int i = 0; i < s.n; ++i) flows[i].data += apart;
-    if (is_read_in_place(s, grid, n)) return {flows[0].data, flows[0].block, flows[0].channel};
+    if (is_read_in_place(s, grid, n)) return flows[0];
     with_constant<kMostSources>(s.n, [&]<int K>() { add_flows<T, K>(to, flows, grid, n, begin, end, s.end - s.begin); });
-    return {to.data, to.block, to.channel};
+    return to;
   }
 
   const Plan& plan_;

@@ -24,11 +24,14 @@ struct Use {  // channels begin..end - 1 of something meet this source
 struct Life {  // ops, counted through forward and backward, while what a tensor holds is of use, both ends among them
   int first, last;
 };
+constexpr std::size_t kGuard = 64;  // readable elements around the parts of the arena (shifted loads)
 struct Tensor {
   std::size_t begin, elements;  // as if no two shared a place
   int grid;                     // -1: not in the layout
+  bool is_sliced;               // then it has as many elements again for the second slice
   std::vector<Life> lives;
-  std::size_t place = 0;
+  int part = 0;  // of the arena
+  std::size_t place = kGuard;
 };
 
 // Whether both are of use at one moment; moment_of(op).
@@ -92,8 +95,6 @@ class Builder {
   }
 
  private:
-  static constexpr std::size_t kGuard = 64;  // readable elements around the arena (shifted loads)
-
   struct Read {  // a producer's first `channels` channels, read into channel `to` of a sum
     Producer from;
     int to, channels;
@@ -137,21 +138,20 @@ class Builder {
   }
 
   int add_grid(Grid grid) {
-    plan_.grids.push_back(grid);
+    plan_.grids.push_back(grid.of_batch(plan_.batch));
     return static_cast<int>(plan_.grids.size()) - 1;
   }
-  std::size_t take(std::size_t elements, int grid = -1) {
+  std::size_t take(std::size_t elements, int grid = -1, bool is_sliced = false) {
     const std::size_t begin = tensors_.empty() ? 0 : tensors_.back().begin + tensors_.back().elements;
-    tensors_.push_back({begin, (elements + 63) / 64 * 64 + 64, grid, {}});  // a cache line more than they are long: equal tensors do not meet in one cache set
+    tensors_.push_back(
+        {begin, (elements + 63) / 64 * 64 + 64, grid, is_sliced, {}});  // a cache line more than they are long: equal tensors do not meet in one cache set
     return begin;
   }
   Place take(int grid, int channels) {
     const Grid& g = plan_.grids[grid];
-    Place p;
-    p.block = g.plane();
-    p.channel = g.channel_stride(g.blocks(plan_.batch), element_bytes_);
-    p.offset = take(channels * p.channel, grid);
-    return p;
+    const int blocks = g.blocks(plan_.batch);
+    const Strides strides = g.strides(blocks, channels, element_bytes_);
+    return {strides, take(channels * strides.channel, grid, g.slices() > 1)};
   }
 
   Producer add_conv(int grid, int size, int c_in, int c_out, Place x, bool relu = true, bool reads_images = false) {
@@ -445,36 +445,53 @@ class Builder {
       else
         (*found)->lives.insert((*found)->lives.end(), t->lives.begin(), t->lives.end());
     }
+    // The arena has two parts. Second slices lie in the second, each where its first slice lies in the first, so that of two threads each writes where it
+    // always has; what is not sliced is in one of them, where it takes less room.
     std::vector<const Tensor*> placed;  // in the order of their places
+    std::size_t parts[2]{};
     for (Tensor* t : own) {
-      t->place = kGuard;
       if (t->lives.empty()) continue;  // a sum that passes by, where nothing goes backward
-      for (const Tensor* o : placed)
-        if (meet_in_run(*t, *o) && t->place < o->place + o->elements && o->place < t->place + t->elements) t->place = o->place + o->elements;
-      plan_.arena = std::max(plan_.arena, t->place + t->elements + kGuard);
+      const auto first_fit = [&](int part) {
+        std::size_t place = kGuard;
+        for (const Tensor* o : placed)
+          if ((t->is_sliced || o->is_sliced || o->part == part) && meet_in_run(*t, *o) && place < o->place + o->elements && o->place < place + t->elements)
+            place = o->place + o->elements;
+        return place;
+      };
+      const auto end_in = [&](int part) { return std::max(parts[part], first_fit(part) + t->elements + kGuard); };
+      t->part = !t->is_sliced && end_in(1) - parts[1] < end_in(0) - parts[0];
+      t->place = first_fit(t->part);
+      for (int part = 0; part < 2; ++part)
+        if (t->is_sliced || t->part == part) parts[part] = end_in(part);
       placed.insert(std::upper_bound(placed.begin(), placed.end(), t, [](const Tensor* a, const Tensor* b) { return a->place < b->place; }), t);
     }
+    plan_.arena = parts[0] + parts[1];
+    for (Tensor* t : own) t->place += t->part * parts[0];
     for (Tensor& t : tensors_) t.place = host[&t - tensors_.data()]->place;
     const auto move = [&](std::size_t& offset) {
       const Tensor& t = tensor_at(offset);
       offset += t.place - t.begin;
+      return t.is_sliced;
+    };
+    const auto move_place = [&](Place& p) {
+      if (move(p.offset)) p.gap = parts[0] - p.half * p.block;
     };
     const auto move_sources = [&](std::vector<Segment>& segments) {
       for (Segment& s : segments)
-        for (int i = 0; i < s.n; ++i) move(s.source[i].place.offset);
+        for (int i = 0; i < s.n; ++i) move_place(s.source[i].place);
     };
-    move(plan_.images.offset);
-    for (Conv& c : plan_.convs) move(c.x.offset), move(c.y.offset), move_sources(c.flows);
+    move_place(plan_.images);
+    for (Conv& c : plan_.convs) move_place(c.x), move_place(c.y), move_sources(c.flows);
     for (Sum& s : plan_.sums) {
-      move(s.z.offset), move_sources(s.terms), move_sources(s.flows);
+      move_place(s.z), move_sources(s.terms), move_sources(s.flows);
       if (s.relu) move(s.open);
     }
     for (Pool& p : plan_.pools) {
-      move(p.x.offset), move(p.y.offset), move_sources(p.flows);
+      move_place(p.x), move_place(p.y), move_sources(p.flows);
       if (!p.average) move(p.taken);
     }
-    for (Dense& d : plan_.dense) move(d.product.x.offset), move(d.product.y.offset), move(d.a.offset), move(d.da.offset);
-    move(plan_.head.x.offset), move(plan_.head.dx);
+    for (Dense& d : plan_.dense) move_place(d.product.x), move_place(d.product.y), move_place(d.a), move_place(d.da);
+    move_place(plan_.head.x), move(plan_.head.dx);
   }
   Tensor& tensor_at(std::size_t offset) {
     return *std::prev(std::upper_bound(tensors_.begin(), tensors_.end(), offset, [](std::size_t at, const Tensor& t) { return at < t.begin; }));

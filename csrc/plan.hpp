@@ -59,8 +59,8 @@ struct NamedSlice {
   std::vector<int> shape;
 };
 
-struct Place {  // elements from the beginning of the arena; strides of block and channel
-  std::size_t offset = 0, block = 0, channel = 0;
+struct Place : Strides {
+  std::size_t offset = 0;  // elements from the beginning of the arena
 };
 
 inline constexpr int kMostSources = 6;    // five interior predecessors (or successors) and the projection (or the output)

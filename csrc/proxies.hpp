@@ -87,7 +87,7 @@ class ProxyNetwork : public Network<T> {
       const vec<T> scale = broadcast<T>(scales ? scales[o] : T(1)), shift = broadcast<T>(shifts ? shifts[o] : T(0));
       for (int b = 0; b < grid.blocks(n); ++b)
         for (int v = 0; v < grid.vectors(); ++v) {
-          const T* p = y.data + b * y.block + o * y.channel + v * lanes<T>;
+          const T* p = y.at(b, o) + v * lanes<T>;
           const std::uint64_t open = bits_of_mask<T>(greater<T>(load<T>(p) * scale + shift, zeros<T>())) & valid[v % grid.columns];
           const std::size_t bit = (static_cast<std::size_t>(o) * grid.vectors() + v) * bits;
           for (int k = 0; k < grid.images && b * grid.images + k < n; ++k)

@@ -102,9 +102,12 @@ def test_a_team_of_threads_does_not_change_a_bit(threads, strict, stacks):
         assert_same_bits(*(spd.train_motifs(cells, shape, dish, threads=n, **how) for n in (1, threads)))
 
 
-@pytest.mark.parametrize(("side", "batch_size", "n"), [(16, 8, 13), (8, 32, 51), (12, 9, 16), (20, 7, 12), (32, 4, 7)])
+@pytest.mark.parametrize(
+    ("side", "batch_size", "n"),
+    [(16, 8, 13), (16, 8, 11), (16, 8, 12), (8, 32, 51), (12, 9, 16), (20, 7, 12), (32, 4, 7), (32, 4, 5)],
+)
 def test_a_small_last_batch_is_trained_in_the_memory_of_a_large_one(side, batch_size, n):
-    """Its batch is one slice where the others' are two, so that other sums are taken, of other sizes. Float strays from double by 7e-8 of a loss here."""
+    """Its batch is one slice where the others' are two, or two unlike ones, so that other sums are taken, of other sizes. Float strays from double by 7e-8 of a loss here."""
     dish = spd.Dish.random(per_class=6, image_size=side)
     dish = spd.Dish(dish.images[:n], dish.labels[:n], dish.images[:4], dish.labels[:4])
     shape = spd.MotifShape(8, stacks=2, cells_per_stack=1)

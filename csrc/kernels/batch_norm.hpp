@@ -136,6 +136,7 @@ SPD_INLINE void sum_vectors(vec<T>& s, vec<T>& q, const Grid& grid, const LaneMa
 // mean[c], deviations[c] = sum (y - mean)^2: of channels 0..channels - 1 of blocks begin..end - 1.
 template <class T>
 void chunk_statistics(T* mean, T* deviations, View<const T> y, const Grid& grid, int n, int begin, int end, int channels) {
+  y = y.around(begin);
   const LaneMasks<T> masks(grid, n);
   const int blocks = grid.blocks(n);
   const T m = static_cast<T>(std::min(end * grid.images, n) - begin * grid.images) * grid.pixels();
@@ -187,8 +188,8 @@ void batch_statistics(T* mean, T* var, const T* chunk_mean, const T* chunk_devia
 // One raw tensor read through batch norm (scale, shift per channel) and perhaps ReLU, or as it is (scale = nullptr).
 template <class T>
 struct Term {
-  const T* data;  // one block behind the other
-  std::size_t channel;
+  const T* data;  // one block behind the other; from block Grid::half on `gap` elements further
+  std::size_t channel, gap;
   const T* scale;
   const T* shift;
   bool relu;
@@ -200,10 +201,11 @@ SPD_INLINE vec<T> threshold(bool relu) {
   return broadcast<T>(relu ? T(0) : -std::numeric_limits<T>::infinity());
 }
 
-// Channels first..until - 1, vectors begin..end - 1 of each, counted over the blocks of the batch. z: where the first of them goes.
+// Channels first..until - 1, vectors begin..end - 1 of each, counted over the blocks of the batch, of one slice: the second, or the first. z: where the first
+// of them goes.
 template <class T, int K>
 SPD_NOINLINE void add_terms(T* z, std::size_t z_channel, const Term<T>* terms, int first, int until, const LaneMasks<T>& masks, std::size_t begin,
-                            std::size_t end) {
+                            std::size_t end, bool second) {
   const std::size_t whole = std::clamp(masks.whole_vectors, begin, end);
   for (int c = first; c < until; ++c, z += z_channel) {
     const T* from[K];
@@ -211,7 +213,7 @@ SPD_NOINLINE void add_terms(T* z, std::size_t z_channel, const Term<T>* terms, i
     SPD_UNROLL
     for (int s = 0; s < K; ++s) {
       const bool normalised = terms[s].scale != nullptr;
-      from[s] = terms[s].data + c * terms[s].channel + begin * lanes<T>;
+      from[s] = terms[s].data + c * terms[s].channel + begin * lanes<T> + (second ? terms[s].gap : 0);
       scale[s] = broadcast<T>(normalised ? terms[s].scale[c] : T(1));
       shift[s] = broadcast<T>(normalised ? terms[s].shift[c] : T(0));
       low[s] = threshold<T>(terms[s].relu);
@@ -232,9 +234,7 @@ SPD_NOINLINE void add_terms(T* z, std::size_t z_channel, const Term<T>* terms, i
 
 // A place where a term's gradient comes from; step 0: one vector per channel serves all pixels (global average pooling).
 template <class T>
-struct Flow {
-  const T* data;
-  std::size_t block, channel;
+struct Flow : View<const T> {
   int step;
 };
 
@@ -246,7 +246,7 @@ struct Arrivals {
 
   SPD_INLINE Arrivals(const Flow<T>* flows, int b, int c) {
     SPD_UNROLL
-    for (int i = 0; i < K; ++i) data[i] = flows[i].data + b * flows[i].block + c * flows[i].channel, step[i] = flows[i].step;
+    for (int i = 0; i < K; ++i) data[i] = flows[i].at(b, c), step[i] = flows[i].step;
   }
   SPD_INLINE vec<T> sum(std::size_t at) const {
     vec<T> d = load(data[0] + at * step[0]);
@@ -279,7 +279,7 @@ class BatchNormBackward {
         masks_(grid, n),
         adjacent_(is_adjacent(y, grid)) {
     for (int i = 0; i < K; ++i) adjacent_ &= flows[i].step == 1 && is_adjacent(flows[i], grid);
-    for (int slice = 0; slice < slices_; ++slice) begin_[slice] = grid.slice_begin(blocks_, slice);
+    for (int slice = 0; slice < slices_; ++slice) begin_[slice] = grid.slice_begin(slice);
     begin_[slices_] = blocks_;
   }
 
@@ -296,7 +296,7 @@ class BatchNormBackward {
     const vec<T> low = low_, centre = broadcast<T>(mean_[c]), k = broadcast<T>(scale_[c]), k0 = broadcast<T>(shift_[c]);
     vec<T> s{}, q{};
     each_run(masks_, begin_[slice], begin_[slice + 1], adjacent_, [&](int b, int until) {
-      const T* py = y_.data + b * y_.block + c * y_.channel;
+      const T* py = y_.at(b, c);
       const Arrivals<T, K> arrivals(flows_, b, c);
       sum_vectors<T>(s, q, grid_, masks_, b, until, blocks_, [=](vec<T>& s, vec<T>& q, std::size_t at, auto valid) {
         const vec<T> v = in_register<T>(load(py + at)), d = in_register<T>(arrivals.sum(at));
@@ -317,15 +317,16 @@ class BatchNormBackward {
     const T slope = -scale_[c] * istd_[c] * q / pixels_;  // dy = k g + slope (y - mean) - k dbeta / m
     const vec<T> low = low_, k = broadcast<T>(scale_[c]), k0 = broadcast<T>(shift_[c]);
     const vec<T> a = broadcast<T>(slope), a0 = broadcast<T>(-scale_[c] * s / pixels_ - slope * mean_[c]);
-    each_run(masks_, begin_[first], begin_[last], adjacent_, [&](int b, int until) {
-      T* py = y_.data + b * y_.block + c * y_.channel;
-      const Arrivals<T, K> arrivals(flows_, b, c);
-      each_vector(grid_, masks_, b, until, blocks_, [=](std::size_t at, auto valid) {
-        const vec<T> v = in_register<T>(load(py + at));
-        const mask<T> passes = greater<T>(v * k + k0, low);
-        store<T>(py + at, keep<T>(valid, add_product_where<T>(passes, a * v + a0, arrivals.sum(at), k)));
+    for (int slice = first; slice < last; ++slice)
+      each_run(masks_, begin_[slice], begin_[slice + 1], adjacent_, [&](int b, int until) {
+        T* py = y_.at(b, c);
+        const Arrivals<T, K> arrivals(flows_, b, c);
+        each_vector(grid_, masks_, b, until, blocks_, [=](std::size_t at, auto valid) {
+          const vec<T> v = in_register<T>(load(py + at));
+          const mask<T> passes = greater<T>(v * k + k0, low);
+          store<T>(py + at, keep<T>(valid, add_product_where<T>(passes, a * v + a0, arrivals.sum(at), k)));
+        });
       });
-    });
   }
 
   const View<T> y_;
@@ -350,7 +351,7 @@ SPD_NOINLINE void add_flows(View<T> z, const Flow<T>* flows, const Grid& grid, i
   for (int b = begin; b < end; ++b)
     for (int c = 0; c < channels; ++c) {
       const Arrivals<T, K> arrivals(flows, b, c);
-      T* out = z.data + b * z.block + c * z.channel;
+      T* out = z.at(b, c);
       each_vector(grid, masks, b, b + 1, blocks, [=](std::size_t at, auto valid) { store<T>(out + at, keep<T>(valid, arrivals.sum(at))); });
     }
 }
@@ -364,13 +365,12 @@ void batch_statistics_tangent(T* mean_t, T* var_t, View<const T> y, std::ptrdiff
   const int blocks = grid.blocks(n);
   const T m = static_cast<T>(n) * grid.pixels();
   for (int c = 0; c < channels; ++c) {
-    const T* p = y.data + c * y.channel;
-    const T origin = p[apart];
+    const T origin = y.at(0, c)[apart];
     const vec<T> centre = broadcast<T>(mean[c]), around = broadcast<T>(origin);
     vec<T> s{}, q{};
     for (int b = 0; b < blocks; ++b)
       each_vector(grid, masks, b, b + 1, blocks, [&](std::size_t at, auto valid) {
-        const T* v = p + b * y.block + at;
+        const T* v = y.at(b, c) + at;
         const vec<T> d = keep<T>(valid, load(v + apart) - around);
         s += d;
         q += d * (load(v) - centre);
@@ -395,13 +395,13 @@ SPD_NOINLINE void add_terms_tangent(View<T> z, std::ptrdiff_t apart, const Term<
   const int blocks = grid.blocks(n);
   for (int b = 0; b < blocks; ++b)
     for (int c = 0; c < channels; ++c) {
-      T* out = z.data + b * z.block + c * z.channel + apart;
+      T* out = z.at(b, c) + apart;
       each_vector(grid, masks, b, b + 1, blocks, [&](std::size_t at, auto valid) {
         vec<T> total{};
         SPD_UNROLL
         for (int s = 0; s < K; ++s) {
           const Term<T>& term = terms[s];
-          const T* p = term.data + b * grid.plane() + c * term.channel + at;
+          const T* p = term.data + b * grid.plane() + c * term.channel + (b >= grid.half ? term.gap : 0) + at;
           if (!term.scale) {
             total += load(p + apart);
             continue;
@@ -437,7 +437,7 @@ SPD_NOINLINE void batch_norm_relu_backward_tangent(View<T> y, std::ptrdiff_t apa
     const vec<T> centre = broadcast<T>(norm.mean[c]), centre_t = broadcast<T>(norm_t.mean[c]);
     const auto each = [&](auto f) {
       for (int b = 0; b < blocks; ++b) {
-        T* py = y.data + b * y.block + c * y.channel;
+        T* py = y.at(b, c);
         const Arrivals<T, K> arrivals(flows, b, c), arrivals_t(flows_t, b, c);
         each_vector(grid, masks, b, b + 1, blocks, [&](std::size_t at, auto valid) {
           const vec<T> v = load(py + at);

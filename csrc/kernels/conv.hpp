@@ -47,10 +47,11 @@ void conv_pack(Algorithm how, T* packed, const T* k, int size, int c_in, int c_o
   else
     conv1x1_pack<T>(packed, k, c_in, c_out, turned);
 }
-// Blocks begin..end - 1 of the batch; `accumulate` adds to y. Only 1x1 and 2-D Winograd convolutions can make x (let_sums_pass, plan.cpp).
+// Blocks begin..end - 1 of the batch, of one slice; `accumulate` adds to y. Only 1x1 and 2-D Winograd convolutions can make x (let_sums_pass, plan.cpp).
 template <class T>
 void conv_run(Algorithm how, View<T> y, std::type_identity_t<Input<T>> x, const T* packed, T* scratch, const Grid& grid, int begin, int end, int size, int c_in,
               int c_out, bool accumulate) {
+  x = x.around(begin, grid), y = y.around(begin);
   if (how == Algorithm::winograd2d)
     with_tile_columns<T>(grid, [&]<int S>() { winograd2d_forward<T, S>(y, x, packed, scratch, grid, begin, end, c_in, c_out, accumulate); });
   else if (how == Algorithm::winograd)
@@ -60,7 +61,8 @@ void conv_run(Algorithm how, View<T> y, std::type_identity_t<Input<T>> x, const 
   else
     conv1x1_forward<T>(y, x, packed, scratch, grid, begin, end, c_in, c_out, accumulate);
 }
-// done(begin, end, rank): called for every block of the batch once, when no thread needs it any more in x, by the threads of the team at the same time.
+// done(begin, end, rank): called for every block of the batch once, those of one slice at a time, when no thread needs it any more in x; by the threads
+// of the team at the same time.
 template <class T, class Done = NoHook>
 void conv_wgrad(Algorithm how, T* dk, View<const T> dy, std::type_identity_t<Input<T>> x, T* scratch, const Grid& grid, int blocks, int size, int c_in,
                 int c_out, Team& team, Done&& done = {}) {

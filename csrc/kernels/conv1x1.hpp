@@ -97,8 +97,9 @@ struct NoHook {  // nothing follows a wgrad
 template <class Done>
 void done_with_all(Team& team, const Grid& grid, int blocks, Done&& done) {
   if constexpr (!std::is_same_v<std::remove_cvref_t<Done>, NoHook>)
-    team.split((blocks + grid.chunk() - 1) / grid.chunk(),
-               [&](int chunk, int until, int rank) { done(chunk * grid.chunk(), std::min(blocks, until * grid.chunk()), rank); });
+    team.split((blocks + grid.chunk() - 1) / grid.chunk(), [&](int chunk, int until, int rank) {
+      grid.each_slice(chunk * grid.chunk(), std::min(blocks, until * grid.chunk()), [&](int begin, int end) { done(begin, end, rank); });
+    });
 }
 
 // acc[i * B + j] += channel i of dy times channel j of x, vector by vector.
@@ -147,18 +148,20 @@ void conv1x1_wgrad(T* dk, View<const T> dy, const Input<T>& x, T* scratch, const
   // Parts first..until - 1 of c_out.
   const auto run = [&](int slice, int first, int until, int rank, auto&& then) {
     T *of_slice = slice > 0 ? of_slices + (slice - 1) * pairs : dk, *room = scratch + rank * conv1x1_wgrad_room<T>(grid);
-    const int slice_begin = grid.slice_begin(blocks, slice), slice_end = grid.slice_end(blocks, slice);
+    const int slice_begin = grid.slice_begin(slice), slice_end = grid.slice_end(blocks, slice);
+    const View<const T> dy_here = dy.around(slice_begin);
+    const Input<T> x_here = x.around(slice_begin, grid);
     for (int begin = slice_begin, end; begin < slice_end; begin = end) {
       end = std::min(slice_end, begin + wgrad_blocks(grid));
       const std::size_t v = static_cast<std::size_t>(begin) * grid.vectors(), v_end = static_cast<std::size_t>(end) * grid.vectors();
       for (int q = 0; q < parts_i; ++q) {
         const int i = part_begin(c_in, parts_i, q), n_i = part_begin(c_in, parts_i, q + 1) - i;
-        x.read_by(first, until, i, n_i, v, v_end, room, [&](int p, auto source) {
+        x_here.read_by(first, until, i, n_i, v, v_end, room, [&](int p, auto source) {
           const int o = part_begin(c_out, parts_o, p), n_o = part_begin(c_out, parts_o, p + 1) - o;
           with_constant<kWgradOut>(n_o, [&]<int A>() {
             with_constant<kWgradIn>(n_i, [&]<int B>() {
-              conv1x1_wgrad_block<T, A, B>(of_slice + static_cast<std::size_t>(o) * c_in + i, c_in, dy.data + v * lanes<T> + o * dy.channel, dy.channel, source,
-                                           v_end - v, begin > slice_begin);
+              conv1x1_wgrad_block<T, A, B>(of_slice + static_cast<std::size_t>(o) * c_in + i, c_in, dy_here.data + v * lanes<T> + o * dy.channel, dy.channel,
+                                           source, v_end - v, begin > slice_begin);
             });
           });
         });

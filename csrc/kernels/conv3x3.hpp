@@ -188,8 +188,8 @@ SPD_NOINLINE void conv3x3_wgrad_block(T* dk, std::size_t dk_channel, View<const 
   for (int column = 0; column < grid.columns; ++column) {
     const mask<T> left = mask_of_bits<T>(grid.has_left(column)), right = mask_of_bits<T>(grid.has_right(column));
     for (int b = begin; b < end; ++b) {
-      const T* xb = x.data + b * x.block + column * lanes<T>;
-      const T* db = dy.data + b * dy.block + column * lanes<T>;
+      const T* xb = x.at(b) + column * lanes<T>;
+      const T* db = dy.at(b) + column * lanes<T>;
       const int last = grid.height - 1;
       if (last == 0) {
         conv3x3_wgrad_row<T, C, true, true>(acc, xb, db, dy.channel, pitch, left, right);
@@ -213,8 +213,8 @@ void conv3x3_wgrad(T* dk, View<const T> dy, View<const T> x, const Grid& grid, i
     for (int p = 0; p < parts; ++p) {
       const int first = part_begin(c_out, parts, p), size = part_begin(c_out, parts, p + 1) - first;
       with_constant<kOut>(size, [&]<int C>() {
-        conv3x3_wgrad_block<T, C>(dk + (static_cast<std::size_t>(first) * c_in + i) * 9, static_cast<std::size_t>(c_in) * 9,
-                                  {dy.data + first * dy.channel, dy.block, dy.channel}, {x.data + i * x.channel, x.block, x.channel}, grid, begin, end);
+        conv3x3_wgrad_block<T, C>(dk + (static_cast<std::size_t>(first) * c_in + i) * 9, static_cast<std::size_t>(c_in) * 9, dy.from_channel(first),
+                                  x.from_channel(i), grid, begin, end);
       });
     }
 }

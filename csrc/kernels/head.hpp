@@ -88,7 +88,7 @@ void average_pool_forward(T* feature, View<const T> x, const Grid& grid, int n, 
         const int together = std::min(slot, channels - first);
         vec<T> v[slot]{};
         for (int j = 0; j < together; ++j) {
-          const T* p = x.data + b * x.block + (first + j) * x.channel;
+          const T* p = x.at(b, first + j);
           for (std::size_t at = 0; at < grid.plane(); at += lanes<T>) v[j] += load(p + at);
         }
         T of[lanes<T>];

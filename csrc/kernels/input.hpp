@@ -18,6 +18,7 @@ struct Meeting {
 template <class T>
 struct Normalised {
   const T* data;
+  std::size_t gap;  // as of the term
   T scale, shift, low;
 };
 inline constexpr int kMostFused = 2;     // terms that are summed where they are multiplied
@@ -34,14 +35,15 @@ struct Meetings {
 
   Meetings(const Grid& grid, int images) : masks(grid, images) {}
 
-  // Channels first..until - 1, vectors begin..end - 1 of each, counted over the blocks of the batch. z: where the first of them goes.
-  void add_up(T* z, std::size_t channel, int first, int until, std::size_t begin, std::size_t end) const {
+  // Channels first..until - 1, vectors begin..end - 1 of each, counted over the blocks of the batch, of one slice: the second, or the first. z: where the first
+  // of them goes.
+  void add_up(T* z, std::size_t channel, int first, int until, std::size_t begin, std::size_t end, bool second) const {
     for (int i = 0; i < n; ++i) {
       const Meeting<T>& m = of[i];
       const int from = std::max(first, m.begin), to = std::min(until, m.end);
       if (from >= to) continue;
       with_constant<kMostTerms>(
-          m.n, [&]<int K>() { add_terms<T, K>(z + (from - first) * channel, channel, m.terms, from - m.begin, to - m.begin, masks, begin, end); });
+          m.n, [&]<int K>() { add_terms<T, K>(z + (from - first) * channel, channel, m.terms, from - m.begin, to - m.begin, masks, begin, end, second); });
     }
   }
   // Lists the terms channel by channel, in as many places as channels times kMostFused, if they are few.
@@ -56,7 +58,7 @@ struct Meetings {
           const bool there = s < of[i].n;  // else: adds zero
           const Term<T>& t = of[i].terms[there ? s : 0];
           const T scale = !there ? T(0) : t.scale ? t.scale[c] : T(1), shift = there && t.shift ? t.shift[c] : T(0);
-          *to++ = {t.data + c * t.channel, scale, shift, there && !t.relu ? -std::numeric_limits<T>::infinity() : T(0)};
+          *to++ = {t.data + c * t.channel, t.gap, scale, shift, there && !t.relu ? -std::numeric_limits<T>::infinity() : T(0)};
         }
   }
 };
@@ -72,11 +74,11 @@ template <class T, int K>
 struct SummedChannel {
   const T* data[K];
   vec<T> scale[K], shift[K], low[K];
-  SPD_INLINE explicit SummedChannel(const Normalised<T>* terms) {
+  SPD_INLINE SummedChannel(const Normalised<T>* terms, bool second) {  // slice
     SPD_UNROLL
     for (int s = 0; s < K; ++s) {
       const Normalised<T>& t = terms[s];
-      data[s] = t.data, scale[s] = broadcast<T>(t.scale), shift[s] = broadcast<T>(t.shift), low[s] = broadcast<T>(t.low);
+      data[s] = second ? t.data + t.gap : t.data, scale[s] = broadcast<T>(t.scale), shift[s] = broadcast<T>(t.shift), low[s] = broadcast<T>(t.low);
     }
   }
   SPD_INLINE vec<T> operator()(std::size_t at) const {
@@ -110,6 +112,7 @@ struct Made {
   std::size_t at;              // elements from the batch's first vector on
   T* room;
   std::size_t channel;
+  bool second;  // slice
   struct Channel {
     SummedChannel<T, K> sum;
     std::size_t at;
@@ -121,7 +124,7 @@ struct Made {
       return z;
     }
   };
-  SPD_INLINE Channel operator[](int c) const { return {SummedChannel<T, K>(terms + c * K), at, room + c * channel}; }
+  SPD_INLINE Channel operator[](int c) const { return {SummedChannel<T, K>(terms + c * K, second), at, room + c * channel}; }
   SPD_INLINE void move(int c, int v) { terms += c * K, at += v * lanes<T>, room += c * channel + v * lanes<T>; }
 };
 
@@ -136,17 +139,23 @@ class Input {
   std::size_t channel() const { return sum_ ? sum_->of[0].terms[0].channel : x_.channel; }
   // Of a tensor.
   View<const T> view() const { return x_; }
+  // For the slice of block b alone (View).
+  Input around(int b, const Grid& grid) const {
+    Input out = *this;
+    out.x_ = x_.around(b), out.second_ = b >= grid.half;
+    return out;
+  }
 
-  // f(part, source) for part = from..until - 1, each of which reads the vectors begin..end - 1, counted over the blocks of the batch, of channels
+  // Both of one slice, that of `around`. f(part, source) for part = from..until - 1, each of which reads the vectors begin..end - 1, counted over the blocks of the batch, of channels
   // first..first + n - 1. The source's vector 0 is `begin`. room: elements for all of those.
   template <class F>
   SPD_INLINE void read_by(int from, int until, int first, int n, std::size_t begin, std::size_t end, T* room, F&& f) const {
     if (from >= until) return;
     const std::size_t channel = (end - begin) * lanes<T>;
     if (is_listed(end)) {
-      with_constant<kMostFused>(sum_->fused, [&]<int K>() { f(from++, Made<T, K>{sum_->channels + first * K, begin * lanes<T>, room, channel}); });
+      with_constant<kMostFused>(sum_->fused, [&]<int K>() { f(from++, Made<T, K>{sum_->channels + first * K, begin * lanes<T>, room, channel, second_}); });
     } else if (sum_) {
-      sum_->add_up(room, channel, first, first + n, begin, end);
+      sum_->add_up(room, channel, first, first + n, begin, end, second_);
     }
     const Stored<T> stored = sum_ ? Stored<T>{room, channel} : Stored<T>{x_.data + first * x_.channel + begin * lanes<T>, x_.channel};
     for (; from < until; ++from) f(from, stored);
@@ -156,7 +165,7 @@ class Input {
   SPD_INLINE void each_channel(int channels, std::size_t begin, std::size_t end, T* room, F&& f) const {
     if (is_listed(end)) {
       with_constant<kMostFused>(sum_->fused, [&]<int K>() {
-        const auto channel = [&](int c) { return SummedChannel<T, K>(sum_->channels + std::min(c, channels - 1) * K); };
+        const auto channel = [&](int c) { return SummedChannel<T, K>(sum_->channels + std::min(c, channels - 1) * K, second_); };
         for (int c = 0; c < channels; ++c) f(c, channel(c), channel(c + 1));
       });
       return;
@@ -164,7 +173,7 @@ class Input {
     const std::size_t made = (end - begin) * lanes<T>;
     for (int first = 0; first < channels; first += kChannelsMade) {
       const int n = std::min(kChannelsMade, channels - first);
-      if (sum_) sum_->add_up(room, made, first, first + n, begin, end);
+      if (sum_) sum_->add_up(room, made, first, first + n, begin, end, second_);
       const T* x = sum_ ? room - begin * lanes<T> : x_.data + first * x_.channel;
       const std::size_t apart = sum_ ? made : x_.channel;
       for (int c = 0; c < n; ++c) f(first + c, StoredChannel<T>{x + c * apart}, StoredChannel<T>{x + (c + 1) * apart});
@@ -176,6 +185,7 @@ class Input {
 
   View<const T> x_;
   const Meetings<T>* sum_ = nullptr;
+  bool second_ = false;  // slice
 };
 
 }  // namespace spd::SPD_ISA

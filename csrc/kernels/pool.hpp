@@ -97,9 +97,9 @@ void maxpool3x3_forward_of(View<T> y, View<Winners> winners, View<const T> x, co
     const mask<T> left = mask_of_bits<T>(grid.has_left(column)), right = mask_of_bits<T>(grid.has_right(column));
     for (int b = begin; b < end; ++b)
       for (int c = 0; c < channels; ++c) {
-        const T* p = x.data + b * x.block + c * x.channel + column * lanes<T>;
-        T* out = y.data + b * y.block + c * y.channel + column * lanes<T>;
-        Winners* won = winners.data + b * winners.block + c * winners.channel + column;
+        const T* p = x.at(b, c) + column * lanes<T>;
+        T* out = y.at(b, c) + column * lanes<T>;
+        Winners* won = winners.at(b, c) + column;
         vec<T> above = low, upper = row_maximum<T, S>(p, left, right, *won, 0);
         for (int h = 0; h < height; h += 2, p += 2 * pitch, out += 2 * pitch, won += columns) {
           const vec<T> lower = h + 1 < height ? row_maximum<T, S>(p + pitch, left, right, *won, 1) : low;
@@ -130,9 +130,9 @@ void maxpool3x3_tangent(View<T> y_t, View<Winners> winners, View<const T> x_t, c
   const int height = grid.height, columns = grid.columns;
   for (int b = begin; b < end; ++b)
     for (int c = 0; c < channels; ++c) {
-      const T* x = x_t.data + b * x_t.block + c * x_t.channel;
-      T* out = y_t.data + b * y_t.block + c * y_t.channel;
-      const Winners* of_plane = winners.data + b * winners.block + c * winners.channel;
+      const T* x = x_t.at(b, c);
+      T* out = y_t.at(b, c);
+      const Winners* of_plane = winners.at(b, c);
       for (int h = 0; h < height; ++h)
         for (int column = 0; column < columns; ++column, out += lanes<T>) {
           const auto won_in = [&](int h) -> const Winners& { return of_plane[h / 2 * columns + column]; };
@@ -169,9 +169,9 @@ void maxpool3x3_backward_of(View<T> dx, View<const T> dy, View<Winners> winners,
   const std::size_t pitch = columns * lanes<T>;
   for (int b = begin; b < end; ++b)
     for (int c = 0; c < channels; ++c) {
-      const T* d = dy.data + b * dy.block + c * dy.channel;
-      T* out = dx.data + b * dx.block + c * dx.channel;
-      const Winners* won = winners.data + b * winners.block + c * winners.channel;
+      const T* d = dy.at(b, c);
+      T* out = dx.at(b, c);
+      const Winners* won = winners.at(b, c);
       vec<T> above[most], upper[most], lower[most], below[most];  // what has arrived at the maxima of the pair's rows and of those around it
       for (int i = 0; i < columns; ++i) above[i] = upper[i] = zeros<T>();
       for (int h = 0; h < height; h += 2, d += 2 * pitch, won += columns) {
@@ -217,8 +217,8 @@ void avgpool3x3(View<T> y, View<const T> x, const Grid& grid, int begin, int end
     const vec<T> left = load(weights[0]), self = load(weights[1]), right = load(weights[2]);
     for (int b = begin; b < end; ++b)
       for (int c = 0; c < channels; ++c) {
-        const T* p = x.data + b * x.block + c * x.channel + column * lanes<T>;
-        T* out = y.data + b * y.block + c * y.channel + column * lanes<T>;
+        const T* p = x.at(b, c) + column * lanes<T>;
+        T* out = y.at(b, c) + column * lanes<T>;
         const auto row = [&](int h) {
           if (h < 0 || h >= grid.height) return zeros<T>();
           const T* q = p + h * pitch;
@@ -256,7 +256,7 @@ SPD_INLINE void each_quad_vector(View<U> x, QuadWinners* winners, const Grid& fr
         U* in[2];
         for (int half = 0; half < 2; ++half) {
           const int block = side_by_side ? b : 2 * b + half, column_in = side_by_side ? 2 * column + half : 0;
-          in[half] = block < blocks_in && column_in < from.columns ? x.data + block * x.block + c * x.channel + column_in * lanes<T> : nullptr;
+          in[half] = block < blocks_in && column_in < from.columns ? x.at(block, c) + column_in * lanes<T> : nullptr;
         }
         const mask<T> valid = b == blocks - 1 ? masks.last[column] : masks.whole[column];
         for (int h = 0; h < to.height; ++h) {
@@ -286,7 +286,7 @@ void maxpool2x2_forward(View<T> y, QuadWinners* winners, View<const T> x, const 
     const mask<T> is_lower = greater<T>(below, above);
     const std::uint16_t down = bits_of_mask<T>(is_lower), ur = bits_of_mask<T>(upper_right), lr = bits_of_mask<T>(lower_right);
     *won = {static_cast<std::uint16_t>((ur & ~down) | (lr & down)), down};
-    store<T>(y.data + b * y.block + c * y.channel + at, keep<T>(valid, select<T>(is_lower, below, above)));
+    store<T>(y.at(b, c) + at, keep<T>(valid, select<T>(is_lower, below, above)));
   });
 }
 
@@ -294,7 +294,7 @@ template <class T>
 void maxpool2x2_backward(View<T> dx, View<const T> dy, QuadWinners* winners, const Grid& from, const Grid& to, int n, int begin, int end) {
   const std::size_t pitch = from.pitch();
   each_quad_vector<T>(dx, winners, from, to, n, begin, end, [&](int c, int b, std::size_t at, mask<T> valid, T* const(&in)[2], QuadWinners* won) {
-    const vec<T> d = keep<T>(valid, load(dy.data + b * dy.block + c * dy.channel + at));
+    const vec<T> d = keep<T>(valid, load(dy.at(b, c) + at));
     const mask<T> right = load_mask<T>(&won->right), lower = load_mask<T>(&won->lower);
     const vec<T> upper[2] = {keep<T>(neither<T>(right, lower), d), keep<T>(static_cast<mask<T>>(right & ~lower), d)};
     const vec<T> below[2] = {keep<T>(static_cast<mask<T>>(lower & ~right), d), keep<T>(static_cast<mask<T>>(right & lower), d)};
@@ -306,7 +306,7 @@ void maxpool2x2_backward(View<T> dx, View<const T> dy, QuadWinners* winners, con
   });
   if (from.height % 2)  // the dropped row
     for (int c = begin; c < end; ++c)
-      for (int b = 0; b < from.blocks(n); ++b) std::memset(dx.data + b * dx.block + c * dx.channel + (from.height - 1) * pitch, 0, pitch * sizeof(T));
+      for (int b = 0; b < from.blocks(n); ++b) std::memset(dx.at(b, c) + (from.height - 1) * pitch, 0, pitch * sizeof(T));
 }
 
 template <class T>
@@ -318,7 +318,7 @@ void maxpool2x2_tangent(View<T> y_t, QuadWinners* winners, View<const T> x_t, co
     split_columns<T>(below, in[0] + pitch, in[1] ? in[1] + pitch : nullptr);
     const mask<T> right = load_mask<T>(&won->right), lower = load_mask<T>(&won->lower);
     const vec<T> taken = select<T>(lower, select<T>(right, below[1], below[0]), select<T>(right, upper[1], upper[0]));
-    store<T>(y_t.data + b * y_t.block + c * y_t.channel + at, keep<T>(valid, taken));
+    store<T>(y_t.at(b, c) + at, keep<T>(valid, taken));
   });
 }
 

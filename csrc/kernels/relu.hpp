@@ -31,7 +31,7 @@ SPD_INLINE void each_open_vector(View<T> z, Open* open, const Grid& grid, int be
   open += static_cast<std::size_t>(begin) * channels * grid.vectors();
   for (int b = begin; b < end; ++b)
     for (int c = 0; c < channels; ++c) {
-      T* p = z.data + b * z.block + c * z.channel;
+      T* p = z.at(b, c);
       for (int v = 0; v < grid.vectors(); ++v, p += lanes<T>, ++open) f(p, *open);
     }
 }

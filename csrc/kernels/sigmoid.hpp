@@ -41,8 +41,7 @@ void dense_sigmoid_ref(T* a, T* dx, T* dweight, T* dbias, const T* x, const T* w
 template <class T, class U, class F>
 SPD_INLINE void each_vector(View<T> z, View<U> other, const Grid& grid, int begin, int end, int c, F&& f) {
   for (int b = begin; b < end; ++b)
-    for (std::size_t at = 0; at < grid.plane(); at += lanes<T>)
-      f(z.data + b * z.block + c * z.channel + at, other.data + b * other.block + c * other.channel + at);
+    for (std::size_t at = 0; at < grid.plane(); at += lanes<T>) f(z.at(b, c) + at, other.at(b, c) + at);
 }
 
 template <class T>

@@ -214,7 +214,7 @@ template <class T>
 std::size_t winograd_plane(const Grid& grid, int blocks) {
   return static_cast<std::size_t>(blocks) * grid.vectors() / 4 * lanes<T> + lanes<T>;
 }
-// From component to component: an odd number of vectors, as of channel_stride (grid.hpp).
+// From component to component: an odd number of vectors, as of Grid::strides.
 template <class T>
 std::size_t winograd_component(std::size_t plane, int channels) {
   return (plane / lanes<T> * channels | 1) * lanes<T>;
@@ -239,12 +239,11 @@ void winograd_wgrad(T* dk, View<const T> dy, View<const T> x, T* scratch, const 
   };
   const auto transform = [&]<int first>(int channel) {  // of x, then those of dy
     if (const int i = channel; i < c_in)
-      each_tile([&](int b, int h, int j, int at) {
-        transform_tile<T, first, kTogether>(xt + i * plane + at, x_component, x.data + b * x.block + i * x.channel + j * lanes<T>, h, grid);
-      });
+      each_tile(
+          [&](int b, int h, int j, int at) { transform_tile<T, first, kTogether>(xt + i * plane + at, x_component, x.at(b, i) + j * lanes<T>, h, grid); });
     else
       each_tile([&, o = channel - c_in](int b, int h, int j, int at) {
-        const T* p = dy.data + b * dy.block + o * dy.channel + h * pitch + j * lanes<T>;
+        const T* p = dy.at(b, o) + h * pitch + j * lanes<T>;
         vec<T> t[6];
         transform_dy<T>(t, load<T>(p), load<T>(p + pitch), load<T>(p + 2 * pitch), load<T>(p + 3 * pitch));
         SPD_UNROLL

@@ -51,12 +51,12 @@ void fetch_rows(const Channel& x, const TileRows& rows, const Grid& grid) {
     for (std::size_t at = 0; at < 4 * grid.pitch(); at += 64 / sizeof(T)) x.fetch_line(row.offset + at);
 }
 template <class T>
-bool is_large(std::size_t channel, int channels) {
-  return channels * channel * sizeof(T) > kHalfL2;
+bool is_large(const Grid& grid, std::size_t channel, int channels) {
+  return grid.slices() * channels * channel * sizeof(T) > kHalfL2;
 }
 inline int tile_rows(const Grid& grid, int blocks) { return blocks * (grid.height / 4); }
 
-// The planes of some channels and tile rows: from channel to channel an odd number of vectors (channel_stride, grid.hpp).
+// The planes of some channels and tile rows: from channel to channel an odd number of vectors (as of Grid::strides).
 template <class T>
 struct TilePlanes {
   T* data;
@@ -372,7 +372,7 @@ std::size_t winograd2d_scratch(const Grid& grid, int c_in, bool is_made) {
 template <class T, int S>
 void winograd2d_forward(View<T> y, const Input<T>& x, const T* packed, T* scratch, const Grid& grid, int begin, int end, int c_in, int c_out, bool accumulate) {
   const TileNeighbours<T, S> neighbours(grid);
-  const bool large = is_large<T>(x.channel(), c_in);
+  const bool large = is_large<T>(grid, x.channel(), c_in);
   const int all = tile_rows(grid, end - begin), parts = parts_of(c_out, kChannels2d);
   for (int first = 0; first < all; first += kForwardRows) {
     const int rows = std::min(kForwardRows, all - first), pairs = (rows + 1) / 2;
@@ -470,13 +470,13 @@ SPD_NOINLINE void gather_planes(T* dk, const T* u, int slices, std::size_t pairs
 struct WgradRounds {
   int slices, all, rows;  // tile rows of the longest slice; of a round: even, but for the only one, as two are in a vector
   WgradRounds(const Grid& grid, int blocks) : slices(grid.slices(blocks)), all(0) {
-    for (int s = 0; s < slices; ++s) all = std::max(all, tile_rows(grid, grid.slice_end(blocks, s) - grid.slice_begin(blocks, s)));
+    for (int s = 0; s < slices; ++s) all = std::max(all, tile_rows(grid, grid.slice_end(blocks, s) - grid.slice_begin(s)));
     const int even = grid.height / 4 % 2 == 0 ? grid.height / 4 : grid.height / 2;  // of whole blocks, if they fit: so that no block is in two rounds
     rows = std::min(even < kWgradRows ? kWgradRows / even * even : kWgradRows, all);
   }
 };
 
-// Enough for fewer blocks, too: they may be one slice, whose rounds are longer than those of two.
+// Enough for fewer blocks, too.
 template <class T>
 std::size_t winograd2d_wgrad_scratch(const Grid& grid, int blocks, int c_in, int c_out, int threads) {
   const int slices = grid.slices(blocks), rows = std::min(kWgradRows, tile_rows(grid, blocks));
@@ -543,7 +543,7 @@ class Winograd2dWgrad {
 
   // place: which of the planes in scratch.
   Round round_of(int slice, int place, int first) const {
-    const int begin = grid_.slice_begin(blocks_, slice), end = grid_.slice_end(blocks_, slice);
+    const int begin = grid_.slice_begin(slice), end = grid_.slice_end(blocks_, slice);
     const int rows = std::clamp(tile_rows(grid_, end - begin) - first, 0, rounds_.rows);
     const TilePlanes<T> of_x(planes_ + planes_size_ * place, c_in_, rows, S);
     return {slice, begin, end, first, rows, of_x, TilePlanes<T>(of_x.data + of_x.size(), c_out_, rows, S)};
@@ -555,19 +555,20 @@ class Winograd2dWgrad {
   void transform(const Round& r, int pair, int until, int rank) const {
     if (pair >= until) return;
     const TileNeighbours<T, S> neighbours(grid_);
-    const bool large_x = is_large<T>(x_.channel(), c_in_), large_dy = is_large<T>(dy_.channel, c_out_);
+    const bool large_x = is_large<T>(grid_, x_.channel(), c_in_), large_dy = is_large<T>(grid_, dy_.channel, c_out_);
     TileRows of_x[kWgradRows / 2], of_dy[kWgradRows / 2];
     rows_of(of_x, r, pair, until, grid_.plane());
     const TileBlocks all_of(r.first + 2 * pair, r.first + std::min(r.rows, 2 * until), r.begin, grid_);
-    x_.each_channel(c_in_, all_of.begin, all_of.end, rooms_ + rank * made_size(grid_, rounds_.rows), [&](int i, const auto& channel, const auto& next) {
-      for (int j = pair; j < until; ++j) {
-        if (large_x) fetch_rows<T>(next, of_x[j - pair], grid_);
-        transform_input_planes<T, S>(r.x, i, j, channel, of_x[j - pair], grid_, neighbours);
-      }
-    });
+    x_.around(r.begin, grid_)
+        .each_channel(c_in_, all_of.begin, all_of.end, rooms_ + rank * made_size(grid_, rounds_.rows), [&](int i, const auto& channel, const auto& next) {
+          for (int j = pair; j < until; ++j) {
+            if (large_x) fetch_rows<T>(next, of_x[j - pair], grid_);
+            transform_input_planes<T, S>(r.x, i, j, channel, of_x[j - pair], grid_, neighbours);
+          }
+        });
     if (is_few()) return;
     rows_of(of_dy, r, pair, until, dy_.block);
-    const T* p = dy_.data;
+    const T* p = dy_.around(r.begin).data;
     for (int o = 0; o < c_out_; ++o, p += dy_.channel)
       for (int j = pair; j < until; ++j) {
         if (large_dy) fetch_rows<T>(StoredChannel<T>{p + dy_.channel}, of_dy[j - pair], grid_);
@@ -600,10 +601,11 @@ class Winograd2dWgrad {
   void multiply_few(const Round& r, int o, int until) const {
     TileRows rows[kWgradRows / 2];
     rows_of(rows, r, 0, r.row_pairs(), dy_.block);
+    const T* dy = dy_.around(r.begin).data;
     with_constant<kFewWgrad>(c_in_, [&]<int I>() {
       for (; o < until; ++o) {
         T* u = of_slice(r) + static_cast<std::size_t>(o) * c_in_ * 4;
-        wgrad_of_few<T, S, I>(u, 4 * pairs_, dy_.data + o * dy_.channel, r.x, r.row_pairs(), rows, grid_, r.first > 0);
+        wgrad_of_few<T, S, I>(u, 4 * pairs_, dy + o * dy_.channel, r.x, r.row_pairs(), rows, grid_, r.first > 0);
       }
     });
   }
