@@ -1,22 +1,14 @@
 // What the engine is asked, and the table of functions that each instruction set fills in. Arrays are row major and belong to the caller.
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
 #include "plan.hpp"
-#include "team.hpp"
+#include "threads/control.hpp"
+#include "threads/team.hpp"
 
 namespace spd {
-
-// Shared by the workers and the calling thread, which asks them to stop.
-struct Control {
-  std::atomic<bool> stop{false};
-  std::atomic<double> done{0};  // FLOPs
-
-  void add(double flops) { done.fetch_add(flops, std::memory_order_relaxed); }
-};
 
 template <class T>
 struct DataSet {

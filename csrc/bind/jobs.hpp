@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "../batch.hpp"
+#include "../threads/batch.hpp"
 #include "../engine.hpp"
 
 namespace py = pybind11;

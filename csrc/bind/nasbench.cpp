@@ -4,7 +4,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
-#include "../batch.hpp"
+#include "../threads/batch.hpp"
 #include "../nasbench/table.hpp"
 
 namespace py = pybind11;

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "../plan.hpp"
-#include "../team.hpp"
+#include "../threads/team.hpp"
 #include "conv1x1.hpp"
 #include "conv3x3.hpp"
 #include "winograd.hpp"

@@ -11,7 +11,7 @@
 
 #include <type_traits>
 
-#include "../team.hpp"
+#include "../threads/team.hpp"
 #include "conv3x3.hpp"
 #include "input.hpp"
 

@@ -12,7 +12,7 @@
 // (`Grid::fits_winograd`). Precision: element type. The transforms round about two to four times as much as direct: largest relative error 0.4e-6 to 3.0e-6 in float.
 #pragma once
 
-#include "../team.hpp"
+#include "../threads/team.hpp"
 #include "conv3x3.hpp"
 
 namespace spd::SPD_ISA {

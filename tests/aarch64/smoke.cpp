@@ -5,8 +5,9 @@
 #include <cstdlib>
 #include <vector>
 
-#include "../../csrc/batch.hpp"
+#include "../../csrc/engine.hpp"
 #include "../../csrc/random.hpp"
+#include "../../csrc/threads/batch.hpp"
 
 namespace spd {
 namespace {

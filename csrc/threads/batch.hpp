@@ -5,25 +5,11 @@
 #include <functional>
 #include <vector>
 
-#include "engine.hpp"
+#include "control.hpp"
+#include "memory.hpp"
+#include "team.hpp"
 
 namespace spd {
-
-// Aligned, zeroed for every job anew; grows and is used again.
-class Memory {
- public:
-  Memory() = default;
-  Memory(const Memory&) = delete;
-  Memory& operator=(const Memory&) = delete;
-  ~Memory();
-  void* zeroed(std::size_t bytes);  // throws std::bad_alloc
-
- private:
-  void release();
-
-  void* data_ = nullptr;
-  std::size_t bytes_ = 0;
-};
 
 struct Worker {  // what the owner of a team keeps between jobs
   Memory network, metrics;
