@@ -54,7 +54,7 @@ fuzz: $(VENV)/.installed
 	cd build/fuzz && ./fuzz_tfrecord -max_len=4096 $(ARGS) corpus seeds
 
 # Debian's g++-aarch64-linux-gnu and qemu-user.
-PORTABLE := tests/aarch64/smoke.cpp csrc/plan.cpp $(wildcard csrc/threads/*.cpp) csrc/isa/baseline.cpp
+PORTABLE := tests/aarch64/smoke.cpp $(wildcard csrc/plan/*.cpp csrc/threads/*.cpp) csrc/isa/baseline.cpp
 PORTABLE_FLAGS := -std=gnu++20 -O2 -pthread -Wall -Wextra -Wno-psabi -Wno-ignored-attributes -Wno-unknown-pragmas
 aarch64:
 	mkdir -p build/aarch64

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "plan.hpp"
+#include "plan/plan.hpp"
 #include "threads/control.hpp"
 #include "threads/team.hpp"
 

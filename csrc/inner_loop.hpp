@@ -14,7 +14,7 @@
 #include "kernels/pool.hpp"
 #include "kernels/relu.hpp"
 #include "kernels/sigmoid.hpp"
-#include "plan.hpp"
+#include "plan/plan.hpp"
 #include "span.hpp"
 
 namespace spd::SPD_ISA {

@@ -16,7 +16,7 @@
 #include <cmath>
 #include <limits>
 
-#include "../grid.hpp"
+#include "../plan/grid.hpp"
 #include "../simd.hpp"
 
 namespace spd::SPD_ISA {

@@ -1,7 +1,7 @@
 // Convolutions by the algorithm that the plan chose: the one place where the choice meets the kernels.
 #pragma once
 
-#include "../plan.hpp"
+#include "../plan/plan.hpp"
 #include "../threads/team.hpp"
 #include "conv1x1.hpp"
 #include "conv3x3.hpp"

@@ -10,7 +10,7 @@
 // Precision: element type throughout; each output is one chain of c_in * 9 fused multiply-adds in a fixed order.
 #pragma once
 
-#include "../grid.hpp"
+#include "../plan/grid.hpp"
 #include "../simd.hpp"
 
 namespace spd::SPD_ISA {

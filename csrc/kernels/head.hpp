@@ -19,8 +19,8 @@
 #include <cmath>
 #include <cstring>
 
-#include "../grid.hpp"
-#include "../plan.hpp"
+#include "../plan/grid.hpp"
+#include "../plan/plan.hpp"
 #include "../simd.hpp"
 
 namespace spd::SPD_ISA {

@@ -2,7 +2,7 @@
 // right where they are multiplied first, so that they are read again from near and what the terms lie in is read once.
 #pragma once
 
-#include "../plan.hpp"
+#include "../plan/plan.hpp"
 #include "batch_norm.hpp"
 
 namespace spd::SPD_ISA {

@@ -13,7 +13,7 @@
 
 #include <cmath>
 
-#include "../plan.hpp"
+#include "../plan/plan.hpp"
 #include "../simd.hpp"
 
 namespace spd::SPD_ISA {

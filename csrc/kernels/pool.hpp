@@ -12,7 +12,7 @@
 
 #include <limits>
 
-#include "../grid.hpp"
+#include "../plan/grid.hpp"
 #include "../simd.hpp"
 #include "batch_norm.hpp"
 

@@ -6,7 +6,7 @@
 // z, d: views in the row-vector layout, zero in lanes without a pixel (d: after it).
 #pragma once
 
-#include "../grid.hpp"
+#include "../plan/grid.hpp"
 #include "../simd.hpp"
 
 namespace spd::SPD_ISA {

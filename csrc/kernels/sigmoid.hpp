@@ -11,7 +11,7 @@
 
 #include <cmath>
 
-#include "../grid.hpp"
+#include "../plan/grid.hpp"
 #include "../simd.hpp"
 
 namespace spd::SPD_ISA {

@@ -35,7 +35,7 @@ TITLES: Final = {
 """Groups of parts, by kind of op and part; those of convolutions have their size in the name."""
 
 NEEDED: Final = {"direct": 1.0, "winograd": 1 / 2, "winograd2d": 1 / 4}
-"""Multiply-adds of an algorithm, as a share of direct convolution's (`csrc/plan.cpp`)."""
+"""Multiply-adds of an algorithm, as a share of direct convolution's (`csrc/plan/plan.cpp`)."""
 
 
 def run(

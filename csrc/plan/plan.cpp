@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "places.hpp"
+
 namespace spd {
 namespace {
 
@@ -20,28 +22,6 @@ struct Use {  // channels begin..end - 1 of something meet this source
   int begin, end;
   Source source;
 };
-
-struct Life {  // ops, counted through forward and backward, while what a tensor holds is of use, both ends among them
-  int first, last;
-};
-constexpr std::size_t kGuard = 64;  // readable elements around the parts of the arena (shifted loads)
-struct Tensor {
-  std::size_t begin, elements;  // as if no two shared a place
-  int grid;                     // -1: not in the layout
-  bool is_sliced;               // then it has as many elements again for the second slice
-  std::vector<Life> lives;
-  int part = 0;  // of the arena
-  std::size_t place = kGuard;
-};
-
-// Whether both are of use at one moment; moment_of(op).
-template <class F>
-bool meet(const Tensor& a, const Tensor& b, F&& moment_of) {
-  for (const Life& x : a.lives)
-    for (const Life& y : b.lives)
-      if (moment_of(x.first) <= moment_of(y.last) && moment_of(y.first) <= moment_of(x.last)) return true;
-  return false;
-}
 
 Place at_channel(Place p, int c) {
   p.offset += c * p.channel;
@@ -90,7 +70,7 @@ class Builder {
     }
     end_runs();
     if (plan_.passes != Passes::kept) let_sums_pass();
-    share_places();
+    places_.share(plan_);
     return std::move(plan_);
   }
 
@@ -141,17 +121,11 @@ class Builder {
     plan_.grids.push_back(grid.of_batch(plan_.batch));
     return static_cast<int>(plan_.grids.size()) - 1;
   }
-  std::size_t take(std::size_t elements, int grid = -1, bool is_sliced = false) {
-    const std::size_t begin = tensors_.empty() ? 0 : tensors_.back().begin + tensors_.back().elements;
-    tensors_.push_back(
-        {begin, (elements + 63) / 64 * 64 + 64, grid, is_sliced, {}});  // a cache line more than they are long: equal tensors do not meet in one cache set
-    return begin;
-  }
   Place take(int grid, int channels) {
     const Grid& g = plan_.grids[grid];
     const int blocks = g.blocks(plan_.batch);
     const Strides strides = g.strides(blocks, channels, element_bytes_);
-    return {strides, take(channels * strides.channel, grid, g.slices() > 1)};
+    return {strides, places_.take(channels * strides.channel, grid, g.slices() > 1)};
   }
 
   Producer add_conv(int grid, int size, int c_in, int c_out, Place x, bool relu = true, bool reads_images = false) {
@@ -216,9 +190,9 @@ class Builder {
   // convolutions wrote, which is there until their own turn, and poolings. Poolings and the head do not look at it again.
   void let_sums_pass() {
     std::vector<std::size_t> pools;
-    for (const Pool& p : plan_.pools) pools.push_back(tensor_at(p.y.offset).begin);
+    for (const Pool& p : plan_.pools) pools.push_back(places_.begin_of(p.y.offset));
     const auto stays = [&](const Source& term) {
-      return term.batch_norm >= 0 || std::find(pools.begin(), pools.end(), tensor_at(term.place.offset).begin) != pools.end();
+      return term.batch_norm >= 0 || std::find(pools.begin(), pools.end(), places_.begin_of(term.place.offset)) != pools.end();
     };
     const auto is_kept = [&](const Segment& s) { return s.n > 0 && std::all_of(s.source, s.source + s.n, stays); };
     for (std::size_t i = 1; i < plan_.ops.size(); ++i) {
@@ -268,7 +242,7 @@ class Builder {
   // So many for every channel of every block.
   std::size_t take_bytes(int grid, int channels, int each) {
     const std::size_t bytes = static_cast<std::size_t>(each) * plan_.grids[grid].blocks(plan_.batch) * channels;
-    return take((bytes + element_bytes_ - 1) / element_bytes_);
+    return places_.take((bytes + element_bytes_ - 1) / element_bytes_);
   }
 
   Producer add_pool(int from, int to, int channels, Place x, bool average = false) {
@@ -410,7 +384,7 @@ class Builder {
     Place p;
     p.channel = plan_.lanes;
     p.block = static_cast<std::size_t>(channels) * plan_.lanes;
-    p.offset = plan_.head.dx = take(plan_.grids[grid].blocks(plan_.batch) * p.block);
+    p.offset = plan_.head.dx = places_.take(plan_.grids[grid].blocks(plan_.batch) * p.block);
     return p;
   }
   void add_head(int grid, Place x, int channels) {
@@ -425,171 +399,11 @@ class Builder {
     plan_.ops.push_back({Op::Kind::head, 0});
   }
 
-  // ---- places: tensors that are never of use at one moment may share one
-
-  void share_places() {
-    find_lives();
-    std::vector<Tensor*> largest_first, own;
-    for (Tensor& t : tensors_) largest_first.push_back(&t);
-    std::stable_sort(largest_first.begin(), largest_first.end(), [](const Tensor* a, const Tensor* b) { return a->elements > b->elements; });
-    const auto meet_in_run = [&](const Tensor& a, const Tensor& b) { return meet(a, b, [&](int op) { return moment_[op]; }); };
-    const auto meet_in_op = [](const Tensor& a, const Tensor& b) { return meet(a, b, [](int op) { return op; }); };
-    // A run goes through all of its ops chunk by chunk, so that what meets in it must be apart, or of one grid and in the very same place, chunk upon chunk.
-    std::vector<Tensor*> host(tensors_.size());
-    for (Tensor* t : largest_first) {
-      const auto of_one_grid = [&](const Tensor* o) { return t->grid >= 0 && o->grid == t->grid && meet_in_run(*o, *t) && !meet_in_op(*o, *t); };
-      const auto found = std::find_if(own.begin(), own.end(), of_one_grid);
-      host[t - tensors_.data()] = found == own.end() ? t : *found;
-      if (found == own.end())
-        own.push_back(t);
-      else
-        (*found)->lives.insert((*found)->lives.end(), t->lives.begin(), t->lives.end());
-    }
-    // The arena has two parts. Second slices lie in the second, each where its first slice lies in the first, so that of two threads each writes where it
-    // always has; what is not sliced is in one of them, where it takes less room.
-    std::vector<const Tensor*> placed;  // in the order of their places
-    std::size_t parts[2]{};
-    for (Tensor* t : own) {
-      if (t->lives.empty()) continue;  // a sum that passes by, where nothing goes backward
-      const auto first_fit = [&](int part) {
-        std::size_t place = kGuard;
-        for (const Tensor* o : placed)
-          if ((t->is_sliced || o->is_sliced || o->part == part) && meet_in_run(*t, *o) && place < o->place + o->elements && o->place < place + t->elements)
-            place = o->place + o->elements;
-        return place;
-      };
-      const auto end_in = [&](int part) { return std::max(parts[part], first_fit(part) + t->elements + kGuard); };
-      t->part = !t->is_sliced && end_in(1) - parts[1] < end_in(0) - parts[0];
-      t->place = first_fit(t->part);
-      for (int part = 0; part < 2; ++part)
-        if (t->is_sliced || t->part == part) parts[part] = end_in(part);
-      placed.insert(std::upper_bound(placed.begin(), placed.end(), t, [](const Tensor* a, const Tensor* b) { return a->place < b->place; }), t);
-    }
-    plan_.arena = parts[0] + parts[1];
-    for (Tensor* t : own) t->place += t->part * parts[0];
-    for (Tensor& t : tensors_) t.place = host[&t - tensors_.data()]->place;
-    const auto move = [&](std::size_t& offset) {
-      const Tensor& t = tensor_at(offset);
-      offset += t.place - t.begin;
-      return t.is_sliced;
-    };
-    const auto move_place = [&](Place& p) {
-      if (move(p.offset)) p.gap = parts[0] - p.half * p.block;
-    };
-    const auto move_sources = [&](std::vector<Segment>& segments) {
-      for (Segment& s : segments)
-        for (int i = 0; i < s.n; ++i) move_place(s.source[i].place);
-    };
-    move_place(plan_.images);
-    for (Conv& c : plan_.convs) move_place(c.x), move_place(c.y), move_sources(c.flows);
-    for (Sum& s : plan_.sums) {
-      move_place(s.z), move_sources(s.terms), move_sources(s.flows);
-      if (s.relu) move(s.open);
-    }
-    for (Pool& p : plan_.pools) {
-      move_place(p.x), move_place(p.y), move_sources(p.flows);
-      if (!p.average) move(p.taken);
-    }
-    for (Dense& d : plan_.dense) move_place(d.product.x), move_place(d.product.y), move_place(d.a), move_place(d.da);
-    move_place(plan_.head.x), move(plan_.head.dx);
-  }
-  Tensor& tensor_at(std::size_t offset) {
-    return *std::prev(std::upper_bound(tensors_.begin(), tensors_.end(), offset, [](std::size_t at, const Tensor& t) { return at < t.begin; }));
-  }
-  // Goes through a step as inner_loop.hpp does.
-  void find_lives() {
-    int now = -1;
-    const auto write = [&](std::size_t offset) { tensor_at(offset).lives.push_back({now, now}); };
-    const auto read = [&](std::size_t offset) { tensor_at(offset).lives.back().last = now; };
-    const auto read_sources = [&](const std::vector<Segment>& segments) {
-      for (const Segment& s : segments)
-        for (int i = 0; i < s.n; ++i) read(s.source[i].place.offset);
-    };
-    const auto gather = [&](std::size_t offset, const std::vector<Segment>& flows) {  // none: its one reader wrote the gradient there
-      const auto flow = [](const Segment& s) { return s.n > 0; };
-      if (std::none_of(flows.begin(), flows.end(), flow)) return;
-      std::all_of(flows.begin(), flows.end(), flow) ? write(offset) : read(offset);
-      read_sources(flows);
-    };
-    std::size_t run = 0;
-    for (const auto [kind, index] : plan_.ops) {
-      if (++now == plan_.runs[run]) ++run;
-      moment_.push_back(static_cast<int>(run));
-      switch (kind) {
-        case Op::Kind::conv: {
-          const Conv& c = plan_.convs[index];
-          c.sum >= 0 ? read_sources(plan_.sums[c.sum].terms) : c.reads_images ? void() : read(c.x.offset);
-          write(c.y.offset);
-          break;
-        }
-        case Op::Kind::sum: {
-          const Sum& sum = plan_.sums[index];
-          read_sources(sum.terms);
-          if (!sum.passes) write(sum.z.offset);
-          if (sum.relu) write(sum.open);
-          break;
-        }
-        case Op::Kind::pool: {
-          const Pool& p = plan_.pools[index];
-          if (p.sum < 0) read(p.x.offset);
-          write(p.y.offset);
-          if (!p.average) write(p.taken);
-          break;
-        }
-        case Op::Kind::dense: {
-          const Dense& d = plan_.dense[index];
-          if (!d.product.reads_images) read(d.product.x.offset);
-          write(d.product.y.offset), write(d.a.offset);
-          break;
-        }
-        case Op::Kind::head: plan_.head.sum < 0 ? read(plan_.head.x.offset) : read_sources(plan_.sums[plan_.head.sum].terms);
-      }
-    }
-    for (std::size_t i = plan_.ops.size(); plan_.passes != Passes::forward && i-- > 0;) {
-      ++now;
-      moment_.push_back(moment_.back() + 1);
-      switch (const auto [kind, index] = plan_.ops[i]; kind) {
-        case Op::Kind::conv: {
-          const Conv& c = plan_.convs[index];
-          read_sources(c.flows), read(c.y.offset);
-          ++now;
-          moment_.push_back(moment_.back() + 1);
-          read(c.y.offset);
-          c.sum >= 0 ? read_sources(plan_.sums[c.sum].terms) : c.reads_images ? void() : read(c.x.offset);
-          if (!c.reads_images) write(c.x.offset);
-          break;
-        }
-        case Op::Kind::sum: {
-          const Sum& sum = plan_.sums[index];
-          gather(sum.z.offset, sum.flows);
-          if (sum.relu) read(sum.z.offset), read(sum.open);
-          break;
-        }
-        case Op::Kind::pool: {
-          const Pool& p = plan_.pools[index];
-          gather(p.y.offset, p.flows);
-          read(p.y.offset), write(p.x.offset);
-          if (!p.average) read(p.taken);
-          break;
-        }
-        case Op::Kind::dense: {
-          const Dense& d = plan_.dense[index];
-          read(d.da.offset), read(d.product.y.offset);
-          if (!d.product.reads_images) read(d.product.x.offset), write(d.product.x.offset);
-          break;
-        }
-        case Op::Kind::head: write(plan_.head.dx);
-      }
-    }
-    tensor_at(plan_.images.offset).lives = {{0, now}};  // lanes without a pixel are zero from the start, and the gradient is read at the end
-  }
-
   const MotifSpec& spec_;
   int element_bytes_;
   bool strict_;
   Plan plan_;
-  std::vector<Tensor> tensors_;
-  std::vector<int> moment_;  // of each op, forward and backward: its run; in the backward pass, itself; a convolution's batch norm and product are two
+  Places places_;
   std::vector<std::vector<Use>> conv_flows_, pool_flows_, sum_flows_;
 };
 
