@@ -205,7 +205,7 @@ struct EngineFunctions {
 
 struct Engine {
   const char* isa;
-  int few;  // input channels, no more than which Winograd's weight gradient keeps in registers (winograd2d.hpp)
+  int few;  // input channels, no more than which Winograd's weight gradient keeps in registers (kernels/winograd2d_tiles.hpp)
   EngineFunctions<float> f32;
   EngineFunctions<double> f64;
 

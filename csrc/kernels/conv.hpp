@@ -7,6 +7,7 @@
 #include "conv3x3.hpp"
 #include "winograd.hpp"
 #include "winograd2d.hpp"
+#include "winograd2d_wgrad.hpp"
 
 namespace spd::SPD_ISA {
 
