@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "checks/jobs.hpp"
 #include "plan/plan.hpp"
 #include "threads/control.hpp"
 #include "threads/team.hpp"
@@ -131,54 +132,6 @@ struct ActivationJob {
   std::int64_t* agreements;  // (n, n), zeroed by the caller
 };
 
-// One kernel on (n, c, h, w) arrays, for tests and benches: packs into the layout, runs, unpacks.
-template <class T>
-struct ConvCheck {
-  int n, c_in, c_out, height, width, size;
-  const T *x, *k, *dy;
-  T *y, *dx, *dk;       // each null: not wanted
-  Algorithm algorithm;  // where the shape allows it, else direct
-  int repeats;          // > 0: seconds[0..2] of forward, dgrad, wgrad, each the shortest of so many
-  int threads;          // of wgrad
-  double seconds[3];
-};
-template <class T>
-struct BatchNormCheck {
-  int n, channels, height, width;
-  const T *y, *gamma, *beta, *dz;
-  T *z, *mean, *var, *dy, *dgamma, *dbeta;
-  double eps;
-};
-template <class T>
-struct PoolCheck {
-  int n, channels, height, width, size;  // size 3: stride 1; size 2: stride 2
-  const T *x, *dy;
-  T *y, *dx;
-  bool average;  // 3x3 alone
-};
-template <class T>
-struct ReluCheck {
-  int n, channels, height, width;
-  const T *x, *dz;
-  T *z, *dx;
-};
-
-template <class T>
-struct HeadCheck {
-  int n, channels, height, width, classes;
-  Loss kind;
-  const T *x, *weight, *bias, *label;
-  T *logit, *dx, *dweight, *dbias;  // of the mean cross-entropy
-  double loss;
-};
-template <class T>
-struct DenseCheck {
-  int n, features, units;
-  double slope;
-  const T *x, *weight, *bias, *da;  // (n, features), (units, features), (units), (n, units)
-  T *a, *dx, *dweight, *dbias;
-};
-
 template <class T>
 struct EngineFunctions {
   int lanes;
@@ -196,7 +149,7 @@ struct EngineFunctions {
   void (*profile)(ProfileJob<T>&, Control&, Team&);
   void (*logit_gradient)(LogitGradientJob<T>&, Control&, Team&);
   void (*activations)(ActivationJob<T>&, Control&, Team&);
-  // Of one thread, measured for so many seconds (machine.hpp): FLOP/s, bytes/s of n elements, read and written, cycles/s.
+  // Of one thread, measured for so many seconds (checks/machine.hpp): FLOP/s, bytes/s of n elements, read and written, cycles/s.
   double (*peak)(double seconds);
   double (*read)(const T* data, std::size_t n, double seconds);
   double (*write)(T* data, std::size_t n, double seconds);

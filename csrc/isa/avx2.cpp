@@ -1,5 +1,5 @@
 #define SPD_ISA avx2
-#include "../checks.hpp"
+#include "functions.hpp"
 
 namespace spd::avx2 {
 const Engine& engine() {

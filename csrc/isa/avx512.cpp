@@ -1,5 +1,5 @@
 #define SPD_ISA avx512
-#include "../checks.hpp"
+#include "functions.hpp"
 
 namespace spd::avx512 {
 const Engine& engine() {

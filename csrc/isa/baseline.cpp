@@ -1,5 +1,5 @@
 #define SPD_ISA baseline
-#include "../checks.hpp"
+#include "functions.hpp"
 
 namespace spd::baseline {
 const Engine& engine() {

@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "simd.hpp"
-#include "span.hpp"
+#include "../simd.hpp"
+#include "../span.hpp"
 
 namespace spd::SPD_ISA {
 

@@ -1,17 +1,21 @@
 // Single kernels on (n, c, h, w) arrays, for tests and benches: into the layout, run, back again.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <thread>
 #include <vector>
 
-#include "engine.hpp"
-#include "hypergradient.hpp"
-#include "kernels/winograd.hpp"
-#include "machine.hpp"
-#include "profile.hpp"
-#include "proxies.hpp"
+#include "../kernels/batch_norm.hpp"
+#include "../kernels/conv.hpp"
+#include "../kernels/head.hpp"
+#include "../kernels/pool.hpp"
+#include "../kernels/relu.hpp"
+#include "../kernels/sigmoid.hpp"
+#include "../span.hpp"
+#include "jobs.hpp"
 
 namespace spd::SPD_ISA {
 
@@ -240,29 +244,6 @@ void dense_check(DenseCheck<T>& q) {
     conv_run<T>(Algorithm::direct, dx.view(), z.constant(), packed.data(), scratch.data(), grid, begin, end, 1, q.units, q.features, false);
   });
   dx.unpack(q.dx);
-}
-
-template <class T>
-EngineFunctions<T> engine_functions() {
-  return {lanes<T>,
-          training_memory<T>,
-          train_motif<T>,
-          motif_gradient<T>,
-          hypergradient_memory<T>,
-          motif_hypergradient<T>,
-          conv_check<T>,
-          batch_norm_check<T>,
-          pool_check<T>,
-          relu_check<T>,
-          head_check<T>,
-          dense_check<T>,
-          motif_profile<T>,
-          logit_gradient<T>,
-          activations<T>,
-          fma_peak<T>,
-          read_rate<T>,
-          write_rate<T>,
-          clock_rate};
 }
 
 }  // namespace spd::SPD_ISA

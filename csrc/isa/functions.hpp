@@ -1,0 +1,37 @@
+// The table of functions (engine.hpp) of one instruction set: what fills it, compiled in its namespace.
+#pragma once
+
+#include "../checks/kernels.hpp"
+#include "../checks/machine.hpp"
+#include "../engine.hpp"
+#include "../hypergradient.hpp"
+#include "../inner_loop.hpp"
+#include "../profile.hpp"
+#include "../proxies.hpp"
+
+namespace spd::SPD_ISA {
+
+template <class T>
+EngineFunctions<T> engine_functions() {
+  return {lanes<T>,
+          training_memory<T>,
+          train_motif<T>,
+          motif_gradient<T>,
+          hypergradient_memory<T>,
+          motif_hypergradient<T>,
+          conv_check<T>,
+          batch_norm_check<T>,
+          pool_check<T>,
+          relu_check<T>,
+          head_check<T>,
+          dense_check<T>,
+          motif_profile<T>,
+          logit_gradient<T>,
+          activations<T>,
+          fma_peak<T>,
+          read_rate<T>,
+          write_rate<T>,
+          clock_rate};
+}
+
+}  // namespace spd::SPD_ISA
