@@ -110,7 +110,7 @@ struct ProfileJob {
   double* seconds;        // (repeats, ops + 1, kParts), zeroed by the caller: those parts (span.hpp)
 };
 
-// Gradient of the sum of all logits; proxies.hpp.
+// Gradient of the sum of all logits; loops/proxies.hpp.
 template <class T>
 struct LogitGradientJob {
   const Plan* plan;

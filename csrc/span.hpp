@@ -1,4 +1,4 @@
-// Where the time of a training step goes: seconds of each part of each op. Kept only where somebody asks (profile.hpp); else a span is a branch on a null pointer.
+// Where the time of a training step goes: seconds of each part of each op. Kept only where somebody asks (loops/profile.hpp); else a span is a branch on a null pointer.
 #pragma once
 
 #include <chrono>

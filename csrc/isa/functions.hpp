@@ -4,10 +4,11 @@
 #include "../checks/kernels.hpp"
 #include "../checks/machine.hpp"
 #include "../engine.hpp"
-#include "../hypergradient.hpp"
-#include "../inner_loop.hpp"
-#include "../profile.hpp"
-#include "../proxies.hpp"
+#include "../loops/gradient.hpp"
+#include "../loops/hypergradient.hpp"
+#include "../loops/profile.hpp"
+#include "../loops/proxies.hpp"
+#include "../loops/train.hpp"
 
 namespace spd::SPD_ISA {
 

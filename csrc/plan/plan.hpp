@@ -1,5 +1,5 @@
 // A motif flattened: what runs in which order, and where its data lie. Built once per motif from the cell and the shape; knows the vector
-// width, not the element type or the instruction set. Running it is inner_loop.hpp's part.
+// width, not the element type or the instruction set. Running it is network/network.hpp's part.
 //
 // Forward runs `ops` in order, backward in reverse. Three rules keep the arena small:
 //   * the gradient of a tensor takes the tensor's own place (its last reader in the backward pass has gone by then): dy of a convolution

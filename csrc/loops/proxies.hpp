@@ -11,7 +11,7 @@
 #include <cstring>
 #include <vector>
 
-#include "inner_loop.hpp"
+#include "../network/network.hpp"
 
 namespace spd::SPD_ISA {
 

@@ -1,21 +1,20 @@
-// Training one motif: the ops of its plan over an arena, step by step, without allocating.
+// Running a plan: its ops over an arena, forward and backward, without allocating.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <limits>
 #include <optional>
 
-#include "engine.hpp"
-#include "kernels/batch_norm.hpp"
-#include "kernels/conv.hpp"
-#include "kernels/head.hpp"
-#include "kernels/optimizer.hpp"
-#include "kernels/pool.hpp"
-#include "kernels/relu.hpp"
-#include "kernels/sigmoid.hpp"
-#include "plan/plan.hpp"
-#include "span.hpp"
+#include "../engine.hpp"
+#include "../kernels/batch_norm.hpp"
+#include "../kernels/conv.hpp"
+#include "../kernels/head.hpp"
+#include "../kernels/pool.hpp"
+#include "../kernels/relu.hpp"
+#include "../kernels/sigmoid.hpp"
+#include "../plan/plan.hpp"
+#include "../span.hpp"
 
 namespace spd::SPD_ISA {
 
@@ -484,150 +483,5 @@ class Network {
   T *arena_, *packed_, *scratch_, *wgrad_scratch_, *made_, *chunk_statistics_, *mean_, *var_, *istd_, *scale_, *shift_, *feature_, *dfeature_, *turned_,
       *logit_, *dlogit_, *label_, *softmax_;
 };
-
-// Metrics over a whole set: in one batch with its statistics, or in batches of the plan's size with running ones.
-template <class T>
-void measure(Metrics<T>& out, const Plan& plan, T* memory, const T* w, const T* running, const DataSet<T>& data, T eps, const Control& control, Team& team) {
-  Network<T> network(plan, memory, team);
-  HeadResult total;
-  for (int first = 0; first < data.n && !control.stop.load(std::memory_order_relaxed); first += plan.batch) {
-    const int n = std::min(plan.batch, data.n - first);
-    network.load(data, nullptr, first, n);
-    network.forward(w, n, eps, control, running);
-    const HeadResult part = network.evaluate(n, HeadGradient::none);
-    total.loss += part.loss, total.probability += part.probability, total.correct += part.correct;
-    const std::size_t classes = plan.head.classes;
-    std::memcpy(out.logits + first * classes, network.logits(), n * classes * sizeof(T));
-  }
-  out.loss = total.loss / data.n;
-  out.probability = total.probability / data.n;
-  out.accuracy = total.correct / data.n;
-}
-
-template <class T>
-void update_running(T* running, const Network<T>& network, const Plan& plan, int n, T momentum) {
-  for (const Conv& c : plan.convs) {
-    const T m = static_cast<T>(n) * plan.grids[c.grid].pixels(), unbiased = m > 1 ? m / (m - 1) : T(1);
-    for (int i = c.batch_norm; i < c.batch_norm + c.c_out; ++i) {
-      running[i] += momentum * (network.mean()[i] - running[i]);
-      T& var = running[plan.batch_norms + i];
-      var += momentum * (network.var()[i] * unbiased - var);
-    }
-  }
-}
-
-// What a team is to share of the steps of a training. What its threads write for each other may cost more than they save (small layers, cores that share no
-// cache), so now and then some steps are taken each way, and the fastest is kept. The bits are the same.
-class Sharing {
- public:
-  // f: a step, of n images.
-  template <class T, class F>
-  void step(Network<T>& network, const Team& team, int n, F&& f) {
-    using Share = typename Network<T>::Share;
-    constexpr Share ways[kWays]{Share::most, Share::large, Share::nothing};
-    if (team.size() == 1) return f();
-    network.share(ways[way_ < kWays ? way_ : best_]);
-    const double start = seconds_now();
-    f();
-    batch_ = std::max(batch_, n);
-    if (n < batch_) return;  // a small last batch is no measure
-    if (way_ < kWays)
-      tried(seconds_now() - start);
-    else if (++kept_ == keep_)
-      way_ = kept_ = 0, keep_ = kKept, least_ = kNever;
-  }
-
- private:
-  static constexpr int kWays = 3, kTries = 2, kKept = 300;
-  static constexpr double kNever = std::numeric_limits<double>::infinity();
-  static constexpr double kFar = 1.5;  // times as long as the best in one try: not worth another
-
-  void tried(double seconds) {
-    taken_ = std::min(taken_, seconds);
-    if (++try_ < kTries && taken_ < kFar * least_) return;
-    if (taken_ < least_) least_ = taken_, best_ = way_;
-    ++way_, try_ = 0, taken_ = kNever;
-  }
-
-  int way_ = 0, try_ = 0, best_ = 0, kept_ = 0, batch_ = 0;
-  int keep_ = 60;  // at first, when much is slow for other reasons, not for long
-  double taken_ = kNever, least_ = kNever;
-};
-
-// Memory behind the network's: gradient and two optimiser states.
-template <class T>
-std::size_t training_memory(const Plan& plan, Team& team) {
-  return Network<T>::memory(plan, team) + 3 * (plan.n_parameters + lanes<T>);
-}
-
-template <class T>
-void train_motif(const TrainSettings<T>& s, TrainJob<T>& job, Control& control, Team& team) {
-  const FlushDenormals flush;
-  const Plan& plan = *job.plan;
-  const std::size_t n_parameters = plan.n_parameters;
-  Network<T> network(plan, job.memory, team);
-  T* g = job.memory + Network<T>::memory(plan, team);
-  T *a = g + n_parameters, *b = a + n_parameters;
-  const T eps = static_cast<T>(s.batch_norm_eps), momentum = static_cast<T>(s.batch_norm_momentum);
-  optimizer_start<T>(a, b, s.optimizer, n_parameters);
-  job.diverged_step = -1;
-  Sharing sharing;
-  long step = 0;
-  for (int epoch = 0; epoch < s.epochs && job.diverged_step < 0; ++epoch) {
-    double loss = 0, accuracy = 0;
-    for (int i = 0; i < s.steps_per_epoch && job.diverged_step < 0; ++i, ++step) {
-      if (control.stop.load(std::memory_order_relaxed)) return;
-      const int first = i * s.batch, n = std::min(s.batch, s.train.n - first);
-      HeadResult head;
-      sharing.step(network, team, n, [&] {
-        network.load(s.train, s.order + static_cast<std::size_t>(epoch) * s.train.n + first, 0, n);
-        network.forward(job.parameters, n, eps, control);
-        head = network.evaluate(n, HeadGradient::loss);
-        if (std::isfinite(head.loss)) network.backward(g, job.parameters, n, false, control);
-      });
-      if (!std::isfinite(head.loss)) {
-        job.diverged_step = step;
-        break;
-      }
-      optimizer_step<T>(job.parameters, g, a, b, s.optimizer, s.rates[step], step + 1, n_parameters);
-      update_running<T>(job.running, network, plan, n, momentum);
-      loss += head.loss / n;
-      accuracy += head.correct / n;
-      if (job.step_loss) job.step_loss[step] = head.loss / n;
-      if (job.step_accuracy) job.step_accuracy[step] = head.correct / n;
-      control.add(3 * n * plan.flops);
-    }
-    if (job.diverged_step >= 0) break;
-    job.loss[epoch] = loss / s.steps_per_epoch;
-    job.accuracy[epoch] = accuracy / s.steps_per_epoch;
-  }
-  if (job.diverged_step >= 0) return;
-  const T* running = s.batch_statistics ? nullptr : job.running;
-  if (job.plan_train) measure<T>(job.train, *job.plan_train, job.memory_metrics, job.parameters, running, s.train, eps, control, team);
-  if (job.plan_valid) measure<T>(job.valid, *job.plan_valid, job.memory_metrics, job.parameters, running, s.valid, eps, control, team);
-  if ((job.plan_train && !std::isfinite(job.train.loss)) || (job.plan_valid && !std::isfinite(job.valid.loss))) job.diverged_step = step;
-}
-
-template <class T>
-void motif_gradient(GradientJob<T>& job, Control& control, Team& team) {
-  const FlushDenormals flush;
-  const Plan& plan = *job.plan;
-  const int n = job.data.n;
-  Network<T> network(plan, job.memory, team);
-  T* g = job.memory + Network<T>::memory(plan, team);
-  network.load(job.data, nullptr, 0, n);
-  network.forward(job.parameters, n, static_cast<T>(job.batch_norm_eps), control);
-  const HeadResult head = network.evaluate(n, job.metric == Metric::loss ? HeadGradient::loss : HeadGradient::probability);
-  job.values.loss = head.loss / n;
-  job.values.probability = head.probability / n;
-  job.values.accuracy = head.correct / n;
-  if (job.d_parameters || job.d_images) {
-    network.backward(g, job.parameters, n, job.d_images != nullptr, control);
-    if (job.d_parameters) std::memcpy(job.d_parameters, g, plan.n_parameters * sizeof(T));
-    if (job.d_images) network.image_gradient(job.d_images, n);
-    if (job.d_labels) network.label_gradient(job.d_labels, job.metric, n);
-  }
-  control.add(4 * n * plan.flops);
-}
 
 }  // namespace spd::SPD_ISA

@@ -1,9 +1,8 @@
 // One training step many times over, timed part by part (span.hpp) and, in between, as a whole: the same functions as in training.
 #pragma once
 
-#include <cstring>
-
-#include "inner_loop.hpp"
+#include "../span.hpp"
+#include "train.hpp"
 
 namespace spd::SPD_ISA {
 
