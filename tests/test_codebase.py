@@ -73,6 +73,22 @@ MEASURED = {"bench.kernels": {"kernels"}}
 BENCHMARK_MODULE = "nasbench101"
 """Alone reads the benchmark's files and enumerates its space with the extension."""
 
+CSRC = PACKAGE.parent / "csrc"
+ENGINE_LAYERS = [
+    {"simd.hpp", "span.hpp", "random.hpp", "threads", "nasbench"},  # know nothing of motifs
+    {"plan"},
+    {"kernels"},
+    {"checks"},
+    {"engine.hpp"},
+    {"network"},
+    {"loops"},
+    {"isa"},
+    {"bind"},
+]
+"""Folders of csrc/ and the files beside them, from the ground up. Kernels take a team of threads, so threads lie below them."""
+ENGINE_RANK = {room: rank for rank, rooms in enumerate(ENGINE_LAYERS) for room in rooms}
+SOURCES = sorted(path.relative_to(CSRC).as_posix() for path in CSRC.rglob("*.?pp"))
+
 MODULES = sorted(
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
     for path in PACKAGE.rglob("*.py")
@@ -141,6 +157,36 @@ def test_imports_go_round_in_no_circle() -> None:
     while leaves := {room for room, imported in edges.items() if not imported}:
         edges = {room: imported - leaves for room, imported in edges.items() if room not in leaves}
     assert not edges, f"these modules import each other: {sorted(edges)}"
+
+
+def included(source: str) -> Iterator[str]:
+    """The files of csrc/ that `source` includes, as paths from there."""
+    folder = CSRC / Path(source).parent
+    for name in re.findall(r'^#include "(.+)"', (CSRC / source).read_text(), re.MULTILINE):
+        yield (folder / name).resolve().relative_to(CSRC).as_posix()
+
+
+def test_the_walk_sees_the_engine() -> None:
+    assert "simd.hpp" in set(included("kernels/conv3x3.hpp"))
+    assert "bind/module.cpp" in SOURCES
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_includes_point_down(source: str) -> None:
+    room = source.split("/")[0]
+    assert room in ENGINE_RANK, f"{room} stands in no layer: add it to ENGINE_LAYERS here and to CONTRIBUTING.md"
+    for other in included(source):
+        below = other.split("/")[0]
+        assert below == room or ENGINE_RANK[below] < ENGINE_RANK[room], f"{source} ({room}) includes {other}, above it"
+        if below == "nasbench":
+            assert room == "nasbench" or source == "bind/nasbench.cpp", f"{source} includes {other}"
+
+
+def test_includes_go_round_in_no_circle() -> None:
+    edges = {source: set(included(source)) for source in SOURCES}
+    while leaves := {source for source, others in edges.items() if not others}:
+        edges = {source: others - leaves for source, others in edges.items() if source not in leaves}
+    assert not edges, f"these files include each other: {sorted(edges)}"
 
 
 @pytest.mark.parametrize("module", MODULES)

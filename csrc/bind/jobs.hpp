@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "../threads/batch.hpp"
 #include "../engine.hpp"
+#include "../threads/batch.hpp"
 
 namespace py = pybind11;
 

@@ -4,8 +4,8 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
-#include "../threads/batch.hpp"
 #include "../nasbench/table.hpp"
+#include "../threads/batch.hpp"
 
 namespace py = pybind11;
 
