@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 
 #include "checks/jobs.hpp"
 #include "plan/plan.hpp"
@@ -10,6 +11,8 @@
 #include "threads/team.hpp"
 
 namespace spd {
+
+inline constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
 template <class T>
 struct DataSet {
@@ -27,12 +30,13 @@ struct TrainSettings {
   const double* rates;  // (epochs * steps_per_epoch)
   double batch_norm_momentum, batch_norm_eps;
   bool batch_statistics;  // of the final metrics; else running statistics
+  bool evaluate;          // read metrics on the training set at the end
 };
 
 template <class T>
-struct Metrics {  // of one motif on one data set
-  double probability, loss, accuracy;
-  T* logits;  // (n, classes)
+struct Metrics {  // of one motif on one data set; NaN where they were not read
+  double probability = kNan, loss = kNan, accuracy = kNan;
+  T* logits = nullptr;  // (n, classes)
 };
 
 template <class T>
@@ -50,9 +54,11 @@ struct TrainJob {
   double* step_accuracy;
   Metrics<T> train, valid;
   std::int64_t diverged_step;  // -1: did not
+  double seconds;              // from the first plan to the last metric
 };
 
 enum class Metric { loss, probability };
+inline constexpr const char* kMetricNames[] = {"loss", "probability"};
 
 template <class T>
 struct GradientJob {

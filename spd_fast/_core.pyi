@@ -1,5 +1,5 @@
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ isa: str
 _Table: TypeAlias = list[tuple[str, int, tuple[int, ...]]]
 _Float32: TypeAlias = npt.NDArray[np.float32]
 _Float64: TypeAlias = npt.NDArray[np.float64]
+_Int64: TypeAlias = npt.NDArray[np.int64]
 
 class MotifSpec:
     def __init__(
@@ -63,13 +64,59 @@ def clock_rate(seconds: float = 0.1) -> float: ...
 def read_rate(bytes: int, seconds: float = 0.1) -> float: ...
 def write_rate(bytes: int, seconds: float = 0.1) -> float: ...
 def uniforms(key: int, rows: int, columns: int, taps: Sequence[int]) -> _Float64: ...
-def train_f32(
+
+class Metrics:
+    probability: _Float64
+    loss: _Float64
+    accuracy: _Float64
+    logits: npt.NDArray[Any]
+
+class Training:
+    loss: _Float64
+    accuracy: _Float64
+    seconds: _Float64
+    diverged_step: _Int64
+    step_loss: _Float64
+    step_accuracy: _Float64
+    train: Metrics
+    valid: Metrics
+
+class Gradient:
+    probability: _Float64
+    loss: _Float64
+    accuracy: _Float64
+    d_parameters: list[npt.NDArray[Any]]
+    d_images: npt.NDArray[Any]
+    d_labels: npt.NDArray[Any]
+
+class Hypergradient:
+    value: _Float64
+    loss: _Float64
+    probability: _Float64
+    accuracy: _Float64
+    step_loss: _Float64
+    diverged_step: _Int64
+    trained: list[npt.NDArray[Any]]
+    d_images: npt.NDArray[Any]
+    d_labels: npt.NDArray[Any]
+    d_valid_images: npt.NDArray[Any]
+    d_valid_labels: npt.NDArray[Any]
+    d_rates: _Float64
+    d_momenta: _Float64
+    d_initial: list[npt.NDArray[Any]]
+
+class LogitGradient:
+    d_parameters: list[npt.NDArray[Any]]
+    d_images: list[npt.NDArray[Any]]
+
+# Arrays of one call have one element type, float32 or float64, by which the engine's is chosen. The weights are trained in place.
+def train(
     specs: Sequence[MotifSpec],
     images: npt.NDArray[Any],
     labels: npt.NDArray[Any],
     valid_images: npt.NDArray[Any] | None,
     valid_labels: npt.NDArray[Any] | None,
-    order: npt.NDArray[np.int64],
+    order: _Int64,
     batch: int,
     drop_last: bool,
     optimizer: Optimizer,
@@ -84,11 +131,8 @@ def train_f32(
     strict: bool,
     threads: int,
     progress: Callable[[float], object] | None,
-) -> dict[str, Any]: ...
-
-train_f64 = train_f32
-
-def gradient_f32(
+) -> Training: ...
+def gradient(
     specs: Sequence[MotifSpec],
     images: npt.NDArray[Any],
     labels: npt.NDArray[Any],
@@ -100,17 +144,14 @@ def gradient_f32(
     strict: bool,
     threads: int,
     progress: Callable[[float], object] | None,
-) -> dict[str, Any]: ...
-
-gradient_f64 = gradient_f32
-
-def hypergradient_f32(
+) -> Gradient: ...
+def hypergradient(
     specs: Sequence[MotifSpec],
     images: npt.NDArray[Any],
     labels: npt.NDArray[Any],
     valid_images: npt.NDArray[Any] | None,
     valid_labels: npt.NDArray[Any] | None,
-    order: npt.NDArray[np.int64],
+    order: _Int64,
     batch: int,
     drop_last: bool,
     optimizer: Optimizer,
@@ -126,11 +167,8 @@ def hypergradient_f32(
     strict: bool,
     threads: int,
     progress: Callable[[float], object] | None,
-) -> dict[str, Any]: ...
-
-hypergradient_f64 = hypergradient_f32
-
-def logit_gradient_f32(
+) -> Hypergradient: ...
+def logit_gradient(
     specs: Sequence[MotifSpec],
     images: npt.NDArray[Any],
     parameters: Sequence[npt.NDArray[Any]],
@@ -139,11 +177,8 @@ def logit_gradient_f32(
     strict: bool,
     threads: int,
     progress: Callable[[float], object] | None,
-) -> tuple[list[npt.NDArray[Any]], list[npt.NDArray[Any]]]: ...
-
-logit_gradient_f64 = logit_gradient_f32
-
-def activations_f32(
+) -> LogitGradient: ...
+def activations(
     specs: Sequence[MotifSpec],
     images: npt.NDArray[Any],
     parameters: Sequence[npt.NDArray[Any]],
@@ -151,9 +186,59 @@ def activations_f32(
     strict: bool,
     threads: int,
     progress: Callable[[float], object] | None,
-) -> list[npt.NDArray[np.int64]]: ...
+) -> list[_Int64]: ...
 
-activations_f64 = activations_f32
+class _Op:
+    __match_args__: ClassVar[tuple[str, ...]]
+    """Names of all that an op has."""
+    height: int
+    width: int
+    elements: int
+
+class ConvOp(_Op):
+    size: int
+    c_in: int
+    c_out: int
+    weight: int
+    forward: str
+    wgrad: str
+    dgrad: str | None
+    terms: int
+    flows: int
+    keeps: bool
+
+class SumOp(_Op):
+    channels: int
+    terms: int
+    flows: int
+    gathers: bool
+    passes: bool
+    relu: bool
+
+class PoolOp(_Op):
+    size: int
+    average: bool
+    channels: int
+    gathered: int
+    elements_in: int
+
+class DenseOp(_Op):
+    c_in: int
+    c_out: int
+
+class HeadOp(_Op):
+    channels: int
+    classes: int
+    terms: int
+
+class Profile:
+    parts: list[str]
+    ops: list[ConvOp | SumOp | PoolOp | DenseOp | HeadOp]
+    parameters: int
+    lanes: int
+    whole: _Float64
+    timed: _Float64
+    seconds: _Float64
 
 def profile(
     spec: MotifSpec,
@@ -167,7 +252,7 @@ def profile(
     strict: bool,
     repeats: int,
     progress: Callable[[float], object] | None,
-) -> dict[str, Any]: ...
+) -> Profile: ...
 
 class kernels:
     algorithms: list[str]

@@ -299,7 +299,7 @@ def train_motifs(
     running = [
         np.stack([np.zeros(n, job.element), np.ones(n, job.element)]) for n in (spec.tables()[3] for spec in job.specs)
     ]
-    out = (_core.train_f32 if job.element == np.float32 else _core.train_f64)(
+    out = _core.train(
         job.specs,
         *job.data,
         job.order,
@@ -319,18 +319,22 @@ def train_motifs(
         progress,
     )
     return TrainResult(
-        loss=out["loss"],
-        accuracy=out["accuracy"],
-        train=MotifMetrics(**out["train"]) if evaluate else None,
-        valid=MotifMetrics(**out["valid"]) if job.n_valid else None,
+        loss=out.loss,
+        accuracy=out.accuracy,
+        train=_metrics(out.train) if evaluate else None,
+        valid=_metrics(out.valid) if job.n_valid else None,
         initial=job.initial,
         parameters=[_unpack(spec, weights) for spec, weights in zip(job.specs, job.flat, strict=True)],
         running=[_unpack_running(spec, values) for spec, values in zip(job.specs, running, strict=True)],
-        diverged=out["diverged_step"] >= 0,
-        diverged_step=out["diverged_step"],
-        seconds=out["seconds"],
-        recorded={name: out[name] for name in record},
+        diverged=out.diverged_step >= 0,
+        diverged_step=out.diverged_step,
+        seconds=out.seconds,
+        recorded={name: getattr(out, name) for name in record},
     )
+
+
+def _metrics(of: _core.Metrics) -> MotifMetrics:
+    return MotifMetrics(probability=of.probability, loss=of.loss, accuracy=of.accuracy, logits=of.logits)
 
 
 def motif_gradient(
@@ -503,7 +507,7 @@ def read_motifs(
     """
     _require_metric(metric)
     out = _gradient(motifs, images, labels, metric, False, gradients, threads, strict)
-    return Reading(**{name: out[name] for name in Reading.__dataclass_fields__})
+    return Reading(**{name: getattr(out, name) for name in Reading.__dataclass_fields__})
 
 
 @dataclass(frozen=True, eq=False)
@@ -649,7 +653,7 @@ def motif_hypergradient(
     if weights is not None and weights.shape != (last,):
         raise ValueError(f"step_weights has shape {weights.shape}, expected ({last},): one for each step")
     _require_memory(job.specs, job.n_valid or len(dish.images), job.element, backward=True)
-    out = (_core.hypergradient_f32 if job.element == np.float32 else _core.hypergradient_f64)(
+    out = _core.hypergradient(
         job.specs,
         *job.data,
         job.order,
@@ -669,12 +673,22 @@ def motif_hypergradient(
         _threads(threads),
         progress,
     )
-    initial, trained = out.pop("d_initial"), out.pop("trained")
     return Hypergradient(
-        **out,
-        d_initial=[_unpack(spec, flat) for spec, flat in zip(job.specs, initial, strict=True)],
-        parameters=[_unpack(spec, flat) for spec, flat in zip(job.specs, trained, strict=True)],
-        diverged=out["diverged_step"] >= 0,
+        value=out.value,
+        loss=out.loss,
+        probability=out.probability,
+        accuracy=out.accuracy,
+        step_loss=out.step_loss,
+        d_images=out.d_images,
+        d_labels=out.d_labels,
+        d_valid_images=out.d_valid_images,
+        d_valid_labels=out.d_valid_labels,
+        d_rates=out.d_rates,
+        d_momenta=out.d_momenta,
+        d_initial=[_unpack(spec, flat) for spec, flat in zip(job.specs, out.d_initial, strict=True)],
+        parameters=[_unpack(spec, flat) for spec, flat in zip(job.specs, out.trained, strict=True)],
+        diverged=out.diverged_step >= 0,
+        diverged_step=out.diverged_step,
     )
 
 
@@ -703,8 +717,8 @@ def parameter_gradient(
     dish = Dish(np.asarray(images), np.asarray(labels))
     motifs = pack_motifs(cells, shape, parameters, dish.images.shape[1:], dtype=dtype)
     out = _gradient(motifs, images, labels, "loss", True, True, threads, strict, progress)
-    gradients = [_unpack(spec, flat) for spec, flat in zip(motifs.specs, out["d_parameters"], strict=True)]
-    return out["loss"], gradients, out["d_images"]
+    gradients = [_unpack(spec, flat) for spec, flat in zip(motifs.specs, out.d_parameters, strict=True)]
+    return out.loss, gradients, out.d_images
 
 
 def logit_gradient(
@@ -748,9 +762,8 @@ def logit_gradient(
                     values[...] = name.endswith("weight")
         if min(data.min(), *(weights.min() for weights in flat)) < 0:
             raise ValueError("weights or images hold negative values, expected none without batch norm: take absolutes")
-    run = _core.logit_gradient_f32 if data.dtype == np.float32 else _core.logit_gradient_f64
-    d_flat, d_images = run(specs, data, flat, batch_norm, BATCH_NORM_EPS, strict, _threads(threads), progress)
-    return [_unpack(spec, each) for spec, each in zip(specs, d_flat, strict=True)], np.stack(d_images)
+    out = _core.logit_gradient(specs, data, flat, batch_norm, BATCH_NORM_EPS, strict, _threads(threads), progress)
+    return [_unpack(spec, each) for spec, each in zip(specs, out.d_parameters, strict=True)], np.stack(out.d_images)
 
 
 def activation_agreements(
@@ -774,8 +787,7 @@ def activation_agreements(
         On the diagonal the number of ReLUs.
     """
     specs, data, flat = _proxy_inputs(cells, shape, images, parameters, dtype)
-    run = _core.activations_f32 if data.dtype == np.float32 else _core.activations_f64
-    return np.stack(run(specs, data, flat, BATCH_NORM_EPS, strict, _threads(threads), progress))
+    return np.stack(_core.activations(specs, data, flat, BATCH_NORM_EPS, strict, _threads(threads), progress))
 
 
 def step_profile(
@@ -811,7 +823,7 @@ def step_profile(
     """
     dish = Dish(np.asarray(images), np.asarray(labels))
     (spec,) = _specs([cell], shape, dish.images.shape[1:])
-    out: dict[str, Any] = _core.profile(
+    out = _core.profile(
         spec,
         np.ascontiguousarray(dish.images, np.float32),
         label_matrix(dish.labels, shape.classes, np.float32),
@@ -825,12 +837,15 @@ def step_profile(
         progress,
     )
     weights = [(name, at) for name, at, dims in spec.tables()[0] if len(dims) == 4]
-    for op in out["ops"]:
-        if op["kind"] == "conv":
-            first = op.pop("weight")
-            size = op["c_out"] * op["c_in"] * op["size"] ** 2
-            op["names"] = [name.removesuffix(".conv.weight") for name, at in weights if first <= at < first + size]
-    return out
+    ops = []
+    for op in out.ops:
+        kind = type(op).__name__.removesuffix("Op").lower()
+        ops.append({"kind": kind} | {name: getattr(op, name) for name in op.__match_args__ if name != "weight"})
+        if isinstance(op, _core.ConvOp):
+            end = op.weight + op.c_out * op.c_in * op.size**2
+            ops[-1]["names"] = [name.removesuffix(".conv.weight") for name, at in weights if op.weight <= at < end]
+    rest = ("parts", "parameters", "lanes", "whole", "timed", "seconds")
+    return {"ops": ops} | {name: getattr(out, name) for name in rest}
 
 
 def initial_parameters(
@@ -1046,10 +1061,10 @@ def _gradient(
     threads: int | None,
     strict: bool,
     progress: Callable[[float], object] | None = None,
-) -> dict[str, Any]:
+) -> _core.Gradient:
     dish = Dish(np.asarray(images), np.asarray(labels))
     _require_memory(motifs.specs, len(dish.images), motifs.element, backward=want_parameters or want_images)
-    return (_core.gradient_f32 if motifs.element == np.float32 else _core.gradient_f64)(
+    return _core.gradient(
         motifs.specs,
         np.ascontiguousarray(dish.images, motifs.element),
         label_matrix(dish.labels, motifs.classes, motifs.element),

@@ -83,6 +83,7 @@ ENGINE_LAYERS = [
     {"network"},
     {"loops"},
     {"isa"},
+    {"calls"},
     {"bind"},
 ]
 """Folders of csrc/ and the files beside them, from the ground up. Kernels take a team of threads, so threads lie below them."""

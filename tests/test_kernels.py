@@ -247,3 +247,28 @@ def test_philox_known_answer():
     """The first word of Philox4x32-10 with counter and key 0 (Random123's known-answer file): 6627e8d5 e169c58d."""
     bits = (0x6627E8D5 << 32 | 0xE169C58D) >> 12
     assert _core.uniforms(0, 1, 1, [0])[0, 0, 0] == (bits + 0.5) * 2.0**-52
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_arrays_of_a_call_have_one_element_type(dtype):
+    """Which is the engine's; another one would be converted, and weights that are trained in place be lost."""
+    spec = _core.MotifSpec.perceptron(
+        hidden=[2], slope=1.0, loss="softmax", classes=3, image_channels=1, height=4, width=4
+    )
+    images, labels = np.ones((5, 1, 4, 4), dtype), np.eye(3, dtype=dtype)[[0, 1, 2, 0, 1]]
+    weights = np.ones(spec.tables()[1], dtype)
+
+    def gradient(parameters):
+        return _core.gradient([spec], images, labels, [parameters], "loss", 1e-5, True, True, False, 1, None)
+
+    found = gradient(weights)
+    assert found.d_images.dtype == found.d_labels.dtype == found.d_parameters[0].dtype == dtype
+    other = np.float64 if dtype == np.float32 else np.float32
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        gradient(weights.astype(other))
+    with pytest.raises(ValueError, match=r"parameters has shape .*, expected"):
+        gradient(weights[:-1])
+    with pytest.raises(ValueError, match="expected one vector of parameters for each motif"):
+        _core.gradient([spec], images, labels, [], "loss", 1e-5, True, True, False, 1, None)
+    with pytest.raises(ValueError, match="metric is 'error', expected 'loss' or 'probability'"):
+        _core.gradient([spec], images, labels, [weights], "error", 1e-5, True, True, False, 1, None)

@@ -1,4 +1,4 @@
-// What the bindings share: taking arrays, and running jobs while signals are answered.
+// What the bindings share: taking arrays, and running a call while signals are answered.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -10,8 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "../engine.hpp"
-#include "../threads/batch.hpp"
+#include "../calls/calls.hpp"
 
 namespace py = pybind11;
 
@@ -49,6 +48,13 @@ DataSet<T> data_set(const Array<T>& images, const Array<T>& labels, const MotifS
   return {images.data(), labels.data(), static_cast<int>(n)};
 }
 
+// One flat vector of weights for each motif.
+template <class T>
+void expect_parameters(const std::vector<Array<T>>& parameters, const Motifs<T>& motifs) {
+  if (parameters.size() != motifs.plans.size()) fail("expected one vector of parameters for each motif");
+  for (std::size_t k = 0; k < motifs.plans.size(); ++k) expect_shape(parameters[k], "parameters", {static_cast<py::ssize_t>(motifs.plans[k].n_parameters)});
+}
+
 // Answers signals and reports progress, with the GIL, on the calling thread; remembers what was raised.
 class Watch {
  public:
@@ -73,28 +79,38 @@ class Watch {
   std::optional<py::error_already_set> raised_;
 };
 
-// Runs jobs without the GIL; raises what the watch saw.
-inline void run_watched(const std::vector<double>& costs, int threads, py::object progress, const std::function<void(int, Worker&, Control&)>& job) {
+// call(run) without the GIL; raises what the watch saw.
+template <class F>
+void watched(int threads, py::object progress, F&& call) {
   Watch watch(progress);
-  Control control;
   {
     const py::gil_scoped_release release;
-    run_jobs(
-        costs, threads > 0 ? threads : default_threads(), control, [&](int i, Worker& w) { job(i, w, control); }, [&](double share) { return watch(share); });
+    call(Run{threads, [&](double share) { return watch(share); }});
   }
   watch.rethrow();
   if (!progress.is_none()) progress(1.0);
 }
 
-inline Array<double> nan_array(std::vector<py::ssize_t> shape) {
-  Array<double> a(shape);
-  std::fill(a.mutable_data(), a.mutable_data() + a.size(), std::numeric_limits<double>::quiet_NaN());
+template <class T>
+Array<T> filled_array(std::vector<py::ssize_t> shape, T value) {
+  Array<T> a(shape);
+  std::fill(a.mutable_data(), a.mutable_data() + a.size(), value);
   return a;
 }
 template <class T>
+Array<T> nan_array(std::vector<py::ssize_t> shape) {
+  return filled_array<T>(shape, std::numeric_limits<T>::quiet_NaN());
+}
+template <class T>
 Array<T> zero_array(std::vector<py::ssize_t> shape) {
-  Array<T> a(shape);
-  std::fill(a.mutable_data(), a.mutable_data() + a.size(), T(0));
+  return filled_array<T>(shape, T(0));
+}
+// value(k) for k = 0..n - 1.
+template <class T, class F>
+Array<T> array_of(py::ssize_t n, F&& value) {
+  Array<T> a(std::vector<py::ssize_t>{n});
+  for (py::ssize_t k = 0; k < n; ++k) a.mutable_data()[k] = value(k);
   return a;
 }
+
 }  // namespace spd

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "../random.hpp"
+#include "../threads/batch.hpp"
 #include "jobs.hpp"
 #include "kernels.hpp"
 #include "measure.hpp"
@@ -75,30 +76,16 @@ PYBIND11_MODULE(_core, m) {
       .def("tables",
            [](const py::object& self) -> py::object {  // made once
              if (!py::hasattr(self, "_tables")) {
-               const Plan plan = make_plan(self.cast<const MotifSpec&>(), 1, Passes::forward, engine().f32.lanes, sizeof(float), false);
+               const Plan plan = plan_of_one(self.cast<const MotifSpec&>());
                self.attr("_tables") = py::make_tuple(table(plan.parameters), plan.n_parameters, table(plan.running), plan.batch_norms);
              }
              return self.attr("_tables");
            })
-      .def("flops", [](const MotifSpec& spec) { return make_plan(spec, 1, Passes::forward, engine().f32.lanes, sizeof(float), false).flops; })
-      .def(
-          "memory",
-          [](const MotifSpec& spec, int batch, bool backward) {  // bytes that a training step in float takes, or a forward pass
-            Team one;
-            const Passes passes = backward ? Passes::forward_backward : Passes::forward;
-            return engine().f32.memory(make_plan(spec, batch, passes, engine().f32.lanes, sizeof(float), false), one) * sizeof(float);
-          },
-          py::arg("batch"), py::kw_only(), py::arg("backward"));
+      .def("flops", [](const MotifSpec& spec) { return plan_of_one(spec).flops; })
+      .def("memory", memory_of, py::arg("batch"), py::kw_only(), py::arg("backward"));
   py::class_<Optimizer>(m, "Optimizer")
       .def(py::init([](const std::string& kind, double momentum, double decay, double eps, double weight_decay, bool nesterov) {
-             Optimizer o{Optimizer::Kind::adam, momentum, decay, eps, weight_decay, nesterov};
-             if (kind == "sgd")
-               o.kind = Optimizer::Kind::sgd;
-             else if (kind == "rmsprop")
-               o.kind = Optimizer::Kind::rmsprop;
-             else if (kind != "adam")
-               fail("kind is '" + kind + "', expected 'adam', 'sgd' or 'rmsprop'");
-             return o;
+             return Optimizer{named<Optimizer::Kind>("kind", kind, kOptimizerNames), momentum, decay, eps, weight_decay, nesterov};
            }),
            py::arg("kind"), py::kw_only(), py::arg("momentum") = 0.0, py::arg("decay") = 0.0, py::arg("eps") = 0.0, py::arg("weight_decay") = 0.0,
            py::arg("nesterov") = false);

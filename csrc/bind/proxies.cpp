@@ -5,41 +5,27 @@
 namespace spd {
 namespace {
 
-template <class T>
-struct Motifs {  // a plan for the whole set, a cost and a look at the weights of each
-  std::vector<Plan> plans;
-  std::vector<double> costs;
-
-  Motifs(const std::vector<MotifSpec>& specs, const std::vector<Array<T>>& parameters, int n, double passes, bool strict) {
-    for (std::size_t k = 0; k < specs.size(); ++k) {
-      plans.push_back(make_plan(specs[k], n, Passes::forward_backward, engine().of<T>().lanes, sizeof(T), strict));
-      costs.push_back(passes * plans[k].flops * n);
-      expect_shape(parameters.at(k), "parameters", {static_cast<py::ssize_t>(plans[k].n_parameters)});
-    }
-  }
+struct LogitGradientRecord {  // of the sum of all logits, one entry a motif
+  std::vector<py::array> d_parameters, d_images;
 };
 
-// (d_parameters, d_images) of the sum of all logits, one entry a motif.
 template <class T>
-py::tuple logit_gradient(const std::vector<MotifSpec>& specs, Array<T> images, std::vector<Array<T>> parameters, bool batch_norm, double batch_norm_eps,
-                         bool strict, int threads, py::object progress) {
+LogitGradientRecord logit_gradient(const std::vector<MotifSpec>& specs, Array<T> images, std::vector<Array<T>> parameters, bool batch_norm,
+                                   double batch_norm_eps, bool strict, int threads, py::object progress) {
   if (specs.empty()) fail("no motif given");
   const Array<T> labels = zero_array<T>({images.shape(0), specs[0].classes});
   const DataSet<T> data = data_set<T>(images, labels, specs[0]);
-  const Motifs<T> motifs(specs, parameters, data.n, 4, strict);
-  const EngineFunctions<T>& f = engine().of<T>();
-  std::vector<Array<T>> d_parameters, d_images;
-  std::vector<LogitGradientJob<T>> jobs(specs.size());
-  for (std::size_t k = 0; k < specs.size(); ++k) {
-    d_parameters.emplace_back(std::vector<py::ssize_t>{parameters[k].size()});
-    d_images.emplace_back(std::vector<py::ssize_t>(images.shape(), images.shape() + 4));
-    jobs[k] = {&motifs.plans[k], nullptr, parameters[k].data(), data, batch_norm, batch_norm_eps, d_parameters[k].mutable_data(), d_images[k].mutable_data()};
+  const Motifs<T> motifs = motifs_to_read(specs, data, true, strict);
+  expect_parameters(parameters, motifs);
+  LogitGradientRecord out;
+  std::vector<LogitGradientJob<T>> jobs;
+  for (const Array<T>& weights : parameters) {
+    Array<T> d_parameters(std::vector<py::ssize_t>{weights.size()}), d_images(std::vector<py::ssize_t>(images.shape(), images.shape() + 4));
+    jobs.push_back({nullptr, nullptr, weights.data(), data, batch_norm, batch_norm_eps, d_parameters.mutable_data(), d_images.mutable_data()});
+    out.d_parameters.push_back(d_parameters), out.d_images.push_back(d_images);
   }
-  run_watched(motifs.costs, threads, progress, [&](int k, Worker& worker, Control& control) {
-    jobs[k].memory = static_cast<T*>(worker.network.zeroed(f.memory(motifs.plans[k], worker.team) * sizeof(T)));
-    f.logit_gradient(jobs[k], control, worker.team);
-  });
-  return py::make_tuple(d_parameters, d_images);
+  watched(threads, progress, [&](const Run& run) { logit_gradients(motifs, jobs, run); });
+  return out;
 }
 
 // (n, n) agreements of the ReLUs on each pair of images, one entry a motif.
@@ -49,34 +35,34 @@ std::vector<Array<std::int64_t>> activations(const std::vector<MotifSpec>& specs
   if (specs.empty()) fail("no motif given");
   const Array<T> labels = zero_array<T>({images.shape(0), specs[0].classes});
   const DataSet<T> data = data_set<T>(images, labels, specs[0]);
-  const Motifs<T> motifs(specs, parameters, data.n, 1, strict);
-  const EngineFunctions<T>& f = engine().of<T>();
-  std::vector<Array<std::int64_t>> agreements;
-  std::vector<ActivationJob<T>> jobs(specs.size());
-  for (std::size_t k = 0; k < specs.size(); ++k) {
-    agreements.push_back(zero_array<std::int64_t>({data.n, data.n}));
-    jobs[k] = {&motifs.plans[k], nullptr, parameters[k].data(), data, batch_norm_eps, agreements[k].mutable_data()};
+  const Motifs<T> motifs = motifs_to_read(specs, data, true, strict);
+  expect_parameters(parameters, motifs);
+  std::vector<Array<std::int64_t>> out;
+  std::vector<ActivationJob<T>> jobs;
+  for (const Array<T>& weights : parameters) {
+    out.push_back(zero_array<std::int64_t>({data.n, data.n}));
+    jobs.push_back({nullptr, nullptr, weights.data(), data, batch_norm_eps, out.back().mutable_data()});
   }
-  run_watched(motifs.costs, threads, progress, [&](int k, Worker& worker, Control& control) {
-    jobs[k].memory = static_cast<T*>(worker.network.zeroed(f.memory(motifs.plans[k], worker.team) * sizeof(T)));
-    f.activations(jobs[k], control, worker.team);
-  });
-  return agreements;
+  watched(threads, progress, [&](const Run& run) { agreements(motifs, jobs, run); });
+  return out;
 }
 
 template <class T>
-void bind(py::module_& m, const char* logit_gradient_name, const char* activations_name) {
-  m.def(logit_gradient_name, logit_gradient<T>, py::arg("specs"), py::arg("images").noconvert(), py::arg("parameters"), py::arg("batch_norm"),
+void bind_element(py::module_& m) {
+  m.def("logit_gradient", logit_gradient<T>, py::arg("specs"), py::arg("images").noconvert(), py::arg("parameters").noconvert(), py::arg("batch_norm"),
         py::arg("batch_norm_eps"), py::arg("strict"), py::arg("threads"), py::arg("progress"));
-  m.def(activations_name, activations<T>, py::arg("specs"), py::arg("images").noconvert(), py::arg("parameters"), py::arg("batch_norm_eps"), py::arg("strict"),
-        py::arg("threads"), py::arg("progress"));
+  m.def("activations", activations<T>, py::arg("specs"), py::arg("images").noconvert(), py::arg("parameters").noconvert(), py::arg("batch_norm_eps"),
+        py::arg("strict"), py::arg("threads"), py::arg("progress"));
 }
 
 }  // namespace
 
 void bind_proxies(py::module_& m) {
-  bind<float>(m, "logit_gradient_f32", "activations_f32");
-  bind<double>(m, "logit_gradient_f64", "activations_f64");
+  py::class_<LogitGradientRecord>(m, "LogitGradient")
+      .def_readonly("d_parameters", &LogitGradientRecord::d_parameters)
+      .def_readonly("d_images", &LogitGradientRecord::d_images);
+  bind_element<float>(m);
+  bind_element<double>(m);
 }
 
 }  // namespace spd

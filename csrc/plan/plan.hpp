@@ -51,6 +51,7 @@ struct Optimizer {
   double eps = 0, weight_decay = 0;
   bool nesterov = false;
 };
+inline constexpr const char* kOptimizerNames[] = {"adam", "sgd", "rmsprop"};
 
 // A named tensor in the flat parameter vector (or in the flat vector of running statistics), PyTorch's state_dict names.
 struct NamedSlice {

@@ -1,0 +1,63 @@
+// A call of the engine for many motifs: which plans each motif needs, what it costs, the memory it takes; the threads then do them all.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "../engine.hpp"
+
+namespace spd {
+
+// How a call runs.
+struct Run {
+  int threads;                       // 0: one for every processor that this process may use
+  std::function<bool(double)> poll;  // as of run_jobs
+};
+
+// The motifs of a call, and a plan of each for the batches that most of the call is spent on.
+template <class T>
+struct Motifs {
+  const std::vector<MotifSpec>& specs;
+  bool strict;  // direct convolutions everywhere
+  std::vector<Plan> plans;
+
+  Motifs(const std::vector<MotifSpec>& specs, int batch, Passes passes, bool strict);
+  // Of motif k, for another batch.
+  Plan plan(std::size_t k, int batch, Passes passes) const;
+};
+
+// Batches of at most so many images; drop_last: without a last one that is smaller. Expects s.train.
+template <class T>
+void set_batches(TrainSettings<T>& s, int batch, bool drop_last);
+
+// A call has three steps. `motifs_to_...` makes the motifs, whose plans say how long the arrays must be. The caller then fills in a job for each motif, all but its
+// plans and memory. Last, the jobs are run.
+template <class T>
+Motifs<T> motifs_to_train(const std::vector<MotifSpec>& specs, const TrainSettings<T>& s, bool strict);
+template <class T>
+void train(const Motifs<T>& motifs, const TrainSettings<T>& s, std::vector<TrainJob<T>>& jobs, const Run& run);
+
+template <class T>
+Motifs<T> motifs_to_reverse(const std::vector<MotifSpec>& specs, const TrainSettings<T>& s, bool strict);
+// memory: bytes, in which a motif may keep gradients of its last steps.
+template <class T>
+void hypergradients(const Motifs<T>& motifs, const TrainSettings<T>& s, std::vector<HypergradientJob<T>>& jobs, double memory, const Run& run);
+
+template <class T>
+Motifs<T> motifs_to_read(const std::vector<MotifSpec>& specs, const DataSet<T>& data, bool backward, bool strict);
+template <class T>
+void gradients(const Motifs<T>& motifs, std::vector<GradientJob<T>>& jobs, const Run& run);
+template <class T>
+void logit_gradients(const Motifs<T>& motifs, std::vector<LogitGradientJob<T>>& jobs, const Run& run);
+template <class T>
+void agreements(const Motifs<T>& motifs, std::vector<ActivationJob<T>>& jobs, const Run& run);
+
+// Of one motif, on one thread.
+void profile(const Motifs<float>& motif, ProfileJob<float>& job, const Run& run);
+
+// For one image: names and sizes of a motif's weights and statistics and the FLOPs of its forward pass are the same for any batch.
+Plan plan_of_one(const MotifSpec& spec);
+// Bytes that a training step on so many images takes in float, or a forward pass.
+std::size_t memory_of(const MotifSpec& spec, int batch, bool backward);
+
+}  // namespace spd

@@ -1,0 +1,25 @@
+#include "machine.hpp"
+
+#include "../engine.hpp"
+#include "../threads/memory.hpp"
+
+namespace spd {
+namespace {
+
+// rate(data, n, seconds) of whole steps of eight vectors of any instruction set.
+template <class F>
+double rate_of(F&& rate, std::size_t bytes, double seconds) {
+  constexpr std::size_t step = 1024;
+  Memory memory;
+  const std::size_t n = (bytes / sizeof(float) + step - 1) / step * step;
+  return rate(static_cast<float*>(memory.zeroed(n * sizeof(float))), n, seconds);
+}
+
+}  // namespace
+
+double fma_peak(double seconds) { return engine().f32.peak(seconds); }
+double clock_rate(double seconds) { return engine().f32.clock(seconds); }
+double read_rate(std::size_t bytes, double seconds) { return rate_of(engine().f32.read, bytes, seconds); }
+double write_rate(std::size_t bytes, double seconds) { return rate_of(engine().f32.write, bytes, seconds); }
+
+}  // namespace spd
