@@ -122,7 +122,7 @@ SPD_INLINE std::uint64_t bits_of_mask(mask<T> m) {
 #endif
 }
 
-// Masks in memory, two bytes each: one is read, one or four are written.
+// Masks in memory, two bytes each.
 template <class T>
 SPD_INLINE mask<T> load_mask(const std::uint16_t* p) {
 #if defined(__AVX512F__)
@@ -140,25 +140,6 @@ SPD_INLINE void store_mask(std::uint16_t* p, mask<T> m) {
   else
 #endif
     *p = static_cast<std::uint16_t>(bits_of_mask<T>(m));
-}
-template <class T>
-SPD_INLINE void store_masks(std::uint16_t* p, mask<T> a, mask<T> b, mask<T> c, mask<T> d) {
-#if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4) {
-    const __mmask64 all = _mm512_kunpackd(_mm512_kunpackw(d, c), _mm512_kunpackw(b, a));
-    std::memcpy(p, &all, sizeof all);
-    return;
-  }
-#endif
-  const std::uint64_t all = bits_of_mask<T>(a) | bits_of_mask<T>(b) << 16 | bits_of_mask<T>(c) << 32 | bits_of_mask<T>(d) << 48;
-  std::memcpy(p, &all, sizeof all);
-}
-template <class T>
-SPD_INLINE mask<T> but_not(mask<T> a, mask<T> b) {
-#if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4) return _kandn_mask16(b, a);
-#endif
-  return a & ~b;
 }
 template <class T>
 SPD_INLINE mask<T> neither(mask<T> a, mask<T> b) {

@@ -87,31 +87,28 @@ py::tuple batch_norm(Array<T> y, Array<T> gamma, Array<T> beta, Array<T> dz, dou
   return py::make_tuple(z, mean, var, dy, dgamma, dbeta);
 }
 
-// (y, dx) of max-pooling, size 3 (stride 1) or 2 (stride 2).
+// (y, dx) of pooling, size 3 (stride 1) or, of the maximum alone, 2 (stride 2).
 template <class T>
-py::tuple maxpool(Array<T> x, Array<T> dy, int size, bool ref) {
+py::tuple pool(Array<T> x, Array<T> dy, int size, bool average, bool ref) {
   const int n = dim(x, 0), c = dim(x, 1), h = dim(x, 2), w = dim(x, 3);
   Array<T> y = make<T>({n, c, size == 3 ? h : h / 2, size == 3 ? w : w / 2}), dx = make<T>({n, c, h, w});
-  if (ref) {
-    reference::maxpool_ref<T>(y.mutable_data(), dx.mutable_data(), x.data(), dy.data(), n * c, h, w, size, size == 3 ? 1 : 2);
-  } else {
-    PoolCheck<T> q{n, c, h, w, size, x.data(), dy.data(), y.mutable_data(), dx.mutable_data(), false};
+  if (!ref) {
+    PoolCheck<T> q{n, c, h, w, size, x.data(), dy.data(), y.mutable_data(), dx.mutable_data(), average};
     engine().of<T>().pool(q);
+  } else if (average) {
+    reference::avgpool_ref<T>(y.mutable_data(), dx.mutable_data(), x.data(), dy.data(), n * c, h, w);
+  } else {
+    reference::maxpool_ref<T>(y.mutable_data(), dx.mutable_data(), x.data(), dy.data(), n * c, h, w, size, size == 3 ? 1 : 2);
   }
   return py::make_tuple(y, dx);
 }
-// (y, dx) of 3x3 average-pooling.
+template <class T>
+py::tuple maxpool(Array<T> x, Array<T> dy, int size, bool ref) {
+  return pool<T>(x, dy, size, false, ref);
+}
 template <class T>
 py::tuple avgpool(Array<T> x, Array<T> dy, bool ref) {
-  const int n = dim(x, 0), c = dim(x, 1), h = dim(x, 2), w = dim(x, 3);
-  Array<T> y = make<T>({n, c, h, w}), dx = make<T>({n, c, h, w});
-  if (ref) {
-    reference::avgpool_ref<T>(y.mutable_data(), dx.mutable_data(), x.data(), dy.data(), n * c, h, w);
-  } else {
-    PoolCheck<T> q{n, c, h, w, 3, x.data(), dy.data(), y.mutable_data(), dx.mutable_data(), true};
-    engine().of<T>().pool(q);
-  }
-  return py::make_tuple(y, dx);
+  return pool<T>(x, dy, 3, true, ref);
 }
 // (z, dx) of ReLU.
 template <class T>

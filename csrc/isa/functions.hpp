@@ -1,4 +1,4 @@
-// The table of functions (engine.hpp) of one instruction set: what fills it, compiled in its namespace.
+// The table of functions (engine.hpp) of one instruction set: what fills it, compiled in its namespace. Included once for each, with SPD_ISA defined.
 #pragma once
 
 #include "../checks/kernels.hpp"
@@ -33,6 +33,13 @@ EngineFunctions<T> engine_functions() {
           read_rate<T>,
           write_rate<T>,
           clock_rate};
+}
+
+#define SPD_QUOTED(name) #name
+#define SPD_NAME(name) SPD_QUOTED(name)
+const Engine& engine() {
+  static const Engine engine{SPD_NAME(SPD_ISA), kFewWgrad, engine_functions<float>(), engine_functions<double>()};
+  return engine;
 }
 
 }  // namespace spd::SPD_ISA
