@@ -8,8 +8,8 @@
 //   A^T m    = (m0 + m1 + m2 + m3 + m4,  m1 - m2 + 2 (m3 - m4),  m1 + m2 + 4 (m3 + m4),  m1 - m2 + 8 (m3 - m4) + m5)
 //   wgrad    dk = G^T sum over tiles (A dy) . (B^T x)
 //
-// Arrays and preconditions are those of conv3x3.hpp; besides, the height is a multiple of 4 and kTiles one of the vectors in a row
-// (`Grid::fits_winograd`). Precision: element type. The transforms round about two to four times as much as direct: largest relative error 0.4e-6 to 3.0e-6 in float.
+// Arrays and preconditions are those of conv3x3.hpp; besides, the height is a multiple of 4 and a row takes one vector, or, where vectors have two lanes,
+// as many as kTiles is a multiple of (`Grid::fits_winograd`). Precision: element type. The transforms round about two to four times as much as direct: largest relative error 0.4e-6 to 3.0e-6 in float.
 #pragma once
 
 #include "../threads/team.hpp"
@@ -176,10 +176,17 @@ SPD_INLINE void with_columns(const Grid& grid, F&& f) {
   else
     f.template operator()<4>();
 }
+// For the rows that `Grid::fits_winograd` leaves.
+template <class T, class F>
+SPD_INLINE void with_narrow_columns(const Grid& grid, F&& f) {
+  if constexpr (lanes<T> < 4)
+    with_columns(grid, f);
+  else
+    f.template operator()<1>();
+}
 template <class T>
-void winograd_forward(View<T> y, View<const T> x, const T* packed, T* scratch, const Grid& grid, int begin, int end, int c_in, int c_out,
-                      bool accumulate = false) {
-  with_columns(grid, [&]<int S>() { winograd_forward_of<T, S>(y, x, packed, scratch, grid, begin, end, c_in, c_out, accumulate); });
+void winograd_forward(View<T> y, View<const T> x, const T* packed, T* scratch, const Grid& grid, int begin, int end, int c_in, int c_out, bool accumulate) {
+  with_narrow_columns<T>(grid, [&]<int S>() { winograd_forward_of<T, S>(y, x, packed, scratch, grid, begin, end, c_in, c_out, accumulate); });
 }
 
 // ---- wgrad: kWide output x kNarrow input channels x 3 taps of one component stay in registers over the whole batch
@@ -251,7 +258,7 @@ void winograd_wgrad(T* dk, View<const T> dy, View<const T> x, T* scratch, const 
       });
   };
   const int parts_o = parts_of(c_out, kWide), parts_i = parts_of(c_in, kNarrow);
-  with_columns(grid, [&]<int S>() {
+  with_narrow_columns<T>(grid, [&]<int S>() {
     mask<T> left[S], right[S];
     for (int j = 0; j < S; ++j) left[j] = mask_of_bits<T>(grid.has_left(j)), right[j] = mask_of_bits<T>(grid.has_right(j));
     const auto multiply = [&](int first, int k, int p) {

@@ -72,9 +72,10 @@ struct Grid {
     if (middle < end) f(middle, end);
   }
 
-  // Winograd's F(4, 3) takes four rows at a time, and four vectors of them.
-  bool fits_winograd() const { return height % 4 == 0 && 4 % columns == 0; }
-  bool fits_winograd2d() const { return fits_winograd() && slot >= 4 && lanes >= 4; }
+  // Winograd's algorithms take four rows at a time, and four vectors of them: along columns and rows where a row has whole tiles, along columns alone
+  // elsewhere. There a row has less than four lanes, which are in one vector, or vectors have two.
+  bool fits_winograd2d() const { return height % 4 == 0 && 4 % columns == 0 && slot >= 4 && lanes >= 4; }
+  bool fits_winograd() const { return height % 4 == 0 && 4 % columns == 0 && (columns == 1 || lanes < 4); }
 
   // Bits of the lanes of vector `column` in which `keep(w)` holds, for the first `n` images of a block.
   template <class F>

@@ -158,8 +158,8 @@ class Builder {
   // With one or two channels on either side the transforms of the weight gradient cost more than they save.
   void choose_algorithms(Conv& c) const {
     const Grid& grid = plan_.grids[c.grid];
-    if (!grid.fits_winograd()) return;
     const bool tiles = grid.fits_winograd2d();
+    if (!tiles && !grid.fits_winograd()) return;
     c.forward = c.dgrad = tiles ? Algorithm::winograd2d : Algorithm::winograd;
     c.wgrad = std::min(c.c_in, c.c_out) < 3 ? Algorithm::direct : tiles ? Algorithm::winograd2d : Algorithm::winograd;
   }

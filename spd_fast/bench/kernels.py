@@ -34,6 +34,8 @@ def run(
 ) -> dict[str, Any]:
     """Verify every algorithm against double, then time it: batch 20, float32, one pinned thread, packing of weights included.
 
+    An algorithm that does not fit the rows of a side, for which no motif takes it then, is direct convolution there.
+
     Parameters
     ----------
     channels : sequence of int
