@@ -43,7 +43,19 @@ _NAMES: Final = {
     ("numpy._core.multiarray", "scalar"): "scalar",
     ("numpy", "dtype"): "dtype",
 }
-_MAX_BYTES: Final = 1 << 28  # unpacked; an architecture has about 0.4 MB, the full benchmark's list of them 1.4 MB
+# What a file may hold at most. The benchmark's largest have 1.4 million bytes unpacked, 48,285 opcodes, containers 5 deep and
+# texts of 95 characters; all their values one after the other, what is shared written out each time, have 1.4 million characters.
+_MAX_BYTES: Final = 1 << 22
+_MAX_OPCODES: Final = 1 << 18
+_MAX_DEPTH: Final = 64
+_MAX_TEXT: Final = 1 << 16
+_MAX_BITS: Final = 512
+_KEY_BITS: Final = 60  # such integers are their own hashes
+_MAX_UNFOLDED: Final = 1 << 22
+_MAX_RUNS: Final = 64  # of an architecture; the benchmark has 17
+_MAX_EPOCHS: Final = 1000  # the benchmark has 200
+_MAX_EVAL_SETS: Final = 8  # the benchmark has 3
+_MAX_QUOTED: Final = 300  # characters of a file's content in a message
 
 
 @dataclass(frozen=True)
@@ -116,15 +128,15 @@ def load_architecture(path: str | os.PathLike[str]) -> NatsArchitecture:
     """
     content = _load(path)
     try:
-        parts = list(content.values())
+        parts = list(_at_most(_MAX_RUNS, content, "budgets").values())
         runs = [
             _run(dataset, int(seed), result)
             for part in parts
-            for (dataset, seed), result in part["all_results"].items()
+            for (dataset, seed), result in _at_most(_MAX_RUNS, part["all_results"], "runs").items()
         ]
         return NatsArchitecture(int(parts[0]["arch_index"]), NatsCell.parse(parts[0]["arch_str"]), tuple(runs))
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{os.fspath(path)} is not an architecture of NATS-Bench: {error!r}") from error
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise ValueError(f"{os.fspath(path)} is not an architecture of NATS-Bench: {_quoted(error)}") from error
 
 
 def load_cells(path: str | os.PathLike[str]) -> tuple[NatsCell, ...]:
@@ -141,7 +153,7 @@ def load_cells(path: str | os.PathLike[str]) -> tuple[NatsCell, ...]:
     try:
         return tuple(NatsCell.parse(text) for text in content["meta_archs"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{os.fspath(path)} is not the meta file of NATS-Bench: {error!r}") from error
+        raise ValueError(f"{os.fspath(path)} is not the meta file of NATS-Bench: {_quoted(error)}") from error
 
 
 def truth(architectures: Sequence[NatsArchitecture], *, dataset: str = "cifar10", epochs: int = 200) -> TruthTable:
@@ -196,8 +208,12 @@ def truth(architectures: Sequence[NatsArchitecture], *, dataset: str = "cifar10"
 
 def _load(path: str | os.PathLike[str]) -> Any:
     unpacker = bz2.BZ2Decompressor()
+    with Path(path).open("rb") as file:
+        packed = file.read(_MAX_BYTES + 1)
+    if len(packed) > _MAX_BYTES:
+        raise ValueError(f"{os.fspath(path)} has more than {_MAX_BYTES} bytes")
     try:
-        content = unpacker.decompress(Path(path).read_bytes(), _MAX_BYTES)
+        content = unpacker.decompress(packed, _MAX_BYTES)
     except OSError as error:
         if error.errno is not None:
             raise
@@ -213,7 +229,11 @@ def _load(path: str | os.PathLike[str]) -> Any:
 
 def _run(dataset: str, seed: int, result: Mapping[str, Any]) -> NatsRun:
     epochs = int(result["epochs"])
-    sets = list(result["eval_names"])
+    if not 1 <= epochs <= _MAX_EPOCHS:
+        raise ValueError(f"a run has {epochs} epochs, expected 1 to {_MAX_EPOCHS}")
+    sets = _at_most(_MAX_EVAL_SETS, result["eval_names"], "evaluation sets")
+    if not all(isinstance(name, str) for name in (dataset, *sets)):
+        raise TypeError("a data set or an evaluation set is not named by a text")
     return NatsRun(
         dataset=dataset,
         seed=seed,
@@ -230,14 +250,25 @@ def _run(dataset: str, seed: int, result: Mapping[str, Any]) -> NatsRun:
 
 def _curve(values: Mapping[Any, float], epochs: int, prefix: str = "") -> npt.NDArray[np.float64]:
     keys = [f"{prefix}{epoch}" if prefix else epoch for epoch in range(epochs)]
-    return np.array([values.get(key, np.nan) for key in keys], dtype=np.float64)
+    curve = np.array([values.get(key, np.nan) for key in keys], dtype=np.float64)
+    if curve.shape != (epochs,):
+        raise ValueError(f"a curve has shape {curve.shape}, expected ({epochs},): one number for each epoch")
+    return curve
+
+
+def _at_most(most: int, container: Any, of: str) -> Any:
+    if len(container) > most:
+        raise ValueError(f"it has {len(container)} {of}, expected at most {most}")
+    return container
+
+
+def _quoted(error: Exception) -> str:
+    """Return an error as it is told; it may quote the file at any length."""
+    text = repr(error)
+    return text if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]}..."
 
 
 # ---- pickles as data
-
-
-class _Mark:
-    """Where an opcode's operands begin on the stack."""
 
 
 @dataclass(frozen=True)
@@ -249,9 +280,20 @@ class _Name:
 
 @dataclass(frozen=True)
 class _Scalar:
-    """What a numpy scalar is read with: a dtype's code."""
+    """What a numpy scalar is read with: a dtype's code, and its byte order."""
 
     code: str
+    order: str = "="
+
+
+@dataclass(slots=True)
+class _Part:
+    """A value on the stack. A container that was put into another takes no more items, so what is counted of it stays true."""
+
+    value: Any
+    depth: int = 0  # containers inside one another
+    unfolded: int = 1  # values and characters, those of shared values each time that they are reached
+    placed: bool = False
 
 
 def plain_pickle(content: bytes) -> Any:
@@ -262,29 +304,38 @@ def plain_pickle(content: bytes) -> Any:
     Raises
     ------
     ValueError
-        If the pickle asks for anything else, or is damaged. The message names it and the place.
+        If the pickle asks for anything else, is damaged, or is larger or deeper nested than those of the benchmark can be; the
+        last before anything of that size is built. The message names it and the place.
     """
-    stack: list[Any] = []
-    memo: dict[int, Any] = {}
+    if len(content) > _MAX_BYTES:
+        raise ValueError(f"this pickle has {len(content)} bytes, more than the {_MAX_BYTES} that are read")
     position = 0
+    reader = _Reader()
     try:
-        for opcode, argument, place in pickletools.genops(content):
+        for count, (opcode, argument, place) in enumerate(pickletools.genops(content)):
             position = place or 0
+            if count == _MAX_OPCODES:
+                raise _TooLargeError(f"has more than {_MAX_OPCODES} opcodes")
             if opcode.name == "STOP":
-                (found,) = stack
-                return found
-            _step(opcode.name, argument, stack, memo)
+                return reader.found()
+            reader.step(opcode.name, argument)
     except _RefusedError as error:
         raise ValueError(
             f"this pickle asks for {error} at byte {position}: only plain data is read, nothing is run"
         ) from None
+    except _TooLargeError as error:
+        raise ValueError(f"this pickle {error} at byte {position}: no file of the benchmark does") from None
     except (IndexError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"damaged pickle at byte {position}: {error!r}") from error
+        raise ValueError(f"damaged pickle at byte {position}: {_quoted(error)}") from error
     raise ValueError("damaged pickle: it has no end")
 
 
 class _RefusedError(Exception):
     """The pickle asks for more than plain data."""
+
+
+class _TooLargeError(Exception):
+    """The pickle is larger, or nests deeper, than what is read."""
 
 
 _ATOMS = re.compile(
@@ -294,78 +345,159 @@ _CONSTANTS: Final = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY: Final = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_SET": set, "EMPTY_TUPLE": tuple}
 
 
-def _step(name: str, argument: Any, stack: list[Any], memo: dict[int, Any]) -> None:
-    if name in ("PROTO", "FRAME"):
-        return
-    if _ATOMS.fullmatch(name):
-        stack.append(argument)
-    elif name in _CONSTANTS:
-        stack.append(_CONSTANTS[name])
-    elif name in _EMPTY:
-        stack.append(_EMPTY[name]())
-    elif name == "MARK":
-        stack.append(_Mark())
-    elif name == "MEMOIZE":
-        memo[len(memo)] = stack[-1]
-    elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
-        memo[int(argument)] = stack[-1]
-    elif name in ("GET", "BINGET", "LONG_BINGET"):
-        stack.append(memo[int(argument)])
-    elif name == "POP":
-        stack.pop()
-    elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
-        n = int(name[-1])
-        stack[-n:] = [tuple(stack[-n:])]
-    elif name in ("TUPLE", "LIST", "DICT", "FROZENSET"):
-        items = _after_mark(stack)
-        pairs = zip(items[::2], items[1::2], strict=True) if name == "DICT" else items
-        stack.append({"TUPLE": tuple, "LIST": list, "DICT": dict, "FROZENSET": frozenset}[name](pairs))
-    elif name in ("APPEND", "SETITEM"):
-        items = [stack.pop() for _ in range(1 if name == "APPEND" else 2)][::-1]
-        _fill(stack[-1], items)
-    elif name in ("APPENDS", "SETITEMS", "ADDITEMS"):
-        items = _after_mark(stack)
-        _fill(stack[-1], items)
-    elif name in ("GLOBAL", "STACK_GLOBAL"):
-        module, attribute = argument.split(" ") if name == "GLOBAL" else (stack.pop(), stack.pop())[::-1]
-        if (module, attribute) not in _NAMES:
-            raise _RefusedError(f"{module}.{attribute}")
-        stack.append(_Name(_NAMES[module, attribute]))
-    elif name == "REDUCE":
-        operands, function = stack.pop(), stack.pop()
-        stack.append(_reduced(function, operands))
-    elif name == "BUILD" and isinstance(stack[-2], _Scalar):
-        _, order, *_ = stack.pop()
-        stack[-1] = _Scalar(order + stack[-1].code if order in "<>" else stack[-1].code)
+class _Reader:
+    """Pickle's machine of stack and memo, for opcodes that build plain data."""
+
+    def __init__(self) -> None:
+        self.stack: list[_Part] = []
+        self.marked: list[list[_Part]] = []  # what lies below each mark
+        self.memo: dict[int, _Part] = {}
+
+    def found(self) -> Any:
+        (part,) = self.stack
+        if self.marked:
+            raise ValueError("a mark was left open")
+        return part.value
+
+    def step(self, name: str, argument: Any) -> None:
+        stack = self.stack
+        if name in ("PROTO", "FRAME"):
+            return
+        if _ATOMS.fullmatch(name):
+            stack.append(_atom(argument))
+        elif name in _CONSTANTS:
+            stack.append(_Part(_CONSTANTS[name]))
+        elif name in _EMPTY:
+            stack.append(_Part(_EMPTY[name](), depth=1))
+        elif name == "MARK":
+            if len(self.marked) == _MAX_DEPTH:
+                raise _TooLargeError(f"nests containers more than {_MAX_DEPTH} deep")
+            self.marked.append(stack)
+            self.stack = []
+        elif name == "MEMOIZE":
+            self.memo[len(self.memo)] = stack[-1]
+        elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            if not 0 <= int(argument) < _MAX_OPCODES:
+                raise _TooLargeError(f"numbers more than {_MAX_OPCODES} values")
+            self.memo[int(argument)] = stack[-1]
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
+            stack.append(self.memo[int(argument)])
+        elif name == "POP":
+            stack.pop()
+        elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
+            stack.append(_made("TUPLE", [stack.pop() for _ in range(int(name[-1]))][::-1]))
+        elif name in ("TUPLE", "LIST", "DICT", "FROZENSET"):
+            parts = self.after_mark()
+            self.stack.append(_made(name, parts))
+        elif name in ("APPEND", "SETITEM"):
+            parts = [stack.pop() for _ in range(1 if name == "APPEND" else 2)][::-1]
+            _fill(stack[-1], parts)
+        elif name in ("APPENDS", "SETITEMS", "ADDITEMS"):
+            parts = self.after_mark()
+            _fill(self.stack[-1], parts)
+        elif name in ("GLOBAL", "STACK_GLOBAL"):
+            module, attribute = (
+                argument.split(" ") if name == "GLOBAL" else (stack.pop().value, stack.pop().value)[::-1]
+            )
+            if not (isinstance(module, str) and isinstance(attribute, str)):
+                raise _RefusedError("a name that is no text")
+            if (module, attribute) not in _NAMES:
+                raise _RefusedError(f"{module}.{attribute}"[:_MAX_QUOTED])
+            stack.append(_Part(_Name(_NAMES[module, attribute])))
+        elif name == "REDUCE":
+            operands, function = stack.pop().value, stack.pop().value
+            stack.append(_reduced(function, operands))
+        elif name == "BUILD" and isinstance(stack[-2].value, _Scalar):
+            state = stack.pop().value
+            if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "|", "="):
+                raise _RefusedError("a dtype without a byte order")
+            stack[-1] = _Part(_Scalar(stack[-1].value.code, state[1]))
+        else:
+            raise _RefusedError(f"the opcode {name}")
+
+    def after_mark(self) -> list[_Part]:
+        parts, self.stack = self.stack, self.marked.pop()
+        return parts
+
+
+def _atom(value: Any) -> _Part:
+    if isinstance(value, str | bytes):
+        if len(value) > _MAX_TEXT:
+            raise _TooLargeError(f"holds a text of more than {_MAX_TEXT} characters")
+        return _Part(value, unfolded=1 + len(value))
+    if isinstance(value, int) and value.bit_length() > _MAX_BITS:
+        raise _TooLargeError(f"holds an integer of more than {_MAX_BITS} bits")
+    return _Part(value)
+
+
+def _made(name: str, parts: list[_Part]) -> _Part:
+    """Return a new container of these parts."""
+    if name == "TUPLE":
+        return _counted(_Part(tuple(part.value for part in parts), depth=1), parts)
+    made = _Part({"LIST": list, "DICT": dict, "FROZENSET": set}[name](), depth=1)
+    _fill(made, parts)
+    if name == "FROZENSET":
+        made.value = frozenset(made.value)
+    return made
+
+
+def _fill(container: _Part, parts: list[_Part]) -> None:
+    if container.placed:
+        raise _RefusedError("items added to a container that is inside another")
+    _counted(container, parts)
+    into, items = container.value, [part.value for part in parts]
+    if isinstance(into, dict):
+        _require_keys(items[::2])
+        into.update(zip(items[::2], items[1::2], strict=True))
+    elif isinstance(into, list):
+        into.extend(items)
+    elif isinstance(into, set):
+        _require_keys(items)
+        into.update(items)
     else:
-        raise _RefusedError(f"the opcode {name}")
+        raise _RefusedError(f"items added to a {type(into).__name__}")
 
 
-def _after_mark(stack: list[Any]) -> list[Any]:
-    at = max(i for i, item in enumerate(stack) if isinstance(item, _Mark))
-    items = stack[at + 1 :]
-    del stack[at:]
-    return items
+def _counted(container: _Part, parts: list[_Part]) -> _Part:
+    """Count parts that are put into a container, before they are."""
+    for part in parts:
+        part.placed = True
+        container.depth = max(container.depth, part.depth + 1)
+        container.unfolded += part.unfolded
+    if container.placed:  # it is among its own parts
+        raise _RefusedError("a container inside itself")
+    if container.depth > _MAX_DEPTH:
+        raise _TooLargeError(f"nests containers more than {_MAX_DEPTH} deep")
+    if container.unfolded > _MAX_UNFOLDED:
+        raise _TooLargeError(f"unfolds to more than {_MAX_UNFOLDED} values and characters")
+    return container
 
 
-def _fill(container: Any, items: list[Any]) -> None:
-    if isinstance(container, dict):
-        container.update(zip(items[::2], items[1::2], strict=True))
-    elif isinstance(container, list):
-        container.extend(items)
-    elif isinstance(container, set):
-        container.update(items)
-    else:
-        raise _RefusedError(f"items added to a {type(container).__name__}")
+def _require_keys(items: list[Any]) -> None:
+    """Refuse keys that a file could choose so that their hashes meet, or take long to compute or to compare."""
+    for item in items:
+        parts = item if isinstance(item, tuple) else (item,)
+        numbers = [part for part in parts if not isinstance(part, str | bytes)]
+        if len(parts) > 2 or len(numbers) > 1 or not all(part is None or _is_short(part) for part in numbers):
+            raise _RefusedError(
+                f"a key that is a {type(item).__name__}, expected a text, an integer of less than {_KEY_BITS} bits, or a "
+                "pair of which one is a text"
+            )
 
 
-def _reduced(function: Any, operands: Any) -> Any:
+def _is_short(value: Any) -> bool:
+    return isinstance(value, int) and value.bit_length() < _KEY_BITS
+
+
+def _reduced(function: Any, operands: Any) -> _Part:
     kind = function.kind if isinstance(function, _Name) else None
     if kind == "dict" and operands == ():
-        return {}
+        return _Part({}, depth=1)
     if kind == "dtype" and re.fullmatch("[biuf][1248]", operands[0]):
-        return _Scalar(operands[0])
+        return _Part(_Scalar(operands[0]))
     if kind == "scalar" and isinstance(operands[0], _Scalar) and isinstance(operands[1], bytes):
-        (value,) = np.frombuffer(operands[1], np.dtype(operands[0].code)).tolist()
-        return value
+        dtype = np.dtype(operands[0].order + operands[0].code)
+        if len(operands[1]) != dtype.itemsize:
+            raise ValueError(f"a number of {len(operands[1])} bytes, expected {dtype.itemsize}")
+        return _Part(np.frombuffer(operands[1], dtype)[0].item())
     raise _RefusedError(f"a call of {kind or type(function).__name__} with {len(operands)} arguments")

@@ -4,6 +4,8 @@ import bz2
 import collections
 import contextlib
 import pickle
+import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,13 +24,14 @@ from spd_fast.outer import fit_dish
 from spd_fast.train import initial_parameters, train_motifs
 from spd_fast.truth import write_truth
 
+SHORT = st.integers(-(2**59) + 1, 2**59 - 1)
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
     lambda inner: (
         st.lists(inner)
         | st.tuples(inner, inner)
-        | st.dictionaries(st.text() | st.integers(), inner)
-        | st.sets(st.integers())
+        | st.dictionaries(st.text() | SHORT | st.tuples(st.text(), SHORT), inner)
+        | st.sets(SHORT)
     ),
     max_leaves=20,
 )
@@ -116,6 +119,139 @@ def test_everything_else_is_refused(content: bytes, message: str) -> None:
         natsbench.plain_pickle(content)
 
 
+def long(value: int) -> bytes:
+    size = value.bit_length() // 8 + 1
+    return b"\x8a" + bytes([size]) + value.to_bytes(size, "little", signed=True)
+
+
+DTYPE = b"cnumpy\ndtype\n\x8c\x02f8\x85R"
+
+
+HARM = {
+    "nested tuples": (
+        b"K\x01" + b"\x85" * 10**6 + b"K\x01s.",
+        "nests containers more than 64 deep at byte 66: no file",
+    ),
+    "nested lists": (b"]" * 10**4 + b"a" * 10**4 + b".", "nests containers more than 64 deep"),
+    "marks": (b"(" * 16000 + b"t" * 16000 + b".", "nests containers more than 64 deep"),
+    "a list in itself": (b"]q\x00h\x00a.", "asks for a container inside itself"),
+    "a list in itself through another": (b"]q\x00]h\x00aa.", "items added to a container that is inside another"),
+    "changed when counted": (b"]q\x00]h\x00a0h\x00K\x01a.", "items added to a container that is inside another"),
+    "pairs of pairs": (b"K\x01" + b"q\x00h\x00\x86" * 40 + b".", "unfolds to more than 4194304 values and characters"),
+    "one text many times": (
+        b"](X" + struct.pack("<I", 2**16) + b"a" * 2**16 + b"q\x00" + b"h\x00" * 100 + b"e.",
+        "unfolds to more than 4194304 values",
+    ),
+    "a long text": (b"X" + struct.pack("<I", 2**21) + b"a" * 2**21 + b".", "a text of more than 65536 characters"),
+    "a long integer": (b"\x8b" + struct.pack("<I", 2**21) + b"a" * 2**21 + b".", "an integer of more than 512 bits"),
+    "opcodes": (b"N0" * 2**20 + b".", "has more than 262144 opcodes"),
+    "bytes": (b"N0" * 2**21 + b".", "has 4194305 bytes, more than the 4194304 that are read"),
+    "keys of one hash": (
+        b"}(" + b"".join(long(k * (2**61 - 1)) + b"N" for k in range(1, 40000)) + b"u.",
+        "a key that is a int, expected a text, an integer of less than 60 bits, or a pair of which one is a text",
+    ),
+    "pairs of integers": (b"}K\x01K\x02\x86Ns.", "a key that is a tuple"),
+    "members of one hash": (
+        b"(" + b"".join(long(k * (2**61 - 1)) for k in range(1, 40000)) + b"\x91.",
+        "a key that is a int",
+    ),
+    "a list as a key": (b"}]Ns.", "a key that is a list"),
+    "memo keys of one hash": (
+        b"N" + b"".join(b"p%d\n" % (k * (2**61 - 1)) for k in range(1, 40000)) + b".",
+        "numbers more than 262144 values",
+    ),
+    "a long state": (
+        DTYPE + b"(" + b"N" * 100_000 + b"tq\x00b" + b"h\x00b" * 50_000 + b".",
+        "a dtype without a byte order",
+    ),
+    "a scalar of many": (
+        b"cnumpy.core.multiarray\nscalar\n" + DTYPE + b"B" + struct.pack("<I", 8000) + b"a" * 8000 + b"\x86R.",
+        "a number of 8000 bytes, expected 8",
+    ),
+    "a long name": (b"c" + b"a" * 2**21 + b"\nb\n.", "this pickle asks for a{300} at byte 0"),
+    "a name that is no text": (b"]]\x93.", "asks for a name that is no text"),
+    "an error that quotes": (b"S" + b"a" * 2**21 + b"\n.", r"no string quotes around b'a+\.\.\."),
+    "an open mark": (b"(N.", "a mark was left open"),
+    "too few for a pair": (b"N\x86.", "damaged pickle at byte 1: IndexError"),
+}
+
+
+@pytest.mark.parametrize("name", HARM)
+def test_pickles_made_to_do_harm(name: str) -> None:
+    """Each is refused at once, in one short sentence, whatever it would have grown to."""
+    content, message = HARM[name]
+    began = time.process_time()
+    with pytest.raises(ValueError, match=message) as caught:
+        natsbench.plain_pickle(content)
+    assert time.process_time() - began < 2
+    assert len(str(caught.value)) < 500
+
+
+def test_many_keys_that_share_their_last_bits() -> None:
+    """The worst that integers which are their own hashes can do to a dictionary."""
+    content = b"}(" + b"".join(long(k << 42) + b"N" for k in range(1, 80000)) + b"u."
+    began = time.process_time()
+    assert len(natsbench.plain_pickle(content)) == 79999
+    assert time.process_time() - began < 2
+
+
+def run_of(**changes: Any) -> dict[str, Any]:
+    epochs = range(3)
+    run = {
+        "epochs": 3,
+        "eval_names": ["x-valid"],
+        "train_losses": dict.fromkeys(epochs, 1.0),
+        "train_acc1es": dict.fromkeys(epochs, 50.0),
+        "eval_losses": {},
+        "eval_acc1es": {},
+        "train_times": {},
+        "params": 1.0,
+        "flop": 1.0,
+    }
+    return run | changes
+
+
+def architecture_of(run: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    text = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
+    return {"12": {"arch_index": 1, "arch_str": text, "all_results": {("cifar10", 1): run}} | changes}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (architecture_of(run_of(epochs=10**12)), "a run has 1000000000000 epochs, expected 1 to 1000"),
+        (architecture_of(run_of(epochs=float("inf"))), "OverflowError"),
+        (architecture_of(run_of(params=10**400)), "an integer of more than 512 bits"),
+        (architecture_of(run_of(eval_names=["x"] * 9)), "it has 9 evaluation sets, expected at most 8"),
+        (architecture_of(run_of(eval_names=[1])), "a data set or an evaluation set is not named by a text"),
+        (
+            architecture_of(run_of(train_losses={epoch: [1, 2] for epoch in range(3)})),
+            r"a curve has shape \(3, 2\), expected \(3,\)",
+        ),
+        (
+            architecture_of({}, all_results={("a", k): run_of() for k in range(65)}),
+            "it has 65 runs, expected at most 64",
+        ),
+        ({str(k): {} for k in range(65)}, "it has 65 budgets, expected at most 64"),
+        (architecture_of(run_of(), arch_str="|" * 60_000), "is not an architecture of NATS-Bench: ValueError"),
+        (
+            architecture_of(run_of(), arch_str="|a" * 30_000),
+            r"is not an architecture of NATS-Bench: ValueError.*\.\.\.$",
+        ),
+    ],
+)
+def test_architectures_made_to_do_harm(content: Any, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(bz2.compress(pickle.dumps(architecture_of(run_of()), 4)))
+    assert natsbench.load_architecture(path).runs[0].train_loss.tolist() == [1.0] * 3  # so the test can fail
+    path.write_bytes(bz2.compress(pickle.dumps(content, 4)))
+    began = time.process_time()
+    with pytest.raises(ValueError, match=message) as caught:
+        natsbench.load_architecture(path)
+    assert time.process_time() - began < 2
+    assert len(str(caught.value)) < 500 + len(str(path))
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_data_or_an_error(noise: bytes) -> None:
     good = pickle.dumps({"a": [1.0, "b", (None, True)]}, 4)
@@ -184,7 +320,7 @@ def test_cells(ops: tuple[str, ...]) -> None:
         NatsCell.parse("")
 
 
-def test_files_that_are_something_else(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_are_something_else(tmp_path: Path, data_dir: Path) -> None:
     packed = (data_dir / "nats" / "000011.pickle.pbz2").read_bytes()
 
     def file(content: bytes) -> Path:
@@ -204,9 +340,10 @@ def test_files_that_are_something_else(tmp_path: Path, data_dir: Path, monkeypat
         natsbench.load_architecture(file(bz2.compress(pickle.dumps({"12": {"arch_str": ""}}))))
     with pytest.raises(ValueError, match="is not the meta file of NATS-Bench: KeyError"):
         natsbench.load_cells(data_dir / "nats" / "000011.pickle.pbz2")
-    monkeypatch.setattr(natsbench, "_MAX_BYTES", 1000)
-    with pytest.raises(ValueError, match="unpacks to more than 1000 bytes"):
-        natsbench.load_architecture(file(packed))
+    with pytest.raises(ValueError, match="x unpacks to more than 4194304 bytes"):
+        natsbench.load_architecture(file(bz2.compress(bytes(2**28))))
+    with pytest.raises(ValueError, match="x has more than 4194304 bytes"):
+        natsbench.load_architecture(file(bytes(2**22 + 1)))
 
 
 # ---- motifs of these cells
