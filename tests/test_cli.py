@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 import nasbench_files
 import small
+from processes import Process, started
 from spd_fast import __version__, cli, recipes, runs
 from spd_fast.dish import Dish
 from spd_fast.outer import FitResult, OuterStep, fit_dish
@@ -196,19 +197,9 @@ def test_resume_with_another_recipe(tmp_path: Path, truth: Path, recipe: Path) -
     runs.resume(folder).close()  # the lock was given back
 
 
-def start(*arguments: object) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
-    )
-
-
-def wait_for_epochs(process: "subprocess.Popen[str]", folder: Path, n: int) -> None:
-    deadline = time.monotonic() + 300  # on a busy machine the interpreter and its libraries take a minute to load
+def wait_for_epochs(process: Process, folder: Path, n: int) -> None:
     metrics = folder / "metrics.jsonl"
-    while not metrics.exists() or metrics.read_bytes().count(b"\n") < n:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    assert process.reaches(lambda: metrics.exists() and metrics.read_bytes().count(b"\n") >= n), process.err
 
 
 LONG = {"inner__epochs": 800, "outer__epochs": 5}  # about a tenth of a second an epoch
@@ -227,21 +218,21 @@ def test_killed_and_resumed(how: signal.Signals, whole: FitResult, tmp_path: Pat
     """A run ended from outside and resumed leaves the very bits of one that was left alone."""
     recipe = small.recipe_file(tmp_path, **LONG)
     folder = tmp_path / "my run"
-    process = start("run", "--recipe", recipe, "--truth", truth, "--out", folder)
-    wait_for_epochs(process, folder, 2)
-    time.sleep(0.03)  # into the next epoch's training
-    process.send_signal(how)
-    sent = time.monotonic()
-    complaint = process.stderr.readline()
-    took = time.monotonic() - sent
-    process.communicate(timeout=30)
+    with started([*COMMAND, "run", "--recipe", recipe, "--truth", truth, "--out", folder], env=ENVIRONMENT) as process:
+        wait_for_epochs(process, folder, 2)
+        time.sleep(0.03)  # into the next epoch's training
+        process.send(how)
+        sent = time.monotonic()
+        process.reaches(lambda: process.err.endswith("\n"))
+        took = time.monotonic() - sent
+        code, complaint = process.wait(), process.err
     if how == signal.SIGINT:
-        assert process.returncode == 130
+        assert code == 130
         assert took < 1
         assert complaint.startswith("stopped;")
         assert complaint.endswith(f"spd-fast run --resume --out '{folder}'\n")
     else:
-        assert process.returncode == -how
+        assert code == -how
     assert not (folder / "dish.npz").exists()
     assert 2 <= len((folder / "metrics.jsonl").read_bytes().splitlines()) < 5
 
@@ -254,13 +245,9 @@ def test_killed_and_resumed(how: signal.Signals, whole: FitResult, tmp_path: Pat
 def test_two_processes_one_folder(tmp_path: Path, truth: Path) -> None:
     recipe = small.recipe_file(tmp_path, **LONG)
     folder = tmp_path / "run"
-    process = start("run", "--recipe", recipe, "--truth", truth, "--out", folder)
-    try:
+    with started([*COMMAND, "run", "--recipe", recipe, "--truth", truth, "--out", folder], env=ENVIRONMENT) as process:
         wait_for_epochs(process, folder, 1)
         assert "is being written by another process" in fail("run", "--resume", "--out", folder)
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_mistakes_of_run(tmp_path: Path, truth: Path, recipe: Path) -> None:

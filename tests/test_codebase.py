@@ -314,6 +314,24 @@ def test_types(project_dir: Path) -> None:
     assert run.returncode == 0, run.stdout + run.stderr
 
 
+BACKGROUND = re.compile(
+    r"\b(Popen|send_signal|killpg|terminate|multiprocessing|pexpect|pty|posix_spawn)\b|\bos\.(kill|fork|spawn\w+)\b|\.kill\("
+)
+
+
+def test_background_processes_are_started_in_one_place(project_dir: Path) -> None:
+    """Others would leave them behind when a test fails: `processes.started` does not."""
+    helpers = {"processes.py", "test_processes.py", "test_codebase.py"}
+    found = {
+        f"{path.name}:{number}: {line.strip()}"
+        for path in (project_dir / "tests").rglob("*.py")
+        if path.name not in helpers
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if BACKGROUND.search(line)
+    }
+    assert not found
+
+
 def test_hooks_use_the_pinned_tools(project_dir: Path) -> None:
     pinned = tomllib.loads((project_dir / "pyproject.toml").read_text())["project"]["optional-dependencies"]["lint"]
     hooks = (project_dir / ".pre-commit-config.yaml").read_text()

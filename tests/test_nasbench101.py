@@ -27,6 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nasbench_files as files
+from processes import started
 from spd_fast import NASBENCH101, Cell, TruthTable, count_parameters, nasbench101
 from spd_fast._core import nasbench as native
 from spd_fast.cell import OPS
@@ -720,17 +721,12 @@ def test_kills_leave_the_old_table(tmp_path: Path) -> None:
     seen = Counter[str]()
     for i in range(12):
         target.write_bytes(old)
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, source, target], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdout.readline()
-        process.stdin.write("go\n")
-        process.stdin.flush()
-        time.sleep(0.002 * i * i)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        with started([sys.executable, "-c", code, source, target]) as process:
+            assert process.reaches(lambda process=process: process.out == "ready\n"), process.err
+            process.say("go")
+            time.sleep(0.002 * i * i)
+            process.send(signal.SIGKILL)
+            assert process.wait() == -signal.SIGKILL, process.err
         seen["old" if target.read_bytes() == old else "new" if target.read_bytes() == new else "half"] += 1
     assert seen["half"] == 0
     assert sum(seen.values()) == 12

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import spd_fast as spd
+from processes import started
 from spd_fast.train import _spec, initial_parameters, pack_motifs, parameter_gradient, read_motifs, weighted_sum
 
 CHAIN = spd.Cell(
@@ -323,17 +324,14 @@ def test_ctrl_c_stops_within_a_second():
         print("ready", flush=True)
         spd.train_motifs([cell] * 3, spd.MOTIF_C, spd.Dish.random(), epochs=300_000, threads=2)
     """)
-    command = [sys.executable, "-c", script]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout.readline() == "ready\n"
-            time.sleep(2)
-            sent = time.monotonic()
-            process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=30)
-        finally:
-            process.kill()
-    assert time.monotonic() - sent < 2  # a second for the engine, the rest for the interpreter to leave
+    with started([sys.executable, "-c", script]) as process:
+        assert process.reaches(lambda: process.out == "ready\n"), process.err
+        time.sleep(2)
+        sent = time.monotonic()
+        process.send(signal.SIGINT)
+        process.wait()
+        took, err = time.monotonic() - sent, process.err
+    assert took < 2  # a second for the engine, the rest for the interpreter to leave
     assert "KeyboardInterrupt" in err
 
 

@@ -4,16 +4,16 @@ import fcntl
 import gzip
 import json
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import processes
 import spd_fast.truth_build as module
+from processes import started
 from spd_fast import Adam, Cell, InvalidCellError, MLPShape, MotifShape, SigmoidMLP, TruthTable
 from spd_fast.cell import CellColumns
 from spd_fast.truth import MEASUREMENTS
@@ -406,23 +406,22 @@ def test_killed_at_any_moment_and_resumed(tmp_path: Path, whole: TruthTable) -> 
     journal = journal_path(out)
     kills, size = 0, 0
     for _ in range(20):
-        process = subprocess.Popen([sys.executable, "-c", program])
-        while process.poll() is None and not (journal.exists() and journal.stat().st_size > size):
-            time.sleep(0.001)
-        process.kill()
-        if process.wait() == 0:
-            break
-        assert process.returncode == -signal.SIGKILL
+        with started([sys.executable, "-c", program]) as process:
+            process.reaches(lambda size=size: processes.size(journal) > size)
+            process.send(signal.SIGKILL)
+            ended = process.wait()
+            if ended == 0:
+                break
+            assert ended == -signal.SIGKILL, process.err
         kills += 1
-        assert not out.exists() or not journal.exists()
-        size = journal.stat().st_size if journal.exists() else 0
-        if out.exists():
+        size = processes.size(journal)
+        if not size:  # killed when it had removed its journal, just before its end
             break
     assert kills >= 2
     assert out.exists()
     assert not journal.exists()
     assert measurements(TruthTable.load(out)) == measurements(whole)
-    assert list(tmp_path.iterdir()) == [out]
+    assert [path for path in tmp_path.iterdir() if path.suffix != ".partial"] == [out]
 
 
 class StoppedError(Exception):
