@@ -156,7 +156,7 @@ def cosine_basis(size: int, n: int) -> npt.NDArray[np.float64]:
 def label_matrix(
     labels: npt.NDArray[Any], classes: int, dtype: npt.DTypeLike, name: str = "labels"
 ) -> npt.NDArray[Any]:
-    """Labels as weights of classes, shape (N, classes): hard ones become one-hot rows.
+    """Return labels as weights of classes in a new array of shape (N, classes): hard ones become one-hot rows.
 
     Raises
     ------
@@ -166,7 +166,7 @@ def label_matrix(
     if labels.ndim == 2:
         if labels.shape[1] != classes:
             raise ValueError(f"{name} has {labels.shape[1]} classes, expected {classes}, those of the motif shape")
-        return np.ascontiguousarray(labels, dtype=dtype)
+        return np.array(labels, dtype, order="C")
     outside = np.flatnonzero((labels < 0) | (labels >= classes))
     if outside.size:
         at = int(outside[0])

@@ -285,16 +285,21 @@ class _TrainedOnce:
             )
             for replicate in range(recipe.inner.replicates)
         ]
-        image_shape = images.shape[1:]
         packed = [
-            pack_motifs(cells, recipe.shape, result.parameters, image_shape, dtype=recipe.dtype) for result in results
+            pack_motifs(cells, recipe.shape, _known_parameters(result), images.shape[1:], dtype=recipe.dtype)
+            for result in results
         ]
-        for motifs, result in zip(packed, results, strict=True):
-            for k in np.flatnonzero(result.diverged):
-                motifs.weights[k][:] = np.nan  # so that whatever is read of it is NaN
         self._motifs = [old + new for old, new in zip(self._motifs, packed, strict=True)] if self._motifs else packed
         self._curves = tuple(np.concatenate(pair) for pair in zip(self._curves, _curves(results), strict=True))
         self._place |= {row: len(self._place) + k for k, row in enumerate(rows)}
+
+
+def _known_parameters(result: TrainResult) -> list[Mapping[str, Array]]:
+    """Return the weights of motifs; NaN where one diverged, so that whatever is read of it is NaN."""
+    return [
+        {name: np.full_like(array, np.nan) for name, array in weights.items()} if diverged else weights
+        for weights, diverged in zip(result.parameters, result.diverged, strict=True)
+    ]
 
 
 def _inner_seed(recipe: Recipe, epoch: int) -> int:

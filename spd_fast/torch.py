@@ -317,11 +317,13 @@ def read_metrics(
     Raises
     ------
     TypeError
-        If images or labels are not tensors of the right kind.
+        If images or labels are not tensors of the right kind, or images are not of the motifs' element type.
     ValueError
         If images or labels do not fit the motifs.
     """
     _check_images("images", images)
+    if str(images.dtype) != f"torch.{motifs.element}":
+        raise TypeError(f"images has dtype {images.dtype}, expected torch.{motifs.element}, that of the motifs")
     reading = read_motifs(
         motifs,
         images.detach().numpy(),
@@ -376,13 +378,14 @@ class _UnrolledGradient(torch.autograd.Function):
         *starts: Tensor,
     ) -> Tensor:
         ctx.bridge = bridge
-        ctx.like = (images, labels, valid_images, valid_labels, rates, initial_scales, step_weights, *starts)
+        # autograd refuses a backward after one of them was changed in place: training saw other values
+        ctx.save_for_backward(images, labels, valid_images, valid_labels, rates, initial_scales, step_weights, *starts)
         return torch.from_numpy(bridge.values())
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, d_metrics: Tensor) -> tuple[Tensor | None, ...]:
-        weights, needed = d_metrics.numpy(), ctx.needs_input_grad[1:]
+        weights, needed, likes = d_metrics.numpy(), ctx.needs_input_grad[1:], ctx.saved_tensors
         names: list[Any] = [*_LEARNED, *ctx.bridge.starts]
         found: dict[str, Any] | None = None
         if np.isfinite(weights).all() and np.any(weights):
@@ -392,7 +395,7 @@ class _UnrolledGradient(torch.autograd.Function):
             if any(wanted for name, wanted in zip(names, needed, strict=True) if name != "step_weights"):
                 found |= ctx.bridge.hypergradient(weights)
         gradients: list[Tensor | None] = []
-        for name, like, wanted in zip(names, ctx.like, needed, strict=True):
+        for name, like, wanted in zip(names, likes, needed, strict=True):
             if not wanted:
                 gradients.append(None)
             elif found is None:  # no weight: nothing arrives; a weight that is not finite: everything is NaN

@@ -403,7 +403,9 @@ class PackedMotifs:
     Attributes
     ----------
     specs : list of K MotifSpec
-    weights : list of K ndarray, shape (parameters of the motif,)
+    weights : list of K ndarray, shape (parameters of the motif,), read-only
+    image_shape : (C, H, W)
+        Of the images that they read.
     classes : int
     element : dtype
         float32 or float64.
@@ -411,6 +413,7 @@ class PackedMotifs:
 
     specs: list[_core.MotifSpec]
     weights: list[Array]
+    image_shape: tuple[int, ...]
     classes: int
     element: np.dtype[Any]
 
@@ -418,6 +421,19 @@ class PackedMotifs:
         return len(self.specs)
 
     def __add__(self, other: "PackedMotifs") -> "PackedMotifs":
+        """Return the motifs of both, these first.
+
+        Raises
+        ------
+        ValueError
+            If they read images of different shapes, tell different numbers of classes, or have different element types.
+        """
+        if not isinstance(other, PackedMotifs):
+            return NotImplemented
+        for what in ("image_shape", "classes", "element"):
+            mine, theirs = getattr(self, what), getattr(other, what)
+            if mine != theirs:
+                raise ValueError(f"motifs of {what} {theirs} are added to motifs of {what} {mine}, expected the same")
         return replace(self, specs=self.specs + other.specs, weights=self.weights + other.weights)
 
     def take(self, rows: Sequence[int]) -> "PackedMotifs":
@@ -473,7 +489,10 @@ def pack_motifs(
     """
     element = _element(dtype)
     specs = _specs(cells, shape, image_shape)
-    return PackedMotifs(specs, _flat_parameters(specs, parameters, element), shape.classes, np.dtype(element))
+    weights = _flat_parameters(specs, parameters, element)
+    for each in weights:
+        each.flags.writeable = False
+    return PackedMotifs(specs, weights, tuple(map(int, image_shape)), shape.classes, np.dtype(element))
 
 
 def read_motifs(
@@ -503,9 +522,11 @@ def read_motifs(
     Raises
     ------
     ValueError, TypeError, MemoryError
-        As `motif_gradient`.
+        As `motif_gradient`; if there is no motif, or if images are of another shape than the motifs were packed for.
     """
     _require_metric(metric)
+    if not len(motifs):
+        raise ValueError("motifs is empty, expected at least one")
     out = _gradient(motifs, images, labels, metric, False, gradients, threads, strict)
     return Reading(**{name: getattr(out, name) for name in Reading.__dataclass_fields__})
 
@@ -649,7 +670,7 @@ def motif_hypergradient(
         raise ValueError(f"window is {window}, expected at least 0")
     if not memory_mib >= 0:
         raise ValueError(f"memory_mib is {memory_mib}, expected at least 0")
-    weights = None if step_weights is None else np.ascontiguousarray(step_weights, np.float64)
+    weights = None if step_weights is None else _owned(step_weights, np.float64)
     if weights is not None and weights.shape != (last,):
         raise ValueError(f"step_weights has shape {weights.shape}, expected ({last},): one for each step")
     _require_memory(job.specs, job.n_valid or len(dish.images), job.element, backward=True)
@@ -825,7 +846,7 @@ def step_profile(
     (spec,) = _specs([cell], shape, dish.images.shape[1:])
     out = _core.profile(
         spec,
-        np.ascontiguousarray(dish.images, np.float32),
+        _owned(dish.images, np.float32),
         label_matrix(dish.labels, shape.classes, np.float32),
         _pack(spec, initial_parameters(cell, shape, image_shape=dish.images.shape[1:]), np.float32),
         Adam()._for_engine(),
@@ -989,7 +1010,7 @@ def _prepare(
     valid: tuple[Array, Array] | tuple[None, None] = (None, None)
     if dish.valid_images is not None and dish.valid_labels is not None:
         valid = (
-            np.ascontiguousarray(dish.valid_images, element),
+            _owned(dish.valid_images, element),
             label_matrix(dish.valid_labels, shape.classes, element, "valid_labels"),
         )
     return _Job(
@@ -997,7 +1018,7 @@ def _prepare(
         element=element,
         initial=initial,
         flat=[_pack(spec, weights, element) for spec, weights in zip(specs, initial, strict=True)],
-        data=(np.ascontiguousarray(dish.images, element), label_matrix(dish.labels, shape.classes, element), *valid),
+        data=(_owned(dish.images, element), label_matrix(dish.labels, shape.classes, element), *valid),
         n_valid=0 if valid[0] is None else len(valid[0]),
         order=_orders(order, seed, epochs, n),
         batch=batch,
@@ -1063,10 +1084,15 @@ def _gradient(
     progress: Callable[[float], object] | None = None,
 ) -> _core.Gradient:
     dish = Dish(np.asarray(images), np.asarray(labels))
+    if dish.images.shape[1:] != motifs.image_shape:
+        raise ValueError(
+            f"images has shape {dish.images.shape}, expected (N, {', '.join(map(str, motifs.image_shape))}), for which the motifs "
+            "were packed: pack them for these images"
+        )
     _require_memory(motifs.specs, len(dish.images), motifs.element, backward=want_parameters or want_images)
     return _core.gradient(
         motifs.specs,
-        np.ascontiguousarray(dish.images, motifs.element),
+        _owned(dish.images, motifs.element),
         label_matrix(dish.labels, motifs.classes, motifs.element),
         motifs.weights,
         metric,
@@ -1095,7 +1121,7 @@ def _proxy_inputs(
     dish = Dish(array, np.zeros(len(array), np.int64))
     specs = _specs(cells, shape, dish.images.shape[1:])
     _require_memory(specs, len(dish.images), element, backward=True)
-    return specs, np.ascontiguousarray(dish.images, element), _flat_parameters(specs, parameters, element)
+    return specs, _owned(dish.images, element), _flat_parameters(specs, parameters, element)
 
 
 def _flat_parameters(
@@ -1184,7 +1210,7 @@ def _orders(order: npt.ArrayLike | None, seed: int, epochs: int, n: int) -> npt.
         keys = (_key(f"order/{seed}/{epoch}") for epoch in range(epochs))
         rows = [np.argsort(_core.uniforms(key, n, 1, [0]).ravel(), kind="stable") for key in keys]
         return np.array(rows, dtype=np.int64).reshape(epochs, n)
-    array = np.asarray(order)
+    array = _owned(order)
     if array.dtype.kind not in "iu":
         raise TypeError(f"order has dtype {array.dtype}, expected integers")
     if array.shape != (epochs, n):
@@ -1210,7 +1236,7 @@ def learning_rates(
         if schedule != "cosine":
             raise ValueError(f"schedule is {schedule!r}, expected None, 'cosine' or an array of rates")
         return lr * (1 + np.cos(np.pi * np.arange(steps) / max(steps, 1))) / 2
-    rates = np.ascontiguousarray(schedule, np.float64)
+    rates = _owned(schedule, np.float64)
     if rates.shape != (steps,):
         raise ValueError(f"schedule has shape {rates.shape}, expected ({steps},): one rate for each step")
     if not np.isfinite(rates).all():
@@ -1240,6 +1266,11 @@ def checked_cells(cells: Sequence[Candidate], shape: Shape) -> Sequence[Candidat
         if not isinstance(cell, shape.cell_types):
             raise TypeError(f"cells[{k}] is {type(cell).__name__}, expected {kinds} for a {type(shape).__name__}")
     return cells
+
+
+def _owned(array: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> Array:
+    """Return a copy for the engine, which reads it while callbacks and other threads run: they cannot change what was checked."""
+    return np.array(array, dtype, order="C")
 
 
 def _element(dtype: npt.DTypeLike) -> npt.DTypeLike:

@@ -14,6 +14,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections import Counter
@@ -183,6 +184,32 @@ def test_hashes_of_many_cells(drawn: list[Cell]) -> None:
         native.hash_cells(columns[0], columns[1], columns[2][1:])
     with pytest.raises(ValueError, match="row 0 does not have 2 to 7 vertices"):
         native.hash_cells(np.zeros_like(columns[0]), *columns[1:])
+
+
+def test_columns_that_another_thread_writes_to_while_they_are_hashed(space: Space) -> None:
+    """What is hashed is what was handed over."""
+    rows = np.repeat(np.arange(0, len(space), 1000), 300)
+    columns = [np.ascontiguousarray(getattr(space, name)[rows]) for name in ("vertices", "edge_bits", "op_codes")]
+    ready, go = threading.Event(), threading.Event()
+
+    def scribble() -> None:
+        ready.set()
+        go.wait()
+        columns[2].fill(0)
+
+    writer = threading.Thread(target=scribble)
+    writer.start()
+    ready.wait()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000)  # nobody else runs before the call lets go of the interpreter
+    try:
+        go.set()
+        hashes = native.hash_cells(*columns, threads=1)
+    finally:
+        sys.setswitchinterval(interval)
+    writer.join()
+    assert not columns[2].any()
+    assert np.array_equal(hashes, space.module_hash[rows])
 
 
 # ---- moves

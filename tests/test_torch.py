@@ -346,3 +346,23 @@ def test_reading_trained_motifs() -> None:
     assert torch.equal(labels.grad, d_labels)
     one, _ = read_metrics(motifs.take([2]), images, labels, metric="loss")
     assert torch.equal(one, expected[2:])
+    with pytest.raises(
+        TypeError, match=r"images has dtype torch\.float32, expected torch\.float64, that of the motifs"
+    ):
+        read_metrics(motifs, images.float(), labels)
+
+
+@pytest.mark.parametrize("changed", ["images", "valid_images", "rates"])
+def test_no_gradient_of_what_was_changed_since(changed: str) -> None:
+    """The gradient of a training is taken on what was trained on, as autograd does it everywhere."""
+    tensors = {
+        "images": some_images(8, 0),
+        "valid_images": some_images(8, 1),
+        "rates": torch.full((4,), 0.01, dtype=torch.float64),
+    }
+    how = {"valid_labels": LABELS, "shape": SHAPE, "epochs": 2, "batch_size": 4}
+    z = motif_metrics(tensors["images"], LABELS, cells(), **how, **{n: tensors[n] for n in ("valid_images", "rates")})
+    with torch.no_grad():
+        tensors[changed] += 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        z.sum().backward()

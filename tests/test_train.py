@@ -546,8 +546,113 @@ def test_reading_packed_motifs(dish):
     twice = read_motifs(motifs + motifs, dish.images, dish.labels, gradients=False)
     np.testing.assert_array_equal(twice.loss, np.tile(values, 2))
     assert twice.d_images.shape == (0, *dish.images.shape)
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(
+        ValueError, match=r"images has shape \(2, 3, 20, 20\), expected \(N, 3, 8, 8\), for which the motifs"
+    ):
         read_motifs(motifs, np.zeros((2, 3, 20, 20), np.float32), np.zeros(2, int))
+    with pytest.raises(ValueError, match="motifs is empty, expected at least one"):
+        read_motifs(motifs.take([]), dish.images, dish.labels)
+    with pytest.raises(ValueError, match="read-only"):
+        motifs.weights[0][0] = 1
+
+
+def packed(shape=TINY, image_shape=(3, 8, 8), dtype="float32"):
+    return pack_motifs([SKIP], shape, [initial_parameters(SKIP, shape)], image_shape, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (
+            packed(image_shape=(3, 64, 64)),
+            r"image_shape \(3, 64, 64\) are added to motifs of image_shape \(3, 8, 8\), expected",
+        ),
+        (packed(replace(TINY, image_channels=1), (1, 8, 8)), r"motifs of image_shape \(1, 8, 8\) are added"),
+        (packed(replace(TINY, classes=2)), "motifs of classes 2 are added to motifs of classes 3, expected the same"),
+        (
+            packed(dtype="float64"),
+            "motifs of element float64 are added to motifs of element float32, expected the same",
+        ),
+    ],
+)
+def test_packed_motifs_that_do_not_belong_together(dish, other, message):
+    """They were read out of bounds, or showed made-up losses; the engine itself refuses what was put together otherwise."""
+    motifs = packed()
+    with pytest.raises(ValueError, match=message):
+        motifs + other
+    with pytest.raises(TypeError, match="unsupported operand"):
+        motifs + 1
+    joined = replace(motifs, specs=motifs.specs + other.specs, weights=motifs.weights + other.weights)
+    if other.element == motifs.element:
+        with pytest.raises(ValueError, match=r"(images|labels) has shape .*, expected \["):
+            read_motifs(joined, dish.images, dish.labels)
+    else:
+        with pytest.raises(TypeError, match="incompatible function arguments"):
+            read_motifs(joined, dish.images, dish.labels)
+
+
+def arrays_of_a_caller(side):
+    """Everything that a caller hands over as arrays, in the very form that the engine takes."""
+    rng = np.random.default_rng(0)
+    n, epochs = 40, 20
+    steps = epochs * n // 5
+    return {
+        "images": rng.standard_normal((n, 3, side, side)).astype(np.float32),
+        "labels": rng.uniform(size=(n, 3)).astype(np.float32),
+        "valid_images": rng.standard_normal((n, 3, side, side)).astype(np.float32),
+        "valid_labels": rng.uniform(size=(n, 3)).astype(np.float32),
+        "order": np.tile(np.arange(n), (epochs, 1)),
+        "schedule": np.full(steps, 1e-3),
+        "step_weights": np.full(steps, 0.1),
+        **initial_parameters(CHAIN, TINY),
+    }
+
+
+def door(name, a, progress):
+    """Results of one of the functions that hand arrays to the engine."""
+    cells, threads = [CHAIN] * 100, 1
+    weights = [{name: a[name] for name in initial_parameters(CHAIN, TINY)}] * len(cells)
+    how = {"threads": threads, "progress": progress}
+    if name in ("logit_gradient", "activation_agreements"):
+        found = getattr(spd.train, name)(cells, TINY, a["images"], weights, **how)
+        return [found] if name == "activation_agreements" else [found[1]]
+    if name == "parameter_gradient":
+        loss, _, d_images = parameter_gradient(cells, TINY, a["images"], a["labels"], weights, **how)
+        return [loss, d_images]
+    dish = spd.Dish(*(a[name] for name in ("images", "labels", "valid_images", "valid_labels")))
+    how |= {"epochs": len(a["order"]), "batch_size": 5, "order": a["order"], "schedule": a["schedule"], "init": weights}
+    if name == "train_motifs":
+        result = spd.train_motifs(cells, TINY, dish, **how)
+        return [result.loss, result.train.logits, result.valid.logits]
+    some = {**how, "init": weights[:10], "step_weights": a["step_weights"]}
+    found = spd.motif_hypergradient(cells[:10], TINY, dish, **some)
+    return [found.value, found.d_images, found.d_labels, found.d_valid_images, found.d_valid_labels, found.d_rates]
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),  # the last three look at every image once: larger ones keep them at work until the first callback
+    [
+        ("train_motifs", 8),
+        ("motif_hypergradient", 8),
+        ("parameter_gradient", 32),
+        ("logit_gradient", 32),
+        ("activation_agreements", 32),
+    ],
+)
+def test_what_is_checked_is_what_is_used(name, side):
+    """Whoever writes to the caller's arrays while the engine reads them changes nothing."""
+    expected = door(name, arrays_of_a_caller(side), None)
+    arrays, shares = arrays_of_a_caller(side), []
+
+    def scribble(share):
+        shares.append(share)
+        for array in arrays.values():
+            array.fill(2**40)
+
+    found = door(name, arrays, scribble)
+    assert shares[0] < 1, "too quick for this test: nothing was written while the engine was at work"
+    for got, want in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(got, want)
 
 
 def test_weighted_sum_leaves_out_what_has_no_weight():

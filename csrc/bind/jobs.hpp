@@ -17,7 +17,7 @@ namespace py = pybind11;
 namespace spd {
 
 template <class T>
-using Array = py::array_t<T, py::array::c_style>;  // taken without copies: the Python side hands over what fits
+using Array = py::array_t<T, py::array::c_style>;  // taken without copies: the Python side hands over what fits and what nobody else can change
 
 [[noreturn]] inline void fail(const std::string& what) { throw py::value_error(what); }
 
@@ -38,13 +38,17 @@ void expect_shape(const Array<T>& a, const char* name, const std::vector<py::ssi
   if (!same) fail(std::string(name) + " has shape " + std::string(py::str(a.attr("shape"))) + ", expected " + std::string(py::str(py::cast(shape))));
 }
 
+// One set for all of the motifs.
 template <class T>
-DataSet<T> data_set(const Array<T>& images, const Array<T>& labels, const MotifSpec& spec) {
+DataSet<T> data_set(const Array<T>& images, const Array<T>& labels, const std::vector<MotifSpec>& specs) {
+  if (specs.empty()) fail("no motif given");
   if (images.ndim() != 4) fail("images has " + std::to_string(images.ndim()) + " dimensions, expected 4: (N, C, H, W)");
   const py::ssize_t n = images.shape(0);
   if (n < 1) fail("images is empty");
-  expect_shape(images, "images", {n, spec.image_channels, spec.height, spec.width});
-  expect_shape(labels, "labels", {n, spec.classes});
+  for (const MotifSpec& spec : specs) {
+    expect_shape(images, "images", {n, spec.image_channels, spec.height, spec.width});
+    expect_shape(labels, "labels", {n, spec.classes});
+  }
   return {images.data(), labels.data(), static_cast<int>(n)};
 }
 

@@ -19,7 +19,7 @@ struct ProfileRecord {
 ProfileRecord profile_one(const MotifSpec& spec, Array<float> images, Array<float> labels, Array<float> parameters, const Optimizer& optimizer, double rate,
                           double batch_norm_momentum, double batch_norm_eps, bool strict, int repeats, py::object progress) {
   const std::vector<MotifSpec> specs{spec};
-  const DataSet<float> data = data_set<float>(images, labels, spec);
+  const DataSet<float> data = data_set<float>(images, labels, {spec});
   if (repeats < 1) fail("repeats is " + std::to_string(repeats) + ", expected at least 1");
   const Motifs<float> motif = motifs_to_read(specs, data, true, strict);
   expect_parameters({parameters}, motif);

@@ -46,16 +46,25 @@ py::tuple enumerated(int threads) {
   return py::make_tuple(array_of(s.vertices), array_of(s.edge_bits), array_of(s.op_codes), array_of(s.module_hash), array_of(s.trainable_parameters));
 }
 
+template <class T>
+std::vector<T> vector_of(const Array<T>& values) {
+  return {values.data(), values.data() + values.size()};
+}
+
 Array<std::uint8_t> hashes_of(const Array<std::uint8_t>& vertices, const Array<std::uint32_t>& edge_bits, const Array<std::uint16_t>& op_codes, int threads) {
   const std::size_t n = static_cast<std::size_t>(vertices.size());
   if (vertices.ndim() != 1 || edge_bits.ndim() != 1 || op_codes.ndim() != 1 || edge_bits.size() != vertices.size() || op_codes.size() != vertices.size())
     fail("vertices, edge_bits and op_codes must be columns of one length");
+  // Copies: while the GIL is released, others may write to the caller's arrays.
+  const std::vector<std::uint8_t> sizes = vector_of(vertices);
+  const std::vector<std::uint32_t> edges = vector_of(edge_bits);
+  const std::vector<std::uint16_t> ops = vector_of(op_codes);
   for (std::size_t i = 0; i < n; ++i)
-    if (vertices.data()[i] < 2 || vertices.data()[i] > max_vertices) fail("row " + std::to_string(i) + " does not have 2 to 7 vertices");
+    if (sizes[i] < 2 || sizes[i] > max_vertices) fail("row " + std::to_string(i) + " does not have 2 to 7 vertices");
   std::vector<Digest> digests(n);
   {
     const py::gil_scoped_release release;
-    hash_cells(digests.data(), vertices.data(), edge_bits.data(), op_codes.data(), n, parallel(threads));
+    hash_cells(digests.data(), sizes.data(), edges.data(), ops.data(), n, parallel(threads));
   }
   return array_of(digests);
 }

@@ -14,7 +14,7 @@ LogitGradientRecord logit_gradient(const std::vector<MotifSpec>& specs, Array<T>
                                    double batch_norm_eps, bool strict, int threads, py::object progress) {
   if (specs.empty()) fail("no motif given");
   const Array<T> labels = zero_array<T>({images.shape(0), specs[0].classes});
-  const DataSet<T> data = data_set<T>(images, labels, specs[0]);
+  const DataSet<T> data = data_set<T>(images, labels, specs);
   const Motifs<T> motifs = motifs_to_read(specs, data, true, strict);
   expect_parameters(parameters, motifs);
   LogitGradientRecord out;
@@ -34,7 +34,7 @@ std::vector<Array<std::int64_t>> activations(const std::vector<MotifSpec>& specs
                                              bool strict, int threads, py::object progress) {
   if (specs.empty()) fail("no motif given");
   const Array<T> labels = zero_array<T>({images.shape(0), specs[0].classes});
-  const DataSet<T> data = data_set<T>(images, labels, specs[0]);
+  const DataSet<T> data = data_set<T>(images, labels, specs);
   const Motifs<T> motifs = motifs_to_read(specs, data, true, strict);
   expect_parameters(parameters, motifs);
   std::vector<Array<std::int64_t>> out;

@@ -44,10 +44,9 @@ template <class T>
 TrainSettings<T> settings_of(const std::vector<MotifSpec>& specs, const Array<T>& images, const Array<T>& labels, const std::optional<Array<T>>& valid_images,
                              const std::optional<Array<T>>& valid_labels, const Array<std::int64_t>& order, int batch, bool drop_last,
                              const Optimizer& optimizer, const Array<double>& rates) {
-  if (specs.empty()) fail("no motif given");
   TrainSettings<T> s{};
-  s.train = data_set<T>(images, labels, specs[0]);
-  if (valid_images) s.valid = data_set<T>(*valid_images, *valid_labels, specs[0]);
+  s.train = data_set<T>(images, labels, specs);
+  if (valid_images) s.valid = data_set<T>(*valid_images, *valid_labels, specs);
   if (batch < 1) fail("batch is " + std::to_string(batch) + ", expected at least 1");
   set_batches(s, batch, drop_last);
   if (order.ndim() != 2) fail("order must have shape (epochs, N)");
@@ -101,9 +100,8 @@ TrainRecord train_all(const std::vector<MotifSpec>& specs, Array<T> images, Arra
 template <class T>
 GradientRecord gradient(const std::vector<MotifSpec>& specs, Array<T> images, Array<T> labels, std::vector<Array<T>> parameters, const std::string& metric,
                         double batch_norm_eps, bool want_parameters, bool want_images, bool strict, int threads, py::object progress) {
-  if (specs.empty()) fail("no motif given");
   const py::ssize_t n = static_cast<py::ssize_t>(specs.size());
-  const DataSet<T> data = data_set<T>(images, labels, specs[0]);
+  const DataSet<T> data = data_set<T>(images, labels, specs);
   const Motifs<T> motifs = motifs_to_read(specs, data, want_parameters || want_images, strict);
   expect_parameters(parameters, motifs);
   std::vector<py::array> d_parameters;
