@@ -1,9 +1,11 @@
 """From a recipe to the inner loop: the dish before learning, keywords of `train_motifs`, seeds, scores of cells."""
 
+import functools
 import hashlib
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,7 @@ from spd_fast.train import SGD, Adam, MotifMetrics, RMSProp, TrainResult, learni
 
 __all__ = [
     "derived_seed",
+    "mean_of",
     "measured",
     "part_of",
     "read_score",
@@ -23,9 +26,12 @@ __all__ = [
     "seen",
     "start_dish",
     "step_weights",
+    "sum_of",
     "train_cells",
     "training_keywords",
 ]
+
+_Array = TypeVar("_Array")
 
 _OPTIMIZERS: Final = {"adam": Adam, "sgd": SGD, "rmsprop": RMSProp}
 
@@ -88,8 +94,7 @@ def score_cells(
         If dish and recipe do not fit each other.
     """
     results = train_cells(dish, recipe, cells, threads=threads, progress=progress)
-    means: npt.NDArray[np.float64] = np.mean([read_score(result, recipe, dish) for result in results], axis=0)
-    return means
+    return mean_of([read_score(result, recipe, dish) for result in results])
 
 
 def train_cells(
@@ -168,6 +173,21 @@ def step_weights(recipe: Recipe, dish: Dish | None = None) -> npt.NDArray[np.flo
             f"the dish has {len(dish.step_weights)} step_weights, expected {recipe.steps}: one for each step"
         )
     return dish.step_weights
+
+
+def sum_of(arrays: Sequence[_Array]) -> _Array:
+    """Return the sum of arrays, or tensors, of one shape, added one after the other.
+
+    NumPy's and PyTorch's own sums add in an order that depends on the shape, so that a cell's last bit would depend on how many
+    others are beside it.
+    """
+    return functools.reduce(operator.add, arrays)
+
+
+def mean_of(arrays: Sequence[_Array]) -> _Array:
+    """Return the mean of arrays, or tensors, of one shape: their `sum_of` over their number."""
+    mean: _Array = operator.truediv(sum_of(arrays), len(arrays))
+    return mean
 
 
 def part_of(progress: Callable[[float], object] | None, part: int, parts: int) -> Callable[[float], object] | None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from spd_fast.cell import Candidate
 from spd_fast.dish import Dish, cosine_basis, label_matrix
-from spd_fast.inner import derived_seed, measured, part_of, seen, step_weights, training_keywords
+from spd_fast.inner import derived_seed, mean_of, measured, part_of, seen, step_weights, training_keywords
 from spd_fast.recipes import Recipe
 from spd_fast.torch import read_metrics, train_and_measure
 from spd_fast.train import PackedMotifs, TrainResult, pack_motifs, train_motifs
@@ -219,10 +219,10 @@ def _trained_anew(
         )
         metrics.append(metric)
         results.append(result)
-    accuracy = np.mean([measured(result).accuracy for result in results], axis=0)
+    accuracy = mean_of([measured(result).accuracy for result in results])
     losses = [result.recorded["step_loss"] for result in results if "step_loss" in result.recorded]
-    step_loss = np.mean(losses, axis=0) if losses else None
-    return Measurement(torch.stack(metrics).mean(dim=0), accuracy, *_curves(results), step_loss)
+    step_loss = mean_of(losses) if losses else None
+    return Measurement(mean_of(metrics), accuracy, *_curves(results), step_loss)
 
 
 def _replicates(recipe: Recipe, epoch: int | None) -> list[int]:
@@ -263,7 +263,7 @@ class _TrainedOnce:
             metrics.append(metric)
             accuracies.append(np.where(np.isfinite(reading.loss), reading.accuracy, np.nan))
         loss, accuracy = (curve[places] for curve in self._curves)
-        return Measurement(torch.stack(metrics).mean(dim=0), np.mean(accuracies, axis=0), loss, accuracy)
+        return Measurement(mean_of(metrics), mean_of(accuracies), loss, accuracy)
 
     def _train_missing(self, rows: Sequence[int], progress: Progress | None) -> None:
         if not rows:
@@ -308,4 +308,4 @@ def _inner_seed(recipe: Recipe, epoch: int) -> int:
 
 def _curves(results: Sequence[TrainResult]) -> tuple[Array, Array]:
     """Return loss and accuracy of every inner epoch, means over replicates: shape (K, epochs) each."""
-    return np.mean([each.loss for each in results], axis=0), np.mean([each.accuracy for each in results], axis=0)
+    return mean_of([each.loss for each in results]), mean_of([each.accuracy for each in results])

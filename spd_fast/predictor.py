@@ -31,7 +31,7 @@ from spd_fast.cell import Candidate, Cell, CellColumns
 from spd_fast.dish import Dish
 from spd_fast.features import structural_features
 from spd_fast.files import load_arrays, save_arrays
-from spd_fast.inner import derived_seed, part_of, read_score, start_dish, train_cells
+from spd_fast.inner import derived_seed, mean_of, part_of, read_score, start_dish, sum_of, train_cells
 from spd_fast.recipes import Recipe
 
 try:
@@ -142,9 +142,7 @@ def read_motifs(
         trained.append(steps)
         scores.append(read_score(result, recipe, dish))
         seconds.append(np.asarray(result.seconds, np.float64))
-    return MotifReadings(
-        np.mean(scores, axis=0), np.mean(curves, axis=0), np.mean(trained, axis=0), np.sum(seconds, axis=0)
-    )
+    return MotifReadings(mean_of(scores), mean_of(curves), mean_of(trained), sum_of(seconds))
 
 
 def read_all(
@@ -270,10 +268,7 @@ def learn_folds(
 
 def mean_scaled(dishes: Sequence[LearnedDish], scores: Sequence[Array]) -> npt.NDArray[np.float64]:
     """Return the mean over dishes of their scaled scores, shape (n,), from their scores, shape (n,) each."""
-    means: npt.NDArray[np.float64] = np.mean(
-        [dish.scaled(score) for dish, score in zip(dishes, scores, strict=True)], axis=0
-    )
-    return means
+    return mean_of([dish.scaled(score) for dish, score in zip(dishes, scores, strict=True)])
 
 
 # ---- the Gaussian process

@@ -32,7 +32,7 @@ from spd_fast.cell import Candidate
 from spd_fast.dish import Dish
 from spd_fast.features import SCALARS, structural_features
 from spd_fast.files import atomic_write, load_arrays, save_arrays
-from spd_fast.inner import part_of, start_dish
+from spd_fast.inner import part_of, start_dish, sum_of
 from spd_fast.predictor import (
     LearnedDish,
     fit_gaussian_process,
@@ -886,7 +886,7 @@ class _Measuring:
         return {
             "pool": scores,
             "held_out": mean_scaled(dishes, [each.score for each in readings]),
-            "seconds": np.sum([each.seconds for each in readings], axis=0),
+            "seconds": sum_of([each.seconds for each in readings]),
             "wall": np.array(wall),
         }
 
@@ -1048,7 +1048,9 @@ def extrapolated_loss(steps: npt.ArrayLike, horizon: float = _HORIZON) -> npt.ND
     One of the curves that Domhan, Springenberg and Hutter 2015 combine (Speeding up automatic hyperparameter optimization
     of deep neural networks by extrapolation of learning curves, table 1: pow3).
     """
-    curves = np.asarray(steps, np.float64)
+    curves = np.ascontiguousarray(
+        steps, np.float64
+    )  # NumPy adds in another order where cells lie side by side in memory
     if curves.ndim != 2 or curves.shape[1] < 4:
         raise ValueError(f"steps have shape {curves.shape}, expected (K, T) with at least 4 steps")
     t = np.arange(1, curves.shape[1] + 1, dtype=np.float64)

@@ -302,8 +302,9 @@ class TruthTable:
         return f"mean of {len(self.seeds)} seeds" if len(self.seeds) > 1 else "1 seed"
 
     def _at_budget(self, name: str) -> npt.NDArray[np.float64]:
-        values: npt.NDArray[np.float64] = self.measurements[name][:, self.budgets.index(self.budget)].astype(np.float64)
-        return values
+        values = self.measurements[name][:, self.budgets.index(self.budget)]
+        # NumPy adds a cell's seeds in another order where cells lie side by side in memory
+        return np.ascontiguousarray(values, np.float64)
 
     def _drawn(self, n: int, seed: int) -> npt.NDArray[np.intp]:
         order = drawn_order(self.cells.module_hash, seed)

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import small
-from spd_fast import recipes
+from spd_fast import proxies, recipes
 from spd_fast.dish import Dish, cosine_basis
-from spd_fast.inner import derived_seed, score_cells, start_dish, training_keywords
+from spd_fast.inner import derived_seed, mean_of, score_cells, start_dish, sum_of, training_keywords
 from spd_fast.recipes import Recipe
 from spd_fast.train import train_motifs
 
@@ -215,3 +217,73 @@ def test_progress_of_replicates() -> None:
 def test_scoring_needs_no_torch() -> None:
     code = "import sys, spd_fast.inner; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ---- bits that do not depend on company
+
+COLUMNS = 40
+
+
+@given(st.integers(1, 40), st.integers(0, 10), st.integers(0, 2**32 - 1), st.sampled_from(["float32", "float64"]))
+def test_means_of_a_column_do_not_depend_on_the_others(rows: int, scale: int, seed: int, dtype: Any) -> None:
+    """NumPy adds in this order as well where there are at least two columns, and in another where there is one."""
+    rng = np.random.default_rng(seed)
+    arrays = [
+        (rng.standard_normal(COLUMNS) * 10.0 ** rng.integers(-scale, scale + 1)).astype(dtype) for _ in range(rows)
+    ]
+    whole = mean_of(arrays)
+    assert whole.dtype == dtype
+    assert whole.tobytes() == np.mean(arrays, axis=0).tobytes()
+    assert sum_of(arrays).tobytes() == np.sum(arrays, axis=0).tobytes()
+    for n in (1, 2, 7):
+        first = int(rng.integers(COLUMNS - n + 1))
+        part = slice(first, first + n)
+        assert mean_of([array[part] for array in arrays]).tobytes() == whole[part].tobytes()
+
+
+CROWD = [*small.pool()[0]]
+
+
+def readings(how: Recipe, rows: list[int]) -> dict[str, Any]:
+    """Everything that is read off the motifs of some cells and averaged over replicates or steps."""
+    import torch
+
+    from spd_fast.measure import dish_tensors, free_tensors, measure_of
+    from spd_fast.predictor import read_motifs
+
+    cells, start = [CROWD[row] for row in rows], start_dish(how)
+    found: dict[str, Any] = {"score_cells": score_cells(start, how, cells)}
+    read = read_motifs(start, how, cells)
+    found |= {name: getattr(read, name) for name in ("score", "curve", "steps")}
+    with torch.no_grad():
+        tensors = dish_tensors(free_tensors(start, how), start, how)
+        measured = measure_of(CROWD, start, how, None)(tensors, rows, None, None)
+    found["metric"] = measured.metric.numpy()
+    found |= {name: proxies.score(cells, how.shape, start.images, start.labels, name) for name in proxies.PROXIES}
+    names = ("accuracy", "curve_loss", "curve_accuracy", *(["step_loss"] if measured.step_loss is not None else []))
+    return found | {name: getattr(measured, name) for name in names}
+
+
+MANY = {"inner__replicates": 11, "inner__redraw": False, "inner__init": "shared"}
+RECIPES = {
+    "trained anew": recipe(**MANY, inner__epochs=1, dish__images=30),
+    "training loss": recipe(
+        **MANY, outer__metric="training_loss", outer__learn=["rates"], outer__ranking="metric", inner__epochs=7
+    ),
+    "trained once": recipe(
+        **MANY, dtype="float64", dish__valid_images=6, outer__learn=["valid_images"], outer__ranking="accuracy"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_readings_of_a_cell_do_not_depend_on_the_others(name: str) -> None:
+    """Of one cell alone, two, some in another order, they are the very bits that all of them together give."""
+    how = RECIPES[name]
+    rng = np.random.default_rng(1)
+    whole = readings(how, list(range(len(CROWD))))
+    subsets = [[row] for row in range(len(CROWD))]
+    subsets += [rng.permutation(len(CROWD))[:n].tolist() for n in (2, 3, 4, 5, 6, 7, 8, 9)]
+    for rows in subsets:
+        for what, found in readings(how, rows).items():
+            assert found.tobytes() == whole[what][rows].tobytes(), (what, rows)

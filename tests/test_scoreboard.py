@@ -171,6 +171,14 @@ def test_curves_are_extrapolated() -> None:
         extrapolated_loss(np.ones((2, 3)))
 
 
+def test_a_curve_is_extrapolated_as_it_is_among_others() -> None:
+    curves = np.random.default_rng(0).uniform(1, 2, (7, 43))
+    whole = extrapolated_loss(curves)
+    assert extrapolated_loss(np.asfortranarray(curves)).tobytes() == whole.tobytes()
+    for rows in ([0], [6], [5, 1], [2, 3, 4]):
+        assert extrapolated_loss(curves[rows]).tobytes() == whole[rows].tobytes()
+
+
 def test_what_cannot_be_judged() -> None:
     with pytest.raises(ValueError, match=r"scores have shape \(2, 99\), expected \(S, 100\) to match accuracy"):
         judge(np.zeros((2, 99)), np.arange(100))

@@ -121,6 +121,19 @@ def test_written_files_read_back(tmp_path: Path) -> None:
     assert np.array_equal(table.loss, arrays["test_loss"][:, 1].astype(float).mean(axis=1))
 
 
+def test_means_over_seeds_do_not_depend_on_other_cells_nor_on_the_order_in_memory() -> None:
+    arrays = {"test_accuracy": np.random.default_rng(2).random((5, 1, 12))}
+    columns, axes = CellColumns.from_cells(some_cells(5)), ((4,), tuple(range(12)))
+    whole = TruthTable(columns, arrays, *axes)
+    turned = TruthTable(columns, {name: np.asfortranarray(values) for name, values in arrays.items()}, *axes)
+    assert whole.accuracy.tobytes() == turned.accuracy.tobytes()
+    assert whole.accuracy_sd.tobytes() == turned.accuracy_sd.tobytes()
+    for row in range(5):
+        alone = turned.subset([row])
+        assert alone.accuracy.tobytes() == whole.accuracy[[row]].tobytes()
+        assert alone.accuracy_sd.tobytes() == whole.accuracy_sd[[row]].tobytes()
+
+
 def test_target_and_budget_choose_the_column(tmp_path: Path) -> None:
     arrays = written(tmp_path / "truth.npz")
     table = TruthTable.load(tmp_path / "truth.npz", target="validation_accuracy", budget=4)
