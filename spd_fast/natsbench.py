@@ -480,7 +480,7 @@ def _require_keys(items: list[Any]) -> None:
         numbers = [part for part in parts if not isinstance(part, str | bytes)]
         if len(parts) > 2 or len(numbers) > 1 or not all(part is None or _is_short(part) for part in numbers):
             raise _RefusedError(
-                f"a key that is a {type(item).__name__}, expected a text, an integer of less than {_KEY_BITS} bits, or a "
+                f"a key of type {type(item).__name__}, expected a text, an integer of less than {_KEY_BITS} bits, or a "
                 "pair of which one is a text"
             )
 

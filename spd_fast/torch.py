@@ -164,6 +164,8 @@ def train_and_measure(
         None if valid_labels is None else _checked_labels("valid_labels", valid_labels),
     )
     dtype = np.dtype(str(images.dtype).removeprefix("torch."))
+    # copies: the backward trains with them once more
+    training = {name: np.array(value) if isinstance(value, np.ndarray) else value for name, value in training.items()}
     if rates is not None:
         training["schedule"] = rates.detach().numpy()
     if initial_scales is not None:

@@ -148,14 +148,14 @@ HARM = {
     "bytes": (b"N0" * 2**21 + b".", "has 4194305 bytes, more than the 4194304 that are read"),
     "keys of one hash": (
         b"}(" + b"".join(long(k * (2**61 - 1)) + b"N" for k in range(1, 40000)) + b"u.",
-        "a key that is a int, expected a text, an integer of less than 60 bits, or a pair of which one is a text",
+        "a key of type int, expected a text, an integer of less than 60 bits, or a pair of which one is a text",
     ),
-    "pairs of integers": (b"}K\x01K\x02\x86Ns.", "a key that is a tuple"),
+    "pairs of integers": (b"}K\x01K\x02\x86Ns.", "a key of type tuple"),
     "members of one hash": (
         b"(" + b"".join(long(k * (2**61 - 1)) for k in range(1, 40000)) + b"\x91.",
-        "a key that is a int",
+        "a key of type int",
     ),
-    "a list as a key": (b"}]Ns.", "a key that is a list"),
+    "a list as a key": (b"}]Ns.", "a key of type list"),
     "memo keys of one hash": (
         b"N" + b"".join(b"p%d\n" % (k * (2**61 - 1)) for k in range(1, 40000)) + b".",
         "numbers more than 262144 values",

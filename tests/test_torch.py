@@ -352,6 +352,21 @@ def test_reading_trained_motifs() -> None:
         read_metrics(motifs, images.float(), labels)
 
 
+def test_arrays_that_are_changed_before_the_backward_change_nothing() -> None:
+    how = {"shape": SHAPE, "epochs": 2, "batch_size": 4}
+    gradients = []
+    for changed in (False, True):
+        images = some_images(8, 0)
+        arrays = {"order": np.array([np.arange(8), np.arange(8)]), "schedule": np.full(4, 0.01)}
+        z = motif_metrics(images, LABELS, cells(), **how, **arrays)
+        if changed:
+            arrays["order"][:] = arrays["order"][:, ::-1].copy()
+            arrays["schedule"][:] = 0.5
+        z.sum().backward()
+        gradients.append(images.grad)
+    assert torch.equal(*gradients)
+
+
 @pytest.mark.parametrize("changed", ["images", "valid_images", "rates"])
 def test_no_gradient_of_what_was_changed_since(changed: str) -> None:
     """The gradient of a training is taken on what was trained on, as autograd does it everywhere."""
