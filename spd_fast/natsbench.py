@@ -304,8 +304,8 @@ def plain_pickle(content: bytes) -> Any:
     Raises
     ------
     ValueError
-        If the pickle asks for anything else, is damaged, or is larger or deeper nested than those of the benchmark can be; the
-        last before anything of that size is built. The message names it and the place.
+        If the pickle asks for anything else, is damaged, or is larger or nested deeper than the benchmark's are. Nothing is
+        built that is too large. The message names what was found, and the place.
     """
     if len(content) > _MAX_BYTES:
         raise ValueError(f"this pickle has {len(content)} bytes, more than the {_MAX_BYTES} that are read")
