@@ -1,23 +1,70 @@
-"""Reading and writing files so that nothing half-written is left behind and no pickle is ever loaded."""
+"""Reading and writing files: nothing half-written is left behind, no damage passes unnoticed, no pickle is ever loaded.
 
+An archive that is written here is an ordinary .npz whose zip comment lists its members: a sealed JSON object
+``{"format": "spd_fast.archive/1", "members": {name: [dtype, shape, CRC-32], ...}, "crc32": ...}``. Reading compares the list with
+what the archive's directory says, and the checksums with the contents. Archives of other programs have no list, and are read
+without one.
+"""
+
+import fcntl
 import io
+import json
+import lzma
+import math
 import mmap
 import os
+import re
+import secrets
 import struct
+import tokenize
+import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["atomic_write", "load_arrays", "map_arrays", "save_arrays", "save_mappable"]
+__all__ = [
+    "MappedArchive",
+    "atomic_write",
+    "load_arrays",
+    "lock_file",
+    "map_arrays",
+    "release",
+    "remove_leftovers",
+    "save_arrays",
+    "save_mappable",
+    "sealed",
+    "unsealed",
+]
 
-_ALIGNMENT = 64
-_PADDING_FIELD = 0xD935  # the extra field by which zipalign of Android pads local headers
+Array = npt.NDArray[Any]
+
+_FORMAT: Final = "spd_fast.archive/1"
+_LONGEST_LIST: Final = 65_535  # bytes of a zip comment
+_ALIGNMENT: Final = 64
+_PADDING_FIELD: Final = 0xD935  # the extra field by which zipalign of Android pads local headers
+_LOCAL_HEADER: Final = struct.Struct("<4s22xHH")  # magic, lengths of name and extra field
+_END: Final = struct.Struct("<4s16xH")  # magic, length of the comment
+_LONGEST_HEADER: Final = 1 << 14  # more than numpy takes of an array's header
+_UNREADABLE: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
+"""What `zipfile` raises of damaged archives."""
+
+
+# ---- files
 
 
 @contextmanager
@@ -25,7 +72,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Open a file for writing that takes the place of `path` only when the block ends without an error.
 
     The bytes go to a sibling with a temporary name, are flushed to the disk and then renamed over `path`: a reader sees
-    the old file or the new one, and a kill at any moment leaves `path` as it was.
+    the old file or the new one, and a kill at any moment leaves `path` as it was. What a killed process left of an earlier
+    write of `path` is removed.
 
     Raises
     ------
@@ -33,19 +81,126 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         If the folder does not exist or cannot be written to, or the disk is full.
     """
     target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    remove_leftovers(target.parent, target.name)
+    partial, file = _open_partial(target)
     try:
-        with open(partial, "wb") as file:
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, target)
+            os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def save_arrays(path: str | os.PathLike[str], arrays: dict[str, npt.NDArray[Any]]) -> None:
-    """Write arrays to a compressed .npz file, atomically and without pickles.
+def _open_partial(target: Path) -> tuple[Path, IO[bytes]]:
+    """Create the temporary file of a target and lock it, which tells others that its writer lives."""
+    while True:
+        partial = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+        file = open(partial, "xb")  # noqa: SIM115 - the caller closes it
+        with suppress(OSError):  # on a disk without locks nobody removes leftovers
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if _is_at(file.fileno(), partial):
+            return partial, file
+        file.close()  # removed by another process before it was locked
+
+
+def remove_leftovers(folder: str | os.PathLike[str], name: str | None = None) -> None:
+    """Remove the temporary files that killed processes left in a folder: of one target, or of all.
+
+    A temporary file stays where its writer lives, on this machine or on another that shares the folder: the writer holds a
+    lock on it. A process that has the number of the dead one today holds none.
+    """
+    of = ".+" if name is None else re.escape(name)
+    pattern = re.compile(rf"\.{of}\.\d+(-[0-9a-f]+)?\.partial")
+    with suppress(OSError), os.scandir(folder) as entries:
+        for path in [entry.path for entry in entries if pattern.fullmatch(entry.name)]:
+            with suppress(OSError), open(path, "r+b") as file:  # also: being written, or not ours to write
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(path)
+
+
+def lock_file(path: str | os.PathLike[str]) -> int:
+    """Open a file to read and to append to, created where there is none, and lock it.
+
+    Returns
+    -------
+    int
+        The descriptor. The lock ends with `release`, and when the process dies.
+
+    Raises
+    ------
+    BlockingIOError
+        If another process holds the lock, on this machine or on another.
+    OSError
+        If the file cannot be opened.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            raise
+        if _is_at(descriptor, path):
+            return descriptor
+        os.close(descriptor)  # removed by the process that held the lock before
+
+
+def release(descriptor: int) -> None:
+    """Close what `lock_file` opened, and end its lock, also where a process that was forked meanwhile has it open."""
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: str | os.PathLike[str]) -> bool:
+    """Return whether an open file is the one that lies at a path."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+# ---- JSON with a checksum
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record with one more member, ``crc32``: a checksum of the others, as text.
+
+    Raises
+    ------
+    ValueError
+        If the record holds NaN or infinity, which JSON has no word for.
+    """
+    return {**record, "crc32": f"{zlib.crc32(_compact(record)):08x}"}
+
+
+def unsealed(text: str | bytes) -> dict[str, Any]:
+    """Read the JSON of what `sealed` returned, and check it.
+
+    Raises
+    ------
+    ValueError
+        If the text is not JSON, or not what was written.
+    """
+    record = json.loads(text)
+    if not isinstance(record, dict) or "crc32" not in record:
+        raise ValueError("there is no checksum, expected an object with crc32")
+    found = record.pop("crc32")
+    if found != (expected := f"{zlib.crc32(_compact(record)):08x}"):
+        raise ValueError(f"crc32 is {found!r}, expected {expected!r} of what is there: something was changed")
+    return record
+
+
+def _compact(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record, allow_nan=False, separators=(",", ":")).encode()
+
+
+# ---- archives
+
+
+def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Array]) -> None:
+    """Write arrays to a compressed .npz file, atomically, without pickles, with a list of what it holds.
 
     Equal arrays give equal bytes.
 
@@ -53,82 +208,133 @@ def save_arrays(path: str | os.PathLike[str], arrays: dict[str, npt.NDArray[Any]
     ------
     TypeError
         If an array holds Python objects.
+    ValueError
+        If there are more arrays than can be listed, hundreds.
     OSError
         As `atomic_write`.
     """
-    for name, array in arrays.items():
-        _require_plain(name, array)
-    with atomic_write(path) as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+    _write_archive(path, arrays.items(), mappable=False)
 
 
-def _require_plain(name: str, array: npt.NDArray[Any]) -> None:
-    if array.dtype.hasobject:
-        raise TypeError(f"array {name!r} has dtype {array.dtype}, expected numbers: objects would need pickles")
+def save_mappable(path: str | os.PathLike[str], arrays: Iterable[tuple[str, Array]]) -> None:
+    """Write arrays to an uncompressed .npz file that `map_arrays` maps into memory, atomically, with a list of what it holds.
+
+    It is an ordinary .npz for everyone else. Members lie on boundaries of 64 bytes. Arrays are taken one by one, so a generator
+    need not hold them all. Equal arrays give equal bytes.
+
+    Raises
+    ------
+    TypeError, ValueError, OSError
+        As `save_arrays`.
+    """
+    _write_archive(path, arrays, mappable=True)
 
 
-def load_arrays(path: str | os.PathLike[str], *, what: str) -> dict[str, npt.NDArray[Any]]:
-    """Read every array of an .npz file, never unpickling.
+def _write_archive(path: str | os.PathLike[str], arrays: Iterable[tuple[str, Array]], *, mappable: bool) -> None:
+    members: dict[str, Any] = {}
+    with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays:
+            if array.dtype.hasobject:
+                raise TypeError(f"array {name!r} has dtype {array.dtype}, expected numbers: objects would need pickles")
+            member = zipfile.ZipInfo(f"{name}.npy")
+            if mappable:
+                header = _LOCAL_HEADER.size + len(member.filename.encode()) + 4
+                padding = -(file.tell() + header) % _ALIGNMENT
+                member.extra = struct.pack("<HH", _PADDING_FIELD, padding) + bytes(padding)
+                array = np.ascontiguousarray(array).reshape(array.shape)
+            else:
+                member.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(member, "w", force_zip64=not mappable) as opened:
+                np.lib.format.write_array(opened, array, allow_pickle=False)
+            members[name] = _entry(array, member)
+        comment = _compact(sealed({"format": _FORMAT, "members": members}))
+        if len(comment) > _LONGEST_LIST:
+            raise ValueError(f"{len(members)} arrays are too many for one archive: their list has {len(comment)} bytes")
+        archive.comment = comment
+
+
+def _entry(array: Array, member: zipfile.ZipInfo) -> list[Any]:
+    """Return what the list of an archive says of a member."""
+    return [array.dtype.str, list(array.shape), f"{member.CRC:08x}"]
+
+
+def load_arrays(path: str | os.PathLike[str], *, what: str, listed: bool = False) -> dict[str, Array]:
+    """Read every array of an .npz file, never unpickling, and compare every checksum.
 
     Parameters
     ----------
     path : path
     what : str
         What the file should be, for messages: ``"truth file"``.
+    listed : bool
+        Whether the file must have the list that `save_arrays` writes. Files of other programs have none.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is not an .npz, is damaged or cut short, or holds pickled objects.
+        If the file is not an .npz, is damaged or cut short, holds anything but plain arrays, or other ones than it lists.
     OSError
         If the file cannot be read.
     """
     source = Path(path)
     if not source.exists():
         raise FileNotFoundError(f"{what} {source} does not exist")
-    archive = io.BytesIO(source.read_bytes())
-    if not zipfile.is_zipfile(archive):
+    content = source.read_bytes()
+    if not zipfile.is_zipfile(io.BytesIO(content)):
         raise ValueError(f"{what} {source} is not an .npz file, or was cut short")
-    archive.seek(0)
     try:
-        with np.load(archive, allow_pickle=False) as members:
-            arrays = {name: members[name] for name in members.files}
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = [(info, _array(info.filename, archive.read(info)).copy()) for info in archive.infolist()]
+            has_list = _check_list(archive, content, members)
+    except _UNREADABLE as error:
         raise ValueError(f"{what} {source} is damaged or holds more than plain arrays: {error}") from error
-    foreign = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
-    if foreign:
-        raise ValueError(f"{what} {source} holds {foreign[0]!r}, which is not an array: expected an .npz of arrays")
-    return arrays
+    if listed and not has_list:
+        raise ValueError(
+            f"{what} {source} does not list its arrays: another program or an earlier version wrote it; make it anew"
+        )
+    return {_name(info): array for info, array in members}
 
 
-def save_mappable(path: str | os.PathLike[str], arrays: Iterable[tuple[str, npt.NDArray[Any]]]) -> None:
-    """Write arrays to an uncompressed .npz file that `map_arrays` maps into memory, atomically.
+class MappedArchive(Mapping[str, Array]):
+    """The arrays of an .npz by name, read-only and mapped into memory. `map_arrays` makes one.
 
-    It is an ordinary .npz for everyone else. Members lie on boundaries of 64 bytes and carry the CRC-32 that zip files
-    have. Arrays are taken one by one, so a generator need not hold them all. Equal arrays give equal bytes.
-
-    Raises
-    ------
-    TypeError
-        If an array holds Python objects.
-    OSError
-        As `atomic_write`.
+    Attributes
+    ----------
+    listed : bool
+        Whether the archive lists what it holds, so that names, dtypes and shapes are known to be those that were written.
     """
-    with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in arrays:
-            _require_plain(name, array)
-            member = zipfile.ZipInfo(f"{name}.npy")
-            padding = (
-                -(file.tell() + 30 + len(member.filename) + 4) % _ALIGNMENT
-            )  # 30: a local header without its names
-            member.extra = struct.pack("<HH", _PADDING_FIELD, padding) + bytes(padding)
-            with archive.open(member, "w") as opened:
-                np.lib.format.write_array(opened, np.ascontiguousarray(array).reshape(array.shape), allow_pickle=False)
+
+    def __init__(self, called: str, members: Mapping[str, tuple[Array, memoryview, int]], listed: bool) -> None:
+        self._called, self._members, self.listed = called, members, listed
+
+    def __getitem__(self, name: str) -> Array:
+        return self._members[name][0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def require_intact(self, names: Iterable[str]) -> None:
+        """Read the contents of some arrays and compare their checksums.
+
+        Raises
+        ------
+        ValueError
+            If one is not what was written.
+        """
+        for name in names:
+            _, content, checksum = self._members[name]
+            if (found := zlib.crc32(content)) != checksum:
+                raise ValueError(
+                    f"{self._called} is damaged: {name} has checksum {found:08x}, expected {checksum:08x}; copy or make it anew"
+                )
 
 
-def map_arrays(path: str | os.PathLike[str], *, what: str) -> dict[str, npt.NDArray[Any]]:
+def map_arrays(path: str | os.PathLike[str], *, what: str) -> MappedArchive:
     """Map the arrays of an uncompressed .npz file into memory: read-only, and read from the disk when touched.
 
     Parameters
@@ -142,8 +348,9 @@ def map_arrays(path: str | os.PathLike[str], *, what: str) -> dict[str, npt.NDAr
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is not an .npz, is cut short, or holds compressed members or anything but plain arrays. Checksums are
-        not compared: that would read the whole file.
+        If the file is not an .npz, is cut short, holds compressed members or anything but plain arrays, or other names,
+        dtypes and shapes than it lists. Checksums of contents are not compared, as that would read the whole file:
+        `MappedArchive.require_intact` does that.
     OSError
         If the file cannot be read.
     """
@@ -155,25 +362,78 @@ def map_arrays(path: str | os.PathLike[str], *, what: str) -> dict[str, npt.NDAr
             raise ValueError(f"{what} {source} is not an .npz file, or was cut short")
         try:
             with zipfile.ZipFile(file) as archive:
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                return dict(_mapped_member(file, mapped, member) for member in archive.infolist())
-        except (zipfile.BadZipFile, ValueError, struct.error) as error:
+                content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+                parts = [_part(content, info) for info in archive.infolist()]
+                members = [
+                    (info, _array(info.filename, part)) for info, part in zip(archive.infolist(), parts, strict=True)
+                ]
+                listed = _check_list(archive, content, members)
+        except _UNREADABLE as error:
             raise ValueError(f"{what} {source} is damaged or cannot be mapped: {error}") from error
+    return MappedArchive(
+        f"{what} {source}",
+        {_name(info): (array, part, info.CRC) for (info, array), part in zip(members, parts, strict=True)},
+        listed,
+    )
 
 
-def _mapped_member(file: IO[bytes], mapped: mmap.mmap, member: zipfile.ZipInfo) -> tuple[str, npt.NDArray[Any]]:
-    name = member.filename.removesuffix(".npy")
-    if member.compress_type != zipfile.ZIP_STORED:
-        raise ValueError(f"{name} is compressed")
-    file.seek(member.header_offset)
-    name_length, extra_length = struct.unpack("<26xHH", file.read(30))
-    start = member.header_offset + 30 + name_length + extra_length
-    file.seek(start)
-    if np.lib.format.read_magic(file) != (1, 0):
-        raise ValueError(f"{name} is not an array of format 1.0")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    count = int(np.prod(shape, dtype=np.int64))
-    begin = file.tell()
-    if dtype.hasobject or fortran or begin + count * dtype.itemsize != start + member.file_size:
+def _name(info: zipfile.ZipInfo) -> str:
+    return info.filename.removesuffix(".npy")
+
+
+def _part(content: memoryview, info: zipfile.ZipInfo) -> memoryview:
+    """Return the bytes of an uncompressed member."""
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{_name(info)} is compressed")
+    magic, name_length, extra_length = _LOCAL_HEADER.unpack_from(content, info.header_offset)
+    name = info.header_offset + _LOCAL_HEADER.size
+    start = name + name_length + extra_length
+    if magic != b"PK\3\4" or content[name : name + name_length] != info.orig_filename.encode():
+        raise ValueError(f"{_name(info)} is not where the archive's directory says")
+    return content[start : start + info.file_size]
+
+
+def _array(filename: str, content: bytes | memoryview) -> Array:
+    """Return the array that a member holds, as a view of its bytes."""
+    name = filename.removesuffix(".npy")
+    if name == filename:
+        raise ValueError(f"{filename!r} is not an array: expected an .npz of arrays")
+    header = io.BytesIO(content[:_LONGEST_HEADER])
+    try:
+        version = np.lib.format.read_magic(header)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        with warnings.catch_warnings(action="ignore"):  # of headers that only seem to be from Python 2
+            shape, fortran, dtype = read(header)
+    except KeyError:
+        raise ValueError(f"{name} is not an array of format 1.0 or 2.0") from None
+    except (ValueError, TypeError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError) as error:
+        raise ValueError(f"{name} has a header that cannot be read: {error}") from None
+    if dtype.hasobject:
+        raise ValueError(f"{name} holds Python objects, expected numbers")
+    begin, count = header.tell(), math.prod(shape)
+    if min(shape, default=0) < 0 or begin + count * dtype.itemsize != len(content):
         raise ValueError(f"{name} holds more or less than the numbers that its header tells")
-    return name, np.frombuffer(mapped, dtype, count, begin).reshape(shape)
+    array: Array = np.frombuffer(content, dtype, count, begin)
+    return array.reshape(shape[::-1]).T if fortran else array.reshape(shape)
+
+
+def _check_list(
+    archive: zipfile.ZipFile, content: bytes | memoryview, members: list[tuple[zipfile.ZipInfo, Array]]
+) -> bool:
+    """Compare what an archive holds with what it lists; return whether it has a list."""
+    end = len(content) - len(archive.comment) - _END.size  # of the directory
+    if _END.unpack_from(content, end) != (b"PK\5\6", len(archive.comment)):
+        raise ValueError("the archive does not end where its directory says")
+    if not archive.comment:
+        return False
+    try:
+        listed = unsealed(archive.comment)["members"]
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"the list of its arrays cannot be read: {error}") from None
+    found = [(_name(info), _entry(array, info)) for info, array in members]
+    if found != list(listed.items()):
+        odd = sorted(
+            {name for name, entry in found if listed.get(name) != entry} | (listed.keys() - dict(found).keys())
+        )
+        raise ValueError(f"it holds other arrays than it lists: {', '.join(odd) or 'in another order'}")
+    return True

@@ -65,7 +65,7 @@ __all__ = [
     "read_motifs",
 ]
 
-SCHEMA: Final = "spd_fast.predictor/1"
+SCHEMA: Final = "spd_fast.predictor/2"
 """Version of the file that `SPDPredictor.save` writes."""
 
 FEATURES: Final = ("structure", "curves", "dish")
@@ -613,11 +613,13 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         ValueError
             If the file is damaged or not a predictor of this version.
         """
-        arrays = load_arrays(path, what="predictor file")
+        arrays = load_arrays(path, what="predictor file", listed=True)
         try:
             settings = json.loads(arrays["settings"].tobytes())
             if settings["schema"] != SCHEMA:
-                raise ValueError(f"has schema {settings['schema']!r}, expected {SCHEMA!r}: it is from another version")
+                raise ValueError(
+                    f"has schema {settings['schema']!r}, expected {SCHEMA!r}: it is from another version; fit it anew"
+                )
             parameters: dict[str, Any] = {
                 name: Recipe.from_json(json.dumps(value)) if isinstance(value, dict) else value
                 for name, value in settings["parameters"].items()

@@ -1,11 +1,11 @@
 """Truth: cells and the accuracies that trained networks of them reached.
 
-A truth file is an .npz without pickles. Its schema, ``spd_fast.truth/1``, with n cells, b epoch budgets and s seeds:
+A truth file is an .npz without pickles, an archive of `spd_fast.files`. Its schema, ``spd_fast.truth/2``, with n cells, b epoch budgets and s seeds:
 
 ======================================  ==================  =====================================================
 array                                   dtype, shape        meaning
 ======================================  ==================  =====================================================
-``schema``                              text, ()            ``spd_fast.truth/1``
+``schema``                              text, ()            ``spd_fast.truth/2``
 ``module_hash``                         uint8 (n, 16)       bytes of `Cell.module_hash`
 ``vertices``, ``edge_bits``,            uint8, uint32,      the pruned cell, packed as `Cell.from_bits` takes it
 ``op_codes``                            uint16 (n,)
@@ -41,7 +41,7 @@ from spd_fast.perceptron import SigmoidMLP, SlopeColumns
 
 __all__ = ["MEASUREMENTS", "SCHEMA", "TruthTable", "columns_of", "write_truth"]
 
-SCHEMA: Final = "spd_fast.truth/1"
+SCHEMA: Final = "spd_fast.truth/2"
 _SPLITS: Final = ("train", "validation", "test")
 _ACCURACIES: Final = tuple(f"{split}_accuracy" for split in _SPLITS)
 MEASUREMENTS: Final = (*_ACCURACIES, *(f"{split}_loss" for split in _SPLITS), "seconds")
@@ -421,7 +421,9 @@ def _missing(arrays: Mapping[str, npt.NDArray[Any]], needed: Iterable[str]) -> N
 def _read_schema(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
     schema = str(arrays["schema"])
     if schema != SCHEMA:
-        raise ValueError(f"has schema {schema!r}, expected {SCHEMA!r}: written by another program or version")
+        raise ValueError(
+            f"has schema {schema!r}, expected {SCHEMA!r}: written by another program or version; build or convert it anew"
+        )
     cells = _columns(arrays)
     _missing(arrays, ("budgets", "seeds", "provenance"))
     try:

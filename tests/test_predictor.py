@@ -324,7 +324,10 @@ def test_files_that_are_no_predictor(tmp_path: Path, fitted: SPDPredictor) -> No
     arrays = load_arrays(tmp_path / "p.npz", what="predictor file")
     settings = json.loads(arrays["settings"].tobytes())
     for changes, message in (
-        ({"schema": "spd_fast.predictor/0"}, "has schema 'spd_fast.predictor/0', expected 'spd_fast.predictor/1'"),
+        (
+            {"schema": "spd_fast.predictor/0"},
+            "has schema 'spd_fast.predictor/0', expected 'spd_fast.predictor/2'.*fit it anew",
+        ),
         ({"parameters": settings["parameters"] | {"variant": "forest"}}, "variant is 'forest'"),
         ({"parameters": settings["parameters"] | {"colour": 1}}, "unexpected keyword argument 'colour'"),
     ):
