@@ -25,6 +25,7 @@ LAYERS = {
     "domain": {
         "errors",
         "files",
+        "stores",
         "cell",
         "nats_cell",
         "motif",

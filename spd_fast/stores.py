@@ -1,0 +1,231 @@
+"""What work that can be continued keeps on the disk: whose it is, and a journal of what is done.
+
+Everything that resumes (the outer loop, a search, a scoreboard, the building of a truth) writes one `Journal`. Its first line holds
+the identity of the work: settings, and digests of the data. Work is continued only with the same identity. Every further
+line is a record of something that need not be done again.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy.typing as npt
+
+from spd_fast.files import lock_file, release, sealed, unsealed
+
+__all__ = ["Journal", "content_digest", "read_journal"]
+
+Record = dict[str, Any]
+
+
+def content_digest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    """Return what identifies arrays with their names: 16 hexadecimal digits of a SHA-256."""
+    digest = hashlib.sha256()
+    for name, array in arrays.items():
+        digest.update(f"{name} {array.dtype.str} {array.shape} ".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()[:16]
+
+
+class Journal:
+    """An append-only file of JSON lines that belongs to one identity and survives a kill at any moment.
+
+    Every line is a JSON object whose last member ``crc32`` is a checksum of the others. The first line holds schema and
+    identity. What follows the last whole line was being written when the process died, and is dropped. While a journal is open
+    its file is locked.
+
+    Parameters
+    ----------
+    path : path
+        Created where there is none.
+    schema : str
+        What the records are, with a version.
+    remedy : str
+        What to do where the journal cannot be continued, for messages: ``"choose another folder"``.
+
+    Attributes
+    ----------
+    records : list of dict
+        Those that were there when the journal was opened, without what `keep` dropped.
+
+    Raises
+    ------
+    BlockingIOError
+        If another process has the journal open.
+    ValueError
+        If the file is no journal, has another schema, or is damaged. It is left as it is.
+    OSError
+        If it cannot be read or written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], schema: str, *, remedy: str) -> None:
+        self.path, self._schema, self._remedy = Path(path), schema, remedy
+        try:
+            self._file: int | None = lock_file(path)
+        except BlockingIOError as error:
+            raise BlockingIOError(
+                error.errno, f"{path} is being written by another process: wait for it or stop it"
+            ) from None
+        try:
+            self._identity, self.records, self._ends = _parsed(self.path, schema, remedy)
+            self._cut()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        """Records in the file."""
+        return len(self._ends) - 1
+
+    def close(self) -> None:
+        """Close the file, which releases its lock. Closing twice does nothing."""
+        if self._file is not None:
+            release(self._file)
+        self._file = None
+
+    def bind(self, identity: Mapping[str, Any]) -> None:
+        """Make the journal that of an identity, or see that it is. A journal without records takes any.
+
+        Parameters
+        ----------
+        identity : mapping that JSON can hold
+            By names that a user knows.
+
+        Raises
+        ------
+        ValueError
+            If the journal has records of another identity; the message says what differs.
+        OSError
+            If it cannot be written.
+        """
+        wanted = json.loads(json.dumps(identity))
+        if not len(self):
+            self._ends = [0]
+            self._cut()
+            self._write([{"schema": self._schema, "identity": wanted}])
+            self._ends = self._ends[1:]
+            self.sync()
+        elif self._identity != wanted:
+            raise ValueError(
+                f"{self.path} was begun with other settings ({_differences(self._identity, wanted)}): "
+                f"use those to continue it, or {self._remedy}"
+            )
+        self._identity = wanted
+
+    def append(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Write records, which are on the disk for certain after `sync`. If that fails none of them is kept.
+
+        Raises
+        ------
+        ValueError
+            If a record holds NaN or infinity, which JSON has no word for.
+        OSError
+            If the disk is full, for example.
+        """
+        self._write(records)
+
+    def sync(self) -> None:
+        """See to it that all records are on the disk."""
+        assert self._file is not None
+        os.fsync(self._file)
+
+    def keep(self, n: int) -> None:
+        """Drop all records but the first `n`."""
+        self.records, self._ends = self.records[:n], self._ends[: n + 1]
+        self._cut()
+
+    def delete(self) -> None:
+        """Remove the file: the work is done."""
+        self.path.unlink()
+
+    def _write(self, records: Iterable[Mapping[str, Any]]) -> None:
+        assert self._file is not None
+        lines = [json.dumps(sealed(record), separators=(",", ":")).encode() + b"\n" for record in records]
+        content = b"".join(lines)
+        try:
+            written = 0
+            while written < len(content):
+                written += os.write(self._file, content[written:])
+        except OSError:
+            self._cut()
+            raise
+        for line in lines:
+            self._ends.append(self._ends[-1] + len(line))
+
+    def _cut(self) -> None:
+        """Remove what follows the last record."""
+        assert self._file is not None
+        os.ftruncate(self._file, self._ends[-1])
+
+
+def read_journal(path: str | os.PathLike[str], schema: str, *, remedy: str) -> list[Record]:
+    """Return the records of a journal that another process may be writing.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    ValueError, OSError
+        As `Journal`.
+    """
+    return _parsed(Path(path), schema, remedy)[1]
+
+
+def _parsed(path: Path, schema: str, remedy: str) -> tuple[Record, list[Record], list[int]]:
+    """Return the identity, the records of the whole lines, and where the header and each of these end."""
+    found: list[Record] = []
+    ends: list[int] = []
+    *whole, tail = path.read_bytes().split(b"\n")
+    for number, line in enumerate(whole, start=1):
+        record = _record(line)
+        if record is None and (number == 1 or any(_record(later) is not None for later in whole[number:])):
+            raise ValueError(f"{path} is not a journal of {schema}, or is damaged in line {number}: {remedy}")
+        if record is None:
+            break
+        found.append(record)
+        ends.append((ends[-1] if ends else 0) + len(line) + 1)
+    if not found:
+        if not _is_torn_header(tail, schema):
+            raise ValueError(f"{path} is not a journal of {schema}, or is damaged in line 1: {remedy}")
+        return {}, [], [0]
+    header, *records = found
+    if header.get("schema") != schema:
+        raise ValueError(
+            f"{path} has schema {header.get('schema')!r}, expected {schema!r}: it is of another version; {remedy}"
+        )
+    return header["identity"], records, ends
+
+
+def _record(line: bytes) -> Record | None:
+    """Return what a line says, None where that is not what was written."""
+    try:
+        return unsealed(line)
+    except ValueError:
+        return None
+
+
+def _is_torn_header(line: bytes, schema: str) -> bool:
+    begin, written = json.dumps({"schema": schema}, separators=(",", ":"))[:-1].encode(), line.rstrip(b"\0")
+    return written.startswith(begin) or begin.startswith(written)
+
+
+def _differences(begun: Any, wanted: Any, name: str = "") -> str:
+    """Say in which settings two identities differ."""
+    if isinstance(begun, dict) and isinstance(wanted, dict):
+        names = [each for each in {**wanted, **begun} if begun.get(each) != wanted.get(each)]
+        return "; ".join(
+            _differences(begun.get(each), wanted.get(each), f"{name}.{each}" if name else each) for each in names
+        )
+    return f"{name} is {wanted!r}, begun with {begun!r}"
