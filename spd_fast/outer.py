@@ -9,8 +9,6 @@ Cassimon et al., Predicting Image Classifier Performance Using the Synthetic Pet
 Rawal et al. 2020, Synthetic Petri Dish, arXiv:2005.13092.
 """
 
-import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,6 +30,7 @@ from spd_fast.losses import LOSSES, OuterLoss, kendall_tau, pearson_correlation
 from spd_fast.measure import Measure, Measurement, dish_of, dish_tensors, free_tensors, measure_of
 from spd_fast.recipes import Recipe
 from spd_fast.steps import Number, Taken, copies, number, ridge_weights, step_of
+from spd_fast.stores import content_digest
 
 __all__ = ["MIN_MOTIFS", "FitResult", "OuterStep", "draw_cells", "fit_dish", "kept_look", "kept_looks"]
 
@@ -263,9 +262,8 @@ def _fit(
         loss=loss or LOSSES[recipe.outer.loss],
         progress=progress,
     )
-    identity = _identity(loop, loss)
     if run:
-        loop.restore(run, identity)
+        loop.restore(run, _identity(loop, loss))
         if not loop.history:
             run.save_dish(start, start=True)
     saved = time.monotonic()
@@ -275,7 +273,7 @@ def _fit(
         if run:
             run.append(step.to_json())
             if loop.done or time.monotonic() - saved >= CHECKPOINT_SECONDS:
-                run.save_checkpoint(len(loop.history), {"identity": identity, **loop.state()})
+                run.save_checkpoint(len(loop.history), loop.state())
                 saved = time.monotonic()
         if progress:
             progress(step.epoch, 1.0, step)
@@ -469,14 +467,13 @@ class _Loop:
             arrays |= {f"{prefix}.{name}": value.detach().numpy().copy() for name, value in tensors.items()}
         return arrays | {f"optimizer.{name}": array for name, array in self.stepper.state().items()}
 
-    def restore(self, run: runs.Run, identity: Array) -> None:
+    def restore(self, run: runs.Run, identity: dict[str, Any]) -> None:
         """Go back to the run's checkpoint, if it has one."""
-        restored = run.restore()
+        restored = run.restore(identity)
         if restored is None:
             return
         _, arrays, records = restored
         try:
-            begun = json.loads(arrays.pop("identity").tobytes())
             stored = {name: torch.from_numpy(arrays.pop(f"free.{name}")) for name in self.free}
             best = {name: torch.from_numpy(arrays.pop(f"best.{name}")) for name in self.free}
             for name, value in self.free.items():
@@ -485,11 +482,6 @@ class _Loop:
             history = [OuterStep.from_json(record) for record in records]
         except (KeyError, ValueError) as error:
             raise runs.RunFolderError(f"{run.path} cannot be resumed, its checkpoint does not fit: {error}") from error
-        for what, value in json.loads(identity.tobytes()).items():
-            if begun.get(what) != value:
-                raise ValueError(
-                    f"{run.path} was begun with another {what}: resume with the same, or start another run"
-                )
         with torch.no_grad():
             for name, value in self.free.items():
                 value.copy_(stored[name])
@@ -561,17 +553,16 @@ def _record(
     )
 
 
-def _identity(loop: _Loop, loss: OuterLoss | None) -> Array:
-    """Return what a resumed run must share with its beginning, beside the recipe, as JSON bytes."""
-    truth = hashlib.sha256(loop.truth.tobytes())
-    for row in loop.pool[draw_cells(len(loop.pool), 0, loop.recipe)].tolist():
-        truth.update(loop.cells[row].module_hash.encode())
-    start = hashlib.sha256()
-    for name, tensor in dish_tensors({}, loop.start, loop.recipe).items():
-        start.update(name.encode() + tensor.numpy().tobytes())
-    name = loop.recipe.outer.loss if loss is None else getattr(loss, "__qualname__", type(loss).__qualname__)
-    text = json.dumps({"truth": truth.hexdigest(), "start": start.hexdigest(), "loss": name})
-    return np.frombuffer(text.encode(), np.uint8)
+def _identity(loop: _Loop, loss: OuterLoss | None) -> dict[str, Any]:
+    """Return what a resumed run must share with its beginning, beside the recipe."""
+    first = [loop.cells[row].module_hash for row in loop.pool[draw_cells(len(loop.pool), 0, loop.recipe)].tolist()]
+    start = {name: tensor.numpy() for name, tensor in dish_tensors({}, loop.start, loop.recipe).items()}
+    return {
+        "cells": content_digest({"first": np.array(first)}),
+        "truth": content_digest({"truth": loop.truth}),
+        "start": content_digest(start),
+        "loss": loop.recipe.outer.loss if loss is None else getattr(loss, "__qualname__", type(loss).__qualname__),
+    }
 
 
 def _checked_truth(cells: Sequence[Candidate], accuracy: npt.ArrayLike, recipe: Recipe) -> Array:

@@ -4,8 +4,9 @@
 file                   content
 =====================  ============================================================================================
 ``recipe.json``        every setting
-``run.json``           schema, version, machine, which truth
-``metrics.jsonl``      one JSON object a line, one line per step, written before the next step begins
+``run.json``           schema, version, machine, which truth, a digest of the recipe; with a checksum
+``metrics.jsonl``      a journal (`spd_fast.stores`): what the run was begun with, then one line per step, written before the next
+                       step begins; every line is a JSON object with a checksum
 ``checkpoint.npz``     what is needed to go on: replaced as a whole after every step, or every second where steps are shorter
 ``dish_start.npz``     the dish before learning
 ``dish.npz``           the learned dish; it is there when the run is finished
@@ -17,13 +18,15 @@ Lines of metrics are on the disk before the checkpoint that includes them: lines
 and so is a last line that was cut short.
 """
 
-import fcntl
+import hashlib
 import json
 import os
 import platform
+import re
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -36,8 +39,18 @@ import numpy.typing as npt
 
 import spd_fast
 from spd_fast.dish import Dish
-from spd_fast.files import atomic_write, load_arrays, save_arrays
+from spd_fast.files import (
+    atomic_write,
+    load_arrays,
+    lock_file,
+    release,
+    remove_leftovers,
+    save_arrays,
+    sealed,
+    unsealed,
+)
 from spd_fast.recipes import Recipe
+from spd_fast.stores import Journal, read_journal
 
 __all__ = [
     "SCHEMA",
@@ -51,8 +64,10 @@ __all__ = [
     "resume",
 ]
 
-SCHEMA: Final = "spd_fast.run/1"
+SCHEMA: Final = "spd_fast.run/2"
 """Version of the folder's layout."""
+_METRICS_SCHEMA: Final = "spd_fast.metrics/1"
+_REMEDY: Final = "start another run"
 
 ABOUT, RECIPE, METRICS, CHECKPOINT = "run.json", "recipe.json", "metrics.jsonl", "checkpoint.npz"
 DISH_START, DISH, REPORT, FIGURES, LOCK = "dish_start.npz", "dish.npz", "report.html", "figures", "run.lock"
@@ -67,8 +82,8 @@ class RunFolderError(RuntimeError):
 class Run:
     """An open run folder. Made by `create`, `resume` or `read`; closes its lock as a context manager.
 
-    A new folder goes when the context ends with a ValueError or TypeError before the first line of metrics: what was asked
-    for cannot run.
+    `restore` comes before `append`. A new folder goes when the context ends with a ValueError or TypeError before the first
+    step: what was asked for cannot run.
 
     Attributes
     ----------
@@ -84,7 +99,7 @@ class Run:
         self.path, self.recipe, self.about = path, recipe, about
         self._lock = lock
         self._created = created
-        self._metrics: int | None = None
+        self._journal: Journal | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -92,16 +107,17 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._created and isinstance(error, ValueError | TypeError) and not (self.path / METRICS).exists():
+        if self._created and isinstance(error, ValueError | TypeError) and not self._journal:
             shutil.rmtree(self.path, ignore_errors=True)  # what was asked for cannot run: nothing to continue
         self.close()
 
     def close(self) -> None:
         """Release the lock and close the files. Closing twice does nothing."""
-        for descriptor in (self._metrics, self._lock):
-            if descriptor is not None:
-                os.close(descriptor)
-        self._metrics = self._lock = None
+        if self._journal is not None:
+            self._journal.close()
+        if self._lock is not None:
+            release(self._lock)
+        self._journal = self._lock = None
 
     @property
     def finished(self) -> bool:
@@ -109,14 +125,62 @@ class Run:
         return (self.path / DISH).is_file()
 
     def records(self) -> list[dict[str, Any]]:
-        """Return the lines of ``metrics.jsonl``, without a last one that was cut short.
+        """Return the steps in ``metrics.jsonl``, without a last one that was cut short.
 
         Raises
         ------
         RunFolderError
-            If another line is damaged.
+            If the file is damaged, or lacks steps that the checkpoint includes.
         """
-        return [record for record, _ in self._lines()]
+        step, _ = self._checkpoint()
+        try:
+            records = read_journal(self.path / METRICS, _METRICS_SCHEMA, remedy=_REMEDY)
+        except FileNotFoundError:
+            records = []
+        except ValueError as error:
+            raise RunFolderError(str(error)) from error
+        except OSError as error:
+            raise RunFolderError(f"{self.path / METRICS} cannot be read: {_reason(error)}") from error
+        self._require_steps(len(records), step)
+        return records
+
+    def restore(self, identity: Mapping[str, Any]) -> tuple[int, dict[str, Array], list[dict[str, Any]]] | None:
+        """Begin or continue: return (step, arrays, records) of the checkpoint, or None where there is none yet.
+
+        Steps beyond the checkpoint are removed from the file.
+
+        Parameters
+        ----------
+        identity : mapping that JSON can hold
+            What a run must share with its beginning, beside the recipe: digests of the data, by names that a user knows.
+
+        Raises
+        ------
+        RunFolderError
+            If a file is damaged, or steps that the checkpoint includes are missing.
+        ValueError
+            If the run was begun with another identity.
+        """
+        for folder in (self.path, self.path / FIGURES):
+            remove_leftovers(folder)
+        if self._journal is not None:
+            self._journal.close()
+        step, arrays = self._checkpoint()
+        with self._writing(METRICS):
+            try:
+                journal = Journal(self.path / METRICS, _METRICS_SCHEMA, remedy=_REMEDY)
+            except ValueError as error:
+                raise RunFolderError(f"{self.path} cannot be resumed: {error}") from error
+        try:
+            self._require_steps(len(journal), step)
+            with self._writing(METRICS):
+                journal.bind(identity)
+                journal.keep(step)
+        except BaseException:
+            journal.close()
+            raise
+        self._journal = journal
+        return None if arrays is None else (step, arrays, journal.records)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one line of metrics; `save_checkpoint` sees to it that it is on the disk.
@@ -128,13 +192,9 @@ class Run:
         ValueError
             If the record holds NaN or infinity, which JSON has no word for.
         """
-        line = json.dumps(record, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        assert self._journal is not None  # restore opens it
         with self._writing(METRICS):
-            if self._metrics is None:
-                self._metrics = os.open(self.path / METRICS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-            written = 0
-            while written < len(line):
-                written += os.write(self._metrics, line[written:])
+            self._journal.append([record])
 
     def save_checkpoint(self, step: int, arrays: Mapping[str, Array]) -> None:
         """Replace the checkpoint by one that continues at step `step`, as a whole, when all lines of metrics are on the disk.
@@ -144,39 +204,11 @@ class Run:
         RunFolderError
             If it cannot be written; the former one stays.
         """
-        if self._metrics is not None:
+        if self._journal is not None:
             with self._writing(METRICS):
-                os.fsync(self._metrics)
+                self._journal.sync()
         with self._writing(CHECKPOINT):
             save_arrays(self.path / CHECKPOINT, {**arrays, "step": np.array(step)})
-
-    def restore(self) -> tuple[int, dict[str, Array], list[dict[str, Any]]] | None:
-        """Return (step, arrays, records) of the checkpoint, or None where there is none yet.
-
-        Lines of metrics beyond the checkpoint are removed from the file.
-
-        Raises
-        ------
-        RunFolderError
-            If the checkpoint is damaged, or metrics that it includes are missing.
-        """
-        self._remove_partial_files()
-        lines = self._lines()
-        step, arrays = 0, None
-        if (self.path / CHECKPOINT).exists():
-            try:
-                arrays = load_arrays(self.path / CHECKPOINT, what="checkpoint")
-                step = int(arrays.pop("step"))
-            except (ValueError, KeyError, OSError) as error:
-                raise RunFolderError(f"{self.path} cannot be resumed: {error}") from error
-        if len(lines) < step:
-            raise RunFolderError(
-                f"{self.path} cannot be resumed: {METRICS} has {len(lines)} lines, expected at least the {step} of the checkpoint"
-            )
-        if (self.path / METRICS).exists():
-            with self._writing(METRICS):
-                os.truncate(self.path / METRICS, lines[step - 1][1] if step else 0)
-        return None if arrays is None else (step, arrays, [record for record, _ in lines[:step]])
 
     def dishes(self) -> tuple[Dish, Dish]:
         """Return the dish before learning and as it is now: learned, or that of the last checkpoint, if there is one yet.
@@ -190,10 +222,8 @@ class Run:
             start = Dish.load(self.path / DISH_START)
             if self.finished:
                 return start, Dish.load(self.path / DISH)
-            if not (self.path / CHECKPOINT).exists():
-                return start, start
-            arrays = load_arrays(self.path / CHECKPOINT, what="checkpoint")
-            learned = {name: arrays[name] for name in Dish.__dataclass_fields__ if name in arrays}
+            _, arrays = self._checkpoint()
+            learned = {name: array for name, array in (arrays or {}).items() if name in Dish.__dataclass_fields__}
             return start, replace(start, **learned)
         except (OSError, ValueError, KeyError) as error:
             raise RunFolderError(f"the dish of {self.path} cannot be read: {error}") from error
@@ -224,27 +254,22 @@ class Run:
             with atomic_write(self.path / name) as file:
                 file.write(content)
 
-    def _lines(self) -> list[tuple[dict[str, Any], int]]:
-        """Return every whole line of metrics with the offset of its end."""
+    def _checkpoint(self) -> tuple[int, dict[str, Array] | None]:
+        """Return at which step the checkpoint continues, and its arrays: 0 and None where there is none."""
+        if not (self.path / CHECKPOINT).exists():
+            return 0, None
         try:
-            content = (self.path / METRICS).read_bytes()
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise RunFolderError(f"{self.path / METRICS} cannot be read: {_reason(error)}") from error
-        lines, end = [], 0
-        *whole, _ = content.split(b"\n")
-        for number, line in enumerate(whole):
-            end += len(line) + 1
-            try:
-                lines.append((json.loads(line), end))
-            except ValueError as error:
-                raise RunFolderError(f"{self.path / METRICS}, line {number + 1} is damaged: {error}") from error
-        return lines
+            arrays = load_arrays(self.path / CHECKPOINT, what="checkpoint", listed=True)
+            return int(arrays.pop("step")), arrays
+        except (ValueError, KeyError, OSError) as error:
+            raise RunFolderError(f"{self.path} cannot be resumed: {error}; {_REMEDY}") from error
 
-    def _remove_partial_files(self) -> None:
-        for partial in self.path.glob(".*.partial"):
-            partial.unlink(missing_ok=True)
+    def _require_steps(self, found: int, step: int) -> None:
+        if found < step:
+            raise RunFolderError(
+                f"{self.path} cannot be resumed: {METRICS} has {found} steps, expected at least the {step} of the checkpoint; "
+                f"{_REMEDY}"
+            )
 
     @contextmanager
     def _writing(self, name: str) -> Iterator[None]:
@@ -277,36 +302,60 @@ def create(path: str | os.PathLike[str], recipe: Recipe, *, about: Mapping[str, 
     require_vacant(folder)
     facts = {
         "schema": SCHEMA,
+        "recipe_sha256": _digest(recipe),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         **describe_machine(),
         **(about or {}),
     }
-    staged = folder.absolute().parent / f".{folder.absolute().name}.{os.getpid()}.new"
-    lock = None
+    target = folder.absolute()
+    _remove_staged(target)
+    staged = lock = None
     try:
-        staged.mkdir(parents=True)
+        staged, lock = _create_staged(target)
         (staged / RECIPE).write_text(recipe.to_json(), encoding="utf-8")
-        (staged / ABOUT).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        lock = _lock(staged, folder)
+        (staged / ABOUT).write_text(json.dumps(sealed(facts), indent=2) + "\n", encoding="utf-8")
         os.rename(staged, folder)
     except OSError as error:
-        if lock is not None:
-            os.close(lock)
-        shutil.rmtree(staged, ignore_errors=True)
+        if staged is not None and lock is not None:
+            release(lock)
+            shutil.rmtree(staged, ignore_errors=True)
         raise RunFolderError(
             f"run folder {folder} cannot be created: {_reason(error)}; choose another folder"
         ) from error
     return Run(folder, recipe, facts, lock, created=True)
 
 
+def _create_staged(target: Path) -> tuple[Path, int]:
+    """Create the folder that becomes a run folder, and lock it, which tells others that its writer lives."""
+    while True:
+        staged = target.parent / f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.new"
+        staged.mkdir(parents=True)
+        with suppress(FileNotFoundError, BlockingIOError):  # another process removes it before it is locked
+            return staged, lock_file(staged / LOCK)
+
+
+def _remove_staged(target: Path) -> None:
+    """Remove what processes that were killed in `create` left beside a run folder, as `remove_leftovers` does with files."""
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.\d+(-[0-9a-f]+)?\.new")
+    with suppress(OSError):
+        for staged in [path for path in target.parent.iterdir() if pattern.fullmatch(path.name)]:
+            with suppress(OSError):  # also: in work, or on a disk without locks
+                lock = lock_file(staged / LOCK)
+                for name in (RECIPE, ABOUT, LOCK):
+                    (staged / name).unlink(missing_ok=True)
+                release(lock)
+                staged.rmdir()
+
+
 def require_vacant(folder: Path) -> None:
-    """Raise unless a run folder can be created at `folder`.
+    """Raise unless a run folder can be created at `folder`. What killed processes left half-written there is removed.
 
     Raises
     ------
     RunFolderError
         If the folder holds a run or other files, is a file, or cannot be read.
     """
+    remove_leftovers(folder)
     try:
         found = sorted(entry.name for entry in folder.iterdir())
     except FileNotFoundError:
@@ -335,7 +384,7 @@ def resume(path: str | os.PathLike[str]) -> Run:
     folder = Path(path)
     run = read(folder)
     try:
-        lock = _lock(folder, folder)
+        lock = _lock(folder)
     except OSError as error:
         raise RunFolderError(f"run folder {folder} cannot be written: {_reason(error)}") from error
     return Run(folder, run.recipe, run.about, lock)
@@ -353,21 +402,26 @@ def read(path: str | os.PathLike[str]) -> Run:
     if not folder.is_dir():
         raise RunFolderError(f"run folder {folder} does not exist")
     try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        recipe = (folder / RECIPE).read_text(encoding="utf-8")
+        text = (folder / ABOUT).read_bytes()
+        settings = (folder / RECIPE).read_text(encoding="utf-8")
+        found = json.loads(text)
+        schema = found.get("schema") if isinstance(found, dict) else None
+        if schema != SCHEMA:
+            raise RunFolderError(
+                f"run folder {folder} has schema {schema!r}, expected {SCHEMA!r}: it is of another version; "
+                f"start it anew in another folder, with --recipe {folder / RECIPE}"
+            )
+        about = unsealed(text)
+        recipe = Recipe.from_json(settings)
     except FileNotFoundError as error:
         raise RunFolderError(f"{folder} is not a run folder: it has no {Path(error.filename).name}") from None
     except (OSError, ValueError) as error:
-        raise RunFolderError(f"run folder {folder} is damaged: {error}") from error
-    schema = about.get("schema") if isinstance(about, dict) else None
-    if schema != SCHEMA:
+        raise RunFolderError(f"run folder {folder} is damaged: {error}; {_REMEDY}") from error
+    if about["recipe_sha256"] != _digest(recipe):
         raise RunFolderError(
-            f"run folder {folder} has schema {schema!r}, expected {SCHEMA!r}: it is of another version"
+            f"{folder / RECIPE} is not what the run was begun with: put the original back, or start another run with it"
         )
-    try:
-        return Run(folder, Recipe.from_json(recipe), about, None)
-    except ValueError as error:
-        raise RunFolderError(f"run folder {folder} is damaged: {error}") from error
+    return Run(folder, recipe, about, None)
 
 
 def is_run(path: str | os.PathLike[str]) -> bool:
@@ -407,16 +461,17 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _lock(where: Path, folder: Path) -> int:
-    descriptor = os.open(where / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+def _lock(folder: Path) -> int:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return lock_file(folder / LOCK)
     except BlockingIOError:
-        os.close(descriptor)
         raise RunFolderError(
             f"run folder {folder} is being written by another process: wait for it or stop it"
         ) from None
-    return descriptor
+
+
+def _digest(recipe: Recipe) -> str:
+    return hashlib.sha256(recipe.to_json().encode()).hexdigest()
 
 
 def _reason(error: OSError) -> str:

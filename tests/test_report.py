@@ -140,6 +140,7 @@ def _text(html: str) -> str:
 
 def test_page_of_a_run_of_the_paper(finished: tuple[Path, FitResult], tmp_path: Path) -> None:
     with runs.create(tmp_path / "run", recipes.get("cassimon_c"), about={"truth": "<b>bold</b>"}) as run:
+        run.restore({})
         dish = Dish(np.zeros((2, 3, 16, 16)), np.array([0, 1]))
         run.save_dish(dish, start=True)
         run.save_dish(dish)
@@ -208,6 +209,7 @@ def test_nothing_to_report(tmp_path: Path) -> None:
     with runs.create(tmp_path / "run", small.RECIPE) as run:
         with pytest.raises(runs.RunFolderError, match="holds no outer epoch yet: there is nothing to report"):
             report.build(tmp_path / "run")
+        run.restore({})
         run.append({"epoch": 0})
     with pytest.raises(runs.RunFolderError, match=r"metrics.jsonl cannot be read: a line of metrics does not fit"):
         report.build(tmp_path / "run")

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ import pytest
 import small
 from spd_fast import runs
 from spd_fast.dish import Dish
+from spd_fast.files import lock_file, sealed
 from spd_fast.runs import RunFolderError
+
+IDENTITY = {"truth": "0123"}
 
 
 @pytest.fixture
@@ -23,6 +27,7 @@ def folder(tmp_path: Path) -> Path:
     """A run with three steps."""
     path = tmp_path / "run"
     with runs.create(path, small.RECIPE, about={"truth": "made up"}) as run:
+        run.restore(IDENTITY)
         for step in range(3):
             run.append({"epoch": step})
             run.save_checkpoint(step + 1, {"x": np.full(4, step)})
@@ -78,6 +83,43 @@ def test_create_where_something_is(folder: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in other.iterdir()) == ["a", "b", "c", "d"]
 
 
+def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
+    """Half-made run folders, and files that were being written; not those of a process that lives, nor what is not ours."""
+    dead, alive, filled = (tmp_path / f".run.{name}.new" for name in ("11", "12-0123abcd", "13"))
+    for staged in (dead, alive, filled):
+        staged.mkdir()
+        (staged / "recipe.json").touch()
+    (filled / "thesis.tex").touch()
+    (tmp_path / ".other.11.new").mkdir()
+    (tmp_path / ".run.14.new").touch()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".search.json.15.partial").touch()
+    held = lock_file(alive / "run.lock")
+    with runs.create(tmp_path / "run", small.RECIPE):
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+            [alive.name, filled.name, ".other.11.new", ".run.14.new", "run"]
+        )
+    assert [path.name for path in filled.iterdir()] == ["thesis.tex"]
+    os.close(held)
+
+
+def test_a_half_made_folder_that_is_taken_away_in_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process clears it between its creation and its lock."""
+    lock, taken = runs.lock_file, []
+
+    def late(path: Path) -> int:
+        if not taken:
+            taken.append(path)
+            path.parent.rmdir()
+        return lock(path)
+
+    monkeypatch.setattr(runs, "lock_file", late)
+    runs.create(tmp_path / "run", small.RECIPE).close()
+    assert taken
+    assert runs.is_run(tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 def test_create_where_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """/proc takes no folders from anybody, root included."""
     with pytest.raises(
@@ -99,6 +141,7 @@ def test_a_new_run_that_cannot_run_leaves_nothing(tmp_path: Path) -> None:
 
     def begin(name: str, error: BaseException, *records: dict[str, Any]) -> bool:
         with suppress(type(error)), runs.create(tmp_path / name, small.RECIPE) as run:
+            run.restore(IDENTITY)
             for record in records:
                 run.append(record)
             raise error
@@ -141,40 +184,109 @@ def test_resume_without_permission(folder: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_restore(folder: Path) -> None:
     """Lines beyond the checkpoint and a line cut short are dropped, from memory and from the file."""
+    before = (folder / "metrics.jsonl").read_bytes()
     with (folder / "metrics.jsonl").open("ab") as file:
-        file.write(b'{"epoch":3}\n{"epo')
+        file.write(json.dumps(sealed({"epoch": 3})).encode() + b'\n{"epo')
     (folder / ".checkpoint.npz.123.partial").touch()
     with runs.resume(folder) as run:
         assert len(run.records()) == 4
-        step, arrays, records = run.restore()
+        step, arrays, records = run.restore(IDENTITY)
         assert step == 3
         assert arrays["x"].tolist() == [2] * 4
         assert records == [{"epoch": 0}, {"epoch": 1}, {"epoch": 2}]
+        assert (folder / "metrics.jsonl").read_bytes() == before
         run.append({"epoch": 3})
-    assert (folder / "metrics.jsonl").read_text().splitlines() == [f'{{"epoch":{i}}}' for i in range(4)]
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert lines[0]["identity"] == IDENTITY
+    assert [line["epoch"] for line in lines[1:]] == [0, 1, 2, 3]
     assert not list(folder.glob(".*partial"))
 
 
 def test_restore_before_the_first_checkpoint(tmp_path: Path) -> None:
     with runs.create(tmp_path / "run", small.RECIPE) as run:
         assert run.records() == []
-        assert run.restore() is None
+        assert run.restore(IDENTITY) is None
         run.append({"epoch": 0})
-        assert run.restore() is None
+        assert run.restore(IDENTITY) is None
         assert run.records() == []
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b'{"epoch":0}\n', "metrics.jsonl has 1 lines, expected at least the 3 of the checkpoint"),
-        (b'{"epoch":0}\n{oops}\n{"epoch":2}\n', "metrics.jsonl, line 2 is damaged"),
-    ],
-)
-def test_damaged_metrics(folder: Path, content: bytes, message: str) -> None:
-    (folder / "metrics.jsonl").write_bytes(content)
-    with runs.resume(folder) as run, pytest.raises(RunFolderError, match=message):
-        run.restore()
+def test_metrics_that_lack_steps(folder: Path) -> None:
+    lines = (folder / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    for kept in (0, 1, 3):
+        (folder / "metrics.jsonl").write_bytes(b"".join(lines[:kept]))
+        with runs.resume(folder) as run:
+            for reading in (run.records, lambda opened=run: opened.restore(IDENTITY)):
+                with pytest.raises(
+                    RunFolderError,
+                    match=rf"metrics.jsonl has {max(kept - 1, 0)} steps, expected at least the 3 of the checkpoint; start",
+                ):
+                    reading()
+
+
+def test_every_byte_of_the_metrics(folder: Path) -> None:
+    """Steps that a checkpoint includes are read as they were written, or the run is refused."""
+    whole = (folder / "metrics.jsonl").read_bytes()
+    with runs.resume(folder) as run:
+        for position in range(len(whole)):
+            flipped = bytearray(whole)
+            flipped[position] ^= 1 << position % 8
+            (folder / "metrics.jsonl").write_bytes(flipped)
+            for reading in (run.records, lambda: run.restore(IDENTITY)):
+                with pytest.raises(
+                    RunFolderError, match=r"metrics\.jsonl .*; start another run|line \d: start another run"
+                ):
+                    reading()
+
+
+def test_a_run_belongs_to_its_data(folder: Path) -> None:
+    with (
+        runs.resume(folder) as run,
+        pytest.raises(
+            ValueError, match=r"metrics.jsonl was begun with other settings \(truth is '4567', begun with '0123'"
+        ),
+    ):
+        run.restore({"truth": "4567"})
+
+
+def is_refused(folder: Path, holds: Callable[[runs.Run], bool]) -> bool:
+    """Whether a changed folder is refused, by its name; if not, it holds what was written."""
+    try:
+        assert holds(runs.read(folder))
+    except RunFolderError as error:
+        if str(folder) not in str(error):
+            raise
+        return True
+    return False
+
+
+def test_every_digit_of_the_recipe(folder: Path) -> None:
+    """Another recipe is another run: also while nothing was learned yet, and in a run that is finished."""
+    path = folder / "recipe.json"
+    text = path.read_text()
+    runs.read(folder)
+    refused = 0
+    for position in [k for k, letter in enumerate(text) if letter.isdigit()]:
+        for digit in set("0123456789") - {text[position]}:
+            path.write_text(text[:position] + digit + text[position + 1 :])
+            refused += is_refused(folder, lambda run: run.recipe == small.RECIPE)
+    assert refused > 100
+    path.write_text(small.RECIPE.replace({"inner.epochs": 4}).to_json())
+    for opening in (runs.resume, runs.read):
+        with pytest.raises(
+            RunFolderError, match=r"recipe\.json is not what the run was begun with: put the original back"
+        ):
+            opening(folder)
+
+
+def test_every_byte_of_the_facts(folder: Path) -> None:
+    path = folder / "run.json"
+    whole, about = path.read_bytes(), runs.read(folder).about
+    for position in range(len(whole)):
+        flipped = bytearray(whole)
+        flipped[position] ^= 1 << position % 8
+        path.write_bytes(flipped)
+        is_refused(folder, lambda run: run.about == about)
 
 
 def test_unreadable_metrics(folder: Path) -> None:
@@ -189,7 +301,7 @@ def test_damaged_checkpoint(folder: Path, content: bytes | None) -> None:
     path = folder / "checkpoint.npz"
     path.write_bytes(path.read_bytes()[:200] if content is None else content)
     with runs.resume(folder) as run, pytest.raises(RunFolderError, match="run cannot be resumed: checkpoint"):
-        run.restore()
+        run.restore(IDENTITY)
 
 
 @pytest.mark.parametrize(
@@ -198,8 +310,14 @@ def test_damaged_checkpoint(folder: Path, content: bytes | None) -> None:
         ("run.json", None, "is not a run folder: it has no run.json"),
         ("recipe.json", None, "is not a run folder: it has no recipe.json"),
         ("run.json", "{", "run folder .* is damaged"),
-        ("run.json", "[]", "has schema None, expected 'spd_fast.run/1'"),
-        ("run.json", '{"schema": "spd_fast.run/2"}', "has schema 'spd_fast.run/2', expected 'spd_fast.run/1'"),
+        ("run.json", "[]", "has schema None, expected 'spd_fast.run/2'"),
+        (
+            "run.json",
+            '{"schema": "spd_fast.run/1"}',
+            "has schema 'spd_fast.run/1', expected 'spd_fast.run/2': it is of another version; start it anew in another folder, "
+            "with --recipe .*recipe.json",
+        ),
+        ("run.json", '{"schema": "spd_fast.run/2"}', "run folder .* is damaged: there is no checksum"),
         ("recipe.json", "{}", "run folder .* is damaged: recipe has schema None"),
     ],
 )
@@ -218,8 +336,10 @@ def test_folder_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_not_a_number_is_no_json(folder: Path) -> None:
-    with runs.resume(folder) as run, pytest.raises(ValueError, match="JSON compliant"):
-        run.append({"loss": float("nan")})
+    with runs.resume(folder) as run:
+        run.restore(IDENTITY)
+        with pytest.raises(ValueError, match="JSON compliant"):
+            run.append({"loss": float("nan")})
 
 
 def test_dishes(folder: Path) -> None:
@@ -241,7 +361,7 @@ def test_full_disk(folder: Path) -> None:
         from spd_fast import runs
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         run = runs.resume({str(folder)!r})
-        run.restore()
+        run.restore({IDENTITY!r})
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
         for write in (
             lambda: run.save_checkpoint(4, {{"x": np.random.default_rng(0).normal(size=10_000)}}),
@@ -259,7 +379,7 @@ def test_full_disk(folder: Path) -> None:
     ]
     assert not list(folder.glob(".*partial"))
     with runs.resume(folder) as run:
-        step, arrays, records = run.restore()
+        step, arrays, records = run.restore(IDENTITY)
     assert (step, arrays["x"].tolist(), len(records)) == (3, [2] * 4, 3)
 
 
