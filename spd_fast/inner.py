@@ -14,6 +14,7 @@ from spd_fast.cell import Candidate
 from spd_fast.dish import Dish, cosine_basis, label_matrix
 from spd_fast.motif import LAYER_KINDS
 from spd_fast.recipes import DishSettings, InnerSettings, Recipe
+from spd_fast.stores import content_digest
 from spd_fast.train import SGD, Adam, MotifMetrics, RMSProp, TrainResult, learning_rates, train_motifs
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "read_score",
     "score_cells",
     "seen",
+    "source_digest",
     "start_dish",
     "step_weights",
     "sum_of",
@@ -245,6 +247,23 @@ def start_dish(recipe: Recipe) -> Dish:
         scales,
         weights,
     )
+
+
+def source_digest(recipe: Recipe) -> str | None:
+    """Return what identifies the contents of the file or folder that a recipe's dish starts from, None where it has none.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `start_dish`.
+    """
+    from spd_fast.truth_build import load_images
+
+    start, source = recipe.dish.start, recipe.dish.source or ""
+    if start == "dish":
+        arrays = vars(Dish.load(source))
+        return content_digest({name: array for name, array in arrays.items() if array is not None})
+    return load_images(source).digest()[:16] if start == "images" else None
 
 
 def _random_dish(recipe: Recipe) -> Dish:

@@ -8,8 +8,9 @@ Rawal et al. 2020, Synthetic Petri Dish, arXiv:2005.13092, section 3: the loop a
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -19,15 +20,16 @@ import numpy.typing as npt
 
 from spd_fast import runs
 from spd_fast.cell import Candidate
-from spd_fast.files import atomic_write
-from spd_fast.inner import derived_seed, score_cells
+from spd_fast.inner import derived_seed, score_cells, source_digest
 from spd_fast.outer import MIN_MOTIFS, FitResult, OuterStep, fit_dish
 from spd_fast.recipes import Recipe
+from spd_fast.stores import Journal, content_digest
 
 __all__ = ["SCHEMA", "Labelled", "SearchResult", "dish_search"]
 
-SCHEMA: Final = "spd_fast.search/1"
-"""Version of ``search.json``; it changes when an older reader could misread a newer file."""
+SCHEMA: Final = "spd_fast.search/2"
+"""Version of ``search.jsonl``; it changes when an older reader could misread a newer file."""
+_REMEDY: Final = "choose another folder"
 
 Progress = Callable[[str, float], object]
 Truth = npt.ArrayLike | Callable[[list[Candidate]], npt.ArrayLike]
@@ -121,8 +123,9 @@ def dish_search(
     seed : int
         Keys the first labels, every round's dish and its random label.
     folder : path, optional
-        Records the search: ``search.json``, and every round's dish as a run folder. The same call continues there after a kill,
-        with the same result; `labels` and `stop_at` may then be others.
+        Records the search: ``search.jsonl``, a journal (`spd_fast.stores`) with one line per label, and every round's dish as a
+        run folder. The same call continues there after a kill, with the same result; `labels` and `stop_at` may then be
+        others. A function is not asked again for what is labelled, so it must be the same one: that cannot be seen.
     threads : int, optional
         Default: the processors that this process may use. Does not change the result.
     progress : callable, optional
@@ -135,26 +138,39 @@ def dish_search(
     Raises
     ------
     ValueError
-        If an argument does not fit, an accuracy is not finite, or `folder` holds a search with other candidates or settings.
+        If an argument does not fit, an accuracy is not finite, or `folder` holds a search with other candidates, accuracies
+        or settings.
     RunFolderError
-        If `folder` cannot be written or is of another program.
+        If `folder` cannot be written, is in use, is damaged, or is of another program or version.
     """
     search = _Search(cells, accuracy, recipe, _first(len(cells), start, seed), per_round, seed)
     if not len(search.start) <= labels <= len(cells):
         raise ValueError(f"labels is {labels}, expected {len(search.start)} (those of the start) to {len(cells)}")
-    log = _Log(None if folder is None else Path(folder), search.identity())
+    with _opened(None if folder is None else Path(folder), search.identity()) as log:
+        return _go_on(search, log, labels, stop_at, threads, progress)
+
+
+def _go_on(
+    search: "_Search",
+    log: "_Log",
+    labels: int,
+    stop_at: float | None,
+    threads: int | None,
+    progress: Progress | None,
+) -> SearchResult:
+    """Do the rounds that the log does not have."""
 
     def done() -> bool:
         return len(log.labelled) >= labels or _reached(log.labelled, stop_at)
 
-    if not log.labelled:
-        log.append(search.label([(row, "start", None) for row in search.start], 0))
+    if len(log.labelled) < len(search.start):
+        log.append(search.label([(row, "start", None) for row in search.start[len(log.labelled) :]], 0))
     number = 0
     while not done():
         number += 1
         before = [each for each in log.labelled if each.round < number]
-        size = min(per_round, labels - len(before))
-        if len(log.labelled) - len(before) < min(size, len(cells) - len(before)):
+        size = min(search.per_round, labels - len(before))
+        if len(log.labelled) - len(before) < min(size, len(search.cells) - len(before)):
             report = _part(progress, f"round {number}", len(before) / labels, size / labels)
             picks = search.picks(before, number, log.round_folder(number), threads, report)
             seen = {each.row for each in log.labelled}
@@ -191,9 +207,17 @@ class _Search:
 
     def identity(self) -> dict[str, Any]:
         """What a search that is continued must share with its beginning."""
-        keys = hashlib.sha256("\n".join(cell.key for cell in self.cells).encode()).hexdigest()
-        settings = {"start": self.start, "per_round": self.per_round, "seed": self.seed}
-        return {"cells": keys, "recipe": json.loads(self.recipe.to_json()), **settings}
+        keys = hashlib.sha256("\n".join(cell.key for cell in self.cells).encode()).hexdigest()[:16]
+        known = None if callable(self.accuracy) else np.asarray(self.accuracy, np.float64)
+        return {
+            "cells": keys,
+            "accuracy": "a function" if known is None else content_digest({"accuracy": known}),
+            "recipe": json.loads(self.recipe.to_json()),
+            "dish.source": source_digest(self.recipe),
+            "start": self.start,
+            "per_round": self.per_round,
+            "seed": self.seed,
+        }
 
     def label(self, picks: list[_Pick], number: int) -> list[Labelled]:
         """Look at the accuracies of some candidates."""
@@ -263,47 +287,51 @@ class _Search:
             return fit(run=run)
 
 
+@dataclass(eq=False)
 class _Log:
-    """``search.json``: identity and labels of a search, replaced as a whole after every round; without a folder in memory alone."""
+    """What a search has labelled: in a journal in its folder; without a folder in memory alone."""
 
-    def __init__(self, folder: Path | None, identity: dict[str, Any]) -> None:
-        self._folder, self._identity = folder, identity
-        self.labelled: list[Labelled] = []
-        if folder is None:
-            return
-        path = folder / "search.json"
-        if not path.exists():
-            runs.require_vacant(folder)
-            return
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            schema, begun = stored.pop("schema"), stored.pop("search")
-            labelled = [Labelled(**each) for each in stored.pop("labelled")]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise runs.RunFolderError(f"{path} cannot be read: {error}") from error
-        if schema != SCHEMA:
-            raise runs.RunFolderError(f"{path} has schema {schema!r}, expected {SCHEMA!r}: it is of another version")
-        differing = [name for name in identity if begun.get(name) != identity[name]]
-        if differing:
-            raise ValueError(
-                f"{folder} holds a search with other {', '.join(differing)}: continue with the same, or choose another folder"
-            )
-        self.labelled = labelled
+    folder: Path | None = None
+    journal: Journal | None = None
+    labelled: list[Labelled] = field(default_factory=list)
 
     def round_folder(self, number: int) -> Path | None:
-        return None if self._folder is None else self._folder / f"round-{number:03}"
+        return None if self.folder is None else self.folder / f"round-{number:03}"
 
     def append(self, labelled: list[Labelled]) -> None:
         self.labelled += labelled
-        if self._folder is None:
+        if self.journal is None:
             return
-        content = {"schema": SCHEMA, "search": self._identity, "labelled": [asdict(each) for each in self.labelled]}
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with atomic_write(self._folder / "search.json") as file:
-                file.write((json.dumps(content, indent=1) + "\n").encode())
+            self.journal.append(asdict(each) for each in labelled)
+            self.journal.sync()
         except OSError as error:
-            raise runs.RunFolderError(f"{self._folder / 'search.json'} cannot be written: {error}") from error
+            raise runs.RunFolderError(f"{self.journal.path} cannot be written: {error}") from error
+
+
+@contextmanager
+def _opened(folder: Path | None, identity: dict[str, Any]) -> Iterator[_Log]:
+    """Open the log of a search, to begin it or to continue."""
+    if folder is None:
+        yield _Log()
+        return
+    path = folder / "search.jsonl"
+    if (folder / "search.json").exists():
+        raise runs.RunFolderError(f"{folder} holds a search of an earlier version, in search.json: {_REMEDY}")
+    if not path.exists():
+        runs.require_vacant(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        journal = Journal(path, SCHEMA, remedy=_REMEDY)
+    except (OSError, ValueError) as error:
+        raise runs.RunFolderError(f"the search in {folder} cannot be continued: {error}") from error
+    with journal:
+        journal.bind(identity)
+        try:
+            labelled = [Labelled(**each) for each in journal.records]
+        except TypeError as error:
+            raise runs.RunFolderError(f"the search in {folder} cannot be continued: {error}; {_REMEDY}") from error
+        yield _Log(folder, journal, labelled)
 
 
 def _first(n: int, start: int | Sequence[int], seed: int) -> list[int]:

@@ -10,8 +10,10 @@ import pytest
 import small
 import spd_fast as spd
 from spd_fast import recipes
-from spd_fast.inner import derived_seed, score_cells
+from spd_fast.inner import derived_seed, score_cells, start_dish
 from spd_fast.runs import RunFolderError
+from spd_fast.search import SCHEMA
+from spd_fast.stores import Journal
 
 SLOPES = [spd.SigmoidMLP(slope) for slope in np.linspace(0.01, 2.01, 40)]
 TRUTH = np.array([-(np.log(each.slope / 0.25) ** 2) for each in SLOPES])
@@ -114,19 +116,107 @@ def test_bad_arguments(match: str, arguments: dict[str, Any]) -> None:
         spd.dish_search(**({"cells": SLOPES, "accuracy": TRUTH, "recipe": QUICK} | HOW | arguments))
 
 
+def test_a_search_killed_in_its_first_write_goes_on(tmp_path: Path) -> None:
+    """Before anything is written, with half a first line, and with what other versions leave."""
+    start = {"labels": 5, "start": 5}
+    whole = spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path / "whole", **start)
+    content = (tmp_path / "whole" / "search.jsonl").read_bytes()
+    for name in (".search.json.4711.partial", ".search.jsonl.4711-0123abcd.partial"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).write_text("{")
+        assert spd.dish_search(SLOPES, TRUTH, QUICK, folder=folder, **start) == whole
+        assert [path.name for path in folder.iterdir()] == ["search.jsonl"]
+    for length in range(0, len(content), 50):
+        (folder / "search.jsonl").write_bytes(content[:length])
+        assert spd.dish_search(SLOPES, TRUTH, QUICK, folder=folder, **start) == whole
+        assert (folder / "search.jsonl").read_bytes() == content
+
+
+def test_a_search_whose_last_line_was_cut_short_goes_on(tmp_path: Path) -> None:
+    """In the middle of a round: what is labelled is kept, and a function is asked for the rest alone."""
+    asked: list[int] = []
+
+    def measure(candidates: list[spd.SigmoidMLP]) -> list[float]:
+        asked.extend(SLOPES.index(each) for each in candidates)
+        return [TRUTH[SLOPES.index(each)] for each in candidates]
+
+    whole = spd.dish_search(SLOPES, measure, QUICK, folder=tmp_path, **HOW)
+    lines = (tmp_path / "search.jsonl").read_bytes().splitlines(keepends=True)
+    assert len(lines) == 12
+    for kept in (3, 7, 11):
+        asked.clear()
+        (tmp_path / "search.jsonl").write_bytes(b"".join(lines[:kept]) + lines[kept][:20])
+        assert spd.dish_search(SLOPES, measure, QUICK, folder=tmp_path, **HOW) == whole
+        assert asked == [each.row for each in whole.labelled[kept - 1 :]]
+
+
+def test_other_accuracies_are_another_search(tmp_path: Path) -> None:
+    start = {"labels": 5, "start": 5}
+    spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path, **start)
+    for other in (TRUTH[::-1], lambda cells: TRUTH[: len(cells)]):
+        with pytest.raises(ValueError, match=r"begun with other settings \(accuracy is .*or choose another folder"):
+            spd.dish_search(SLOPES, other, QUICK, folder=tmp_path, **start)
+
+
+def test_another_file_to_start_from_is_another_search(tmp_path: Path) -> None:
+    """The path of the dish is the same, what lies there is not."""
+    from_file = QUICK.replace({"dish.start": "dish", "dish.source": str(tmp_path / "dish.npz")})
+    start = {"labels": 5, "start": 5}
+    for seed in (0, 1):
+        start_dish(QUICK.replace({"seed": seed})).save(tmp_path / "dish.npz")
+        if seed == 0:
+            spd.dish_search(SLOPES, TRUTH, from_file, folder=tmp_path / "search", **start)
+    with pytest.raises(ValueError, match=r"begun with other settings \(dish\.source is "):
+        spd.dish_search(SLOPES, TRUTH, from_file, folder=tmp_path / "search", **start)
+
+
+def test_one_process_searches_in_a_folder(tmp_path: Path) -> None:
+    def again(what: str, share: float) -> None:
+        spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path, **HOW)
+
+    with pytest.raises(RunFolderError, match=r"cannot be continued: .*is being written by another process"):
+        spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path, progress=again, **HOW)
+
+
+def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Journal, "append", full)
+    with pytest.raises(RunFolderError, match=r"search\.jsonl cannot be written: .*No space left on device"):
+        spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path, **HOW)
+
+
 def test_a_folder_belongs_to_one_search(tmp_path: Path) -> None:
     start = {"labels": 5, "start": 5}
     spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path, **start)
-    with pytest.raises(ValueError, match="holds a search with other start, per_round, seed"):
+    with pytest.raises(
+        ValueError,
+        match=r"begun with other settings \(start is \[0, .*; per_round is 3, begun with 2; seed is 4, begun with 0",
+    ):
         spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path, per_round=3, seed=4, **(start | {"start": [*range(5)]}))
-    file = tmp_path / "search.json"
-    content = json.loads(file.read_text())
-    file.write_text(json.dumps(content | {"schema": "spd_fast.search/0"}))
-    with pytest.raises(RunFolderError, match=r"has schema 'spd_fast.search/0', expected"):
+    file = tmp_path / "search.jsonl"
+    header, *_ = file.read_text().splitlines()
+    file.write_text("[")
+    with pytest.raises(
+        RunFolderError, match=r"cannot be continued: .*search\.jsonl is not a journal of spd_fast\.search/2"
+    ):
         spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path, **start)
-    file.write_text("{")
-    with pytest.raises(RunFolderError, match="cannot be read"):
+    file.unlink()
+    with Journal(file, SCHEMA, remedy="") as journal:
+        journal.bind(json.loads(header)["identity"])
+        journal.append([{"row": 1, "colour": 2}])
+    with pytest.raises(
+        RunFolderError, match=r"cannot be continued: .*unexpected keyword argument 'colour'; choose another"
+    ):
         spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path, **start)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "search.json").touch()
+    with pytest.raises(
+        RunFolderError, match=r"holds a search of an earlier version, in search\.json: choose another folder"
+    ):
+        spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path / "old", **start)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").touch()
     with pytest.raises(RunFolderError, match="is not a run folder and not empty"):
