@@ -18,7 +18,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,8 +32,8 @@ import spd_fast
 from spd_fast.cell import Candidate
 from spd_fast.dish import Dish
 from spd_fast.features import SCALARS, structural_features
-from spd_fast.files import atomic_write, load_arrays, save_arrays
-from spd_fast.inner import part_of, start_dish, sum_of
+from spd_fast.files import load_arrays, remove_leftovers, save_arrays
+from spd_fast.inner import part_of, source_digest, start_dish, sum_of
 from spd_fast.predictor import (
     LearnedDish,
     fit_gaussian_process,
@@ -43,6 +44,7 @@ from spd_fast.predictor import (
 )
 from spd_fast.recipes import AdamSettings, DishSettings, InnerSettings, MotifSettings, OuterSettings, Recipe
 from spd_fast.runs import Run, describe_machine
+from spd_fast.stores import Journal, content_digest
 from spd_fast.truth import TruthTable
 
 __all__ = [
@@ -74,6 +76,8 @@ MIN_HELD_OUT: Final = 100
 GOAL_HELD_OUT, GOAL_SEEDS = 1000, 5
 """Held-out cells and seeds that a goal asks for."""
 
+_SCHEMA: Final = "spd_fast.board/1"
+_REMEDY: Final = "choose another folder"
 _RESAMPLES: Final = 1000
 _CONFIDENCE: Final = 0.95
 _HORIZON: Final = 10.0
@@ -536,7 +540,8 @@ def build_board(
         fewer of every class are taken.
     folder : path, optional
         Where measurements are kept as they come, so that the same call continues after it was stopped, and one with other
-        `folds` or fewer numbers of labels measures only what is missing.
+        `folds` or fewer numbers of labels measures only what is missing: ``parts.jsonl``, a journal (`spd_fast.stores`) of
+        what is measured, and the measurements in ``parts``.
     threads : int, optional
         Default: the processors that this process may use. Does not change scores.
     progress : callable, optional
@@ -545,7 +550,9 @@ def build_board(
     Raises
     ------
     ValueError
-        If the recipe does not fit the pools or the images, or the folder holds another board's measurements.
+        If the recipe does not fit the pools or the images, or the folder holds another board's measurements, or damaged ones.
+    BlockingIOError
+        If another process measures in the same folder.
     """
     if folds == 1 or folds < 0:
         raise ValueError(f"folds is {folds}, expected 0 or at least 2")
@@ -555,9 +562,9 @@ def build_board(
         )
     if learned is not None and len(trial.labels) > 1:
         raise ValueError(f"dishes were given for {list(trial.labels)} labels, expected one number")
-    parts = _Parts(folder, _identity(trial, recipe, curves, learned, images))
-    m = _Measuring(trial, recipe, curves, learned, folds, images, threads, parts, progress)
-    rows = (*_structure_rows(trial), *_proxy_rows(m), *_motif_rows(m), *_dish_rows(m), *_predictor_rows(m))
+    with _opened(folder, _identity(trial, recipe, curves, learned, images)) as parts:
+        m = _Measuring(trial, recipe, curves, learned, folds, images, threads, parts, progress)
+        rows = (*_structure_rows(trial), *_proxy_rows(m), *_motif_rows(m), *_dish_rows(m), *_predictor_rows(m))
     settings = {
         "recipe": json.loads(recipe.to_json()),
         "curves": json.loads(curves.to_json()),
@@ -952,28 +959,15 @@ class _Measuring:
 
 
 class _Parts:
-    """Measurements by name: kept in memory, and in a folder if there is one."""
+    """Measurements by name: kept in memory, and in a folder if there is one.
 
-    def __init__(self, folder: str | os.PathLike[str] | None, identity: dict[str, Any]) -> None:
+    The journal tells which are measured, and what is in them.
+    """
+
+    def __init__(self, folder: Path | None = None, journal: Journal | None = None) -> None:
         self._kept: dict[str, dict[str, Array]] = {}
-        self._folder = None if folder is None else Path(folder) / "parts"
-        if self._folder is None:
-            return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        file = self._folder / "identity.json"
-        if not file.exists():
-            with atomic_write(file) as opened:
-                opened.write((json.dumps(identity, indent=2) + "\n").encode())
-            return
-        try:
-            begun = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{file} is damaged: {error}; choose another folder") from None
-        differing = [name for name, value in identity.items() if begun.get(name) != value]
-        if differing:
-            raise ValueError(
-                f"{folder} holds measurements of another board ({', '.join(differing)} differ): choose another folder"
-            )
+        self._folder, self._journal = folder, journal
+        self._measured = {} if journal is None else {each["part"]: each["content"] for each in journal.records}
 
     @property
     def count(self) -> int:
@@ -988,14 +982,39 @@ class _Parts:
     ) -> dict[str, Array]:
         """Return a part, measured where it is not there yet."""
         if name not in self._kept:
-            file = None if self._folder is None else self._folder / f"{name}.npz"
-            if file is not None and file.exists():
-                self._kept[name] = load_arrays(file, what="measurement")
-            else:
-                self._kept[name] = measure(report)
-                if file is not None:
-                    save_arrays(file, self._kept[name])
+            self._kept[name] = self._read(name) if name in self._measured else self._write(name, measure(report))
         return self._kept[name]
+
+    def _read(self, name: str) -> dict[str, Array]:
+        assert self._folder is not None
+        file = self._folder / f"{name}.npz"
+        arrays = load_arrays(file, what="measurement", listed=True)
+        if content_digest(arrays) != self._measured[name]:
+            raise ValueError(f"measurement {file} is not the one that was written there: {_REMEDY}")
+        return arrays
+
+    def _write(self, name: str, arrays: dict[str, Array]) -> dict[str, Array]:
+        if self._folder is not None and self._journal is not None:
+            save_arrays(self._folder / f"{name}.npz", arrays)
+            self._journal.append([{"part": name, "content": content_digest(arrays)}])
+            self._journal.sync()
+        return arrays
+
+
+@contextmanager
+def _opened(folder: str | os.PathLike[str] | None, identity: dict[str, Any]) -> Iterator[_Parts]:
+    """Open the measurements of a board, to begin it or to continue."""
+    if folder is None:
+        yield _Parts()
+        return
+    parts = Path(folder) / "parts"
+    if (parts / "identity.json").exists():
+        raise ValueError(f"{folder} holds measurements of an earlier version, with identity.json: {_REMEDY}")
+    parts.mkdir(parents=True, exist_ok=True)
+    with Journal(Path(folder) / "parts.jsonl", _SCHEMA, remedy=_REMEDY) as journal:
+        remove_leftovers(parts)
+        journal.bind(identity)
+        yield _Parts(parts, journal)
 
 
 def _identity(
@@ -1005,20 +1024,19 @@ def _identity(
     learned: Sequence[LearnedDish] | None,
     images: str | os.PathLike[str] | None,
 ) -> dict[str, Any]:
-    dishes = None
-    if learned is not None:
-        digest = hashlib.sha256()
-        for each in learned:
-            for array in _dish_arrays(each.dish).values():
-                digest.update(array.tobytes())
-        dishes = digest.hexdigest()[:16]
+    """Return what decides every measurement; of files their contents, wherever they lie."""
+    from spd_fast.truth_build import load_images
+
+    dishes = [content_digest(_dish_arrays(each.dish)) for each in learned or ()]
     return {
         "version": spd_fast.__version__,
         "trial": trial.digest(),
         "recipe": json.loads(recipe.to_json()),
+        "recipe's source": source_digest(recipe),
         "curves": json.loads(curves.to_json()),
+        "curves' source": source_digest(curves),
         "dishes": dishes,
-        "images": None if images is None else os.fspath(images),
+        "images": None if images is None else load_images(images).digest()[:16],
     }
 
 

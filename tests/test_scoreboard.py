@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from scipy.stats import kendalltau, spearmanr
 
 import small
 from spd_fast import predictor, proxies, recipes, runs, scoreboard
+from spd_fast.files import load_arrays
 from spd_fast.inner import score_cells, start_dish
 from spd_fast.outer import fit_dish
 from spd_fast.predictor import LearnedDish, SPDPredictor
+from spd_fast.recipes import Recipe
 from spd_fast.report import board as page
 from spd_fast.scoreboard import (
     BEFORE,
@@ -34,6 +37,7 @@ from spd_fast.scoreboard import (
     precision_at,
     trial_of_pools,
 )
+from spd_fast.stores import Journal
 from spd_fast.truth import TruthTable
 
 RECIPE = small.RECIPE
@@ -320,11 +324,84 @@ def test_a_board_continues_where_it_stopped(trial: Trial, board: tuple[Board, Pa
     fewer = replace(trial, labels=(12,))
     less = build_board(fewer, RECIPE, VALID, folds=0, folder=tmp_path, progress=nothing_is_measured)
     assert [row.labels for row in less.rows if row.name == LEARNED] == [12]
-    with pytest.raises(ValueError, match=r"measurements of another board \(curves differ\): choose another folder"):
+    with pytest.raises(
+        ValueError,
+        match=r"begun with other settings \(curves\.name .*: use those to continue it, or choose another folder",
+    ):
         build_board(trial, RECIPE, RECIPE, folder=tmp_path)
-    (tmp_path / "parts" / "identity.json").write_text("{")
-    with pytest.raises(ValueError, match=r"identity\.json is damaged"):
-        build_board(trial, RECIPE, VALID, folds=2, folder=tmp_path)
+
+
+@pytest.mark.usefixtures("narrow_proxies")
+def test_what_a_board_continues_with_is_what_was_written(trial: Trial, tmp_path: Path) -> None:
+    """A measurement that was changed or exchanged is refused; one whose writing was not recorded is measured again."""
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(what: str, share: float) -> None:
+        if what == "training motifs: before-1":
+            raise StoppedError
+
+    def go_on() -> None:
+        with suppress(StoppedError):
+            build_board(trial, RECIPE, VALID, folds=0, folder=tmp_path, progress=stop)
+
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / ".curves.npz.1.partial").touch()
+    go_on()
+    parts, journal = tmp_path / "parts", tmp_path / "parts.jsonl"
+    assert sorted(path.name for path in parts.iterdir()) == ["before-0.npz", "curves.npz", "proxies.npz"]
+    held, before = ((parts / f"{name}.npz").read_bytes() for name in ("curves", "before-0"))
+    scores = load_arrays(parts / "before-0.npz", what="part")["score"]
+    (parts / "before-0.npz").write_bytes(held)
+    with pytest.raises(ValueError, match=r"before-0\.npz is not the one that was written there: choose another folder"):
+        go_on()
+    (parts / "before-0.npz").write_bytes(before)
+    (parts / "curves.npz").write_bytes(held.replace(held[2000:2010], bytes(10)))
+    with pytest.raises(ValueError, match=r"measurement .*curves\.npz is damaged"):
+        go_on()
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:-1]) + lines[-1][:9])
+    (parts / "curves.npz").write_bytes(held)
+    (parts / "before-0.npz").write_bytes(b"cut sh")
+    go_on()
+    assert np.array_equal(load_arrays(parts / "before-0.npz", what="part")["score"], scores)
+    journal.write_bytes(b"{")
+    with pytest.raises(ValueError, match=r"parts\.jsonl is not a journal .*: choose another folder"):
+        go_on()
+    (tmp_path / "busy").mkdir()
+    with (
+        Journal(tmp_path / "busy" / "parts.jsonl", "any", remedy=""),
+        pytest.raises(BlockingIOError, match="is being written by another process"),
+    ):
+        build_board(trial, RECIPE, VALID, folder=tmp_path / "busy")
+    (parts / "identity.json").touch()
+    with pytest.raises(
+        ValueError, match=r"measurements of an earlier version, with identity\.json: choose another folder"
+    ):
+        go_on()
+
+
+def test_a_board_belongs_to_the_content_of_its_images(trial: Trial, images: Path, tmp_path: Path) -> None:
+    """Other images at the same path are refused; the same images elsewhere are not."""
+    with np.load(images) as held:
+        known = dict(held)
+    here, there = tmp_path / "here.npz", tmp_path / "there.npz"
+    np.savez(here, **known)
+    np.savez(there, **known)
+
+    def identity(path: Path, recipe: Recipe = RECIPE) -> dict[str, Any]:
+        return scoreboard._identity(trial, recipe, VALID, None, path)
+
+    before = identity(here)
+    assert identity(there) == before
+    source = RECIPE.replace({"dish.start": "images", "dish.source": str(here)})
+    started = identity(there, source)
+    known["images"][3, 0, 0, 0] ^= 1
+    np.savez(here, **known)
+    differing = [name for name, value in identity(here).items() if before[name] != value]
+    assert differing == ["images"]
+    assert [name for name, value in identity(there, source).items() if started[name] != value] == ["recipe's source"]
 
 
 @pytest.mark.usefixtures("narrow_proxies")
@@ -367,7 +444,7 @@ def test_rows_on_real_images(trial: Trial, images: Path, monkeypatch: pytest.Mon
 
 
 def measuring(trial: Trial, images: Path) -> scoreboard._Measuring:
-    return scoreboard._Measuring(trial, RECIPE, VALID, None, 0, images, 1, scoreboard._Parts(None, {}), None)
+    return scoreboard._Measuring(trial, RECIPE, VALID, None, 0, images, 1, scoreboard._Parts(), None)
 
 
 def test_fewer_images_are_taken_where_a_class_has_too_few(trial: Trial, images: Path, tmp_path: Path) -> None:
