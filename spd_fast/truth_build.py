@@ -5,20 +5,18 @@ The build runs for hours, so it can be killed at any moment: results go to a jou
 the same call continues from there. The truth file itself appears only at the end, whole.
 """
 
-import fcntl
 import gzip
 import hashlib
 import json
+import math
 import os
-import re
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
-from typing import IO, Any, Final, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +28,7 @@ from spd_fast.errors import InvalidCellError
 from spd_fast.files import load_arrays
 from spd_fast.motif import Shape
 from spd_fast.runs import describe_machine
+from spd_fast.stores import Journal
 from spd_fast.train import SGD, Adam, Initializer, RMSProp, TrainResult, forward_flops, train_motifs
 from spd_fast.truth import MEASUREMENTS, TruthTable, columns_of, write_truth
 
@@ -54,7 +53,7 @@ _IDX_FILES: Final = {
     "test_images": "t10k-images-idx3-ubyte",
     "test_labels": "t10k-labels-idx1-ubyte",
 }
-_JOURNAL: Final = "spd_fast.truth_journal/1"
+_JOURNAL: Final = "spd_fast.truth_journal/2"
 
 
 # ---- images
@@ -341,6 +340,10 @@ class _Settings:
     split_seed: int
     version: str
 
+    def digest(self) -> str:
+        """What identifies the build in the file that it wrote."""
+        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:16]
+
 
 @dataclass(frozen=True, eq=False)
 class _Splits:
@@ -386,7 +389,8 @@ def build_truth(
     data : ImageData or path
         What `load_images` returns or reads.
     out : path
-        The truth file, an .npz; must not exist. Beside it lies the journal while the build runs (`journal_path`).
+        The truth file, an .npz; must not exist, unless the same call wrote it: then it is read. Beside it lies the journal while
+        the build runs (`journal_path`).
     shape : MotifShape, or MLPShape
         The network around each cell, or slope; its image channels and classes must be those of the data.
     budgets : sequence of int, >= 1, ascending
@@ -423,7 +427,7 @@ def build_truth(
     Raises
     ------
     FileExistsError
-        If `out` exists already.
+        If `out` exists already and is not what this call writes.
     BlockingIOError
         If another process builds the same file.
     ValueError
@@ -466,9 +470,18 @@ def build_truth(
         version=__version__,
     )
     out = Path(out)
-    with _Journal.open(out, settings) as journal:
+    with Journal(
+        journal_path(out), _JOURNAL, remedy="delete the journal to begin anew, or choose another output"
+    ) as journal:
+        if _is_built(out, settings, journal):
+            journal.delete()
+            if progress:
+                progress(1.0)
+            return TruthTable.load(out)
+        journal.bind(asdict(settings))
+        done = {(each["cell"], each["budget"], each["seed"]): each for each in journal.records}
         costs = forward_flops(columns, shape, splits.dish.images.shape[1:])
-        work = _Work(costs, budgets, seeds, journal.done, progress)
+        work = _Work(costs, budgets, seeds, lambda *key: key in done, progress)
         for budget, seed, rows in work.chunks(4 * (threads or _core.default_threads())):
             started = time.perf_counter()
             result = train_motifs(
@@ -488,14 +501,12 @@ def build_truth(
                 initializer=initializer,
                 batch_norm_momentum=batch_norm_momentum,
             )
-            measured = _measurements(result, splits.labels)
-            journal.append(
-                {"cell": int(row), "budget": budget, "seed": seed}
-                | {name: float(values[k]) for name, values in measured.items()}
-                for k, row in enumerate(rows)
-            )
+            records = _records(_measurements(result, splits.labels), rows, budget, seed)
+            journal.append(records)
+            journal.sync()
+            done |= {(each["cell"], each["budget"], each["seed"]): each for each in records}
             work.finished(budget, seed, rows, time.perf_counter() - started)
-        arrays = _tabulated(journal.records, len(columns), budgets, seeds)
+        arrays = _tabulated(done, len(columns), budgets, seeds)
         write_truth(
             out,
             cells=columns,
@@ -506,6 +517,27 @@ def build_truth(
         )
         journal.delete()
     return TruthTable.load(out)
+
+
+def _is_built(out: Path, settings: _Settings, journal: Journal) -> bool:
+    """Return whether the same build wrote its file already and was killed before it could say so, or is asked for again.
+
+    Raises
+    ------
+    FileExistsError
+        If another file has its name.
+    """
+    if not out.exists():
+        return False
+    try:
+        built = TruthTable.load(out).provenance.get("build")
+    except (ValueError, OSError):
+        built = None
+    if built == settings.digest():
+        return True
+    if not len(journal):
+        journal.delete()
+    raise FileExistsError(f"{out} exists already: choose another name, or move it away")
 
 
 def _checked_cells(cells: Sequence[Candidate]) -> Columns[Any]:
@@ -593,8 +625,22 @@ def _measurements(result: TrainResult, labels: Mapping[str, Array]) -> dict[str,
     return found
 
 
+def _records(
+    measured: Mapping[str, Array], rows: npt.NDArray[np.int64], budget: int, seed: int
+) -> list[dict[str, int | float | str]]:
+    """Return one record for each row; numbers that JSON has no word for as text."""
+    return [
+        {"cell": int(row), "budget": budget, "seed": seed}
+        | {
+            name: number if math.isfinite(number := float(values[k])) else str(number)
+            for name, values in measured.items()
+        }
+        for k, row in enumerate(rows)
+    ]
+
+
 def _tabulated(
-    records: Mapping[tuple[int, int, int], Mapping[str, float]],
+    records: Mapping[tuple[int, int, int], Mapping[str, Any]],
     n: int,
     budgets: tuple[int, ...],
     seeds: tuple[int, ...],
@@ -602,7 +648,7 @@ def _tabulated(
     arrays = {name: np.empty((n, len(budgets), len(seeds)), np.float32) for name in MEASUREMENTS}
     for (cell, budget, seed), record in records.items():
         for name, array in arrays.items():
-            array[cell, budgets.index(budget), seeds.index(seed)] = record[name]
+            array[cell, budgets.index(budget), seeds.index(seed)] = float(record[name])
     return dict(arrays)
 
 
@@ -613,6 +659,7 @@ def _provenance(data: ImageData, settings: _Settings, arrays: Mapping[str, Array
     return kept | {
         "data": Path(data.name).name,
         "images_sha256": kept.pop("images"),
+        "build": settings.digest(),
         "splits": f"{settings.n_train} training and {settings.n_valid} validation images, {settings.n_test} test images from {test_set}",
         "preprocessing": f"resampled by area to {size} x {size}, normalised by mean and deviation of the training images",
         "schedule": "cosine to 0 over each budget, every budget trained from scratch",
@@ -677,113 +724,3 @@ class _Work:
     def _report(self, in_work: float) -> None:
         if self._progress is not None:
             self._progress(min(1.0, max(0.0, 1 - (self._left - in_work) / self._total)))
-
-
-class _Journal:
-    """An append-only file of finished measurements, bound to its settings, that survives a kill at any moment.
-
-    A line is ``crc32 json``: first the settings, then one for each (cell, budget, seed). Lines of a chunk are written
-    together and flushed to the disk. What follows the last whole line was being written when the process died, and goes.
-    """
-
-    def __init__(self, path: Path, file: IO[bytes], settings: _Settings) -> None:
-        self._path, self._file = path, file
-        self.records: dict[tuple[int, int, int], dict[str, float]] = {}
-        self._resume(json.loads(json.dumps(asdict(settings))))
-
-    @classmethod
-    @contextmanager
-    def open(cls, out: Path, settings: _Settings) -> Iterator["_Journal"]:
-        path = journal_path(out)
-        if out.exists() and not path.exists():
-            raise FileExistsError(f"{out} exists already: choose another name, or move it away")
-        with open(path, "a+b") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise BlockingIOError(
-                    error.errno, f"another process is building {out}: wait for it or stop it"
-                ) from None
-            yield cls(path, file, settings)
-
-    def done(self, cell: int, budget: int, seed: int) -> bool:
-        return (cell, budget, seed) in self.records
-
-    def append(self, records: Iterator[dict[str, Any]]) -> None:
-        kept = list(records)
-        self._write(kept)
-        self._remember(kept)
-
-    def delete(self) -> None:
-        self._path.unlink()
-
-    def _remember(self, records: Sequence[dict[str, Any]]) -> None:
-        for record in records:
-            key = record.pop("cell"), record.pop("budget"), record.pop("seed")
-            self.records[key] = record
-
-    def _write(self, records: Sequence[Mapping[str, Any]]) -> None:
-        self._file.write(b"".join(_journal_line(record) for record in records))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def _resume(self, settings: dict[str, Any]) -> None:
-        self._file.seek(0)
-        records, whole = _journal_records(self._file.read(), self._path)
-        if len(records) < 2:  # nothing measured yet: whatever the settings were
-            whole = 0
-        self._file.truncate(whole)
-        if not whole:
-            self._write([{"format": _JOURNAL, "settings": settings}])
-            return
-        header, *measured = records
-        if header.get("format") != _JOURNAL:
-            raise ValueError(
-                f"journal {self._path} begins with {header}, expected format {_JOURNAL!r}: not a journal of a build"
-            )
-        begun = header["settings"]
-        changed = [
-            f"{name} is {settings.get(name)!r}, in the journal {begun.get(name)!r}"
-            for name in settings | begun
-            if settings.get(name) != begun.get(name)
-        ]
-        if changed:
-            raise ValueError(
-                f"journal {self._path} is of a build with other settings ({'; '.join(changed)}): "
-                "use those to continue it, another output, or delete the journal to begin anew"
-            )
-        self._remember(measured)
-
-
-def _journal_line(record: Mapping[str, Any]) -> bytes:
-    text = json.dumps(record).encode()
-    return b"%08x %s\n" % (zlib.crc32(text), text)
-
-
-def _journal_records(content: bytes, path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The records of the whole lines, and their length in bytes."""
-    records: list[dict[str, Any]] = []
-    whole = 0
-    lines = content.splitlines(keepends=True)
-    for number, line in enumerate(lines, start=1):
-        if not _is_intact(line):
-            torn = len(lines) == 1 and _is_torn_header(line)
-            if (number == 1 and not torn) or any(map(_is_intact, lines[number:])):
-                raise ValueError(
-                    f"journal {path} is not a journal of a build, or damaged in line {number}: delete it to begin anew"
-                )
-            break
-        records.append(json.loads(line[9:]))
-        whole += len(line)
-    return records, whole
-
-
-def _is_intact(line: bytes) -> bool:
-    text = line[9:-1]
-    return line == b"%08x %s\n" % (zlib.crc32(text), text)
-
-
-def _is_torn_header(line: bytes) -> bool:
-    start = b'00000000 {"format": "%s"' % _JOURNAL.encode()
-    completed = line + start[len(line) :]
-    return re.fullmatch(rb"[0-9a-f]{8}", completed[:8]) is not None and completed[8:].startswith(start[8:])

@@ -460,7 +460,7 @@ def test_every_half_written_tail_is_dropped(tmp_path: Path, whole: TruthTable) -
 def test_a_finished_chunk_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "truth.npz"
     journal = interrupted(out, 0.7)
-    records = [json.loads(line[9:]) for line in journal.read_text().splitlines()[1:]]
+    records = [json.loads(line) for line in journal.read_text().splitlines()[1:]]
     done = {(record["cell"], record["budget"], record["seed"]) for record in records}
     trained: list[tuple[int, int, int]] = []
     train = module.train_motifs
@@ -479,9 +479,9 @@ def test_a_finished_chunk_is_not_trained_again(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"batch_size": 9}, "batch_size is 9, in the journal 8"),
-        ({"optimizer": Adam(lr=2e-2)}, r"optimizer is .*lr=0.02.* in the journal .*lr=0.01"),
-        ({"budgets": (1, 4)}, r"budgets is \[1, 4\], in the journal \[1, 3\]"),
+        ({"batch_size": 9}, "batch_size is 9, begun with 8"),
+        ({"optimizer": Adam(lr=2e-2)}, r"optimizer is .*lr=0.02.* begun with .*lr=0.01"),
+        ({"budgets": (1, 4)}, r"budgets is \[1, 4\], begun with \[1, 3\]"),
         ({"seeds": (0,)}, "seeds"),
         ({"shape": MotifShape(7, 1, 1, 3, 1)}, "stem_channels"),
         ({"image_size": 7}, "image_size is 7"),
@@ -500,6 +500,46 @@ def test_a_journal_of_other_settings_is_refused(tmp_path: Path, changes: dict[st
     with pytest.raises(ValueError, match="images is"):
         build_truth(CELLS, made_up_images(61), out, **SETTINGS)
     assert journal.read_bytes() == before
+
+
+def test_a_build_that_was_killed_after_its_file_was_whole(
+    tmp_path: Path, whole: TruthTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same call reads the file, whether or not the journal was gone; another does not touch it."""
+    out = tmp_path / "truth.npz"
+    journal = interrupted(out, 0.7)
+    build_truth(CELLS, made_up_images(), out, **SETTINGS)
+    content = out.read_bytes()
+
+    def trained(*_: Any, **__: Any) -> None:
+        raise AssertionError("something is trained")
+
+    monkeypatch.setattr(module, "train_motifs", trained)
+    for left in (None, b"", b'{"schema":"spd_fast.tr'):
+        if left is not None:
+            journal.write_bytes(left)
+        shares: list[float] = []
+        table = build_truth(CELLS, made_up_images(), out, **SETTINGS, progress=shares.append)
+        assert measurements(table) == measurements(whole)
+        assert shares == [1.0]
+        assert list(tmp_path.iterdir()) == [out]
+    for changes in ({"batch_size": 9}, {"seeds": (0,)}):
+        with pytest.raises(FileExistsError, match=r"truth\.npz exists already: choose another name, or move it away"):
+            build_truth(CELLS, made_up_images(), out, **(SETTINGS | changes))
+    with pytest.raises(FileExistsError, match="exists already"):
+        build_truth(CELLS[::-1], made_up_images(), out, **SETTINGS)
+    assert list(tmp_path.iterdir()) == [out]
+    assert out.read_bytes() == content
+
+
+def test_a_file_that_came_while_a_build_was_stopped_is_left_alone(tmp_path: Path) -> None:
+    out = tmp_path / "truth.npz"
+    journal = interrupted(out, 0.7)
+    out.write_bytes(b"mine")
+    before = journal.read_bytes()
+    with pytest.raises(FileExistsError, match="exists already"):
+        build_truth(CELLS, made_up_images(), out, **SETTINGS)
+    assert (out.read_bytes(), journal.read_bytes()) == (b"mine", before)
 
 
 def test_a_journal_without_measurements_binds_nobody(tmp_path: Path) -> None:
@@ -521,7 +561,10 @@ def test_a_damaged_or_foreign_journal_is_left_alone(tmp_path: Path) -> None:
         b"my notes",
     ):
         journal.write_bytes(wrong)
-        with pytest.raises(ValueError, match=r"is not a journal of a build, or damaged in line \d+: delete it"):
+        with pytest.raises(
+            ValueError,
+            match=r"is not a journal of spd_fast.truth_journal/2, or is damaged in line \d+: delete the journal",
+        ):
             build_truth(CELLS, made_up_images(), out, **SETTINGS)
         assert journal.read_bytes() == wrong
 
@@ -530,7 +573,7 @@ def test_two_builds_of_one_file_do_not_mix(tmp_path: Path) -> None:
     out = tmp_path / "truth.npz"
     with open(journal_path(out), "ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(BlockingIOError, match="another process is building"):
+        with pytest.raises(BlockingIOError, match=r"truth\.npz\.journal is being written by another process: wait"):
             build_truth(CELLS, made_up_images(), out, **SETTINGS)
 
 
