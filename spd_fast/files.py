@@ -31,6 +31,7 @@ import numpy.typing as npt
 __all__ = [
     "MappedArchive",
     "atomic_write",
+    "is_leftover",
     "load_arrays",
     "lock_file",
     "map_arrays",
@@ -111,13 +112,17 @@ def remove_leftovers(folder: str | os.PathLike[str], name: str | None = None) ->
     A temporary file stays where its writer lives, on this machine or on another that shares the folder: the writer holds a
     lock on it. A process that has the number of the dead one today holds none.
     """
-    of = ".+" if name is None else re.escape(name)
-    pattern = re.compile(rf"\.{of}\.\d+(-[0-9a-f]+)?\.partial")
     with suppress(OSError), os.scandir(folder) as entries:
-        for path in [entry.path for entry in entries if pattern.fullmatch(entry.name)]:
+        for path in [entry.path for entry in entries if is_leftover(entry.name, name)]:
             with suppress(OSError), open(path, "r+b") as file:  # also: being written, or not ours to write
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 os.unlink(path)
+
+
+def is_leftover(found: str, name: str | None = None) -> bool:
+    """Return whether a file's name is that of a temporary file: of one target, or of any."""
+    of = ".+" if name is None else re.escape(name)
+    return re.fullmatch(rf"\.{of}\.\d+(-[0-9a-f]+)?\.partial", found) is not None
 
 
 def lock_file(path: str | os.PathLike[str]) -> int:
@@ -286,7 +291,7 @@ def load_arrays(path: str | os.PathLike[str], *, what: str, listed: bool = False
         raise ValueError(f"{what} {source} is not an .npz file, or was cut short")
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            members = [(info, _array(info.filename, archive.read(info)).copy()) for info in archive.infolist()]
+            members = [(info, _array(info.filename, archive.read(info)).copy(order="K")) for info in archive.infolist()]
             has_list = _check_list(archive, content, members)
     except _UNREADABLE as error:
         raise ValueError(f"{what} {source} is damaged or holds more than plain arrays: {error}") from error

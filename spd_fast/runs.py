@@ -41,6 +41,7 @@ import spd_fast
 from spd_fast.dish import Dish
 from spd_fast.files import (
     atomic_write,
+    is_leftover,
     load_arrays,
     lock_file,
     release,
@@ -170,7 +171,7 @@ class Run:
             try:
                 journal = Journal(self.path / METRICS, _METRICS_SCHEMA, remedy=_REMEDY)
             except ValueError as error:
-                raise RunFolderError(f"{self.path} cannot be resumed: {error}") from error
+                raise RunFolderError(str(error)) from error
         try:
             self._require_steps(len(journal), step)
             with self._writing(METRICS):
@@ -262,13 +263,13 @@ class Run:
             arrays = load_arrays(self.path / CHECKPOINT, what="checkpoint", listed=True)
             return int(arrays.pop("step")), arrays
         except (ValueError, KeyError, OSError) as error:
-            raise RunFolderError(f"{self.path} cannot be resumed: {error}; {_REMEDY}") from error
+            raise RunFolderError(f"run folder {self.path} is damaged: {error}; {_REMEDY}") from error
 
     def _require_steps(self, found: int, step: int) -> None:
         if found < step:
             raise RunFolderError(
-                f"{self.path} cannot be resumed: {METRICS} has {found} steps, expected at least the {step} of the checkpoint; "
-                f"{_REMEDY}"
+                f"run folder {self.path} is damaged: {METRICS} has {found} steps, expected at least the {step} of the "
+                f"checkpoint; {_REMEDY}"
             )
 
     @contextmanager
@@ -355,9 +356,8 @@ def require_vacant(folder: Path) -> None:
     RunFolderError
         If the folder holds a run or other files, is a file, or cannot be read.
     """
-    remove_leftovers(folder)
     try:
-        found = sorted(entry.name for entry in folder.iterdir())
+        found = sorted(entry.name for entry in folder.iterdir() if not is_leftover(entry.name))
     except FileNotFoundError:
         return
     except NotADirectoryError:
@@ -371,6 +371,7 @@ def require_vacant(folder: Path) -> None:
     if found:
         shown = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
         raise RunFolderError(f"{folder} is not a run folder and not empty ({shown}): choose another folder with --out")
+    remove_leftovers(folder)
 
 
 def resume(path: str | os.PathLike[str]) -> Run:

@@ -562,7 +562,7 @@ def build_board(
         )
     if learned is not None and len(trial.labels) > 1:
         raise ValueError(f"dishes were given for {list(trial.labels)} labels, expected one number")
-    with _opened(folder, _identity(trial, recipe, curves, learned, images)) as parts:
+    with _opened(folder, lambda: _identity(trial, recipe, curves, learned, images)) as parts:
         m = _Measuring(trial, recipe, curves, learned, folds, images, threads, parts, progress)
         rows = (*_structure_rows(trial), *_proxy_rows(m), *_motif_rows(m), *_dish_rows(m), *_predictor_rows(m))
     settings = {
@@ -1002,7 +1002,7 @@ class _Parts:
 
 
 @contextmanager
-def _opened(folder: str | os.PathLike[str] | None, identity: dict[str, Any]) -> Iterator[_Parts]:
+def _opened(folder: str | os.PathLike[str] | None, identity: Callable[[], dict[str, Any]]) -> Iterator[_Parts]:
     """Open the measurements of a board, to begin it or to continue."""
     if folder is None:
         yield _Parts()
@@ -1010,10 +1010,11 @@ def _opened(folder: str | os.PathLike[str] | None, identity: dict[str, Any]) -> 
     parts = Path(folder) / "parts"
     if (parts / "identity.json").exists():
         raise ValueError(f"{folder} holds measurements of an earlier version, with identity.json: {_REMEDY}")
+    wanted = identity()
     parts.mkdir(parents=True, exist_ok=True)
     with Journal(Path(folder) / "parts.jsonl", _SCHEMA, remedy=_REMEDY) as journal:
         remove_leftovers(parts)
-        journal.bind(identity)
+        journal.bind(wanted)
         yield _Parts(parts, journal)
 
 

@@ -146,7 +146,7 @@ def dish_search(
     search = _Search(cells, accuracy, recipe, _first(len(cells), start, seed), per_round, seed)
     if not len(search.start) <= labels <= len(cells):
         raise ValueError(f"labels is {labels}, expected {len(search.start)} (those of the start) to {len(cells)}")
-    with _opened(None if folder is None else Path(folder), search.identity()) as log:
+    with _opened(None if folder is None else Path(folder), search) as log:
         return _go_on(search, log, labels, stop_at, threads, progress)
 
 
@@ -310,12 +310,12 @@ class _Log:
 
 
 @contextmanager
-def _opened(folder: Path | None, identity: dict[str, Any]) -> Iterator[_Log]:
+def _opened(folder: Path | None, search: _Search) -> Iterator[_Log]:
     """Open the log of a search, to begin it or to continue."""
     if folder is None:
         yield _Log()
         return
-    path = folder / "search.jsonl"
+    path, identity = folder / "search.jsonl", search.identity()
     if (folder / "search.json").exists():
         raise runs.RunFolderError(f"{folder} holds a search of an earlier version, in search.json: {_REMEDY}")
     if not path.exists():

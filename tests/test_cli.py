@@ -394,7 +394,10 @@ def test_truth_build(tmp_path: Path) -> None:
     succeed(*build)
     table = TruthTable.load(tmp_path / "new.npz")
     assert (len(table), table.budgets, table.seeds) == (2, (1, 2), (0,))
-    assert "exists already" in fail(*build)
+    before = (tmp_path / "new.npz").read_bytes()
+    assert "written to" in succeed(*build), "asked for again, as after a kill, it is read"
+    assert "exists already" in fail(*build, "--cells-seed", 1)
+    assert (tmp_path / "new.npz").read_bytes() == before
     assert "--budgets is '1;2', expected whole numbers" in fail(*build, "--budgets", "1;2")
 
 
@@ -429,7 +432,7 @@ def test_search(tmp_path: Path) -> None:
     assert re.search(r"best: slope [0-9.]+, 0\.[0-9]+, number \d+ of the whole truth", shown)
     again = succeed(*search)  # nothing is left to do
     assert again.splitlines()[-8:] == shown.splitlines()[-8:]
-    assert "holds a search with other start, seed" in fail(*search, "--seed", 1)
+    assert "seed is 1, begun with 0): use those to continue it, or choose another folder" in fail(*search, "--seed", 1)
 
 
 def test_search_among_cells(tmp_path: Path, truth: Path, recipe: Path) -> None:
@@ -531,7 +534,7 @@ def test_score_learns_dishes_and_writes_a_board(recipe: Path, tmp_path: Path) ->
     for name in ("board.json", "board.csv", "board.html", "figures/agreement.png"):
         assert (tmp_path / "board" / name).is_file(), name
     assert json.loads((tmp_path / "board" / "board.json").read_text())["settings"]["recipe"]["outer"]["epochs"] == 2
-    assert "holds measurements of another board (recipe differ)" in fail(*arguments)
+    assert "begun with other settings (recipe.outer.epochs is 6, begun with 2)" in fail(*arguments)
 
 
 def test_score_of_runs(recipe: Path, tmp_path: Path) -> None:

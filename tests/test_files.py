@@ -183,7 +183,10 @@ def test_archives_of_others_have_no_list(tmp_path: Path) -> None:
     path = tmp_path / "theirs.npz"
     fortran = np.asfortranarray(ARRAYS["images"])
     np.savez(path, **(ARRAYS | {"fortran": fortran}))
-    assert same(load_arrays(path, what="file"), ARRAYS | {"fortran": fortran})
+    found = load_arrays(path, what="file")
+    assert same(found, ARRAYS | {"fortran": fortran})
+    assert found["fortran"].flags.f_contiguous
+    assert found["fortran"].flags.writeable
     mapped = map_arrays(path, what="file")
     assert same(mapped, ARRAYS | {"fortran": fortran})
     assert not mapped.listed

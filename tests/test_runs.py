@@ -94,10 +94,16 @@ def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
     (tmp_path / ".run.14.new").touch()
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".search.json.15.partial").touch()
+    (tmp_path / "theirs").mkdir()
+    for name in (".film.15.partial", "film"):
+        (tmp_path / "theirs" / name).touch()
+    with pytest.raises(RunFolderError, match=r"is not a run folder and not empty \(film\)"):
+        runs.create(tmp_path / "theirs", small.RECIPE)
+    assert len(list((tmp_path / "theirs").iterdir())) == 2
     held = lock_file(alive / "run.lock")
     with runs.create(tmp_path / "run", small.RECIPE):
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-            [alive.name, filled.name, ".other.11.new", ".run.14.new", "run"]
+            [alive.name, filled.name, ".other.11.new", ".run.14.new", "run", "theirs"]
         )
     assert [path.name for path in filled.iterdir()] == ["thesis.tex"]
     os.close(held)
@@ -300,7 +306,10 @@ def test_unreadable_metrics(folder: Path) -> None:
 def test_damaged_checkpoint(folder: Path, content: bytes | None) -> None:
     path = folder / "checkpoint.npz"
     path.write_bytes(path.read_bytes()[:200] if content is None else content)
-    with runs.resume(folder) as run, pytest.raises(RunFolderError, match="run cannot be resumed: checkpoint"):
+    with (
+        runs.resume(folder) as run,
+        pytest.raises(RunFolderError, match=r"run folder .*run is damaged: checkpoint .*; start another run"),
+    ):
         run.restore(IDENTITY)
 
 
