@@ -13,6 +13,7 @@ Costs are processor time, what a dish costs with the looks at cells kept out.
 """
 
 import argparse
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -154,7 +155,7 @@ def steps(question: "Question") -> None:
     """Print what each change is worth where nothing is learned."""
     recipe = recipes.get("cassimon_c")
     print("| step | tau | ms a cell |\n|---|---|---|", flush=True)
-    for what, settings in STEPS:
+    for what, settings in STEPS[: question.rows]:
         changed = recipe.replace(settings)
         judged, cost = unlearned(question, changed)
         print(f"| {what} | {judged.estimate('tau')} | {cost:.1f} |", flush=True)
@@ -167,7 +168,7 @@ def sweep(question: "Question") -> None:
     base = recipes.get("curves").replace({"dish.images": 200, "inner.replicates": 1})
     kept: Judged | None = None
     print("| changed | tau | against as it is | inside the top 10 % | ms a cell |\n|---|---|---|---|---|", flush=True)
-    for what, settings in SWEEP:
+    for what, settings in SWEEP[: question.rows]:
         judged, cost = unlearned(question, base.replace(settings))
         kept = kept or judged
         against = "" if judged is kept else judged.minus(kept, "tau")
@@ -181,7 +182,7 @@ def unlearned(question: "Question", recipe: Recipe) -> tuple[Judged, float]:
     """Return how the dishes before learning rank, and milliseconds of this process for a cell."""
     scores, before = [], time.process_time()
     for seed in question.seeds:
-        seeded = recipe.replace({"seed": seed})
+        seeded = recipe.replace({**question.changes, "seed": seed})
         scores.append(score_cells(start_dish(seeded), seeded, question.sample.cells))
     spent = time.process_time() - before
     return judge(scores, question.sample.accuracy), 1e3 * spent / len(scores) / len(question.sample.cells)
@@ -196,10 +197,10 @@ def learning(question: "Question", rows: list[tuple[str, dict[str, Any]]]) -> No
         "|---|---|---|---|---|---|---|",
         flush=True,
     )
-    for what, settings in rows:
+    for what, settings in rows[: question.rows]:
         before, after, looks, pool_taus, started = [], [], [], [], time.process_time()
         for seed in question.seeds:
-            recipe = recipes.get("learned_schedule").replace({**SHORT, **settings, "seed": seed})
+            recipe = recipes.get("learned_schedule").replace({**SHORT, **settings, **question.changes, "seed": seed})
             pool = question.rest.sample(MOST_LABELS + KEPT_OUT, seed)
             fit = fit_dish(pool.cells, pool.accuracy, recipe)
             looks.append(kept_looks(fit.history))
@@ -245,7 +246,7 @@ def draw(curves: dict[str, list[tuple[int, float]]], path: Path) -> None:
 def labels(question: "Question") -> None:
     """Print what step weights of pools of several sizes reach on the recipe's dish before learning."""
     sample, cells = question.sample, len(question.sample.cells)
-    recipe = recipes.get("learned_schedule")
+    recipe = recipes.get("learned_schedule").replace(question.changes)
     trained = train_cells(start_dish(recipe), recipe, sample.cells)
     losses = np.mean([result.recorded["step_loss"] for result in trained], axis=0)
     equal = kendall_tau(-losses @ step_weights(recipe), sample.accuracy)
@@ -264,12 +265,14 @@ def labels(question: "Question") -> None:
 
 @dataclass(frozen=True)
 class Question:
-    """Cells that are scored, those that pools are drawn from, seeds, and where the figure goes."""
+    """Cells that are scored, those that pools are drawn from, seeds, where the figure goes, how many rows, and changes of all recipes."""
 
     sample: TruthTable
     rest: TruthTable
     seeds: range
     figure: Path | None
+    rows: int | None
+    changes: dict[str, Any]
 
 
 TABLES: dict[str, Callable[[Question], None]] = {
@@ -285,16 +288,26 @@ TABLES: dict[str, Callable[[Question], None]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("truth", help="cells and accuracies (.npz), or a table of `spd-fast nasbench convert`")
-    parser.add_argument("--table", choices=TABLES, default="steps")
+    parser.add_argument("--table", nargs="+", choices=TABLES, default=["steps"], help="one or several (default: steps)")
     parser.add_argument("--cells", type=int, default=1000, help="cells that are scored (default: 1000)")
     parser.add_argument("--seeds", type=int, default=3, help="of dish, weights, orders and pool (default: 3)")
     parser.add_argument("--draw", type=int, default=2, help="seed of the draw of the cells (default: 2)")
     parser.add_argument(
         "--figure", type=Path, help="PNG of tau on cells kept out over outer epochs, where dishes are learned"
     )
+    parser.add_argument("--rows", type=int, help="first rows of the table alone (default: all)")
+    parser.add_argument(
+        "--replace",
+        type=json.loads,
+        default={},
+        help='settings of every recipe as JSON, {"inner.epochs": 1}: to try this script',
+    )
     arguments = parser.parse_args()
     sample, rest = TruthTable.load(arguments.truth).split(arguments.cells, arguments.draw)
-    TABLES[arguments.table](Question(sample, rest, range(arguments.seeds), arguments.figure))
+    seeds = range(arguments.seeds)
+    question = Question(sample, rest, seeds, arguments.figure, arguments.rows, arguments.replace)
+    for table in arguments.table:
+        TABLES[table](question)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,8 @@ import heapq
 
 import numpy as np
 
-from spd_fast import MOTIF_A
-from spd_fast.cell import CellColumns
+from spd_fast import MOTIF_A, TruthTable
 from spd_fast.motif import count_flops_table
-
-DRAWS = 200
 
 
 def share_at_work(costs: np.ndarray, cores: int) -> float:
@@ -25,15 +22,18 @@ def share_at_work(costs: np.ndarray, cores: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("table", help="columns vertices, edge_bits, op_codes (.npz)")
-    with np.load(parser.parse_args().table) as archive:
-        columns = CellColumns(*(archive[name] for name in ("vertices", "edge_bits", "op_codes")))
+    parser.add_argument("truth", help="cells, 1,000 or more (.npz)")
+    parser.add_argument(
+        "--draws", type=int, default=200, help="draws of motifs that a figure is the mean of (default: 200)"
+    )
+    arguments = parser.parse_args()
+    columns = TruthTable.load(arguments.truth).nasbench_cells
     flops = count_flops_table(columns.vertices, columns.edge_bits, columns.op_codes, MOTIF_A).astype(float)
     print(f"cost of the mean: least {flops.min() / flops.mean():.2f}, most {flops.max() / flops.mean():.1f}")
     rng = np.random.default_rng(0)
     for motifs in (64, 256, 1000):
         for cores in (2, 16, 64):
-            draws = [rng.choice(flops, motifs, replace=False) for _ in range(DRAWS)]
+            draws = [rng.choice(flops, motifs, replace=False) for _ in range(arguments.draws)]
             longest = np.mean([share_at_work(np.sort(draw)[::-1], cores) for draw in draws])
             given = np.mean([share_at_work(draw, cores) for draw in draws])
             print(f"{motifs} motifs, {cores} cores: longest first {longest:.2f}, as given {given:.2f}")

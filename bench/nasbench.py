@@ -40,9 +40,10 @@ from spd_fast.cell import OPS
 
 BUDGETS = {"only108": (108,), "full": (4, 12, 36, 108)}
 RUNS = 3
+CELLS = 423_624
+FIGURES = ["convert", "open", "query", "enumerate"]
 MESSAGE = struct.Struct("<" + "BB" + "BdBdBdBdBd" + "BB" + "BdBdBdBdBd" + "BB" + "BdBdBdBdBd")
 PEER_RECORDS = 40_000
-QUERIES = 1_000_000
 
 
 def main() -> None:
@@ -50,27 +51,24 @@ def main() -> None:
     os.sched_setaffinity(0, set(arguments.cores))
     arguments.folder.mkdir(parents=True, exist_ok=True)
     source = arguments.folder / f"nasbench_{arguments.kind}.tfrecord"
-    expected = len(BUDGETS[arguments.kind]) * RUNS * 423_624
+    expected = len(BUDGETS[arguments.kind]) * RUNS * arguments.cells
     if not source.exists():
         print(f"making {source} ...", flush=True)
-        make_file(source, BUDGETS[arguments.kind])
+        make_file(source, BUDGETS[arguments.kind], arguments.cells)
     table = source.with_suffix(".npz")
     record: dict[str, Any] = describe_run(arguments) | {"records": expected, "bytes": source.stat().st_size}
     results: dict[str, Any] = {}
-    for name, rounds in (
-        ("convert", arguments.rounds),
-        ("open", 5),
-        ("query", arguments.rounds),
-        ("enumerate", arguments.rounds),
-    ):
-        found = [in_process(name, source, table) for _ in range(rounds)]
+    for name in arguments.figures:
+        found = [
+            in_process(name, source, table, arguments.queries) for _ in range(5 if name == "open" else arguments.rounds)
+        ]
         results[name] = {key: summary([each[key] for each in found]) for key in found[0]}
         print(name, json.dumps(results[name]), flush=True)
     results["table_bytes"] = table.stat().st_size
     if arguments.peers:
         for name in ("protobuf", "tfrecord", "tensorflow", "nasbenchapi", "containers"):
             try:
-                results[name] = in_process(name, source, table)
+                results[name] = in_process(name, source, table, arguments.queries)
             except subprocess.CalledProcessError as error:
                 results[name] = error.stderr.strip().splitlines()[-1]
             print(name, json.dumps(results[name]), flush=True)
@@ -88,7 +86,16 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True, help="where the file and the table go; both stay")
     parser.add_argument("--kind", choices=BUDGETS, default="only108", help="(default: only108)")
-    parser.add_argument("--rounds", type=int, default=3, help="times that each figure is taken (default: 3)")
+    parser.add_argument(
+        "--cells", type=int, default=CELLS, help=f"that a file is made of, the first so many (default: {CELLS:,})"
+    )
+    parser.add_argument(
+        "--figures", nargs="+", choices=FIGURES, default=FIGURES, help=f"(default: {' '.join(FIGURES)})"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="times that each figure is taken, but for open (default: 3)"
+    )
+    parser.add_argument("--queries", type=int, default=1_000_000, help="that are timed together (default: 1,000,000)")
     parser.add_argument(
         "--cores", type=lambda text: [int(core) for core in text.split(",")], default=[0, 1], help="(default: 0,1)"
     )
@@ -101,12 +108,13 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def make_file(path: Path, budgets: tuple[int, ...]) -> None:
+def make_file(path: Path, budgets: tuple[int, ...], cells: int) -> None:
+    """Write a file of the first cells of the space, with random metrics."""
     space = nasbench101.enumerate_space()
     rng = np.random.default_rng(0)
     partial = path.with_suffix(".partial")
     with partial.open("wb") as out:
-        for row in range(len(space)):
+        for row in range(cells):
             n, bits, codes = int(space.vertices[row]), int(space.edge_bits[row]), int(space.op_codes[row])
             adjacency = "".join(
                 str(int(x < y and bits >> x + y * (y - 1) // 2 & 1)) for x in range(n) for y in range(n)
@@ -134,7 +142,7 @@ def evaluation(epoch: float, values: list[float]) -> list[float]:
 # ---- each in a process of its own
 
 
-def in_process(name: str, source: Path, table: Path) -> dict[str, Any]:
+def in_process(name: str, source: Path, table: Path, queries: int) -> dict[str, Any]:
     command = [
         sys.executable,
         __file__,
@@ -146,6 +154,8 @@ def in_process(name: str, source: Path, table: Path) -> dict[str, Any]:
         str(source),
         "--table",
         str(table),
+        "--queries",
+        str(queries),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
@@ -177,7 +187,7 @@ def bench_convert(source: Path, table: Path) -> dict[str, float]:
     made = nasbench101.open(table)
     space = nasbench101.enumerate_space()
     for name in ("module_hash", "vertices", "edge_bits", "op_codes", "trainable_parameters"):
-        assert np.array_equal(getattr(made, name), getattr(space, name)), name
+        assert np.array_equal(getattr(made, name), getattr(space, name)[: len(made)]), name
     rng = np.random.default_rng(0)
     first = rng.random((len(made.budgets), RUNS, 3, 4), dtype=np.float32)
     for b, epochs in enumerate(made.budgets):
@@ -194,9 +204,9 @@ def bench_open(source: Path, table: Path) -> dict[str, float]:
     return found | {"resident_megabytes_more": resident_megabytes() - before}
 
 
-def bench_query(source: Path, table: Path) -> dict[str, float]:
+def bench_query(source: Path, table: Path, queries: int) -> dict[str, float]:
     opened = nasbench101.open(table)
-    rows = np.random.default_rng(1).integers(0, len(opened), QUERIES)
+    rows = np.random.default_rng(1).integers(0, len(opened), queries)
     hashes = [opened.module_hash[row].tobytes().hex() for row in rows]
     listed = rows.tolist()
     got: dict[str, Any] = {}
@@ -425,6 +435,7 @@ def describe_run(arguments: argparse.Namespace) -> dict[str, Any]:
 if __name__ == "__main__":
     if "--one" in sys.argv:
         given = parse_arguments()
-        print(json.dumps(globals()[f"bench_{given.one}"](given.source, given.table)))
+        more = (given.queries,) if given.one == "query" else ()
+        print(json.dumps(globals()[f"bench_{given.one}"](given.source, given.table, *more)))
     else:
         main()

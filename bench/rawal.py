@@ -75,10 +75,11 @@ def regressed(slopes: Array, accuracy: Array, pool: list[int]) -> Array:
     return predicted
 
 
-def search(truth: spd.TruthTable, seed: int, folder: Path) -> dict[str, int | None]:
+def search(truth: spd.TruthTable, seed: int, folder: Path, changes: dict[str, Any]) -> dict[str, int | None]:
     """Labels until one of the best 1, 3, 5 slopes is found; None where the search ends before."""
+    recipe = RECIPE.replace(changes)
     result = spd.dish_search(
-        truth.cells, truth.accuracy, RECIPE, labels=LABELS, start=START, seed=seed, folder=folder, threads=1
+        truth.cells, truth.accuracy, recipe, labels=LABELS, start=START, seed=seed, folder=folder, threads=1
     )
     ranks = [int((truth.accuracy > each.accuracy).sum()) for each in result.labelled]
     return {f"best {k}": next((n for n, rank in enumerate(ranks, 1) if rank < k), None) for k in SEARCHED}
@@ -101,17 +102,17 @@ def kept(path: Path, done: dict[str, Any], key: str, work: Callable[[], Any]) ->
 
 
 def fits(
-    truth: spd.TruthTable, seeds: int, kept: Callable[[str, Callable[[], Any]], Any]
+    truth: spd.TruthTable, seeds: int, further: dict[str, Any], kept: Callable[[str, Callable[[], Any]], Any]
 ) -> dict[str, dict[str, Array]]:
     """Every recipe on slopes drawn for each seed, and on those of the released code; a column for each figure."""
-    rows = {}
+    rows, tried = {}, f"/{json.dumps(further)}" if further else ""
     for name, changes in FITS.items():
         for pool in ("drawn", "released"):
             found = []
             for seed in range(seeds):
                 drawn = np.random.default_rng(seed).permutation(len(truth))[: len(RELEASED)].tolist()
-                work = partial(fit, truth, drawn if pool == "drawn" else RELEASED, changes, seed)
-                found.append(kept(f"fit/{name}/{pool}/{seed}", work))
+                work = partial(fit, truth, drawn if pool == "drawn" else RELEASED, changes | further, seed)
+                found.append(kept(f"fit/{name}/{pool}/{seed}{tried}", work))
             rows[f"{name}, 18 slopes {pool}"] = {each: np.array([one[each] for one in found]) for each in found[0]}
     return rows
 
@@ -139,16 +140,24 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--searches", type=int, default=4)
     parser.add_argument("--out", type=Path, default=Path("runs/rawal"))
+    parser.add_argument(
+        "--replace",
+        type=json.loads,
+        default={},
+        help='settings of every recipe as JSON, {"outer.epochs": 1}: to try this script',
+    )
     options = parser.parse_args()
     truth = spd.TruthTable.load(options.truth) if options.truth else spd.TruthTable.embedded(spd.SigmoidMLP)
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "rawal.json"
     done: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     if options.seeds:
-        rows = fits(truth, options.seeds, lambda key, work: kept(path, done, key, work))
+        rows = fits(truth, options.seeds, options.replace, lambda key, work: kept(path, done, key, work))
         print("\n".join(tabulated(rows)))
     searches = [
-        kept(path, done, f"search/{seed}", partial(search, truth, seed, options.out / f"search-{seed}"))
+        kept(
+            path, done, f"search/{seed}", partial(search, truth, seed, options.out / f"search-{seed}", options.replace)
+        )
         for seed in range(options.searches)
     ]
     for k in SEARCHED:

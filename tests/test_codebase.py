@@ -1,6 +1,7 @@
 """What must hold of the code as a whole: layers, lazy imports, types, docstrings, one version."""
 
 import ast
+import doctest
 import importlib
 import importlib.metadata
 import importlib.util
@@ -98,9 +99,13 @@ MODULES = sorted(
 )
 
 
-def source_of(module: str) -> ast.Module:
+def path_of(module: str) -> Path:
     path = PACKAGE.joinpath(*module.split("."))
-    return ast.parse((path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text())
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def source_of(module: str) -> ast.Module:
+    return ast.parse(path_of(module).read_text())
 
 
 def rooms_imported(module: str) -> Iterator[str]:
@@ -288,6 +293,13 @@ def assert_documented(value: object) -> None:
                 and function.__module__ == value.__module__
             ):
                 assert (function.__doc__ or "").strip(), f"{name}.{attribute} has no docstring"
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if ">>> " in path_of(module).read_text()])
+def test_examples_in_docstrings_run(module: str) -> None:
+    found = doctest.testmod(importlib.import_module(f"spd_fast.{module}"))
+    assert found.attempted > 0
+    assert found.failed == 0
 
 
 def test_unknown_names_are_refused() -> None:

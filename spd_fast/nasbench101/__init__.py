@@ -2,14 +2,6 @@
 
 `enumerate_space` knows every cell; `convert` turns an official file into a table once, and `open` opens that at once.
 `spd_fast.nasbench101.api` has the official names for scripts that exist.
-
-Examples
---------
->>> space = enumerate_space()
->>> len(space)
-423624
->>> space[0]
-Cell(00005c142e6f48ac, 7 vertices, 9 edges)
 """
 
 from spd_fast.nasbench101.convert import convert

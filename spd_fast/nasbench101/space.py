@@ -87,8 +87,12 @@ def enumerate_space(*, threads: int | None = None) -> Space:
 
     Examples
     --------
-    >>> import numpy as np
-    >>> np.bincount(enumerate_space().vertices).tolist()
+    >>> space = enumerate_space()
+    >>> len(space)
+    423624
+    >>> space[0]
+    Cell(00005c142e6f48ac, 7 vertices, 9 edges)
+    >>> np.bincount(space.vertices).tolist()
     [0, 0, 1, 6, 84, 2441, 62010, 359082]
     """
     return Space(*_native.enumerate_space(threads or 0))

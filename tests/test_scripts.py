@@ -1,0 +1,97 @@
+"""The scripts in bench/ start and say what they promise, on settings so small that their figures mean nothing."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spd_fast.nasbench101 import Table
+from spd_fast.nasbench101 import open as open_table
+from spd_fast.truth import TruthTable
+
+TINY = {"dish.images": 20, "dish.image_size": 4, "inner.batch_size": 10, "inner.epochs": 3}
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The truth that ships, as a file."""
+    path = tmp_path_factory.mktemp("truth") / "truth.npz"
+    TruthTable.load().save(path)
+    return path
+
+
+def said(project_dir: Path, script: str, *arguments: object) -> str:
+    """Run a script of bench/; return what it prints."""
+    command = [sys.executable, str(project_dir / "bench" / script), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_makespan(project_dir: Path, truth: Path) -> None:
+    lines = said(project_dir, "makespan.py", truth, "--draws", 2).splitlines()
+    assert len(lines) == 10
+    for line in lines[1:]:
+        longest, given = map(float, re.findall(r"0\.\d\d|1\.00", line))
+        assert 0 < given <= longest + 0.05 <= 1.05
+
+
+def test_ablation(project_dir: Path, truth: Path, tmp_path: Path) -> None:
+    changes = {"inner.replicates": 1, "outer.replicates": None, "outer.epochs": 1, "outer.check_every": 1}
+    tables = ["steps", "sweep", "learning", "labels"]
+    settings = ["--cells", 210, "--seeds", 1, "--rows", 1, "--figure", tmp_path / "learning.png"]
+    text = said(
+        project_dir, "ablation.py", truth, "--table", *tables, *settings, "--replace", json.dumps(TINY | changes)
+    )
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    assert [len(row) for row in rows] == [3] * 2 + [5] * 2 + [7] * 2 + [2] * 5
+    for row in (rows[1], rows[3]):
+        assert re.fullmatch(r"-?0\.\d{3} \[-?0\.\d{3}, -?0\.\d{3}\]", row[1])
+    assert "equal weights: " in text
+    assert (tmp_path / "learning.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_rawal(project_dir: Path, tmp_path: Path) -> None:
+    changes = json.dumps({"outer.epochs": 1, "inner.epochs": 2})
+    text = said(project_dir, "rawal.py", "--seeds", 1, "--searches", 1, "--out", tmp_path, "--replace", changes)
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    assert [len(row) for row in rows] == [6] + [7] * 6
+    assert [line.partition(":")[0] for line in text.splitlines()[-3:]] == [f"one of the best {k}" for k in (1, 3, 5)]
+    assert len(json.loads((tmp_path / "rawal.json").read_text())) == 7
+
+
+def test_nasbench(project_dir: Path, tmp_path: Path) -> None:
+    core = min(os.sched_getaffinity(0))
+    small = ["--cells", 30, "--rounds", 1, "--queries", 50, "--no-peers", "--cores", core]
+    figures = ["--figures", "convert", "open", "query"]
+    said(project_dir, "nasbench.py", "--folder", tmp_path, "--out", tmp_path / "record.json", *small, *figures)
+    record: dict[str, Any] = json.loads((tmp_path / "record.json").read_text())
+    assert record["records"] == 90
+    assert set(record["results"]) == {"convert", "open", "query", "table_bytes"}
+    assert record["results"]["query"]["by_hash_seconds"]["median"] > 0
+    table: Table = open_table(tmp_path / "nasbench_only108.npz")
+    assert len(table) == 30
+
+
+def test_record(project_dir: Path, tmp_path: Path) -> None:
+    """Threads change nothing; a number that differs is told by its name, and so is one that is missing."""
+    one, two = tmp_path / "one.json", tmp_path / "two.json"
+    for threads, path in ((1, one), (2, two)):
+        said(project_dir, "record.py", path, "--parts", "proxies", "recipes", "--threads", threads)
+    assert said(project_dir, "record.py", "--compare", one, two).endswith(" results differ\n")
+    record = json.loads(two.read_text())
+    record["results"]["proxies/snip/float32"] = "0" * 64 + " float64 (6,) of mean 0.0"
+    del record["results"]["recipes/demo/inner/epochs"]
+    two.write_text(json.dumps(record))
+    command = [sys.executable, str(project_dir / "bench" / "record.py"), "--compare", str(one), str(two)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    first, second, last = done.stdout.splitlines()
+    assert re.match(r"proxies/snip/float32: float64 \(6,\) of mean \S+ before, float64 \(6,\) of mean 0.0 after", first)
+    assert second == "recipes/demo/inner/epochs: only in the first record"
+    assert last == f"2 of {len(record['results']) + 1} results differ"
