@@ -38,7 +38,7 @@ class SigmoidMLP:
     slope: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "slope", float(self.slope))
+        object.__setattr__(self, "slope", float(self.slope) + 0.0)  # -0.0 becomes 0.0: equal slopes have one key
         if not math.isfinite(self.slope):
             raise ValueError(f"slope is {self.slope}, expected a finite number")
 
@@ -96,6 +96,7 @@ class MLPShape:
                 raise TypeError(f"{name} is {value!r}, expected an integer")
             if not low <= value <= high:
                 raise ValueError(f"{name} is {value}, expected {low} to {high}")
+            object.__setattr__(self, name, int(value))
         if self.loss not in ("softmax", "binary"):
             raise ValueError(f"loss is {self.loss!r}, expected 'softmax' or 'binary'")
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,30 @@ def test_counts_by_hand() -> None:
     assert count_parameters(cell, shape) == 45 + sum(first) + sum(second) + 2 * normalised + 10 * 7 + 7
     flops = 2 * (9 * 6 * (45 + sum(first)) + 4 * 3 * sum(second) + 10 * 7)
     assert count_flops(cell, shape, (9, 6)) == flops
+
+
+shapes = st.builds(
+    MotifShape,
+    st.integers(1, 10**6),
+    stacks=st.integers(1, 6),
+    cells_per_stack=st.integers(1, 9),
+    classes=st.integers(2, 1000),
+    image_channels=st.integers(1, 4),
+)
+
+
+@given(shapes, shapes, st.sampled_from([int, np.int64, np.uint32]))
+def test_a_shape_is_its_numbers(shape: MotifShape, other: MotifShape, kind: type) -> None:
+    """Initial weights with init "motif" are keyed by the text of a shape: it must be that of any equal one, and of no other."""
+    numbers = dataclasses.asdict(shape)
+    again = MotifShape(**{name: kind(value) for name, value in numbers.items()})
+    for same in (again, pickle.loads(pickle.dumps(shape)), dataclasses.replace(other, **numbers), eval(repr(shape))):
+        assert same == shape
+        assert hash(same) == hash(shape)
+        assert repr(same) == repr(shape)
+    assert (repr(shape) == repr(other)) == (shape == other)
+    assert len(shape.cell_io()) == shape.stacks * shape.cells_per_stack
+    assert shape.cell_io()[-1][3] == shape.out_channels
 
 
 @settings(deadline=None)

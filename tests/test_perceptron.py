@@ -1,9 +1,14 @@
 """Multilayer perceptrons on the engine: kernels, trainings and hypergradients against references, PyTorch and central differences."""
 
+import dataclasses
+import pickle
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 
 import spd_fast as spd
 from spd_fast import _core
@@ -45,6 +50,43 @@ def cross_entropy(logits, labels, loss):
     if loss == "binary":
         return F.binary_cross_entropy_with_logits(logits, labels)
     return -(labels * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
+
+
+# ---- what is trained
+
+shapes = st.builds(
+    spd.MLPShape,
+    st.integers(1, 65_536),
+    layers=st.integers(1, 64),
+    classes=st.integers(1, 1000),
+    image_channels=st.integers(1, 4),
+    loss=st.sampled_from(["softmax", "binary"]),
+)
+slopes = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(shapes, shapes, st.sampled_from([int, np.int64, np.uint32]))
+def test_a_shape_is_its_numbers(shape, other, kind):
+    """Initial weights with init "motif" are keyed by the text of a shape: it must be that of any equal one, and of no other."""
+    fields = dataclasses.asdict(shape)
+    again = spd.MLPShape(**{name: kind(value) if name != "loss" else value for name, value in fields.items()})
+    named = eval(repr(shape), {"MLPShape": spd.MLPShape})
+    for same in (again, pickle.loads(pickle.dumps(shape)), dataclasses.replace(other, **fields), named):
+        assert same == shape
+        assert hash(same) == hash(shape)
+        assert repr(same) == repr(shape)
+    assert (repr(shape) == repr(other)) == (shape == other)
+
+
+@given(slopes, slopes)
+def test_a_perceptron_is_its_slope(slope, other):
+    one = spd.SigmoidMLP(slope)
+    same = spd.SigmoidMLP(np.float64(slope))
+    assert (same, same.key, same.module_hash, repr(same)) == (one, one.key, one.module_hash, repr(one))
+    assert float(one.key.removeprefix("sigmoid ")) == slope
+    assert (spd.SigmoidMLP(other).key == one.key) == (other == slope)
+    assert list(SlopeColumns.from_cells([one, spd.SigmoidMLP(other)])) == [one, spd.SigmoidMLP(other)]
+    assert spd.SigmoidMLP(0.0).key == spd.SigmoidMLP(-0.0).key
 
 
 # ---- kernels

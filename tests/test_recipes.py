@@ -2,13 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from spd_fast import recipes
 from spd_fast.motif import MOTIF_A, MOTIF_B, MOTIF_C, MotifShape
 from spd_fast.perceptron import MLPShape
-from spd_fast.recipes import AdamSettings, Recipe, RMSPropSettings, SGDSettings
+from spd_fast.recipes import AdamSettings, MotifSettings, Recipe, RMSPropSettings, SGDSettings
 
 PAPER = {
     "cassimon_a": (MOTIF_A, 100),
@@ -73,6 +76,101 @@ def test_other_optimizers_round_trip(optimizer: SGDSettings | RMSPropSettings) -
     recipe = recipes.get("demo").replace({"inner.optimizer": optimizer.model_dump()})
     assert recipe.inner.optimizer == optimizer
     assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+rates = st.floats(1e-9, 10)
+decays = st.floats(0, 1, exclude_max=True)
+optimizers = st.one_of(
+    st.fixed_dictionaries({"name": st.just("adam"), "lr": rates, "betas": st.tuples(decays, decays)}),
+    st.fixed_dictionaries({"name": st.just("sgd"), "lr": rates, "momentum": decays}),
+    st.fixed_dictionaries({"name": st.just("rmsprop"), "lr": rates, "alpha": decays, "weight_decay": st.floats(0, 10)}),
+)
+changes = st.fixed_dictionaries(
+    {},
+    optional={
+        "seed": st.integers(0, 2**63 - 1),
+        "dtype": st.sampled_from(["float32", "float64"]),
+        "motif": st.builds(MotifSettings, stem_channels=st.integers(1, 1024), stacks=st.integers(1, 5)).map(
+            MotifSettings.model_dump
+        ),
+        "dish.images": st.integers(10, 10_000).map(lambda n: 10 * n),
+        "dish.image_size": st.integers(16, 64),
+        "dish.image_channels": st.integers(1, 4),
+        "inner.epochs": st.integers(1, 100_000),
+        "inner.batch_size": st.integers(1, 100),
+        "inner.optimizer": optimizers,
+        "inner.schedule": st.sampled_from(["constant", "cosine"]),
+        "inner.init": st.sampled_from(["motif", "shared"]),
+        "inner.initializer": st.sampled_from(["pytorch", "nasbench101", "normal"]),
+        "inner.initial_scales.dense": st.floats(1e-3, 100),
+        "inner.replicates": st.integers(1, 1000),
+        "inner.redraw": st.booleans(),
+        "outer.epochs": st.integers(1, 1_000_000),
+        "outer.cells": st.integers(3, 100_000),
+        "outer.target": st.sampled_from(["plain", "rank", "winsorised"]),
+        "outer.winsorise": st.floats(1e-3, 0.49),
+        "outer.metric": st.sampled_from(["probability", "loss"]),
+        "outer.loss": st.sampled_from(["pearson_abs", "mse_whitened", "listmle"]),
+        "outer.ranking": st.sampled_from(["accuracy", "metric"]),
+        "outer.optimizer.lr": rates,
+        "outer.schedule": st.sampled_from(["constant", "cosine", "steps"]),
+        "outer.clip": st.none() | st.floats(1e-3, 1e6),
+        "outer.saturation": st.none() | st.floats(1e-3, 1),
+        "outer.trust_every": st.integers(0, 1000),
+    },
+)
+"""Changes of the recipe "demo" that fit each other."""
+
+
+def explained(recipe: Recipe) -> dict[str, Any]:
+    return {name: value for name, value, _ in recipe.explain()}
+
+
+@settings(deadline=None)
+@given(changes)
+def test_every_recipe_comes_back_from_json(changes: dict[str, Any]) -> None:
+    recipe = recipes.get("demo").replace(changes)
+    again = Recipe.from_json(recipe.to_json())
+    assert again == recipe
+    assert again.to_json() == recipe.to_json()
+
+
+@settings(deadline=None)
+@given(changes)
+def test_replace_changes_what_it_names_and_nothing_else(changes: dict[str, Any]) -> None:
+    demo = recipes.get("demo")
+    recipe = demo.replace(changes)
+    before, after = explained(demo), explained(recipe)
+    for name, value in changes.items():
+        inside = value.items() if isinstance(value, dict) else [(None, value)]
+        for key, expected in inside:
+            assert after[name if key is None else f"{name}.{key}"] == expected
+    untouched = [name for name in before if not any(f"{name}.".startswith(f"{changed}.") for changed in changes)]
+    assert {name: after[name] for name in untouched} == {name: before[name] for name in untouched}
+    assert demo.replace(dict(reversed(changes.items()))) == recipe, "in any order"
+    assert recipe.replace({}) == recipe
+    assert recipe.replace(after) == recipe, "every setting under its own name"
+
+
+@settings(deadline=None)
+@given(st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=20))
+def test_unknown_names_are_refused(name: str) -> None:
+    demo = recipes.get("demo")
+    fields = json.loads(demo.to_json())
+    for group in ("", "dish.", "inner.", "outer.optimizer."):
+        inside = fields
+        for part in group.split(".")[:-1]:
+            inside = inside[part]
+        if name in inside:
+            continue
+        with pytest.raises(ValueError, match=f"{group}{name} is not a setting: expected one of"):
+            demo.replace({group + name: 1})
+        inside[name] = 1
+        with pytest.raises(ValueError, match=f"{name} is not a setting"):
+            Recipe.from_json(json.dumps(fields))
+        del inside[name]
+    with pytest.raises(ValueError, match=f"inner.epochs.{name} is not a setting"):
+        demo.replace({f"inner.epochs.{name}": 1})
 
 
 def test_every_setting_is_explained() -> None:
