@@ -905,7 +905,12 @@ def test_numpy_alone_reads_a_table(table: Table) -> None:
 
 
 def test_columns_lie_on_boundaries(table: Table) -> None:
-    for array in (table.module_hash, table.edge_bits, *table._columns.values()):
+    measured = (
+        table.column(metric, epochs=table.budgets[0], repeat="all", halfway=halfway)
+        for metric in METRICS
+        for halfway in (False, True)
+    )
+    for array in (table.module_hash, table.edge_bits, *measured):
         assert array.__array_interface__["data"][0] % 64 == 0
 
 

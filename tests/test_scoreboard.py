@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -530,6 +531,16 @@ def test_files_of_a_board(board: tuple[Board, Path], tmp_path: Path) -> None:
         assert (tmp_path / "board" / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_seconds_are_told_in_a_unit_that_fits(board: tuple[Board, Path], tmp_path: Path) -> None:
+    built, _ = board
+    times = {5e-6: "5 µs", 0.0125: "12.5 ms", 3.0: "3.0 s", 600.0: "10.0 min"}
+    rows = tuple(replace(built.rows[0], init_seconds=value, query_seconds=2e-6) for value in times)
+    text = page.write(replace(built, rows=rows), tmp_path).read_text()
+    assert re.findall(
+        r'<td class="number">([\d.]+ (?:µs|ms|s|min))</td><td class="number">2 µs</td></tr>', text
+    ) == list(times.values())
+
+
 def test_goals_are_coloured(board: tuple[Board, Path], tmp_path: Path) -> None:
     built, _ = board
     estimate = Estimate(0.3, 0.2, 0.4)
@@ -540,4 +551,3 @@ def test_goals_are_coloured(board: tuple[Board, Path], tmp_path: Path) -> None:
     text = page.write(replace(built, outcomes=outcomes), tmp_path).read_text()
     assert text.count('class="reached"') == 1
     assert text.count('class="missed"') == 5
-    assert [page._seconds(value) for value in (5e-6, 0.0125, 3.0, 600.0)] == ["5 µs", "12.5 ms", "3.0 s", "10.0 min"]
