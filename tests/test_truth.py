@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from spd_fast import Cell, InvalidCellError, SigmoidMLP, TruthTable
 from spd_fast.cell import OPS, CellColumns
+from spd_fast.files import load_arrays
 from spd_fast.losses import kendall_tau
+from spd_fast.stores import content_digest
 from spd_fast.truth import SCHEMA, write_truth
 from strategies import cells
 
@@ -449,3 +451,12 @@ def test_the_table_that_ships() -> None:
     for budget, least in zip(range(4), (0.55, 0.6, 0.65, 0.65), strict=True):
         one, other = table.measurements["test_accuracy"][:, budget, :2].T
         assert kendall_tau(one, other) > least
+
+
+@pytest.mark.parametrize(("name", "digest"), [("truth", "634f170b9fbe53e4"), ("slopes", "72c0c6718574a6e0")])
+def test_the_numbers_that_ship_do_not_change(name: str, digest: str) -> None:
+    """Everything but the schema, as it was measured: the form of the file may change, what it holds may not."""
+    with as_file(files("spd_fast") / "data" / f"{name}.npz") as path:
+        arrays = load_arrays(path, what="truth file", listed=True)
+    assert str(arrays.pop("schema")) == SCHEMA
+    assert content_digest(arrays) == digest
