@@ -24,8 +24,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from spd_fast import TruthTable, recipes
+from spd_fast.base.ranks import kendall_tau
 from spd_fast.inner import score_cells, start_dish, step_weights, train_cells
-from spd_fast.losses import kendall_tau
 from spd_fast.outer import fit_dish, kept_looks, transformed
 from spd_fast.recipes import Recipe
 from spd_fast.scoreboard import Judged, judge

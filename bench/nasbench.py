@@ -375,7 +375,7 @@ def bench_containers(source: Path, table: Path) -> dict[str, Any]:
         np.save(base / f"{name}.npy", values)
     last = "final_test_accuracy_0_0"
     codes = {
-        "this table": f"from spd_fast.files import map_arrays; x = map_arrays({str(table)!r}, what='t')['final_test_accuracy'][0, 0][7]",
+        "this table": f"from spd_fast.base.files import map_arrays; x = map_arrays({str(table)!r}, what='t')['final_test_accuracy'][0, 0][7]",
         "folder of .npy": f"x = np.load({str(base / (last + '.npy'))!r}, mmap_mode='r')[7]",
         "feather": f"import pyarrow.feather as f; x = f.read_table({str(base / 't.feather')!r}, memory_map=True)[{last!r}][7].as_py()",
         "parquet": f"import pyarrow.parquet as f; x = f.read_table({str(base / 't.parquet')!r}, columns=[{last!r}])[{last!r}][7].as_py()",

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from spd_fast import natsbench as natsbench
     from spd_fast import recipes as recipes
     from spd_fast import torch as torch
+    from spd_fast.base.errors import InvalidCellError as InvalidCellError
     from spd_fast.cell import Cell as Cell
     from spd_fast.dish import Dish as Dish
-    from spd_fast.errors import InvalidCellError as InvalidCellError
     from spd_fast.inner import score_cells as score_cells
     from spd_fast.motif import MOTIF_A as MOTIF_A
     from spd_fast.motif import MOTIF_B as MOTIF_B
@@ -47,23 +47,23 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "base.errors": ["InvalidCellError"],
     "cell": ["Cell"],
     "dish": ["Dish"],
-    "errors": ["InvalidCellError"],
-    "motif": ["MOTIF_A", "MOTIF_B", "MOTIF_C", "NASBENCH101", "MotifShape", "count_flops", "count_parameters"],
-    "nats_cell": ["NatsCell"],
     "inner": ["score_cells"],
+    "motif": ["MOTIF_A", "MOTIF_B", "MOTIF_C", "MotifShape", "NASBENCH101", "count_flops", "count_parameters"],
+    "nats_cell": ["NatsCell"],
     "outer": ["FitResult", "fit_dish"],
     "perceptron": ["MLPShape", "SigmoidMLP"],
     "predictor": ["SPDPredictor"],
     "recipes": ["Recipe"],
     "search": ["SearchResult", "dish_search"],
     "train": [
-        "SGD",
         "Adam",
         "Hypergradient",
         "MotifMetrics",
         "RMSProp",
+        "SGD",
         "TrainResult",
         "motif_gradient",
         "motif_hypergradient",

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Final, Protocol, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast.errors import InvalidCellError
+from spd_fast.base.errors import InvalidCellError
 
 __all__ = [
     "INPUT",

@@ -207,8 +207,9 @@ def train(
 ) -> None:
     """Train motifs of some cells on a dish and print what they reach: the inner loop alone."""
     with _errors(debug):
+        from spd_fast.base.seeds import derived_seed
         from spd_fast.dish import Dish
-        from spd_fast.inner import derived_seed, start_dish, training_keywords
+        from spd_fast.inner import start_dish, training_keywords
         from spd_fast.train import train_motifs
 
         if file is not None and file.suffix not in (".csv", ".npz"):
@@ -635,7 +636,7 @@ def nasbench_sample(
             shown = [_cell_row(source[int(row)], int(source.trainable_parameters[row])) for row in rows]
         out.print(_table("", shown))
         if file is not None:
-            from spd_fast.files import atomic_write
+            from spd_fast.base.files import atomic_write
 
             with atomic_write(file) as opened:
                 opened.write((json.dumps([source[int(row)].to_json() for row in rows]) + "\n").encode())
@@ -653,7 +654,7 @@ def nasbench_enumerate(
         import numpy as np
 
         from spd_fast import nasbench101
-        from spd_fast.files import save_arrays
+        from spd_fast.base.files import save_arrays
 
         space = nasbench101.enumerate_space(threads=threads)
         edges = np.bitwise_count(space.edge_bits)
@@ -886,7 +887,7 @@ def bench_peak(
 def info(debug: Debug = False) -> None:
     """Show the version, the instruction set, the number of threads and the truth in the package."""
     with _errors(debug):
-        from spd_fast.runs import describe_machine
+        from spd_fast.base.machine import describe_machine
 
         facts = describe_machine()
         facts["threads"] = facts.pop("processors")  # what --threads is by default
@@ -1210,7 +1211,7 @@ def _write_training(file: Path, rows: list[dict[str, Any]], result: "TrainResult
 
     import numpy as np
 
-    from spd_fast.files import atomic_write, save_arrays
+    from spd_fast.base.files import atomic_write, save_arrays
 
     if file.suffix == ".csv":
         text = StringIO()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast.files import load_arrays, save_arrays
+from spd_fast.base.files import load_arrays, save_arrays
 from spd_fast.motif import LAYER_KINDS
 
 __all__ = ["Dish", "checked_scales", "cosine_basis", "label_matrix"]

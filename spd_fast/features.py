@@ -12,15 +12,22 @@ Ying et al. 2019, NAS-Bench-101, arXiv:1902.09635: the network in which paramete
 
 from collections.abc import Sequence
 from itertools import combinations, pairwise
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from spd_fast.base.types import Array
 from spd_fast.cell import MAX_VERTICES, OPS, Cell, CellColumns
 from spd_fast.motif import NASBENCH101, count_flops_table, count_parameters_table
 
-__all__ = ["PATHS", "SCALARS", "adjacency_encoding", "path_encoding", "structural_features"]
+__all__ = [
+    "PATHS",
+    "SCALARS",
+    "adjacency_encoding",
+    "path_encoding",
+    "structural_features",
+]
 
 SCALARS: Final = (
     "vertices",
@@ -63,15 +70,11 @@ name                    meaning
 ``log_flops``           natural logarithm of its floating-point operations for one 32 x 32 image
 ======================  ===========================================================================================
 """
-
 PATHS: Final = sum(len(OPS) ** length for length in range(MAX_VERTICES - 1))
 """Columns of `path_encoding`: 364, one per sequence of 0 to 5 operations."""
-
 _OUTPUT: Final = MAX_VERTICES - 1
 _IMAGE_SIZE: Final = 32
 _CHANNELS: Final = NASBENCH101.stem_channels
-
-Array = npt.NDArray[Any]
 
 
 def structural_features(cells: Sequence[Cell]) -> npt.NDArray[np.float64]:

@@ -1,39 +1,33 @@
 """From a recipe to the inner loop: the dish before learning, keywords of `train_motifs`, seeds, scores of cells."""
 
-import functools
-import hashlib
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from spd_fast.base.progress import part_of
+from spd_fast.base.seeds import derived_seed
+from spd_fast.base.stores import content_digest
+from spd_fast.base.sums import mean_of
 from spd_fast.cell import Candidate
 from spd_fast.dish import Dish, cosine_basis, label_matrix
 from spd_fast.motif import LAYER_KINDS
 from spd_fast.recipes import DishSettings, InnerSettings, Recipe
-from spd_fast.stores import content_digest
 from spd_fast.train import SGD, Adam, MotifMetrics, RMSProp, TrainResult, learning_rates, train_motifs
 
 __all__ = [
-    "derived_seed",
-    "mean_of",
     "measured",
-    "part_of",
     "read_score",
     "score_cells",
     "seen",
     "source_digest",
     "start_dish",
     "step_weights",
-    "sum_of",
     "train_cells",
     "training_keywords",
 ]
-
-_Array = TypeVar("_Array")
 
 _OPTIMIZERS: Final = {"adam": Adam, "sgd": SGD, "rmsprop": RMSProp}
 
@@ -175,28 +169,6 @@ def step_weights(recipe: Recipe, dish: Dish | None = None) -> npt.NDArray[np.flo
             f"the dish has {len(dish.step_weights)} step_weights, expected {recipe.steps}: one for each step"
         )
     return dish.step_weights
-
-
-def sum_of(arrays: Sequence[_Array]) -> _Array:
-    """Return the sum of arrays, or tensors, of one shape, added one after the other.
-
-    NumPy's and PyTorch's own sums add in an order that depends on the shape, so that a cell's last bit would depend on how many
-    others are beside it.
-    """
-    return functools.reduce(operator.add, arrays)
-
-
-def mean_of(arrays: Sequence[_Array]) -> _Array:
-    """Return the mean of arrays, or tensors, of one shape: their `sum_of` over their number."""
-    mean: _Array = operator.truediv(sum_of(arrays), len(arrays))
-    return mean
-
-
-def part_of(progress: Callable[[float], object] | None, part: int, parts: int) -> Callable[[float], object] | None:
-    """Return a callback for one of several equal parts of the work that `progress` is told of."""
-    if progress is None:
-        return None
-    return lambda share: progress((part + share) / parts)
 
 
 def start_dish(recipe: Recipe) -> Dish:
@@ -349,9 +321,3 @@ def _in_basis(images: npt.NDArray[Any], settings: DishSettings) -> npt.NDArray[A
     scale = settings.image_size / settings.basis if settings.start == "gaussian" else 1.0
     projected: npt.NDArray[Any] = scale * (basis.T @ (basis @ images @ basis.T) @ basis)
     return projected
-
-
-def derived_seed(seed: int, purpose: str, index: int = 0) -> int:
-    """Return a seed for one purpose, in 0..2^63 - 1: independent of the others, the same on every machine."""
-    text = f"spd_fast/{seed}/{purpose}/{index}"
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1

@@ -11,14 +11,12 @@ from collections.abc import Callable
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 __all__ = [
     "LOSSES",
     "OuterLoss",
-    "kendall_tau",
     "listmle",
     "mse",
     "mse_whitened",
@@ -32,7 +30,6 @@ __all__ = [
 ]
 
 OuterLoss = Callable[[Tensor, Tensor], Tensor]
-
 _RANK_TEMPERATURE: Final = 0.1
 _KENDALL_SLOPE: Final = 2.0
 
@@ -205,32 +202,6 @@ LOSSES: Final[dict[str, OuterLoss]] = {
     "listmle": listmle,
 }
 """The losses by the names that recipes use."""
-
-
-def kendall_tau(score: npt.ArrayLike, accuracy: npt.ArrayLike) -> float:
-    """Return Kendall's tau-b of two vectors, 0 where it is undefined.
-
-    Parameters
-    ----------
-    score, accuracy : array-like, shape (K,)
-        Finite numbers. Tied pairs are discounted (the variant b).
-
-    Returns
-    -------
-    float
-        -1 to 1. 0 where all scores, or all accuracies, tie or where there are fewer than two: the paper counts an outer
-        epoch in which all motifs are perfect as 0.
-
-    References
-    ----------
-    Cassimon et al., section 5.2. Kendall 1945, The treatment of ties in ranking problems, Biometrika 33(3).
-    """
-    from scipy.stats import kendalltau
-
-    x, y = np.asarray(score, np.float64), np.asarray(accuracy, np.float64)
-    if len(x) < 2 or np.all(x == x[0]) or np.all(y == y[0]):
-        return 0.0
-    return float(kendalltau(x, y, variant="b").statistic)
 
 
 def _check_vectors(metric: Tensor, accuracy: Tensor) -> None:

@@ -13,24 +13,31 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from spd_fast.base.progress import part_of
+from spd_fast.base.seeds import derived_seed
+from spd_fast.base.sums import mean_of
+from spd_fast.base.types import Array, Progress
 from spd_fast.cell import Candidate
 from spd_fast.dish import Dish, cosine_basis, label_matrix
-from spd_fast.inner import derived_seed, mean_of, measured, part_of, seen, step_weights, training_keywords
+from spd_fast.inner import measured, seen, step_weights, training_keywords
 from spd_fast.recipes import Recipe
 from spd_fast.torch import read_metrics, train_and_measure
 from spd_fast.train import PackedMotifs, TrainResult, pack_motifs, train_motifs
 
-__all__ = ["Measure", "Measurement", "dish_of", "dish_tensors", "free_tensors", "measure_of", "trains_once"]
+__all__ = [
+    "Measure",
+    "Measurement",
+    "dish_of",
+    "dish_tensors",
+    "free_tensors",
+    "measure_of",
+    "trains_once",
+]
 
-Array = npt.NDArray[Any]
 Tensors = Mapping[str, Tensor]
-Progress = Callable[[float], object]
-
-
 # ---- from free tensors to a dish
 
 

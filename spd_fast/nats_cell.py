@@ -14,8 +14,8 @@ from typing import ClassVar, Final, overload
 import numpy as np
 import numpy.typing as npt
 
+from spd_fast.base.errors import InvalidCellError
 from spd_fast.cell import Columns, md5, require_rows
-from spd_fast.errors import InvalidCellError
 
 __all__ = ["EDGES", "NATS_OPS", "NatsCell", "NatsColumns"]
 

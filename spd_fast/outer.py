@@ -23,25 +23,33 @@ import torch
 from torch import Tensor
 
 from spd_fast import runs
+from spd_fast.base.ranks import kendall_tau
+from spd_fast.base.seeds import derived_seed
+from spd_fast.base.stores import content_digest
+from spd_fast.base.types import Array, Number
 from spd_fast.cell import Candidate
 from spd_fast.dish import Dish
-from spd_fast.inner import derived_seed, start_dish
-from spd_fast.losses import LOSSES, OuterLoss, kendall_tau, pearson_correlation
+from spd_fast.inner import start_dish
+from spd_fast.losses import LOSSES, OuterLoss, pearson_correlation
 from spd_fast.measure import Measure, Measurement, dish_of, dish_tensors, free_tensors, measure_of
 from spd_fast.recipes import Recipe
-from spd_fast.steps import Number, Taken, copies, number, ridge_weights, step_of
-from spd_fast.stores import content_digest
+from spd_fast.steps import Taken, copies, number, ridge_weights, step_of
 
-__all__ = ["MIN_MOTIFS", "FitResult", "OuterStep", "draw_cells", "fit_dish", "kept_look", "kept_looks"]
+__all__ = [
+    "MIN_MOTIFS",
+    "FitResult",
+    "OuterStep",
+    "draw_cells",
+    "fit_dish",
+    "kept_look",
+    "kept_looks",
+]
 
 MIN_MOTIFS: Final = 3
 """Motifs that must not diverge for an outer step to be taken: two always correlate perfectly."""
 CHECKPOINT_SECONDS: Final = 1.0
 """Work that a kill may cost, beside the outer epoch that it hits."""
-
 _CURVE_DIGITS: Final = 5
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -167,7 +175,7 @@ class FitResult:
         return None if look is None else look[1]
 
 
-Progress = Callable[[int, float, OuterStep | None], object]
+FitProgress = Callable[[int, float, OuterStep | None], object]
 
 
 def fit_dish(
@@ -176,7 +184,7 @@ def fit_dish(
     recipe: Recipe,
     *,
     run: runs.Run | str | os.PathLike[str] | None = None,
-    progress: Progress | None = None,
+    progress: FitProgress | None = None,
     threads: int | None = None,
     seed: int | None = None,
     loss: OuterLoss | None = None,
@@ -241,7 +249,7 @@ def _fit(
     truth: Array,
     recipe: Recipe,
     run: runs.Run | None,
-    progress: Progress | None,
+    progress: FitProgress | None,
     threads: int | None,
     loss: OuterLoss | None,
 ) -> FitResult:
@@ -349,7 +357,7 @@ class _Loop:
     free: dict[str, Tensor]
     measure: Measure
     loss: OuterLoss
-    progress: Progress | None
+    progress: FitProgress | None
     history: list[OuterStep] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -492,7 +500,7 @@ class _Loop:
         self.best, self.history = best, history
 
 
-def _report(progress: Progress, epoch: int, fraction: float) -> None:
+def _report(progress: FitProgress, epoch: int, fraction: float) -> None:
     progress(epoch, fraction, None)
 
 

@@ -27,12 +27,31 @@ from scipy.spatial.distance import cdist
 from scipy.stats import norm, rankdata
 
 from spd_fast import recipes
+from spd_fast.base.files import load_arrays, save_arrays
+from spd_fast.base.progress import part_of
+from spd_fast.base.seeds import derived_seed
+from spd_fast.base.sums import mean_of, sum_of
+from spd_fast.base.types import Array, Progress
 from spd_fast.cell import Candidate, Cell, CellColumns
 from spd_fast.dish import Dish
 from spd_fast.features import structural_features
-from spd_fast.files import load_arrays, save_arrays
-from spd_fast.inner import derived_seed, mean_of, part_of, read_score, start_dish, sum_of, train_cells
+from spd_fast.inner import read_score, start_dish, train_cells
 from spd_fast.recipes import Recipe
+
+__all__ = [
+    "SCHEMA",
+    "GaussianProcess",
+    "LearnedDish",
+    "MotifReadings",
+    "SPDPredictor",
+    "fit_gaussian_process",
+    "learn_dish",
+    "learn_folds",
+    "mean_scaled",
+    "read_all",
+    "read_motifs",
+]
+
 
 try:
     from sklearn.base import BaseEstimator, RegressorMixin
@@ -51,33 +70,14 @@ try:
 except ImportError as error:
     raise ImportError("predictors need scikit-learn: pip install 'spd_fast[predictor]'") from error
 
-__all__ = [
-    "SCHEMA",
-    "GaussianProcess",
-    "LearnedDish",
-    "MotifReadings",
-    "SPDPredictor",
-    "fit_gaussian_process",
-    "learn_dish",
-    "learn_folds",
-    "mean_scaled",
-    "read_all",
-    "read_motifs",
-]
-
 SCHEMA: Final = "spd_fast.predictor/2"
 """Version of the file that `SPDPredictor.save` writes."""
-
 FEATURES: Final = ("structure", "curves", "dish")
 """Kinds of features of the Gaussian process, in the order of its groups."""
 DEFAULT_RECIPE: Final = "learned_labels"
 DEFAULT_CURVES: Final = "curves"
-
 _PIECES: Final = 8
 """Pieces of the inner loop, of about equal length, over which the training loss is averaged."""
-
-Array = npt.NDArray[Any]
-Progress = Callable[[float], object]
 Cells = Sequence[Cell] | Array
 
 
@@ -569,7 +569,7 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def score(self, cells: Cells, accuracy: npt.ArrayLike) -> float:
         """Return Kendall's tau-b of predictions and accuracies, -1 to 1."""
-        from spd_fast.losses import kendall_tau  # loads PyTorch, which queries do without
+        from spd_fast.base.ranks import kendall_tau
 
         known = _as_cells(cells)
         return kendall_tau(self.query(known), _checked_accuracy(accuracy, len(known)))

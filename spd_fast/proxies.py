@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from spd_fast.base.types import Array
 from spd_fast.cell import Candidate
 from spd_fast.motif import Shape
 from spd_fast.train import (
@@ -27,9 +28,10 @@ from spd_fast.train import (
     parameter_gradient,
 )
 
-__all__ = ["PROXIES", "score"]
-
-Array = npt.NDArray[Any]
+__all__ = [
+    "PROXIES",
+    "score",
+]
 
 JACOBIAN_SHIFT: Final = 1e-5
 """Keeps the logarithm and the inverse of an eigenvalue finite (Mellor et al., published code)."""

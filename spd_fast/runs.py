@@ -5,7 +5,7 @@ file                   content
 =====================  ============================================================================================
 ``recipe.json``        every setting
 ``run.json``           schema, version, machine, which truth, a digest of the recipe; with a checksum
-``metrics.jsonl``      a journal (`spd_fast.stores`): what the run was begun with, then one line per step, written before the next
+``metrics.jsonl``      a journal (`spd_fast.base.stores`): what the run was begun with, then one line per step, written before the next
                        step begins; every line is a JSON object with a checksum
 ``checkpoint.npz``     what is needed to go on: replaced as a whole after every step, or every second where steps are shorter
 ``dish_start.npz``     the dish before learning
@@ -21,7 +21,6 @@ and so is a last line that was cut short.
 import hashlib
 import json
 import os
-import platform
 import re
 import secrets
 import shutil
@@ -29,17 +28,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 import numpy as np
-import numpy.typing as npt
 
-import spd_fast
-from spd_fast.dish import Dish
-from spd_fast.files import (
+from spd_fast.base.files import (
     atomic_write,
     is_leftover,
     load_arrays,
@@ -50,15 +45,17 @@ from spd_fast.files import (
     sealed,
     unsealed,
 )
+from spd_fast.base.machine import describe_machine
+from spd_fast.base.stores import Journal, read_journal
+from spd_fast.base.types import Array
+from spd_fast.dish import Dish
 from spd_fast.recipes import Recipe
-from spd_fast.stores import Journal, read_journal
 
 __all__ = [
     "SCHEMA",
     "Run",
     "RunFolderError",
     "create",
-    "describe_machine",
     "is_run",
     "read",
     "require_vacant",
@@ -69,11 +66,8 @@ SCHEMA: Final = "spd_fast.run/2"
 """Version of the folder's layout."""
 _METRICS_SCHEMA: Final = "spd_fast.metrics/1"
 _REMEDY: Final = "start another run"
-
 ABOUT, RECIPE, METRICS, CHECKPOINT = "run.json", "recipe.json", "metrics.jsonl", "checkpoint.npz"
 DISH_START, DISH, REPORT, FIGURES, LOCK = "dish_start.npz", "dish.npz", "report.html", "figures", "run.lock"
-
-Array = npt.NDArray[Any]
 
 
 class RunFolderError(RuntimeError):
@@ -428,38 +422,6 @@ def read(path: str | os.PathLike[str]) -> Run:
 def is_run(path: str | os.PathLike[str]) -> bool:
     """Return whether a folder holds a run, finished or not."""
     return (Path(path) / ABOUT).is_file()
-
-
-def describe_machine() -> dict[str, Any]:
-    """Return versions, instruction set, compiler, processor and processor count of this installation."""
-    from spd_fast import _core
-
-    return {
-        "version": spd_fast.__version__,
-        "instruction_set": _core.isa,
-        "compiler": _core.compiler,
-        "processor": _processor(),
-        "processors": _core.default_threads(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "torch": _version("torch"),
-    }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _lock(folder: Path) -> int:

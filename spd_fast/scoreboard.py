@@ -29,22 +29,19 @@ import numpy as np
 import numpy.typing as npt
 
 import spd_fast
+from spd_fast.base.files import load_arrays, remove_leftovers, save_arrays
+from spd_fast.base.machine import describe_machine
+from spd_fast.base.progress import part_of
+from spd_fast.base.stores import Journal, content_digest
+from spd_fast.base.sums import sum_of
+from spd_fast.base.types import Array, NamedProgress
 from spd_fast.cell import Candidate
 from spd_fast.dish import Dish
 from spd_fast.features import SCALARS, structural_features
-from spd_fast.files import load_arrays, remove_leftovers, save_arrays
-from spd_fast.inner import part_of, source_digest, start_dish, sum_of
-from spd_fast.predictor import (
-    LearnedDish,
-    fit_gaussian_process,
-    learn_dish,
-    learn_folds,
-    mean_scaled,
-    read_all,
-)
+from spd_fast.inner import source_digest, start_dish
+from spd_fast.predictor import LearnedDish, fit_gaussian_process, learn_dish, learn_folds, mean_scaled, read_all
 from spd_fast.recipes import AdamSettings, DishSettings, InnerSettings, MotifSettings, OuterSettings, Recipe
-from spd_fast.runs import Run, describe_machine
-from spd_fast.stores import Journal, content_digest
+from spd_fast.runs import Run
 from spd_fast.truth import TruthTable
 
 __all__ = [
@@ -69,13 +66,11 @@ __all__ = [
 MEASURES: Final = ("tau", "rho", "tau_top", "precision_10", "precision_50")
 """What a row is judged by: Kendall's tau-b; Spearman's rho; tau-b inside the true top 10 %; share of the 10 and of the 50
 best-scored cells that are among the truly best 10 and 50."""
-
 TOP: Final = 0.1
 MIN_HELD_OUT: Final = 100
 """Fewer held-out cells than this say nothing: at 100, tau has a standard error of 0.07."""
 GOAL_HELD_OUT, GOAL_SEEDS = 1000, 5
 """Held-out cells and seeds that a goal asks for."""
-
 _SCHEMA: Final = "spd_fast.board/1"
 _REMEDY: Final = "choose another folder"
 _RESAMPLES: Final = 1000
@@ -96,9 +91,6 @@ _PROXIES: Final = Recipe(
     motif=_PROXY_MOTIF,
     dish=DishSettings(images=60),
 )
-
-Array = npt.NDArray[Any]
-Progress = Callable[[str, float], object]
 
 
 # ---- the question
@@ -438,7 +430,6 @@ LEARNED, BEFORE, REAL = "learned dish", "dish before learning", "real images as 
 _CURVES, _CURVES_DISH = "GP: curves", "GP: curves, dish"
 _STRUCTURE = "GP: structure"
 _BOTH, _ALL = "GP: structure, curves", "GP: structure, curves, dish"
-
 GOALS: Final = (
     Goal("one score per cell, nothing fitted on top, 30 labels", (LEARNED,), "tau", 0.50, 30),
     Goal("one score per cell, nothing fitted on top, 100 labels", (LEARNED,), "tau", 0.60, 100),
@@ -519,7 +510,7 @@ def build_board(
     images: str | os.PathLike[str] | None = None,
     folder: str | os.PathLike[str] | None = None,
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: NamedProgress | None = None,
 ) -> Board:
     """Measure every row of the scoreboard.
 
@@ -540,7 +531,7 @@ def build_board(
         fewer of every class are taken.
     folder : path, optional
         Where measurements are kept as they come, so that the same call continues after it was stopped, and one with other
-        `folds` or fewer numbers of labels measures only what is missing: ``parts.jsonl``, a journal (`spd_fast.stores`) of
+        `folds` or fewer numbers of labels measures only what is missing: ``parts.jsonl``, a journal (`spd_fast.base.stores`) of
         what is measured, and the measurements in ``parts``.
     threads : int, optional
         Default: the processors that this process may use. Does not change scores.
@@ -787,7 +778,7 @@ class _Measuring:
     images: str | os.PathLike[str] | None
     threads: int | None
     parts: "_Parts"
-    progress: Progress | None
+    progress: NamedProgress | None
 
     def dish(self, labels: int, seed: int) -> LearnedDish:
         """Return the dish of one pool: the one given, or else learned here."""

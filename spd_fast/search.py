@@ -19,19 +19,24 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast import runs
+from spd_fast.base.seeds import derived_seed
+from spd_fast.base.stores import Journal, content_digest
+from spd_fast.base.types import NamedProgress
 from spd_fast.cell import Candidate
-from spd_fast.inner import derived_seed, score_cells, source_digest
+from spd_fast.inner import score_cells, source_digest
 from spd_fast.outer import MIN_MOTIFS, FitResult, OuterStep, fit_dish
 from spd_fast.recipes import Recipe
-from spd_fast.stores import Journal, content_digest
 
-__all__ = ["SCHEMA", "Labelled", "SearchResult", "dish_search"]
+__all__ = [
+    "SCHEMA",
+    "Labelled",
+    "SearchResult",
+    "dish_search",
+]
 
 SCHEMA: Final = "spd_fast.search/2"
 """Version of ``search.jsonl``; it changes when an older reader could misread a newer file."""
 _REMEDY: Final = "choose another folder"
-
-Progress = Callable[[str, float], object]
 Truth = npt.ArrayLike | Callable[[list[Candidate]], npt.ArrayLike]
 
 
@@ -95,7 +100,7 @@ def dish_search(
     seed: int = 0,
     folder: str | os.PathLike[str] | None = None,
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: NamedProgress | None = None,
 ) -> SearchResult:
     """Search for the best of some candidates, looking at as few accuracies as possible.
 
@@ -123,7 +128,7 @@ def dish_search(
     seed : int
         Keys the first labels, every round's dish and its random label.
     folder : path, optional
-        Records the search: ``search.jsonl``, a journal (`spd_fast.stores`) with one line per label, and every round's dish as a
+        Records the search: ``search.jsonl``, a journal (`spd_fast.base.stores`) with one line per label, and every round's dish as a
         run folder. The same call continues there after a kill, with the same result; `labels` and `stop_at` may then be
         others. A function is not asked again for what is labelled, so it must be the same one: that cannot be seen.
     threads : int, optional
@@ -156,7 +161,7 @@ def _go_on(
     labels: int,
     stop_at: float | None,
     threads: int | None,
-    progress: Progress | None,
+    progress: NamedProgress | None,
 ) -> SearchResult:
     """Do the rounds that the log does not have."""
 
@@ -355,5 +360,5 @@ def _share_of_fit(progress: Callable[[float], object], epochs: int) -> Callable[
     return lambda epoch, fraction, _: progress((epoch + fraction) / epochs)
 
 
-def _part(progress: Progress | None, what: str, before: float, size: float) -> Callable[[float], object] | None:
+def _part(progress: NamedProgress | None, what: str, before: float, size: float) -> Callable[[float], object] | None:
     return None if progress is None else lambda share: progress(what, before + share * size)

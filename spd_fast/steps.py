@@ -11,21 +11,29 @@ cmaes (Nomura and Shibata 2024, arXiv:2402.01373).
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from spd_fast.inner import derived_seed
+from spd_fast.base.seeds import derived_seed
+from spd_fast.base.types import Array, Number
 from spd_fast.recipes import AdamSettings, CMAESSettings, OuterSettings, Recipe
 
-__all__ = ["Descent", "Evolution", "Number", "Step", "Taken", "copies", "number", "step_of"]
+__all__ = [
+    "Descent",
+    "Evolution",
+    "Step",
+    "Taken",
+    "copies",
+    "number",
+    "step_of",
+]
 
 MOST_SEARCHED: Final = 500
 """Numbers that CMA-ES may search: it learns their covariance, from generations of a few dozen dishes."""
-
 _NORM_MEMORY: Final = 0.9
 """Decay of the running mean of the gradient's norm, by which it is clipped."""
 _COSINE_END: Final = 0.1
@@ -34,9 +42,6 @@ _STEP: Final = 0.4
 """What the learning rate is multiplied by at each step of a schedule in steps (Rawal et al. 2020, arXiv:2005.13092)."""
 _STEPS_AT: Final = (1 / 4, 5 / 8)
 """Shares of the epochs after which it is."""
-
-Array = npt.NDArray[Any]
-Number = float | None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast import _core
+from spd_fast.base.types import Array
 from spd_fast.cell import Candidate
 from spd_fast.dish import Dish, checked_scales, label_matrix
 from spd_fast.motif import MotifCell, MotifShape, Shape, cell_channels, layer_kind
@@ -43,8 +44,6 @@ __all__ = [
 ]
 
 BATCH_NORM_EPS = 1e-5
-
-Array = npt.NDArray[Any]
 Parameters = Mapping[str, Array]
 Initializer = Literal["pytorch", "nasbench101", "normal"]
 Metric = Literal["probability", "loss"]

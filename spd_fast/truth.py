@@ -1,6 +1,6 @@
 """Truth: cells and the accuracies that trained networks of them reached.
 
-A truth file is an .npz without pickles, an archive of `spd_fast.files`. Its schema, ``spd_fast.truth/2``, with n cells, b epoch budgets and s seeds:
+A truth file is an .npz without pickles, an archive of `spd_fast.base.files`. Its schema, ``spd_fast.truth/2``, with n cells, b epoch budgets and s seeds:
 
 ======================================  ==================  =====================================================
 array                                   dtype, shape        meaning
@@ -34,8 +34,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from spd_fast.base.files import load_arrays, save_arrays
 from spd_fast.cell import Candidate, Cell, CellColumns, Columns, drawn_order
-from spd_fast.files import load_arrays, save_arrays
 from spd_fast.nats_cell import NatsColumns
 from spd_fast.perceptron import SigmoidMLP, SlopeColumns
 

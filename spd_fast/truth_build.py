@@ -22,13 +22,14 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast import __version__, _core
+from spd_fast.base.errors import InvalidCellError
+from spd_fast.base.files import load_arrays
+from spd_fast.base.machine import describe_machine
+from spd_fast.base.stores import Journal
+from spd_fast.base.types import Array
 from spd_fast.cell import MAX_VERTICES, OPS, Candidate, Cell, CellColumns, Columns
 from spd_fast.dish import Dish
-from spd_fast.errors import InvalidCellError
-from spd_fast.files import load_arrays
 from spd_fast.motif import Shape
-from spd_fast.runs import describe_machine
-from spd_fast.stores import Journal
 from spd_fast.train import SGD, Adam, Initializer, RMSProp, TrainResult, forward_flops, train_motifs
 from spd_fast.truth import MEASUREMENTS, TruthTable, columns_of, write_truth
 
@@ -42,8 +43,6 @@ __all__ = [
     "resize_images",
     "sample_cells",
 ]
-
-Array = npt.NDArray[Any]
 
 _CELLS_IN_SPACE: Final = 423_624
 _CHUNK_SECONDS: Final = 60.0  # what a kill may cost, about

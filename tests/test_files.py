@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spd_fast.files import (
+from spd_fast.base.files import (
     atomic_write,
     load_arrays,
     lock_file,
@@ -303,7 +303,7 @@ def test_seals() -> None:
 
 WRITER = """
 import sys, time
-from spd_fast.files import atomic_write
+from spd_fast.base.files import atomic_write
 with atomic_write(sys.argv[1]) as file:
     file.write(b"half")
     file.flush()

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 import small
 from spd_fast import proxies, recipes
+from spd_fast.base.seeds import derived_seed
+from spd_fast.base.sums import mean_of, sum_of
 from spd_fast.dish import Dish, cosine_basis
-from spd_fast.inner import derived_seed, mean_of, score_cells, start_dish, sum_of, training_keywords
+from spd_fast.inner import score_cells, start_dish, training_keywords
 from spd_fast.recipes import Recipe
 from spd_fast.train import train_motifs
 

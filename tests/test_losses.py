@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import rankdata, spearmanr
 
+from spd_fast.base.ranks import kendall_tau
 from spd_fast.losses import (
     LOSSES,
-    kendall_tau,
     listmle,
     mse,
     mse_whitened,

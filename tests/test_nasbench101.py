@@ -915,7 +915,7 @@ def test_columns_lie_on_boundaries(table: Table) -> None:
 
 
 def rewritten(table: Table, **changes: Any) -> Path:
-    from spd_fast.files import save_mappable
+    from spd_fast.base.files import save_mappable
 
     with np.load(table.path) as archive:
         arrays = {name: archive[name] for name in archive.files} | changes

@@ -21,12 +21,12 @@ from sklearn.utils.estimator_checks import check_estimator
 import small
 import spd_fast as spd
 from spd_fast import predictor as predictors
+from spd_fast.base.errors import InvalidCellError
+from spd_fast.base.files import load_arrays, save_arrays
+from spd_fast.base.ranks import kendall_tau
 from spd_fast.cell import CellColumns
 from spd_fast.dish import Dish
-from spd_fast.errors import InvalidCellError
-from spd_fast.files import load_arrays, save_arrays
 from spd_fast.inner import score_cells, start_dish
-from spd_fast.losses import kendall_tau
 from spd_fast.predictor import (
     GaussianProcess,
     LearnedDish,

@@ -55,7 +55,7 @@ def test_chance_tau_sd() -> None:
     """Against all orders of four, and a simulation's known value for six."""
     from itertools import permutations
 
-    from spd_fast.losses import kendall_tau
+    from spd_fast.base.ranks import kendall_tau
 
     taus = [kendall_tau(order, range(4)) for order in permutations(range(4))]
     assert chance_tau_sd(4) == pytest.approx(np.std(taus))

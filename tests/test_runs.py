@@ -15,8 +15,8 @@ import pytest
 
 import small
 from spd_fast import runs
+from spd_fast.base.files import lock_file, sealed
 from spd_fast.dish import Dish
-from spd_fast.files import lock_file, sealed
 from spd_fast.runs import RunFolderError
 
 IDENTITY = {"truth": "0123"}

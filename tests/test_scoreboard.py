@@ -15,7 +15,8 @@ from scipy.stats import kendalltau, spearmanr
 
 import small
 from spd_fast import predictor, proxies, recipes, runs, scoreboard
-from spd_fast.files import load_arrays
+from spd_fast.base.files import load_arrays
+from spd_fast.base.stores import Journal
 from spd_fast.inner import score_cells, start_dish
 from spd_fast.outer import fit_dish
 from spd_fast.predictor import LearnedDish, SPDPredictor
@@ -38,7 +39,6 @@ from spd_fast.scoreboard import (
     precision_at,
     trial_of_pools,
 )
-from spd_fast.stores import Journal
 from spd_fast.truth import TruthTable
 
 RECIPE = small.RECIPE

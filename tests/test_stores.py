@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spd_fast.files import sealed
-from spd_fast.stores import Journal, content_digest, read_journal
+from spd_fast.base.files import sealed
+from spd_fast.base.stores import Journal, content_digest, read_journal
 
 SCHEMA = "spd_fast.example/1"
 REMEDY = "choose another folder"

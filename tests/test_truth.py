@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spd_fast import Cell, InvalidCellError, SigmoidMLP, TruthTable
+from spd_fast.base.files import load_arrays
+from spd_fast.base.ranks import kendall_tau
+from spd_fast.base.stores import content_digest
 from spd_fast.cell import OPS, CellColumns
-from spd_fast.files import load_arrays
-from spd_fast.losses import kendall_tau
-from spd_fast.stores import content_digest
 from spd_fast.truth import SCHEMA, write_truth
 from strategies import cells
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.table import Table
 
+from spd_fast.base.types import Array
 from spd_fast.bench import record as records
 from spd_fast.bench.inner import CLOCKS
 from spd_fast.cell import Cell
@@ -23,7 +24,12 @@ from spd_fast.motif import MotifShape
 from spd_fast.train import Adam, initial_parameters, motif_hypergradient, train_motifs
 from spd_fast.truth_build import random_cells
 
-__all__ = ["ENGINE", "PYTORCH", "run", "tables"]
+__all__ = [
+    "ENGINE",
+    "PYTORCH",
+    "run",
+    "tables",
+]
 
 ENGINE, STRICT, PYTORCH = "spd_fast", "spd_fast, strict", "PyTorch"
 """Strict: direct convolutions, whose rounding is that of a plain sum."""
@@ -34,8 +40,6 @@ LONG_STEPS: Final = 1000
 VERIFIED: Final = 1e-8
 """Relative, of the engine's double against PyTorch's after so few steps that no sign of a gradient is rounding alone."""
 STEPS_VERIFIED: Final = 3
-
-Array = npt.NDArray[Any]
 
 
 def run(

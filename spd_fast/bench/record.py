@@ -15,10 +15,10 @@ from typing import Any, Final
 import numpy as np
 
 from spd_fast import _core
+from spd_fast.base.files import atomic_write
+from spd_fast.base.machine import describe_machine
 from spd_fast.cell import Cell
-from spd_fast.files import atomic_write
 from spd_fast.motif import MOTIF_A, MOTIF_B, MOTIF_C, MotifShape
-from spd_fast.runs import describe_machine
 
 __all__ = [
     "BATCH",

@@ -15,8 +15,8 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from spd_fast.base.errors import InvalidCellError
 from spd_fast.cell import Cell
-from spd_fast.errors import InvalidCellError
 from spd_fast.predictor import SPDPredictor
 
 __all__ = ["NASLibPredictor", "cell_of"]

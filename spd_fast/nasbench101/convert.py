@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from spd_fast._core import nasbench as _native
 from spd_fast._core import version
-from spd_fast.files import save_mappable
+from spd_fast.base.files import save_mappable
 from spd_fast.nasbench101.table import CELL_COLUMNS, METRIC_COLUMNS, SCHEMA, Table, open_table
 
 __all__ = ["convert"]

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from spd_fast.base.errors import InvalidCellError
 from spd_fast.cell import INPUT, MAX_VERTICES, OPS, OUTPUT, Cell
-from spd_fast.errors import InvalidCellError
 
 __all__ = ["crossover", "isomorphic", "mutate", "neighbours"]
 

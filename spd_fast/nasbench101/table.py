@@ -31,8 +31,8 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast._core import nasbench as _native
+from spd_fast.base.files import MappedArchive, load_arrays, map_arrays
 from spd_fast.cell import Cell, CellColumns
-from spd_fast.files import MappedArchive, load_arrays, map_arrays
 from spd_fast.nasbench101.space import sampled_rows
 
 if TYPE_CHECKING:

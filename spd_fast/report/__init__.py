@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from spd_fast import runs
+from spd_fast.base.types import Array
 from spd_fast.dish import Dish
 from spd_fast.motif import LAYER_KINDS
 from spd_fast.outer import OuterStep
@@ -17,9 +17,9 @@ from spd_fast.report import figures
 from spd_fast.report.page import embedded, in_themes, template
 from spd_fast.report.summary import EDGE, Summary, summarise
 
-__all__ = ["build"]
-
-Array = npt.NDArray[Any]
+__all__ = [
+    "build",
+]
 
 
 def build(path: str | os.PathLike[str]) -> Path:

@@ -7,7 +7,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, Final
 
-from spd_fast.files import atomic_write
+from spd_fast.base.files import atomic_write
 from spd_fast.report import figures
 from spd_fast.report.page import embedded, in_themes, template
 from spd_fast.scoreboard import MEASURES, Board, Estimate

@@ -15,9 +15,13 @@ from typing import Any, Self
 
 import numpy.typing as npt
 
-from spd_fast.files import lock_file, release, sealed, unsealed
+from spd_fast.base.files import lock_file, release, sealed, unsealed
 
-__all__ = ["Journal", "content_digest", "read_journal"]
+__all__ = [
+    "Journal",
+    "content_digest",
+    "read_journal",
+]
 
 Record = dict[str, Any]
 

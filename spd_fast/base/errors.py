@@ -1,6 +1,8 @@
 """Errors that callers may want to catch by name."""
 
-__all__ = ["InvalidCellError"]
+__all__ = [
+    "InvalidCellError",
+]
 
 
 class InvalidCellError(ValueError):

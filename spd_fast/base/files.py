@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 import numpy as np
-import numpy.typing as npt
+
+from spd_fast.base.types import Array
 
 __all__ = [
     "MappedArchive",
@@ -42,8 +43,6 @@ __all__ = [
     "sealed",
     "unsealed",
 ]
-
-Array = npt.NDArray[Any]
 
 _FORMAT: Final = "spd_fast.archive/1"
 _LONGEST_LIST: Final = 65_535  # bytes of a zip comment
