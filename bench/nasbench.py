@@ -36,7 +36,7 @@ import numpy as np
 import nasbench_files as files
 from spd_fast import _core, nasbench101
 from spd_fast._core import nasbench as native
-from spd_fast.cell import OPS
+from spd_fast.spaces.cell import OPS
 
 BUDGETS = {"only108": (108,), "full": (4, 12, 36, 108)}
 RUNS = 3

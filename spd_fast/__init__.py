@@ -14,8 +14,16 @@ if TYPE_CHECKING:
     from spd_fast import recipes as recipes
     from spd_fast import torch as torch
     from spd_fast.base.errors import InvalidCellError as InvalidCellError
-    from spd_fast.cell import Cell as Cell
     from spd_fast.dish import Dish as Dish
+    from spd_fast.engine.gradients import motif_gradient as motif_gradient
+    from spd_fast.engine.hypergradient import Hypergradient as Hypergradient
+    from spd_fast.engine.hypergradient import motif_hypergradient as motif_hypergradient
+    from spd_fast.engine.optimizers import SGD as SGD
+    from spd_fast.engine.optimizers import Adam as Adam
+    from spd_fast.engine.optimizers import RMSProp as RMSProp
+    from spd_fast.engine.training import MotifMetrics as MotifMetrics
+    from spd_fast.engine.training import TrainResult as TrainResult
+    from spd_fast.engine.training import train_motifs as train_motifs
     from spd_fast.inner import score_cells as score_cells
     from spd_fast.motif import MOTIF_A as MOTIF_A
     from spd_fast.motif import MOTIF_B as MOTIF_B
@@ -24,51 +32,36 @@ if TYPE_CHECKING:
     from spd_fast.motif import MotifShape as MotifShape
     from spd_fast.motif import count_flops as count_flops
     from spd_fast.motif import count_parameters as count_parameters
-    from spd_fast.nats_cell import NatsCell as NatsCell
     from spd_fast.outer import FitResult as FitResult
     from spd_fast.outer import fit_dish as fit_dish
-    from spd_fast.perceptron import MLPShape as MLPShape
-    from spd_fast.perceptron import SigmoidMLP as SigmoidMLP
     from spd_fast.predictor import SPDPredictor as SPDPredictor
     from spd_fast.recipes import Recipe as Recipe
     from spd_fast.search import SearchResult as SearchResult
     from spd_fast.search import dish_search as dish_search
-    from spd_fast.train import SGD as SGD
-    from spd_fast.train import Adam as Adam
-    from spd_fast.train import Hypergradient as Hypergradient
-    from spd_fast.train import MotifMetrics as MotifMetrics
-    from spd_fast.train import RMSProp as RMSProp
-    from spd_fast.train import TrainResult as TrainResult
-    from spd_fast.train import motif_gradient as motif_gradient
-    from spd_fast.train import motif_hypergradient as motif_hypergradient
-    from spd_fast.train import train_motifs as train_motifs
+    from spd_fast.spaces.cell import Cell as Cell
+    from spd_fast.spaces.nats_cell import NatsCell as NatsCell
+    from spd_fast.spaces.perceptron import MLPShape as MLPShape
+    from spd_fast.spaces.perceptron import SigmoidMLP as SigmoidMLP
     from spd_fast.truth import TruthTable as TruthTable
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "base.errors": ["InvalidCellError"],
-    "cell": ["Cell"],
     "dish": ["Dish"],
+    "engine.gradients": ["motif_gradient"],
+    "engine.hypergradient": ["Hypergradient", "motif_hypergradient"],
+    "engine.optimizers": ["Adam", "RMSProp", "SGD"],
+    "engine.training": ["MotifMetrics", "TrainResult", "train_motifs"],
     "inner": ["score_cells"],
     "motif": ["MOTIF_A", "MOTIF_B", "MOTIF_C", "MotifShape", "NASBENCH101", "count_flops", "count_parameters"],
-    "nats_cell": ["NatsCell"],
     "outer": ["FitResult", "fit_dish"],
-    "perceptron": ["MLPShape", "SigmoidMLP"],
     "predictor": ["SPDPredictor"],
     "recipes": ["Recipe"],
     "search": ["SearchResult", "dish_search"],
-    "train": [
-        "Adam",
-        "Hypergradient",
-        "MotifMetrics",
-        "RMSProp",
-        "SGD",
-        "TrainResult",
-        "motif_gradient",
-        "motif_hypergradient",
-        "train_motifs",
-    ],
+    "spaces.cell": ["Cell"],
+    "spaces.nats_cell": ["NatsCell"],
+    "spaces.perceptron": ["MLPShape", "SigmoidMLP"],
     "truth": ["TruthTable"],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from rich.table import Table
 
-    from spd_fast.cell import Candidate, Cell
     from spd_fast.dish import Dish
+    from spd_fast.engine.training import TrainResult
     from spd_fast.motif import Shape
     from spd_fast.nasbench101 import Evaluation
     from spd_fast.nasbench101 import Table as NasbenchTable
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from spd_fast.runs import Run
     from spd_fast.scoreboard import Board, Trial
     from spd_fast.search import SearchResult
-    from spd_fast.train import TrainResult
+    from spd_fast.spaces.candidate import Candidate
+    from spd_fast.spaces.cell import Cell
     from spd_fast.truth import TruthTable
 
 __all__ = ["app", "main"]
@@ -209,8 +210,8 @@ def train(
     with _errors(debug):
         from spd_fast.base.seeds import derived_seed
         from spd_fast.dish import Dish
+        from spd_fast.engine.training import train_motifs
         from spd_fast.inner import start_dish, training_keywords
-        from spd_fast.train import train_motifs
 
         if file is not None and file.suffix not in (".csv", ".npz"):
             raise ValueError(f"--out is {file}, expected a name ending in .csv or .npz")
@@ -405,9 +406,11 @@ def truth_build(
     Takes hours. The same command continues after Ctrl-C or a kill: finished trainings are in FILE.journal.
     """
     with _errors(debug, again=True):
+        from spd_fast.engine.optimizers import Adam
+        from spd_fast.images import load_images
         from spd_fast.motif import MotifShape
-        from spd_fast.train import Adam
-        from spd_fast.truth_build import build_truth, load_images, sample_cells
+        from spd_fast.spaces.cell_files import sample_cells
+        from spd_fast.truth_build import build_truth
 
         data = load_images(images)
         shape = MotifShape(
@@ -468,9 +471,10 @@ def truth_slopes(
     with _errors(debug, again=True):
         import numpy as np
 
-        from spd_fast.perceptron import MLPShape, SigmoidMLP
-        from spd_fast.train import Adam
-        from spd_fast.truth_build import build_truth, load_images
+        from spd_fast.engine.optimizers import Adam
+        from spd_fast.images import load_images
+        from spd_fast.spaces.perceptron import MLPShape, SigmoidMLP
+        from spd_fast.truth_build import build_truth
 
         data = load_images(images)
         side = data.train_images.shape[-1]
@@ -594,7 +598,7 @@ def nasbench_query(
     """Show what cells reached."""
     with _errors(debug):
         from spd_fast import nasbench101
-        from spd_fast.truth_build import read_cells
+        from spd_fast.spaces.cell_files import read_cells
 
         wanted: Sequence[Cell | str] = hashes or [] if cells is None else read_cells(cells)
         if not wanted or (hashes and cells is not None):
@@ -1158,7 +1162,7 @@ def _picked_cells(
     file: Path | None, hashes: Sequence[str], sample: int | None, truth: Path | None, seed: int
 ) -> "tuple[list[Any], npt.NDArray[Any] | None]":
     """Return the cells that the command line asks for, with their accuracies where they come from a truth."""
-    from spd_fast.truth_build import read_cells
+    from spd_fast.spaces.cell_files import read_cells
 
     if sum((file is not None, bool(hashes), sample is not None)) != 1:
         raise ValueError("which cells? Give one of --cells FILE, --hash HEX or --sample N")
@@ -1230,7 +1234,7 @@ def _write_training(file: Path, rows: list[dict[str, Any]], result: "TrainResult
 
 def _bench_cells(file: Path | None) -> "list[Cell]":
     from spd_fast.bench.record import bench_cells
-    from spd_fast.truth_build import read_cells
+    from spd_fast.spaces.cell_files import read_cells
 
     return bench_cells() if file is None else list(read_cells(file))
 

@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.types import Array
-from spd_fast.cell import MAX_VERTICES, OPS, Cell, CellColumns
 from spd_fast.motif import NASBENCH101, count_flops_table, count_parameters_table
+from spd_fast.spaces.cell import MAX_VERTICES, OPS, Cell
+from spd_fast.spaces.cell_columns import CellColumns
 
 __all__ = [
     "PATHS",

@@ -11,11 +11,12 @@ from spd_fast.base.progress import part_of
 from spd_fast.base.seeds import derived_seed
 from spd_fast.base.stores import content_digest
 from spd_fast.base.sums import mean_of
-from spd_fast.cell import Candidate
 from spd_fast.dish import Dish, cosine_basis, label_matrix
+from spd_fast.engine.optimizers import SGD, Adam, RMSProp
+from spd_fast.engine.training import MotifMetrics, TrainResult, learning_rates, train_motifs
 from spd_fast.motif import LAYER_KINDS
 from spd_fast.recipes import DishSettings, InnerSettings, Recipe
-from spd_fast.train import SGD, Adam, MotifMetrics, RMSProp, TrainResult, learning_rates, train_motifs
+from spd_fast.spaces.candidate import Candidate
 
 __all__ = [
     "measured",
@@ -229,7 +230,7 @@ def source_digest(recipe: Recipe) -> str | None:
     FileNotFoundError, ValueError
         As `start_dish`.
     """
-    from spd_fast.truth_build import load_images
+    from spd_fast.images import load_images
 
     start, source = recipe.dish.start, recipe.dish.source or ""
     if start == "dish":
@@ -255,7 +256,7 @@ def _random_dish(recipe: Recipe) -> Dish:
 
 def _real_dish(recipe: Recipe) -> Dish:
     """Draw different real images for both sets, the same number of each class, of each channel mean 0 and variance 1."""
-    from spd_fast.truth_build import load_images, resize_images
+    from spd_fast.images import load_images, resize_images
 
     settings = recipe.dish
     data = load_images(settings.source or "")

@@ -20,12 +20,13 @@ from spd_fast.base.progress import part_of
 from spd_fast.base.seeds import derived_seed
 from spd_fast.base.sums import mean_of
 from spd_fast.base.types import Array, Progress
-from spd_fast.cell import Candidate
 from spd_fast.dish import Dish, cosine_basis, label_matrix
+from spd_fast.engine.gradients import PackedMotifs, pack_motifs
+from spd_fast.engine.training import TrainResult, train_motifs
 from spd_fast.inner import measured, seen, step_weights, training_keywords
 from spd_fast.recipes import Recipe
+from spd_fast.spaces.candidate import Candidate
 from spd_fast.torch import read_metrics, train_and_measure
-from spd_fast.train import PackedMotifs, TrainResult, pack_motifs, train_motifs
 
 __all__ = [
     "Measure",

@@ -9,7 +9,7 @@ Ying et al. 2019, NAS-Bench-101, arXiv:1902.09635: the network around a cell and
 """
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, ClassVar, Final, Protocol, cast
@@ -17,8 +17,10 @@ from typing import Any, ClassVar, Final, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast.cell import MAX_VERTICES, Candidate, Cell, CellColumns, count_convs, fill_vertex_channels, require_rows
-from spd_fast.nats_cell import NatsCell
+from spd_fast.spaces.candidate import MotifCell, require_rows
+from spd_fast.spaces.cell import MAX_VERTICES, Cell, count_convs, fill_vertex_channels
+from spd_fast.spaces.cell_columns import CellColumns
+from spd_fast.spaces.nats_cell import NatsCell
 
 __all__ = [
     "LAYER_KINDS",
@@ -26,7 +28,6 @@ __all__ = [
     "MOTIF_B",
     "MOTIF_C",
     "NASBENCH101",
-    "MotifCell",
     "MotifShape",
     "Shape",
     "cell_channels",
@@ -39,13 +40,11 @@ __all__ = [
 
 LAYER_KINDS: Final = ("stem", "conv3x3", "conv1x1", "dense")
 """Kinds of layers with weights that are drawn; projections of a cell's input are 1x1 convolutions."""
-
-
 _SHORTEST_SIDE: Final = 4
 
 
 class Shape(Protocol):
-    """How a candidate becomes a network: a `MotifShape`, or a `spd_fast.perceptron.MLPShape`."""
+    """How a candidate becomes a network: a `MotifShape`, or a `spd_fast.spaces.perceptron.MLPShape`."""
 
     cell_types: ClassVar[tuple[type, ...]]
     """Of the candidates."""
@@ -60,33 +59,6 @@ class Shape(Protocol):
 
     def require_images(self, image_shape: tuple[int, ...]) -> None:
         """Raise ValueError unless images of this (C, H, W) fit."""
-
-
-class MotifCell(Candidate, Protocol):
-    """A candidate that a `MotifShape` is built around: a `Cell` or a `NatsCell`."""
-
-    ops_on_edges: ClassVar[bool]
-
-    def to_json(self) -> Mapping[str, Any]:
-        """Return the cell as a dictionary that `json.dumps` takes."""
-
-    @property
-    def n_vertices(self) -> int:
-        """Vertices, input and output among them."""
-
-    @property
-    def matrix(self) -> npt.NDArray[np.uint8]:
-        """Edges from row to column, shape (V, V); where operations are on edges, the codes of them."""
-
-    @property
-    def op_codes(self) -> tuple[int, ...]:
-        """Operations of the interior vertices; none where they are on edges."""
-
-    def vertex_channels(self, c_in: int, c_out: int) -> tuple[int, ...]:
-        """Return the number of output channels of each of the V vertices."""
-
-    def conv_counts(self, channels: Sequence[int]) -> tuple[int, int]:
-        """Return (convolution weights, channels under a batch norm) where the vertices have `channels`."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast.nats_cell import EDGES, NATS_OPS, NatsCell, NatsColumns
+from spd_fast.spaces.nats_cell import EDGES, NATS_OPS, NatsCell, NatsColumns
 from spd_fast.truth import TruthTable
 
 __all__ = [

@@ -27,12 +27,12 @@ from spd_fast.base.ranks import kendall_tau
 from spd_fast.base.seeds import derived_seed
 from spd_fast.base.stores import content_digest
 from spd_fast.base.types import Array, Number
-from spd_fast.cell import Candidate
 from spd_fast.dish import Dish
 from spd_fast.inner import start_dish
 from spd_fast.losses import LOSSES, OuterLoss, pearson_correlation
 from spd_fast.measure import Measure, Measurement, dish_of, dish_tensors, free_tensors, measure_of
 from spd_fast.recipes import Recipe
+from spd_fast.spaces.candidate import Candidate
 from spd_fast.steps import Taken, copies, number, ridge_weights, step_of
 
 __all__ = [

@@ -32,11 +32,13 @@ from spd_fast.base.progress import part_of
 from spd_fast.base.seeds import derived_seed
 from spd_fast.base.sums import mean_of, sum_of
 from spd_fast.base.types import Array, Progress
-from spd_fast.cell import Candidate, Cell, CellColumns
 from spd_fast.dish import Dish
 from spd_fast.features import structural_features
 from spd_fast.inner import read_score, start_dish, train_cells
 from spd_fast.recipes import Recipe
+from spd_fast.spaces.candidate import Candidate
+from spd_fast.spaces.cell import Cell
+from spd_fast.spaces.cell_columns import CellColumns
 
 __all__ = [
     "SCHEMA",

@@ -17,16 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.types import Array
-from spd_fast.cell import Candidate
+from spd_fast.engine.gradients import parameter_gradient
+from spd_fast.engine.initial import initial_parameters
+from spd_fast.engine.probes import activation_agreements, logit_gradient
+from spd_fast.engine.specs import Parameters, checked_cells
 from spd_fast.motif import Shape
-from spd_fast.train import (
-    Parameters,
-    activation_agreements,
-    checked_cells,
-    initial_parameters,
-    logit_gradient,
-    parameter_gradient,
-)
+from spd_fast.spaces.candidate import Candidate
 
 __all__ = [
     "PROXIES",

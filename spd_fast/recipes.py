@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from spd_fast import motif as motifs
-from spd_fast.perceptron import MLPShape
+from spd_fast.spaces.perceptron import MLPShape
 
 __all__ = [
     "SCHEMA",

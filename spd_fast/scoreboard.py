@@ -35,13 +35,13 @@ from spd_fast.base.progress import part_of
 from spd_fast.base.stores import Journal, content_digest
 from spd_fast.base.sums import sum_of
 from spd_fast.base.types import Array, NamedProgress
-from spd_fast.cell import Candidate
 from spd_fast.dish import Dish
 from spd_fast.features import SCALARS, structural_features
 from spd_fast.inner import source_digest, start_dish
 from spd_fast.predictor import LearnedDish, fit_gaussian_process, learn_dish, learn_folds, mean_scaled, read_all
 from spd_fast.recipes import AdamSettings, DishSettings, InnerSettings, MotifSettings, OuterSettings, Recipe
 from spd_fast.runs import Run
+from spd_fast.spaces.candidate import Candidate
 from spd_fast.truth import TruthTable
 
 __all__ = [
@@ -527,7 +527,7 @@ def build_board(
         Parts of each pool for the feature "dish" of the Gaussian process (`spd_fast.predictor.SPDPredictor`): so many more
         dishes are learned for each seed. 0 leaves these rows out.
     images : path, optional
-        Real images, as `spd_fast.truth_build.load_images` reads them: adds the rows that need them. Where a class has too few,
+        Real images, as `spd_fast.images.load_images` reads them: adds the rows that need them. Where a class has too few,
         fewer of every class are taken.
     folder : path, optional
         Where measurements are kept as they come, so that the same call continues after it was stopped, and one with other
@@ -932,7 +932,7 @@ class _Measuring:
 
     @cached_property
     def _data(self) -> Any:
-        from spd_fast.truth_build import load_images
+        from spd_fast.images import load_images
 
         return load_images(self.images or "")
 
@@ -1017,7 +1017,7 @@ def _identity(
     images: str | os.PathLike[str] | None,
 ) -> dict[str, Any]:
     """Return what decides every measurement; of files their contents, wherever they lie."""
-    from spd_fast.truth_build import load_images
+    from spd_fast.images import load_images
 
     dishes = [content_digest(_dish_arrays(each.dish)) for each in learned or ()]
     return {

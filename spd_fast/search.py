@@ -22,10 +22,10 @@ from spd_fast import runs
 from spd_fast.base.seeds import derived_seed
 from spd_fast.base.stores import Journal, content_digest
 from spd_fast.base.types import NamedProgress
-from spd_fast.cell import Candidate
 from spd_fast.inner import score_cells, source_digest
 from spd_fast.outer import MIN_MOTIFS, FitResult, OuterStep, fit_dish
 from spd_fast.recipes import Recipe
+from spd_fast.spaces.candidate import Candidate
 
 __all__ = [
     "SCHEMA",

@@ -12,20 +12,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from spd_fast.cell import Candidate
 from spd_fast.dish import Dish
+from spd_fast.engine.gradients import PackedMotifs, Reading, pack_motifs, read_motifs, weighted_sum
+from spd_fast.engine.hypergradient import motif_hypergradient
+from spd_fast.engine.training import MotifMetrics, TrainResult, train_motifs
 from spd_fast.motif import LAYER_KINDS, Shape, layer_kind
-from spd_fast.train import (
-    MotifMetrics,
-    PackedMotifs,
-    Reading,
-    TrainResult,
-    motif_hypergradient,
-    pack_motifs,
-    read_motifs,
-    train_motifs,
-    weighted_sum,
-)
+from spd_fast.spaces.candidate import Candidate
 
 __all__ = ["motif_metrics", "read_metrics", "train_and_measure"]
 
@@ -305,7 +297,7 @@ def read_metrics(
     Parameters
     ----------
     motifs : PackedMotifs
-        From `spd_fast.train.pack_motifs`.
+        From `spd_fast.engine.gradients.pack_motifs`.
     images : Tensor, shape (N, C, H, W)
     labels : Tensor, shape (N,) int64 or (N, classes) floating point
     metric : "probability" or "loss"

@@ -35,9 +35,11 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.files import load_arrays, save_arrays
-from spd_fast.cell import Candidate, Cell, CellColumns, Columns, drawn_order
-from spd_fast.nats_cell import NatsColumns
-from spd_fast.perceptron import SigmoidMLP, SlopeColumns
+from spd_fast.spaces.candidate import Candidate, Columns, drawn_order
+from spd_fast.spaces.cell import Cell
+from spd_fast.spaces.cell_columns import CellColumns
+from spd_fast.spaces.nats_cell import NatsColumns
+from spd_fast.spaces.perceptron import SigmoidMLP, SlopeColumns
 
 __all__ = ["MEASUREMENTS", "SCHEMA", "TruthTable", "columns_of", "write_truth"]
 

@@ -5,13 +5,11 @@ The build runs for hours, so it can be killed at any moment: results go to a jou
 the same call continues from there. The truth file itself appears only at the end, whole.
 """
 
-import gzip
 import hashlib
 import json
 import math
 import os
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -22,296 +20,26 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast import __version__, _core
-from spd_fast.base.errors import InvalidCellError
-from spd_fast.base.files import load_arrays
 from spd_fast.base.machine import describe_machine
 from spd_fast.base.stores import Journal
 from spd_fast.base.types import Array
-from spd_fast.cell import MAX_VERTICES, OPS, Candidate, Cell, CellColumns, Columns
 from spd_fast.dish import Dish
+from spd_fast.engine.initial import Initializer
+from spd_fast.engine.optimizers import SGD, Adam, RMSProp
+from spd_fast.engine.specs import forward_flops
+from spd_fast.engine.training import TrainResult, train_motifs
+from spd_fast.images import ImageData, load_images, resize_images
 from spd_fast.motif import Shape
-from spd_fast.train import SGD, Adam, Initializer, RMSProp, TrainResult, forward_flops, train_motifs
+from spd_fast.spaces.candidate import Candidate, Columns
 from spd_fast.truth import MEASUREMENTS, TruthTable, columns_of, write_truth
 
 __all__ = [
-    "ImageData",
     "build_truth",
     "journal_path",
-    "load_images",
-    "random_cells",
-    "read_cells",
-    "resize_images",
-    "sample_cells",
 ]
 
-_CELLS_IN_SPACE: Final = 423_624
 _CHUNK_SECONDS: Final = 60.0  # what a kill may cost, about
-_IDX_FILES: Final = {
-    "train_images": "train-images-idx3-ubyte",
-    "train_labels": "train-labels-idx1-ubyte",
-    "test_images": "t10k-images-idx3-ubyte",
-    "test_labels": "t10k-labels-idx1-ubyte",
-}
 _JOURNAL: Final = "spd_fast.truth_journal/2"
-
-
-# ---- images
-
-
-@dataclass(frozen=True, eq=False)
-class ImageData:
-    """A labelled image set as its files hold it.
-
-    Attributes
-    ----------
-    train_images : ndarray, shape (N, C, H, W), uint8 or float
-    train_labels : ndarray, shape (N,), int
-    test_images, test_labels : ndarray or None
-        The test set; None where the files have none.
-    name : str
-        The folder or file, for messages and provenance.
-    """
-
-    train_images: Array
-    train_labels: Array
-    test_images: Array | None
-    test_labels: Array | None
-    name: str
-
-    def __post_init__(self) -> None:
-        for split in ("train", "test"):
-            images, labels = getattr(self, f"{split}_images"), getattr(self, f"{split}_labels")
-            if (images is None) != (labels is None):
-                raise ValueError(f"{self.name} has {split} images or {split} labels, expected both or neither")
-            if images is None:
-                continue
-            if images.ndim == 3:
-                images = images[:, None]
-                object.__setattr__(self, f"{split}_images", images)
-            if images.ndim != 4 or not 1 <= images.shape[1] <= 4 or images.dtype.kind not in "uif":
-                raise ValueError(
-                    f"{self.name}: {split} images are {images.dtype} {images.shape}, expected numbers of shape (N, H, W) or (N, C, H, W), C 1 to 4"
-                )
-            if labels.ndim != 1 or labels.dtype.kind not in "ui" or len(labels) != len(images):
-                raise ValueError(
-                    f"{self.name}: {split} labels are {labels.dtype} {labels.shape}, expected integers of shape ({len(images)},)"
-                )
-            if images.dtype.kind == "f" and not np.isfinite(images).all():
-                raise ValueError(f"{self.name}: {split} images hold NaN or infinity, expected finite numbers")
-            object.__setattr__(self, f"{split}_labels", labels.astype(np.int64))
-        if self.test_images is not None and self.test_images.shape[1:] != self.train_images.shape[1:]:
-            raise ValueError(
-                f"{self.name}: test images are {self.test_images.shape[1:]}, expected {self.train_images.shape[1:]} as in training"
-            )
-
-    def digest(self) -> str:
-        """SHA-256 of every image and label, 64 hexadecimal digits."""
-        digest = hashlib.sha256()
-        for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
-            if array is not None:
-                digest.update(f"{array.dtype.str}{array.shape}".encode())
-                digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
-
-
-def load_images(path: str | os.PathLike[str]) -> ImageData:
-    """Read a labelled image set.
-
-    Parameters
-    ----------
-    path : path
-        A folder with the four IDX files of MNIST and its kin (``train-images-idx3-ubyte`` and so on, plain or .gz), or an
-        .npz with arrays ``images`` (N, H, W) or (N, C, H, W) and ``labels`` (N,), optionally ``test_images`` and
-        ``test_labels``. Without a test set, test images are drawn from `images`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the path or one of its files is not there.
-    ValueError
-        If a file is not what its name says, was cut short, or shapes disagree.
-    """
-    source = Path(path)
-    if source.is_dir():
-        arrays = {name: _read_idx(_plain_or_gz(source, file)) for name, file in _IDX_FILES.items()}
-        return ImageData(**arrays, name=os.fspath(source))
-    arrays = load_arrays(source, what="image file")
-    missing = [name for name in ("images", "labels") if name not in arrays]
-    if missing:
-        held = ", ".join(arrays) or "no arrays"
-        raise ValueError(f"image file {source} holds {held}, but no {missing[0]!r}; expected 'images' and 'labels'")
-    return ImageData(
-        arrays["images"], arrays["labels"], arrays.get("test_images"), arrays.get("test_labels"), os.fspath(source)
-    )
-
-
-def _plain_or_gz(folder: Path, name: str) -> Path:
-    candidates = [folder / name, folder / f"{name}.gz"]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    raise FileNotFoundError(f"{folder} has neither {name} nor {name}.gz: expected the four IDX files of an image set")
-
-
-def _read_idx(path: Path) -> npt.NDArray[np.uint8]:
-    """Read an IDX file of bytes: 0, 0, type 8, number of axes, big-endian lengths, data."""
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"IDX file {path} is damaged or was cut short: {error}") from error
-    axes = 3 if "idx3" in path.name else 1
-    if content[:4] != bytes([0, 0, 8, axes]):
-        raise ValueError(
-            f"IDX file {path} begins with {content[:4].hex(' ') or 'nothing'}, expected 00 00 08 0{axes}: bytes on {axes} axes"
-        )
-    header = 4 + 4 * axes
-    if len(content) < header:
-        raise ValueError(f"IDX file {path} has {len(content)} bytes, expected a header of {header}: cut short")
-    shape = np.frombuffer(content, dtype=">u4", count=axes, offset=4).astype(np.int64)
-    expected = header + int(np.prod(shape))
-    if len(content) != expected:
-        raise ValueError(
-            f"IDX file {path} has {len(content)} bytes, expected {expected} for its shape {tuple(shape.tolist())}: cut short or damaged"
-        )
-    return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
-
-
-def resize_images(images: Array, size: int) -> npt.NDArray[np.float32]:
-    """Resample to `size` x `size` by area: each new pixel is the mean of the image over the square it covers.
-
-    Parameters
-    ----------
-    images : ndarray, shape (N, C, H, W)
-    size : int, >= 1
-
-    Returns
-    -------
-    ndarray, shape (N, C, size, size), float32
-        Computed in double.
-
-    Notes
-    -----
-    The image is taken as piecewise constant; new pixel i covers old rows i H / size to (i + 1) H / size, a row that it covers
-    in part counting for that part. No padding; where size divides H and W this is block averaging.
-    """
-    rows, columns = (_area_weights(n, size) for n in images.shape[2:])
-    resized = np.empty((*images.shape[:2], size, size), np.float32)
-    for at in range(0, len(images), 1024):
-        resized[at : at + 1024] = rows @ images[at : at + 1024].astype(np.float64) @ columns.T
-    return resized
-
-
-def _area_weights(old: int, new: int) -> npt.NDArray[np.float64]:
-    edges = np.arange(new + 1) * (old / new)
-    pixels = np.arange(old)
-    covered = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    weights: npt.NDArray[np.float64] = np.clip(covered, 0, None) * (new / old)
-    return weights
-
-
-# ---- cells
-
-
-def random_cells(n: int, seed: int) -> list[Cell]:
-    """Draw cells as random search on NAS-Bench-101 does, from the whole space, no two isomorphic.
-
-    A raw cell has 7 vertices, every edge with probability 1/2 and every operation with 1/3; it is pruned, and drawn again
-    if it is then outside the space or has the hash of an earlier one.
-
-    Parameters
-    ----------
-    n : int, 0 to 423,624 (drawing most of the space takes hours)
-    seed : int, >= 0
-
-    Raises
-    ------
-    ValueError
-        If `n` or `seed` is out of range.
-    """
-    if not 0 <= n <= _CELLS_IN_SPACE:
-        raise ValueError(f"n is {n}, expected 0 to {_CELLS_IN_SPACE}: the number of cells in the space")
-    if seed < 0:
-        raise ValueError(f"seed is {seed}, expected at least 0")
-    rng = np.random.Generator(np.random.PCG64(seed))
-    drawn: dict[str, Cell] = {}
-    while len(drawn) < n:
-        matrix = np.triu(rng.integers(0, 2, (MAX_VERTICES, MAX_VERTICES)), 1)
-        interior = [OPS[code] for code in rng.integers(0, len(OPS), MAX_VERTICES - 2)]
-        try:
-            cell = Cell(matrix, ["input", *interior, "output"])
-        except InvalidCellError:
-            continue
-        drawn.setdefault(cell.module_hash, cell)
-    return list(drawn.values())
-
-
-def sample_cells(n: int, seed: int, source: str | os.PathLike[str] | None = None) -> list[Cell]:
-    """Draw `n` cells without isomorphic duplicates, from a file or from the whole space.
-
-    Parameters
-    ----------
-    n : int, >= 0
-    seed : int, >= 0
-        A larger sample with the same seed begins with the smaller one.
-    source : path, optional
-        A file that `read_cells` reads. Cells are ranked by a digest of (seed, module_hash), so that the draw does not depend
-        on their order in the file. Without it: `random_cells`.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If the file is not there, is damaged, or holds fewer than `n` different cells.
-    InvalidCellError
-        If an entry is not a cell.
-    """
-    if source is None:
-        return random_cells(n, seed)
-    if seed < 0:
-        raise ValueError(f"seed is {seed}, expected at least 0")
-    cells = read_cells(source)
-    first_of: dict[bytes, int] = {}
-    for row, digest in enumerate(cells.module_hash):
-        first_of.setdefault(digest.tobytes(), row)
-    if not 0 <= n <= len(first_of):
-        raise ValueError(f"n is {n}, expected 0 to {len(first_of)}: the number of different cells in {source}")
-    ranked = sorted(first_of, key=lambda digest: hashlib.blake2b(b"%d/" % seed + digest, digest_size=16).digest())
-    return [cells[first_of[digest]] for digest in ranked[:n]]
-
-
-def read_cells(path: str | os.PathLike[str]) -> CellColumns:
-    """Read a file of cells.
-
-    Parameters
-    ----------
-    path : path
-        An .npz with columns `vertices`, `edge_bits`, `op_codes` (and optionally `module_hash`), or a JSON list of cells
-        ``{"matrix": [[...], ...], "ops": [...]}`` (or an object whose ``"cells"`` is one).
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If the file is not there or is damaged.
-    InvalidCellError
-        If an entry is not a cell.
-    """
-    source = Path(path)
-    if source.suffix == ".npz":
-        arrays = load_arrays(source, what="cell file")
-        missing = [name for name in ("vertices", "edge_bits", "op_codes") if name not in arrays]
-        if missing:
-            raise ValueError(f"cell file {source} lacks {missing[0]!r}, expected vertices, edge_bits and op_codes")
-        return CellColumns(*(arrays.get(n) for n in ("vertices", "edge_bits", "op_codes", "module_hash")))  # type: ignore[arg-type]
-    if not source.is_file():
-        raise FileNotFoundError(f"cell file {source} does not exist")
-    try:
-        records = json.loads(source.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"cell file {source} is neither an .npz nor JSON: {error}") from error
-    if isinstance(records, dict):
-        records = records.get("cells")
-    if not isinstance(records, list):
-        raise ValueError(f'cell file {source} holds no list of cells, expected [{{"matrix": ..., "ops": ...}}, ...]')
-    return CellColumns.from_cells(Cell.from_json(record) for record in records)
 
 
 # ---- the build

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast.cell import Cell
 from spd_fast.recipes import AdamSettings, DishSettings, InnerSettings, OuterSettings, Recipe
+from spd_fast.spaces.cell import Cell
+from spd_fast.spaces.cell_files import random_cells
 from spd_fast.truth import write_truth
-from spd_fast.truth_build import random_cells
 
 RECIPE = Recipe(
     name="small",

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 from hypothesis import strategies as st
 
-from spd_fast.cell import MAX_EDGES, MAX_VERTICES, OPS, Cell
+from spd_fast.spaces.cell import MAX_EDGES, MAX_VERTICES, OPS, Cell
 
 
 @st.composite

@@ -12,10 +12,11 @@ from typer.testing import CliRunner
 from spd_fast import MOTIF_B, MOTIF_C, Dish, NatsCell, _core, cli, count_flops, count_parameters
 from spd_fast.bench import hypergradient, inner, kernels, peak, profile, proxies
 from spd_fast.bench import record as records
+from spd_fast.engine.initial import initial_parameters
+from spd_fast.engine.probes import step_profile
 from spd_fast.proxies import PROXIES
 from spd_fast.report import speed
-from spd_fast.train import initial_parameters, step_profile
-from spd_fast.truth_build import random_cells
+from spd_fast.spaces.cell_files import random_cells
 
 PNG = b"\x89PNG\r\n\x1a\n"
 CELLS = records.bench_cells()

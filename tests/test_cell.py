@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spd_fast import Cell, InvalidCellError
-from spd_fast.cell import OPS, CellColumns
+from spd_fast.spaces.cell import OPS
+from spd_fast.spaces.cell_columns import CellColumns
 from strategies import cells, relabelled, relabellings
 
 CONV3, CONV1, POOL = OPS

@@ -8,7 +8,8 @@ import torch
 
 import spd_fast as spd
 from spd_fast.bench import witness
-from spd_fast.train import initial_parameters, motif_hypergradient
+from spd_fast.engine.hypergradient import motif_hypergradient
+from spd_fast.engine.initial import initial_parameters
 
 MIXED = spd.Cell(
     [[0, 1, 1, 1, 1], [0, 0, 1, 0, 1], [0, 0, 0, 1, 0], [0, 0, 0, 0, 1], [0, 0, 0, 0, 0]],

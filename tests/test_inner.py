@@ -15,9 +15,9 @@ from spd_fast import proxies, recipes
 from spd_fast.base.seeds import derived_seed
 from spd_fast.base.sums import mean_of, sum_of
 from spd_fast.dish import Dish, cosine_basis
+from spd_fast.engine.training import train_motifs
 from spd_fast.inner import score_cells, start_dish, training_keywords
 from spd_fast.recipes import Recipe
-from spd_fast.train import train_motifs
 
 
 def recipe(**changes: Any) -> Recipe:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from spd_fast.base.errors import InvalidCellError
-from spd_fast.cell import Cell
 from spd_fast.integrations.naslib import NASLibPredictor, cell_of
 from spd_fast.predictor import SPDPredictor
+from spd_fast.spaces.cell import Cell
 from spd_fast.truth import TruthTable
 
 

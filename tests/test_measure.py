@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import small
+from spd_fast.engine.training import TrainResult
 from spd_fast.inner import score_cells, start_dish, step_weights, train_cells
 from spd_fast.measure import dish_of, dish_tensors, free_tensors, measure_of, trains_once
 from spd_fast.recipes import Recipe
-from spd_fast.train import TrainResult
 
 EVERYTHING = ["images", "labels", "valid_images", "valid_labels", "rates", "initial_scales"]
 CURVE = {

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spd_fast import MOTIF_A, MOTIF_B, MOTIF_C, NASBENCH101, Cell, MotifShape, count_flops, count_parameters
-from spd_fast.cell import OPS
 from spd_fast.motif import cell_channels, count_flops_table, count_parameters_table
+from spd_fast.spaces.cell import OPS
 from strategies import cells
 
 CONV3, CONV1, POOL = OPS

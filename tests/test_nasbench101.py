@@ -31,9 +31,9 @@ import nasbench_files as files
 from processes import started
 from spd_fast import NASBENCH101, Cell, TruthTable, count_parameters, nasbench101
 from spd_fast._core import nasbench as native
-from spd_fast.cell import OPS
 from spd_fast.nasbench101 import Space, Table, api
 from spd_fast.nasbench101.table import METRIC_COLUMNS, METRICS
+from spd_fast.spaces.cell import OPS
 from strategies import cells, relabelled, relabellings
 
 CHAIN = Cell(["010", "001", "000"], ["input", OPS[0], "output"])

@@ -13,9 +13,9 @@ import small
 from spd_fast import measure, outer, runs, steps
 from spd_fast.base.ranks import kendall_tau
 from spd_fast.base.seeds import derived_seed
+from spd_fast.engine.training import train_motifs
 from spd_fast.inner import score_cells, start_dish, training_keywords
 from spd_fast.outer import FitResult, OuterStep, draw_cells, fit_dish, kept_looks, split_pool, transformed
-from spd_fast.train import train_motifs
 
 
 def fit(**arguments: Any) -> FitResult:

@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 
 import spd_fast as spd
 from spd_fast import _core
-from spd_fast.perceptron import SlopeColumns
-from spd_fast.train import initial_parameters, motif_hypergradient, parameter_gradient, step_profile
+from spd_fast.engine.gradients import parameter_gradient
+from spd_fast.engine.hypergradient import motif_hypergradient
+from spd_fast.engine.initial import initial_parameters
+from spd_fast.engine.probes import step_profile
+from spd_fast.spaces.perceptron import SlopeColumns
 
 KERNELS = _core.kernels
 SLOPES = [spd.SigmoidMLP(slope) for slope in (0.3, 1.0, 2.01)]

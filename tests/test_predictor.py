@@ -24,7 +24,6 @@ from spd_fast import predictor as predictors
 from spd_fast.base.errors import InvalidCellError
 from spd_fast.base.files import load_arrays, save_arrays
 from spd_fast.base.ranks import kendall_tau
-from spd_fast.cell import CellColumns
 from spd_fast.dish import Dish
 from spd_fast.inner import score_cells, start_dish
 from spd_fast.predictor import (
@@ -38,6 +37,7 @@ from spd_fast.predictor import (
     read_motifs,
 )
 from spd_fast.recipes import Recipe
+from spd_fast.spaces.cell_columns import CellColumns
 from spd_fast.truth import TruthTable
 
 RECIPE = small.RECIPE

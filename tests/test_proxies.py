@@ -6,8 +6,9 @@ import torch
 
 from spd_fast import MOTIF_C, Cell, MotifShape, NatsCell, proxies
 from spd_fast.bench import witness
-from spd_fast.train import activation_agreements, initial_parameters, logit_gradient
-from spd_fast.truth_build import random_cells
+from spd_fast.engine.initial import initial_parameters
+from spd_fast.engine.probes import activation_agreements, logit_gradient
+from spd_fast.spaces.cell_files import random_cells
 
 EDGES = NatsCell.parse(
     "|nor_conv_3x3~0|+|nor_conv_1x1~0|avg_pool_3x3~1|+|avg_pool_3x3~0|nor_conv_1x1~1|skip_connect~2|"

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from spd_fast import recipes
 from spd_fast.motif import MOTIF_A, MOTIF_B, MOTIF_C, MotifShape
-from spd_fast.perceptron import MLPShape
 from spd_fast.recipes import AdamSettings, MotifSettings, Recipe, RMSPropSettings, SGDSettings
+from spd_fast.spaces.perceptron import MLPShape
 
 PAPER = {
     "cassimon_a": (MOTIF_A, 100),

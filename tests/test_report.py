@@ -13,7 +13,6 @@ import small
 from spd_fast import recipes, report, runs
 from spd_fast.dish import Dish
 from spd_fast.outer import FitResult, OuterStep, fit_dish
-from spd_fast.perceptron import SigmoidMLP
 from spd_fast.report import figures
 from spd_fast.report.summary import (
     PAPER,
@@ -23,6 +22,7 @@ from spd_fast.report.summary import (
     moving_average,
     summarise,
 )
+from spd_fast.spaces.perceptron import SigmoidMLP
 from spd_fast.truth import TruthTable
 
 PICTURES = ("outer_loss", "accuracy", "kendall_tau", "inner_curves", "dish")

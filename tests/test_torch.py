@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from spd_fast.cell import Cell
 from spd_fast.dish import Dish
+from spd_fast.engine.gradients import motif_gradient, pack_motifs, read_motifs
+from spd_fast.engine.hypergradient import motif_hypergradient
+from spd_fast.engine.optimizers import SGD, Adam
+from spd_fast.engine.training import train_motifs
 from spd_fast.losses import pearson
 from spd_fast.motif import MotifShape
+from spd_fast.spaces.cell import Cell
+from spd_fast.spaces.cell_files import random_cells
 from spd_fast.torch import motif_metrics, read_metrics, train_and_measure
-from spd_fast.train import SGD, Adam, motif_gradient, motif_hypergradient, pack_motifs, read_motifs, train_motifs
-from spd_fast.truth_build import random_cells
 
 SHAPE = MotifShape(6, 1, 1, classes=3, image_channels=2)
 INNER: dict[str, Any] = {"epochs": 2, "batch_size": 4, "optimizer": Adam(lr=2e-3)}

@@ -17,7 +17,9 @@ import pytest
 
 import spd_fast as spd
 from processes import started
-from spd_fast.train import _spec, initial_parameters, pack_motifs, parameter_gradient, read_motifs, weighted_sum
+from spd_fast.engine.gradients import pack_motifs, parameter_gradient, read_motifs, weighted_sum
+from spd_fast.engine.initial import initial_parameters
+from spd_fast.engine.specs import _spec
 
 CHAIN = spd.Cell(
     [[0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0]], ["input", "conv3x3-bn-relu", "maxpool3x3", "output"]
@@ -525,7 +527,7 @@ def test_instruction_sets_agree(isa):
 
 def test_an_unknown_instruction_set_is_one_clear_error():
     done = subprocess.run(
-        [sys.executable, "-c", "import spd_fast.train"],
+        [sys.executable, "-c", "import spd_fast.engine.training"],
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "SPD_FAST_ISA": "sse9"},

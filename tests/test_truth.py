@@ -16,7 +16,8 @@ from spd_fast import Cell, InvalidCellError, SigmoidMLP, TruthTable
 from spd_fast.base.files import load_arrays
 from spd_fast.base.ranks import kendall_tau
 from spd_fast.base.stores import content_digest
-from spd_fast.cell import OPS, CellColumns
+from spd_fast.spaces.cell import OPS
+from spd_fast.spaces.cell_columns import CellColumns
 from spd_fast.truth import SCHEMA, write_truth
 from strategies import cells
 

@@ -15,17 +15,11 @@ import processes
 import spd_fast.truth_build as module
 from processes import started
 from spd_fast import Adam, Cell, InvalidCellError, MLPShape, MotifShape, SigmoidMLP, TruthTable
-from spd_fast.cell import CellColumns
+from spd_fast.images import ImageData, load_images, resize_images
+from spd_fast.spaces.cell_columns import CellColumns
+from spd_fast.spaces.cell_files import random_cells, sample_cells
 from spd_fast.truth import MEASUREMENTS
-from spd_fast.truth_build import (
-    ImageData,
-    build_truth,
-    journal_path,
-    load_images,
-    random_cells,
-    resize_images,
-    sample_cells,
-)
+from spd_fast.truth_build import build_truth, journal_path
 
 SHAPE = MotifShape(6, 1, 1, classes=3, image_channels=1)
 CELLS = random_cells(6, seed=4)

@@ -14,10 +14,12 @@ import torch
 
 from spd_fast import MOTIF_A, MOTIF_B, MOTIF_C, NASBENCH101, SGD, Adam, Cell, Dish, MotifShape, RMSProp
 from spd_fast.bench import witness
-from spd_fast.cell import CellColumns
-from spd_fast.nats_cell import NATS_OPS, NatsCell
-from spd_fast.train import initial_parameters, motif_gradient, parameter_gradient, train_motifs
-from spd_fast.truth_build import random_cells
+from spd_fast.engine.gradients import motif_gradient, parameter_gradient
+from spd_fast.engine.initial import initial_parameters
+from spd_fast.engine.training import train_motifs
+from spd_fast.spaces.cell_columns import CellColumns
+from spd_fast.spaces.cell_files import random_cells
+from spd_fast.spaces.nats_cell import NATS_OPS, NatsCell
 
 SHAPES = {"A": MOTIF_A, "B": MOTIF_B, "C": MOTIF_C}
 CONV3, CONV1, POOL = "conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3"
@@ -437,7 +439,7 @@ def test_running_statistics_of_a_large_set_in_double():
 
 def test_default_orders_are_used_as_reported(cells):
     """Without `order`, epochs are permutations, the same for every motif: the witness trained on them ends alike."""
-    from spd_fast.train import _orders
+    from spd_fast.engine.training import _orders
 
     rng = np.random.default_rng(7)
     dish = Dish(rng.standard_normal((10, 3, 8, 8)), rng.integers(0, 10, 10))

@@ -18,11 +18,14 @@ from rich.table import Table
 from spd_fast.base.types import Array
 from spd_fast.bench import record as records
 from spd_fast.bench.inner import CLOCKS
-from spd_fast.cell import Cell
 from spd_fast.dish import Dish
+from spd_fast.engine.hypergradient import motif_hypergradient
+from spd_fast.engine.initial import initial_parameters
+from spd_fast.engine.optimizers import Adam
+from spd_fast.engine.training import train_motifs
 from spd_fast.motif import MotifShape
-from spd_fast.train import Adam, initial_parameters, motif_hypergradient, train_motifs
-from spd_fast.truth_build import random_cells
+from spd_fast.spaces.cell import Cell
+from spd_fast.spaces.cell_files import random_cells
 
 __all__ = [
     "ENGINE",

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from spd_fast.cell import Cell
 from spd_fast.dish import Dish
 from spd_fast.motif import MotifShape, cell_channels
+from spd_fast.spaces.cell import Cell
 
 __all__ = ["epoch", "logits"]
 

@@ -10,8 +10,9 @@ from rich.table import Table
 from spd_fast.bench import record as records
 from spd_fast.bench.peak import ceilings
 from spd_fast.dish import Dish
-from spd_fast.motif import MotifCell, count_flops
-from spd_fast.train import step_profile
+from spd_fast.engine.probes import step_profile
+from spd_fast.motif import count_flops
+from spd_fast.spaces.candidate import MotifCell
 
 __all__ = ["BESIDE", "cost", "groups", "run", "stored", "tables"]
 

@@ -14,10 +14,12 @@ from rich.table import Table
 
 from spd_fast import proxies
 from spd_fast.bench import record as records
-from spd_fast.cell import Cell
 from spd_fast.dish import Dish
+from spd_fast.engine.gradients import pack_motifs, read_motifs
+from spd_fast.engine.initial import initial_parameters
+from spd_fast.engine.specs import Parameters
 from spd_fast.motif import MotifShape
-from spd_fast.train import Parameters, initial_parameters, pack_motifs, read_motifs
+from spd_fast.spaces.cell import Cell
 
 __all__ = ["FORWARD", "IMAGES", "run", "tables"]
 

@@ -17,8 +17,8 @@ import numpy as np
 from spd_fast import _core
 from spd_fast.base.files import atomic_write
 from spd_fast.base.machine import describe_machine
-from spd_fast.cell import Cell
 from spd_fast.motif import MOTIF_A, MOTIF_B, MOTIF_C, MotifShape
+from spd_fast.spaces.cell import Cell
 
 __all__ = [
     "BATCH",

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.errors import InvalidCellError
-from spd_fast.cell import Cell
 from spd_fast.predictor import SPDPredictor
+from spd_fast.spaces.cell import Cell
 
 __all__ = ["NASLibPredictor", "cell_of"]
 

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.errors import InvalidCellError
-from spd_fast.cell import MAX_EDGES, MAX_VERTICES, OPS, Cell
 from spd_fast.nasbench101.convert import convert
 from spd_fast.nasbench101.table import METRICS, Table, open_table
+from spd_fast.spaces.cell import MAX_EDGES, MAX_VERTICES, OPS, Cell
 
 __all__ = ["ModelSpec", "NASBench", "OutOfDomainError"]
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.errors import InvalidCellError
-from spd_fast.cell import INPUT, MAX_VERTICES, OPS, OUTPUT, Cell
+from spd_fast.spaces.cell import INPUT, MAX_VERTICES, OPS, OUTPUT, Cell
 
 __all__ = ["crossover", "isomorphic", "mutate", "neighbours"]
 

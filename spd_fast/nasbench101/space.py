@@ -4,7 +4,9 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast._core import nasbench as _native
-from spd_fast.cell import Cell, CellColumns, drawn_order
+from spd_fast.spaces.candidate import drawn_order
+from spd_fast.spaces.cell import Cell
+from spd_fast.spaces.cell_columns import CellColumns
 
 __all__ = ["Space", "enumerate_space", "sampled_rows"]
 

@@ -32,8 +32,9 @@ import numpy.typing as npt
 
 from spd_fast._core import nasbench as _native
 from spd_fast.base.files import MappedArchive, load_arrays, map_arrays
-from spd_fast.cell import Cell, CellColumns
 from spd_fast.nasbench101.space import sampled_rows
+from spd_fast.spaces.cell import Cell
+from spd_fast.spaces.cell_columns import CellColumns
 
 if TYPE_CHECKING:
     import pandas

@@ -10,17 +10,16 @@ published reference implementation: pruning (``ModelSpec``), hashing (``hash_mod
 (``compute_vertex_channels``).
 """
 
-import hashlib
 import operator
-from abc import abstractmethod
-from collections.abc import Iterable, Mapping, MutableSequence, Sequence
+from collections.abc import Mapping, MutableSequence, Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Final, Protocol, TypeVar, overload
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.errors import InvalidCellError
+from spd_fast.spaces.candidate import md5
 
 __all__ = [
     "INPUT",
@@ -28,30 +27,22 @@ __all__ = [
     "MAX_VERTICES",
     "OPS",
     "OUTPUT",
-    "Candidate",
     "Cell",
-    "CellColumns",
-    "Columns",
     "count_convs",
-    "drawn_order",
     "fill_vertex_channels",
-    "md5",
-    "require_rows",
 ]
 
 INPUT: Final = "input"
 OUTPUT: Final = "output"
 OPS: Final = ("conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3")
 """Operations of interior vertices; an operation's code is its position here."""
-
 MAX_VERTICES: Final = 7
 """Vertices of a pruned cell, input and output included."""
 MAX_EDGES: Final = 9
 """Edges of a pruned cell."""
 MAX_RAW_VERTICES: Final = 64
 """Vertices of a matrix before pruning: no limit of the space, only a guard against arrays that are not cells."""
-
-_ABSENT_OP: Final = 3
+ABSENT_OP: Final = 3
 
 
 class Cell:
@@ -134,9 +125,9 @@ class Cell:
         if codes < 0:
             raise InvalidCellError(f"op_codes is {codes}, expected a non-negative integer")
         interior = [codes >> 2 * i & 3 for i in range(n - 2)]
-        if _ABSENT_OP in interior:
+        if ABSENT_OP in interior:
             raise InvalidCellError(
-                f"vertex {interior.index(_ABSENT_OP) + 1} of {n} has op code 3 (absent), expected 0, 1 or 2"
+                f"vertex {interior.index(ABSENT_OP) + 1} of {n} has op code 3 (absent), expected 0, 1 or 2"
             )
         matrix = [[int(x < y and bits >> _edge_bit(x, y) & 1) for y in range(n)] for x in range(n)]
         return cls(matrix, [INPUT, *(OPS[code] for code in interior), OUTPUT])
@@ -195,7 +186,7 @@ class Cell:
     @property
     def packed_op_codes(self) -> int:
         """Op codes as tables hold them: two bits per interior vertex, first lowest, and 3 (absent) up to five."""
-        codes = (*self.op_codes, *[_ABSENT_OP] * (MAX_VERTICES - self.n_vertices))
+        codes = (*self.op_codes, *[ABSENT_OP] * (MAX_VERTICES - self.n_vertices))
         return sum(code << 2 * i for i, code in enumerate(codes))
 
     def has_edge(self, source: int, target: int) -> bool:
@@ -358,219 +349,8 @@ def count_convs(n_vertices: int, edge_bits: int, op_codes: int, channels: Sequen
     return weights, normalised
 
 
-class Candidate(Protocol):
-    """What motifs are made of and told apart by: a `Cell`, a `NatsCell` or a `SigmoidMLP`."""
-
-    @property
-    def module_hash(self) -> str:
-        """32 hexadecimal digits, the same for those that are the same network."""
-
-    @property
-    def key(self) -> str:
-        """Text that keys what is drawn for this candidate alone."""
-
-
-AnyCandidate = TypeVar("AnyCandidate", bound=Candidate)
-
-
-class Columns(Sequence[AnyCandidate]):
-    """Many candidates packed in columns of numbers; indexing with a slice or an array of integers gives rows as columns.
-
-    Attributes
-    ----------
-    cell_type : type
-        Of the candidates.
-    names : tuple of str
-        Attributes that hold the columns; the constructor takes them in this order, then `module_hash`.
-    """
-
-    cell_type: ClassVar[type]
-    names: ClassVar[tuple[str, ...]]
-
-    @cached_property
-    def module_hash(self) -> npt.NDArray[np.uint8]:
-        """The bytes of every candidate's `module_hash`, shape (n, 16), uint8."""
-        digests = b"".join(bytes.fromhex(candidate.module_hash) for candidate in self)
-        return np.frombuffer(digests, dtype=np.uint8).reshape(-1, 16)
-
-    def _checked_hashes(self, module_hash: npt.ArrayLike) -> npt.NDArray[np.uint8]:
-        hashes = np.asarray(module_hash)
-        if hashes.shape != (len(self), 16) or hashes.dtype != np.uint8:
-            raise ValueError(f"module_hash is {hashes.dtype} {hashes.shape}, expected uint8 ({len(self)}, 16)")
-        return hashes
-
-    def _require_hashes(self, module_hash: npt.ArrayLike) -> None:
-        same: npt.NDArray[np.bool_] = np.all(self._checked_hashes(module_hash) == self.module_hash, axis=1)
-        require_rows(same, "a module_hash that is not its cell's")
-
-    @overload
-    @abstractmethod
-    def __getitem__(self, index: int) -> AnyCandidate: ...
-    @overload
-    @abstractmethod
-    def __getitem__(self, index: slice | npt.NDArray[Any]) -> "Columns[AnyCandidate]": ...
-    @abstractmethod
-    def __getitem__(self, index: int | slice | npt.NDArray[Any]) -> "AnyCandidate | Columns[AnyCandidate]":
-        """Return a candidate, or rows as columns."""
-
-    @classmethod
-    @abstractmethod
-    def from_cells(cls, cells: Iterable[AnyCandidate]) -> "Columns[AnyCandidate]":
-        """Pack candidates into columns."""
-
-
-class CellColumns(Columns[Cell]):
-    """Many cells packed in columns of integers; a `Cell` is built when it is touched.
-
-    Indexing with an integer gives a `Cell`; with a slice or an integer array it gives the rows as `CellColumns`.
-
-    Parameters
-    ----------
-    vertices, edge_bits, op_codes : array-like of integers, shape (n,)
-        Pruned cells packed as `Cell.from_bits` takes them. Ranges are checked here, paths and limits at building.
-    module_hash : array-like, shape (n, 16), uint8, optional
-        The bytes of every cell's `Cell.module_hash`. Computed when first needed if not given; if given, checked against
-        each cell that is built.
-
-    Raises
-    ------
-    ValueError
-        If the columns differ in length or type, or a value is out of range. The message names the row.
-    """
-
-    cell_type = Cell
-    names = ("vertices", "edge_bits", "op_codes")
-
-    vertices: npt.NDArray[np.uint8]
-    edge_bits: npt.NDArray[np.uint32]
-    op_codes: npt.NDArray[np.uint16]
-
-    def __init__(
-        self,
-        vertices: npt.ArrayLike,
-        edge_bits: npt.ArrayLike,
-        op_codes: npt.ArrayLike,
-        module_hash: npt.ArrayLike | None = None,
-    ) -> None:
-        n, bits, codes = _checked_columns(vertices, edge_bits, op_codes)
-        self.vertices, self.edge_bits, self.op_codes = (
-            n.astype(np.uint8),
-            bits.astype(np.uint32),
-            codes.astype(np.uint16),
-        )
-        self._cells: dict[int, Cell] = {}
-        if module_hash is not None:
-            self.__dict__["module_hash"] = self._checked_hashes(module_hash)
-
-    @classmethod
-    def from_cells(cls, cells: Iterable[Cell]) -> "CellColumns":
-        """Pack cells into columns."""
-        kept = list(cells)
-        columns = cls(
-            np.array([cell.n_vertices for cell in kept], dtype=np.int64),
-            np.array([cell.edge_bits for cell in kept], dtype=np.int64),
-            np.array([cell.packed_op_codes for cell in kept], dtype=np.int64),
-        )
-        columns._cells = dict(enumerate(kept))
-        return columns
-
-    def __len__(self) -> int:
-        return len(self.vertices)
-
-    @overload
-    def __getitem__(self, index: int) -> Cell: ...
-    @overload
-    def __getitem__(self, index: slice | npt.NDArray[np.integer]) -> "CellColumns": ...
-    def __getitem__(self, index: int | slice | npt.NDArray[np.integer]) -> "Cell | CellColumns":
-        if isinstance(index, slice | np.ndarray):
-            hashes = self.__dict__.get("module_hash")
-            taken = None if hashes is None else hashes[index]
-            return CellColumns(self.vertices[index], self.edge_bits[index], self.op_codes[index], taken)
-        row = range(len(self))[index]
-        if row not in self._cells:
-            self._cells[row] = self._build(row)
-        return self._cells[row]
-
-    def _build(self, row: int) -> Cell:
-        try:
-            cell = Cell.from_bits(int(self.vertices[row]), int(self.edge_bits[row]), int(self.op_codes[row]))
-        except InvalidCellError as error:
-            raise InvalidCellError(f"row {row}: {error}") from None
-        if cell.n_vertices != self.vertices[row]:
-            raise InvalidCellError(
-                f"row {row} has {self.vertices[row]} vertices, expected {cell.n_vertices}: it is not pruned"
-            )
-        stored = self.__dict__.get("module_hash")
-        if stored is not None and stored[row].tobytes().hex() != cell.module_hash:
-            raise ValueError(
-                f"row {row} has module_hash {stored[row].tobytes().hex()}, expected {cell.module_hash} for its graph: "
-                "the columns do not belong together"
-            )
-        return cell
-
-
-def _checked_columns(
-    vertices: npt.ArrayLike, edge_bits: npt.ArrayLike, op_codes: npt.ArrayLike
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    columns = []
-    for name, column in (("vertices", vertices), ("edge_bits", edge_bits), ("op_codes", op_codes)):
-        array = np.asarray(column)
-        if array.ndim != 1 or array.dtype.kind not in "iu":
-            raise ValueError(f"{name} has shape {array.shape} and dtype {array.dtype}, expected integers of shape (n,)")
-        columns.append(array.astype(np.int64))
-    n, bits, codes = columns
-    if not len(n) == len(bits) == len(codes):
-        lengths = f"{len(n)}, {len(bits)} and {len(codes)}"
-        raise ValueError(f"vertices, edge_bits and op_codes have lengths {lengths}, expected equal lengths")
-    require_rows((n >= 2) & (n <= MAX_VERTICES), f"vertices outside 2 to {MAX_VERTICES}")
-    require_rows((bits >= 0) & (bits < 1 << n * (n - 1) // 2), "edge_bits out of range for its vertices")
-    positions = np.arange(MAX_VERTICES - 2)
-    absent = (codes[:, None] >> 2 * positions & 3 == _ABSENT_OP) & (positions < n[:, None] - 2)
-    require_rows(
-        (codes >= 0) & (codes < 1 << 16) & ~absent.any(axis=1), "op_codes that are not one of the ops per vertex"
-    )
-    return n, bits, codes
-
-
-def drawn_order(module_hash: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.intp]:
-    """Return one row of every different hash in a random order that follows from (seed, hash) alone.
-
-    Every hash has a rank of its own, so the order does not depend on which other rows there are, nor on their order: the
-    first n rows are a uniform sample without repeated cells, and a larger sample begins with the smaller one.
-
-    Parameters
-    ----------
-    module_hash : ndarray, shape (n, 16), uint8
-    seed : int
-        Taken modulo 2**64.
-    """
-    halves = np.ascontiguousarray(module_hash).view("<u8")
-    _, first = np.unique(halves, axis=0, return_index=True)
-    rank = _mixed(halves[first, 0] + _mixed(np.array([operator.index(seed) % 2**64], np.uint64)))
-    return first[np.lexsort((halves[first, 1], rank))]
-
-
-def _mixed(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Scramble 64-bit words one by one: the finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
-    words = words + np.uint64(0x9E3779B97F4A7C15)
-    words = (words ^ words >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ words >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-    return words ^ words >> np.uint64(31)
-
-
-def require_rows(valid: npt.NDArray[np.bool_], fault: str) -> None:
-    """Raise a ValueError that names the first row of a table which is not valid, and its fault."""
-    if not valid.all():
-        raise ValueError(f"row {int(np.argmin(valid))} of the table has {fault}")
-
-
 def _edge_bit(source: int, target: int) -> int:
     return source + target * (target - 1) // 2
-
-
-def md5(text: str) -> str:
-    """Return the MD5 of a text, 32 hexadecimal digits."""
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def _checked_rows(matrix: npt.ArrayLike | Sequence[str]) -> list[int]:

@@ -16,9 +16,13 @@ from typing import Any, ClassVar, Literal, overload
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast.cell import Columns, md5
+from spd_fast.spaces.candidate import Columns, md5
 
-__all__ = ["MLPShape", "SigmoidMLP", "SlopeColumns"]
+__all__ = [
+    "MLPShape",
+    "SigmoidMLP",
+    "SlopeColumns",
+]
 
 
 @dataclass(frozen=True, order=True)
@@ -115,7 +119,7 @@ class MLPShape:
 
 
 class SlopeColumns(Columns[SigmoidMLP]):
-    """Many perceptrons as a column of slopes; indexed as `spd_fast.cell.CellColumns` is.
+    """Many perceptrons as a column of slopes; indexed as `spd_fast.spaces.cell_columns.CellColumns` is.
 
     Parameters
     ----------

@@ -15,15 +15,19 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.errors import InvalidCellError
-from spd_fast.cell import Columns, md5, require_rows
+from spd_fast.spaces.candidate import Columns, md5, require_rows
 
-__all__ = ["EDGES", "NATS_OPS", "NatsCell", "NatsColumns"]
+__all__ = [
+    "EDGES",
+    "NATS_OPS",
+    "NatsCell",
+    "NatsColumns",
+]
 
 NATS_OPS: Final = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 """Operations of edges; an operation's code is its position here. Convolutions are in the order ReLU, convolution, batch norm."""
 EDGES: Final = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
 """The edges (source, target) between the four nodes, in the order of `NatsCell.ops`. A node is the sum of what enters it."""
-
 _NODES: Final = 4
 
 

@@ -1,0 +1,1 @@
+"""The door to the compiled engine: alone trains motifs with `_core`."""

@@ -1,0 +1,298 @@
+"""Trained motifs read on a set of images, and the gradients of what is read with their weights held fixed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from spd_fast import _core
+from spd_fast.base.types import Array
+from spd_fast.dish import Dish, label_matrix
+from spd_fast.engine.specs import (
+    BATCH_NORM_EPS,
+    Parameters,
+    element_of,
+    flat_parameters,
+    owned,
+    require_memory,
+    specs_of,
+    thread_count,
+    unpack_weights,
+)
+from spd_fast.motif import Shape
+from spd_fast.spaces.candidate import Candidate
+
+__all__ = [
+    "PackedMotifs",
+    "Reading",
+    "motif_gradient",
+    "pack_motifs",
+    "parameter_gradient",
+    "read_motifs",
+    "weighted_sum",
+]
+
+Metric = Literal["probability", "loss"]
+
+
+def motif_gradient(
+    cells: Sequence[Candidate],
+    shape: Shape,
+    images: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    parameters: Sequence[Parameters],
+    *,
+    metric: Metric = "probability",
+    weights: npt.ArrayLike | None = None,
+    threads: int | None = None,
+    dtype: npt.DTypeLike = "float32",
+    strict: bool = False,
+) -> tuple[Array, Array]:
+    """The direct gradient: d metric / d images of trained motifs, their weights held fixed.
+
+    The metric is read with batch statistics over the whole set, through which the gradient runs as well.
+
+    Parameters
+    ----------
+    cells : sequence of K Cell, NatsCell or SigmoidMLP
+    shape : MotifShape
+    images : ndarray, shape (N, C, H, W)
+    labels : ndarray, shape (N,) int or (N, classes) float
+    parameters : sequence of K dicts {name: ndarray}
+        Weights of the motifs, as ``TrainResult.parameters``.
+    metric : "probability" or "loss"
+        Mean probability of the true class (Cassimon et al., eq. 4), or mean cross-entropy.
+    weights : ndarray, shape (K,), optional
+        Sum the gradients with these weights (in the order of the cells) instead of returning each.
+    threads, dtype, strict
+        As in `train_motifs`.
+
+    Returns
+    -------
+    values : ndarray, shape (K,)
+    d_images : ndarray, shape (K, N, C, H, W), or (N, C, H, W) where `weights` is given
+    """
+    require_metric(metric)
+    dish = Dish(np.asarray(images), np.asarray(labels))
+    motifs = pack_motifs(cells, shape, parameters, dish.images.shape[1:], dtype=dtype)
+    reading = read_motifs(motifs, images, labels, metric=metric, threads=threads, strict=strict)
+    values: Array = getattr(reading, metric)
+    if weights is None:
+        return values, reading.d_images
+    factors = np.asarray(weights, dtype=motifs.element)
+    if factors.shape != (len(cells),):
+        raise ValueError(f"weights has shape {factors.shape}, expected ({len(cells)},): one for each cell")
+    return values, weighted_sum(factors, reading.d_images)
+
+
+def weighted_sum(weights: Array, arrays: Array) -> Array:
+    """Return sum_k weights[k] arrays[k], added in the order of k; what has weight 0 takes no part, NaN or not."""
+    total = np.zeros(arrays.shape[1:], arrays.dtype)
+    for weight, array in zip(weights, arrays, strict=True):
+        if weight != 0:
+            total += weight * array
+    return total
+
+
+@dataclass(frozen=True, eq=False)
+class PackedMotifs:
+    """K trained motifs as the engine holds them, to be read many times: made by `pack_motifs`, read by `read_motifs`.
+
+    Attributes
+    ----------
+    specs : list of K MotifSpec
+    weights : list of K ndarray, shape (parameters of the motif,), read-only
+    image_shape : (C, H, W)
+        Of the images that they read.
+    classes : int
+    element : dtype
+        float32 or float64.
+    """
+
+    specs: list[_core.MotifSpec]
+    weights: list[Array]
+    image_shape: tuple[int, ...]
+    classes: int
+    element: np.dtype[Any]
+
+    def __len__(self) -> int:
+        return len(self.specs)
+
+    def __add__(self, other: "PackedMotifs") -> "PackedMotifs":
+        """Return the motifs of both, these first.
+
+        Raises
+        ------
+        ValueError
+            If they read images of different shapes, tell different numbers of classes, or have different element types.
+        """
+        if not isinstance(other, PackedMotifs):
+            return NotImplemented
+        for what in ("image_shape", "classes", "element"):
+            mine, theirs = getattr(self, what), getattr(other, what)
+            if mine != theirs:
+                raise ValueError(f"motifs of {what} {theirs} are added to motifs of {what} {mine}, expected the same")
+        return replace(self, specs=self.specs + other.specs, weights=self.weights + other.weights)
+
+    def take(self, rows: Sequence[int]) -> "PackedMotifs":
+        """Return the motifs at these places, in this order, without copying weights."""
+        return replace(self, specs=[self.specs[k] for k in rows], weights=[self.weights[k] for k in rows])
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What K trained motifs show on a set of N images, and its derivatives with their weights held fixed.
+
+    Attributes
+    ----------
+    probability, loss, accuracy : ndarray, shape (K,)
+        As in `MotifMetrics`.
+    d_images : ndarray, shape (K, N, C, H, W)
+        Of the metric that was asked for; (0, N, C, H, W) without gradients.
+    d_labels : ndarray, shape (K, N, classes)
+        Likewise; 0 for "probability".
+    """
+
+    probability: Array
+    loss: Array
+    accuracy: Array
+    d_images: Array
+    d_labels: Array
+
+
+def pack_motifs(
+    cells: Sequence[Candidate],
+    shape: Shape,
+    parameters: Sequence[Parameters],
+    image_shape: tuple[int, ...],
+    *,
+    dtype: npt.DTypeLike = "float32",
+) -> PackedMotifs:
+    """Pack trained weights for `read_motifs`, once for many readings.
+
+    Parameters
+    ----------
+    cells : sequence of K Cell, NatsCell or SigmoidMLP
+    shape : MotifShape
+    parameters : sequence of K dicts {name: ndarray}
+        As ``TrainResult.parameters``. They are copied.
+    image_shape : (C, H, W)
+        Of the images that will be read.
+    dtype : "float32" or "float64"
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the weights are not those of the cells, or the images do not fit the shape.
+    """
+    element = element_of(dtype)
+    specs = specs_of(cells, shape, image_shape)
+    weights = flat_parameters(specs, parameters, element)
+    for each in weights:
+        each.flags.writeable = False
+    return PackedMotifs(specs, weights, tuple(map(int, image_shape)), shape.classes, np.dtype(element))
+
+
+def read_motifs(
+    motifs: PackedMotifs,
+    images: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    *,
+    metric: Metric = "probability",
+    gradients: bool = True,
+    threads: int | None = None,
+    strict: bool = False,
+) -> Reading:
+    """Read trained motifs on a set of images, with batch statistics over the whole set, through which gradients run as well.
+
+    Parameters
+    ----------
+    motifs : PackedMotifs
+    images : ndarray, shape (N, C, H, W)
+        Of the image shape that the motifs were packed for.
+    labels : ndarray, shape (N,) int or (N, classes) float
+    metric : "probability" or "loss"
+        What `gradients` are of.
+    gradients : bool
+    threads, strict
+        As in `train_motifs`.
+
+    Raises
+    ------
+    ValueError, TypeError, MemoryError
+        As `motif_gradient`; if there is no motif, or if images are of another shape than the motifs were packed for.
+    """
+    require_metric(metric)
+    if not len(motifs):
+        raise ValueError("motifs is empty, expected at least one")
+    out = _gradient(motifs, images, labels, metric, False, gradients, threads, strict)
+    return Reading(**{name: getattr(out, name) for name in Reading.__dataclass_fields__})
+
+
+def parameter_gradient(
+    cells: Sequence[Candidate],
+    shape: Shape,
+    images: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    parameters: Sequence[Parameters],
+    *,
+    threads: int | None = None,
+    dtype: npt.DTypeLike = "float32",
+    strict: bool = False,
+    progress: Callable[[float], object] | None = None,
+) -> tuple[Array, list[dict[str, Array]], Array]:
+    """Mean cross-entropy of each motif over the whole set, its gradient in the weights, and in the images.
+
+    Parameters are those of `motif_gradient`, `progress` that of `train_motifs`.
+
+    Returns
+    -------
+    loss : ndarray, shape (K,)
+    d_parameters : list of K dicts {name: ndarray}
+    d_images : ndarray, shape (K, N, C, H, W)
+    """
+    dish = Dish(np.asarray(images), np.asarray(labels))
+    motifs = pack_motifs(cells, shape, parameters, dish.images.shape[1:], dtype=dtype)
+    out = _gradient(motifs, images, labels, "loss", True, True, threads, strict, progress)
+    gradients = [unpack_weights(spec, flat) for spec, flat in zip(motifs.specs, out.d_parameters, strict=True)]
+    return out.loss, gradients, out.d_images
+
+
+def _gradient(
+    motifs: PackedMotifs,
+    images: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    metric: Metric,
+    want_parameters: bool,
+    want_images: bool,
+    threads: int | None,
+    strict: bool,
+    progress: Callable[[float], object] | None = None,
+) -> _core.Gradient:
+    dish = Dish(np.asarray(images), np.asarray(labels))
+    if dish.images.shape[1:] != motifs.image_shape:
+        raise ValueError(
+            f"images has shape {dish.images.shape}, expected (N, {', '.join(map(str, motifs.image_shape))}), for which the motifs "
+            "were packed: pack them for these images"
+        )
+    require_memory(motifs.specs, len(dish.images), motifs.element, backward=want_parameters or want_images)
+    return _core.gradient(
+        motifs.specs,
+        owned(dish.images, motifs.element),
+        label_matrix(dish.labels, motifs.classes, motifs.element),
+        motifs.weights,
+        metric,
+        BATCH_NORM_EPS,
+        want_parameters,
+        want_images,
+        strict,
+        thread_count(threads),
+        progress,
+    )
+
+
+def require_metric(metric: str) -> None:
+    if metric not in ("probability", "loss"):
+        raise ValueError(f"metric is {metric!r}, expected 'probability' or 'loss'")

@@ -1,0 +1,206 @@
+"""The hypergradient: exact derivatives of a motif's metric through its whole training."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from spd_fast import _core
+from spd_fast.base.types import Array
+from spd_fast.dish import Dish
+from spd_fast.engine.gradients import Metric, require_metric
+from spd_fast.engine.initial import Initializer
+from spd_fast.engine.optimizers import Optimizer
+from spd_fast.engine.specs import BATCH_NORM_EPS, Parameters, owned, require_memory, thread_count, unpack_weights
+from spd_fast.engine.training import prepare
+from spd_fast.motif import Shape
+from spd_fast.spaces.candidate import Candidate
+
+__all__ = [
+    "Hypergradient",
+    "motif_hypergradient",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Hypergradient:
+    """What `motif_hypergradient` returns, for K motifs trained for T steps on N images.
+
+    Attributes
+    ----------
+    value : ndarray, shape (K,)
+        What was differentiated. NaN where a motif diverged; its derivatives are then 0.
+    loss, probability, accuracy : ndarray, shape (K,)
+        Of the trained motif, on the validation images (on the training images where there are none).
+    step_loss : ndarray, shape (K, T)
+        Loss of each step's batch, before its update.
+    d_images, d_labels : ndarray, shape (K, N, C, H, W) and (K, N, classes)
+    d_valid_images, d_valid_labels : ndarray, of the validation set likewise (empty where there is none)
+    d_rates : ndarray, shape (K, T)
+        In the learning rate of each step.
+    d_momenta : ndarray, shape (K, T)
+        In the momentum of each step (SGD, RMSProp; 0 with Adam).
+    d_initial : list of K dicts {name: ndarray}
+        In the weights before the first step that was reversed.
+    parameters : list of K dicts {name: ndarray}
+        The trained weights.
+    diverged : ndarray, shape (K,), bool
+    diverged_step : ndarray, shape (K,), int
+    """
+
+    value: Array
+    loss: Array
+    probability: Array
+    accuracy: Array
+    step_loss: Array
+    d_images: Array
+    d_labels: Array
+    d_valid_images: Array
+    d_valid_labels: Array
+    d_rates: Array
+    d_momenta: Array
+    d_initial: list[dict[str, Array]]
+    parameters: list[dict[str, Array]]
+    diverged: npt.NDArray[np.bool_]
+    diverged_step: npt.NDArray[np.int64]
+
+
+def motif_hypergradient(
+    cells: Sequence[Candidate],
+    shape: Shape,
+    dish: Dish,
+    *,
+    metric: Metric = "probability",
+    metric_weight: float = 1.0,
+    step_weights: npt.ArrayLike | None = None,
+    window: int | None = None,
+    steps: int | None = None,
+    epochs: int = 100,
+    batch_size: int = 20,
+    optimizer: Optimizer | None = None,
+    schedule: Literal["cosine"] | npt.ArrayLike | None = None,
+    seed: int = 0,
+    replicate: int = 0,
+    init: Literal["shared", "motif"] | Sequence[Parameters] = "shared",
+    order: npt.ArrayLike | None = None,
+    threads: int | None = None,
+    dtype: npt.DTypeLike = "float32",
+    progress: Callable[[float], object] | None = None,
+    drop_last: bool = False,
+    initializer: Initializer = "pytorch",
+    initial_scales: npt.ArrayLike | None = None,
+    strict: bool = True,
+    memory_mib: float = 128.0,
+) -> Hypergradient:
+    """The hypergradient: the exact derivative of a motif's metric through its whole training.
+
+    Differentiates ``metric_weight * metric + sum_t step_weights[t] * loss_t``, where the metric is read after training on
+    the validation images, or on the training images where the dish has no validation set.
+
+    Parameters
+    ----------
+    metric : "probability" or "loss"
+        Mean probability of the true class (Cassimon et al., eq. 4), or mean cross-entropy; batch statistics over the set.
+    metric_weight : float
+    step_weights : ndarray, shape (T,), optional
+        Weights of the training losses of the steps: ones over an epoch's steps make "sum of training losses" scores.
+    window : int, optional
+        Reverse only the last `window` steps: the weights before them count as given (truncated back-propagation).
+    steps : int, optional
+        Stop training after so many steps. Default: all of the epochs.
+    memory_mib : float, at least 0
+        MiB that each motif at work may keep gradients in, of its last steps. Steps whose gradient does not fit are trained a second
+        time: slower, the same to the last bit.
+    strict : bool
+        Direct convolutions: Winograd's round more, and what reverses training magnifies it (docs/engine.md). False is as fast as training is,
+        a tenth faster at most.
+    cells, shape, dish and all others
+        As in `train_motifs`.
+
+    Returns
+    -------
+    Hypergradient
+
+    Raises
+    ------
+    ValueError, TypeError, MemoryError
+        As `train_motifs`.
+
+    Notes
+    -----
+    States are kept at every sqrt(T)-th step: about 7 sqrt(T) vectors of parameters of memory a motif, beside the gradients kept.
+    Training is not continuous in the images: where ReLU or pooling switch between two steps, the exact derivative says
+    nothing of the jump. It costs about four trainings, five where no gradient is kept.
+
+    References
+    ----------
+    D. Maclaurin, D. Duvenaud and R. Adams 2015, arXiv:1502.03492; A. Rawal et al. 2020, arXiv:2005.13092.
+    """
+    job = prepare(
+        cells,
+        shape,
+        dish,
+        epochs,
+        batch_size,
+        optimizer,
+        schedule,
+        seed,
+        replicate,
+        init,
+        order,
+        dtype,
+        drop_last,
+        initializer,
+        initial_scales,
+    )
+    require_metric(metric)
+    last = len(job.rates) if steps is None else steps
+    if not 0 <= last <= len(job.rates):
+        raise ValueError(f"steps is {steps}, expected 0 to {len(job.rates)}, those of the epochs")
+    if window is not None and window < 0:
+        raise ValueError(f"window is {window}, expected at least 0")
+    if not memory_mib >= 0:
+        raise ValueError(f"memory_mib is {memory_mib}, expected at least 0")
+    weights = None if step_weights is None else owned(step_weights, np.float64)
+    if weights is not None and weights.shape != (last,):
+        raise ValueError(f"step_weights has shape {weights.shape}, expected ({last},): one for each step")
+    require_memory(job.specs, job.n_valid or len(dish.images), job.element, backward=True)
+    out = _core.hypergradient(
+        job.specs,
+        *job.data,
+        job.order,
+        job.batch,
+        drop_last,
+        job.optimizer,
+        job.rates,
+        job.flat,
+        last,
+        0 if window is None else max(0, last - window),
+        metric,
+        metric_weight,
+        weights,
+        BATCH_NORM_EPS,
+        memory_mib * 2**20,
+        strict,
+        thread_count(threads),
+        progress,
+    )
+    return Hypergradient(
+        value=out.value,
+        loss=out.loss,
+        probability=out.probability,
+        accuracy=out.accuracy,
+        step_loss=out.step_loss,
+        d_images=out.d_images,
+        d_labels=out.d_labels,
+        d_valid_images=out.d_valid_images,
+        d_valid_labels=out.d_valid_labels,
+        d_rates=out.d_rates,
+        d_momenta=out.d_momenta,
+        d_initial=[unpack_weights(spec, flat) for spec, flat in zip(job.specs, out.d_initial, strict=True)],
+        parameters=[unpack_weights(spec, flat) for spec, flat in zip(job.specs, out.trained, strict=True)],
+        diverged=out.diverged_step >= 0,
+        diverged_step=out.diverged_step,
+    )

@@ -1,0 +1,78 @@
+"""Optimizers of the inner loop."""
+
+from dataclasses import dataclass
+
+from spd_fast import _core
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "RMSProp",
+]
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam as PyTorch's: weight decay is added to the gradient (Kingma and Ba 2015, arXiv:1412.6980)."""
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(self, "at least 0", lr=self.lr >= 0, eps=self.eps >= 0, weight_decay=self.weight_decay >= 0)
+        _require(
+            self, "two of at least 0 and below 1", betas=len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas)
+        )
+
+    def _for_engine(self) -> _core.Optimizer:
+        return _core.Optimizer(
+            "adam", momentum=self.betas[0], decay=self.betas[1], eps=self.eps, weight_decay=self.weight_decay
+        )
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent as PyTorch's, with momentum and Nesterov's look-ahead."""
+
+    lr: float = 1e-2
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(self, "at least 0", lr=self.lr >= 0, momentum=self.momentum >= 0, weight_decay=self.weight_decay >= 0)
+
+    def _for_engine(self) -> _core.Optimizer:
+        return _core.Optimizer("sgd", momentum=self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov)
+
+
+@dataclass(frozen=True)
+class RMSProp:
+    """RMSProp as TensorFlow 1's, which NAS-Bench-101 trained with: `eps` inside the root, mean square from 1."""
+
+    lr: float = 0.2
+    alpha: float = 0.9
+    eps: float = 1.0
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+
+    def __post_init__(self) -> None:
+        _require(self, "at least 0", lr=self.lr >= 0, eps=self.eps >= 0, momentum=self.momentum >= 0)
+        _require(self, "at least 0", weight_decay=self.weight_decay >= 0)
+        _require(self, "0 to 1", alpha=0 <= self.alpha <= 1)
+
+    def _for_engine(self) -> _core.Optimizer:
+        return _core.Optimizer(
+            "rmsprop", momentum=self.momentum, decay=self.alpha, eps=self.eps, weight_decay=self.weight_decay
+        )
+
+
+Optimizer = Adam | SGD | RMSProp
+
+
+def _require(owner: object, expected: str, **conditions: bool) -> None:
+    for name, holds in conditions.items():
+        if not holds:
+            raise ValueError(f"{type(owner).__name__}.{name} is {getattr(owner, name)}, expected {expected}")

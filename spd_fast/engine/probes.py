@@ -1,0 +1,181 @@
+"""What untrained motifs show, for zero-cost proxies, and how long each part of a training step takes."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spd_fast import _core
+from spd_fast.base.types import Array
+from spd_fast.dish import Dish, label_matrix
+from spd_fast.engine.initial import initial_parameters
+from spd_fast.engine.optimizers import Adam
+from spd_fast.engine.specs import (
+    BATCH_NORM_EPS,
+    Parameters,
+    element_of,
+    flat_parameters,
+    owned,
+    pack_weights,
+    require_memory,
+    specs_of,
+    thread_count,
+    unpack_weights,
+)
+from spd_fast.motif import MotifShape, Shape
+from spd_fast.spaces.candidate import Candidate, MotifCell
+
+__all__ = [
+    "activation_agreements",
+    "logit_gradient",
+    "step_profile",
+]
+
+
+def logit_gradient(
+    cells: Sequence[Candidate],
+    shape: Shape,
+    images: npt.ArrayLike,
+    parameters: Sequence[Parameters],
+    *,
+    batch_norm: bool = True,
+    threads: int | None = None,
+    dtype: npt.DTypeLike = "float32",
+    strict: bool = False,
+    progress: Callable[[float], object] | None = None,
+) -> tuple[list[dict[str, Array]], Array]:
+    """Gradient of the sum of all logits of all images, in the weights and in the images, of each motif.
+
+    Parameters
+    ----------
+    batch_norm : bool
+        With batch statistics of the whole set, through which the gradient runs as well; or with no batch norm and no
+        ReLU at all: the gradient of the linear network that is left where neither weights nor images are negative.
+    cells, shape, images, parameters, threads, dtype, strict, progress
+        As in `motif_gradient` and `train_motifs`.
+
+    Returns
+    -------
+    d_parameters : list of K dicts {name: ndarray}
+        Without batch norm, its own entries are of no use.
+    d_images : ndarray, shape (K, N, C, H, W)
+
+    Raises
+    ------
+    ValueError, TypeError, MemoryError
+        If an argument does not fit; without batch norm, if a weight or an image is negative.
+    """
+    specs, data, flat = _proxy_inputs(cells, shape, images, parameters, dtype)
+    if not batch_norm:
+        for spec, weights in zip(specs, flat, strict=True):
+            for name, values in unpack_weights(spec, weights).items():
+                if ".bn." in name:
+                    values[...] = name.endswith("weight")
+        if min(data.min(), *(weights.min() for weights in flat)) < 0:
+            raise ValueError("weights or images hold negative values, expected none without batch norm: take absolutes")
+    out = _core.logit_gradient(specs, data, flat, batch_norm, BATCH_NORM_EPS, strict, thread_count(threads), progress)
+    return [unpack_weights(spec, each) for spec, each in zip(specs, out.d_parameters, strict=True)], np.stack(
+        out.d_images
+    )
+
+
+def activation_agreements(
+    cells: Sequence[Candidate],
+    shape: Shape,
+    images: npt.ArrayLike,
+    parameters: Sequence[Parameters],
+    *,
+    threads: int | None = None,
+    dtype: npt.DTypeLike = "float32",
+    strict: bool = False,
+    progress: Callable[[float], object] | None = None,
+) -> npt.NDArray[np.int64]:
+    """How many ReLUs of each motif are open for both, or for neither, of each pair of images; batch statistics of the set.
+
+    Parameters are those of `logit_gradient`.
+
+    Returns
+    -------
+    ndarray, shape (K, N, N), int64
+        On the diagonal the number of ReLUs.
+    """
+    specs, data, flat = _proxy_inputs(cells, shape, images, parameters, dtype)
+    return np.stack(_core.activations(specs, data, flat, BATCH_NORM_EPS, strict, thread_count(threads), progress))
+
+
+def step_profile(
+    cell: MotifCell,
+    shape: MotifShape,
+    images: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    *,
+    repeats: int = 100,
+    strict: bool = False,
+    progress: Callable[[float], object] | None = None,
+) -> dict[str, Any]:
+    """Time every part of every op of one training step in float32, on one thread, many times over.
+
+    All N images are one batch. The optimizer is Adam at rate 0: the pass costs the same, the weights stay as they are.
+
+    Parameters
+    ----------
+    repeats : int
+        Times that the step is run, at least 1; as often in between without its parts timed.
+    cell, shape, images, labels, strict, progress
+        As in `train_motifs` and `motif_gradient`.
+
+    Returns
+    -------
+    dict
+        ``whole`` and ``timed``, ndarray, shape (repeats,): seconds of a step as it is, and of one whose parts are timed.
+        ``seconds``, ndarray, shape (repeats, ops + 1, parts): those parts; the last row is what lies beside the ops.
+        ``parts``: their names. ``ops``: a dict for each op of the plan with its ``kind`` ("conv" with its batch norm, "sum",
+        "pool", "head"), ``names`` (of convolutions), sizes and algorithms. ``elements`` counts one channel of the batch with
+        its padding lanes, ``terms`` and ``flows`` the channels of all tensors that are read there. ``parameters``: their number.
+        ``lanes``: pixels in a vector.
+    """
+    dish = Dish(np.asarray(images), np.asarray(labels))
+    (spec,) = specs_of([cell], shape, dish.images.shape[1:])
+    out = _core.profile(
+        spec,
+        owned(dish.images, np.float32),
+        label_matrix(dish.labels, shape.classes, np.float32),
+        pack_weights(spec, initial_parameters(cell, shape, image_shape=dish.images.shape[1:]), np.float32),
+        Adam()._for_engine(),
+        0.0,
+        0.1,
+        BATCH_NORM_EPS,
+        strict,
+        repeats,
+        progress,
+    )
+    weights = [(name, at) for name, at, dims in spec.tables()[0] if len(dims) == 4]
+    ops = []
+    for op in out.ops:
+        kind = type(op).__name__.removesuffix("Op").lower()
+        ops.append({"kind": kind} | {name: getattr(op, name) for name in op.__match_args__ if name != "weight"})
+        if isinstance(op, _core.ConvOp):
+            end = op.weight + op.c_out * op.c_in * op.size**2
+            ops[-1]["names"] = [name.removesuffix(".conv.weight") for name, at in weights if op.weight <= at < end]
+    rest = ("parts", "parameters", "lanes", "whole", "timed", "seconds")
+    return {"ops": ops} | {name: getattr(out, name) for name in rest}
+
+
+def _proxy_inputs(
+    cells: Sequence[Candidate],
+    shape: Shape,
+    images: npt.ArrayLike,
+    parameters: Sequence[Parameters],
+    dtype: npt.DTypeLike,
+) -> tuple[list[_core.MotifSpec], Array, list[Array]]:
+    if not isinstance(shape, MotifShape):
+        raise TypeError(
+            f"shape is {type(shape).__name__}, expected spd_fast.MotifShape: proxies are of motifs of cells"
+        )
+    element = element_of(dtype)
+    array = np.asarray(images)
+    dish = Dish(array, np.zeros(len(array), np.int64))
+    specs = specs_of(cells, shape, dish.images.shape[1:])
+    require_memory(specs, len(dish.images), element, backward=True)
+    return specs, owned(dish.images, element), flat_parameters(specs, parameters, element)

@@ -1,0 +1,173 @@
+"""What the engine builds a motif from, and a motif's weights by name and as the engine's flat vector."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from functools import singledispatch
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spd_fast import _core
+from spd_fast.base.types import Array
+from spd_fast.motif import MotifShape, Shape, cell_channels
+from spd_fast.spaces.candidate import Candidate, MotifCell
+from spd_fast.spaces.perceptron import MLPShape, SigmoidMLP
+
+__all__ = [
+    "checked_cells",
+    "forward_flops",
+]
+
+BATCH_NORM_EPS = 1e-5
+Parameters = Mapping[str, Array]
+
+
+def forward_flops(cells: Sequence[Candidate], shape: Shape, image_shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    """Return the floating-point operations of one image's forward pass of each motif, shape (K,): 2 per multiply-add.
+
+    Parameters
+    ----------
+    cells, shape
+        As in `train_motifs`.
+    image_shape : (C, H, W)
+    """
+    return np.array([spec.flops() for spec in specs_of(cells, shape, image_shape)])
+
+
+def flat_parameters(
+    specs: Sequence[_core.MotifSpec], parameters: Sequence[Parameters], element: npt.DTypeLike
+) -> list[Array]:
+    if len(parameters) != len(specs):
+        raise ValueError(
+            f"parameters holds {len(parameters)} sets of weights, expected {len(specs)}, one for each cell"
+        )
+    return [pack_weights(spec, weights, element) for spec, weights in zip(specs, parameters, strict=True)]
+
+
+def specs_of(cells: Sequence[Candidate], shape: Shape, image_shape: tuple[int, ...]) -> list[_core.MotifSpec]:
+    checked = checked_cells(cells, shape)
+    shape.require_images(image_shape)
+    return [_spec(shape, cell, image_shape) for cell in checked]
+
+
+@singledispatch
+def _spec(shape: Any, cell: Any, image_shape: tuple[int, ...]) -> _core.MotifSpec:
+    """What the engine builds a motif from. `checked_cells` has seen to it that shape and cell belong together."""
+    raise NotImplementedError(type(shape))
+
+
+@_spec.register
+def _(shape: MotifShape, cell: MotifCell, image_shape: tuple[int, ...]) -> _core.MotifSpec:
+    return _core.MotifSpec(
+        vertices=cell.n_vertices,
+        ops_on_edges=cell.ops_on_edges,
+        matrix=cell.matrix.ravel().tolist(),
+        ops=list(cell.op_codes),
+        channels=[list(channels) for channels in cell_channels(cell, shape)],
+        stem_channels=shape.stem_channels,
+        stacks=shape.stacks,
+        cells_per_stack=shape.cells_per_stack,
+        classes=shape.classes,
+        image_channels=shape.image_channels,
+        height=image_shape[1],
+        width=image_shape[2],
+    )
+
+
+@_spec.register
+def _(shape: MLPShape, cell: SigmoidMLP, image_shape: tuple[int, ...]) -> _core.MotifSpec:
+    return _core.MotifSpec.perceptron(
+        hidden=[shape.hidden] * shape.layers,
+        slope=cell.slope,
+        loss=shape.loss,
+        classes=shape.classes,
+        image_channels=shape.image_channels,
+        height=image_shape[1],
+        width=image_shape[2],
+    )
+
+
+def pack_weights(spec: _core.MotifSpec, weights: Parameters, element: npt.DTypeLike) -> Array:
+    """Named weights as the engine's flat vector."""
+    table, size, _, _ = spec.tables()
+    missing = [name for name, _, _ in table if name not in weights]
+    foreign = sorted(set(weights) - {name for name, _, _ in table})
+    if missing or foreign:
+        what = f"lack {missing[0]!r}" if missing else f"hold {foreign[0]!r}, which the motif has not"
+        raise ValueError(f"weights {what}; expected the names of TrainResult.parameters")
+    flat = np.zeros(size, element)
+    for name, offset, dims in table:
+        array = np.asarray(weights[name])
+        if array.shape != dims:
+            raise ValueError(f"weights {name!r} have shape {array.shape}, expected {dims}")
+        flat[offset : offset + array.size] = array.ravel()
+    return flat
+
+
+def unpack_weights(spec: _core.MotifSpec, flat: Array) -> dict[str, Array]:
+    return {name: flat[at : at + math.prod(dims)].reshape(dims) for name, at, dims in spec.tables()[0]}
+
+
+def unpack_running(spec: _core.MotifSpec, values: Array) -> dict[str, Array]:
+    rows = {"running_mean": 0, "running_var": 1}
+    return {
+        name: values[rows[name.rpartition(".")[2]], at : at + math.prod(dims)] for name, at, dims in spec.tables()[2]
+    }
+
+
+def checked_cells(cells: Sequence[Candidate], shape: Shape) -> Sequence[Candidate]:
+    """Return the cells.
+
+    Raises
+    ------
+    TypeError
+        If they are one cell, if one is not of those that `shape` is made for, or if `shape` is no motif shape.
+    ValueError
+        If there is none.
+    """
+    shapes = (MotifShape, MLPShape)
+    if not isinstance(shape, shapes):
+        raise TypeError(f"shape is {type(shape).__name__}, expected spd_fast.MotifShape or spd_fast.MLPShape")
+    kinds = " or ".join(f"spd_fast.{kind.__name__}" for kind in shape.cell_types)
+    if isinstance(cells, tuple(kind for each in shapes for kind in each.cell_types)):
+        raise TypeError(f"cells is one {type(cells).__name__}, expected a sequence: [cell]")
+    if not len(cells):
+        raise ValueError(f"cells is empty, expected at least one {kinds}")
+    for k, cell in enumerate(cells):
+        if not isinstance(cell, shape.cell_types):
+            raise TypeError(f"cells[{k}] is {type(cell).__name__}, expected {kinds} for a {type(shape).__name__}")
+    return cells
+
+
+def owned(array: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> Array:
+    """Return a copy for the engine, which reads it while callbacks and other threads run: they cannot change what was checked."""
+    return np.array(array, dtype, order="C")
+
+
+def element_of(dtype: npt.DTypeLike) -> npt.DTypeLike:
+    element = np.dtype(dtype)
+    if element not in (np.float32, np.float64):
+        raise TypeError(f"dtype is {element}, expected float32 or float64")
+    return element
+
+
+def thread_count(threads: int | None) -> int:
+    if threads is None:
+        return _core.default_threads()
+    if threads < 1:
+        raise ValueError(f"threads is {threads}, expected at least 1")
+    return threads
+
+
+def require_memory(specs: Sequence[_core.MotifSpec], n: int, element: npt.DTypeLike, *, backward: bool) -> None:
+    needed = (
+        max(spec.memory(n, backward=backward) for spec in specs) * np.dtype(element).itemsize // 4
+    )  # it counts in float32
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > installed // 2:
+        raise MemoryError(
+            f"batch statistics over {n} images need {needed / 2**30:.1f} GiB a thread, the machine has {installed / 2**30:.1f}: "
+            "use statistics='running', or fewer images"
+        )

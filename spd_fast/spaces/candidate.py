@@ -1,0 +1,145 @@
+"""What every space of cells offers: the protocols of a candidate and of many candidates in columns."""
+
+import hashlib
+import operator
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar, Protocol, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "Candidate",
+    "Columns",
+    "MotifCell",
+    "drawn_order",
+    "md5",
+    "require_rows",
+]
+
+
+class Candidate(Protocol):
+    """What motifs are made of and told apart by: a `Cell`, a `NatsCell` or a `SigmoidMLP`."""
+
+    @property
+    def module_hash(self) -> str:
+        """32 hexadecimal digits, the same for those that are the same network."""
+
+    @property
+    def key(self) -> str:
+        """Text that keys what is drawn for this candidate alone."""
+
+
+AnyCandidate = TypeVar("AnyCandidate", bound=Candidate)
+
+
+class Columns(Sequence[AnyCandidate]):
+    """Many candidates packed in columns of numbers; indexing with a slice or an array of integers gives rows as columns.
+
+    Attributes
+    ----------
+    cell_type : type
+        Of the candidates.
+    names : tuple of str
+        Attributes that hold the columns; the constructor takes them in this order, then `module_hash`.
+    """
+
+    cell_type: ClassVar[type]
+    names: ClassVar[tuple[str, ...]]
+
+    @cached_property
+    def module_hash(self) -> npt.NDArray[np.uint8]:
+        """The bytes of every candidate's `module_hash`, shape (n, 16), uint8."""
+        digests = b"".join(bytes.fromhex(candidate.module_hash) for candidate in self)
+        return np.frombuffer(digests, dtype=np.uint8).reshape(-1, 16)
+
+    def _checked_hashes(self, module_hash: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+        hashes = np.asarray(module_hash)
+        if hashes.shape != (len(self), 16) or hashes.dtype != np.uint8:
+            raise ValueError(f"module_hash is {hashes.dtype} {hashes.shape}, expected uint8 ({len(self)}, 16)")
+        return hashes
+
+    def _require_hashes(self, module_hash: npt.ArrayLike) -> None:
+        same: npt.NDArray[np.bool_] = np.all(self._checked_hashes(module_hash) == self.module_hash, axis=1)
+        require_rows(same, "a module_hash that is not its cell's")
+
+    @overload
+    @abstractmethod
+    def __getitem__(self, index: int) -> AnyCandidate: ...
+    @overload
+    @abstractmethod
+    def __getitem__(self, index: slice | npt.NDArray[Any]) -> "Columns[AnyCandidate]": ...
+    @abstractmethod
+    def __getitem__(self, index: int | slice | npt.NDArray[Any]) -> "AnyCandidate | Columns[AnyCandidate]":
+        """Return a candidate, or rows as columns."""
+
+    @classmethod
+    @abstractmethod
+    def from_cells(cls, cells: Iterable[AnyCandidate]) -> "Columns[AnyCandidate]":
+        """Pack candidates into columns."""
+
+
+def drawn_order(module_hash: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.intp]:
+    """Return one row of every different hash in a random order that follows from (seed, hash) alone.
+
+    Every hash has a rank of its own, so the order does not depend on which other rows there are, nor on their order: the
+    first n rows are a uniform sample without repeated cells, and a larger sample begins with the smaller one.
+
+    Parameters
+    ----------
+    module_hash : ndarray, shape (n, 16), uint8
+    seed : int
+        Taken modulo 2**64.
+    """
+    halves = np.ascontiguousarray(module_hash).view("<u8")
+    _, first = np.unique(halves, axis=0, return_index=True)
+    rank = _mixed(halves[first, 0] + _mixed(np.array([operator.index(seed) % 2**64], np.uint64)))
+    return first[np.lexsort((halves[first, 1], rank))]
+
+
+def _mixed(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Scramble 64-bit words one by one: the finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
+    words = words + np.uint64(0x9E3779B97F4A7C15)
+    words = (words ^ words >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ words >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return words ^ words >> np.uint64(31)
+
+
+def require_rows(valid: npt.NDArray[np.bool_], fault: str) -> None:
+    """Raise a ValueError that names the first row of a table which is not valid, and its fault."""
+    if not valid.all():
+        raise ValueError(f"row {int(np.argmin(valid))} of the table has {fault}")
+
+
+def md5(text: str) -> str:
+    """Return the MD5 of a text, 32 hexadecimal digits."""
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
+class MotifCell(Candidate, Protocol):
+    """A candidate that a `MotifShape` is built around: a `Cell` or a `NatsCell`."""
+
+    ops_on_edges: ClassVar[bool]
+
+    def to_json(self) -> Mapping[str, Any]:
+        """Return the cell as a dictionary that `json.dumps` takes."""
+
+    @property
+    def n_vertices(self) -> int:
+        """Vertices, input and output among them."""
+
+    @property
+    def matrix(self) -> npt.NDArray[np.uint8]:
+        """Edges from row to column, shape (V, V); where operations are on edges, the codes of them."""
+
+    @property
+    def op_codes(self) -> tuple[int, ...]:
+        """Operations of the interior vertices; none where they are on edges."""
+
+    def vertex_channels(self, c_in: int, c_out: int) -> tuple[int, ...]:
+        """Return the number of output channels of each of the V vertices."""
+
+    def conv_counts(self, channels: Sequence[int]) -> tuple[int, int]:
+        """Return (convolution weights, channels under a batch norm) where the vertices have `channels`."""

@@ -1,0 +1,127 @@
+"""Cells from files, and cells drawn at random from a file or from the whole space."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from spd_fast.base.errors import InvalidCellError
+from spd_fast.base.files import load_arrays
+from spd_fast.spaces.cell import MAX_VERTICES, OPS, Cell
+from spd_fast.spaces.cell_columns import CellColumns
+
+__all__ = [
+    "random_cells",
+    "read_cells",
+    "sample_cells",
+]
+
+_CELLS_IN_SPACE: Final = 423_624
+
+
+# ---- cells
+
+
+def random_cells(n: int, seed: int) -> list[Cell]:
+    """Draw cells as random search on NAS-Bench-101 does, from the whole space, no two isomorphic.
+
+    A raw cell has 7 vertices, every edge with probability 1/2 and every operation with 1/3; it is pruned, and drawn again
+    if it is then outside the space or has the hash of an earlier one.
+
+    Parameters
+    ----------
+    n : int, 0 to 423,624 (drawing most of the space takes hours)
+    seed : int, >= 0
+
+    Raises
+    ------
+    ValueError
+        If `n` or `seed` is out of range.
+    """
+    if not 0 <= n <= _CELLS_IN_SPACE:
+        raise ValueError(f"n is {n}, expected 0 to {_CELLS_IN_SPACE}: the number of cells in the space")
+    if seed < 0:
+        raise ValueError(f"seed is {seed}, expected at least 0")
+    rng = np.random.Generator(np.random.PCG64(seed))
+    drawn: dict[str, Cell] = {}
+    while len(drawn) < n:
+        matrix = np.triu(rng.integers(0, 2, (MAX_VERTICES, MAX_VERTICES)), 1)
+        interior = [OPS[code] for code in rng.integers(0, len(OPS), MAX_VERTICES - 2)]
+        try:
+            cell = Cell(matrix, ["input", *interior, "output"])
+        except InvalidCellError:
+            continue
+        drawn.setdefault(cell.module_hash, cell)
+    return list(drawn.values())
+
+
+def sample_cells(n: int, seed: int, source: str | os.PathLike[str] | None = None) -> list[Cell]:
+    """Draw `n` cells without isomorphic duplicates, from a file or from the whole space.
+
+    Parameters
+    ----------
+    n : int, >= 0
+    seed : int, >= 0
+        A larger sample with the same seed begins with the smaller one.
+    source : path, optional
+        A file that `read_cells` reads. Cells are ranked by a digest of (seed, module_hash), so that the draw does not depend
+        on their order in the file. Without it: `random_cells`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the file is not there, is damaged, or holds fewer than `n` different cells.
+    InvalidCellError
+        If an entry is not a cell.
+    """
+    if source is None:
+        return random_cells(n, seed)
+    if seed < 0:
+        raise ValueError(f"seed is {seed}, expected at least 0")
+    cells = read_cells(source)
+    first_of: dict[bytes, int] = {}
+    for row, digest in enumerate(cells.module_hash):
+        first_of.setdefault(digest.tobytes(), row)
+    if not 0 <= n <= len(first_of):
+        raise ValueError(f"n is {n}, expected 0 to {len(first_of)}: the number of different cells in {source}")
+    ranked = sorted(first_of, key=lambda digest: hashlib.blake2b(b"%d/" % seed + digest, digest_size=16).digest())
+    return [cells[first_of[digest]] for digest in ranked[:n]]
+
+
+def read_cells(path: str | os.PathLike[str]) -> CellColumns:
+    """Read a file of cells.
+
+    Parameters
+    ----------
+    path : path
+        An .npz with columns `vertices`, `edge_bits`, `op_codes` (and optionally `module_hash`), or a JSON list of cells
+        ``{"matrix": [[...], ...], "ops": [...]}`` (or an object whose ``"cells"`` is one).
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the file is not there or is damaged.
+    InvalidCellError
+        If an entry is not a cell.
+    """
+    source = Path(path)
+    if source.suffix == ".npz":
+        arrays = load_arrays(source, what="cell file")
+        missing = [name for name in ("vertices", "edge_bits", "op_codes") if name not in arrays]
+        if missing:
+            raise ValueError(f"cell file {source} lacks {missing[0]!r}, expected vertices, edge_bits and op_codes")
+        return CellColumns(*(arrays.get(n) for n in ("vertices", "edge_bits", "op_codes", "module_hash")))  # type: ignore[arg-type]
+    if not source.is_file():
+        raise FileNotFoundError(f"cell file {source} does not exist")
+    try:
+        records = json.loads(source.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"cell file {source} is neither an .npz nor JSON: {error}") from error
+    if isinstance(records, dict):
+        records = records.get("cells")
+    if not isinstance(records, list):
+        raise ValueError(f'cell file {source} holds no list of cells, expected [{{"matrix": ..., "ops": ...}}, ...]')
+    return CellColumns.from_cells(Cell.from_json(record) for record in records)
