@@ -25,11 +25,14 @@ from matplotlib.figure import Figure
 
 from spd_fast import TruthTable, recipes
 from spd_fast.base.ranks import kendall_tau
-from spd_fast.inner import score_cells, start_dish, step_weights, train_cells
-from spd_fast.outer import fit_dish, kept_looks, transformed
+from spd_fast.outer.fit import fit_dish
+from spd_fast.outer.history import kept_looks
+from spd_fast.outer.pool import transformed
+from spd_fast.outer.ridge import ridge_weights
+from spd_fast.outer.start import start_dish
 from spd_fast.recipes import Recipe
 from spd_fast.scoreboard import Judged, judge
-from spd_fast.steps import ridge_weights
+from spd_fast.scoring import score_cells, step_weights, train_cells
 
 KEPT_OUT = 200  # of the cells given to the outer loop; looked at along the way and for nothing but the figure
 MOST_LABELS = 300

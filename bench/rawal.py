@@ -28,7 +28,7 @@ import spd_fast as spd
 from spd_fast import recipes
 from spd_fast.base.files import atomic_write
 from spd_fast.base.ranks import kendall_tau
-from spd_fast.inner import score_cells
+from spd_fast.scoring import score_cells
 
 RELEASED = [18, 19, 20, 22, 24, 25, 28, 30, 33, 35, 40, 44, 48, 52, 62, 64, 70, 75]
 """Places of the released code's 18 training slopes among the 100."""

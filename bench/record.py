@@ -41,8 +41,8 @@ PLACES: dict[str, tuple[str, ...]] = {
     "PROXIES": ("spd_fast.proxies", "spd_fast.predictors.proxies"),
     "proxy": ("spd_fast.proxies:score", "spd_fast.predictors.proxies:score"),
     "motif_metrics": ("spd_fast.torch",),
-    "LOSSES": ("spd_fast.losses", "spd_fast.outer.losses"),
-    "read_run": ("spd_fast.runs:read", "spd_fast.outer.runs:read"),
+    "LOSSES": ("spd_fast.outer.losses", "spd_fast.outer.fit.losses"),
+    "read_run": ("spd_fast.outer.runs:read", "spd_fast.outer.fit.runs:read"),
     "recipe_names": ("spd_fast.recipes:names", "spd_fast.recipes.known:names"),
     "recipe": ("spd_fast.recipes:get", "spd_fast.recipes.known:get"),
     "structural_features": ("spd_fast.features", "spd_fast.predictors.features"),
@@ -57,7 +57,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "draw_trial": ("spd_fast.scoreboard", "spd_fast.scoreboard.trial"),
     "build_board": ("spd_fast.scoreboard", "spd_fast.scoreboard.board"),
     "command_line": ("spd_fast.cli:app",),
-    "describe_machine": ("spd_fast.runs", "spd_fast.base.machine"),
+    "describe_machine": ("spd_fast.outer.runs", "spd_fast.base.machine"),
 }
 # Parts of names of results: the word of today and the one in the record.
 RENAMED: dict[str, str] = {}

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 import spd_fast as spd
 from spd_fast import recipes
-from spd_fast.inner import start_dish
+from spd_fast.outer.start import start_dish
 
 
 def spread(

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from spd_fast.engine.training import MotifMetrics as MotifMetrics
     from spd_fast.engine.training import TrainResult as TrainResult
     from spd_fast.engine.training import train_motifs as train_motifs
-    from spd_fast.inner import score_cells as score_cells
     from spd_fast.motif import MOTIF_A as MOTIF_A
     from spd_fast.motif import MOTIF_B as MOTIF_B
     from spd_fast.motif import MOTIF_C as MOTIF_C
@@ -32,12 +31,13 @@ if TYPE_CHECKING:
     from spd_fast.motif import MotifShape as MotifShape
     from spd_fast.motif import count_flops as count_flops
     from spd_fast.motif import count_parameters as count_parameters
-    from spd_fast.outer import FitResult as FitResult
-    from spd_fast.outer import fit_dish as fit_dish
+    from spd_fast.outer.fit import FitResult as FitResult
+    from spd_fast.outer.fit import fit_dish as fit_dish
+    from spd_fast.outer.search import SearchResult as SearchResult
+    from spd_fast.outer.search import dish_search as dish_search
     from spd_fast.predictor import SPDPredictor as SPDPredictor
     from spd_fast.recipes import Recipe as Recipe
-    from spd_fast.search import SearchResult as SearchResult
-    from spd_fast.search import dish_search as dish_search
+    from spd_fast.scoring import score_cells as score_cells
     from spd_fast.spaces.cell import Cell as Cell
     from spd_fast.spaces.nats_cell import NatsCell as NatsCell
     from spd_fast.spaces.perceptron import MLPShape as MLPShape
@@ -53,12 +53,12 @@ _HOMES = {
     "engine.hypergradient": ["Hypergradient", "motif_hypergradient"],
     "engine.optimizers": ["Adam", "RMSProp", "SGD"],
     "engine.training": ["MotifMetrics", "TrainResult", "train_motifs"],
-    "inner": ["score_cells"],
     "motif": ["MOTIF_A", "MOTIF_B", "MOTIF_C", "MotifShape", "NASBENCH101", "count_flops", "count_parameters"],
-    "outer": ["FitResult", "fit_dish"],
+    "outer.fit": ["FitResult", "fit_dish"],
+    "outer.search": ["SearchResult", "dish_search"],
     "predictor": ["SPDPredictor"],
     "recipes": ["Recipe"],
-    "search": ["SearchResult", "dish_search"],
+    "scoring": ["score_cells"],
     "spaces.cell": ["Cell"],
     "spaces.nats_cell": ["NatsCell"],
     "spaces.perceptron": ["MLPShape", "SigmoidMLP"],

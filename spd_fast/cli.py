@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from spd_fast.motif import Shape
     from spd_fast.nasbench101 import Evaluation
     from spd_fast.nasbench101 import Table as NasbenchTable
-    from spd_fast.outer import FitResult, OuterStep
+    from spd_fast.outer.fit import FitResult
+    from spd_fast.outer.history import OuterStep
+    from spd_fast.outer.runs import Run
+    from spd_fast.outer.search import SearchResult
     from spd_fast.predictor import LearnedDish
     from spd_fast.recipes import Recipe
-    from spd_fast.runs import Run
     from spd_fast.scoreboard import Board, Trial
-    from spd_fast.search import SearchResult
     from spd_fast.spaces.candidate import Candidate
     from spd_fast.spaces.cell import Cell
     from spd_fast.truth import TruthTable
@@ -211,7 +212,8 @@ def train(
         from spd_fast.base.seeds import derived_seed
         from spd_fast.dish import Dish
         from spd_fast.engine.training import train_motifs
-        from spd_fast.inner import start_dish, training_keywords
+        from spd_fast.outer.start import start_dish
+        from spd_fast.scoring import training_keywords
 
         if file is not None and file.suffix not in (".csv", ".npz"):
             raise ValueError(f"--out is {file}, expected a name ending in .csv or .npz")
@@ -350,7 +352,7 @@ def search(
     Ctrl-C, a kill or a crash loses at most a second: the same command continues.
     """
     with _errors(debug, again=True):
-        from spd_fast.search import dish_search
+        from spd_fast.outer.search import dish_search
 
         chosen = _recipe(recipe, None, settings)
         table = _load_truth(truth, chosen)
@@ -966,7 +968,7 @@ def _default_folder(recipe: "Recipe | None") -> Path:
 
 
 def _created(folder: Path, recipe: "Recipe | None", truth: Path | None) -> "Run":
-    from spd_fast import runs
+    from spd_fast.outer import runs
 
     assert recipe is not None
     runs.require_vacant(folder)
@@ -977,7 +979,7 @@ def _created(folder: Path, recipe: "Recipe | None", truth: Path | None) -> "Run"
 
 def _resumed(folder: Path, recipe: "Recipe | None", seed: int | None, settings: Sequence[str] | None) -> "Run":
     """Open a run to continue it; what the command line says about its recipe must be what it was begun with."""
-    from spd_fast import runs
+    from spd_fast.outer import runs
 
     opened = runs.resume(folder)
     wanted = recipe if recipe is not None else opened.recipe.replace(_changes(seed, settings))
@@ -1019,7 +1021,7 @@ def _embedded_truth() -> Path:
 
 
 def _fit(opened: "Run", truth: "TruthTable", threads: int | None) -> "FitResult":
-    from spd_fast.outer import fit_dish
+    from spd_fast.outer.fit import fit_dish
 
     recipe = opened.recipe
     cells, accuracy = _target(truth, recipe)
@@ -1060,7 +1062,7 @@ def _pool(recipe: "Recipe", n: int) -> str:
 
 def _finish(opened: "Run") -> None:
     """Write the report and print the numbers that matter."""
-    from spd_fast.outer import OuterStep
+    from spd_fast.outer.history import OuterStep
     from spd_fast.report import build
     from spd_fast.report.summary import summarise
 
@@ -1297,7 +1299,7 @@ def _trial_of_runs(
     folders: Sequence[Path], truth: "TruthTable", held_out: int, seed: int
 ) -> "tuple[Trial, Recipe, list[LearnedDish]]":
     """Return a trial whose pools are what these runs have used, and their dishes."""
-    from spd_fast import runs
+    from spd_fast.outer import runs
     from spd_fast.predictor import LearnedDish
     from spd_fast.scoreboard import pool_of_run, trial_of_pools
 

@@ -11,7 +11,11 @@ import numpy.typing as npt
 from spd_fast.base.files import load_arrays, save_arrays
 from spd_fast.motif import LAYER_KINDS
 
-__all__ = ["Dish", "checked_scales", "cosine_basis", "label_matrix"]
+__all__ = [
+    "Dish",
+    "checked_scales",
+    "label_matrix",
+]
 
 _SIDES = range(1, 65)
 _CHANNELS = range(1, 5)
@@ -30,7 +34,7 @@ class Dish:
     valid_images, valid_labels : ndarray, optional
         The same for the validation set; both or neither. Channels and sides are those of `images`.
     rates : ndarray, shape (steps,), float, optional
-        Learning rate of every step of the inner loop, finite and at least 0. Used by `spd_fast.inner.training_keywords`, not
+        Learning rate of every step of the inner loop, finite and at least 0. Used by `spd_fast.scoring.training_keywords`, not
         by `train_motifs`, whose `schedule` takes them.
     initial_scales : ndarray, shape (4,), float, optional
         Factors of the initial weights of stem, 3x3 convolutions, 1x1 convolutions and dense layer, finite and above 0. Used
@@ -138,19 +142,6 @@ def _checked_step_weights(weights: npt.ArrayLike) -> npt.NDArray[np.float64]:
     if array.ndim != 1 or not np.isfinite(array).all() or not array.any():
         raise ValueError(f"step_weights are {array.tolist()}, expected finite numbers, one for each step, not all 0")
     return array
-
-
-def cosine_basis(size: int, n: int) -> npt.NDArray[np.float64]:
-    """Return the `n` cosines of lowest frequency over `size` points, as orthonormal rows: shape (n, size).
-
-    Notes
-    -----
-    Row k is ``c_k cos(pi k (2 x + 1) / (2 size))``, the discrete cosine transform II (Ahmed, Natarajan and Rao 1974).
-    """
-    frequency, point = np.arange(n)[:, None], np.arange(size)
-    rows: npt.NDArray[np.float64] = np.cos(np.pi * frequency * (2 * point + 1) / (2 * size)) * np.sqrt(2 / size)
-    rows[0] /= np.sqrt(2)
-    return rows
 
 
 def label_matrix(

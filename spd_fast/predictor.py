@@ -34,8 +34,9 @@ from spd_fast.base.sums import mean_of, sum_of
 from spd_fast.base.types import Array, Progress
 from spd_fast.dish import Dish
 from spd_fast.features import structural_features
-from spd_fast.inner import read_score, start_dish, train_cells
+from spd_fast.outer.start import start_dish
 from spd_fast.recipes import Recipe
+from spd_fast.scoring import read_score, train_cells
 from spd_fast.spaces.candidate import Candidate
 from spd_fast.spaces.cell import Cell
 from spd_fast.spaces.cell_columns import CellColumns
@@ -93,7 +94,7 @@ class MotifReadings:
     Attributes
     ----------
     score : ndarray, shape (n,), float64
-        What the recipe ranks by, larger is better: `spd_fast.inner.score_cells`. NaN where a motif diverged.
+        What the recipe ranks by, larger is better: `spd_fast.scoring.score_cells`. NaN where a motif diverged.
     curve : ndarray, shape (n, M), float64
         Logarithms of the training loss averaged over each eighth of the inner loop's steps (over each step where they are
         fewer). NaN where a motif diverged.
@@ -206,7 +207,7 @@ def learn_dish(
     As large a share of the cells is kept out as of the recipe's own pool, at least 3. Parameters and errors are those of
     `spd_fast.fit_dish`; `progress` is called with the share done.
     """
-    from spd_fast.outer import fit_dish  # needs PyTorch, which queries do without
+    from spd_fast.outer.fit import fit_dish
 
     pool, kept_out = recipe.outer.pool, recipe.outer.kept_out
     if pool is not None and kept_out:

@@ -353,7 +353,7 @@ class OuterSettings(_Settings):
         "pairwise_weighted",
         "listmle",
     ] = "pearson_abs"
-    """Compares metrics with the target: `spd_fast.losses`. The paper: "pearson_abs", equation 8; Rawal et al. 2020:
+    """Compares metrics with the target: `spd_fast.outer.losses`. The paper: "pearson_abs", equation 8; Rawal et al. 2020:
     "mse_whitened"; the paper's future work: "mse"."""
     ranking: Literal["accuracy", "metric"] = "accuracy"
     """What Kendall's tau is taken of, and what scores new cells: the motifs' "accuracy" on the dish after training, which

@@ -37,10 +37,10 @@ from spd_fast.base.sums import sum_of
 from spd_fast.base.types import Array, NamedProgress
 from spd_fast.dish import Dish
 from spd_fast.features import SCALARS, structural_features
-from spd_fast.inner import source_digest, start_dish
+from spd_fast.outer.runs import Run
+from spd_fast.outer.start import source_digest, start_dish
 from spd_fast.predictor import LearnedDish, fit_gaussian_process, learn_dish, learn_folds, mean_scaled, read_all
 from spd_fast.recipes import AdamSettings, DishSettings, InnerSettings, MotifSettings, OuterSettings, Recipe
-from spd_fast.runs import Run
 from spd_fast.spaces.candidate import Candidate
 from spd_fast.truth import TruthTable
 
@@ -211,7 +211,7 @@ def pool_of_run(run: Run, truth: TruthTable) -> list[str]:
     truth : TruthTable
         The one that the run was begun with.
     """
-    from spd_fast.outer import split_pool  # needs PyTorch
+    from spd_fast.outer.pool import split_pool
 
     seen = {each for record in run.records() for each in record["cells"]}
     _, kept_out = split_pool(len(truth), run.recipe)

@@ -19,9 +19,11 @@ from typer.testing import CliRunner
 import nasbench_files
 import small
 from processes import Process, started
-from spd_fast import __version__, cli, recipes, runs
+from spd_fast import __version__, cli, recipes
 from spd_fast.dish import Dish
-from spd_fast.outer import FitResult, OuterStep, fit_dish
+from spd_fast.outer import runs
+from spd_fast.outer.fit import FitResult, fit_dish
+from spd_fast.outer.history import OuterStep
 from spd_fast.recipes import Recipe
 from spd_fast.truth import TruthTable, write_truth
 

@@ -11,8 +11,9 @@ import nasbench_files as files
 import small
 from spd_fast import nasbench101
 from spd_fast._core import nasbench as native
-from spd_fast.inner import score_cells, start_dish
 from spd_fast.nasbench101 import Table
+from spd_fast.outer.start import start_dish
+from spd_fast.scoring import score_cells
 from spd_fast.truth import TruthTable
 
 

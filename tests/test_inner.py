@@ -14,10 +14,12 @@ import small
 from spd_fast import proxies, recipes
 from spd_fast.base.seeds import derived_seed
 from spd_fast.base.sums import mean_of, sum_of
-from spd_fast.dish import Dish, cosine_basis
+from spd_fast.dish import Dish
 from spd_fast.engine.training import train_motifs
-from spd_fast.inner import score_cells, start_dish, training_keywords
+from spd_fast.outer.forms import cosine_basis
+from spd_fast.outer.start import start_dish
 from spd_fast.recipes import Recipe
+from spd_fast.scoring import score_cells, training_keywords
 
 
 def recipe(**changes: Any) -> Recipe:
@@ -217,7 +219,7 @@ def test_progress_of_replicates() -> None:
 
 
 def test_scoring_needs_no_torch() -> None:
-    code = "import sys, spd_fast.inner; assert 'torch' not in sys.modules"
+    code = "import sys, spd_fast.scoring; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -250,7 +252,8 @@ def readings(how: Recipe, rows: list[int]) -> dict[str, Any]:
     """Everything that is read off the motifs of some cells and averaged over replicates or steps."""
     import torch
 
-    from spd_fast.measure import dish_tensors, free_tensors, measure_of
+    from spd_fast.outer.forms import dish_tensors, free_tensors
+    from spd_fast.outer.measure import measure_of
     from spd_fast.predictor import read_motifs
 
     cells, start = [CROWD[row] for row in rows], start_dish(how)

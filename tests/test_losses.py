@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import rankdata, spearmanr
 
 from spd_fast.base.ranks import kendall_tau
-from spd_fast.losses import (
+from spd_fast.outer.losses import (
     LOSSES,
     listmle,
     mse,

@@ -9,9 +9,11 @@ import torch
 
 import small
 from spd_fast.engine.training import TrainResult
-from spd_fast.inner import score_cells, start_dish, step_weights, train_cells
-from spd_fast.measure import dish_of, dish_tensors, free_tensors, measure_of, trains_once
+from spd_fast.outer.forms import dish_of, dish_tensors, free_tensors
+from spd_fast.outer.measure import measure_of, trains_once
+from spd_fast.outer.start import start_dish
 from spd_fast.recipes import Recipe
+from spd_fast.scoring import score_cells, step_weights, train_cells
 
 EVERYTHING = ["images", "labels", "valid_images", "valid_labels", "rates", "initial_scales"]
 CURVE = {
@@ -176,7 +178,7 @@ def test_replicates_with_images_of_their_own(learn: list[str]) -> None:
 
 def test_motifs_are_trained_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is asked for when, in whatever order; and what comes back belongs to the rows asked for."""
-    from spd_fast import measure
+    from spd_fast.outer import measure
 
     trained: list[int] = []
     plain = measure.train_motifs
@@ -221,7 +223,7 @@ def test_without_autograd_no_gradient_is_computed(monkeypatch: pytest.MonkeyPatc
 
 def test_motif_that_diverged_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Even where its last weights are finite numbers; the others are as they were, and no NaN reaches their gradient."""
-    from spd_fast import measure
+    from spd_fast.outer import measure
 
     how = recipe(inner__replicates=1)
     expected, _ = gradients(how, 0, [0, 1, 2])

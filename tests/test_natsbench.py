@@ -22,7 +22,7 @@ from spd_fast.engine.initial import initial_parameters
 from spd_fast.engine.training import train_motifs
 from spd_fast.motif import count_parameters
 from spd_fast.natsbench import EDGES, NATS_OPS, NatsCell, NatsColumns
-from spd_fast.outer import fit_dish
+from spd_fast.outer.fit import fit_dish
 from spd_fast.truth import write_truth
 
 SHORT = st.integers(-(2**59) + 1, 2**59 - 1)

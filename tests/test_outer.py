@@ -10,12 +10,17 @@ import pytest
 import torch
 
 import small
-from spd_fast import measure, outer, runs, steps
 from spd_fast.base.ranks import kendall_tau
 from spd_fast.base.seeds import derived_seed
 from spd_fast.engine.training import train_motifs
-from spd_fast.inner import score_cells, start_dish, training_keywords
-from spd_fast.outer import FitResult, OuterStep, draw_cells, fit_dish, kept_looks, split_pool, transformed
+from spd_fast.outer import fit as outer
+from spd_fast.outer import measure, runs
+from spd_fast.outer import optimizers as steps
+from spd_fast.outer.fit import FitResult, fit_dish
+from spd_fast.outer.history import OuterStep, kept_looks
+from spd_fast.outer.pool import draw_cells, split_pool, transformed
+from spd_fast.outer.start import start_dish
+from spd_fast.scoring import score_cells, training_keywords
 
 
 def fit(**arguments: Any) -> FitResult:
@@ -590,7 +595,7 @@ def test_trust_of_a_step_after_which_nothing_is_left(monkeypatch: pytest.MonkeyP
 
 
 def test_cells_kept_out_that_diverge_rank_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    from spd_fast.measure import Measurement
+    from spd_fast.outer.measure import Measurement
 
     monkeypatch.setattr(
         Measurement, "ranking", lambda self, recipe: np.array([np.nan, -5.0, -7.0, -6.0])[: len(self.accuracy)]

@@ -25,7 +25,7 @@ from spd_fast.base.errors import InvalidCellError
 from spd_fast.base.files import load_arrays, save_arrays
 from spd_fast.base.ranks import kendall_tau
 from spd_fast.dish import Dish
-from spd_fast.inner import score_cells, start_dish
+from spd_fast.outer.start import start_dish
 from spd_fast.predictor import (
     GaussianProcess,
     LearnedDish,
@@ -37,6 +37,7 @@ from spd_fast.predictor import (
     read_motifs,
 )
 from spd_fast.recipes import Recipe
+from spd_fast.scoring import score_cells
 from spd_fast.spaces.cell_columns import CellColumns
 from spd_fast.truth import TruthTable
 

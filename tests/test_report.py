@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 import small
-from spd_fast import recipes, report, runs
+from spd_fast import recipes, report
 from spd_fast.dish import Dish
-from spd_fast.outer import FitResult, OuterStep, fit_dish
+from spd_fast.outer import runs
+from spd_fast.outer.fit import FitResult, fit_dish
+from spd_fast.outer.history import OuterStep
 from spd_fast.report import figures
 from spd_fast.report.summary import (
     PAPER,

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 import small
-from spd_fast import runs
 from spd_fast.base.files import lock_file, sealed
 from spd_fast.dish import Dish
-from spd_fast.runs import RunFolderError
+from spd_fast.outer import runs
+from spd_fast.outer.runs import RunFolderError
 
 IDENTITY = {"truth": "0123"}
 
@@ -367,7 +367,7 @@ def test_full_disk(folder: Path) -> None:
     """A process whose files may not grow beyond 4 KB: one clear error, and what was there stays readable."""
     code = f"""
         import numpy as np, resource, signal
-        from spd_fast import runs
+        from spd_fast.outer import runs
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         run = runs.resume({str(folder)!r})
         run.restore({IDENTITY!r})

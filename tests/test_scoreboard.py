@@ -14,11 +14,12 @@ import pytest
 from scipy.stats import kendalltau, spearmanr
 
 import small
-from spd_fast import predictor, proxies, recipes, runs, scoreboard
+from spd_fast import predictor, proxies, recipes, scoreboard
 from spd_fast.base.files import load_arrays
 from spd_fast.base.stores import Journal
-from spd_fast.inner import score_cells, start_dish
-from spd_fast.outer import fit_dish
+from spd_fast.outer import runs
+from spd_fast.outer.fit import fit_dish
+from spd_fast.outer.start import start_dish
 from spd_fast.predictor import LearnedDish, SPDPredictor
 from spd_fast.recipes import Recipe
 from spd_fast.report import board as page
@@ -39,6 +40,7 @@ from spd_fast.scoreboard import (
     precision_at,
     trial_of_pools,
 )
+from spd_fast.scoring import score_cells
 from spd_fast.truth import TruthTable
 
 RECIPE = small.RECIPE

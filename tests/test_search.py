@@ -12,9 +12,10 @@ import spd_fast as spd
 from spd_fast import recipes
 from spd_fast.base.seeds import derived_seed
 from spd_fast.base.stores import Journal
-from spd_fast.inner import score_cells, start_dish
-from spd_fast.runs import RunFolderError
-from spd_fast.search import SCHEMA
+from spd_fast.outer.runs import RunFolderError
+from spd_fast.outer.search import SCHEMA
+from spd_fast.outer.start import start_dish
+from spd_fast.scoring import score_cells
 
 SLOPES = [spd.SigmoidMLP(slope) for slope in np.linspace(0.01, 2.01, 40)]
 TRUTH = np.array([-(np.log(each.slope / 0.25) ** 2) for each in SLOPES])

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 import small
-from spd_fast import outer, runs
-from spd_fast.outer import FitResult, fit_dish
+from spd_fast.outer import fit as outer
+from spd_fast.outer import runs
+from spd_fast.outer.fit import FitResult, fit_dish
+from spd_fast.outer.optimizers import Descent, Evolution, Rest, step_of
+from spd_fast.outer.ridge import ridge_weights
 from spd_fast.recipes import CMAESSettings, Recipe
-from spd_fast.steps import Descent, Evolution, Rest, ridge_weights, step_of
 
 SEARCHING = small.CURVE.replace(
     {"outer.optimizer": {"name": "cmaes", "sigma": 0.2, "population": 5}, "outer.epochs": 3}
@@ -153,8 +155,8 @@ def test_ridge_of_what_says_nothing() -> None:
 
 def test_step_weights_by_ridge() -> None:
     """Of the cells that are compared, all replicates, after three steps and at the end; the others are stepped as ever."""
-    from spd_fast.inner import train_cells
-    from spd_fast.outer import transformed
+    from spd_fast.outer.pool import transformed
+    from spd_fast.scoring import train_cells
 
     result = fit(RIDGE)
     cells, accuracy = small.pool()

@@ -11,8 +11,8 @@ from spd_fast.engine.gradients import motif_gradient, pack_motifs, read_motifs
 from spd_fast.engine.hypergradient import motif_hypergradient
 from spd_fast.engine.optimizers import SGD, Adam
 from spd_fast.engine.training import train_motifs
-from spd_fast.losses import pearson
 from spd_fast.motif import MotifShape
+from spd_fast.outer.losses import pearson
 from spd_fast.spaces.cell import Cell
 from spd_fast.spaces.cell_files import random_cells
 from spd_fast.torch import motif_metrics, read_metrics, train_and_measure

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from spd_fast import runs
 from spd_fast.base.types import Array
 from spd_fast.dish import Dish
 from spd_fast.motif import LAYER_KINDS
-from spd_fast.outer import OuterStep
+from spd_fast.outer import runs
+from spd_fast.outer.history import OuterStep
 from spd_fast.report import figures
 from spd_fast.report.page import embedded, in_themes, template
 from spd_fast.report.summary import EDGE, Summary, summarise

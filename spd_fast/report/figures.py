@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from spd_fast.dish import Dish
-from spd_fast.outer import OuterStep, kept_looks
+from spd_fast.outer.history import OuterStep, kept_looks
 from spd_fast.report.summary import chance_tau_sd, mean_max_accuracy, moving_average
 
 if TYPE_CHECKING:

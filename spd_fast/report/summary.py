@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast import recipes
-from spd_fast.outer import OuterStep, kept_look, kept_looks
+from spd_fast.outer.history import OuterStep, kept_look, kept_looks
 from spd_fast.recipes import Recipe
 
 __all__ = ["Estimate", "Summary", "chance_tau_sd", "mean_max_accuracy", "moving_average", "summarise"]

@@ -1,7 +1,7 @@
 """The outer loop: change the dish until the motifs trained on it rank their cells as the truth does.
 
-Draw cells of the pool, measure a metric of each (`spd_fast.measure`), compare the metrics with the cells' accuracies
-(`spd_fast.losses`), step what is learned along the gradient. The recipe says which parts are put in each place.
+Draw cells of the pool, measure a metric of each (`spd_fast.outer.measure`), compare the metrics with the cells' accuracies
+(`spd_fast.outer.losses`), step what is learned along the gradient. The recipe says which parts are put in each place.
 
 References
 ----------
@@ -11,9 +11,9 @@ Rawal et al. 2020, Synthetic Petri Dish, arXiv:2005.13092.
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
@@ -22,27 +22,26 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from spd_fast import runs
 from spd_fast.base.ranks import kendall_tau
-from spd_fast.base.seeds import derived_seed
 from spd_fast.base.stores import content_digest
 from spd_fast.base.types import Array, Number
 from spd_fast.dish import Dish
-from spd_fast.inner import start_dish
-from spd_fast.losses import LOSSES, OuterLoss, pearson_correlation
-from spd_fast.measure import Measure, Measurement, dish_of, dish_tensors, free_tensors, measure_of
+from spd_fast.outer import runs
+from spd_fast.outer.forms import dish_of, dish_tensors, free_tensors
+from spd_fast.outer.history import OuterStep, best_look, kept_look, kept_looks
+from spd_fast.outer.losses import LOSSES, OuterLoss, pearson_correlation
+from spd_fast.outer.measure import Measure, Measurement, measure_of
+from spd_fast.outer.optimizers import Taken, copies, number, step_of
+from spd_fast.outer.pool import checked_truth, draw_cells, split_pool, transformed
+from spd_fast.outer.ridge import ridge_weights
+from spd_fast.outer.start import start_dish
 from spd_fast.recipes import Recipe
 from spd_fast.spaces.candidate import Candidate
-from spd_fast.steps import Taken, copies, number, ridge_weights, step_of
 
 __all__ = [
     "MIN_MOTIFS",
     "FitResult",
-    "OuterStep",
-    "draw_cells",
     "fit_dish",
-    "kept_look",
-    "kept_looks",
 ]
 
 MIN_MOTIFS: Final = 3
@@ -50,98 +49,6 @@ MIN_MOTIFS: Final = 3
 CHECKPOINT_SECONDS: Final = 1.0
 """Work that a kill may cost, beside the outer epoch that it hits."""
 _CURVE_DIGITS: Final = 5
-
-
-@dataclass(frozen=True)
-class OuterStep:
-    """What is recorded of one outer epoch: one line of ``metrics.jsonl``. None stands where a motif diverged.
-
-    Attributes
-    ----------
-    epoch : int
-        Counted from 0.
-    loss, pearson : float or None
-        Outer loss, and the signed correlation of metric and truth; before the step. None where the step was skipped.
-    kendall_tau : float
-        Tau-b of the recipe's ranking score (accuracy or metric) and truth; 0 where it is undefined (the paper, section 5.2).
-    kendall_tau_metric : float
-        The same of the metric, whatever the recipe ranks by.
-    tied, perfect : bool
-        Whether the ranking scores of all motifs are equal; whether all motifs classify the whole dish correctly.
-    cells : tuple of K str
-        Hashes of the cells.
-    truth, metric, accuracy, max_accuracy : tuple of K float
-        Accuracy of the cell; metric of its motif, and its accuracy after training on the set that the metric is read on; the
-        highest accuracy of any inner epoch, as training saw it (the paper's figure 2). Means over replicates.
-    diverged : tuple of K bool
-        Motifs that diverged take no part in the loss.
-    curve_accuracy, curve_accuracy_sd, curve_loss, curve_loss_sd : tuple of floats, one per inner epoch
-        Mean and population standard deviation over the motifs that did not diverge (the paper's figure 3), rounded.
-    gradient_norm : float or None
-        Euclidean norm of the gradient of the loss in everything that is learned, before clipping.
-    trust : float or None
-        Actual change of the loss over the change that the gradient predicts for the step that was taken, same cells, same
-        initial weights; None where it was not measured. Near 1: the step does what the gradient says.
-    kept_tau_start, kept_tau : float or None
-        Tau-b of the ranking score on the cells kept out: of the dish before learning, in the first record alone; of the dish
-        after the step, None where nobody looked.
-    skipped : str
-        Why nothing was changed in this epoch; empty where it was.
-    seconds : float
-        Wall time of the epoch.
-    """
-
-    epoch: int
-    loss: Number
-    pearson: Number
-    kendall_tau: float
-    kendall_tau_metric: float
-    tied: bool
-    perfect: bool
-    cells: tuple[str, ...]
-    truth: tuple[float, ...]
-    metric: tuple[Number, ...]
-    accuracy: tuple[Number, ...]
-    max_accuracy: tuple[Number, ...]
-    diverged: tuple[bool, ...]
-    curve_accuracy: tuple[float, ...]
-    curve_accuracy_sd: tuple[float, ...]
-    curve_loss: tuple[float, ...]
-    curve_loss_sd: tuple[float, ...]
-    gradient_norm: Number
-    trust: Number
-    kept_tau_start: Number
-    kept_tau: Number
-    skipped: str
-    seconds: float
-
-    @property
-    def mean_max_accuracy(self) -> float | None:
-        """Mean of `max_accuracy` over the motifs that did not diverge."""
-        values = [value for value in self.max_accuracy if value is not None]
-        return float(np.mean(values)) if values else None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the step as a dictionary that `json.dumps` takes."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> "OuterStep":
-        """Read what `to_json` returned.
-
-        Raises
-        ------
-        ValueError
-            If a field is missing or unknown.
-        """
-        names = set(cls.__dataclass_fields__)
-        if set(record) != names:
-            odd = ", ".join(sorted(set(record) ^ names))
-            raise ValueError(f"a line of metrics does not fit this version: {odd} missing or unknown")
-        fields: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
-        }
-        return cls(**fields)
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,7 +107,7 @@ def fit_dish(
     recipe : Recipe
         Every setting.
     run : Run or path, optional
-        Folder that records the run: a path is created; a folder opened by `spd_fast.runs.resume` is continued, and gives
+        Folder that records the run: a path is created; a folder opened by `spd_fast.outer.runs.resume` is continued, and gives
         the same bits as a run that was never interrupted.
     progress : callable, optional
         ``progress(epoch, fraction, step)`` is called about ten times a second with the share of the epoch's training that
@@ -233,7 +140,7 @@ def fit_dish(
     """
     if seed is not None:
         recipe = recipe.replace({"seed": seed})
-    truth = _checked_truth(cells, accuracy, recipe)
+    truth = checked_truth(cells, accuracy, recipe)
     if isinstance(run, runs.Run):
         if run.recipe != recipe:
             raise ValueError(f"the recipe differs from the one that {run.path} was begun with: resume with run.recipe")
@@ -291,58 +198,6 @@ def _fit(
     return FitResult(dish, start, tuple(loop.history), recipe, tuple(pool.tolist()), tuple(kept_out.tolist()))
 
 
-def split_pool(n: int, recipe: Recipe) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return which of `n` cells are compared and which are kept out: functions of `n` and the recipe alone."""
-    size, kept = recipe.outer.pool or n, recipe.outer.kept_out
-    if size == n and not kept:
-        return np.arange(n), np.arange(0)
-    order = np.random.default_rng(derived_seed(recipe.seed, "pool")).permutation(n)[:size]
-    return order[: size - kept], order[size - kept :]
-
-
-def draw_cells(n: int, epoch: int, recipe: Recipe) -> npt.NDArray[np.int64]:
-    """Return which of `n` cells an outer epoch compares: a function of the recipe's seed and the epoch alone.
-
-    A pass over the pool is a permutation cut into pieces; cells left over at its end are not used in that pass.
-    """
-    size = recipe.outer.cells
-    passes, piece = divmod(epoch, n // size)
-    order = np.random.default_rng(derived_seed(recipe.seed, "cells", passes)).permutation(n)
-    return order[piece * size : (piece + 1) * size]
-
-
-def transformed(truth: Array, recipe: Recipe) -> Array:
-    """Return what the metrics of a pool's cells are compared with, as ``outer.target`` says: shape (n,), float64."""
-    if recipe.outer.target == "rank":
-        from scipy.stats import rankdata
-
-        ranks: Array = (rankdata(truth) - 1) / max(len(truth) - 1, 1)
-        return ranks
-    if recipe.outer.target == "winsorised":
-        share = recipe.outer.winsorise
-        winsorised: Array = np.clip(truth, *np.quantile(truth, [share, 1 - share]))
-        return winsorised
-    return truth
-
-
-def kept_looks(history: Sequence[OuterStep]) -> list[tuple[int, float]]:
-    """Return (steps taken, tau-b on the cells kept out) of every dish that was looked at, that before learning first."""
-    looks = [(0, step.kept_tau_start) for step in history[:1]] + [(step.epoch + 1, step.kept_tau) for step in history]
-    return [(steps, tau) for steps, tau in looks if tau is not None]
-
-
-def kept_look(history: Sequence[OuterStep], recipe: Recipe) -> tuple[int, float] | None:
-    """Return (steps taken, tau-b on the cells kept out) of the dish that is kept; of equals the earliest."""
-    looks = kept_looks(history)
-    if not looks:
-        return None
-    return looks[-1] if recipe.outer.keep == "last" else _best(looks)
-
-
-def _best(looks: Sequence[tuple[int, float]]) -> tuple[int, float]:
-    return max(looks, key=lambda look: (look[1], -look[0]))
-
-
 @dataclass(eq=False)
 class _Loop:
     """The outer loop between two steps: what stays, and what a step changes (`free`, the optimiser, `best`, `history`)."""
@@ -368,7 +223,7 @@ class _Loop:
     def done(self) -> bool:
         """Whether all epochs are done, or tau on the cells kept out has not risen for too long."""
         patience, looks = self.recipe.outer.patience, kept_looks(self.history)
-        if patience is not None and looks and looks[-1][0] - _best(looks)[0] >= patience:
+        if patience is not None and looks and looks[-1][0] - best_look(looks)[0] >= patience:
             return True
         return len(self.history) >= self.recipe.outer.epochs
 
@@ -571,21 +426,6 @@ def _identity(loop: _Loop, loss: OuterLoss | None) -> dict[str, Any]:
         "start": content_digest(start),
         "loss": loop.recipe.outer.loss if loss is None else getattr(loss, "__qualname__", type(loss).__qualname__),
     }
-
-
-def _checked_truth(cells: Sequence[Candidate], accuracy: npt.ArrayLike, recipe: Recipe) -> Array:
-    truth = np.ascontiguousarray(accuracy, np.float64)
-    if truth.shape != (len(cells),):
-        raise ValueError(f"accuracy has shape {truth.shape}, expected ({len(cells)},) to match cells")
-    bad = np.flatnonzero(~np.isfinite(truth))
-    if len(bad):
-        raise ValueError(f"accuracy[{bad[0]}] is {truth[bad[0]]}, expected finite numbers")
-    outer = recipe.outer
-    fewest = max(outer.pool or 0, outer.cells + outer.kept_out)
-    if len(truth) < fewest:
-        what = "uses that many (outer.pool)" if fewest == outer.pool else "compares and keeps out that many"
-        raise ValueError(f"{len(truth)} cells were given, expected at least {fewest}: the recipe {what}")
-    return truth
 
 
 def _checked_loss(value: Tensor) -> Tensor:

@@ -18,13 +18,15 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast import runs
 from spd_fast.base.seeds import derived_seed
 from spd_fast.base.stores import Journal, content_digest
 from spd_fast.base.types import NamedProgress
-from spd_fast.inner import score_cells, source_digest
-from spd_fast.outer import MIN_MOTIFS, FitResult, OuterStep, fit_dish
+from spd_fast.outer import runs
+from spd_fast.outer.fit import MIN_MOTIFS, FitResult, fit_dish
+from spd_fast.outer.history import OuterStep
+from spd_fast.outer.start import source_digest
 from spd_fast.recipes import Recipe
+from spd_fast.scoring import score_cells
 from spd_fast.spaces.candidate import Candidate
 
 __all__ = [
