@@ -30,8 +30,8 @@ from spd_fast.outer.history import kept_looks
 from spd_fast.outer.pool import transformed
 from spd_fast.outer.ridge import ridge_weights
 from spd_fast.outer.start import start_dish
-from spd_fast.recipes import Recipe
-from spd_fast.scoreboard import Judged, judge
+from spd_fast.recipes.settings import Recipe
+from spd_fast.scoreboard.judge import Judged, judge
 from spd_fast.scoring import score_cells, step_weights, train_cells
 
 KEPT_OUT = 200  # of the cells given to the outer loop; looked at along the way and for nothing but the figure

@@ -28,12 +28,13 @@ if TYPE_CHECKING:
     from spd_fast.outer.history import OuterStep
     from spd_fast.outer.runs import Run
     from spd_fast.outer.search import SearchResult
-    from spd_fast.predictor import LearnedDish
-    from spd_fast.recipes import Recipe
-    from spd_fast.scoreboard import Board, Trial
+    from spd_fast.predictors.readings import LearnedDish
+    from spd_fast.recipes.settings import Recipe
+    from spd_fast.scoreboard.board import Board
+    from spd_fast.scoreboard.trial import Trial
     from spd_fast.spaces.candidate import Candidate
     from spd_fast.spaces.cell import Cell
-    from spd_fast.truth import TruthTable
+    from spd_fast.truth.table import TruthTable
 
 __all__ = ["app", "main"]
 
@@ -288,7 +289,8 @@ def score(
     """
     with _errors(debug, again=True):
         from spd_fast.report import board as page
-        from spd_fast.scoreboard import build_board, draw_trial
+        from spd_fast.scoreboard.board import build_board
+        from spd_fast.scoreboard.trial import draw_trial
 
         table = _load_truth(truth)
         if folders:
@@ -296,7 +298,7 @@ def score(
                 raise ValueError("--recipe and --set are those of the runs that were given: leave them out")
             trial, chosen, learned = _trial_of_runs(folders, table, held_out, seed)
         else:
-            from spd_fast.predictor import DEFAULT_RECIPE
+            from spd_fast.predictors.spd import DEFAULT_RECIPE
 
             chosen, learned = _recipe(recipe or DEFAULT_RECIPE, None, settings), None
             numbers = _integers("--labels", labels)
@@ -412,7 +414,7 @@ def truth_build(
         from spd_fast.images import load_images
         from spd_fast.motif import MotifShape
         from spd_fast.spaces.cell_files import sample_cells
-        from spd_fast.truth_build import build_truth
+        from spd_fast.truth.build import build_truth
 
         data = load_images(images)
         shape = MotifShape(
@@ -476,7 +478,7 @@ def truth_slopes(
         from spd_fast.engine.optimizers import Adam
         from spd_fast.images import load_images
         from spd_fast.spaces.perceptron import MLPShape, SigmoidMLP
-        from spd_fast.truth_build import build_truth
+        from spd_fast.truth.build import build_truth
 
         data = load_images(images)
         side = data.train_images.shape[-1]
@@ -711,7 +713,7 @@ def report(
 ) -> None:
     """Write report.html and the figures of a run again."""
     with _errors(debug):
-        from spd_fast.report import build
+        from spd_fast.report.run import build
 
         out.print(f"report in {build(folder)}")
 
@@ -1002,7 +1004,7 @@ def _truth_of(opened: "Run", given: Path | None) -> "TruthTable":
 
 def _load_truth(path: Path | None, recipe: "Recipe | None" = None) -> "TruthTable":
     """Return a truth, or the one in the package of what the recipe's motifs are made of."""
-    from spd_fast.truth import TruthTable
+    from spd_fast.truth.table import TruthTable
 
     if path is None and not _embedded_truth().is_file():
         raise ValueError("this installation has no truth of its own: give one with --truth FILE")
@@ -1063,7 +1065,7 @@ def _pool(recipe: "Recipe", n: int) -> str:
 def _finish(opened: "Run") -> None:
     """Write the report and print the numbers that matter."""
     from spd_fast.outer.history import OuterStep
-    from spd_fast.report import build
+    from spd_fast.report.run import build
     from spd_fast.report.summary import summarise
 
     page = build(opened.path)
@@ -1300,8 +1302,8 @@ def _trial_of_runs(
 ) -> "tuple[Trial, Recipe, list[LearnedDish]]":
     """Return a trial whose pools are what these runs have used, and their dishes."""
     from spd_fast.outer import runs
-    from spd_fast.predictor import LearnedDish
-    from spd_fast.scoreboard import pool_of_run, trial_of_pools
+    from spd_fast.predictors.readings import LearnedDish
+    from spd_fast.scoreboard.trial import pool_of_run, trial_of_pools
 
     opened = [runs.read(each) for each in folders]
     for each in opened:

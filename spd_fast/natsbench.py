@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast.spaces.nats_cell import EDGES, NATS_OPS, NatsCell, NatsColumns
-from spd_fast.truth import TruthTable
+from spd_fast.truth.table import TruthTable
 
 __all__ = [
     "EDGES",

@@ -14,7 +14,7 @@ from spd_fast.dish import Dish
 from spd_fast.engine.optimizers import SGD, Adam, RMSProp
 from spd_fast.engine.training import MotifMetrics, TrainResult, train_motifs
 from spd_fast.motif import LAYER_KINDS
-from spd_fast.recipes import InnerSettings, Recipe
+from spd_fast.recipes.settings import InnerSettings, Recipe
 from spd_fast.spaces.candidate import Candidate
 
 __all__ = [

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast.recipes import AdamSettings, DishSettings, InnerSettings, OuterSettings, Recipe
+from spd_fast.recipes.settings import AdamSettings, DishSettings, InnerSettings, OuterSettings, Recipe
 from spd_fast.spaces.cell import Cell
 from spd_fast.spaces.cell_files import random_cells
-from spd_fast.truth import write_truth
+from spd_fast.truth.table import write_truth
 
 RECIPE = Recipe(
     name="small",

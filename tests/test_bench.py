@@ -14,7 +14,7 @@ from spd_fast.bench import hypergradient, inner, kernels, peak, profile, proxies
 from spd_fast.bench import record as records
 from spd_fast.engine.initial import initial_parameters
 from spd_fast.engine.probes import step_profile
-from spd_fast.proxies import PROXIES
+from spd_fast.predictors.proxies import PROXIES
 from spd_fast.report import speed
 from spd_fast.spaces.cell_files import random_cells
 

@@ -24,8 +24,8 @@ from spd_fast.dish import Dish
 from spd_fast.outer import runs
 from spd_fast.outer.fit import FitResult, fit_dish
 from spd_fast.outer.history import OuterStep
-from spd_fast.recipes import Recipe
-from spd_fast.truth import TruthTable, write_truth
+from spd_fast.recipes.settings import Recipe
+from spd_fast.truth.table import TruthTable, write_truth
 
 COMMAND = [sys.executable, "-m", "spd_fast.cli"]
 PROJECT = Path(__file__).resolve().parent.parent

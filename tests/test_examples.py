@@ -14,7 +14,7 @@ from spd_fast._core import nasbench as native
 from spd_fast.nasbench101 import Table
 from spd_fast.outer.start import start_dish
 from spd_fast.scoring import score_cells
-from spd_fast.truth import TruthTable
+from spd_fast.truth.table import TruthTable
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spd_fast import features
 from spd_fast.base.ranks import kendall_tau
-from spd_fast.features import PATHS, SCALARS, adjacency_encoding, path_encoding, structural_features
 from spd_fast.motif import NASBENCH101, count_flops, count_parameters
+from spd_fast.predictors import features
+from spd_fast.predictors.features import PATHS, SCALARS, adjacency_encoding, path_encoding, structural_features
 from spd_fast.spaces.cell import OPS, Cell
 from spd_fast.spaces.cell_columns import CellColumns
-from spd_fast.truth import TruthTable
+from spd_fast.truth.table import TruthTable
 from strategies import cells, relabelled, relabellings
 
 CONV3, CONV1, POOL = OPS

@@ -246,7 +246,7 @@ def module_of(case: Case, weights: dict[str, Array]) -> Any:
     """The case's network in PyTorch, in double."""
     import torch
 
-    from spd_fast.bench import witness
+    from spd_fast.reference import pytorch as witness
 
     if not isinstance(case.candidate, spd.SigmoidMLP):
         return witness.build(case.candidate, case.shape, weights)
@@ -278,7 +278,7 @@ def reference(case: Case) -> Results:
     """The numbers that are pinned, by PyTorch in double: training as it is usually written, derivatives by `create_graph`."""
     import torch
 
-    from spd_fast.bench import witness
+    from spd_fast.reference import pytorch as witness
 
     data, options = case.dish, dataclasses.asdict(case.optimizer)
     kinds = {"Adam": torch.optim.Adam, "SGD": torch.optim.SGD, "RMSProp": witness.RMSPropTF1}
@@ -350,7 +350,7 @@ def test_the_engine_gives_the_pinned_numbers(name: str, isa: str, dtype: str) ->
 @pytest.mark.parametrize("name", ["motif C", "NATS cell"])
 def test_rounding_crosses_no_kink(name: str) -> None:
     """Inputs of ReLUs and pooling windows are batch norm's outputs or sums of a few: of size 1, in float32 right to 1e-5 (Winograd)."""
-    from spd_fast.bench import witness
+    from spd_fast.reference import pytorch as witness
 
     case = CASES[name]
     batches = np.reshape(ORDER, (STEPS, BATCH))

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import spd_fast as spd
-from spd_fast.bench import witness
 from spd_fast.engine.hypergradient import motif_hypergradient
 from spd_fast.engine.initial import initial_parameters
+from spd_fast.reference import pytorch as witness
 
 MIXED = spd.Cell(
     [[0, 1, 1, 1, 1], [0, 0, 1, 0, 1], [0, 0, 0, 1, 0], [0, 0, 0, 0, 1], [0, 0, 0, 0, 0]],

@@ -11,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import small
-from spd_fast import proxies, recipes
+from spd_fast import recipes
 from spd_fast.base.seeds import derived_seed
 from spd_fast.base.sums import mean_of, sum_of
 from spd_fast.dish import Dish
 from spd_fast.engine.training import train_motifs
 from spd_fast.outer.forms import cosine_basis
 from spd_fast.outer.start import start_dish
-from spd_fast.recipes import Recipe
+from spd_fast.predictors import proxies
+from spd_fast.recipes.settings import Recipe
 from spd_fast.scoring import score_cells, training_keywords
 
 
@@ -254,7 +255,7 @@ def readings(how: Recipe, rows: list[int]) -> dict[str, Any]:
 
     from spd_fast.outer.forms import dish_tensors, free_tensors
     from spd_fast.outer.measure import measure_of
-    from spd_fast.predictor import read_motifs
+    from spd_fast.predictors.readings import read_motifs
 
     cells, start = [CROWD[row] for row in rows], start_dish(how)
     found: dict[str, Any] = {"score_cells": score_cells(start, how, cells)}

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from spd_fast.base.errors import InvalidCellError
-from spd_fast.integrations.naslib import NASLibPredictor, cell_of
-from spd_fast.predictor import SPDPredictor
+from spd_fast.predictors.naslib import NASLibPredictor, cell_of
+from spd_fast.predictors.spd import SPDPredictor
 from spd_fast.spaces.cell import Cell
-from spd_fast.truth import TruthTable
+from spd_fast.truth.table import TruthTable
 
 
 class Architecture:

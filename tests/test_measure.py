@@ -12,7 +12,7 @@ from spd_fast.engine.training import TrainResult
 from spd_fast.outer.forms import dish_of, dish_tensors, free_tensors
 from spd_fast.outer.measure import measure_of, trains_once
 from spd_fast.outer.start import start_dish
-from spd_fast.recipes import Recipe
+from spd_fast.recipes.settings import Recipe
 from spd_fast.scoring import score_cells, step_weights, train_cells
 
 EVERYTHING = ["images", "labels", "valid_images", "valid_labels", "rates", "initial_scales"]

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 
 from small import LEARNING
 from spd_fast import MOTIF_C, Cell, InvalidCellError, MotifShape, TruthTable, count_flops, natsbench
-from spd_fast.bench import witness
 from spd_fast.engine.initial import initial_parameters
 from spd_fast.engine.training import train_motifs
 from spd_fast.motif import count_parameters
 from spd_fast.natsbench import EDGES, NATS_OPS, NatsCell, NatsColumns
 from spd_fast.outer.fit import fit_dish
-from spd_fast.truth import write_truth
+from spd_fast.reference import pytorch as witness
+from spd_fast.truth.table import write_truth
 
 SHORT = st.integers(-(2**59) + 1, 2**59 - 1)
 PLAIN = st.recursive(

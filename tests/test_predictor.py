@@ -20,26 +20,19 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import small
 import spd_fast as spd
-from spd_fast import predictor as predictors
 from spd_fast.base.errors import InvalidCellError
 from spd_fast.base.files import load_arrays, save_arrays
 from spd_fast.base.ranks import kendall_tau
 from spd_fast.dish import Dish
 from spd_fast.outer.start import start_dish
-from spd_fast.predictor import (
-    GaussianProcess,
-    LearnedDish,
-    SPDPredictor,
-    fit_gaussian_process,
-    learn_dish,
-    learn_folds,
-    mean_scaled,
-    read_motifs,
-)
-from spd_fast.recipes import Recipe
+from spd_fast.predictors import spd as predictors
+from spd_fast.predictors.gaussian_process import GaussianProcess, fit_gaussian_process
+from spd_fast.predictors.readings import LearnedDish, learn_dish, learn_folds, mean_scaled, read_motifs
+from spd_fast.predictors.spd import SPDPredictor
+from spd_fast.recipes.settings import Recipe
 from spd_fast.scoring import score_cells
 from spd_fast.spaces.cell_columns import CellColumns
-from spd_fast.truth import TruthTable
+from spd_fast.truth.table import TruthTable
 
 RECIPE = small.RECIPE
 VALID = RECIPE.replace(

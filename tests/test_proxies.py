@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from spd_fast import MOTIF_C, Cell, MotifShape, NatsCell, proxies
-from spd_fast.bench import witness
+from spd_fast import MOTIF_C, Cell, MotifShape, NatsCell
 from spd_fast.engine.initial import initial_parameters
 from spd_fast.engine.probes import activation_agreements, logit_gradient
+from spd_fast.predictors import proxies
+from spd_fast.reference import pytorch as witness
 from spd_fast.spaces.cell_files import random_cells
 
 EDGES = NatsCell.parse(

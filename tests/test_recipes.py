@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from spd_fast import recipes
 from spd_fast.motif import MOTIF_A, MOTIF_B, MOTIF_C, MotifShape
-from spd_fast.recipes import AdamSettings, MotifSettings, Recipe, RMSPropSettings, SGDSettings
+from spd_fast.recipes.settings import AdamSettings, MotifSettings, Recipe, RMSPropSettings, SGDSettings
 from spd_fast.spaces.perceptron import MLPShape
 
 PAPER = {

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 import small
-from spd_fast import recipes, report
+from spd_fast import recipes
 from spd_fast.dish import Dish
 from spd_fast.outer import runs
 from spd_fast.outer.fit import FitResult, fit_dish
 from spd_fast.outer.history import OuterStep
 from spd_fast.report import figures
+from spd_fast.report import run as report
 from spd_fast.report.summary import (
     PAPER,
     Estimate,
@@ -25,7 +26,7 @@ from spd_fast.report.summary import (
     summarise,
 )
 from spd_fast.spaces.perceptron import SigmoidMLP
-from spd_fast.truth import TruthTable
+from spd_fast.truth.table import TruthTable
 
 PICTURES = ("outer_loss", "accuracy", "kendall_tau", "inner_curves", "dish")
 

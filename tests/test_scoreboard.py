@@ -14,34 +14,25 @@ import pytest
 from scipy.stats import kendalltau, spearmanr
 
 import small
-from spd_fast import predictor, proxies, recipes, scoreboard
+from spd_fast import recipes
 from spd_fast.base.files import load_arrays
 from spd_fast.base.stores import Journal
 from spd_fast.outer import runs
 from spd_fast.outer.fit import fit_dish
 from spd_fast.outer.start import start_dish
-from spd_fast.predictor import LearnedDish, SPDPredictor
-from spd_fast.recipes import Recipe
+from spd_fast.predictors import proxies
+from spd_fast.predictors import spd as predictor
+from spd_fast.predictors.readings import LearnedDish
+from spd_fast.predictors.spd import SPDPredictor
+from spd_fast.recipes.settings import Recipe
 from spd_fast.report import board as page
-from spd_fast.scoreboard import (
-    BEFORE,
-    GOALS,
-    LEARNED,
-    MEASURES,
-    REAL,
-    Board,
-    Estimate,
-    Trial,
-    build_board,
-    draw_trial,
-    extrapolated_loss,
-    judge,
-    pool_of_run,
-    precision_at,
-    trial_of_pools,
-)
+from spd_fast.scoreboard import board as scoreboard
+from spd_fast.scoreboard.board import GOALS, Board, build_board
+from spd_fast.scoreboard.judge import MEASURES, Estimate, judge, precision_at
+from spd_fast.scoreboard.rows import BEFORE, LEARNED, REAL, extrapolated_loss
+from spd_fast.scoreboard.trial import Trial, draw_trial, pool_of_run, trial_of_pools
 from spd_fast.scoring import score_cells
-from spd_fast.truth import TruthTable
+from spd_fast.truth.table import TruthTable
 
 RECIPE = small.RECIPE
 VALID = RECIPE.replace(

@@ -12,7 +12,7 @@ import pytest
 
 from spd_fast.nasbench101 import Table
 from spd_fast.nasbench101 import open as open_table
-from spd_fast.truth import TruthTable
+from spd_fast.truth.table import TruthTable
 
 TINY = {"dish.images": 20, "dish.image_size": 4, "inner.batch_size": 10, "inner.epochs": 3}
 

@@ -14,7 +14,7 @@ from spd_fast.outer import runs
 from spd_fast.outer.fit import FitResult, fit_dish
 from spd_fast.outer.optimizers import Descent, Evolution, Rest, step_of
 from spd_fast.outer.ridge import ridge_weights
-from spd_fast.recipes import CMAESSettings, Recipe
+from spd_fast.recipes.settings import CMAESSettings, Recipe
 
 SEARCHING = small.CURVE.replace(
     {"outer.optimizer": {"name": "cmaes", "sigma": 0.2, "population": 5}, "outer.epochs": 3}

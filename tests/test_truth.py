@@ -18,7 +18,7 @@ from spd_fast.base.ranks import kendall_tau
 from spd_fast.base.stores import content_digest
 from spd_fast.spaces.cell import OPS
 from spd_fast.spaces.cell_columns import CellColumns
-from spd_fast.truth import SCHEMA, write_truth
+from spd_fast.truth.table import SCHEMA, write_truth
 from strategies import cells
 
 CONV3, CONV1, POOL = OPS

@@ -10,16 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import spd_fast.truth_build as module
 
 import processes
-import spd_fast.truth_build as module
 from processes import started
 from spd_fast import Adam, Cell, InvalidCellError, MLPShape, MotifShape, SigmoidMLP, TruthTable
 from spd_fast.images import ImageData, load_images, resize_images
 from spd_fast.spaces.cell_columns import CellColumns
 from spd_fast.spaces.cell_files import random_cells, sample_cells
-from spd_fast.truth import MEASUREMENTS
-from spd_fast.truth_build import build_truth, journal_path
+from spd_fast.truth.build import build_truth
+from spd_fast.truth.journal import journal_path
+from spd_fast.truth.table import MEASUREMENTS
 
 SHAPE = MotifShape(6, 1, 1, classes=3, image_channels=1)
 CELLS = random_cells(6, seed=4)
@@ -388,7 +389,7 @@ BUILD = """
 import sys, time
 sys.path.insert(0, {tests!r})
 from test_truth_build import CELLS, SETTINGS, made_up_images
-from spd_fast.truth_build import build_truth
+from spd_fast.truth.build import build_truth
 build_truth(CELLS, made_up_images(), {out!r}, **SETTINGS, progress=lambda share: time.sleep(0.02))
 """
 

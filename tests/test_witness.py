@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from spd_fast import MOTIF_A, MOTIF_B, MOTIF_C, NASBENCH101, SGD, Adam, Cell, Dish, MotifShape, RMSProp
-from spd_fast.bench import witness
 from spd_fast.engine.gradients import motif_gradient, parameter_gradient
 from spd_fast.engine.initial import initial_parameters
 from spd_fast.engine.training import train_motifs
+from spd_fast.reference import pytorch as witness
 from spd_fast.spaces.cell_columns import CellColumns
 from spd_fast.spaces.cell_files import random_cells
 from spd_fast.spaces.nats_cell import NATS_OPS, NatsCell

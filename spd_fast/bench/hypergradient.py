@@ -165,7 +165,7 @@ def _engine(
 def _pytorch(cell: Cell, shape: MotifShape, dish: Dish, steps: int, dtype: str = "float32") -> Array:
     import torch
 
-    from spd_fast.bench import witness
+    from spd_fast.reference import pytorch as witness
 
     module = witness.build(cell, shape, _weights(cell, shape, dtype), dtype=getattr(torch, dtype))
     arrays = {"images": dish.images, "labels": np.eye(shape.classes)[dish.labels]}

@@ -181,7 +181,7 @@ def _measure(
     if default_adam:
         contenders[DEFAULT_ADAM] = _pytorch_epoch(cell, shape, weights, dish, order, "contiguous_format", fused=None)
     if jax:
-        from spd_fast.bench.jax_motif import epoch
+        from spd_fast.reference.jax import epoch
 
         contenders[JAX] = epoch(cell, shape, weights, dish, order, records.BATCH, lr=LR, weight_decay=WEIGHT_DECAY)
     losses = {name: run_once() for name, run_once in contenders.items()}  # and the first epochs, which warm up
@@ -218,7 +218,7 @@ def _pytorch_epoch(
     import torch
     import torch.nn.functional as F
 
-    from spd_fast.bench import witness
+    from spd_fast.reference import pytorch as witness
 
     memory_format: torch.memory_format = getattr(torch, layout)
     module = witness.build(cell, shape, weights, dtype=torch.float32).to(memory_format=memory_format)  # type: ignore[call-overload]

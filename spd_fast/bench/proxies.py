@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from rich.table import Table
 
-from spd_fast import proxies
 from spd_fast.bench import record as records
 from spd_fast.dish import Dish
 from spd_fast.engine.gradients import pack_motifs, read_motifs
 from spd_fast.engine.initial import initial_parameters
 from spd_fast.engine.specs import Parameters
 from spd_fast.motif import MotifShape
+from spd_fast.predictors import proxies
 from spd_fast.spaces.cell import Cell
 
 __all__ = ["FORWARD", "IMAGES", "run", "tables"]
@@ -115,7 +115,7 @@ def _pytorch(
     """Builds the modules, which scoring uses up, and returns what scores them."""
     import torch
 
-    from spd_fast.bench import witness
+    from spd_fast.reference import pytorch as witness
 
     images, labels = torch.tensor(dish.images), torch.tensor(dish.labels)
 

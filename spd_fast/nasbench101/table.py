@@ -39,7 +39,7 @@ from spd_fast.spaces.cell_columns import CellColumns
 if TYPE_CHECKING:
     import pandas
 
-    from spd_fast.truth import TruthTable
+    from spd_fast.truth.table import TruthTable
 
 __all__ = ["CELL_COLUMNS", "METRICS", "METRIC_COLUMNS", "SCHEMA", "Evaluation", "Table", "is_table", "open_table"]
 
@@ -290,7 +290,7 @@ class Table(Sequence[Cell]):
         ValueError
             If there is no such accuracy or budget, a cell lacks a run of some budget, or the file is damaged.
         """
-        from spd_fast.truth import TruthTable
+        from spd_fast.truth.table import TruthTable
 
         self._arrays.require_intact([*CELL_COLUMNS, *(f"final_{name}" for name in METRICS)])
         measured = {name: self._columns[f"final_{name}"].transpose(2, 0, 1) for name in METRICS[1:]}

@@ -35,7 +35,7 @@ from spd_fast.outer.optimizers import Taken, copies, number, step_of
 from spd_fast.outer.pool import checked_truth, draw_cells, split_pool, transformed
 from spd_fast.outer.ridge import ridge_weights
 from spd_fast.outer.start import start_dish
-from spd_fast.recipes import Recipe
+from spd_fast.recipes.settings import Recipe
 from spd_fast.spaces.candidate import Candidate
 
 __all__ = [

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from spd_fast.base.types import Array
 from spd_fast.dish import Dish, label_matrix
-from spd_fast.recipes import Recipe
+from spd_fast.recipes.settings import Recipe
 
 __all__ = [
     "cosine_basis",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from spd_fast.base.types import Number
-from spd_fast.recipes import Recipe
+from spd_fast.recipes.settings import Recipe
 
 __all__ = [
     "OuterStep",

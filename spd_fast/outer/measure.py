@@ -21,7 +21,7 @@ from spd_fast.dish import Dish
 from spd_fast.engine.gradients import PackedMotifs, pack_motifs
 from spd_fast.engine.training import TrainResult, train_motifs
 from spd_fast.outer.forms import Tensors
-from spd_fast.recipes import Recipe
+from spd_fast.recipes.settings import Recipe
 from spd_fast.scoring import measured, seen, step_weights, training_keywords
 from spd_fast.spaces.candidate import Candidate
 from spd_fast.torch import read_metrics, train_and_measure

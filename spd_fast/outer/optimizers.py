@@ -19,7 +19,7 @@ from torch import Tensor
 
 from spd_fast.base.seeds import derived_seed
 from spd_fast.base.types import Array, Number
-from spd_fast.recipes import AdamSettings, CMAESSettings, OuterSettings, Recipe
+from spd_fast.recipes.settings import AdamSettings, CMAESSettings, OuterSettings, Recipe
 
 __all__ = [
     "Descent",

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from spd_fast.base.seeds import derived_seed
 from spd_fast.base.types import Array
-from spd_fast.recipes import Recipe
+from spd_fast.recipes.settings import Recipe
 from spd_fast.spaces.candidate import Candidate
 
 __all__ = [

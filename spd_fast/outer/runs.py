@@ -49,7 +49,7 @@ from spd_fast.base.machine import describe_machine
 from spd_fast.base.stores import Journal, read_journal
 from spd_fast.base.types import Array
 from spd_fast.dish import Dish
-from spd_fast.recipes import Recipe
+from spd_fast.recipes.settings import Recipe
 
 __all__ = [
     "SCHEMA",

@@ -25,7 +25,7 @@ from spd_fast.outer import runs
 from spd_fast.outer.fit import MIN_MOTIFS, FitResult, fit_dish
 from spd_fast.outer.history import OuterStep
 from spd_fast.outer.start import source_digest
-from spd_fast.recipes import Recipe
+from spd_fast.recipes.settings import Recipe
 from spd_fast.scoring import score_cells
 from spd_fast.spaces.candidate import Candidate
 

@@ -10,7 +10,7 @@ from spd_fast.base.stores import content_digest
 from spd_fast.dish import Dish, label_matrix
 from spd_fast.engine.training import learning_rates
 from spd_fast.outer.forms import cosine_basis
-from spd_fast.recipes import DishSettings, Recipe
+from spd_fast.recipes.settings import DishSettings, Recipe
 from spd_fast.scoring import recipe_scales, step_weights, training_keywords
 
 __all__ = [

@@ -10,7 +10,8 @@ from typing import Any, Final
 from spd_fast.base.files import atomic_write
 from spd_fast.report import figures
 from spd_fast.report.page import embedded, in_themes, template
-from spd_fast.scoreboard import MEASURES, Board, Estimate
+from spd_fast.scoreboard.board import Board
+from spd_fast.scoreboard.judge import MEASURES, Estimate
 
 __all__ = ["write"]
 

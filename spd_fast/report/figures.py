@@ -19,7 +19,7 @@ from spd_fast.outer.history import OuterStep, kept_looks
 from spd_fast.report.summary import chance_tau_sd, mean_max_accuracy, moving_average
 
 if TYPE_CHECKING:
-    from spd_fast.scoreboard import Row  # needs scikit-learn, which reports of runs do without
+    from spd_fast.scoreboard.rows import Row
 
 __all__ = [
     "DARK",

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from spd_fast import recipes
 from spd_fast.outer.history import OuterStep, kept_look, kept_looks
-from spd_fast.recipes import Recipe
+from spd_fast.recipes.settings import Recipe
 
 __all__ = ["Estimate", "Summary", "chance_tau_sd", "mean_max_accuracy", "moving_average", "summarise"]
 

@@ -41,14 +41,19 @@ from spd_fast.spaces.cell_columns import CellColumns
 from spd_fast.spaces.nats_cell import NatsColumns
 from spd_fast.spaces.perceptron import SigmoidMLP, SlopeColumns
 
-__all__ = ["MEASUREMENTS", "SCHEMA", "TruthTable", "columns_of", "write_truth"]
+__all__ = [
+    "MEASUREMENTS",
+    "SCHEMA",
+    "TruthTable",
+    "columns_of",
+    "write_truth",
+]
 
 SCHEMA: Final = "spd_fast.truth/2"
 _SPLITS: Final = ("train", "validation", "test")
 _ACCURACIES: Final = tuple(f"{split}_accuracy" for split in _SPLITS)
 MEASUREMENTS: Final = (*_ACCURACIES, *(f"{split}_loss" for split in _SPLITS), "seconds")
 """Names of the arrays of shape (n, b, s) that a truth table may hold."""
-
 _KINDS: Final[tuple[type[Columns[Any]], ...]] = (CellColumns, NatsColumns, SlopeColumns)
 _EMBEDDED: Final = {Cell: "truth.npz", SigmoidMLP: "slopes.npz"}
 _NASBENCH_COUNTS: Final = "test_k29952"

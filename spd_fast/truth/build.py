@@ -6,15 +6,13 @@ the same call continues from there. The truth file itself appears only at the en
 """
 
 import hashlib
-import json
-import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -31,45 +29,12 @@ from spd_fast.engine.training import TrainResult, train_motifs
 from spd_fast.images import ImageData, load_images, resize_images
 from spd_fast.motif import Shape
 from spd_fast.spaces.candidate import Candidate, Columns
-from spd_fast.truth import MEASUREMENTS, TruthTable, columns_of, write_truth
+from spd_fast.truth.journal import JOURNAL, BuildSettings, Work, journal_path, records_of
+from spd_fast.truth.table import MEASUREMENTS, TruthTable, columns_of, write_truth
 
 __all__ = [
     "build_truth",
-    "journal_path",
 ]
-
-_CHUNK_SECONDS: Final = 60.0  # what a kill may cost, about
-_JOURNAL: Final = "spd_fast.truth_journal/2"
-
-
-# ---- the build
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """Everything that decides a measurement; a journal is bound to it."""
-
-    cells: str  # digest
-    n_cells: int
-    images: str  # digest
-    shape: dict[str, Any]
-    budgets: tuple[int, ...]
-    seeds: tuple[int, ...]
-    batch_size: int
-    optimizer: str
-    init: str
-    initializer: str
-    batch_norm_momentum: float
-    image_size: int
-    n_train: int
-    n_valid: int
-    n_test: int
-    split_seed: int
-    version: str
-
-    def digest(self) -> str:
-        """What identifies the build in the file that it wrote."""
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,11 +43,6 @@ class _Splits:
 
     dish: Dish
     labels: dict[str, npt.NDArray[np.int64]]
-
-
-def journal_path(out: str | os.PathLike[str]) -> Path:
-    """Where the journal of a build that writes `out` lies: ``truth.npz.journal`` for ``truth.npz``."""
-    return Path(f"{os.fspath(out)}.journal")
 
 
 def build_truth(
@@ -177,7 +137,7 @@ def build_truth(
     columns = _checked_cells(cells)
     budgets, seeds = _checked_axis("budgets", budgets, lowest=1), _checked_axis("seeds", seeds)
     splits = _split(data, shape, image_size, {"train": n_train, "validation": n_valid, "test": n_test}, split_seed)
-    settings = _Settings(
+    settings = BuildSettings(
         cells=hashlib.sha256(";".join(cell.key for cell in columns).encode()).hexdigest(),
         n_cells=len(columns),
         images=data.digest(),
@@ -198,7 +158,7 @@ def build_truth(
     )
     out = Path(out)
     with Journal(
-        journal_path(out), _JOURNAL, remedy="delete the journal to begin anew, or choose another output"
+        journal_path(out), JOURNAL, remedy="delete the journal to begin anew, or choose another output"
     ) as journal:
         if _is_built(out, settings, journal):
             journal.delete()
@@ -208,7 +168,7 @@ def build_truth(
         journal.bind(asdict(settings))
         done = {(each["cell"], each["budget"], each["seed"]): each for each in journal.records}
         costs = forward_flops(columns, shape, splits.dish.images.shape[1:])
-        work = _Work(costs, budgets, seeds, lambda *key: key in done, progress)
+        work = Work(costs, budgets, seeds, lambda *key: key in done, progress)
         for budget, seed, rows in work.chunks(4 * (threads or _core.default_threads())):
             started = time.perf_counter()
             result = train_motifs(
@@ -228,7 +188,7 @@ def build_truth(
                 initializer=initializer,
                 batch_norm_momentum=batch_norm_momentum,
             )
-            records = _records(_measurements(result, splits.labels), rows, budget, seed)
+            records = records_of(_measurements(result, splits.labels), rows, budget, seed)
             journal.append(records)
             journal.sync()
             done |= {(each["cell"], each["budget"], each["seed"]): each for each in records}
@@ -246,7 +206,7 @@ def build_truth(
     return TruthTable.load(out)
 
 
-def _is_built(out: Path, settings: _Settings, journal: Journal) -> bool:
+def _is_built(out: Path, settings: BuildSettings, journal: Journal) -> bool:
     """Return whether the same build wrote its file already and was killed before it could say so, or is asked for again.
 
     Raises
@@ -352,20 +312,6 @@ def _measurements(result: TrainResult, labels: Mapping[str, Array]) -> dict[str,
     return found
 
 
-def _records(
-    measured: Mapping[str, Array], rows: npt.NDArray[np.int64], budget: int, seed: int
-) -> list[dict[str, int | float | str]]:
-    """Return one record for each row; numbers that JSON has no word for as text."""
-    return [
-        {"cell": int(row), "budget": budget, "seed": seed}
-        | {
-            name: number if math.isfinite(number := float(values[k])) else str(number)
-            for name, values in measured.items()
-        }
-        for k, row in enumerate(rows)
-    ]
-
-
 def _tabulated(
     records: Mapping[tuple[int, int, int], Mapping[str, Any]],
     n: int,
@@ -379,7 +325,7 @@ def _tabulated(
     return dict(arrays)
 
 
-def _provenance(data: ImageData, settings: _Settings, arrays: Mapping[str, Array]) -> dict[str, Any]:
+def _provenance(data: ImageData, settings: BuildSettings, arrays: Mapping[str, Array]) -> dict[str, Any]:
     machine = describe_machine()
     size, test_set = settings.image_size, "the test set" if data.test_images is not None else "the same set"
     kept = {k: v for k, v in asdict(settings).items() if k not in ("cells", "n_cells", "budgets", "seeds", "version")}
@@ -396,58 +342,3 @@ def _provenance(data: ImageData, settings: _Settings, arrays: Mapping[str, Array
         "engine": f"spd_fast {machine['version']}, {machine['instruction_set']}, {machine['compiler']}",
         "date": date.today().isoformat(),
     }
-
-
-class _Work:
-    """What is still to train, cut into chunks that keep every thread busy for about a minute; and how much is done.
-
-    Chunks may be of any size: a motif's result does not depend on what was trained beside it.
-    """
-
-    def __init__(
-        self,
-        costs: npt.NDArray[np.float64],
-        budgets: tuple[int, ...],
-        seeds: tuple[int, ...],
-        done: Callable[[int, int, int], bool],
-        progress: Callable[[float], object] | None,
-    ) -> None:
-        self._costs = costs
-        self._groups = {
-            (budget, seed): np.array([row for row in range(len(costs)) if not done(row, budget, seed)], dtype=np.int64)
-            for seed in seeds
-            for budget in budgets
-        }
-        self._total = float(costs.sum()) * sum(budgets) * len(seeds)
-        self._left = sum(self._cost(budget, rows) for (budget, _), rows in self._groups.items())
-        self._rate = 0.0  # cost a second
-        self._progress = progress
-
-    def _cost(self, budget: int, rows: npt.NDArray[np.int64]) -> float:
-        return float(self._costs[rows].sum()) * budget
-
-    def chunks(self, fewest: int) -> Iterator[tuple[int, int, npt.NDArray[np.int64]]]:
-        """Yield (budget, seed, rows): at least `fewest` rows where there are as many, more where they are quick."""
-        self._report(0)
-        for (budget, seed), rows in self._groups.items():
-            while len(rows):
-                within = np.cumsum(self._costs[rows]) * budget <= self._rate * _CHUNK_SECONDS
-                size = max(fewest, int(within.sum()))
-                if len(rows) - size < fewest:
-                    size = len(rows)
-                yield budget, seed, rows[:size]
-                rows = rows[size:]
-
-    def reporter(self, budget: int, rows: npt.NDArray[np.int64]) -> Callable[[float], object]:
-        cost = self._cost(budget, rows)
-        return lambda share: self._report(share * cost)
-
-    def finished(self, budget: int, seed: int, rows: npt.NDArray[np.int64], seconds: float) -> None:
-        cost = self._cost(budget, rows)
-        self._left -= cost
-        self._rate = cost / max(seconds, 1e-3)
-        self._report(0)
-
-    def _report(self, in_work: float) -> None:
-        if self._progress is not None:
-            self._progress(min(1.0, max(0.0, 1 - (self._left - in_work) / self._total)))

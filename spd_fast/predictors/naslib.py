@@ -16,10 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.errors import InvalidCellError
-from spd_fast.predictor import SPDPredictor
+from spd_fast.predictors.spd import SPDPredictor
 from spd_fast.spaces.cell import Cell
 
-__all__ = ["NASLibPredictor", "cell_of"]
+__all__ = [
+    "NASLibPredictor",
+    "cell_of",
+]
 
 
 class NASLibPredictor:

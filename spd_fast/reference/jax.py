@@ -17,7 +17,10 @@ from spd_fast.dish import Dish
 from spd_fast.motif import MotifShape, cell_channels
 from spd_fast.spaces.cell import Cell
 
-__all__ = ["epoch", "logits"]
+__all__ = [
+    "epoch",
+    "logits",
+]
 
 
 def logits(weights: Mapping[str, Any], images: Any, cell: Cell, shape: MotifShape) -> Any:

@@ -1,0 +1,1 @@
+"""Predictors of accuracy: from labelled cells to others."""

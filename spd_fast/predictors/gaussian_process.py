@@ -1,0 +1,180 @@
+"""The Gaussian process on groups of features."""
+
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial.distance import cdist
+from scipy.stats import norm, rankdata
+
+from spd_fast.base.types import Array
+
+try:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import (
+        ConstantKernel,
+        Hyperparameter,
+        Kernel,
+        NormalizedKernelMixin,
+        StationaryKernelMixin,
+        WhiteKernel,
+    )
+    from threadpoolctl import threadpool_limits
+except ImportError as error:
+    raise ImportError("predictors need scikit-learn: pip install 'spd_fast[predictor]'") from error
+
+__all__ = [
+    "GaussianProcess",
+    "fit_gaussian_process",
+]
+
+
+# ---- the Gaussian process
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianProcess:
+    """A Gaussian process on groups of features, with its labels: made by `fit_gaussian_process`.
+
+    Attributes
+    ----------
+    features : ndarray, shape (N, M), float64
+        Of the labelled cells.
+    groups : tuple of int, sum M
+        Columns of each group; columns of one group share a length scale.
+    accuracy : ndarray, shape (N,), float64
+    theta : ndarray
+        Logarithms of the kernel's parameters, as scikit-learn orders them.
+    """
+
+    features: Array
+    groups: tuple[int, ...]
+    accuracy: Array
+    theta: Array
+
+    def predict(self, features: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Return the predicted accuracies, shape (n,), of cells with these features, shape (n, M)."""
+        known, place = _standardised(self.features)
+        wanted = place(np.asarray(features, np.float64))
+        process = _regressor(self.groups, self.theta)
+        with _one_thread():
+            process.fit(known, _normal_scores(self.accuracy))
+            scores = np.concatenate(
+                [process.predict(part) for part in np.array_split(wanted, max(1, len(wanted) // 4096))]
+            )
+        return _accuracies(scores, self.accuracy)
+
+
+def fit_gaussian_process(features: Iterable[npt.ArrayLike], accuracy: npt.ArrayLike) -> GaussianProcess:
+    """Fit a Gaussian process to labelled cells.
+
+    Parameters
+    ----------
+    features : iterable of array-like, each of shape (N, m)
+        Groups of features, for example structure and learning curves. NaN stands for a motif that diverged and counts as the
+        largest value of its column.
+    accuracy : array-like, shape (N,), finite
+        Of any unit.
+
+    Returns
+    -------
+    GaussianProcess
+
+    Notes
+    -----
+    The target is the normal score of the accuracy's rank, ``Phi^-1((rank - 1/2) / N)``, because accuracies have a heavy lower
+    tail; predictions are mapped back, strictly increasing. Features are standardised over the N cells. The kernel is
+    ``a prod_g Matern_3/2(|x_g - x'_g| / l_g) + noise``, one length scale per group, at the largest marginal likelihood that
+    L-BFGS finds from one start. One thread, so that the same data gives the same bits.
+    """
+    parts = [np.asarray(part, np.float64) for part in features]
+    table = np.concatenate(parts, axis=1)
+    target = np.asarray(accuracy, np.float64)
+    groups = tuple(part.shape[1] for part in parts)
+    process = _regressor(groups, None)
+    with _one_thread(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a parameter at its bound: a group that says nothing
+        process.fit(_standardised(table)[0], _normal_scores(target))
+    return GaussianProcess(table, groups, target, np.asarray(process.kernel_.theta, np.float64))
+
+
+class _GroupedMatern(StationaryKernelMixin, NormalizedKernelMixin, Kernel):  # type: ignore[misc]
+    """Matern kernel of smoothness 3/2 with one length scale for each group of columns.
+
+    ``k = (1 + sqrt(3) r) exp(-sqrt(3) r)`` with ``r**2 = sum_g |x_g - x'_g|**2 / l_g**2`` (Rasmussen and Williams 2006,
+    equation 4.17), and ``dk / dlog l_g = 3 |x_g - x'_g|**2 / l_g**2 exp(-sqrt(3) r)``.
+    """
+
+    def __init__(self, groups: tuple[int, ...], length_scale: Array) -> None:
+        self.groups = groups
+        self.length_scale = length_scale
+
+    @property
+    def hyperparameter_length_scale(self) -> Any:
+        return Hyperparameter("length_scale", "numeric", (1e-1, 1e3), len(self.groups))
+
+    def __call__(self, X: Array, Y: Array | None = None, eval_gradient: bool = False) -> Any:
+        ends = np.cumsum(self.groups)
+        columns = [slice(end - size, end) for size, end in zip(self.groups, ends, strict=True)]
+        other = X if Y is None else Y
+        squares = np.stack(
+            [
+                cdist(X[:, c], other[:, c], "sqeuclidean") / scale**2
+                for c, scale in zip(columns, np.atleast_1d(self.length_scale), strict=True)
+            ],
+            axis=-1,
+        )
+        r = np.sqrt(3 * squares.sum(axis=-1))
+        decay = np.exp(-r)
+        if eval_gradient:
+            return (1 + r) * decay, 3 * squares * decay[..., None]
+        return (1 + r) * decay
+
+
+def _regressor(groups: tuple[int, ...], theta: Array | None) -> Any:
+    """Return an unfitted regressor, its kernel's parameters to be found or given."""
+    matern = _GroupedMatern(groups, np.sqrt(np.array(groups, np.float64)))
+    kernel = ConstantKernel(1.0, (1e-2, 1e2)) * matern + WhiteKernel(0.3, (1e-3, 1e1))
+    if theta is None:
+        return GaussianProcessRegressor(kernel)
+    return GaussianProcessRegressor(kernel.clone_with_theta(theta), optimizer=None)
+
+
+def _standardised(known: Array) -> tuple[Array, Callable[[Array], Array]]:
+    """Return the features of the labelled cells, shifted and scaled, and the function that places others among them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a column without a finite value is filled with 0
+        worst = np.nan_to_num(np.nanmax(known, axis=0))
+    filled = np.where(np.isnan(known), worst, known)
+    mean, spread = filled.mean(axis=0), filled.std(axis=0)
+    spread = np.where(spread > 1e-9 * np.abs(filled).max(axis=0), spread, np.inf)  # a constant column says nothing
+
+    def place(others: Array) -> Array:
+        placed: Array = (np.where(np.isnan(others), worst, others) - mean) / spread
+        return placed
+
+    return place(known), place
+
+
+def _normal_scores(accuracy: Array) -> Array:
+    return np.asarray(norm.ppf((rankdata(accuracy) - 0.5) / len(accuracy)))
+
+
+def _accuracies(scores: Array, accuracy: Array) -> npt.NDArray[np.float64]:
+    """Map normal scores back to accuracies: linear between those of the labelled cells, and on beyond them."""
+    known, first = np.unique(_normal_scores(accuracy), return_index=True)
+    values = accuracy[first]
+    if len(known) == 1:
+        return np.full(len(scores), values[0])
+    place = np.clip(np.searchsorted(known, scores) - 1, 0, len(known) - 2)
+    slope = np.diff(values) / np.diff(known)
+    return np.asarray(values[place] + slope[place] * (scores - known[place]), np.float64)
+
+
+def _one_thread() -> Any:
+    """Keep linear algebra on one thread: where it cuts its work may change the last bit."""
+    return threadpool_limits(limits=1)

@@ -1,0 +1,221 @@
+"""What motifs show on dishes that were learned or not, as features of a predictor."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from spd_fast.base.progress import part_of
+from spd_fast.base.seeds import derived_seed
+from spd_fast.base.sums import mean_of, sum_of
+from spd_fast.base.types import Array, Progress
+from spd_fast.dish import Dish
+from spd_fast.recipes.settings import Recipe
+from spd_fast.scoring import read_score, train_cells
+from spd_fast.spaces.candidate import Candidate
+
+__all__ = [
+    "LearnedDish",
+    "MotifReadings",
+    "learn_dish",
+    "learn_folds",
+    "mean_scaled",
+    "read_all",
+    "read_motifs",
+]
+
+_PIECES: Final = 8
+"""Pieces of the inner loop, of about equal length, over which the training loss is averaged."""
+
+
+# ---- reading motifs
+
+
+@dataclass(frozen=True, eq=False)
+class MotifReadings:
+    """What the motifs of n cells show on one dish, means over the recipe's replicates.
+
+    Attributes
+    ----------
+    score : ndarray, shape (n,), float64
+        What the recipe ranks by, larger is better: `spd_fast.scoring.score_cells`. NaN where a motif diverged.
+    curve : ndarray, shape (n, M), float64
+        Logarithms of the training loss averaged over each eighth of the inner loop's steps (over each step where they are
+        fewer). NaN where a motif diverged.
+    steps : ndarray, shape (n, T), float64
+        Training loss of every step. Not finite from a divergence on.
+    seconds : ndarray, shape (n,)
+        Time of one core for each cell.
+    """
+
+    score: Array
+    curve: Array
+    steps: Array
+    seconds: Array
+
+
+def read_motifs(
+    dish: Dish,
+    recipe: Recipe,
+    cells: Sequence[Candidate],
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> MotifReadings:
+    """Train the motifs of some cells on a dish, as the recipe says, and read score and learning curve off them.
+
+    Parameters
+    ----------
+    dish : Dish
+        Learned or not.
+    recipe : Recipe
+        Its motif, inner loop, metric and seed are used.
+    cells : sequence of n Cell, NatsCell or SigmoidMLP
+    threads, progress
+        As in `spd_fast.train_motifs`.
+
+    Raises
+    ------
+    ValueError
+        If dish and recipe do not fit each other.
+    """
+    scores, curves, trained, seconds = [], [], [], []
+    for result in train_cells(dish, recipe, cells, threads=threads, progress=progress):
+        steps = np.asarray(result.recorded["step_loss"], np.float64)
+        pieces = np.array_split(steps, min(_PIECES, steps.shape[1]), axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logarithms = np.log(np.stack([piece.mean(axis=1) for piece in pieces], axis=1))
+        curves.append(np.where(np.isfinite(logarithms) & ~result.diverged[:, None], logarithms, np.nan))
+        trained.append(steps)
+        scores.append(read_score(result, recipe, dish))
+        seconds.append(np.asarray(result.seconds, np.float64))
+    return MotifReadings(mean_of(scores), mean_of(curves), mean_of(trained), sum_of(seconds))
+
+
+def read_all(
+    dishes: Sequence["LearnedDish"],
+    cells: Sequence[Candidate],
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> list[MotifReadings]:
+    """Read the motifs of the same cells on each of several dishes: `read_motifs`."""
+    reports = [part_of(progress, k, len(dishes)) for k in range(len(dishes))]
+    return [dish.read(cells, threads, report) for dish, report in zip(dishes, reports, strict=True)]
+
+
+# ---- learned dishes
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedDish:
+    """A dish with the recipe that trains motifs on it.
+
+    Attributes
+    ----------
+    recipe : Recipe
+    dish : Dish
+    mean, spread : float
+        Of the scores of the labelled cells.
+    seconds : float
+        Wall time of learning the dish.
+    """
+
+    recipe: Recipe
+    dish: Dish
+    mean: float = 0.0
+    spread: float = 1.0
+    seconds: float = 0.0
+
+    def read(
+        self, cells: Sequence[Candidate], threads: int | None = None, progress: Progress | None = None
+    ) -> MotifReadings:
+        """Return what the motifs of some cells show: `read_motifs`."""
+        return read_motifs(self.dish, self.recipe, cells, threads=threads, progress=progress)
+
+    def scaled(self, score: Array) -> Array:
+        """Return scores with the labelled cells' mean at 0 and their standard deviation at 1; diverged ones at -3."""
+        return np.nan_to_num((score - self.mean) / self.spread, nan=-3.0)
+
+
+def learn_dish(
+    cells: Sequence[Candidate],
+    accuracy: npt.ArrayLike,
+    recipe: Recipe,
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> LearnedDish:
+    """Learn a dish from all of some labelled cells: `spd_fast.fit_dish`, whatever pool the recipe would draw.
+
+    As large a share of the cells is kept out as of the recipe's own pool, at least 3. Parameters and errors are those of
+    `spd_fast.fit_dish`; `progress` is called with the share done.
+    """
+    from spd_fast.outer.fit import fit_dish
+
+    pool, kept_out = recipe.outer.pool, recipe.outer.kept_out
+    if pool is not None and kept_out:
+        kept_out = max(3, kept_out * len(cells) // pool)
+    recipe = recipe.replace({"outer.pool": None, "outer.kept_out": kept_out})
+
+    def report(epoch: int, fraction: float, step: object) -> None:
+        if progress is not None:
+            progress((epoch + min(fraction, 1.0)) / recipe.outer.epochs)
+
+    began = time.perf_counter()
+    fit = fit_dish(cells, accuracy, recipe, threads=threads, progress=report)
+    return LearnedDish(recipe, fit.dish, seconds=time.perf_counter() - began)
+
+
+def learn_folds(
+    cells: Sequence[Candidate],
+    accuracy: npt.ArrayLike,
+    recipe: Recipe,
+    folds: int,
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[npt.NDArray[np.float64], list[LearnedDish]]:
+    """Learn dishes that have not seen a part of the labelled cells each.
+
+    Parameters
+    ----------
+    cells : sequence of n Cell, NatsCell or SigmoidMLP
+    accuracy : array-like, shape (n,)
+    recipe : Recipe
+    folds : int, 2 to n
+        Parts, drawn with the recipe's seed.
+    threads, progress
+        As in `learn_dish`.
+
+    Returns
+    -------
+    scores : ndarray, shape (n,), float64
+        For every cell the scaled score on the dish that has not seen it.
+    dishes : list of LearnedDish
+        One for each part. For other cells, average `LearnedDish.scaled` over them.
+    """
+    target = np.asarray(accuracy, np.float64)
+    order = np.random.default_rng(derived_seed(recipe.seed, "folds")).permutation(len(cells))
+    scores, dishes = np.empty(len(cells)), []
+    for k in range(folds):
+        out = order[k::folds]
+        inside = np.setdiff1d(order, out)
+        report = part_of(progress, k, folds)
+        pool = [cells[int(row)] for row in inside]
+        learned = learn_dish(pool, target[inside], recipe, threads=threads, progress=part_of(report, 0, 2))
+        score = learned.read(cells, threads, part_of(report, 1, 2)).score
+        finite = score[np.isfinite(score)]
+        if len(finite) and finite.std() > 0:
+            learned = replace(learned, mean=float(finite.mean()), spread=float(finite.std()))
+        scores[out] = learned.scaled(score)[out]
+        dishes.append(learned)
+    return scores, dishes
+
+
+def mean_scaled(dishes: Sequence[LearnedDish], scores: Sequence[Array]) -> npt.NDArray[np.float64]:
+    """Return the mean over dishes of their scaled scores, shape (n,), from their scores, shape (n,) each."""
+    return mean_of([dish.scaled(score) for dish, score in zip(dishes, scores, strict=True)])

@@ -1,0 +1,334 @@
+"""Predictors of accuracy: learn from cells whose accuracies are known, predict those of others.
+
+Three kinds of features tell cells apart: *structure* (`spd_fast.predictors.features`, nothing is trained), *curves* (how fast motifs
+learn on a dish that nobody adapted) and the *dish* (the score on a dish learned from the labelled cells). A Gaussian
+process on them is the strongest predictor; a learned dish alone, nothing fitted on top, is the Synthetic Petri Dish as
+it was meant. This module needs scikit-learn (``pip install 'spd_fast[predictor]'``).
+
+References
+----------
+Rasmussen and Williams 2006, Gaussian Processes for Machine Learning: chapter 2 and equation 5.8 (marginal likelihood).
+Wolpert 1992, Stacked generalization, Neural Networks 5(2): features learned from labels are taken out of fold.
+White et al. 2021, How powerful are performance predictors in neural architecture search?, arXiv:2104.01177: fit and query.
+Rawal et al. 2020, Synthetic Petri Dish, arXiv:2005.13092.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from spd_fast import recipes
+from spd_fast.base.files import load_arrays, save_arrays
+from spd_fast.base.progress import part_of
+from spd_fast.base.types import Array, Progress
+from spd_fast.dish import Dish
+from spd_fast.outer.start import start_dish
+from spd_fast.predictors.features import structural_features
+from spd_fast.predictors.gaussian_process import GaussianProcess, fit_gaussian_process
+from spd_fast.predictors.readings import LearnedDish, learn_dish, learn_folds, mean_scaled, read_all
+from spd_fast.recipes.settings import Recipe
+from spd_fast.spaces.cell import Cell
+from spd_fast.spaces.cell_columns import CellColumns
+
+__all__ = [
+    "SCHEMA",
+    "SPDPredictor",
+]
+
+
+try:
+    from sklearn.base import BaseEstimator, RegressorMixin
+    from sklearn.utils.validation import check_is_fitted
+except ImportError as error:
+    raise ImportError("predictors need scikit-learn: pip install 'spd_fast[predictor]'") from error
+
+SCHEMA: Final = "spd_fast.predictor/2"
+"""Version of the file that `SPDPredictor.save` writes."""
+FEATURES: Final = ("structure", "curves", "dish")
+"""Kinds of features of the Gaussian process, in the order of its groups."""
+DEFAULT_RECIPE: Final = "learned_labels"
+DEFAULT_CURVES: Final = "curves"
+Cells = Sequence[Cell] | Array
+
+
+# ---- the estimator
+
+
+class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """Predicts the accuracies of cells from labelled ones: a scikit-learn estimator, and what NASLib calls a predictor.
+
+    Parameters
+    ----------
+    recipe : Recipe or str, optional
+        How the dish is learned: a recipe or a recipe's name. Default: ``"learned_labels"``.
+    variant : "gaussian_process" or "dish"
+        A Gaussian process on `features`, or the pure dish: the score of a cell's motif on the learned dish, nothing fitted
+        on top.
+    features : sequence of "structure", "curves", "dish"
+        What the Gaussian process sees: structural scalars, learning curves of motifs on the dish that nobody
+        adapted (`curves`), the score on dishes learned from the labelled cells.
+    curves : Recipe or str, optional
+        Motif, inner loop and dish before learning of the curves. Default: ``"curves"``.
+    folds : int, at least 2
+        Dishes that are learned for the feature "dish", each without one part of the labelled cells: in the Gaussian
+        process a cell's score comes from the dish that has not seen it. At query time the scores of all are averaged.
+    threads : int, optional
+        Default: the processors that this process may use. Does not change the result.
+
+    Attributes
+    ----------
+    dishes_ : tuple of LearnedDish
+        The dishes that queries train motifs on, with their recipes.
+    process_ : GaussianProcess or None
+        None with variant "dish".
+
+    Notes
+    -----
+    Cells are a sequence of n `Cell`, or an integer array of shape (n, 3) with the columns of `CellColumns`: vertices,
+    edge_bits, op_codes. Same arguments, same bits. A query needs no PyTorch; only learning a dish does.
+
+    Examples
+    --------
+    >>> from spd_fast import TruthTable
+    >>> labelled, others = TruthTable.load().split(60, seed=0)
+    >>> predictor = SPDPredictor(features=("structure",)).fit(labelled.cells, labelled.accuracy)
+    >>> predictor.score(others.cells, others.accuracy) > 0.3
+    True
+    """
+
+    dishes_: "tuple[LearnedDish, ...]"
+    process_: GaussianProcess | None
+
+    def __init__(
+        self,
+        recipe: Recipe | str | None = None,
+        *,
+        variant: Literal["gaussian_process", "dish"] = "gaussian_process",
+        features: Sequence[str] = ("structure", "curves"),
+        curves: Recipe | str | None = None,
+        folds: int = 5,
+        threads: int | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self.variant = variant
+        self.features = features
+        self.curves = curves
+        self.folds = folds
+        self.threads = threads
+
+    def fit(self, cells: Cells, accuracy: npt.ArrayLike, *, progress: Progress | None = None) -> Self:
+        """Learn from labelled cells.
+
+        Parameters
+        ----------
+        cells : sequence of n Cell, or integer array, shape (n, 3)
+        accuracy : array-like, shape (n,), finite
+            Of any unit; more is better.
+        progress : callable, optional
+            Called with the share done, 0 to 1. What it raises stops the fit.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If cells and accuracies do not fit each other, a parameter is unknown, or the recipe needs more cells.
+        """
+        self._check_parameters()
+        pool = _as_cells(cells)
+        target = _checked_accuracy(accuracy, len(pool))
+        if self.variant == "dish":
+            recipe = _recipe(self.recipe, DEFAULT_RECIPE)
+            learned = learn_dish(pool, target, recipe, threads=self.threads, progress=progress)
+            self.dishes_, self.process_ = (learned,), None
+            return self
+        groups: list[Array] = []
+        dishes: list[LearnedDish] = []
+        kinds = [kind for kind in FEATURES if kind in self.features]
+        for k, kind in enumerate(kinds):
+            report = part_of(progress, k, len(kinds))
+            if kind == "structure":
+                groups.append(structural_features(pool))
+            elif kind == "curves":
+                recipe = _recipe(self.curves, DEFAULT_CURVES)
+                dishes.append(LearnedDish(recipe, start_dish(recipe)))
+                groups.append(dishes[-1].read(pool, self.threads, report).curve)
+            else:
+                recipe = _recipe(self.recipe, DEFAULT_RECIPE)
+                scores, parts = learn_folds(pool, target, recipe, self.folds, threads=self.threads, progress=report)
+                groups.append(scores[:, None])
+                dishes += parts
+        self.dishes_, self.process_ = tuple(dishes), fit_gaussian_process(groups, target)
+        return self
+
+    def query(self, cells: Cells, *, progress: Progress | None = None) -> npt.NDArray[np.float64]:
+        """Predict cells.
+
+        Parameters
+        ----------
+        cells : sequence of n Cell, or integer array, shape (n, 3)
+        progress : callable, optional
+
+        Returns
+        -------
+        ndarray, shape (n,), float64
+            With a Gaussian process accuracies, in the unit of the labels. With variant "dish" scores of no unit, larger is
+            better, -inf where a motif diverged.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If `fit` has not been called.
+        """
+        check_is_fitted(self, "dishes_")
+        wanted = _as_cells(cells)
+        if not len(wanted):
+            return np.empty(0)
+        readings = read_all(self.dishes_, wanted, threads=self.threads, progress=progress)
+        if self.process_ is None:
+            return np.nan_to_num(readings[0].score, nan=-np.inf, neginf=-np.inf)
+        folds = self.folds if "dish" in self.features else 0
+        first = len(self.dishes_) - folds
+        groups: list[Array] = []
+        if "structure" in self.features:
+            groups.append(structural_features(wanted))
+        if "curves" in self.features:
+            groups.append(readings[0].curve)
+        if "dish" in self.features:
+            groups.append(mean_scaled(self.dishes_[first:], [read.score for read in readings[first:]])[:, None])
+        return self.process_.predict(np.concatenate(groups, axis=1))
+
+    def predict(self, cells: Cells) -> npt.NDArray[np.float64]:
+        """Return `query`, by scikit-learn's name."""
+        return self.query(cells)
+
+    def score(self, cells: Cells, accuracy: npt.ArrayLike) -> float:
+        """Return Kendall's tau-b of predictions and accuracies, -1 to 1."""
+        from spd_fast.base.ranks import kendall_tau
+
+        known = _as_cells(cells)
+        return kendall_tau(self.query(known), _checked_accuracy(accuracy, len(known)))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a fitted predictor as an .npz of plain arrays with its settings as JSON: no pickles, atomically.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If `fit` has not been called.
+        OSError
+            If the file cannot be written.
+        """
+        check_is_fitted(self, "dishes_")
+        settings: dict[str, Any] = {
+            "schema": SCHEMA,
+            "parameters": {
+                name: json.loads(value.to_json()) if isinstance(value, Recipe) else value
+                for name, value in self.get_params(deep=False).items()
+            },
+            "dishes": [json.loads(dish.recipe.to_json()) for dish in self.dishes_],
+        }
+        arrays = {"settings": np.frombuffer(json.dumps(settings).encode(), np.uint8)}
+        for k, each in enumerate(self.dishes_):
+            fields = {name: getattr(each.dish, name) for name in Dish.__dataclass_fields__}
+            arrays |= {f"dish.{k}.{name}": array for name, array in fields.items() if array is not None}
+            arrays[f"scale.{k}"] = np.array([each.mean, each.spread])
+        if self.process_ is not None:
+            arrays |= {f"process.{name}": np.asarray(value) for name, value in vars(self.process_).items()}
+        save_arrays(path, arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "SPDPredictor":
+        """Read what `save` wrote; the Gaussian process is fitted again to its labels, with the parameters found then.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file is damaged or not a predictor of this version.
+        """
+        arrays = load_arrays(path, what="predictor file", listed=True)
+        try:
+            settings = json.loads(arrays["settings"].tobytes())
+            if settings["schema"] != SCHEMA:
+                raise ValueError(
+                    f"has schema {settings['schema']!r}, expected {SCHEMA!r}: it is from another version; fit it anew"
+                )
+            parameters: dict[str, Any] = {
+                name: Recipe.from_json(json.dumps(value)) if isinstance(value, dict) else value
+                for name, value in settings["parameters"].items()
+            }
+            loaded = cls(**parameters)
+            loaded._check_parameters()
+            loaded.dishes_ = tuple(
+                _dish_from(arrays, k, Recipe.from_json(json.dumps(recipe)))
+                for k, recipe in enumerate(settings["dishes"])
+            )
+            loaded.process_ = _process_from(arrays) if loaded.variant == "gaussian_process" else None
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"predictor file {os.fspath(path)} cannot be read: {error}") from error
+        return loaded
+
+    def _check_parameters(self) -> None:
+        if self.variant not in ("gaussian_process", "dish"):
+            raise ValueError(f"variant is {self.variant!r}, expected 'gaussian_process' or 'dish'")
+        unknown = [kind for kind in self.features if kind not in FEATURES]
+        if unknown or not len(self.features):
+            raise ValueError(f"features are {list(self.features)}, expected one or more of {', '.join(FEATURES)}")
+        if self.folds < 2:
+            raise ValueError(f"folds is {self.folds}, expected at least 2")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.regressor_tags.poor_score = (
+            True  # the score is tau, of cells: not of scikit-learn's own regression problems
+        )
+        return tags
+
+
+def _recipe(given: Recipe | str | None, default: str) -> Recipe:
+    if isinstance(given, Recipe):
+        return given
+    return recipes.get(default if given is None else given)
+
+
+def _as_cells(cells: Cells) -> Sequence[Cell]:
+    if isinstance(cells, np.ndarray):
+        if cells.ndim != 2 or cells.shape[1] != 3 or cells.dtype.kind not in "iu":
+            raise ValueError(
+                f"cells is a {cells.dtype} array of shape {cells.shape}, expected integers of shape (n, 3): vertices, "
+                "edge_bits, op_codes; or a sequence of Cell"
+            )
+        return CellColumns(*cells.T)
+    for place, cell in enumerate(cells if not isinstance(cells, CellColumns) else ()):
+        if not isinstance(cell, Cell):
+            raise TypeError(f"cells[{place}] is a {type(cell).__name__}, expected a Cell")
+    return cells
+
+
+def _checked_accuracy(accuracy: npt.ArrayLike, n: int) -> npt.NDArray[np.float64]:
+    target = np.asarray(accuracy, np.float64)
+    if target.shape != (n,):
+        raise ValueError(f"accuracy has shape {target.shape}, expected ({n},) to match cells")
+    if n < 2:
+        raise ValueError(f"{n} labelled cells were given, expected at least 2")
+    bad = np.flatnonzero(~np.isfinite(target))
+    if len(bad):
+        raise ValueError(f"accuracy[{bad[0]}] is {target[bad[0]]}, expected finite numbers")
+    return target
+
+
+def _dish_from(arrays: Mapping[str, Array], k: int, recipe: Recipe) -> LearnedDish:
+    fields = {name: arrays.get(f"dish.{k}.{name}") for name in Dish.__dataclass_fields__}
+    mean, spread = arrays[f"scale.{k}"].tolist()
+    return LearnedDish(
+        recipe, Dish(**{name: array for name, array in fields.items() if array is not None}), mean, spread
+    )
+
+
+def _process_from(arrays: Mapping[str, Array]) -> GaussianProcess:
+    groups = tuple(arrays["process.groups"].tolist())
+    return GaussianProcess(arrays["process.features"], groups, arrays["process.accuracy"], arrays["process.theta"])

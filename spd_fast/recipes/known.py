@@ -1,0 +1,273 @@
+"""The recipes that come with the package, and reading others from files."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from spd_fast.recipes.settings import (
+    AdamSettings,
+    DishSettings,
+    InnerSettings,
+    MotifSettings,
+    OuterSettings,
+    PerceptronSettings,
+    Recipe,
+    ScaleSettings,
+)
+
+__all__ = [
+    "get",
+    "load",
+    "names",
+]
+
+
+def names() -> list[str]:
+    """Return the names of the recipes that come with the package."""
+    return list(_REGISTRY)
+
+
+def get(name: str) -> Recipe:
+    """Return a recipe by name.
+
+    Raises
+    ------
+    ValueError
+        If there is no recipe of this name.
+    """
+    if name not in _REGISTRY:
+        raise ValueError(f"there is no recipe {name!r}, expected one of {', '.join(_REGISTRY)}")
+    return _REGISTRY[name]()
+
+
+def load(name_or_path: str) -> Recipe:
+    """Return a recipe by name, or read it from a JSON file.
+
+    Raises
+    ------
+    ValueError
+        If it is neither a known name nor a readable recipe file.
+    """
+    if name_or_path in _REGISTRY:
+        return get(name_or_path)
+    try:
+        with open(name_or_path, encoding="utf-8") as file:
+            text = file.read()
+    except FileNotFoundError:
+        raise ValueError(
+            f"{name_or_path!r} is neither a recipe nor a file, expected a path or one of {', '.join(_REGISTRY)}"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"recipe file {name_or_path} cannot be read: {error}") from None
+    try:
+        return Recipe.from_json(text)
+    except ValueError as error:
+        raise ValueError(f"recipe file {name_or_path}: {error}") from None
+
+
+def _cassimon(letter: str, epochs: int) -> Callable[[], Recipe]:
+    name = f"cassimon_{letter.lower()}" + ("" if epochs == 100 else str(epochs))
+    summary = f"The paper's experiment with motif {letter}" + ("." if epochs == 100 else f", {epochs} inner epochs.")
+    return lambda: Recipe(name=name, summary=summary, motif=letter, inner=InnerSettings(epochs=epochs))
+
+
+def _demo() -> Recipe:
+    return Recipe(
+        name="demo",
+        summary=(
+            "A small outer loop that learns something in about a minute: the paper's motif C and gradient, but twelve cells "
+            "at a time, shared initial weights, the training loss as the metric and a signed outer loss."
+        ),
+        motif="C",
+        dish=DishSettings(images=100),
+        inner=InnerSettings(epochs=12, optimizer=AdamSettings(lr=2e-3, weight_decay=1e-6), init="shared", redraw=False),
+        outer=OuterSettings(epochs=60, cells=12, metric="loss", loss="pearson", ranking="metric"),
+    )
+
+
+def _valid_c() -> Recipe:
+    return Recipe(
+        name="valid_c",
+        summary=(
+            "A learned validation set alone: motifs C are trained once on random images, all cells from shared initial weights, "
+            "and the images and labels that they are read on are learned on 100 cells, 20 of which are kept out."
+        ),
+        motif="C",
+        dish=DishSettings(images=60, valid_images=40, image_size=8),
+        inner=InnerSettings(
+            epochs=10, optimizer=AdamSettings(lr=2e-3, weight_decay=1e-6), init="shared", redraw=False, replicates=2
+        ),
+        outer=OuterSettings(
+            epochs=400,
+            cells=12,
+            pool=100,
+            kept_out=20,
+            target="rank",
+            metric="loss",
+            loss="pairwise_logistic",
+            ranking="metric",
+            learn=("valid_images", "valid_labels"),
+            trust_every=20,
+        ),
+    )
+
+
+def _memorising(replicates: int) -> dict[str, Any]:
+    """Small deep motifs on 200 random images a replicate, which rank best where nothing is learned: docs/experiments.md."""
+    return {
+        "motif": MotifSettings(stem_channels=8, stacks=3),
+        "dish": DishSettings(images=200 * replicates, image_size=8),
+        "inner": InnerSettings(
+            epochs=4,
+            optimizer=AdamSettings(lr=5e-3),
+            init="shared",
+            initializer="nasbench101",
+            initial_scales=ScaleSettings(dense=2.0),
+            redraw=False,
+            replicates=replicates,
+            split_images=True,
+        ),
+    }
+
+
+def _learned_labels() -> Recipe:
+    return Recipe(
+        name="learned_labels",
+        summary=(
+            "How fast small deep motifs memorise random images that they have seen before, and which labels of these make the speed "
+            "tell: 4 replicates, each on 200 images of its own, the labels learned in few steps by the hypergradient on 100 cells, 20 of "
+            "them kept out."
+        ),
+        **_memorising(replicates=4),
+        outer=OuterSettings(
+            epochs=15,
+            cells=12,
+            pool=100,
+            kept_out=20,
+            check_every=5,
+            target="rank",
+            metric="training_loss",
+            metric_epochs=3,
+            loss="pairwise_weighted",
+            ranking="metric",
+            learn=("labels",),
+            gradient="unrolled",
+            optimizer=AdamSettings(lr=1e-2, betas=(0.9, 0.99)),
+            clip=2.0,
+            trust_every=5,
+        ),
+    )
+
+
+def _learned_weights() -> Recipe:
+    changed = {"learn": ["labels", "step_weights"], "step_weights": "ridge", "metric_epochs": None}
+    labels = _learned_labels().replace({f"outer.{name}": value for name, value in changed.items()})
+    return labels.model_copy(
+        update={
+            "name": "learned_weights",
+            "summary": (
+                "How fast small deep motifs memorise random images: which of the inner steps tell, by ridge regression on 100 cells from all "
+                "steps alike, and which labels of the images, in few steps by the hypergradient."
+            ),
+        }
+    )
+
+
+def _rawal_slope() -> Recipe:
+    return Recipe(
+        name="rawal_slope",
+        summary=(
+            "The original method: which slope of the sigmoid is best, from perceptrons of one unit a layer on ten learned vectors of ten "
+            "random bits each, by the hypergradient through 250 steps, on 18 of 100 slopes (Rawal et al. 2020, with a larger outer rate, twice as long)."
+        ),
+        motif=PerceptronSettings(hidden=1),
+        dish=DishSettings(
+            images=10,
+            image_size=10,
+            image_rows=1,
+            image_channels=1,
+            labels="bits",
+            valid_images=10,
+            valid_start="copy",
+        ),
+        inner=InnerSettings(
+            epochs=250,
+            batch_size=10,
+            optimizer=AdamSettings(lr=1e-2),
+            init="shared",
+            initializer="normal",
+            redraw=False,
+        ),
+        outer=OuterSettings(
+            epochs=160,
+            cells=18,
+            pool=18,
+            metric="loss",
+            loss="mse_whitened",
+            ranking="metric",
+            learn=("images", "valid_images"),
+            gradient="unrolled",
+            optimizer=AdamSettings(
+                lr=0.2, weight_decay=2e-5
+            ),  # released: 0.05, 80 epochs (docs/rawal_slope.md); decay: d/dx of 1e-5 x^2
+            schedule="steps",
+        ),
+        dtype="float64",
+    )
+
+
+def _learned_schedule() -> Recipe:
+    memorising = _memorising(replicates=4)
+    plain = {"optimizer": AdamSettings(lr=2e-3), "initializer": "pytorch", "initial_scales": ScaleSettings()}
+    return Recipe(
+        name="learned_schedule",
+        summary=(
+            "How fast small deep motifs memorise random images, from PyTorch's initial weights, one learning rate and the mean of all steps: learned "
+            "on 100 cells are scales of initial weights, the rate of every step and, by ridge regression, the weight of every step in the score."
+        ),
+        **(memorising | {"inner": memorising["inner"].model_copy(update=plain)}),
+        outer=OuterSettings(
+            epochs=30,
+            cells=24,
+            pool=100,
+            replicates=1,
+            check_every=15,
+            target="rank",
+            metric="training_loss",
+            loss="pairwise_weighted",
+            ranking="metric",
+            learn=("rates", "initial_scales", "step_weights"),
+            step_weights="ridge",
+            gradient="unrolled",
+            optimizer=AdamSettings(lr=5e-2, betas=(0.9, 0.99)),
+            schedule="cosine",
+            clip=2.0,
+        ),
+    )
+
+
+def _curves() -> Recipe:
+    return Recipe(
+        name="curves",
+        summary=(
+            "How fast small deep motifs memorise random images, 8 replicates, each on 200 images of its own that nobody adapts: "
+            "the learning curves that predictors read."
+        ),
+        **_memorising(replicates=8),
+        outer=OuterSettings(metric="training_loss", metric_epochs=3, ranking="metric", gradient="unrolled"),
+    )
+
+
+_REGISTRY: Final[dict[str, Callable[[], Recipe]]] = {
+    "demo": _demo,
+    "valid_c": _valid_c,
+    "learned_labels": _learned_labels,
+    "learned_weights": _learned_weights,
+    "learned_schedule": _learned_schedule,
+    "curves": _curves,
+    "rawal_slope": _rawal_slope,
+    "cassimon_a": _cassimon("A", 100),
+    "cassimon_b": _cassimon("B", 100),
+    "cassimon_c": _cassimon("C", 100),
+    "cassimon_a16": _cassimon("A", 16),
+    "cassimon_b16": _cassimon("B", 16),
+}

@@ -1,0 +1,1 @@
+"""Independent implementations of motifs, which share no code with the engine that is held against them."""

@@ -1,0 +1,169 @@
+"""Reports of runs: figures as PNG and one HTML page that opens offline."""
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spd_fast.base.types import Array
+from spd_fast.dish import Dish
+from spd_fast.motif import LAYER_KINDS
+from spd_fast.outer import runs
+from spd_fast.outer.history import OuterStep
+from spd_fast.report import figures
+from spd_fast.report.page import embedded, in_themes, template
+from spd_fast.report.summary import EDGE, Summary, summarise
+
+__all__ = [
+    "build",
+]
+
+
+def build(path: str | os.PathLike[str]) -> Path:
+    """Write ``report.html`` and ``figures/*.png`` of a run, finished or not, and return the page's path.
+
+    The page holds its figures and needs no other file and no network.
+
+    Raises
+    ------
+    RunFolderError
+        If it is no run folder, holds no outer epoch yet, is damaged or cannot be written.
+    """
+    run = runs.read(path)
+    try:
+        history = [OuterStep.from_json(record) for record in run.records()]
+    except ValueError as error:
+        raise runs.RunFolderError(f"{run.path / runs.METRICS} cannot be read: {error}") from error
+    if not history:
+        raise runs.RunFolderError(f"{run.path} holds no outer epoch yet: there is nothing to report")
+    pictures = _pictures(run, history)
+    for name, themes in pictures.items():
+        run.write(f"{runs.FIGURES}/{name}.png", themes["light"])
+    run.write(runs.REPORT, _page(run, history, pictures).encode())
+    return run.path / runs.REPORT
+
+
+def _pictures(run: runs.Run, history: Sequence[OuterStep]) -> dict[str, dict[str, bytes]]:
+    start, dish = run.dishes()
+
+    def images_of(before: Array, after: Array, labels: Array) -> dict[str, bytes]:
+        if run.recipe.dish.labels == "bits":
+            labels = np.arange(len(labels))  # an image a row: they have no classes
+        return in_themes(lambda theme: figures.dish_images(before, after, labels, theme))
+
+    pictures = {
+        "outer_loss": in_themes(lambda theme: figures.outer_loss(history, theme)),
+        "accuracy": in_themes(lambda theme: figures.accuracy(history, theme)),
+        "kendall_tau": in_themes(lambda theme: figures.kendall_tau(history, theme)),
+        "inner_curves": in_themes(lambda theme: figures.inner_curves(history, theme)),
+        "dish": images_of(start.images, dish.images, start.labels),
+    }
+    if start.valid_images is not None and dish.valid_images is not None and start.valid_labels is not None:
+        pictures["validation_set"] = images_of(start.valid_images, dish.valid_images, start.valid_labels)
+    if any(getattr(dish, name) is not None for name in figures.SCHEDULES):
+        pictures["schedule"] = in_themes(lambda theme: figures.schedule(start, dish, theme))
+    if any(step.trust is not None for step in history):
+        pictures["trust"] = in_themes(lambda theme: figures.trust(history, theme))
+    return pictures
+
+
+def _page(run: runs.Run, history: Sequence[OuterStep], pictures: dict[str, dict[str, bytes]]) -> str:
+    summary = summarise(history, run.recipe)
+    return template("report.html.j2", number=_number, percent=_percent).render(
+        recipe=run.recipe,
+        settings=run.recipe.explain(),
+        about=run.about,
+        machine=_machine(run.about),
+        summary=summary,
+        rows=[*_rows(summary), *_scale_rows(*run.dishes())],
+        edge=min(EDGE, len(history)),
+        finished=run.finished,
+        duration=_duration(summary.seconds),
+        shown=(figures.MAX_CLASSES, figures.MAX_PER_CLASS),
+        pictures=embedded(pictures),
+    )
+
+
+def _rows(summary: Summary) -> list[tuple[str, str, str]]:
+    """Return (what, this run, the paper) of the table of results."""
+    n = min(EDGE, summary.epochs)
+    paper = summary.paper
+
+    def of_paper(name: str, form: Callable[[float], str] = "{:+.3f}".format) -> str:
+        return form(paper[name]) if name in paper else ""
+
+    return [
+        ("Kendall's tau, mean of all outer epochs", str(summary.tau), of_paper("tau")),
+        (
+            f"Kendall's tau, without the {summary.epochs - summary.tau_untied.n} epochs in which all motifs tie",
+            str(summary.tau_untied),
+            of_paper("tau_untied"),
+        ),
+        ("Kendall's tau of the metric", str(summary.tau_metric), ""),
+        (
+            f"highest accuracy on the dish, first {n} epochs",
+            _percent(summary.accuracy_first),
+            of_paper("accuracy_first", _percent),
+        ),
+        (
+            f"highest accuracy on the dish, last {n} epochs",
+            _percent(summary.accuracy_last),
+            of_paper("accuracy_last", _percent),
+        ),
+        ("outer epochs in which all motifs are perfect", _percent(summary.perfect), of_paper("perfect", _percent)),
+        ("outer epochs in which all ranking scores tie", _percent(summary.tied), ""),
+        (f"outer loss, first {n} epochs", _number(summary.loss_first), ""),
+        (f"outer loss, last {n} epochs", _number(summary.loss_last), ""),
+        *_kept_rows(summary),
+        ("motifs that diverged", str(summary.diverged), ""),
+        ("outer epochs that changed nothing", str(summary.skipped), ""),
+    ]
+
+
+def _kept_rows(summary: Summary) -> list[tuple[str, str, str]]:
+    rows = []
+    if summary.kept_start is not None and summary.kept_end is not None:
+        rows += [
+            ("Kendall's tau on the cells kept out, before learning", f"{summary.kept_start:+.3f}", ""),
+            (
+                f"the same after {summary.kept_steps} outer epochs: the dish that is kept",
+                f"{summary.kept_end:+.3f}",
+                "",
+            ),
+        ]
+    if summary.trust is not None:
+        rows.append(("median trust ratio of an outer step", f"{summary.trust:.3f}", ""))
+    return rows
+
+
+def _scale_rows(start: Dish, dish: Dish) -> list[tuple[str, str, str]]:
+    if start.initial_scales is None or dish.initial_scales is None:
+        return []
+    pairs = zip(LAYER_KINDS, start.initial_scales, dish.initial_scales, strict=True)
+    return [
+        (f"factor of the initial weights, {kind}, before and after learning", f"{before:.3f}, {after:.3f}", "")
+        for kind, before, after in pairs
+    ]
+
+
+def _machine(about: dict[str, Any]) -> str:
+    names = ("processor", "processors", "instruction_set", "compiler", "python", "torch")
+    return ", ".join(f"{name.replace('_', ' ')} {about[name]}" for name in names if name in about)
+
+
+def _number(value: float) -> str:
+    return "none" if math.isnan(value) else f"{value:.3f}"
+
+
+def _percent(value: float) -> str:
+    return "none" if math.isnan(value) else f"{100 * value:.1f} %"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"

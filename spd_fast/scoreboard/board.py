@@ -1,0 +1,251 @@
+"""The scoreboard: how well scores rank cells that nobody learned from, beside everything that is known without a dish.
+
+A `Trial` fixes the question: held-out cells, and for every seed a pool of labelled cells. Every row answers it with
+scores of the held-out cells, one set for each seed (one in all where nothing depends on the seed); `judge` turns them into
+rank agreement with intervals. All rows are judged on the same resamples of cells and seeds, so that their differences have
+intervals, too.
+
+References
+----------
+White et al. 2021, How powerful are performance predictors in neural architecture search?, arXiv:2104.01177: rank
+agreement beside initialisation time and query time.
+Cassimon et al., Predicting Image Classifier Performance Using the Synthetic Petri Dish Method ("the paper"): sections 2.1
+and 2.2 name the low-fidelity and learning-curve baselines.
+Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13: percentile intervals.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from spd_fast.base.files import remove_leftovers
+from spd_fast.base.machine import describe_machine
+from spd_fast.base.stores import Journal
+from spd_fast.base.types import NamedProgress
+from spd_fast.predictors.readings import LearnedDish
+from spd_fast.recipes.settings import Recipe
+from spd_fast.scoreboard.judge import MEASURES, Estimate
+from spd_fast.scoreboard.measuring import REMEDY, Measuring, Parts, board_identity
+from spd_fast.scoreboard.rows import (
+    BEFORE,
+    GP_ALL,
+    GP_BOTH,
+    GP_CURVES,
+    GP_CURVES_DISH,
+    LEARNED,
+    Row,
+    dish_rows,
+    motif_rows,
+    predictor_rows,
+    proxy_rows,
+    structure_rows,
+)
+from spd_fast.scoreboard.trial import Trial
+
+__all__ = [
+    "GOALS",
+    "Board",
+    "Goal",
+    "Outcome",
+    "build_board",
+]
+
+GOAL_HELD_OUT, GOAL_SEEDS = 1000, 5
+"""Held-out cells and seeds that a goal asks for."""
+_SCHEMA: Final = "spd_fast.board/1"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a board must reach to be worth using: a row's measure, or its advantage over another row."""
+
+    meaning: str
+    rows: tuple[str, ...]
+    measure: str
+    at_least: float
+    labels: int
+    over: str | None = None
+
+
+GOALS: Final = (
+    Goal("one score per cell, nothing fitted on top, 30 labels", (LEARNED,), "tau", 0.50, 30),
+    Goal("one score per cell, nothing fitted on top, 100 labels", (LEARNED,), "tau", 0.60, 100),
+    Goal(
+        "what motifs show in a Gaussian process, no structure, 100 labels",
+        (GP_CURVES_DISH, GP_CURVES),
+        "tau",
+        0.65,
+        100,
+    ),
+    Goal("that and structure together, 100 labels", (GP_ALL, GP_BOTH), "tau", 0.70, 100),
+    Goal("inside the true top 10 %, 100 labels", (GP_ALL, GP_BOTH), "tau_top", 0.35, 100),
+    Goal("learned dish over the same dish before learning, 100 labels", (LEARNED,), "tau", 0.10, 100, BEFORE),
+)
+"""Goals on held-out NAS-Bench-101 cells, at least 1,000 of them, over at least 5 seeds. Of several rows the first that a
+board has is meant. An advantage must be above 0 with its whole interval, too."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A goal and what a board says about it: ``"reached"``, ``"not reached"``, or ``"not measured"`` and why."""
+
+    goal: Goal
+    estimate: Estimate | None
+    verdict: str
+
+
+@dataclass(frozen=True, eq=False)
+class Board:
+    """A scoreboard: rows in order, with what they were measured on.
+
+    Attributes
+    ----------
+    rows : tuple of Row
+    outcomes : tuple of Outcome
+        Of `GOALS`.
+    trial : Trial
+    settings : dict
+        Recipes and numbers that the rows come from; JSON can hold them.
+    """
+
+    rows: tuple[Row, ...]
+    outcomes: tuple[Outcome, ...]
+    trial: Trial
+    settings: dict[str, Any]
+
+    def row(self, name: str, labels: int | None = None) -> Row | None:
+        """Return the first row of this name (and of so many labels), None where the board has none."""
+        return next((row for row in self.rows if row.name == name and labels in (None, row.labels)), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything but the single scores as a dictionary that `json.dumps` takes."""
+        rows = [
+            {
+                "row": row.name,
+                "kind": row.kind,
+                "meaning": row.meaning,
+                "labels": row.labels,
+                "seeds": len(row.scores),
+                **{name: asdict(row.judged.estimate(name)) for name in MEASURES},
+                "init_seconds": row.init_seconds,
+                "query_seconds": row.query_seconds,
+            }
+            for row in self.rows
+        ]
+        return {
+            "settings": self.settings,
+            "truth": self.trial.held_out.describe(),
+            "held_out": len(self.trial.held_out),
+            "labels": list(self.trial.labels),
+            "seeds": len(self.trial.seeds),
+            "rows": rows,
+            "goals": [asdict(outcome) for outcome in self.outcomes],
+        }
+
+
+def build_board(
+    trial: Trial,
+    recipe: Recipe,
+    curves: Recipe,
+    *,
+    learned: Sequence[LearnedDish] | None = None,
+    folds: int = 5,
+    images: str | os.PathLike[str] | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
+    progress: NamedProgress | None = None,
+) -> Board:
+    """Measure every row of the scoreboard.
+
+    Parameters
+    ----------
+    trial : Trial
+    recipe : Recipe
+        How a dish is learned from each pool; each seed of the trial takes the place of the recipe's.
+    curves : Recipe
+        Motif, inner loop and dish before learning of the learning curves that the Gaussian process sees.
+    learned : sequence of S LearnedDish, optional
+        Dishes that were learned from the trial's pools already, in place of learning them here; of one number of labels.
+    folds : int, 0 or at least 2
+        Parts of each pool for the feature "dish" of the Gaussian process (`spd_fast.predictors.spd.SPDPredictor`): so many more
+        dishes are learned for each seed. 0 leaves these rows out.
+    images : path, optional
+        Real images, as `spd_fast.images.load_images` reads them: adds the rows that need them. Where a class has too few,
+        fewer of every class are taken.
+    folder : path, optional
+        Where measurements are kept as they come, so that the same call continues after it was stopped, and one with other
+        `folds` or fewer numbers of labels measures only what is missing: ``parts.jsonl``, a journal (`spd_fast.base.stores`) of
+        what is measured, and the measurements in ``parts``.
+    threads : int, optional
+        Default: the processors that this process may use. Does not change scores.
+    progress : callable, optional
+        ``progress(what, share)``: what is being measured and how much of the whole is done, 0 to 1.
+
+    Raises
+    ------
+    ValueError
+        If the recipe does not fit the pools or the images, or the folder holds another board's measurements, or damaged ones.
+    BlockingIOError
+        If another process measures in the same folder.
+    """
+    if folds == 1 or folds < 0:
+        raise ValueError(f"folds is {folds}, expected 0 or at least 2")
+    if learned is not None and len(learned) != len(trial.seeds):
+        raise ValueError(
+            f"{len(learned)} dishes were given, expected {len(trial.seeds)}: one for each pool of the trial"
+        )
+    if learned is not None and len(trial.labels) > 1:
+        raise ValueError(f"dishes were given for {list(trial.labels)} labels, expected one number")
+    with _opened(folder, lambda: board_identity(trial, recipe, curves, learned, images)) as parts:
+        m = Measuring(trial, recipe, curves, learned, folds, images, threads, parts, progress)
+        rows = (*structure_rows(trial), *proxy_rows(m), *motif_rows(m), *dish_rows(m), *predictor_rows(m))
+    settings = {
+        "recipe": json.loads(recipe.to_json()),
+        "curves": json.loads(curves.to_json()),
+        "folds": folds,
+        "images": None if images is None else os.fspath(images),
+        "machine": describe_machine(),
+    }
+    return Board(rows, tuple(_outcome(goal, rows, trial) for goal in GOALS), trial, settings)
+
+
+@contextmanager
+def _opened(folder: str | os.PathLike[str] | None, identity: Callable[[], dict[str, Any]]) -> Iterator[Parts]:
+    """Open the measurements of a board, to begin it or to continue."""
+    if folder is None:
+        yield Parts()
+        return
+    parts = Path(folder) / "parts"
+    if (parts / "identity.json").exists():
+        raise ValueError(f"{folder} holds measurements of an earlier version, with identity.json: {REMEDY}")
+    wanted = identity()
+    parts.mkdir(parents=True, exist_ok=True)
+    with Journal(Path(folder) / "parts.jsonl", _SCHEMA, remedy=REMEDY) as journal:
+        remove_leftovers(parts)
+        journal.bind(wanted)
+        yield Parts(parts, journal)
+
+
+def _outcome(goal: Goal, rows: Sequence[Row], trial: Trial) -> Outcome:
+    network = str(trial.held_out.provenance.get("network", ""))
+    if "NAS-Bench-101" not in network:
+        return Outcome(goal, None, "not measured: the truth is not that of NAS-Bench-101")
+    if goal.labels not in trial.labels:
+        return Outcome(goal, None, f"not measured: the pools have {', '.join(map(str, trial.labels))} labels")
+    if len(trial.held_out) < GOAL_HELD_OUT or len(trial.seeds) < GOAL_SEEDS:
+        return Outcome(
+            goal,
+            None,
+            f"not measured: {len(trial.held_out)} held-out cells and {len(trial.seeds)} seeds, {GOAL_HELD_OUT} and {GOAL_SEEDS} are asked for",
+        )
+    row = next(row for name in goal.rows for row in rows if row.name == name and row.labels == goal.labels)
+    estimate = row.judged.estimate(goal.measure)
+    if goal.over is not None:
+        other = next(row for row in rows if row.name == goal.over)
+        estimate = row.judged.minus(other.judged, goal.measure)
+    reached = estimate.mean >= goal.at_least and (goal.over is None or estimate.low > 0)
+    return Outcome(goal, estimate, "reached" if reached else "not reached")

@@ -1,0 +1,310 @@
+"""What the rows of a scoreboard are made of, measured once and kept."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+
+import spd_fast
+from spd_fast.base.files import load_arrays, save_arrays
+from spd_fast.base.progress import part_of
+from spd_fast.base.stores import Journal, content_digest
+from spd_fast.base.sums import sum_of
+from spd_fast.base.types import Array, NamedProgress
+from spd_fast.dish import Dish
+from spd_fast.outer.start import source_digest, start_dish
+from spd_fast.predictors.features import structural_features
+from spd_fast.predictors.readings import LearnedDish, learn_dish, learn_folds, mean_scaled, read_all
+from spd_fast.recipes.settings import AdamSettings, DishSettings, InnerSettings, MotifSettings, OuterSettings, Recipe
+from spd_fast.scoreboard.trial import Trial
+from spd_fast.spaces.candidate import Candidate
+
+REMEDY: Final = "choose another folder"
+LOW_FIDELITY: Final = Recipe(
+    name="low_fidelity",
+    summary="The network made small, trained briefly, read by its validation accuracy.",
+    motif="B",
+    dish=DishSettings(images=500, valid_images=200),
+    inner=InnerSettings(epochs=4, optimizer=AdamSettings(lr=5e-3, weight_decay=1e-4), schedule="cosine"),
+    outer=OuterSettings(metric="loss", ranking="accuracy", learn=("valid_images",)),
+)
+PROXY_MOTIF: Final = MotifSettings(stem_channels=16, stacks=3, cells_per_stack=3)
+_PROXIES: Final = Recipe(
+    name="proxies",
+    summary="The benchmark's network, narrow, and one batch: what zero-cost proxies are taken of.",
+    motif=PROXY_MOTIF,
+    dish=DishSettings(images=60),
+)
+
+
+# ---- measuring
+
+
+@dataclass(frozen=True, eq=False)
+class _Features:
+    """Features of one kind, of the labelled and of the held-out cells, and what they cost."""
+
+    pool: Array
+    held_out: Array
+    init_seconds: float
+    query_seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Measuring:
+    """Measures parts of a board when they are first asked for."""
+
+    trial: Trial
+    recipe: Recipe
+    curves: Recipe
+    given: Sequence[LearnedDish] | None
+    folds: int
+    images: str | os.PathLike[str] | None
+    threads: int | None
+    parts: "Parts"
+    progress: NamedProgress | None
+
+    def dish(self, labels: int, seed: int) -> LearnedDish:
+        """Return the dish of one pool: the one given, or else learned here."""
+        if self.given is not None:
+            return self.given[seed]
+        recipe, pool = self._seeded(seed), self.trial.pool(labels, seed)
+
+        def measure(report: Callable[[float], object]) -> dict[str, Array]:
+            learned = learn_dish(pool.cells, pool.accuracy, recipe, threads=self.threads, progress=report)
+            return {**_dish_arrays(learned.dish), "seconds": np.array(learned.seconds)}
+
+        doing = f"learning dish {seed} from {labels} labels"
+        arrays = dict(self.parts.keep(f"dish-{labels}-{seed}", measure, self._report(doing)))
+        seconds = float(arrays.pop("seconds"))
+        return LearnedDish(recipe, Dish(**arrays), seconds=seconds)
+
+    def scores_on_learned(self, labels: int, seed: int) -> Mapping[str, Array]:
+        """Return score and seconds of the held-out cells on the dish of one pool."""
+        return self._read(f"learned-{labels}-{seed}", self.dish(labels, seed), self.trial.held_out.cells)
+
+    def scores_on(self, which: Literal["before", "real"], seed: int) -> Mapping[str, Array]:
+        """Return score and seconds of the held-out cells on the dish before learning, or on real images in its place."""
+        recipe = self._seeded(seed) if which == "before" else self.on_images(self._seeded(seed))
+        return self._read(f"{which}-{seed}", LearnedDish(recipe, start_dish(recipe)), self.trial.held_out.cells)
+
+    def curves_of_held_out(self) -> Mapping[str, Array]:
+        """Return the learning curves of the held-out cells."""
+        return self._read("curves", LearnedDish(self.curves, start_dish(self.curves)), self.trial.held_out.cells)
+
+    def low_fidelity(self) -> Mapping[str, Array]:
+        """Return accuracy and losses of small networks trained briefly on real images."""
+        recipe = self.on_images(LOW_FIDELITY)
+        found = self._read("low-fidelity", LearnedDish(recipe, start_dish(recipe)), self.trial.held_out.cells)
+        return {**found, "accuracy": found["score"]}
+
+    def proxy_recipe(self) -> Recipe:
+        """Return the network and the batch of zero-cost proxies."""
+        return _PROXIES if self.images is None else self.on_images(_PROXIES)
+
+    def proxies(self) -> Mapping[str, Array]:
+        """Return every zero-cost proxy of the held-out cells, (n,), and its seconds of one core for a cell."""
+        from spd_fast.predictors import proxies
+
+        cells, recipe = self.trial.held_out.cells, self.proxy_recipe()
+        batch = start_dish(recipe)
+
+        def measure(report: Callable[[float], object]) -> dict[str, Array]:
+            found: dict[str, Array] = {}
+            for k, name in enumerate(proxies.PROXIES):
+                began = time.process_time()
+                found[name] = proxies.score(
+                    cells,
+                    recipe.shape,
+                    batch.images,
+                    batch.labels,
+                    name,
+                    threads=self.threads,
+                    progress=part_of(report, k, len(proxies.PROXIES)),
+                )
+                found[f"{name}_seconds"] = np.array((time.process_time() - began) / len(cells))
+            return found
+
+        return self.parts.keep("proxies", measure, self._report("zero-cost proxies"))
+
+    def features(self, kind: str, labels: int, seed: int) -> _Features:
+        """Return the features of one kind for one pool and the held-out cells."""
+        pool, n = self.trial.pool(labels, seed), len(self.trial.held_out)
+        if kind == "structure":
+            began = time.perf_counter()
+            of_pool = structural_features(pool.nasbench_cells)
+            ready = time.perf_counter()
+            of_held_out = structural_features(self.trial.held_out.nasbench_cells)
+            return _Features(of_pool, of_held_out, ready - began, (time.perf_counter() - ready) / n)
+        if kind == "curves":
+            held = self.curves_of_held_out()
+            unlearned = LearnedDish(self.curves, start_dish(self.curves))
+            known = self._read(f"curves-pool-{seed}", unlearned, self.trial.pools[seed].cells)
+            wall = float(known["wall"] * known["seconds"][: len(pool)].sum() / known["seconds"].sum())
+            return _Features(known["curve"][: len(pool)], held["curve"], wall, float(held["seconds"].sum()) / n)
+        folds = self.parts.keep(
+            f"folds-{self.folds}-{labels}-{seed}",
+            lambda report: self._measure_folds(labels, seed, report),
+            self._report(f"learning {self.folds} dishes from parts of {labels} labels, pool {seed}"),
+        )
+        return _Features(
+            folds["pool"][:, None], folds["held_out"][:, None], float(folds["wall"]), float(folds["seconds"].sum()) / n
+        )
+
+    def _measure_folds(self, labels: int, seed: int, report: Callable[[float], object]) -> dict[str, Array]:
+        pool = self.trial.pool(labels, seed)
+        began = time.perf_counter()
+        scores, dishes = learn_folds(
+            pool.cells,
+            pool.accuracy,
+            self._seeded(seed),
+            self.folds,
+            threads=self.threads,
+            progress=part_of(report, 0, 2),
+        )
+        wall = time.perf_counter() - began
+        later = part_of(report, 1, 2)
+        readings = read_all(dishes, self.trial.held_out.cells, threads=self.threads, progress=later)
+        return {
+            "pool": scores,
+            "held_out": mean_scaled(dishes, [each.score for each in readings]),
+            "seconds": sum_of([each.seconds for each in readings]),
+            "wall": np.array(wall),
+        }
+
+    def _read(self, name: str, dish: LearnedDish, cells: Sequence[Candidate]) -> Mapping[str, Array]:
+        def measure(report: Callable[[float], object]) -> dict[str, Array]:
+            began = time.perf_counter()
+            readings = dish.read(cells, self.threads, report)
+            return {**vars(readings), "wall": np.array(time.perf_counter() - began)}
+
+        return self.parts.keep(name, measure, self._report(f"training motifs: {name}"))
+
+    def _seeded(self, seed: int) -> Recipe:
+        """Return the recipe of one pool's dish."""
+        if self.given is not None:
+            return self.given[seed].recipe
+        return self.recipe.replace({"seed": self.trial.seeds[seed]})
+
+    def on_images(self, recipe: Recipe) -> Recipe:
+        """Return the recipe with real images in place of its dish: as many, or as a class with too few has of each."""
+        data, settings = self._data, recipe.dish
+        counts = np.bincount(data.train_labels, minlength=settings.classes)[: settings.classes]
+        train, valid, fewest = (
+            settings.images // settings.classes,
+            settings.valid_images // settings.classes,
+            counts.min(),
+        )
+        if train + valid > fewest:
+            parts = recipe.inner.replicates if recipe.inner.split_images else 1
+            train = int(fewest * train // (train + valid) // parts * parts)
+            valid = min(valid, int(fewest) - train)
+        changes: dict[str, Any] = {
+            "dish.images": train * settings.classes,
+            "dish.valid_images": valid * settings.classes,
+            "dish.start": "images",
+            "dish.source": os.fspath(self.images or ""),
+            "dish.image_channels": data.train_images.shape[1],
+            "dish.valid_start": "drawn",
+        }
+        try:
+            return recipe.replace(changes)
+        except ValueError as error:
+            raise ValueError(
+                f"{data.name} has {fewest} images of class {counts.argmin()}, too few of each class for a dish: {error}"
+            ) from None
+
+    @cached_property
+    def _data(self) -> Any:
+        from spd_fast.images import load_images
+
+        return load_images(self.images or "")
+
+    def _report(self, what: str) -> Callable[[float], object]:
+        progress, done = self.progress, self.parts.count / self._n_parts()
+        if progress is None:
+            return lambda share: None
+        return lambda share: progress(what, done + share / self._n_parts())
+
+    def _n_parts(self) -> int:
+        seeds = len(self.trial.seeds)
+        per_labels = 1 + (self.given is None) + (self.folds > 0)
+        per_seed = 2 + len(self.trial.labels) * per_labels + (self.images is not None)
+        return 2 + seeds * per_seed + (self.images is not None)
+
+
+class Parts:
+    """Measurements by name: kept in memory, and in a folder if there is one.
+
+    The journal tells which are measured, and what is in them.
+    """
+
+    def __init__(self, folder: Path | None = None, journal: Journal | None = None) -> None:
+        self._kept: dict[str, dict[str, Array]] = {}
+        self._folder, self._journal = folder, journal
+        self._measured = {} if journal is None else {each["part"]: each["content"] for each in journal.records}
+
+    @property
+    def count(self) -> int:
+        """Parts that are measured."""
+        return len(self._kept)
+
+    def keep(
+        self,
+        name: str,
+        measure: Callable[[Callable[[float], object]], dict[str, Array]],
+        report: Callable[[float], object],
+    ) -> dict[str, Array]:
+        """Return a part, measured where it is not there yet."""
+        if name not in self._kept:
+            self._kept[name] = self._read(name) if name in self._measured else self._write(name, measure(report))
+        return self._kept[name]
+
+    def _read(self, name: str) -> dict[str, Array]:
+        assert self._folder is not None
+        file = self._folder / f"{name}.npz"
+        arrays = load_arrays(file, what="measurement", listed=True)
+        if content_digest(arrays) != self._measured[name]:
+            raise ValueError(f"measurement {file} is not the one that was written there: {REMEDY}")
+        return arrays
+
+    def _write(self, name: str, arrays: dict[str, Array]) -> dict[str, Array]:
+        if self._folder is not None and self._journal is not None:
+            save_arrays(self._folder / f"{name}.npz", arrays)
+            self._journal.append([{"part": name, "content": content_digest(arrays)}])
+            self._journal.sync()
+        return arrays
+
+
+def board_identity(
+    trial: Trial,
+    recipe: Recipe,
+    curves: Recipe,
+    learned: Sequence[LearnedDish] | None,
+    images: str | os.PathLike[str] | None,
+) -> dict[str, Any]:
+    """Return what decides every measurement; of files their contents, wherever they lie."""
+    from spd_fast.images import load_images
+
+    dishes = [content_digest(_dish_arrays(each.dish)) for each in learned or ()]
+    return {
+        "version": spd_fast.__version__,
+        "trial": trial.digest(),
+        "recipe": json.loads(recipe.to_json()),
+        "recipe's source": source_digest(recipe),
+        "curves": json.loads(curves.to_json()),
+        "curves' source": source_digest(curves),
+        "dishes": dishes,
+        "images": None if images is None else load_images(images).digest()[:16],
+    }
+
+
+def _dish_arrays(dish: Dish) -> dict[str, Array]:
+    fields = {name: getattr(dish, name) for name in Dish.__dataclass_fields__}
+    return {name: array for name, array in fields.items() if array is not None}

@@ -1,0 +1,294 @@
+"""The rows of the scoreboard: each is one way to score cells, judged."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from spd_fast.base.types import Array
+from spd_fast.predictors.features import SCALARS, structural_features
+from spd_fast.predictors.gaussian_process import fit_gaussian_process
+from spd_fast.scoreboard.judge import Judged, judge
+from spd_fast.scoreboard.measuring import LOW_FIDELITY, PROXY_MOTIF, Measuring
+from spd_fast.scoreboard.trial import Trial
+
+__all__ = [
+    "Row",
+    "extrapolated_loss",
+]
+
+_HORIZON: Final = 10.0
+# ---- the rows
+
+Kind = Literal["structure", "proxy", "motif", "dish", "predictor"]
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One way to score cells, judged.
+
+    Attributes
+    ----------
+    name, meaning : str
+    kind : "structure", "proxy", "motif", "dish" or "predictor"
+        The cell is looked at; a network that is not trained; motifs on images that nobody adapted; a learned dish alone; a
+        Gaussian process on top.
+    labels : int
+        Labelled cells that it learned from.
+    scores : ndarray, shape (S, n) or (1, n)
+        Larger is better.
+    init_seconds : float
+        Time before the first query, mean over seeds, without the training of the labelled cells' full networks.
+    query_seconds : float
+        Time of one core for each cell.
+    judged : Judged
+    """
+
+    name: str
+    kind: Kind
+    meaning: str
+    labels: int
+    scores: Array
+    init_seconds: float
+    query_seconds: float
+    judged: Judged
+
+
+LEARNED, BEFORE, REAL = "learned dish", "dish before learning", "real images as dish"
+GP_CURVES, GP_CURVES_DISH = "GP: curves", "GP: curves, dish"
+GP_STRUCTURE = "GP: structure"
+GP_BOTH, GP_ALL = "GP: structure, curves", "GP: structure, curves, dish"
+
+
+def _row(
+    trial: Trial,
+    name: str,
+    kind: Kind,
+    meaning: str,
+    scores: Sequence[Array],
+    *,
+    labels: int = 0,
+    init_seconds: float = 0.0,
+    query_seconds: float = 0.0,
+) -> Row:
+    table = np.stack(scores)
+    return Row(name, kind, meaning, labels, table, init_seconds, query_seconds, judge(table, trial.held_out.accuracy))
+
+
+def structure_rows(trial: Trial) -> list[Row]:
+    """Scores that need no training: one scalar each, with the sign that common sense gives it."""
+    cells = trial.held_out.nasbench_cells
+    began = time.perf_counter()
+    structural_features(cells[:1])
+    ready = time.perf_counter()
+    table = structural_features(cells)
+    each = (time.perf_counter() - ready) / len(cells)
+
+    def row(name: str, scalar: str, meaning: str, sign: int = 1) -> Row:
+        scores = sign * table[:, SCALARS.index(scalar)]
+        return _row(trial, name, "structure", meaning, [scores], init_seconds=ready - began, query_seconds=each)
+
+    return [
+        row("parameters", "log_parameters", "trainable parameters of the full network"),
+        row("FLOPs", "log_flops", "floating-point operations of the full network"),
+        row("3x3 convolutions", "conv3x3", "their number in the cell"),
+        row("3x3 convolutions on a path", "conv3x3_on_path", "the most on one path from input to output"),
+        row("depth", "longest_path", "edges of the longest path"),
+        row("short path", "shortest_path", "fewer edges of the shortest path", -1),
+        row("few max-pools", "maxpool3x3", "fewer max-pools in the cell", -1),
+    ]
+
+
+def proxy_rows(m: "Measuring") -> list[Row]:
+    """What the network says before it is trained, from one batch."""
+    from spd_fast.predictors.proxies import PROXIES
+
+    found, dish = m.proxies(), m.proxy_recipe().dish
+    where = "random images" if m.images is None else f"images of {m.images}"
+    return [
+        _row(
+            m.trial,
+            name,
+            "proxy",
+            f"zero-cost proxy of the untrained network with {PROXY_MOTIF.stem_channels} channels in place of 128, on one "
+            f"batch of {dish.images} {where}, {dish.image_size} x {dish.image_size}",
+            [found[name]],
+            query_seconds=float(found[f"{name}_seconds"]),
+        )
+        for name in PROXIES
+    ]
+
+
+def motif_rows(m: "Measuring") -> list[Row]:
+    """Motifs, and smaller trainings of the network, on data that nobody adapted to any label."""
+    held = m.curves_of_held_out()
+    n = len(m.trial.held_out)
+    rows = [
+        _row(
+            m.trial,
+            "speed of learning",
+            "motif",
+            f"recipe {m.curves.name}: its motif's score on the unlearned dish of the learning curves",
+            [held["score"]],
+            query_seconds=float(held["seconds"].sum()) / n,
+        ),
+        _row(
+            m.trial,
+            "learning-curve extrapolation",
+            "motif",
+            f"minus the training loss of the same motif, extrapolated to {_HORIZON} times the steps (the paper, section 2.2)",
+            [-extrapolated_loss(held["steps"])],
+            query_seconds=float(held["seconds"].sum()) / n,
+        ),
+    ]
+    if m.images is None:
+        return rows
+    real = [m.scores_on("real", seed) for seed in range(len(m.trial.seeds))]
+    n_real = m.on_images(m.recipe).dish.images
+    fidelity, n_low = m.low_fidelity(), m.on_images(LOW_FIDELITY).dish.images
+    return [
+        *rows,
+        _row(
+            m.trial,
+            REAL,
+            "motif",
+            f"the recipe's motif and metric on {n_real} images of {m.images}, not adapted",
+            [each["score"] for each in real],
+            query_seconds=_mean_seconds(real, n),
+        ),
+        _row(
+            m.trial,
+            "low-fidelity training",
+            "motif",
+            f"validation accuracy of a small network after {LOW_FIDELITY.inner.epochs} epochs on {n_low} real images (the paper, section 2.1)",
+            [fidelity["accuracy"]],
+            query_seconds=float(fidelity["seconds"].sum()) / n,
+        ),
+        _row(
+            m.trial,
+            "low-fidelity extrapolation",
+            "motif",
+            f"minus the training loss of that network, extrapolated to {_HORIZON} times the steps (section 2.2)",
+            [-extrapolated_loss(fidelity["steps"])],
+            query_seconds=float(fidelity["seconds"].sum()) / n,
+        ),
+    ]
+
+
+def dish_rows(m: "Measuring") -> list[Row]:
+    """The score of a motif alone, before and after its dish was learned."""
+    seeds = range(len(m.trial.seeds))
+    n = len(m.trial.held_out)
+    before = [m.scores_on("before", seed) for seed in seeds]
+    what = f"recipe {m.recipe.name}: {m.recipe.outer.metric} of motif {m.recipe.motif.name}"
+    rows = [
+        _row(
+            m.trial,
+            BEFORE,
+            "dish",
+            f"{what}, on the dish before learning",
+            [each["score"] for each in before],
+            query_seconds=_mean_seconds(before, n),
+        )
+    ]
+    for labels in m.trial.labels:
+        after = [m.scores_on_learned(labels, seed) for seed in seeds]
+        rows.append(
+            _row(
+                m.trial,
+                LEARNED,
+                "dish",
+                f"{what}, on the learned dish; nothing fitted on top",
+                [each["score"] for each in after],
+                labels=labels,
+                init_seconds=float(np.mean([m.dish(labels, seed).seconds for seed in seeds])),
+                query_seconds=_mean_seconds(after, n),
+            )
+        )
+    return rows
+
+
+def predictor_rows(m: "Measuring") -> list[Row]:
+    """Gaussian processes on what is known of the labelled cells: structure, motifs, learned dishes."""
+    combinations = {
+        GP_STRUCTURE: ("structure",),
+        GP_CURVES: ("curves",),
+        GP_BOTH: ("structure", "curves"),
+    }
+    if m.folds:
+        combinations |= {GP_CURVES_DISH: ("curves", "dish"), GP_ALL: ("structure", "curves", "dish")}
+    return [_predictor_row(m, name, kinds, labels) for name, kinds in combinations.items() for labels in m.trial.labels]
+
+
+def _predictor_row(m: "Measuring", name: str, kinds: Sequence[str], labels: int) -> Row:
+    scores, inits, queries = [], [], []
+    for seed in range(len(m.trial.seeds)):
+        features = [m.features(kind, labels, seed) for kind in kinds]
+        began = time.perf_counter()
+        process = fit_gaussian_process([each.pool for each in features], m.trial.pool(labels, seed).accuracy)
+        fitted = time.perf_counter()
+        scores.append(process.predict(np.concatenate([each.held_out for each in features], axis=1)))
+        predicted = time.perf_counter()
+        inits.append(sum(each.init_seconds for each in features) + fitted - began)
+        queries.append(sum(each.query_seconds for each in features) + (predicted - fitted) / len(m.trial.held_out))
+    return _row(
+        m.trial,
+        name,
+        "predictor",
+        f"on {', '.join(kinds)} of the labelled cells",
+        scores,
+        labels=labels,
+        init_seconds=float(np.mean(inits)),
+        query_seconds=float(np.mean(queries)),
+    )
+
+
+def _mean_seconds(readings: Sequence[Mapping[str, Array]], n: int) -> float:
+    return float(np.mean([each["seconds"].sum() for each in readings])) / n
+
+
+def extrapolated_loss(steps: npt.ArrayLike, horizon: float = _HORIZON) -> npt.NDArray[np.float64]:
+    """Extrapolate learning curves by a power law.
+
+    Parameters
+    ----------
+    steps : array-like, shape (K, T), T >= 4
+        Loss of every step. Rows that are not finite give NaN.
+    horizon : float
+        How many times the observed steps to look ahead.
+
+    Returns
+    -------
+    ndarray, shape (K,)
+        Loss at ``horizon * T`` steps.
+
+    Notes
+    -----
+    ``a + b t**-c`` with a, b >= 0 by least squares for every c of a grid from 0.1 to 2; the c of least error is taken.
+    One of the curves that Domhan, Springenberg and Hutter 2015 combine (Speeding up automatic hyperparameter optimization
+    of deep neural networks by extrapolation of learning curves, table 1: pow3).
+    """
+    curves = np.ascontiguousarray(
+        steps, np.float64
+    )  # NumPy adds in another order where cells lie side by side in memory
+    if curves.ndim != 2 or curves.shape[1] < 4:
+        raise ValueError(f"steps have shape {curves.shape}, expected (K, T) with at least 4 steps")
+    t = np.arange(1, curves.shape[1] + 1, dtype=np.float64)
+    best = np.full(len(curves), np.inf)
+    found = np.full(len(curves), np.nan)
+    for c in np.linspace(0.1, 2.0, 20):
+        x = t**-c
+        b = np.maximum(
+            ((curves - curves.mean(axis=1, keepdims=True)) * (x - x.mean())).sum(axis=1) / ((x - x.mean()) ** 2).sum(),
+            0,
+        )
+        a = np.maximum(curves.mean(axis=1) - b * x.mean(), 0)
+        b = np.where(a > 0, b, np.maximum((curves * x).sum(axis=1) / (x * x).sum(), 0))
+        error = ((curves - a[:, None] - b[:, None] * x) ** 2).sum(axis=1)
+        better = error < best
+        best[better] = error[better]
+        found[better] = (a + b * (horizon * t[-1]) ** -c)[better]
+    return found

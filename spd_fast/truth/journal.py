@@ -1,0 +1,126 @@
+"""The journal of a truth that is being built: what decides its measurements, their records, and what is left to do."""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from spd_fast.base.types import Array
+
+__all__ = [
+    "journal_path",
+]
+
+_CHUNK_SECONDS: Final = 60.0  # what a kill may cost, about
+JOURNAL: Final = "spd_fast.truth_journal/2"
+
+
+# ---- the build
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """Everything that decides a measurement; a journal is bound to it."""
+
+    cells: str  # digest
+    n_cells: int
+    images: str  # digest
+    shape: dict[str, Any]
+    budgets: tuple[int, ...]
+    seeds: tuple[int, ...]
+    batch_size: int
+    optimizer: str
+    init: str
+    initializer: str
+    batch_norm_momentum: float
+    image_size: int
+    n_train: int
+    n_valid: int
+    n_test: int
+    split_seed: int
+    version: str
+
+    def digest(self) -> str:
+        """What identifies the build in the file that it wrote."""
+        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:16]
+
+
+def journal_path(out: str | os.PathLike[str]) -> Path:
+    """Where the journal of a build that writes `out` lies: ``truth.npz.journal`` for ``truth.npz``."""
+    return Path(f"{os.fspath(out)}.journal")
+
+
+def records_of(
+    measured: Mapping[str, Array], rows: npt.NDArray[np.int64], budget: int, seed: int
+) -> list[dict[str, int | float | str]]:
+    """Return one record for each row; numbers that JSON has no word for as text."""
+    return [
+        {"cell": int(row), "budget": budget, "seed": seed}
+        | {
+            name: number if math.isfinite(number := float(values[k])) else str(number)
+            for name, values in measured.items()
+        }
+        for k, row in enumerate(rows)
+    ]
+
+
+class Work:
+    """What is still to train, cut into chunks that keep every thread busy for about a minute; and how much is done.
+
+    Chunks may be of any size: a motif's result does not depend on what was trained beside it.
+    """
+
+    def __init__(
+        self,
+        costs: npt.NDArray[np.float64],
+        budgets: tuple[int, ...],
+        seeds: tuple[int, ...],
+        done: Callable[[int, int, int], bool],
+        progress: Callable[[float], object] | None,
+    ) -> None:
+        self._costs = costs
+        self._groups = {
+            (budget, seed): np.array([row for row in range(len(costs)) if not done(row, budget, seed)], dtype=np.int64)
+            for seed in seeds
+            for budget in budgets
+        }
+        self._total = float(costs.sum()) * sum(budgets) * len(seeds)
+        self._left = sum(self._cost(budget, rows) for (budget, _), rows in self._groups.items())
+        self._rate = 0.0  # cost a second
+        self._progress = progress
+
+    def _cost(self, budget: int, rows: npt.NDArray[np.int64]) -> float:
+        return float(self._costs[rows].sum()) * budget
+
+    def chunks(self, fewest: int) -> Iterator[tuple[int, int, npt.NDArray[np.int64]]]:
+        """Yield (budget, seed, rows): at least `fewest` rows where there are as many, more where they are quick."""
+        self._report(0)
+        for (budget, seed), rows in self._groups.items():
+            while len(rows):
+                within = np.cumsum(self._costs[rows]) * budget <= self._rate * _CHUNK_SECONDS
+                size = max(fewest, int(within.sum()))
+                if len(rows) - size < fewest:
+                    size = len(rows)
+                yield budget, seed, rows[:size]
+                rows = rows[size:]
+
+    def reporter(self, budget: int, rows: npt.NDArray[np.int64]) -> Callable[[float], object]:
+        cost = self._cost(budget, rows)
+        return lambda share: self._report(share * cost)
+
+    def finished(self, budget: int, seed: int, rows: npt.NDArray[np.int64], seconds: float) -> None:
+        cost = self._cost(budget, rows)
+        self._left -= cost
+        self._rate = cost / max(seconds, 1e-3)
+        self._report(0)
+
+    def _report(self, in_work: float) -> None:
+        if self._progress is not None:
+            self._progress(min(1.0, max(0.0, 1 - (self._left - in_work) / self._total)))
