@@ -67,7 +67,7 @@ def fail(*arguments: object) -> str:
 def test_help_teaches_and_imports_nothing_heavy() -> None:
     code = (
         "import sys\n"
-        "from spd_fast.cli import app\n"
+        "from spd_fast.cli.apps import app\n"
         "try: app(['run', '--help'])\n"
         "except SystemExit: pass\n"
         "heavy = {'numpy', 'torch', 'scipy', 'numba', 'matplotlib', 'jinja2', 'spd_fast._core'}\n"

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import spd_fast.truth_build as module
 
 import processes
+import spd_fast.truth.build as module
 from processes import started
 from spd_fast import Adam, Cell, InvalidCellError, MLPShape, MotifShape, SigmoidMLP, TruthTable
 from spd_fast.images import ImageData, load_images, resize_images

@@ -1,0 +1,60 @@
+"""The command line, ``spd-fast``. Heavy imports are inside the commands, so that help answers at once."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from spd_fast.cli import bench, nasbench, recipes, run, score, search, train, truth  # noqa: F401 - they add their commands
+from spd_fast.cli.apps import app
+from spd_fast.cli.console import INTERRUPTED, errors, out
+from spd_fast.cli.options import Debug, embedded_truth, load_truth
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app(prog_name="spd-fast")
+    except SystemExit as done:
+        if done.code == INTERRUPTED:  # at once: taking the interpreter with its libraries down takes up to two seconds
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)
+        raise
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from spd_fast import __version__
+
+        out.print(f"spd-fast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def info(debug: Debug = False) -> None:
+    """Show the version, the instruction set, the number of threads and the truth in the package."""
+    with errors(debug):
+        from spd_fast.base.machine import describe_machine
+
+        facts = describe_machine()
+        facts["threads"] = facts.pop("processors")  # what --threads is by default
+        width = max(map(len, facts))
+        for name, value in facts.items():
+            out.print(f"{name.replace('_', ' '):{width}}  {value}", markup=False)
+        path = embedded_truth()
+        out.print(f"{'truth':{width}}  {path if path.is_file() else 'none in this installation'}", markup=False)
+        if path.is_file():
+            out.print(load_truth(None).describe(), markup=False)

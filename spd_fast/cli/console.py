@@ -1,0 +1,169 @@
+"""What commands print: tables, progress, errors."""
+
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from spd_fast.outer.history import OuterStep
+    from spd_fast.recipes.settings import Recipe
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+LINES_WITHOUT_TERMINAL = 20
+"""About how many progress lines a whole run prints where there is no terminal."""
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+# ---- errors
+
+
+@contextmanager
+def errors(debug: bool, *, again: bool = False) -> Iterator[None]:
+    """Turn what a user can mend into one line and exit code 2, and Ctrl-C into exit code 130.
+
+    A run that is interrupted has said how to continue by then; `again` says that the same command does.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if again:
+            err.print(f"stopped; continue with: {shlex.join(['spd-fast', *sys.argv[1:]])}", markup=False)
+        raise typer.Exit(INTERRUPTED) from None
+    except (ValueError, TypeError, OSError, RuntimeError, MemoryError, ImportError) as error:
+        if debug:
+            raise
+        err.print(f"error: {message_of(error)}", style="bold red", markup=False)
+        raise typer.Exit(2) from None
+
+
+def message_of(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        what = f"{error.filename}: " if error.filename else ""
+        return what + error.strerror
+    return str(error) or type(error).__name__
+
+
+class Display:
+    """Live progress of a run: a bar on a terminal, a line now and then elsewhere. Called by `fit_dish`."""
+
+    def __init__(self, recipe: "Recipe") -> None:
+        self._epochs = recipe.outer.epochs
+        self._every = max(1, -(-self._epochs // LINES_WITHOUT_TERMINAL))
+        self._taus: list[float] = []
+        self._kept: float | None = None
+        self._began = time.monotonic()
+        self._first: int | None = None
+        self._bar: Any = None
+
+    def __enter__(self) -> "Display":
+        if out.is_terminal:
+            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                SpinnerColumn(),
+                TextColumn("outer epoch {task.fields[epoch]}/{task.total}"),
+                BarColumn(bar_width=None),
+                TextColumn("{task.fields[numbers]}"),
+                TimeRemainingColumn(compact=True),
+                console=out,
+                speed_estimate_period=120,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("", total=self._epochs, epoch=0, numbers="loss  -    tau  -   ")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, epoch: int, fraction: float, step: "OuterStep | None") -> None:
+        if self._first is None:
+            self._first = epoch
+        if self._bar is not None:
+            self._bar.update(self._task, completed=epoch + fraction, epoch=epoch + 1)
+        if step is None:
+            return
+        self._taus.append(step.kendall_tau)
+        self._kept = self._kept if step.kept_tau is None else step.kept_tau
+        numbers = self._numbers(step)
+        if self._bar is not None:
+            self._bar.update(self._task, numbers=numbers)
+        elif (epoch + 1) % self._every == 0 or epoch + 1 == self._epochs:
+            left = (time.monotonic() - self._began) / (epoch + 1 - self._first) * (self._epochs - epoch - 1)
+            out.print(f"outer epoch {epoch + 1}/{self._epochs}  {numbers}  {duration(left)} left", markup=False)
+
+    def _numbers(self, step: "OuterStep") -> str:
+        loss = "  -  " if step.loss is None else f"{step.loss:.3f}"
+        mean = sum(self._taus) / len(self._taus)
+        note = f"  {step.skipped}: skipped" if step.skipped else ""
+        kept = "" if self._kept is None else f"  kept out {self._kept:+.2f}"
+        return f"loss {loss}  tau {step.kendall_tau:+.2f} (mean {mean:+.3f}){kept}{note}"
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Any]:
+    """Yield a function that shows the share done, on a terminal only."""
+    if not out.is_terminal:
+        yield None
+        return
+    from rich.progress import Progress
+
+    with Progress(console=out, transient=True) as bar:
+        task = bar.add_task(what, total=1.0)
+        yield lambda share: bar.update(task, completed=share)
+
+
+@contextmanager
+def named_progress() -> Iterator[Any]:
+    """Yield a function that shows what is being done and the share done: a bar on a terminal, else a line for each."""
+    if out.is_terminal:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TimeRemainingColumn(compact=True))
+        with Progress(*columns, console=out, transient=True) as bar:
+            task = bar.add_task("", total=1.0)
+            yield lambda what, share: bar.update(task, completed=share, description=what)
+        return
+    said: list[str] = []
+
+    def say(what: str, share: float) -> None:
+        if said[-1:] != [what]:
+            said.append(what)
+            out.print(f"{100 * share:3.0f} %  {what}", markup=False)
+
+    yield say
+
+
+# ---- shared
+
+
+def table_of(title: str, rows: list[dict[str, Any]]) -> Any:
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for name in rows[0]:
+        numeric = isinstance(rows[0][name], (int, float)) and not isinstance(rows[0][name], bool)
+        justify: Literal["right", "left"] = "right" if numeric else "left"
+        table.add_column(name, justify=justify, overflow="fold")
+    for row in rows:
+        table.add_row(*(cell_text(value) for value in row.values()))
+    return table
+
+
+def cell_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,173 @@
+"""Commands around NAS-Bench-101: its files, its cells, its space."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spd_fast.cli.apps import nasbench_app
+from spd_fast.cli.console import errors, out, progress_bar, table_of
+from spd_fast.cli.options import Debug, TableFile, Threads
+
+if TYPE_CHECKING:
+    from spd_fast.nasbench101 import Evaluation
+    from spd_fast.nasbench101 import Table as NasbenchTable
+    from spd_fast.spaces.cell import Cell
+
+
+@nasbench_app.command(
+    "convert", epilog="Example:\n\n  spd-fast nasbench convert nasbench_only108.tfrecord --out nasbench_only108.npz"
+)
+def nasbench_convert(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="nasbench_only108.tfrecord or nasbench_full.tfrecord, gzipped or not."),
+    ],
+    file: Annotated[Path, typer.Option("--out", metavar="TABLE", help="The table to write (.npz).")],
+    strict: Annotated[
+        bool, typer.Option("--strict/--skip-damaged", help="Stop at the first bad record, or pass over and count them.")
+    ] = True,
+    threads: Threads = None,
+    debug: Debug = False,
+) -> None:
+    """Turn an official file into a table that opens at once. Takes seconds, needs no TensorFlow."""
+    with errors(debug, again=True):
+        import warnings
+
+        from spd_fast import nasbench101
+
+        with warnings.catch_warnings(), progress_bar("reading") as update:
+            warnings.simplefilter("ignore")  # the table tells the same below
+            table = nasbench101.convert(source, file, strict=strict, threads=threads, progress=update)
+        out.print(table.describe(), markup=False)
+        out.print(f"written to {file}", markup=False)
+
+
+@nasbench_app.command("info", epilog="Example:\n\n  spd-fast nasbench info nasbench_only108.npz --verify")
+def nasbench_info(
+    file: TableFile,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read all of it: checksums, order, and the hash of every graph.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Say what a table holds and where it came from."""
+    with errors(debug):
+        from spd_fast import nasbench101
+
+        table = nasbench101.open(file)
+        out.print(table.describe(), markup=False)
+        if verify:
+            table.verify()
+            out.print("verified: checksums, order, and the hash of every graph")
+
+
+@nasbench_app.command(
+    "query",
+    epilog="Examples:\n\n  spd-fast nasbench query nasbench_only108.npz 00005c142e6f48ac74fdcf73e3439874\n\n"
+    "  spd-fast nasbench query nasbench_full.npz --cells cells.json --epochs 36 --halfway",
+)
+def nasbench_query(
+    file: TableFile,
+    hashes: Annotated[list[str] | None, typer.Argument(metavar="[HASH]...", help="Cells by their hashes.")] = None,
+    cells: Annotated[
+        Path | None, typer.Option(metavar="FILE", help='JSON list of cells: [{"matrix": [[0, 1], ...], "ops": [...]}].')
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(metavar="N", help="Budget. Default: the largest.")] = None,
+    repeat: Annotated[str, typer.Option(metavar="N|mean", help="One run, or the mean over them.")] = "mean",
+    halfway: Annotated[bool, typer.Option("--halfway", help="After half of the epochs.")] = False,
+    draw: Annotated[bool, typer.Option("--draw", help="Draw the cells.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Show what cells reached."""
+    with errors(debug):
+        from spd_fast import nasbench101
+        from spd_fast.spaces.cell_files import read_cells
+
+        wanted: Sequence[Cell | str] = hashes or [] if cells is None else read_cells(cells)
+        if not wanted or (hashes and cells is not None):
+            raise ValueError("which cells? Give hashes, or --cells FILE")
+        table = nasbench101.open(file)
+        rows = [table.row(cell) for cell in wanted]
+        run: Any = int(repeat) if repeat.isdigit() else repeat
+        out.print(
+            table_of("", [_nasbench_row(table, row, table.query(row, epochs, run, halfway=halfway)) for row in rows])
+        )
+        for row in rows if draw else []:
+            out.print(f"\n{table[row]!r}\n{table[row]}", markup=False)
+
+
+@nasbench_app.command(
+    "sample",
+    epilog="Examples:\n\n  spd-fast nasbench sample 100 --out cells.json\n\n"
+    "  spd-fast nasbench sample 100 --table nasbench_only108.npz --seed 3",
+)
+def nasbench_sample(
+    n: Annotated[int, typer.Argument(metavar="N", min=1, help="How many cells.")],
+    table: Annotated[
+        Path | None,
+        typer.Option("--table", metavar="TABLE", help="Draw from its cells. Default: from the whole space."),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the draw.")] = 0,
+    file: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Also write the cells as JSON.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Draw cells uniformly, no two of them isomorphic."""
+    with errors(debug):
+        from spd_fast import nasbench101
+
+        source: Any = nasbench101.open(table) if table is not None else nasbench101.enumerate_space()
+        rows = source.sample(n, seed)
+        if table is not None:
+            shown = [_nasbench_row(source, int(row), source.query(int(row))) for row in rows]
+        else:
+            shown = [_cell_row(source[int(row)], int(source.trainable_parameters[row])) for row in rows]
+        out.print(table_of("", shown))
+        if file is not None:
+            from spd_fast.base.files import atomic_write
+
+            with atomic_write(file) as opened:
+                opened.write((json.dumps([source[int(row)].to_json() for row in rows]) + "\n").encode())
+            out.print(f"written to {file}", markup=False)
+
+
+@nasbench_app.command("enumerate", epilog="Example:\n\n  spd-fast nasbench enumerate --out space.npz")
+def nasbench_enumerate(
+    file: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Also write the columns (.npz).")] = None,
+    threads: Threads = None,
+    debug: Debug = False,
+) -> None:
+    """Count all cells of the space by vertices and edges, without any file."""
+    with errors(debug):
+        import numpy as np
+
+        from spd_fast import nasbench101
+        from spd_fast.base.files import save_arrays
+
+        space = nasbench101.enumerate_space(threads=threads)
+        edges = np.bitwise_count(space.edge_bits)
+        rows: list[dict[str, Any]] = [
+            {"vertices": v} | {f"{e} edges": int(((space.vertices == v) & (edges == e)).sum()) for e in range(1, 10)}
+            for v in range(2, 8)
+        ]
+        out.print(table_of("", [row | {"all": sum(row.values()) - row["vertices"]} for row in rows]))
+        parameters = space.trainable_parameters
+        out.print(f"{len(space):,} cells, {parameters.min():,} to {parameters.max():,} trainable parameters")
+        if file is not None:
+            names = ("module_hash", "vertices", "edge_bits", "op_codes", "trainable_parameters")
+            save_arrays(file, {name: getattr(space, name) for name in names})
+            out.print(f"written to {file}", markup=False)
+
+
+# ---- nasbench
+
+
+def _cell_row(cell: "Cell", parameters: int) -> dict[str, Any]:
+    return {"cell": cell.module_hash, "vertices": cell.n_vertices, "edges": cell.n_edges, "parameters": parameters}
+
+
+def _nasbench_row(table: "NasbenchTable", row: int, found: "Evaluation") -> dict[str, Any]:
+    names = ("seconds", "train", "validation", "test")  # short enough that a hash is not folded
+    return {**_cell_row(table[row], int(table.trainable_parameters[row])), **dict(zip(names, found, strict=True))}

@@ -1,0 +1,171 @@
+"""Commands that learn a dish and report it."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from spd_fast.cli.apps import app
+from spd_fast.cli.console import Display, err, errors, out
+from spd_fast.cli.options import Debug, Seed, Settings, Threads, TruthFile, load_truth
+from spd_fast.cli.recipes import changes_of, recipe_of
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from spd_fast.outer.fit import FitResult
+    from spd_fast.outer.runs import Run
+    from spd_fast.recipes.settings import Recipe
+    from spd_fast.spaces.candidate import Candidate
+    from spd_fast.truth.table import TruthTable
+
+
+@app.command(
+    epilog="Examples:\n\n  spd-fast run --recipe demo\n\n"
+    "  spd-fast run --recipe cassimon_c --truth nb101_test108.npz --out runs/c0 --seed 0\n\n"
+    "  spd-fast run --recipe demo --set outer.epochs=10 --set outer.loss=pearson\n\n"
+    "  spd-fast run --resume --out runs/c0"
+)
+def run(
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A recipe's name or its JSON file; see [bold]spd-fast recipes[/bold]."),
+    ] = None,
+    truth: TruthFile = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Run folder. Default: runs/NAME-seedN.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out where it stopped.")] = False,
+    threads: Threads = None,
+    seed: Seed = None,
+    settings: Settings = None,
+    debug: Debug = False,
+) -> None:
+    """Learn a dish: the outer loop from start to report.
+
+    Ctrl-C, a kill or a crash loses at most the epoch in work and the second before: --resume continues, with the same
+    result to the last bit.
+    """
+    with errors(debug):
+        if recipe is None and not (resume and folder):
+            raise ValueError("--recipe is missing: name one, or give --resume with the --out of a run")
+        wanted = recipe_of(recipe, seed, settings) if recipe is not None else None
+        where = folder if folder is not None else _default_folder(wanted)
+        with _resumed(where, wanted, seed, settings) if resume else _created(where, wanted, truth) as opened:
+            _fit(opened, _truth_of(opened, truth), threads)
+            _finish(opened)
+
+
+@app.command(epilog="Example:\n\n  spd-fast report runs/demo-seed0")
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run folder, finished or not.")],
+    debug: Debug = False,
+) -> None:
+    """Write report.html and the figures of a run again."""
+    with errors(debug):
+        from spd_fast.report.run import build
+
+        out.print(f"report in {build(folder)}")
+
+
+def _default_folder(recipe: "Recipe | None") -> Path:
+    assert recipe is not None  # run asks for --out where there is no recipe
+    return Path("runs") / f"{recipe.name}-seed{recipe.seed}"
+
+
+def _created(folder: Path, recipe: "Recipe | None", truth: Path | None) -> "Run":
+    from spd_fast.outer import runs
+
+    assert recipe is not None
+    runs.require_vacant(folder)
+    table = load_truth(truth, recipe)
+    about = {"truth": table.describe(), "truth_file": None if truth is None else str(truth.absolute())}
+    return runs.create(folder, recipe, about=about)
+
+
+def _resumed(folder: Path, recipe: "Recipe | None", seed: int | None, settings: Sequence[str] | None) -> "Run":
+    """Open a run to continue it; what the command line says about its recipe must be what it was begun with."""
+    from spd_fast.outer import runs
+
+    opened = runs.resume(folder)
+    wanted = recipe if recipe is not None else opened.recipe.replace(changes_of(seed, settings))
+    if wanted != opened.recipe:
+        opened.close()
+        begun = {name: value for name, value, _ in opened.recipe.explain()}
+        differing = [name for name, value, _ in wanted.explain() if begun.get(name) != value]
+        raise ValueError(
+            f"{folder} was begun with another recipe ({', '.join(differing)} differ): "
+            "resume it without --recipe, --seed and --set, or choose another --out"
+        )
+    return opened
+
+
+def _truth_of(opened: "Run", given: Path | None) -> "TruthTable":
+    """Return the truth of the command line, or else the one that the run was begun with."""
+    recorded = opened.about.get("truth_file")
+    return load_truth(given if given is not None else Path(recorded) if recorded else None, opened.recipe)
+
+
+def _fit(opened: "Run", truth: "TruthTable", threads: int | None) -> "FitResult":
+    from spd_fast.outer.fit import fit_dish
+
+    recipe = opened.recipe
+    cells, accuracy = target_of(truth, recipe)
+    out.print(
+        f"[bold]{recipe.name}[/bold] in {escape(str(opened.path))}: {recipe.outer.epochs} outer epochs of {recipe.outer.cells} motifs "
+        f"{recipe.motif.name}, {recipe.inner.epochs} inner epochs each; {_pool(recipe, len(cells))}"
+    )
+    display = Display(recipe)
+    try:
+        with display:
+            return fit_dish(cells, accuracy, recipe, run=opened, progress=display, threads=threads)
+    except KeyboardInterrupt:
+        again = shlex.join(["spd-fast", "run", "--resume", "--out", str(opened.path)])
+        err.print(f"stopped; all but the last second is kept. Continue with: {again}", markup=False)
+        raise
+
+
+def target_of(truth: "TruthTable", recipe: "Recipe") -> "tuple[Sequence[Candidate], npt.NDArray[Any]]":
+    """Return cells and what the recipe compares their motifs with, more is better: accuracies, or losses turned."""
+    import numpy as np
+
+    if recipe.outer.truth == "accuracy":
+        return truth.cells, truth.accuracy
+    if truth.loss is None:
+        raise ValueError(
+            'outer.truth is "loss" and the truth has none: give another --truth, or --set outer.truth=accuracy'
+        )
+    finite = truth.subset(np.flatnonzero(np.isfinite(truth.loss)))
+    assert finite.loss is not None
+    return finite.cells, -finite.loss
+
+
+def _pool(recipe: "Recipe", n: int) -> str:
+    """Say how many accuracies are used."""
+    kept = f", {recipe.outer.kept_out} of them kept out" if recipe.outer.kept_out else ""
+    return f"{recipe.outer.pool or n} of {n} cells{kept}"
+
+
+def _finish(opened: "Run") -> None:
+    """Write the report and print the numbers that matter."""
+    from spd_fast.outer.history import OuterStep
+    from spd_fast.report.run import build
+    from spd_fast.report.summary import summarise
+
+    page = build(opened.path)
+    summary = summarise([OuterStep.from_json(record) for record in opened.records()], opened.recipe)
+    out.print(
+        f"mean Kendall tau {summary.tau} over {summary.epochs} outer epochs "
+        f"(one epoch scatters by {summary.chance:.2f} by chance; not a held-out evaluation)"
+    )
+    out.print(f"outer loss {summary.loss_first:.3f} in the first epochs, {summary.loss_last:.3f} in the last")
+    if summary.kept_start is not None and summary.kept_end is not None:
+        chosen = ", chosen by it: optimistic" if opened.recipe.outer.keep == "best" else ""
+        out.print(
+            f"Kendall tau on {opened.recipe.outer.kept_out} cells kept out: {summary.kept_start:+.3f} before learning, "
+            f"{summary.kept_end:+.3f} of the dish that is kept, after {summary.kept_steps} outer epochs{chosen}"
+        )
+    out.print(f"dish in {opened.path / 'dish.npz'}, report in {page}")

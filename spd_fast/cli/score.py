@@ -1,0 +1,155 @@
+"""The command that judges dishes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from spd_fast.cli.apps import app
+from spd_fast.cli.console import errors, named_progress, out, table_of
+from spd_fast.cli.options import Debug, Settings, Threads, TruthFile, integers, load_truth
+from spd_fast.cli.recipes import recipe_of
+
+if TYPE_CHECKING:
+    from spd_fast.predictors.readings import LearnedDish
+    from spd_fast.recipes.settings import Recipe
+    from spd_fast.scoreboard.board import Board
+    from spd_fast.scoreboard.trial import Trial
+    from spd_fast.truth.table import TruthTable
+
+
+@app.command(
+    epilog="Examples:\n\n  spd-fast score --recipe learned_labels --truth nb101_test108.npz --images cifar10.npz\n\n"
+    "  spd-fast score runs/c0 runs/c1 runs/c2 --truth nb101_test108.npz --folds 0\n\n"
+    "  spd-fast score --held-out 200 --labels 60 --seeds 2 --folds 0"
+)
+def score(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[RUN]...", help="Finished run folders, one for each seed. Default: dishes learned here."
+        ),
+    ] = None,
+    truth: TruthFile = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="How dishes are learned where no runs are given. Default: learned_labels."),
+    ] = None,
+    curves: Annotated[
+        str, typer.Option(metavar="NAME", help="Motif and unlearned dish of the learning curves; a recipe.")
+    ] = "curves",
+    labels: Annotated[
+        str, typer.Option(metavar="LIST", help="Labelled cells of each pool; of several numbers each is judged.")
+    ] = "30,100",
+    held_out: Annotated[int, typer.Option(metavar="N", min=1, help="Cells that are scored.")] = 1000,
+    seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Pools and dishes.")] = 5,
+    folds: Annotated[
+        int,
+        typer.Option(metavar="N", min=0, help="More dishes for each pool, for the Gaussian process. 0: leave it out."),
+    ] = 5,
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Real images (.npz or a folder of IDX files) for the rows that need them."),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder of the board. Default: runs/score-NAME.")
+    ] = None,
+    threads: Threads = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the draw of the held-out cells.")] = 0,
+    settings: Settings = None,
+    debug: Debug = False,
+) -> None:
+    """Judge dishes on cells that they never saw, beside everything that is known without them.
+
+    Measurements are kept in --out as they come: after Ctrl-C or a kill, the same command continues, and with another --folds
+    or fewer numbers in --labels only what is missing is measured.
+    """
+    with errors(debug, again=True):
+        from spd_fast.report import board as page
+        from spd_fast.scoreboard.board import build_board
+        from spd_fast.scoreboard.trial import draw_trial
+
+        table = load_truth(truth)
+        if folders:
+            if recipe is not None or settings:
+                raise ValueError("--recipe and --set are those of the runs that were given: leave them out")
+            trial, chosen, learned = _trial_of_runs(folders, table, held_out, seed)
+        else:
+            from spd_fast.predictors.spd import DEFAULT_RECIPE
+
+            chosen, learned = recipe_of(recipe or DEFAULT_RECIPE, None, settings), None
+            numbers = integers("--labels", labels)
+            trial = draw_trial(table, labels=numbers, held_out=held_out, seeds=seeds, seed=seed)
+        where = folder if folder is not None else Path("runs") / f"score-{chosen.name}"
+        with named_progress() as update:
+            board = build_board(
+                trial,
+                chosen,
+                recipe_of(curves, None, None),
+                learned=learned,
+                folds=folds,
+                images=images,
+                folder=where,
+                threads=threads,
+                progress=update,
+            )
+        written = page.write(board, where)
+        _print_board(board)
+        out.print(f"board.json, board.csv and figures in {where}, page in {written}", markup=False)
+
+
+# ---- score
+
+
+def _trial_of_runs(
+    folders: Sequence[Path], truth: "TruthTable", held_out: int, seed: int
+) -> "tuple[Trial, Recipe, list[LearnedDish]]":
+    """Return a trial whose pools are what these runs have used, and their dishes."""
+    from spd_fast.outer import runs
+    from spd_fast.predictors.readings import LearnedDish
+    from spd_fast.scoreboard.trial import pool_of_run, trial_of_pools
+
+    opened = [runs.read(each) for each in folders]
+    for each in opened:
+        if not each.finished:
+            raise ValueError(f"{each.path} is not finished: continue it with spd-fast run --resume --out {each.path}")
+    first = opened[0].recipe
+    for each in opened:
+        if each.recipe.replace({"seed": first.seed}) != first:
+            raise ValueError(
+                f"{each.path} has another recipe than {opened[0].path}, expected runs that differ in their seeds alone"
+            )
+    trial = trial_of_pools(truth, [pool_of_run(each, truth) for each in opened], held_out=held_out, seed=seed)
+    learned = [
+        LearnedDish(each.recipe, each.dishes()[1], seconds=sum(record["seconds"] for record in each.records()))
+        for each in opened
+    ]
+    return trial, first, learned
+
+
+def _print_board(board: "Board") -> None:
+    rows = [
+        {
+            "row": row.name,
+            "labels": row.labels,
+            "tau, 95 % interval": str(row.judged.estimate("tau")),
+            "rho": f"{row.judged.means['rho']:.3f}",
+            "tau of top 10 %": f"{row.judged.means['tau_top']:.3f}",
+            "prec. 10": f"{row.judged.means['precision_10']:.2f}",
+            "50": f"{row.judged.means['precision_50']:.2f}",
+            "init s": f"{row.init_seconds:.2f}",
+            "query ms": f"{1e3 * row.query_seconds:.2f}",
+        }
+        for row in board.rows
+    ]
+    trial = board.trial
+    out.print(table_of(f"{len(trial.held_out)} held-out cells, {len(trial.seeds)} seeds", rows))
+    for outcome in board.outcomes:
+        colour = {"reached": "green", "not reached": "red"}.get(outcome.verdict, "dim")
+        found = "" if outcome.estimate is None else f": {outcome.estimate}"
+        out.print(
+            f"[{colour}]{outcome.verdict}[/{colour}]  {escape(outcome.goal.meaning)}, "
+            f"{outcome.goal.measure.replace('_', ' ')} of at least {outcome.goal.at_least:.2f}{escape(found)}"
+        )

@@ -1,0 +1,103 @@
+"""The command that searches with dishes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spd_fast.cli.apps import app
+from spd_fast.cli.console import errors, named_progress, out, table_of
+from spd_fast.cli.options import Debug, Settings, Threads, TruthFile, load_truth
+from spd_fast.cli.recipes import recipe_of
+from spd_fast.cli.run import target_of
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from spd_fast.outer.search import SearchResult
+
+
+@app.command(
+    epilog="Examples:\n\n  spd-fast search --labels 30 --out runs/slopes\n\n"
+    "  spd-fast search --recipe valid_c --truth nb101_test108.npz --cells 2000 --start 30 --per-round 5 --labels 100"
+)
+def search(
+    recipe: Annotated[
+        str, typer.Option(metavar="NAME", help="How dishes are learned; a recipe's name or JSON file.")
+    ] = "rawal_slope",
+    truth: TruthFile = None,
+    cells: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Candidates, drawn from the truth. Default: all of it.")
+    ] = None,
+    labels: Annotated[int, typer.Option(metavar="N", min=1, help="Accuracies to look at, at most.")] = 40,
+    start: Annotated[int, typer.Option(metavar="N", min=1, help="Of these, before the first dish, at random.")] = 18,
+    per_round: Annotated[
+        int, typer.Option(metavar="N", min=2, help="Labels of a round: the best but for one at random.")
+    ] = 2,
+    stop_at: Annotated[
+        float | None, typer.Option(metavar="X", help="Stop when an accuracy reaches this. Default: use all labels.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder of the search. Default: runs/search-NAME-seedN.")
+    ] = None,
+    threads: Threads = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of first labels, dishes and random labels.")] = 0,
+    settings: Settings = None,
+    debug: Debug = False,
+) -> None:
+    """Search for the best candidate of a truth with a dish that is learned anew on all that was looked at.
+
+    Ctrl-C, a kill or a crash loses at most a second: the same command continues.
+    """
+    with errors(debug, again=True):
+        from spd_fast.outer.search import dish_search
+
+        chosen = recipe_of(recipe, None, settings)
+        table = load_truth(truth, chosen)
+        if cells is not None:
+            table = table.sample(cells, seed)
+        candidates, accuracy = target_of(table, chosen)
+        with named_progress() as update:
+            result = dish_search(
+                candidates,
+                accuracy,
+                chosen,
+                labels=labels,
+                start=start,
+                per_round=per_round,
+                stop_at=stop_at,
+                seed=seed,
+                folder=folder if folder is not None else Path("runs") / f"search-{chosen.name}-seed{seed}",
+                threads=threads,
+                progress=update,
+            )
+        _print_search(result, candidates, accuracy)
+
+
+# ---- search
+
+
+def name_of(candidate: Any) -> str:
+    """What a user knows a candidate by: a slope, or the hash of a cell."""
+    return f"slope {candidate.slope:.4f}" if hasattr(candidate, "slope") else str(candidate.module_hash)
+
+
+def _print_search(result: "SearchResult", candidates: "Sequence[Any]", accuracy: "npt.NDArray[Any]") -> None:
+    rows = [
+        {
+            "label": number,
+            "round": each.round,
+            "candidate": name_of(candidates[each.row]),
+            "why": each.why,
+            "truth": each.accuracy,
+            "best so far": float(best),
+        }
+        for number, (each, best) in enumerate(zip(result.labelled, result.best_so_far, strict=True), start=1)
+    ]
+    out.print(table_of(f"{len(candidates)} candidates, {len(rows)} labelled", rows))
+    best = result.best
+    rank = 1 + int((accuracy > best.accuracy).sum())
+    out.print(
+        f"best: {name_of(candidates[best.row])}, {best.accuracy:.4f}, number {rank} of the whole truth", markup=False
+    )

@@ -1,0 +1,163 @@
+"""The command that trains motifs on a dish."""
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spd_fast.cli.apps import app
+from spd_fast.cli.console import errors, out, progress_bar, table_of
+from spd_fast.cli.options import Debug, Seed, Settings, Threads, TruthFile, load_truth
+from spd_fast.cli.recipes import recipe_of
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from spd_fast.dish import Dish
+    from spd_fast.engine.training import TrainResult
+    from spd_fast.motif import Shape
+    from spd_fast.recipes.settings import Recipe
+    from spd_fast.spaces.candidate import Candidate
+    from spd_fast.truth.table import TruthTable
+
+
+@app.command(
+    epilog="Examples:\n\n  spd-fast train --sample 12\n\n"
+    "  spd-fast train --dish runs/c0/dish.npz --recipe cassimon_c --sample 100 --truth nb101_test108.npz --out scores.csv\n\n"
+    "  spd-fast train --cells cells.json --set inner.epochs=50 --out curves.npz"
+)
+def train(
+    cells: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help='JSON list of cells, [{"matrix": [[0, 1], ...], "ops": [...]}], or an .npz of columns.'
+        ),
+    ] = None,
+    hashes: Annotated[
+        list[str] | None,
+        typer.Option("--hash", metavar="HEX", help="A cell of the truth by its hash, or its first digits. Repeatable."),
+    ] = None,
+    sample: Annotated[int | None, typer.Option(metavar="N", min=1, help="N random cells of the truth.")] = None,
+    dish: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Dish (.npz). Default: the recipe's dish before learning.")
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(metavar="NAME", help="Motif and inner loop; a recipe's name or JSON file.")
+    ] = "demo",
+    truth: TruthFile = None,
+    file: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Also write a .csv (table) or .npz (with curves).")
+    ] = None,
+    threads: Threads = None,
+    seed: Seed = None,
+    settings: Settings = None,
+    debug: Debug = False,
+) -> None:
+    """Train motifs of some cells on a dish and print what they reach: the inner loop alone."""
+    with errors(debug):
+        from spd_fast.base.seeds import derived_seed
+        from spd_fast.dish import Dish
+        from spd_fast.engine.training import train_motifs
+        from spd_fast.outer.start import start_dish
+        from spd_fast.scoring import training_keywords
+
+        if file is not None and file.suffix not in (".csv", ".npz"):
+            raise ValueError(f"--out is {file}, expected a name ending in .csv or .npz")
+        if file is not None and not os.access(file.absolute().parent, os.W_OK):
+            raise ValueError(f"--out is {file}, expected a name in a folder that is there and can be written to")
+        chosen = recipe_of(recipe, seed, settings)
+        picked, accuracy = picked_cells(cells, hashes or [], sample, truth, chosen.seed)
+        images = Dish.load(dish) if dish is not None else start_dish(chosen)
+        shape = _shape_for(images, chosen)
+        with progress_bar("training") as update:
+            result = train_motifs(
+                picked,
+                shape,
+                images,
+                dtype=chosen.dtype,
+                threads=threads,
+                progress=update,
+                **training_keywords(chosen.inner, derived_seed(chosen.seed, "inner"), images),
+            )
+        rows = _training_rows(picked, accuracy, result)
+        out.print(table_of(f"{len(picked)} motifs {chosen.motif.name}, {chosen.inner.epochs} epochs", rows))
+        if file is not None:
+            _write_training(file, rows, result)
+            out.print(f"written to {file}")
+
+
+# ---- train
+
+
+def picked_cells(
+    file: Path | None, hashes: Sequence[str], sample: int | None, truth: Path | None, seed: int
+) -> "tuple[list[Any], npt.NDArray[Any] | None]":
+    """Return the cells that the command line asks for, with their accuracies where they come from a truth."""
+    from spd_fast.spaces.cell_files import read_cells
+
+    if sum((file is not None, bool(hashes), sample is not None)) != 1:
+        raise ValueError("which cells? Give one of --cells FILE, --hash HEX or --sample N")
+    if file is not None:
+        return list(read_cells(file)), None
+    table = load_truth(truth)
+    if sample is not None:
+        table = table.sample(sample, seed)
+    else:
+        table = table.subset([_row_of(table, digits) for digits in hashes])
+    return list(table.cells), table.accuracy
+
+
+def _row_of(table: "TruthTable", digits: str) -> int:
+    rows = [row for row, each in enumerate(table.hashes) if each.startswith(digits.lower())]
+    if len(rows) != 1:
+        raise ValueError(f"--hash {digits} fits {len(rows)} cells of the truth, expected exactly one")
+    return rows[0]
+
+
+def _shape_for(dish: "Dish", recipe: "Recipe") -> "Shape":
+    """Return the recipe's motif shape with the channels and classes of the dish."""
+    from dataclasses import replace
+
+    classes = dish.labels.shape[1] if dish.labels.ndim == 2 else max(2, int(dish.labels.max()) + 1)
+    return replace(recipe.shape, image_channels=dish.images.shape[1], classes=classes)
+
+
+def _training_rows(
+    cells: "Sequence[Candidate]", accuracy: "npt.NDArray[Any] | None", result: "TrainResult"
+) -> list[dict[str, Any]]:
+    assert result.train is not None
+    return [
+        {
+            "cell": cell.module_hash,
+            "parameters": sum(weights.size for weights in result.parameters[k].values()),
+            "accuracy": float(result.train.accuracy[k]),
+            "probability": float(result.train.probability[k]),
+            "loss": float(result.train.loss[k]),
+            "diverged": bool(result.diverged[k]),
+            "seconds": float(result.seconds[k]),
+        }
+        | ({} if accuracy is None else {"truth": float(accuracy[k])})
+        for k, cell in enumerate(cells)
+    ]
+
+
+def _write_training(file: Path, rows: list[dict[str, Any]], result: "TrainResult") -> None:
+    from io import StringIO
+
+    import numpy as np
+
+    from spd_fast.base.files import atomic_write, save_arrays
+
+    if file.suffix == ".csv":
+        text = StringIO()
+        table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+        with atomic_write(file) as opened:
+            opened.write(text.getvalue().encode())
+        return
+    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    save_arrays(file, {**columns, "curve_loss": result.loss, "curve_accuracy": result.accuracy})

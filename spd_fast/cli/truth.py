@@ -1,0 +1,182 @@
+"""Commands that build truths and show them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spd_fast.cli.apps import truth_app
+from spd_fast.cli.console import errors, out, progress_bar
+from spd_fast.cli.options import (
+    BatchSize,
+    CosineRate,
+    Debug,
+    Images,
+    TestImages,
+    Threads,
+    TrainImages,
+    TruthOut,
+    TruthSeeds,
+    ValidImages,
+    integers,
+    load_truth,
+)
+from spd_fast.cli.recipes import recipe_of
+from spd_fast.cli.search import name_of
+
+
+@truth_app.command(
+    "build",
+    epilog="Example:\n\n  spd-fast truth build --images fashion-mnist/ --cells 400 --out truth.npz",
+)
+def truth_build(
+    images: Images,
+    file: TruthOut,
+    cells: Annotated[int, typer.Option(metavar="N", min=1, help="How many cells to draw.")] = 400,
+    source: Annotated[
+        Path | None, typer.Option("--from", metavar="FILE", help="Draw from these cells. Default: the whole space.")
+    ] = None,
+    cells_seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the draw.")] = 0,
+    stem_channels: Annotated[int, typer.Option(metavar="N", min=1, help="Network: channels of the first stack.")] = 16,
+    stacks: Annotated[int, typer.Option(metavar="N", min=1, help="Network: stacks of cells.")] = 3,
+    cells_per_stack: Annotated[int, typer.Option(metavar="N", min=1, help="Network: cells in a stack.")] = 1,
+    budgets: Annotated[str, typer.Option(metavar="LIST", help="Epochs of each budget.")] = "2,6,18",
+    seeds: TruthSeeds = "0,1,2",
+    image_size: Annotated[int, typer.Option(metavar="N", min=4, max=64, help="Side of the images in pixels.")] = 16,
+    n_train: TrainImages = 5000,
+    n_valid: ValidImages = 2000,
+    n_test: TestImages = 5000,
+    batch_size: BatchSize = 50,
+    lr: CosineRate = 5e-3,
+    weight_decay: Annotated[float, typer.Option(metavar="RATE", help="Adam's weight decay.")] = 1e-4,
+    threads: Threads = None,
+    debug: Debug = False,
+) -> None:
+    """Train networks of many cells on real images and record what they reach.
+
+    Takes hours. The same command continues after Ctrl-C or a kill: finished trainings are in FILE.journal.
+    """
+    with errors(debug, again=True):
+        from spd_fast.engine.optimizers import Adam
+        from spd_fast.images import load_images
+        from spd_fast.motif import MotifShape
+        from spd_fast.spaces.cell_files import sample_cells
+        from spd_fast.truth.build import build_truth
+
+        data = load_images(images)
+        shape = MotifShape(
+            stem_channels,
+            stacks,
+            cells_per_stack,
+            classes=int(data.train_labels.max()) + 1,
+            image_channels=data.train_images.shape[1],
+        )
+        with progress_bar("building truth") as update:
+            table = build_truth(
+                sample_cells(cells, cells_seed, source),
+                data,
+                file,
+                shape=shape,
+                budgets=integers("--budgets", budgets),
+                seeds=integers("--seeds", seeds),
+                batch_size=batch_size,
+                optimizer=Adam(lr=lr, weight_decay=weight_decay),
+                image_size=image_size,
+                n_train=n_train,
+                n_valid=n_valid,
+                n_test=n_test,
+                threads=threads,
+                progress=update,
+            )
+        out.print(table.describe(), markup=False)
+        out.print(f"written to {file}")
+
+
+@truth_app.command(
+    "slopes",
+    epilog="Example:\n\n  spd-fast truth slopes --images fashion-mnist/ --out slopes.npz",
+)
+def truth_slopes(
+    images: Images,
+    file: TruthOut,
+    slopes: Annotated[int, typer.Option(metavar="N", min=2, help="Slopes, evenly from --from to --to.")] = 100,
+    lowest: Annotated[float, typer.Option("--from", metavar="X", help="The lowest slope.")] = 0.01,
+    highest: Annotated[float, typer.Option("--to", metavar="X", help="The highest slope.")] = 2.01,
+    hidden: Annotated[int, typer.Option(metavar="N", min=1, help="Units of a hidden layer.")] = 100,
+    layers: Annotated[int, typer.Option(metavar="N", min=1, help="Hidden layers.")] = 2,
+    epochs: Annotated[int, typer.Option(metavar="N", min=1, help="Epochs of training.")] = 4,
+    seeds: TruthSeeds = "0,1,2,3,4,5,6,7,8,9",
+    n_train: TrainImages = 5000,
+    n_valid: ValidImages = 1000,
+    n_test: TestImages = 10_000,
+    batch_size: BatchSize = 100,
+    lr: CosineRate = 5e-3,
+    threads: Threads = None,
+    debug: Debug = False,
+) -> None:
+    """Train perceptrons that differ in the slope of their sigmoids on real images and record what they reach.
+
+    Initial weights are drawn from N(0, 1), once a seed for all slopes (Rawal et al. 2020 have them so in motifs). The same command
+    continues after Ctrl-C or a kill.
+    """
+    with errors(debug, again=True):
+        import numpy as np
+
+        from spd_fast.engine.optimizers import Adam
+        from spd_fast.images import load_images
+        from spd_fast.spaces.perceptron import MLPShape, SigmoidMLP
+        from spd_fast.truth.build import build_truth
+
+        data = load_images(images)
+        side = data.train_images.shape[-1]
+        shape = MLPShape(
+            hidden,
+            layers,
+            classes=int(data.train_labels.max()) + 1,
+            image_channels=data.train_images.shape[1],
+        )
+        with progress_bar("building truth") as update:
+            table = build_truth(
+                [SigmoidMLP(slope) for slope in np.linspace(lowest, highest, slopes)],
+                data,
+                file,
+                shape=shape,
+                budgets=[epochs],
+                seeds=integers("--seeds", seeds),
+                batch_size=batch_size,
+                optimizer=Adam(lr=lr),
+                init="shared",
+                initializer="normal",
+                image_size=side,
+                n_train=n_train,
+                n_valid=n_valid,
+                n_test=n_test,
+                threads=threads,
+                progress=update,
+            )
+        out.print(table.describe(), markup=False)
+        out.print(f"written to {file}")
+
+
+@truth_app.command(
+    "show",
+    epilog="Examples:\n\n  spd-fast truth show\n\n  spd-fast truth show --slopes\n\n  spd-fast truth show nb101_test108.npz",
+)
+def truth_show(
+    file: Annotated[Path | None, typer.Argument(help="Truth file (.npz). Default: the table in the package.")] = None,
+    slopes: Annotated[bool, typer.Option("--slopes", help="The table of slopes in the package instead.")] = False,
+    best: Annotated[int, typer.Option(metavar="N", min=0, help="List the N best cells.")] = 5,
+    draw: Annotated[bool, typer.Option("--draw", help="Draw these cells.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Say which accuracies a truth file holds, and of what."""
+    with errors(debug):
+        if slopes and file is not None:
+            raise ValueError("--slopes is a table in the package: leave the file out")
+        table = load_truth(file, recipe_of("rawal_slope", None, None) if slopes else None)
+        out.print(table.describe(), markup=False)
+        for row in (-table.accuracy).argsort(kind="stable")[:best]:
+            cell = table.cells[int(row)]
+            out.print(f"\n{name_of(cell)}  {table.accuracy[row]:.4f}", markup=False)
+            if draw:
+                out.print(str(cell), markup=False)
