@@ -1,7 +1,7 @@
 # Every habit one word. Each target does its own set-up: Python 3.11 or newer and a C++20 compiler are all it needs.
 #
 #   make demo VENV=/tmp/venv        another place for the virtual environment
-#   make test ARGS=tests/test_cell.py
+#   make test ARGS=tests/spaces/test_cell.py
 #   make demo PYTHON=python3.12     another Python
 
 VENV ?= .venv
@@ -13,6 +13,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 FUZZ_CXX ?= clang++
 CXX_FILES := $(shell find csrc tests -name '*.hpp' -o -name '*.cpp')
+PACKAGES := $(shell find spd_fast -name '__init__.py')
 # Requirements by the name of their extra, or of `build`, as pyproject.toml states them.
 REQUIREMENTS := $(BIN)/python -c 'import sys, tomllib; p = tomllib.load(open("pyproject.toml", "rb")); \
   print(*(p["project"]["optional-dependencies"] | {"build": p["build-system"]["requires"]})[sys.argv[1]], sep="\n")'
@@ -47,7 +48,7 @@ verify: $(VENV)/.installed
 fuzz: $(VENV)/.installed
 	mkdir -p build/fuzz/corpus
 	rm -rf build/fuzz/seeds
-	PYTHONPATH=tests $(BIN)/python -c 'import os, pathlib, test_nasbench101 as t; real = pathlib.Path(os.environ.get("SPD_FAST_DATA", "../shared/data")); \
+	PYTHONPATH=tests:tests/nasbench101 $(BIN)/python -c 'import os, pathlib, test_nasbench101 as t; real = pathlib.Path(os.environ.get("SPD_FAST_DATA", "../shared/data")); \
 	  t.write_seeds(pathlib.Path("build/fuzz/seeds"), sorted(real.glob("nb101/tfrecord/*.tfrecord")))'
 	$(FUZZ_CXX) -std=c++20 -O2 -g -DLIBFUZZER -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -Wno-psabi \
 	  tests/fuzz/fuzz_tfrecord.cpp $(wildcard csrc/nasbench/*.cpp) -o build/fuzz/fuzz_tfrecord
@@ -94,8 +95,8 @@ $(VENV)/.tools: pyproject.toml constraints.txt
 	$(PIP) cmake -r $(VENV)/tools.txt
 	@touch $@
 
-# Editable: Python files are used where they lie, so only the extension needs building again.
-$(VENV)/.installed: $(VENV)/.tools CMakeLists.txt $(CXX_FILES)
+# Editable: Python files are used where they lie, so only the extension needs building again, and packages that are new need installing.
+$(VENV)/.installed: $(VENV)/.tools CMakeLists.txt $(CXX_FILES) $(PACKAGES)
 	$(PIP) --no-build-isolation --editable '.[test]'
 	@touch $@
 

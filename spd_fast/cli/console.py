@@ -45,6 +45,7 @@ def errors(debug: bool, *, again: bool = False) -> Iterator[None]:
 
 
 def message_of(error: BaseException) -> str:
+    """Return what an error says, with the file's name where the system says what is wrong with it."""
     if isinstance(error, OSError) and error.strerror:
         what = f"{error.filename}: " if error.filename else ""
         return what + error.strerror
@@ -109,6 +110,7 @@ class Display:
 
 
 def duration(seconds: float) -> str:
+    """Return a duration as hours, minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
 
@@ -151,6 +153,7 @@ def named_progress() -> Iterator[Any]:
 
 
 def table_of(title: str, rows: list[dict[str, Any]]) -> Any:
+    """Return rows as a table; the columns are those of the first row."""
     from rich.table import Table
 
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
@@ -164,6 +167,7 @@ def table_of(title: str, rows: list[dict[str, Any]]) -> Any:
 
 
 def cell_text(value: Any) -> str:
+    """Return a value as it stands in a table."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -69,10 +69,12 @@ def load_truth(path: Path | None, recipe: "Recipe | None" = None) -> "TruthTable
 
 
 def embedded_truth() -> Path:
+    """Return where the truth that ships with the package lies."""
     return Path(__file__).parents[1] / "data" / "truth.npz"
 
 
 def integers(option: str, text: str) -> list[int]:
+    """Return the whole numbers of an option, which stand between commas."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:

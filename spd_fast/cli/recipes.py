@@ -55,6 +55,7 @@ def recipe_of(name: str, seed: int | None, settings: Sequence[str] | None) -> "R
 
 
 def changes_of(seed: int | None, settings: Sequence[str] | None) -> dict[str, Any]:
+    """Return the settings that the command line changes, by dotted name."""
     changes: dict[str, Any] = {}
     for setting in settings or []:
         name, equals, text = setting.partition("=")

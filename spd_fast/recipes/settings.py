@@ -457,7 +457,8 @@ class Recipe(_Settings):
 
     Examples
     --------
-    >>> recipe = get("cassimon_c").replace({"inner.epochs": 16})
+    >>> from spd_fast import recipes
+    >>> recipe = recipes.get("cassimon_c").replace({"inner.epochs": 16})
     >>> recipe.inner.epochs, recipe.motif.name, recipe.outer.epochs
     (16, 'C', 170)
     """

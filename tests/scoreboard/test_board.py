@@ -27,6 +27,8 @@ from spd_fast.predictors.spd import SPDPredictor
 from spd_fast.recipes.settings import Recipe
 from spd_fast.report import board as page
 from spd_fast.scoreboard import board as scoreboard
+from spd_fast.scoreboard import measuring as measuring_module
+from spd_fast.scoreboard import rows as rows_module
 from spd_fast.scoreboard.board import GOALS, Board, build_board
 from spd_fast.scoreboard.judge import MEASURES, Estimate, judge, precision_at
 from spd_fast.scoreboard.rows import BEFORE, LEARNED, REAL, extrapolated_loss
@@ -50,7 +52,7 @@ def narrow_proxies() -> Iterator[None]:
     """A smaller network for the proxies: their values are tested elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
         small_network = {"motif": RECIPE.motif.model_dump(), "dish.images": 20, "dish.image_size": 4}
-        patch.setattr(scoreboard, "_PROXIES", scoreboard._PROXIES.replace(small_network))
+        patch.setattr(measuring_module, "_PROXIES", measuring_module._PROXIES.replace(small_network))
         yield
 
 
@@ -274,7 +276,7 @@ def test_a_board_holds_what_its_parts_say(board: tuple[Board, Path], trial: Tria
 
 
 def test_proxies_are_taken_of_one_batch(board: tuple[Board, Path], trial: Trial) -> None:
-    recipe = scoreboard._PROXIES
+    recipe = measuring_module._PROXIES
     batch = start_dish(recipe)
     for name in proxies.PROXIES:
         expected = proxies.score(trial.held_out.cells, recipe.shape, batch.images, batch.labels, name)
@@ -385,7 +387,7 @@ def test_a_board_belongs_to_the_content_of_its_images(trial: Trial, images: Path
     np.savez(there, **known)
 
     def identity(path: Path, recipe: Recipe = RECIPE) -> dict[str, Any]:
-        return scoreboard._identity(trial, recipe, VALID, None, path)
+        return measuring_module.board_identity(trial, recipe, VALID, None, path)
 
     before = identity(here)
     assert identity(there) == before
@@ -421,10 +423,11 @@ def test_dishes_that_are_given_are_not_learned_again(trial: Trial) -> None:
 
 @pytest.mark.usefixtures("narrow_proxies")
 def test_rows_on_real_images(trial: Trial, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    low = scoreboard._LOW_FIDELITY.replace(
+    low = measuring_module.LOW_FIDELITY.replace(
         {"motif": RECIPE.motif.model_dump(), "inner.epochs": 1, "dish.image_size": 4}
     )
-    monkeypatch.setattr(scoreboard, "_LOW_FIDELITY", low)
+    for module in (measuring_module, rows_module):
+        monkeypatch.setattr(module, "LOW_FIDELITY", low)
     built = build_board(replace(trial, labels=(8,)), VALID, VALID, folds=0, images=images)
     real = VALID.replace({"seed": 1, "dish.start": "images", "dish.source": str(images)})
     assert np.array_equal(row_of(built, REAL).scores[1], score_cells(start_dish(real), real, trial.held_out.cells))
@@ -437,8 +440,8 @@ def test_rows_on_real_images(trial: Trial, images: Path, monkeypatch: pytest.Mon
     assert np.isfinite(row_of(built, "snip").scores).all()
 
 
-def measuring(trial: Trial, images: Path) -> scoreboard._Measuring:
-    return scoreboard._Measuring(trial, RECIPE, VALID, None, 0, images, 1, scoreboard._Parts(), None)
+def measuring(trial: Trial, images: Path) -> measuring_module.Measuring:
+    return measuring_module.Measuring(trial, RECIPE, VALID, None, 0, images, 1, measuring_module.Parts(), None)
 
 
 def test_fewer_images_are_taken_where_a_class_has_too_few(trial: Trial, images: Path, tmp_path: Path) -> None:
@@ -453,7 +456,7 @@ def test_fewer_images_are_taken_where_a_class_has_too_few(trial: Trial, images: 
         ValueError, match=r"has 7 images of class 7, too few .*inner\.batch_size is 20, expected at most"
     ):
         measuring(trial, tmp_path / "rare.npz").on_images(asked)
-    fewer = measuring(trial, tmp_path / "rare.npz").on_images(scoreboard._LOW_FIDELITY)
+    fewer = measuring(trial, tmp_path / "rare.npz").on_images(measuring_module.LOW_FIDELITY)
     assert (fewer.dish.images, fewer.dish.valid_images) == (50, 20)
     dish = start_dish(fewer)
     assert np.bincount(dish.labels).tolist() == [5] * 10

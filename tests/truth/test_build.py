@@ -15,11 +15,11 @@ import processes
 import spd_fast.truth.build as module
 from processes import started
 from spd_fast import Adam, Cell, InvalidCellError, MLPShape, MotifShape, SigmoidMLP, TruthTable
-from spd_fast.images import ImageData, load_images, resize_images
+from spd_fast.images import _IDX_FILES, ImageData, load_images, resize_images
 from spd_fast.spaces.cell_columns import CellColumns
 from spd_fast.spaces.cell_files import random_cells, sample_cells
 from spd_fast.truth.build import build_truth
-from spd_fast.truth.journal import journal_path
+from spd_fast.truth.journal import Work, journal_path
 from spd_fast.truth.table import MEASUREMENTS
 
 SHAPE = MotifShape(6, 1, 1, classes=3, image_channels=1)
@@ -58,7 +58,7 @@ def idx(array: np.ndarray) -> bytes:
 
 def idx_folder(folder: Path, data: ImageData, zipped: bool = True) -> Path:
     folder.mkdir()
-    for name, file in module._IDX_FILES.items():
+    for name, file in _IDX_FILES.items():
         content = idx(getattr(data, name)[:, 0] if "images" in name else getattr(data, name))
         path = folder / (f"{file}.gz" if zipped else file)
         path.write_bytes(gzip.compress(content) if zipped else content)
@@ -82,7 +82,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> TruthTable:
 def test_idx_folders_are_read(tmp_path: Path, zipped: bool) -> None:
     data = made_up_images()
     read = load_images(idx_folder(tmp_path / "set", data, zipped))
-    for name in module._IDX_FILES:
+    for name in _IDX_FILES:
         assert np.array_equal(getattr(read, name), getattr(data, name))
     assert read.train_images.shape == (60, 1, 9, 9)
     assert read.digest() == data.digest()
@@ -321,7 +321,7 @@ def test_metrics_are_those_of_the_splits(tmp_path: Path) -> None:
 def test_threads_and_chunks_change_nothing(tmp_path: Path, whole: TruthTable, monkeypatch: pytest.MonkeyPatch) -> None:
     table = build_truth(CELLS, made_up_images(), tmp_path / "a.npz", **(SETTINGS | {"threads": 2}))
     assert measurements(table) == measurements(whole)
-    monkeypatch.setattr(module._Work, "chunks", _one_by_one)
+    monkeypatch.setattr(Work, "chunks", _one_by_one)
     table = build_truth(CELLS, made_up_images(), tmp_path / "b.npz", **SETTINGS)
     assert measurements(table) == measurements(whole)
 
@@ -334,7 +334,7 @@ def _one_by_one(work: Any, fewest: int) -> Any:
 
 def test_chunks_cover_everything_and_grow() -> None:
     costs = np.random.default_rng(0).uniform(1, 3, 100)
-    work = module._Work(costs, (2, 5), (0, 1), lambda cell, budget, seed: (cell + budget + seed) % 4 == 0, None)
+    work = Work(costs, (2, 5), (0, 1), lambda cell, budget, seed: (cell + budget + seed) % 4 == 0, None)
     seen: dict[tuple[int, int], list[int]] = {}
     sizes = []
     for budget, seed, rows in work.chunks(8):
@@ -388,7 +388,7 @@ def test_progress_rises_to_one(tmp_path: Path) -> None:
 BUILD = """
 import sys, time
 sys.path.insert(0, {tests!r})
-from test_truth_build import CELLS, SETTINGS, made_up_images
+from test_build import CELLS, SETTINGS, made_up_images
 from spd_fast.truth.build import build_truth
 build_truth(CELLS, made_up_images(), {out!r}, **SETTINGS, progress=lambda share: time.sleep(0.02))
 """

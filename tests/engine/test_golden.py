@@ -6,7 +6,7 @@ PyTorch, in double; the engine is held against them in both types on every instr
 of the exact results in float32. Bits are promised for one build alone: another compiler contracts other products with sums, and another C
 library rounds `exp` otherwise.
 
-`python tests/test_golden.py` prints pins and digests anew.
+`python tests/engine/test_golden.py` prints pins and digests anew.
 """
 
 import dataclasses

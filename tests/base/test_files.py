@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import struct
-import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from processes import Process, started
 from spd_fast.base.files import (
     atomic_write,
     load_arrays,
@@ -313,23 +313,18 @@ with atomic_write(sys.argv[1]) as file:
 
 
 @pytest.fixture
-def writer(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def writer(tmp_path: Path) -> Iterator[Process]:
     """A process in the middle of writing the file ``x``."""
-    command = [sys.executable, "-c", WRITER, str(tmp_path / "x")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "writing\n"
-            yield process
-        finally:
-            process.kill()
+    with started([sys.executable, "-c", WRITER, tmp_path / "x"]) as process:
+        assert process.reaches(lambda: process.out == "writing\n")
+        yield process
 
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_leftovers_go_when_their_writer_is_dead(tmp_path: Path, writer: subprocess.Popen[str]) -> None:
+def test_leftovers_go_when_their_writer_is_dead(tmp_path: Path, writer: Process) -> None:
     (left,) = names(tmp_path)
     assert left.startswith(f".x.{writer.pid}-")
     for _ in range(2):  # it lives: neither a clearing nor another writer of the file touches it
@@ -338,7 +333,7 @@ def test_leftovers_go_when_their_writer_is_dead(tmp_path: Path, writer: subproce
         with atomic_write(tmp_path / "x") as file:
             file.write(b"whole")
     assert names(tmp_path) == [left, "x"]
-    writer.send_signal(signal.SIGKILL)
+    writer.send(signal.SIGKILL)
     writer.wait()
     with atomic_write(tmp_path / "y"):
         pass

@@ -28,7 +28,7 @@ from spd_fast.recipes.settings import Recipe
 from spd_fast.truth.table import TruthTable, write_truth
 
 COMMAND = [sys.executable, "-m", "spd_fast.cli"]
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")])}
 
 
@@ -302,7 +302,8 @@ def test_usage_errors() -> None:
 
 
 def test_no_truth_in_the_package(tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_embedded_truth", lambda: tmp_path / "none.npz")
+    for module in (cli, cli.options):
+        monkeypatch.setattr(module, "embedded_truth", lambda: tmp_path / "none.npz")
     assert "has no truth of its own: give one with --truth" in fail(
         "run", "--recipe", recipe, "--out", tmp_path / "run"
     )
@@ -313,7 +314,7 @@ def test_interruption_of_what_keeps_no_run(monkeypatch: pytest.MonkeyPatch) -> N
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_load_truth", interrupt)
+    monkeypatch.setattr(cli.truth, "load_truth", interrupt)
     assert call("truth", "show").exit_code == 130
 
 
