@@ -257,6 +257,8 @@ def profile(
 class kernels:
     algorithms: list[str]
     @staticmethod
+    def algorithms_at(height: int, width: int) -> list[str]: ...
+    @staticmethod
     def conv(
         x: npt.NDArray[Any],
         k: npt.NDArray[Any],

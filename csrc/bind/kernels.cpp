@@ -192,6 +192,15 @@ void bind(py::module_& m) {
 
 void bind_kernels(py::module_& m) {
   m.attr("algorithms") = py::cast(std::vector<std::string>(std::begin(kAlgorithmNames), std::end(kAlgorithmNames)));
+  m.def(
+      "algorithms_at",  // by which a 3x3 convolution of float32 can run on images of this size
+      [](int height, int width) {
+        std::vector<std::string> names;
+        for (std::size_t i = 0; i < std::size(kAlgorithmNames); ++i)
+          if (fits(static_cast<Algorithm>(i), Grid(height, width, engine().f32.lanes))) names.push_back(kAlgorithmNames[i]);
+        return names;
+      },
+      py::arg("height"), py::arg("width"));
   bind<float>(m);
   bind<double>(m);
 }

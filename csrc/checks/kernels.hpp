@@ -102,8 +102,7 @@ void conv_check(ConvCheck<T>& q) {
   const Grid grid = Grid(q.height, q.width, lanes<T>).of_batch(q.n);
   const int blocks = grid.blocks(q.n);
   Packed<T> x(grid, q.n, q.c_in), y(grid, q.n, q.c_out), dx(grid, q.n, q.c_in), dy(grid, q.n, q.c_out);
-  const bool fits = q.size == 3 && (q.algorithm == Algorithm::winograd ? grid.fits_winograd() : grid.fits_winograd2d());
-  const Algorithm how = fits ? q.algorithm : Algorithm::direct;
+  const Algorithm how = q.size == 3 && fits(q.algorithm, grid) ? q.algorithm : Algorithm::direct;
   Scratch<T> packed(conv_packed(how, q.size, q.c_in, q.c_out));
   Team team(q.threads);
   const Members members(team);

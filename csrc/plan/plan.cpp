@@ -158,10 +158,11 @@ class Builder {
   // With one or two channels on either side the transforms of the weight gradient cost more than they save.
   void choose_algorithms(Conv& c) const {
     const Grid& grid = plan_.grids[c.grid];
-    const bool tiles = grid.fits_winograd2d();
-    if (!tiles && !grid.fits_winograd()) return;
-    c.forward = c.dgrad = tiles ? Algorithm::winograd2d : Algorithm::winograd;
-    c.wgrad = std::min(c.c_in, c.c_out) < 3 ? Algorithm::direct : tiles ? Algorithm::winograd2d : Algorithm::winograd;
+    const Algorithm best = fits(Algorithm::winograd2d, grid) ? Algorithm::winograd2d
+                           : fits(Algorithm::winograd, grid) ? Algorithm::winograd
+                                                             : Algorithm::direct;
+    c.forward = c.dgrad = best;
+    c.wgrad = std::min(c.c_in, c.c_out) < 3 ? Algorithm::direct : best;
   }
   // The names of the channels of a convolution that `p` stands for.
   void name_conv(const std::string& name, const Producer& p) {

@@ -86,6 +86,10 @@ inline bool is_read_in_place(const Segment& s, const Grid& grid, int n) { return
 // How a 3x3 convolution runs: conv3x3.hpp, winograd.hpp (along columns), winograd2d.hpp (along columns and rows).
 enum class Algorithm { direct, winograd, winograd2d };
 inline constexpr const char* kAlgorithmNames[] = {"direct", "winograd", "winograd2d"};
+// Whether a 3x3 convolution can run like that there.
+inline bool fits(Algorithm how, const Grid& grid) {
+  return how == Algorithm::direct || (how == Algorithm::winograd ? grid.fits_winograd() : grid.fits_winograd2d());
+}
 
 struct Conv {  // convolution, and the batch norm behind it
   int grid = 0, size = 0, c_in = 0, c_out = 0;

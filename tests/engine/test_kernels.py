@@ -109,6 +109,19 @@ def test_a_team_does_not_change_a_bit_of_a_weight_gradient(size, algorithm, n, t
         np.testing.assert_array_equal(team, alone)
 
 
+@pytest.mark.parametrize("side", [4, 5, 16, 32, 64])
+def test_an_algorithm_runs_where_it_fits(side):
+    """Elsewhere direct convolution does, to the last bit."""
+    x, k, dy = arrays(3, (2, 4, side, side), (5, 4, 3, 3), (2, 5, side, side), dtype=np.float32)
+    fitting = KERNELS.algorithms_at(side, side)
+    assert fitting == KERNELS.algorithms if side == 4 else fitting[0] == "direct"
+    direct = KERNELS.conv(x, k, dy)
+    for name in KERNELS.algorithms[1:]:
+        found = KERNELS.conv(x, k, dy, algorithm=name)
+        for own, expected in zip(found[:3], direct[:3], strict=True):
+            assert np.array_equal(own, expected) == (name not in fitting)
+
+
 def test_an_unknown_algorithm_is_refused():
     x, k, dy = arrays(0, (1, 1, 4, 4), (1, 1, 3, 3), (1, 1, 4, 4), dtype=np.float32)
     with pytest.raises(ValueError, match="algorithm is 'fft', expected 'direct', 'winograd' or 'winograd2d'"):
