@@ -1,4 +1,4 @@
-# Every habit one word. Each target does its own set-up: Python 3.11 or newer and a C++20 compiler are all it needs.
+# Every habit one word. Each target does its own set-up: Python 3.11 or newer and a C++20 compiler with OpenMP are all it needs.
 #
 #   make demo VENV=/tmp/venv        another place for the virtual environment
 #   make test ARGS=tests/spaces/test_cell.py
@@ -56,7 +56,7 @@ fuzz: $(VENV)/.installed
 
 # Debian's g++-aarch64-linux-gnu and qemu-user.
 PORTABLE := tests/aarch64/smoke.cpp $(wildcard csrc/plan/*.cpp csrc/threads/*.cpp) csrc/isa/baseline.cpp
-PORTABLE_FLAGS := -std=gnu++20 -O2 -pthread -Wall -Wextra -Wno-psabi -Wno-ignored-attributes -Wno-unknown-pragmas
+PORTABLE_FLAGS := -std=gnu++20 -O2 -fopenmp -Wall -Wextra -Wno-psabi -Wno-ignored-attributes -Wno-unknown-pragmas
 aarch64:
 	mkdir -p build/aarch64
 	aarch64-linux-gnu-g++ $(PORTABLE_FLAGS) $(PORTABLE) csrc/isa/dispatch.cpp $(wildcard csrc/nasbench/*.cpp) -o build/aarch64/smoke

@@ -1,29 +1,63 @@
 #include "batch.hpp"
 
+#include <omp.h>
+#include <pthread.h>
 #if defined(__linux__)
 #include <sched.h>
 #endif
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <exception>
 #include <memory>
 #include <mutex>
 #include <numeric>
-#include <system_error>
-#include <thread>
+#include <utility>
 
 namespace spd {
 
-int default_threads() {
-#if defined(__linux__)
-  cpu_set_t processors;
-  if (sched_getaffinity(0, sizeof processors, &processors) == 0) return CPU_COUNT(&processors);
+int default_threads() { return omp_get_num_procs(); }
+
+int most_threads() { return std::max(64, 4 * default_threads()); }
+
+namespace {
+
+// OpenMP keeps the threads of a region for the next region of the same caller. A forked child has none of them and would wait for them for ever. So the thread
+// that forks ends its own first; parent and child make new ones. LLVM's OpenMP handles forks itself, but its kept threads spin for 200 ms unless told not to.
+void keep_threads_usable() {
+#if defined(__clang__)
+  kmp_set_blocktime(0);
+#else
+  [[maybe_unused]] static const int registered = pthread_atfork([] { omp_pause_resource_all(omp_pause_soft); }, nullptr, nullptr);
 #endif
-  return std::max(1u, std::thread::hardware_concurrency());
 }
+
+// The processors that the calling thread may use. Kept threads have those of an earlier call and take these, unless OpenMP was told to bind threads itself.
+class CallersProcessors {
+#if defined(__linux__)
+ public:
+  CallersProcessors() : known_(omp_get_proc_bind() == omp_proc_bind_false && sched_getaffinity(0, sizeof set_, &set_) == 0) {}
+  void take() const {
+    if (known_) sched_setaffinity(0, sizeof set_, &set_);
+  }
+
+ private:
+  cpu_set_t set_{};
+  bool known_;
+#else
+ public:
+  void take() const {}
+#endif
+};
+
+const int kProcessors = omp_get_num_procs();  // as the OpenMP library counted them when it was loaded
+
+// Threads of a region in which `workers` work: theirs, the caller's, and as many idle ones as make them more than the processors. GCC's OpenMP lets waiting
+// threads sleep at once only then; else those at the end of a region, and those kept, would spin for milliseconds while the caller works.
+int region_threads(int workers) { return std::max(workers, kProcessors) + 1; }
+
+}  // namespace
 
 void run_jobs(const std::vector<double>& costs, int threads, Control& control, const std::function<void(int, Worker&)>& job,
               const std::function<bool(double)>& poll) {
@@ -33,15 +67,18 @@ void run_jobs(const std::vector<double>& costs, int threads, Control& control, c
   std::stable_sort(order.begin(), order.end(), [&](int i, int j) { return costs[i] > costs[j]; });
   const double total = std::accumulate(costs.begin(), costs.end(), 0.0);
 
-  threads = std::max(1, threads);
+  threads = std::clamp(threads, 1, most_threads());
   std::vector<std::unique_ptr<Worker>> workers;  // with the cost of the job that each is likely to take first
   for (int t = 0; t < threads; ++t) workers.push_back(std::make_unique<Worker>(threads, t < n ? costs[order[t]] : 0));
   std::atomic<int> next{0};
   std::exception_ptr failure;
   std::mutex mutex;
   std::condition_variable finished;
-  int working = 0;
+  int through = 0;
 
+  const auto watch = [&] {
+    if (!control.stop && !poll(total > 0 ? std::min(1.0, control.done.load() / total) : 0)) control.stop = true;
+  };
   const auto guarded = [&](int i, Worker& worker) {
     try {
       job(i, worker);
@@ -52,44 +89,50 @@ void run_jobs(const std::vector<double>& costs, int threads, Control& control, c
     }
   };
   // Of the teams that can be joined, the one with the most work a thread; null: none.
-  const auto hardest = [&] {
+  const auto hardest = [&](int present) {
     const auto work = [](const Worker& w) { return w.team.open() ? w.cost.load(std::memory_order_relaxed) / w.team.size() : -1; };
     Worker* most = nullptr;
-    for (const auto& w : workers)
-      if (w->team.open() && (!most || work(*w) > work(*most))) most = w.get();
+    for (int t = 0; t < present; ++t) {
+      Worker& w = *workers[t];
+      if (w.team.open() && (!most || work(w) > work(*most))) most = &w;
+    }
     return most;
   };
-  const auto work = [&](Worker& own) {
+  // What thread t of the `present` ones does; after_job() behind each.
+  const auto work = [&](int t, int present, const auto& after_job) {
+    Worker& own = *workers[t];
     for (int i; !control.stop.load(std::memory_order_relaxed) && (i = next++) < n;) {
       own.cost = costs[order[i]];
       guarded(order[i], own);
+      after_job();
     }
     own.team.close();
-    while (Worker* other = hardest()) other->team.serve();
+    while (Worker* other = hardest(present)) other->team.serve();
     const std::lock_guard<std::mutex> lock(mutex);
-    if (--working == 0) finished.notify_one();
+    if (++through == present) finished.notify_one();
   };
 
-  // The calling thread makes them all and then sleeps, so that each finds a processor; it stays free to answer signals.
-  std::vector<std::thread> running;
-  running.reserve(threads);
-  std::unique_lock<std::mutex> lock(mutex);
-  try {
-    for (const auto& w : workers) {
-      running.emplace_back(work, std::ref(*w));
-      ++working;
+  keep_threads_usable();
+  const CallersProcessors processors;
+  // A callback of a training may train, too: its region is inside that training's.
+  if (omp_get_active_level() >= omp_get_max_active_levels()) omp_set_max_active_levels(omp_get_active_level() + 1);
+#pragma omp parallel num_threads(region_threads(threads))
+  {
+    const int t = omp_get_thread_num(), present = std::min(threads, omp_get_num_threads() - 1);  // fewer than asked for: OMP_THREAD_LIMIT, OMP_DYNAMIC
+    if (present == 0) {
+      work(0, 1, watch);  // the caller is alone
+    } else if (t == 0) {  // the caller sleeps, so that each of the others finds a processor, and stays free to answer signals
+      std::unique_lock<std::mutex> lock(mutex);
+      while (!finished.wait_for(lock, std::chrono::milliseconds(100), [&] { return through == present; })) {
+        lock.unlock();
+        watch();
+        lock.lock();
+      }
+    } else if (t <= present) {
+      processors.take();
+      work(t - 1, present, [] {});
     }
-  } catch (const std::system_error&) {  // no more threads to be had: the others do the work
-    if (running.empty()) throw;
-    for (std::size_t t = running.size(); t < workers.size(); ++t) workers[t]->team.close();
   }
-  while (!finished.wait_for(lock, std::chrono::milliseconds(100), [&] { return working == 0; })) {
-    lock.unlock();
-    if (!control.stop && !poll(total > 0 ? std::min(1.0, control.done.load() / total) : 0)) control.stop = true;
-    lock.lock();
-  }
-  lock.unlock();
-  for (std::thread& t : running) t.join();
   if (failure) std::rethrow_exception(failure);
 }
 

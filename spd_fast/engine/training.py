@@ -147,7 +147,8 @@ def train_motifs(
     order : ndarray, shape (epochs, N), int, optional
         The sample order of each epoch. Default: permutations keyed by (seed, epoch), the same for every motif.
     threads : int, optional
-        Default: the processors that this process may use.
+        Default: the processors that this process may use. At most 64 are used, or four times the processors, whichever
+        is more. They are kept for later calls, and sleep until then.
     dtype : "float32" or "float64"
         Element type of the whole computation.
     record : sequence of "step_loss", "step_accuracy"

@@ -5,11 +5,14 @@ That the numbers are right is test_witness.py's part.
 
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -103,6 +106,142 @@ def test_a_team_of_threads_does_not_change_a_bit(threads, strict, stacks):
     for cells in ([MIXED], [CHAIN], [EDGES], [SKIP, MIXED, SKIP]):
         how = {"epochs": 2, "batch_size": 15, "optimizer": spd.Adam(1e-2), "strict": strict}
         assert_same_bits(*(spd.train_motifs(cells, shape, dish, threads=n, **how) for n in (1, threads)))
+
+
+def times_of_threads():
+    """Nanoseconds that each thread of this process has run, but the one that calls."""
+    tasks = pathlib.Path("/proc/self/task")
+    others = (task for task in tasks.iterdir() if int(task.name) != threading.get_native_id())
+    return {int(task.name): int((task / "schedstat").read_text().split()[0]) for task in others}
+
+
+def workers_of(call):
+    """The threads that ran for at least 5 ms while `call` did."""
+    before = times_of_threads()
+    call()
+    return {thread for thread, time in times_of_threads().items() if time - before.get(thread, 0) > 5e6}
+
+
+needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/schedstat"), reason="needs Linux's times of threads")
+
+
+@needs_proc
+@pytest.mark.parametrize("threads", [1, 3, 4, 7, 16])
+def test_as_many_threads_take_part_as_are_asked_for(threads):
+    """Whatever the number of processors: one motif each, of 50 ms or more. The next call finds the same threads."""
+    first, second = (
+        workers_of(
+            lambda: spd.train_motifs([MIXED] * threads, spd.MOTIF_C, spd.Dish.random(), epochs=8, threads=threads)
+        )
+        for _ in range(2)
+    )
+    assert len(first) == threads
+    assert second == first
+
+
+@needs_proc
+@pytest.mark.parametrize("threads", [1, 2, 16])
+def test_threads_sleep_between_calls(dish, threads):
+    """A barrier that spins would keep them busy for 6 ms or more."""
+    used = []
+    for _ in range(5):
+        train(CELLS, dish, threads=threads)
+        start = time.process_time()
+        time.sleep(0.05)
+        used.append(time.process_time() - start)
+    assert sorted(used)[2] < 0.002
+
+
+def run_script(script, **environment):
+    """What `script` prints, run by itself, with `train` and `tasks` at hand."""
+    start = """
+        import os, signal, sys
+        import numpy as np
+        import spd_fast as spd
+        cells = [spd.Cell([[0, 1], [0, 0]], ["input", "output"])] * 4
+        def train(threads, **how):
+            how = {"epochs": 2, "batch_size": 10} | how
+            return spd.train_motifs(cells, spd.MotifShape(4), spd.Dish.random(per_class=2, image_size=8), threads=threads, **how).loss
+        def tasks():
+            return set(map(int, os.listdir("/proc/self/task")))
+    """
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))} | environment
+    command = [sys.executable, "-c", textwrap.dedent(start) + textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@needs_proc
+def test_a_call_starts_no_more_threads_than_help():
+    printed = run_script("""
+        before, expected = tasks(), train(1)
+        assert (train(10_000) == expected).all()
+        print(len(tasks() - before))
+    """)
+    assert int(printed) == max(64, 4 * spd._core.default_threads())
+
+
+@pytest.mark.parametrize("loaded", ["", "import torch; torch.set_num_threads(2); torch.zeros(10**6).mul_(2)"])
+@pytest.mark.parametrize("where", ["expected = train(3); fork()", "train(3, epochs=2_000, progress=lambda _: fork())"])
+def test_a_forked_child_trains_after_its_parent(loaded, where):
+    """Also where the parent forks while it trains, and beside PyTorch, whose threads are OpenMP's too."""
+    script = f"""
+        {loaded}
+        expected, codes = train(3), []
+        def fork():
+            if codes:
+                return
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)
+                os._exit(0 if (train(3) == expected).all() else 3)
+            codes.append(os.waitpid(child, 0)[1])
+        {where}
+        assert (train(3) == expected).all()
+        print(*codes)
+    """
+    assert run_script(script) == "0\n"
+
+
+@needs_proc
+@pytest.mark.skipif(spd._core.default_threads() < 2, reason="needs two processors")
+def test_threads_run_where_the_caller_may():
+    """Also where that changes between calls, for those made before."""
+    run_script("""
+        before, all_of_them = tasks(), os.sched_getaffinity(0)
+        for processors in (all_of_them, {max(all_of_them)}, all_of_them):
+            os.sched_setaffinity(0, processors)
+            train(len(all_of_them))
+            workers = tasks() - before
+            assert [os.sched_getaffinity(thread) for thread in workers] == [processors] * len(all_of_them)
+    """)
+
+
+@pytest.mark.parametrize("limit", ["1", "2"])
+def test_fewer_threads_than_asked_for_train_as_well(limit):
+    """OpenMP's environment variables hold for all of a process; where one thread is left, it is the caller's."""
+    script = "shares = []; print(train(3, progress=shares.append).tolist(), len(shares) > 0)"
+    assert run_script(script, OMP_THREAD_LIMIT=limit) == run_script(script)
+
+
+def test_a_callback_may_train(dish):
+    inner = []
+
+    def progress(_share):
+        if not inner:
+            inner.append(train(CELLS, dish, threads=3))
+
+    outer = train(CELLS, dish, epochs=400, threads=2, progress=progress)
+    assert_same_bits(inner[0], train(CELLS, dish, threads=1))
+    assert_same_bits(outer, train(CELLS, dish, epochs=400, threads=1))
+
+
+def test_two_threads_may_call_at_once(dish):
+    with ThreadPoolExecutor(2) as pool:
+        at_once = list(pool.map(lambda _: train(CELLS, dish, threads=2), range(4)))
+    for result in at_once:
+        assert_same_bits(result, train(CELLS, dish, threads=1))
 
 
 @pytest.mark.parametrize(
