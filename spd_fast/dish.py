@@ -2,27 +2,41 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, make_dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.files import load_arrays, save_arrays
-from spd_fast.motif import LAYER_KINDS
+from spd_fast.base.types import Array
+from spd_fast.learnables.table import ADDED, LEARNABLES
 
-__all__ = [
-    "Dish",
-    "checked_scales",
-    "label_matrix",
-]
+__all__ = ["Dish"]
 
 _SIDES = range(1, 65)
 _CHANNELS = range(1, 5)
 
 
+if TYPE_CHECKING:
+
+    @dataclass(frozen=True, eq=False)
+    class _Added:
+        def __getattr__(self, name: str) -> Any: ...
+
+else:
+    _Added = make_dataclass(
+        "_Added",
+        [(name, "Array | None", field(default=None)) for name in ADDED],
+        frozen=True,
+        eq=False,
+        kw_only=True,
+    )
+    """An optional field for each learnable that a dish holds only where it was learned."""
+
+
 @dataclass(frozen=True, eq=False)
-class Dish:
+class Dish(_Added):
     """Images and labels to train motifs on; optionally a separate set to read them on, and what else was learned.
 
     Parameters
@@ -33,14 +47,9 @@ class Dish:
         Class of each image, counted from 0, or the weight of each class (soft labels; finite, of any sum).
     valid_images, valid_labels : ndarray, optional
         The same for the validation set; both or neither. Channels and sides are those of `images`.
-    rates : ndarray, shape (steps,), float, optional
-        Learning rate of every step of the inner loop, finite and at least 0. Used by `spd_fast.scoring.training_keywords`, not
-        by `train_motifs`, whose `schedule` takes them.
-    initial_scales : ndarray, shape (4,), float, optional
-        Factors of the initial weights of stem, 3x3 convolutions, 1x1 convolutions and dense layer, finite and above 0. Used
-        and taken likewise.
-    step_weights : ndarray, shape (steps,), float, optional
-        Weights of the training losses of the inner loop's steps in the metric "training_loss", finite, of any sign and sum.
+    rates, initial_scales, step_weights and others : ndarray, optional
+        What else was learned, one array for each learnable in `spd_fast.learnables.table.ADDED`, whose file gives its shape and its
+        bounds. They are used where a recipe trains motifs on the dish (`spd_fast.score_cells`), not by `train_motifs`.
 
     Raises
     ------
@@ -54,19 +63,17 @@ class Dish:
     labels: npt.NDArray[Any]
     valid_images: npt.NDArray[Any] | None = None
     valid_labels: npt.NDArray[Any] | None = None
-    rates: npt.NDArray[Any] | None = None
-    initial_scales: npt.NDArray[Any] | None = None
-    step_weights: npt.NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", _checked_images(self.images, "images"))
         object.__setattr__(self, "labels", _checked_labels(self.labels, len(self.images), "labels", "images"))
-        if self.rates is not None:
-            object.__setattr__(self, "rates", _checked_rates(self.rates))
-        if self.initial_scales is not None:
-            object.__setattr__(self, "initial_scales", checked_scales(self.initial_scales))
-        if self.step_weights is not None:
-            object.__setattr__(self, "step_weights", _checked_step_weights(self.step_weights))
+        self._check_validation_set()
+        arrays = self.arrays()
+        for name in ADDED:
+            if name in arrays:
+                object.__setattr__(self, name, LEARNABLES[name].checked(arrays[name], arrays))
+
+    def _check_validation_set(self) -> None:
         if (self.valid_images is None) != (self.valid_labels is None):
             missing = "valid_labels" if self.valid_labels is None else "valid_images"
             raise ValueError(f"{missing} is missing: give valid_images and valid_labels, or neither")
@@ -95,8 +102,7 @@ class Dish:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an .npz of plain arrays, atomically."""
-        arrays = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        save_arrays(path, {name: array for name, array in arrays.items() if array is not None})
+        save_arrays(path, self.arrays())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Dish":
@@ -111,62 +117,17 @@ class Dish:
         missing = [name for name in ("images", "labels") if name not in arrays]
         if missing:
             raise ValueError(f"dish file {os.fspath(path)} has no array {missing[0]!r}, expected 'images' and 'labels'")
-        return cls(**{name: arrays[name] for name in cls.__dataclass_fields__ if name in arrays})
+        return cls.from_arrays(arrays)
 
+    def arrays(self) -> dict[str, Array]:
+        """Return what the dish holds, by name of the learnable."""
+        held = {name: getattr(self, name) for name in LEARNABLES}
+        return {name: array for name, array in held.items() if array is not None}
 
-def _checked_rates(rates: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    array = np.asarray(rates, np.float64)
-    if array.ndim != 1 or not (np.isfinite(array) & (array >= 0)).all():
-        raise ValueError(f"rates are {array.tolist()}, expected finite numbers of at least 0, one for each step")
-    return array
-
-
-def checked_scales(scales: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Return factors of initial weights as an array of shape (4,), one for each of `LAYER_KINDS`.
-
-    Raises
-    ------
-    ValueError
-        If there are more or fewer, or one is not a finite number above 0.
-    """
-    array = np.array(scales, np.float64)
-    if array.shape != (len(LAYER_KINDS),) or not (np.isfinite(array) & (array > 0)).all():
-        raise ValueError(
-            f"initial_scales are {array.tolist()}, expected {len(LAYER_KINDS)} finite numbers above 0: {', '.join(LAYER_KINDS)}"
-        )
-    return array
-
-
-def _checked_step_weights(weights: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    array = np.asarray(weights, np.float64)
-    if array.ndim != 1 or not np.isfinite(array).all() or not array.any():
-        raise ValueError(f"step_weights are {array.tolist()}, expected finite numbers, one for each step, not all 0")
-    return array
-
-
-def label_matrix(
-    labels: npt.NDArray[Any], classes: int, dtype: npt.DTypeLike, name: str = "labels"
-) -> npt.NDArray[Any]:
-    """Return labels as weights of classes in a new array of shape (N, classes): hard ones become one-hot rows.
-
-    Raises
-    ------
-    ValueError
-        If a hard label is outside 0..classes - 1, or soft labels have another number of classes.
-    """
-    if labels.ndim == 2:
-        if labels.shape[1] != classes:
-            raise ValueError(f"{name} has {labels.shape[1]} classes, expected {classes}, those of the motif shape")
-        return np.array(labels, dtype, order="C")
-    outside = np.flatnonzero((labels < 0) | (labels >= classes))
-    if outside.size:
-        at = int(outside[0])
-        raise ValueError(
-            f"{name}[{at}] is {labels[at]}, expected 0 to {classes - 1}: the motif shape has {classes} classes"
-        )
-    matrix = np.zeros((len(labels), classes), dtype=dtype)
-    matrix[np.arange(len(labels)), labels] = 1
-    return matrix
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> "Dish":
+        """Return the dish of which `arrays` returns these; others are passed over."""
+        return cls(**{name: arrays[name] for name in LEARNABLES if name in arrays})
 
 
 def _checked_images(images: npt.ArrayLike, name: str) -> npt.NDArray[Any]:

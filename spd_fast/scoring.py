@@ -1,8 +1,8 @@
-"""From a recipe to the inner loop: keywords of `train_motifs`, seeds, scores of cells."""
+"""From a recipe to its inner loop, and to the scores of cells."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -10,47 +10,59 @@ import numpy.typing as npt
 from spd_fast.base.progress import part_of
 from spd_fast.base.seeds import derived_seed
 from spd_fast.base.sums import mean_of
+from spd_fast.base.types import Progress
 from spd_fast.dish import Dish
+from spd_fast.engine.inner_loop import InnerLoop
 from spd_fast.engine.optimizers import SGD, Adam, RMSProp
-from spd_fast.engine.training import MotifMetrics, TrainResult, train_motifs
-from spd_fast.motif import LAYER_KINDS
-from spd_fast.recipes.settings import InnerSettings, Recipe
+from spd_fast.engine.training import MotifMetrics, TrainResult, train
+from spd_fast.learnables.step_weights import equal_weights
+from spd_fast.learnables.table import enter_all
+from spd_fast.motif import Shape
+from spd_fast.recipes.settings import Recipe
 from spd_fast.spaces.candidate import Candidate
 
 __all__ = [
+    "entered",
+    "inner_loop",
     "measured",
     "read_score",
     "score_cells",
     "seen",
+    "shape_for",
     "step_weights",
     "train_cells",
-    "training_keywords",
 ]
 
-_OPTIMIZERS: Final = {"adam": Adam, "sgd": SGD, "rmsprop": RMSProp}
+_OPTIMIZERS: Final[dict[str, type[Adam | SGD | RMSProp]]] = {"adam": Adam, "sgd": SGD, "rmsprop": RMSProp}
 
 
-def training_keywords(inner: InnerSettings, seed: int, dish: Dish | None = None) -> dict[str, Any]:
-    """Return the settings of the inner loop as keywords of `spd_fast.train_motifs`.
+def inner_loop(recipe: Recipe, dish: Dish | None = None, *, outer_epoch: int = 0, replicate: int = 0) -> InnerLoop:
+    """Return the inner loop of a recipe.
 
-    Learning rates and scales of initial weights that the dish has learned take the place of the recipe's.
+    Parameters
+    ----------
+    recipe : Recipe
+    dish : Dish, optional
+        Learning rates and scales of initial weights that the dish has learned take the place of the recipe's.
+    outer_epoch : int
+        Whose initial weights and sample orders are drawn, where the recipe redraws them.
+    replicate : int
     """
+    inner, form = recipe.inner, recipe.form
     options = inner.optimizer.model_dump()
-    schedule: Any = None if inner.schedule == "constant" else inner.schedule
-    return {
-        "epochs": inner.epochs,
-        "batch_size": inner.batch_size,
-        "optimizer": _OPTIMIZERS[options.pop("name")](**options),
-        "schedule": schedule if dish is None or dish.rates is None else dish.rates,
-        "init": inner.init,
-        "initializer": inner.initializer,
-        "initial_scales": recipe_scales(inner) if dish is None or dish.initial_scales is None else dish.initial_scales,
-        "seed": seed,
-    }
-
-
-def recipe_scales(inner: InnerSettings) -> npt.NDArray[np.float64]:
-    return np.array([getattr(inner.initial_scales, kind) for kind in LAYER_KINDS])
+    learned = {} if dish is None else dish.arrays()
+    return InnerLoop(
+        epochs=inner.epochs,
+        batch_size=inner.batch_size,
+        optimizer=_OPTIMIZERS[options.pop("name")](**options),
+        schedule=learned.get("rates", None if inner.schedule == "constant" else "cosine"),
+        init=inner.init,
+        initializer=inner.initializer,
+        initial_scales=learned.get("initial_scales", form.initial_scales),
+        seed=derived_seed(recipe.seed, "inner", outer_epoch if inner.redraw else 0),
+        replicate=replicate,
+        dtype=np.dtype(recipe.dtype),
+    )
 
 
 def score_cells(
@@ -59,7 +71,7 @@ def score_cells(
     cells: Sequence[Candidate],
     *,
     threads: int | None = None,
-    progress: Callable[[float], object] | None = None,
+    progress: Progress | None = None,
 ) -> npt.NDArray[np.float64]:
     """Score cells with a dish: train a motif of each as the recipe says and read what the recipe ranks by.
 
@@ -97,7 +109,7 @@ def train_cells(
     cells: Sequence[Candidate],
     *,
     threads: int | None = None,
-    progress: Callable[[float], object] | None = None,
+    progress: Progress | None = None,
 ) -> list[TrainResult]:
     """Train the motifs of some cells as `score_cells` does and return what they show, with the loss of every step.
 
@@ -108,22 +120,30 @@ def train_cells(
     list of TrainResult
         One for each of ``inner.replicates``.
     """
-    training = training_keywords(recipe.inner, derived_seed(recipe.seed, "inner"), dish)
+    dish = entered(dish)
     replicates = recipe.inner.replicates
     return [
-        train_motifs(
+        train(
+            replace(inner_loop(recipe, dish, replicate=replicate), record=("step_loss",)),
             cells,
             recipe.shape,
             replace(dish, images=dish.images[seen(recipe, replicate)], labels=dish.labels[seen(recipe, replicate)]),
-            replicate=replicate,
-            dtype=recipe.dtype,
             threads=threads,
-            record=("step_loss",),
             progress=part_of(progress, replicate, replicates),
-            **training,
         )
         for replicate in range(replicates)
     ]
+
+
+def shape_for(recipe: Recipe, dish: Dish) -> Shape:
+    """Return the recipe's motif shape with the channels and the classes of a dish."""
+    classes = dish.labels.shape[1] if dish.labels.ndim == 2 else max(2, int(dish.labels.max()) + 1)
+    return replace(recipe.shape, image_channels=dish.images.shape[1], classes=classes)
+
+
+def entered(dish: Dish) -> Dish:
+    """Return the dish as the engine is handed it: what was learned has its effect on images and labels."""
+    return Dish.from_arrays(enter_all(dish.arrays()))
 
 
 def seen(recipe: Recipe, replicate: int) -> slice:
@@ -160,10 +180,8 @@ def step_weights(recipe: Recipe, dish: Dish | None = None) -> npt.NDArray[np.flo
         If the dish has learned weights for another number of steps than the recipe trains.
     """
     if dish is None or dish.step_weights is None:
-        counted = recipe.counted_steps
-        return np.repeat([0.0, 1 / counted], [recipe.steps - counted, counted])
-    if len(dish.step_weights) != recipe.steps:
-        raise ValueError(
-            f"the dish has {len(dish.step_weights)} step_weights, expected {recipe.steps}: one for each step"
-        )
-    return dish.step_weights
+        return equal_weights(recipe.steps, recipe.counted_steps)
+    weights: npt.NDArray[np.float64] = dish.step_weights
+    if len(weights) != recipe.steps:
+        raise ValueError(f"the dish has {len(weights)} step_weights, expected {recipe.steps}: one for each step")
+    return weights

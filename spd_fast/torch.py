@@ -4,7 +4,7 @@ Any outer loss and any outer optimiser written in PyTorch works on top of `motif
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -12,14 +12,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from spd_fast.base.types import Progress
 from spd_fast.dish import Dish
 from spd_fast.engine.gradients import PackedMotifs, Reading, pack_motifs, read_motifs, weighted_sum
-from spd_fast.engine.hypergradient import motif_hypergradient
-from spd_fast.engine.training import MotifMetrics, TrainResult, train_motifs
+from spd_fast.engine.hypergradient import Reverse, differentiate
+from spd_fast.engine.inner_loop import InnerLoop
+from spd_fast.engine.training import MotifMetrics, TrainResult, train
+from spd_fast.learnables.initial_scales import checked_scales
 from spd_fast.motif import LAYER_KINDS, Shape, layer_kind
 from spd_fast.spaces.candidate import Candidate
 
-__all__ = ["motif_metrics", "read_metrics", "train_and_measure"]
+__all__ = ["Asked", "Inputs", "measure_training", "motif_metrics", "read_metrics", "train_and_measure"]
 
 Metric = Literal["probability", "loss", "training_loss"]
 Gradient = Literal["unrolled", "direct"]
@@ -141,67 +144,165 @@ def train_and_measure(
 
     Parameters and errors are those of `motif_metrics`.
     """
-    _check_settings(gradient, metric, step_weights, window, rates, initial_scales, init, training)
-    _check_images("images", images)
-    read_images, read_labels = images, labels
-    if valid_images is not None and valid_labels is not None:
-        _check_images("valid_images", valid_images)
-        read_images, read_labels = valid_images, valid_labels
-        if valid_images.dtype != images.dtype:
-            raise TypeError(f"valid_images has dtype {valid_images.dtype}, expected {images.dtype} to match images")
-    dish = Dish(
-        images.detach().numpy(),
-        _checked_labels("labels", labels),
-        None if valid_images is None else valid_images.detach().numpy(),
-        None if valid_labels is None else _checked_labels("valid_labels", valid_labels),
-    )
-    dtype = np.dtype(str(images.dtype).removeprefix("torch."))
-    # copies: the backward trains with them once more
-    training = {name: np.array(value) if isinstance(value, np.ndarray) else value for name, value in training.items()}
-    if rates is not None:
-        training["schedule"] = rates.detach().numpy()
-    if initial_scales is not None:
-        training["initial_scales"] = initial_scales.detach().numpy()
-    weights = init if isinstance(init, str) else [{name: _array(w) for name, w in motif.items()} for motif in init]
-    recorded = {*training.pop("record", ()), *(["step_loss"] if metric == "training_loss" else [])}
-    result = train_motifs(cells, shape, dish, init=weights, dtype=dtype, record=sorted(recorded), **training)
+    inputs = Inputs(images, labels, valid_images, valid_labels, rates, initial_scales, step_weights, init)
+    asked = Asked(metric, gradient, window)
+    asked.require_fit(inputs)
+    if rates is not None and "schedule" in training:
+        raise ValueError("rates and schedule are both given, expected one of them")
+    decided = {"dtype": "it follows images", "evaluate": "metrics are always read", "statistics": "batch"}
+    for name, reason in decided.items():
+        if name in training:
+            raise TypeError(f"{name} cannot be set here: {reason}")
+    how = {name: training.pop(name) for name in ("threads", "progress") if name in training}
+    return measure_training(InnerLoop.of(**training), inputs, asked, cells, shape, **how)
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """The tensors that a metric depends on: those of `motif_metrics`, which gives their shapes. None: as the inner loop says."""
+
+    images: Tensor
+    labels: Tensor
+    valid_images: Tensor | None = None
+    valid_labels: Tensor | None = None
+    rates: Tensor | None = None
+    initial_scales: Tensor | None = None
+    step_weights: Tensor | None = None
+    init: Init | None = None
+
+    def dish(self) -> Dish:
+        """Return the dish that they make, after a check of what they are."""
+        _check_images("images", self.images)
+        if self.valid_images is not None and self.valid_labels is not None:
+            _check_images("valid_images", self.valid_images)
+            if self.valid_images.dtype != self.images.dtype:
+                raise TypeError(
+                    f"valid_images has dtype {self.valid_images.dtype}, expected {self.images.dtype} to match images"
+                )
+        return Dish(
+            self.images.detach().numpy(),
+            _checked_labels("labels", self.labels),
+            None if self.valid_images is None else self.valid_images.detach().numpy(),
+            None if self.valid_labels is None else _checked_labels("valid_labels", self.valid_labels),
+        )
+
+    def loop(self, loop: InnerLoop, *, record_losses: bool) -> InnerLoop:
+        """Return an inner loop with the settings that these tensors stand for."""
+        changes: dict[str, Any] = {"dtype": np.dtype(str(self.images.dtype).removeprefix("torch."))}
+        if self.rates is not None:
+            changes["schedule"] = self.rates.detach().numpy().copy()
+        if self.initial_scales is not None:
+            changes["initial_scales"] = checked_scales(self.initial_scales.detach().numpy())
+        if isinstance(self.init, str):
+            changes["init"] = self.init
+        elif self.init is not None:
+            changes["init"] = [{name: _array(w) for name, w in motif.items()} for motif in self.init]
+        changes["record"] = tuple(sorted({*loop.record, *(["step_loss"] if record_losses else [])}))
+        return replace(loop, **changes)
+
+    def starts(self) -> list[tuple[int, str]]:
+        """Return which initial weights are tensors: motif and name."""
+        if self.init is None or isinstance(self.init, str):
+            return []
+        return [(k, name) for k, motif in enumerate(self.init) for name, w in motif.items() if isinstance(w, Tensor)]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a training: a metric, and which gradient of it."""
+
+    metric: Metric = "probability"
+    gradient: Gradient = "unrolled"
+    window: int | None = None
+
+    def require_fit(self, inputs: Inputs) -> None:
+        """Refuse what does not go together.
+
+        Raises
+        ------
+        ValueError
+            If a setting is unknown, or an input does not belong to the metric or the gradient that is asked for.
+        """
+        if self.gradient not in ("unrolled", "direct"):
+            raise ValueError(f'gradient is {self.gradient!r}, expected "unrolled" or "direct"')
+        if self.metric not in ("probability", "loss", "training_loss"):
+            raise ValueError(f'metric is {self.metric!r}, expected "probability", "loss" or "training_loss"')
+        if self.gradient == "direct" and self.metric == "training_loss":
+            raise ValueError('metric is "training_loss", which has no direct gradient: use gradient="unrolled"')
+        if inputs.step_weights is not None and self.metric != "training_loss":
+            raise ValueError(
+                f'step_weights are given with metric "{self.metric}", expected "training_loss" or no step_weights'
+            )
+        scales = inputs.initial_scales
+        explicit = inputs.init is not None and not isinstance(inputs.init, str)
+        if scales is not None and scales.requires_grad and (self.window is not None or explicit):
+            what = "explicit weights as init" if self.window is None else f"window {self.window}"
+            raise ValueError(f"initial_scales are differentiated with {what}, expected drawn weights and no window")
+        if self.gradient == "direct" and self.window is not None:
+            raise ValueError(
+                f'window is {self.window}, expected None: it belongs to gradient="unrolled", not to "direct"'
+            )
+
+
+def measure_training(
+    loop: InnerLoop,
+    inputs: Inputs,
+    asked: Asked,
+    cells: Sequence[Candidate],
+    shape: Shape,
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[Tensor, TrainResult]:
+    """Return what `train_and_measure` returns, for settings in records.
+
+    Parameters
+    ----------
+    loop : InnerLoop
+        Its dtype, schedule, initial scales and initial weights are those of the inputs, where these have them.
+    inputs : Inputs
+    asked : Asked
+    cells, shape, threads, progress
+        As in `motif_metrics`, with its errors.
+    """
+    asked.require_fit(inputs)
+    dish = inputs.dish()
+    loop = inputs.loop(loop, record_losses=asked.metric == "training_loss")
+    result = train(loop, cells, shape, dish, threads=threads, progress=progress)
     measured = result.train if result.valid is None else result.valid
     assert measured is not None  # evaluate=True: no other is allowed
     counted = None
-    if metric == "training_loss":
-        counted = _checked_step_weights(step_weights, result.recorded["step_loss"].shape[1])
-    bridge = _Bridge(cells, shape, metric, dish, dtype, training, result, measured, counted, window)
-    if gradient == "direct":
-        metrics: Tensor = _DirectGradient.apply(read_images, read_labels, bridge)  # type: ignore[no-untyped-call]
+    if asked.metric == "training_loss":
+        counted = _checked_step_weights(inputs.step_weights, result.recorded["step_loss"].shape[1])
+    bridge = _Bridge(cells, shape, inputs, asked, dish, loop, threads, progress, result, measured, counted)
+    if asked.gradient == "direct":
+        on = (inputs.images, inputs.labels)
+        if inputs.valid_images is not None and inputs.valid_labels is not None:
+            on = (inputs.valid_images, inputs.valid_labels)
+        metrics: Tensor = _DirectGradient.apply(*on, bridge)  # type: ignore[no-untyped-call]
     else:
-        starts = [] if isinstance(init, str) else [w for motif in init for w in motif.values() if isinstance(w, Tensor)]
-        bridge.starts = (
-            []
-            if isinstance(init, str)
-            else [(k, name) for k, motif in enumerate(init) for name, w in motif.items() if isinstance(w, Tensor)]
-        )
-        learned = (images, labels, valid_images, valid_labels, rates, initial_scales, step_weights)
+        init: Any = inputs.init
+        starts = [init[k][name] for k, name in inputs.starts()]
+        learned = [getattr(inputs, name) for name in _LEARNED]
         metrics = _UnrolledGradient.apply(bridge, *learned, *starts)  # type: ignore[no-untyped-call]
     return metrics, result
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class _Bridge:
     """What the backward needs to know about a finished training."""
 
     cells: Sequence[Candidate]
     shape: Shape
-    metric: Metric
+    inputs: Inputs
+    asked: Asked
     dish: Dish
-    dtype: np.dtype[Any]
-    training: dict[str, Any]
+    loop: InnerLoop
+    threads: int | None
+    progress: Progress | None
     result: TrainResult
     measured: MotifMetrics
     step_weights: npt.NDArray[np.float64] | None  # with "training_loss"
-    window: int | None
-    starts: list[tuple[int, str]] = field(
-        default_factory=list
-    )  # motif and name of the initial weights that are tensors
 
     def values(self) -> npt.NDArray[Any]:
         values: npt.NDArray[Any]
@@ -210,8 +311,8 @@ class _Bridge:
                 self.result.diverged, np.nan, (self.result.recorded["step_loss"] * self.step_weights).sum(axis=-1)
             )
         else:
-            values = self.measured.probability if self.metric == "probability" else self.measured.loss
-        return values.astype(self.dtype)
+            values = self.measured.probability if self.asked.metric == "probability" else self.measured.loss
+        return values.astype(self.loop.dtype)
 
     def direct_gradient(
         self, images: npt.NDArray[Any], labels: npt.NDArray[Any], weights: npt.NDArray[Any]
@@ -220,35 +321,40 @@ class _Bridge:
 
         A weight that is not finite makes everything NaN.
         """
-        d_labels = np.zeros((len(labels), self.shape.classes), self.dtype)
+        d_labels = np.zeros((len(labels), self.shape.classes), self.loop.dtype)
         if not np.isfinite(weights).all():
-            return np.full(images.shape, np.nan, self.dtype), d_labels + np.nan
+            return np.full(images.shape, np.nan, self.loop.dtype), d_labels + np.nan
         used = np.flatnonzero(weights).tolist()
         if not used:
-            return np.zeros(images.shape, self.dtype), d_labels
+            return np.zeros(images.shape, self.loop.dtype), d_labels
         cells, trained = [self.cells[k] for k in used], [self.result.parameters[k] for k in used]
-        motifs = pack_motifs(cells, self.shape, trained, images.shape[1:], dtype=self.dtype)
-        options = {name: self.training[name] for name in ("threads", "strict") if name in self.training}
-        reading = read_motifs(motifs, images, labels, metric=cast(_Read, self.metric), **options)
+        motifs = pack_motifs(cells, self.shape, trained, images.shape[1:], dtype=self.loop.dtype)
+        reading = read_motifs(
+            motifs,
+            images,
+            labels,
+            metric=cast(_Read, self.asked.metric),
+            threads=self.threads,
+            strict=self.loop.strict,
+        )
         return weighted_sum(weights[used], reading.d_images), weighted_sum(weights[used], reading.d_labels)
 
     def hypergradient(self, weights: npt.NDArray[Any]) -> dict[str, Any]:
         """Return sum_k weights[k] d metric_k in what training saw, by name, and each in its initial weights."""
         used = np.flatnonzero(weights).tolist()
-        training = {name: value for name, value in self.training.items() if name not in _NOT_REVERSED}
-        training.setdefault("strict", False)  # of the training that was measured
-        metric: dict[str, Any] = {"metric": self.metric}
-        if self.step_weights is not None:
-            metric = {"metric_weight": 0.0, "step_weights": self.step_weights}
-        found = motif_hypergradient(
+        window = self.asked.window
+        if self.step_weights is None:
+            reverse = Reverse(cast(_Read, self.asked.metric), window=window)
+        else:
+            reverse = Reverse(metric_weight=0.0, step_weights=self.step_weights, window=window)
+        found = differentiate(
+            replace(self.loop, init=[self.result.initial[k] for k in used]),
+            reverse,
             [self.cells[k] for k in used],
             self.shape,
             self.dish,
-            init=[self.result.initial[k] for k in used],
-            **metric,
-            window=self.window,
-            dtype=self.dtype,
-            **training,
+            threads=self.threads,
+            progress=self.progress,
         )
         sums = {
             name: weighted_sum(weights[used], getattr(found, f"d_{name}"))
@@ -263,7 +369,7 @@ class _Bridge:
 
     def _scale_gradient(self, initial: Mapping[tuple[int, str], npt.NDArray[Any]]) -> npt.NDArray[np.float64] | None:
         """Return the derivative in the scales: of ``w = scale * drawn`` it is ``sum(dw * w) / scale``."""
-        if "initial_scales" not in self.training:
+        if self.loop.initial_scales is None:
             return None
         total = np.zeros(len(LAYER_KINDS))
         for (k, name), gradient in initial.items():
@@ -271,14 +377,11 @@ class _Bridge:
             kind = layer_kind(name, start.shape)
             if kind is not None:
                 total[kind] += np.vdot(gradient.astype(np.float64), start.astype(np.float64))
-        return total / np.asarray(self.training["initial_scales"], np.float64)
+        return total / self.loop.initial_scales
 
     def step_weight_gradient(self, weights: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """Return sum_k weights[k] d metric_k in the step weights."""
         return weighted_sum(weights, self.result.recorded["step_loss"])
-
-
-_NOT_REVERSED = ("batch_norm_momentum",)
 
 
 def read_metrics(
@@ -380,7 +483,7 @@ class _UnrolledGradient(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, d_metrics: Tensor) -> tuple[Tensor | None, ...]:
         weights, needed, likes = d_metrics.numpy(), ctx.needs_input_grad[1:], ctx.saved_tensors
-        names: list[Any] = [*_LEARNED, *ctx.bridge.starts]
+        names: list[Any] = [*_LEARNED, *ctx.bridge.inputs.starts()]
         found: dict[str, Any] | None = None
         if np.isfinite(weights).all() and np.any(weights):
             found = {}
@@ -448,38 +551,3 @@ def _check_images(name: str, images: Tensor) -> None:
         raise TypeError(f"{name} is a {type(images).__name__}, expected a torch.Tensor")
     if images.dtype not in (torch.float32, torch.float64) or images.device.type != "cpu":
         raise TypeError(f"{name} is {images.dtype} on {images.device}, expected float32 or float64 on the CPU")
-
-
-def _check_settings(
-    gradient: str,
-    metric: str,
-    step_weights: Tensor | None,
-    window: int | None,
-    rates: Tensor | None,
-    initial_scales: Tensor | None,
-    init: Init,
-    training: dict[str, Any],
-) -> None:
-    if gradient not in ("unrolled", "direct"):
-        raise ValueError(f'gradient is {gradient!r}, expected "unrolled" or "direct"')
-    if metric not in ("probability", "loss", "training_loss"):
-        raise ValueError(f'metric is {metric!r}, expected "probability", "loss" or "training_loss"')
-    if gradient == "direct" and metric == "training_loss":
-        raise ValueError('metric is "training_loss", which has no direct gradient: use gradient="unrolled"')
-    if step_weights is not None and metric != "training_loss":
-        raise ValueError(f'step_weights are given with metric "{metric}", expected "training_loss" or no step_weights')
-    if (
-        initial_scales is not None
-        and initial_scales.requires_grad
-        and (window is not None or not isinstance(init, str))
-    ):
-        what = "explicit weights as init" if window is None else f"window {window}"
-        raise ValueError(f"initial_scales are differentiated with {what}, expected drawn weights and no window")
-    if gradient == "direct" and window is not None:
-        raise ValueError(f'window is {window}, expected None: it belongs to gradient="unrolled", not to "direct"')
-    if rates is not None and "schedule" in training:
-        raise ValueError("rates and schedule are both given, expected one of them")
-    decided = {"dtype": "it follows images", "evaluate": "metrics are always read", "statistics": "batch"}
-    for name, reason in decided.items():
-        if name in training:
-            raise TypeError(f"{name} cannot be set here: {reason}")

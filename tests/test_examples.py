@@ -37,7 +37,7 @@ def test_search(table: Table, tmp_path: Path, project_dir: Path) -> None:
     """Three 3x3 convolutions of three are the best: evolution finds them within 200 trainings, and the plot is drawn."""
     plot = tmp_path / "regret.png"
     script = project_dir / "examples" / "search.py"
-    table.truth().save(tmp_path / "truth.npz")
+    TruthTable.from_nasbench101(table).save(tmp_path / "truth.npz")
     for file, budget, cost in ((table.path, 20_000, "seconds"), (tmp_path / "truth.npz", 200 * 108, "epochs")):
         command = [sys.executable, script, file, "--budget", str(budget), "--repetitions", "3", "--out", plot]
         done = subprocess.run(command, capture_output=True, text=True, check=True)

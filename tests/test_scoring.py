@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,14 @@ from hypothesis import strategies as st
 
 import small
 from spd_fast import recipes
-from spd_fast.base.seeds import derived_seed
 from spd_fast.base.sums import mean_of, sum_of
 from spd_fast.dish import Dish
-from spd_fast.engine.training import train_motifs
-from spd_fast.outer.forms import cosine_basis
+from spd_fast.engine.training import train
+from spd_fast.learnables.images import cosine_basis
 from spd_fast.outer.start import start_dish
 from spd_fast.predictors import proxies
 from spd_fast.recipes.settings import Recipe
-from spd_fast.scoring import score_cells, training_keywords
+from spd_fast.scoring import inner_loop, score_cells
 
 
 def recipe(**changes: Any) -> Recipe:
@@ -138,7 +138,7 @@ def test_what_is_learned_begins_in_the_form_it_is_learned_in() -> None:
     assert np.array_equal(dish.labels, np.eye(3)[np.repeat(np.arange(3), 4)])
     steps = np.arange(9)  # 3 epochs of 12 images in batches of 5
     assert np.allclose(dish.rates, 3e-3 * (1 + np.cos(np.pi * steps / 9)) / 2, rtol=1e-12)
-    assert training_keywords(learned.inner, 0, dish)["schedule"] is dish.rates
+    assert inner_loop(learned, dish).schedule is dish.rates
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,9 @@ def test_rates_of_zero_cannot_be_learned(tmp_path: Path) -> None:
     begun = start_dish(recipe())
     Dish(begun.images, begun.labels, rates=np.zeros(9)).save(tmp_path / "dish.npz")
     settings = {"dish__start": "dish", "dish__source": str(tmp_path / "dish.npz")}
-    with pytest.raises(ValueError, match=r"rates of dish .* hold 0\.0, expected above 0: learned in proportion"):
+    with pytest.raises(
+        ValueError, match=r"the dish .* cannot be learned: rates hold 0\.0, expected above 0: learned in proportion"
+    ):
         start_dish(recipe(**settings, outer__learn=["rates"]))
 
 
@@ -164,11 +166,8 @@ def test_scores(metric: str, valid: int) -> None:
     how = recipe(dish__valid_images=valid, inner__replicates=2, outer__ranking="metric")
     how = how.replace({"outer.metric": metric, "outer.metric_epochs": 2 if metric == "training_loss" else None})
     dish, cells = start_dish(how), small.pool()[0]
-    keywords = training_keywords(how.inner, derived_seed(how.seed, "inner"))
-    results = [
-        train_motifs(cells, how.shape, dish, replicate=replicate, record=("step_loss",), **keywords)
-        for replicate in range(2)
-    ]
+    loops = [replace(inner_loop(how, replicate=replicate), record=("step_loss",)) for replicate in range(2)]
+    results = [train(loop, cells, how.shape, dish) for loop in loops]
     read = [result.valid if valid else result.train for result in results]
     expected = {
         "probability": np.mean([each.probability for each in read], axis=0),
@@ -188,13 +187,12 @@ def test_replicates_with_images_of_their_own() -> None:
         inner__replicates=2, inner__split_images=True, outer__ranking="metric", inner__initializer="nasbench101"
     )
     dish, cells = start_dish(how), small.pool()[0]
-    keywords = training_keywords(how.inner, derived_seed(how.seed, "inner"))
-    assert keywords["initializer"] == "nasbench101"
+    assert inner_loop(how).initializer == "nasbench101"
     values = []
     for replicate in range(2):
         part = Dish(dish.images[replicate::2], dish.labels[replicate::2])
         assert np.bincount(part.labels).tolist() == [2, 2, 2]
-        values.append(train_motifs(cells, how.shape, part, replicate=replicate, **keywords).train.probability)
+        values.append(train(inner_loop(how, replicate=replicate), cells, how.shape, part).train.probability)
     assert np.allclose(score_cells(dish, how, cells), np.mean(values, axis=0), rtol=1e-12)
     assert (how.images_of_a_motif, how.steps_per_epoch) == (6, 2)
 
@@ -205,7 +203,7 @@ def test_scores_of_motifs_that_diverge() -> None:
     )  # weights grow ninefold a step
     how = how.replace({"outer.ranking": "metric"})
     dish, cells = start_dish(how), small.pool()[0][:3]
-    result = train_motifs(cells, how.shape, dish, **training_keywords(how.inner, derived_seed(how.seed, "inner")))
+    result = train(inner_loop(how), cells, how.shape, dish)
     assert result.diverged.any()
     assert np.array_equal(np.isnan(score_cells(dish, how, cells)), result.diverged)
 

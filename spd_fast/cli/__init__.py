@@ -9,7 +9,7 @@ import typer
 from spd_fast.cli import bench, nasbench, recipes, run, score, search, train, truth  # noqa: F401 - they add their commands
 from spd_fast.cli.apps import app
 from spd_fast.cli.console import INTERRUPTED, errors, out
-from spd_fast.cli.options import Debug, embedded_truth, load_truth
+from spd_fast.cli.options import Debug
 
 __all__ = ["app", "main"]
 
@@ -48,13 +48,15 @@ def info(debug: Debug = False) -> None:
     """Show the version, the instruction set, the number of threads and the truth in the package."""
     with errors(debug):
         from spd_fast.base.machine import describe_machine
+        from spd_fast.truth.table import TruthTable
 
         facts = describe_machine()
         facts["threads"] = facts.pop("processors")  # what --threads is by default
         width = max(map(len, facts))
         for name, value in facts.items():
             out.print(f"{name.replace('_', ' '):{width}}  {value}", markup=False)
-        path = embedded_truth()
-        out.print(f"{'truth':{width}}  {path if path.is_file() else 'none in this installation'}", markup=False)
-        if path.is_file():
-            out.print(load_truth(None).describe(), markup=False)
+        try:
+            truth = ["in the package", TruthTable.embedded().describe()]
+        except ValueError:
+            truth = ["none in this installation"]
+        out.print(f"{'truth':{width}}  " + "\n".join(truth), markup=False)

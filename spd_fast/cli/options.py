@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from spd_fast.recipes.settings import Recipe
-    from spd_fast.truth.table import TruthTable
+    pass
 
 BENCH_FOLDER = Path("bench/results")
 TruthFile = Annotated[
@@ -50,27 +49,6 @@ BatchSize = Annotated[int, typer.Option(metavar="N", min=1, help="Images in a st
 CosineRate = Annotated[float, typer.Option(metavar="RATE", help="Adam's learning rate; falls by a cosine.")]
 TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="A table that nasbench convert wrote (.npz).")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-
-
-def load_truth(path: Path | None, recipe: "Recipe | None" = None) -> "TruthTable":
-    """Return a truth, or the one in the package of what the recipe's motifs are made of."""
-    from spd_fast.truth.table import TruthTable
-
-    if path is None and not embedded_truth().is_file():
-        raise ValueError("this installation has no truth of its own: give one with --truth FILE")
-    if path is None and recipe is not None:
-        return TruthTable.embedded(recipe.shape.cell_types[0])
-    if path is not None:
-        from spd_fast.nasbench101.table import is_table, open_table
-
-        if is_table(path):
-            return open_table(path).truth()
-    return TruthTable.load(path)
-
-
-def embedded_truth() -> Path:
-    """Return where the truth that ships with the package lies."""
-    return Path(__file__).parents[1] / "data" / "truth.npz"
 
 
 def integers(option: str, text: str) -> list[int]:

@@ -3,23 +3,20 @@
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
 from spd_fast.cli.apps import app
 from spd_fast.cli.console import Display, err, errors, out
-from spd_fast.cli.options import Debug, Seed, Settings, Threads, TruthFile, load_truth
+from spd_fast.cli.options import Debug, Seed, Settings, Threads, TruthFile
 from spd_fast.cli.recipes import changes_of, recipe_of
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from spd_fast.outer.fit import FitResult
     from spd_fast.outer.runs import Run
     from spd_fast.recipes.settings import Recipe
-    from spd_fast.spaces.candidate import Candidate
     from spd_fast.truth.table import TruthTable
 
 
@@ -78,10 +75,11 @@ def _default_folder(recipe: "Recipe | None") -> Path:
 
 def _created(folder: Path, recipe: "Recipe | None", truth: Path | None) -> "Run":
     from spd_fast.outer import runs
+    from spd_fast.truth.table import TruthTable
 
     assert recipe is not None
     runs.require_vacant(folder)
-    table = load_truth(truth, recipe)
+    table = TruthTable.load(truth, cell_type=recipe.cell_type)
     about = {"truth": table.describe(), "truth_file": None if truth is None else str(truth.absolute())}
     return runs.create(folder, recipe, about=about)
 
@@ -91,29 +89,26 @@ def _resumed(folder: Path, recipe: "Recipe | None", seed: int | None, settings: 
     from spd_fast.outer import runs
 
     opened = runs.resume(folder)
-    wanted = recipe if recipe is not None else opened.recipe.replace(changes_of(seed, settings))
-    if wanted != opened.recipe:
+    try:
+        opened.require_recipe(recipe if recipe is not None else opened.recipe.replace(changes_of(seed, settings)))
+    except ValueError:
         opened.close()
-        begun = {name: value for name, value, _ in opened.recipe.explain()}
-        differing = [name for name, value, _ in wanted.explain() if begun.get(name) != value]
-        raise ValueError(
-            f"{folder} was begun with another recipe ({', '.join(differing)} differ): "
-            "resume it without --recipe, --seed and --set, or choose another --out"
-        )
+        raise
     return opened
 
 
 def _truth_of(opened: "Run", given: Path | None) -> "TruthTable":
     """Return the truth of the command line, or else the one that the run was begun with."""
-    recorded = opened.about.get("truth_file")
-    return load_truth(given if given is not None else Path(recorded) if recorded else None, opened.recipe)
+    from spd_fast.truth.table import TruthTable
+
+    return TruthTable.load(given or opened.about.get("truth_file"), cell_type=opened.recipe.cell_type)
 
 
 def _fit(opened: "Run", truth: "TruthTable", threads: int | None) -> "FitResult":
     from spd_fast.outer.fit import fit_dish
 
     recipe = opened.recipe
-    cells, accuracy = target_of(truth, recipe)
+    cells, accuracy = truth.compared(recipe.outer.truth)
     out.print(
         f"[bold]{recipe.name}[/bold] in {escape(str(opened.path))}: {recipe.outer.epochs} outer epochs of {recipe.outer.cells} motifs "
         f"{recipe.motif.name}, {recipe.inner.epochs} inner epochs each; {_pool(recipe, len(cells))}"
@@ -126,21 +121,6 @@ def _fit(opened: "Run", truth: "TruthTable", threads: int | None) -> "FitResult"
         again = shlex.join(["spd-fast", "run", "--resume", "--out", str(opened.path)])
         err.print(f"stopped; all but the last second is kept. Continue with: {again}", markup=False)
         raise
-
-
-def target_of(truth: "TruthTable", recipe: "Recipe") -> "tuple[Sequence[Candidate], npt.NDArray[Any]]":
-    """Return cells and what the recipe compares their motifs with, more is better: accuracies, or losses turned."""
-    import numpy as np
-
-    if recipe.outer.truth == "accuracy":
-        return truth.cells, truth.accuracy
-    if truth.loss is None:
-        raise ValueError(
-            'outer.truth is "loss" and the truth has none: give another --truth, or --set outer.truth=accuracy'
-        )
-    finite = truth.subset(np.flatnonzero(np.isfinite(truth.loss)))
-    assert finite.loss is not None
-    return finite.cells, -finite.loss
 
 
 def _pool(recipe: "Recipe", n: int) -> str:

@@ -1,6 +1,5 @@
 """The command that judges dishes."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,15 +8,11 @@ from rich.markup import escape
 
 from spd_fast.cli.apps import app
 from spd_fast.cli.console import errors, named_progress, out, table_of
-from spd_fast.cli.options import Debug, Settings, Threads, TruthFile, integers, load_truth
+from spd_fast.cli.options import Debug, Settings, Threads, TruthFile, integers
 from spd_fast.cli.recipes import recipe_of
 
 if TYPE_CHECKING:
-    from spd_fast.predictors.readings import LearnedDish
-    from spd_fast.recipes.settings import Recipe
     from spd_fast.scoreboard.board import Board
-    from spd_fast.scoreboard.trial import Trial
-    from spd_fast.truth.table import TruthTable
 
 
 @app.command(
@@ -69,13 +64,14 @@ def score(
     with errors(debug, again=True):
         from spd_fast.report import board as page
         from spd_fast.scoreboard.board import build_board
-        from spd_fast.scoreboard.trial import draw_trial
+        from spd_fast.scoreboard.trial import draw_trial, trial_of_runs
+        from spd_fast.truth.table import TruthTable
 
-        table = load_truth(truth)
+        table = TruthTable.load(truth)
         if folders:
             if recipe is not None or settings:
                 raise ValueError("--recipe and --set are those of the runs that were given: leave them out")
-            trial, chosen, learned = _trial_of_runs(folders, table, held_out, seed)
+            trial, chosen, learned = trial_of_runs(folders, table, held_out=held_out, seed=seed)
         else:
             from spd_fast.predictors.spd import DEFAULT_RECIPE
 
@@ -98,35 +94,6 @@ def score(
         written = page.write(board, where)
         _print_board(board)
         out.print(f"board.json, board.csv and figures in {where}, page in {written}", markup=False)
-
-
-# ---- score
-
-
-def _trial_of_runs(
-    folders: Sequence[Path], truth: "TruthTable", held_out: int, seed: int
-) -> "tuple[Trial, Recipe, list[LearnedDish]]":
-    """Return a trial whose pools are what these runs have used, and their dishes."""
-    from spd_fast.outer import runs
-    from spd_fast.predictors.readings import LearnedDish
-    from spd_fast.scoreboard.trial import pool_of_run, trial_of_pools
-
-    opened = [runs.read(each) for each in folders]
-    for each in opened:
-        if not each.finished:
-            raise ValueError(f"{each.path} is not finished: continue it with spd-fast run --resume --out {each.path}")
-    first = opened[0].recipe
-    for each in opened:
-        if each.recipe.replace({"seed": first.seed}) != first:
-            raise ValueError(
-                f"{each.path} has another recipe than {opened[0].path}, expected runs that differ in their seeds alone"
-            )
-    trial = trial_of_pools(truth, [pool_of_run(each, truth) for each in opened], held_out=held_out, seed=seed)
-    learned = [
-        LearnedDish(each.recipe, each.dishes()[1], seconds=sum(record["seconds"] for record in each.records()))
-        for each in opened
-    ]
-    return trial, first, learned
 
 
 def _print_board(board: "Board") -> None:

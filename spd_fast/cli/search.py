@@ -8,9 +8,8 @@ import typer
 
 from spd_fast.cli.apps import app
 from spd_fast.cli.console import errors, named_progress, out, table_of
-from spd_fast.cli.options import Debug, Settings, Threads, TruthFile, load_truth
+from spd_fast.cli.options import Debug, Settings, Threads, TruthFile
 from spd_fast.cli.recipes import recipe_of
-from spd_fast.cli.run import target_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -52,12 +51,13 @@ def search(
     """
     with errors(debug, again=True):
         from spd_fast.outer.search import dish_search
+        from spd_fast.truth.table import TruthTable
 
         chosen = recipe_of(recipe, None, settings)
-        table = load_truth(truth, chosen)
+        table = TruthTable.load(truth, cell_type=chosen.cell_type)
         if cells is not None:
             table = table.sample(cells, seed)
-        candidates, accuracy = target_of(table, chosen)
+        candidates, accuracy = table.compared(chosen.outer.truth)
         with named_progress() as update:
             result = dish_search(
                 candidates,

@@ -10,18 +10,14 @@ import typer
 
 from spd_fast.cli.apps import app
 from spd_fast.cli.console import errors, out, progress_bar, table_of
-from spd_fast.cli.options import Debug, Seed, Settings, Threads, TruthFile, load_truth
+from spd_fast.cli.options import Debug, Seed, Settings, Threads, TruthFile
 from spd_fast.cli.recipes import recipe_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from spd_fast.dish import Dish
     from spd_fast.engine.training import TrainResult
-    from spd_fast.motif import Shape
-    from spd_fast.recipes.settings import Recipe
     from spd_fast.spaces.candidate import Candidate
-    from spd_fast.truth.table import TruthTable
 
 
 @app.command(
@@ -58,11 +54,10 @@ def train(
 ) -> None:
     """Train motifs of some cells on a dish and print what they reach: the inner loop alone."""
     with errors(debug):
-        from spd_fast.base.seeds import derived_seed
         from spd_fast.dish import Dish
-        from spd_fast.engine.training import train_motifs
+        from spd_fast.engine import training
         from spd_fast.outer.start import start_dish
-        from spd_fast.scoring import training_keywords
+        from spd_fast.scoring import entered, inner_loop, shape_for
 
         if file is not None and file.suffix not in (".csv", ".npz"):
             raise ValueError(f"--out is {file}, expected a name ending in .csv or .npz")
@@ -71,17 +66,10 @@ def train(
         chosen = recipe_of(recipe, seed, settings)
         picked, accuracy = picked_cells(cells, hashes or [], sample, truth, chosen.seed)
         images = Dish.load(dish) if dish is not None else start_dish(chosen)
-        shape = _shape_for(images, chosen)
+        shape = shape_for(chosen, images)
         with progress_bar("training") as update:
-            result = train_motifs(
-                picked,
-                shape,
-                images,
-                dtype=chosen.dtype,
-                threads=threads,
-                progress=update,
-                **training_keywords(chosen.inner, derived_seed(chosen.seed, "inner"), images),
-            )
+            loop = inner_loop(chosen, images)
+            result = training.train(loop, picked, shape, entered(images), threads=threads, progress=update)
         rows = _training_rows(picked, accuracy, result)
         out.print(table_of(f"{len(picked)} motifs {chosen.motif.name}, {chosen.inner.epochs} epochs", rows))
         if file is not None:
@@ -97,32 +85,15 @@ def picked_cells(
 ) -> "tuple[list[Any], npt.NDArray[Any] | None]":
     """Return the cells that the command line asks for, with their accuracies where they come from a truth."""
     from spd_fast.spaces.cell_files import read_cells
+    from spd_fast.truth.table import TruthTable
 
     if sum((file is not None, bool(hashes), sample is not None)) != 1:
         raise ValueError("which cells? Give one of --cells FILE, --hash HEX or --sample N")
     if file is not None:
         return list(read_cells(file)), None
-    table = load_truth(truth)
-    if sample is not None:
-        table = table.sample(sample, seed)
-    else:
-        table = table.subset([_row_of(table, digits) for digits in hashes])
-    return list(table.cells), table.accuracy
-
-
-def _row_of(table: "TruthTable", digits: str) -> int:
-    rows = [row for row, each in enumerate(table.hashes) if each.startswith(digits.lower())]
-    if len(rows) != 1:
-        raise ValueError(f"--hash {digits} fits {len(rows)} cells of the truth, expected exactly one")
-    return rows[0]
-
-
-def _shape_for(dish: "Dish", recipe: "Recipe") -> "Shape":
-    """Return the recipe's motif shape with the channels and classes of the dish."""
-    from dataclasses import replace
-
-    classes = dish.labels.shape[1] if dish.labels.ndim == 2 else max(2, int(dish.labels.max()) + 1)
-    return replace(recipe.shape, image_channels=dish.images.shape[1], classes=classes)
+    table = TruthTable.load(truth)
+    picked = table.sample(sample, seed) if sample is not None else table.subset([table.row(each) for each in hashes])
+    return list(picked.cells), picked.accuracy
 
 
 def _training_rows(

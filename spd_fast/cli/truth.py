@@ -19,9 +19,7 @@ from spd_fast.cli.options import (
     TruthSeeds,
     ValidImages,
     integers,
-    load_truth,
 )
-from spd_fast.cli.recipes import recipe_of
 from spd_fast.cli.search import name_of
 
 
@@ -173,7 +171,9 @@ def truth_show(
     with errors(debug):
         if slopes and file is not None:
             raise ValueError("--slopes is a table in the package: leave the file out")
-        table = load_truth(file, recipe_of("rawal_slope", None, None) if slopes else None)
+        from spd_fast import Cell, SigmoidMLP, TruthTable
+
+        table = TruthTable.load(file, cell_type=SigmoidMLP if slopes else Cell)
         out.print(table.describe(), markup=False)
         for row in (-table.accuracy).argsort(kind="stable")[:best]:
             cell = table.cells[int(row)]

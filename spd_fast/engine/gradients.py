@@ -1,6 +1,6 @@
 """Trained motifs read on a set of images, and the gradients of what is read with their weights held fixed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast import _core
-from spd_fast.base.types import Array
-from spd_fast.dish import Dish, label_matrix
+from spd_fast.base.types import Array, Progress
+from spd_fast.dish import Dish
 from spd_fast.engine.specs import (
     BATCH_NORM_EPS,
     Parameters,
@@ -21,6 +21,7 @@ from spd_fast.engine.specs import (
     thread_count,
     unpack_weights,
 )
+from spd_fast.learnables.labels import label_matrix
 from spd_fast.motif import Shape
 from spd_fast.spaces.candidate import Candidate
 
@@ -241,7 +242,7 @@ def parameter_gradient(
     threads: int | None = None,
     dtype: npt.DTypeLike = "float32",
     strict: bool = False,
-    progress: Callable[[float], object] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Array, list[dict[str, Array]], Array]:
     """Mean cross-entropy of each motif over the whole set, its gradient in the weights, and in the images.
 
@@ -269,7 +270,7 @@ def _gradient(
     want_images: bool,
     threads: int | None,
     strict: bool,
-    progress: Callable[[float], object] | None = None,
+    progress: Progress | None = None,
 ) -> _core.Gradient:
     dish = Dish(np.asarray(images), np.asarray(labels))
     if dish.images.shape[1:] != motifs.image_shape:

@@ -1,6 +1,6 @@
 """The hypergradient: exact derivatives of a motif's metric through its whole training."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,18 +8,20 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast import _core
-from spd_fast.base.types import Array
+from spd_fast.base.types import Array, Progress
 from spd_fast.dish import Dish
 from spd_fast.engine.gradients import Metric, require_metric
-from spd_fast.engine.initial import Initializer
+from spd_fast.engine.inner_loop import Init, Initializer, InnerLoop
 from spd_fast.engine.optimizers import Optimizer
-from spd_fast.engine.specs import BATCH_NORM_EPS, Parameters, owned, require_memory, thread_count, unpack_weights
-from spd_fast.engine.training import prepare
+from spd_fast.engine.specs import BATCH_NORM_EPS, owned, require_memory, thread_count, unpack_weights
+from spd_fast.engine.training import prepared
 from spd_fast.motif import Shape
 from spd_fast.spaces.candidate import Candidate
 
 __all__ = [
     "Hypergradient",
+    "Reverse",
+    "differentiate",
     "motif_hypergradient",
 ]
 
@@ -83,11 +85,11 @@ def motif_hypergradient(
     schedule: Literal["cosine"] | npt.ArrayLike | None = None,
     seed: int = 0,
     replicate: int = 0,
-    init: Literal["shared", "motif"] | Sequence[Parameters] = "shared",
+    init: Init = "shared",
     order: npt.ArrayLike | None = None,
     threads: int | None = None,
     dtype: npt.DTypeLike = "float32",
-    progress: Callable[[float], object] | None = None,
+    progress: Progress | None = None,
     drop_last: bool = False,
     initializer: Initializer = "pytorch",
     initial_scales: npt.ArrayLike | None = None,
@@ -138,52 +140,90 @@ def motif_hypergradient(
     ----------
     D. Maclaurin, D. Duvenaud and R. Adams 2015, arXiv:1502.03492; A. Rawal et al. 2020, arXiv:2005.13092.
     """
-    job = prepare(
-        cells,
-        shape,
-        dish,
-        epochs,
-        batch_size,
-        optimizer,
-        schedule,
-        seed,
-        replicate,
-        init,
-        order,
-        dtype,
-        drop_last,
-        initializer,
-        initial_scales,
+    loop = InnerLoop.of(
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        schedule=schedule,
+        seed=seed,
+        replicate=replicate,
+        init=init,
+        order=order,
+        dtype=dtype,
+        drop_last=drop_last,
+        initializer=initializer,
+        initial_scales=initial_scales,
+        strict=strict,
     )
-    require_metric(metric)
-    last = len(job.rates) if steps is None else steps
-    if not 0 <= last <= len(job.rates):
-        raise ValueError(f"steps is {steps}, expected 0 to {len(job.rates)}, those of the epochs")
-    if window is not None and window < 0:
-        raise ValueError(f"window is {window}, expected at least 0")
-    if not memory_mib >= 0:
-        raise ValueError(f"memory_mib is {memory_mib}, expected at least 0")
-    weights = None if step_weights is None else owned(step_weights, np.float64)
-    if weights is not None and weights.shape != (last,):
-        raise ValueError(f"step_weights has shape {weights.shape}, expected ({last},): one for each step")
-    require_memory(job.specs, job.n_valid or len(dish.images), job.element, backward=True)
+    reverse = Reverse(metric, metric_weight, step_weights, window, steps, memory_mib)
+    return differentiate(loop, reverse, cells, shape, dish, threads=threads, progress=progress)
+
+
+@dataclass(frozen=True, eq=False)
+class Reverse:
+    """What is differentiated, and how far back: the arguments of `motif_hypergradient` that are not of the inner loop."""
+
+    metric: Metric = "probability"
+    metric_weight: float = 1.0
+    step_weights: npt.ArrayLike | None = None
+    window: int | None = None
+    steps: int | None = None
+    memory_mib: float = 128.0
+
+    def __post_init__(self) -> None:
+        require_metric(self.metric)
+        if self.window is not None and self.window < 0:
+            raise ValueError(f"window is {self.window}, expected at least 0")
+        if not self.memory_mib >= 0:
+            raise ValueError(f"memory_mib is {self.memory_mib}, expected at least 0")
+
+    def last(self, steps: int) -> int:
+        """Return the step after which training stops, of so many in all."""
+        last = steps if self.steps is None else self.steps
+        if not 0 <= last <= steps:
+            raise ValueError(f"steps is {last}, expected 0 to {steps}, those of the epochs")
+        return last
+
+    def weights(self, last: int) -> npt.NDArray[np.float64] | None:
+        """Return the weights of the losses of so many steps, as an array."""
+        weights = None if self.step_weights is None else owned(self.step_weights, np.float64)
+        if weights is not None and weights.shape != (last,):
+            raise ValueError(f"step_weights has shape {weights.shape}, expected ({last},): one for each step")
+        return weights
+
+
+def differentiate(
+    loop: InnerLoop,
+    reverse: Reverse,
+    cells: Sequence[Candidate],
+    shape: Shape,
+    dish: Dish,
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Hypergradient:
+    """Return the derivatives of motifs through their training: `motif_hypergradient` with its settings in two records."""
+    job = prepared(loop, cells, shape, dish)
+    last = reverse.last(len(job.rates))
+    weights = reverse.weights(last)
+    require_memory(job.specs, job.n_valid or len(dish.images), loop.dtype, backward=True)
     out = _core.hypergradient(
         job.specs,
         *job.data,
         job.order,
         job.batch,
-        drop_last,
+        loop.drop_last,
         job.optimizer,
         job.rates,
         job.flat,
         last,
-        0 if window is None else max(0, last - window),
-        metric,
-        metric_weight,
+        0 if reverse.window is None else max(0, last - reverse.window),
+        reverse.metric,
+        reverse.metric_weight,
         weights,
         BATCH_NORM_EPS,
-        memory_mib * 2**20,
-        strict,
+        reverse.memory_mib * 2**20,
+        loop.strict,
         thread_count(threads),
         progress,
     )

@@ -10,16 +10,16 @@ import numpy.typing as npt
 
 from spd_fast import _core
 from spd_fast.base.types import Array
-from spd_fast.dish import checked_scales
-from spd_fast.engine.specs import Parameters, element_of, specs_of
+from spd_fast.engine.inner_loop import Initializer, InnerLoop
+from spd_fast.engine.specs import specs_of
 from spd_fast.motif import MotifShape, Shape, layer_kind
 from spd_fast.spaces.candidate import Candidate
 
 __all__ = [
+    "draw_weights",
     "initial_parameters",
+    "starting_weights",
 ]
-
-Initializer = Literal["pytorch", "nasbench101", "normal"]
 
 
 def initial_parameters(
@@ -56,53 +56,75 @@ def initial_parameters(
     PyTorch: uniform in +-1/sqrt(fan_in). Benchmark: ``variance_scaling_initializer`` (normal of variance 1/fan_in, cut at two
     standard deviations) for convolutions, Glorot uniform for the dense layer, whose bias is 0. Normal: Rawal et al. 2020.
     """
+    loop = InnerLoop.of(
+        seed=seed, replicate=replicate, init=init, initializer=initializer, initial_scales=initial_scales, dtype=dtype
+    )
+    return draw_weights([cell], shape, loop, image_shape=image_shape)[0]
+
+
+def draw_weights(
+    cells: Sequence[Candidate], shape: Shape, loop: InnerLoop, *, image_shape: tuple[int, int, int] | None = None
+) -> list[dict[str, Array]]:
+    """Return `initial_parameters` of each of some cells, for an inner loop.
+
+    Raises
+    ------
+    ValueError
+        If `image_shape` is missing where the weights of the first layer depend on it.
+    """
     if image_shape is None:
         if not isinstance(shape, MotifShape):
             raise ValueError("image_shape is None, expected (C, H, W): the weights of the first layer depend on it")
         image_shape = (shape.image_channels, 4 << shape.stacks, 4 << shape.stacks)
-    (spec,) = specs_of([cell], shape, image_shape)
-    return _initial_weights(
-        spec, cell, shape, seed, replicate, init, initializer, initial_scales, element_of(dtype), {}
-    )
+    return starting_weights(specs_of(cells, shape, image_shape), cells, shape, loop)
 
 
-def _initial_weights(
+def starting_weights(
+    specs: Sequence[_core.MotifSpec], cells: Sequence[Candidate], shape: Shape, loop: InnerLoop
+) -> list[dict[str, Array]]:
+    """Return the weights that an inner loop starts the motifs of some cells from, by name.
+
+    Raises
+    ------
+    ValueError
+        If explicit weights are given for another number of cells.
+    """
+    if isinstance(loop.init, str):
+        shared: dict[tuple[str, tuple[int, ...], int], Array] = {}
+        return [_weights(spec, cell, shape, loop, shared) for spec, cell in zip(specs, cells, strict=True)]
+    if len(loop.init) != len(cells):
+        raise ValueError(f"init holds {len(loop.init)} sets of weights, expected {len(cells)}, one for each cell")
+    return [{name: np.array(array, dtype=loop.dtype) for name, array in weights.items()} for weights in loop.init]
+
+
+def _weights(
     spec: _core.MotifSpec,
     cell: Candidate,
     shape: Shape,
-    seed: int,
-    replicate: int,
-    init: str,
-    initializer: Initializer,
-    initial_scales: npt.ArrayLike | None,
-    element: npt.DTypeLike,
+    loop: InnerLoop,
     shared: dict[tuple[str, tuple[int, ...], int], Array],
 ) -> dict[str, Array]:
     """`shared` keeps what was drawn, for the layers of other cells that are the same with ``init="shared"``."""
-    if init not in ("shared", "motif"):
-        raise ValueError(f"init is {init!r}, expected 'shared' or 'motif'")
-    if initializer not in ("pytorch", "nasbench101", "normal"):
-        raise ValueError(f"initializer is {initializer!r}, expected 'pytorch', 'nasbench101' or 'normal'")
-    scales = None if initial_scales is None else checked_scales(initial_scales)
-    scope = f"{seed}/{replicate}"
-    if init == "motif":
+    scope = f"{loop.seed}/{loop.replicate}"
+    if loop.init == "motif":
         scope += f"/{cell.key}/{shape!r}"
         shared = {}
     weights = {}
     fan_in = 1
     for name, _, dims in spec.tables()[0]:
         if name.endswith("bn.weight"):
-            weights[name] = np.ones(dims, element)
+            weights[name] = np.ones(dims, loop.dtype)
         elif name.endswith("bn.bias"):
-            weights[name] = np.zeros(dims, element)
+            weights[name] = np.zeros(dims, loop.dtype)
         else:
             fan_in = math.prod(dims[1:]) if len(dims) > 1 else fan_in  # a bias comes behind its weights
             layer = name, dims, fan_in
             if layer not in shared:
-                shared[layer] = _drawn(key_of(f"{scope}/{name}"), dims, fan_in, initializer)
+                shared[layer] = _drawn(key_of(f"{scope}/{name}"), dims, fan_in, loop.initializer)
             drawn = shared[layer]
             kind = layer_kind(name, dims)
-            weights[name] = (drawn if kind is None or scales is None else drawn * scales[kind]).astype(element)
+            scaled = drawn if kind is None or loop.initial_scales is None else drawn * loop.initial_scales[kind]
+            weights[name] = scaled.astype(loop.dtype)
     return weights
 
 
@@ -127,25 +149,3 @@ def _drawn(key: int, dims: tuple[int, ...], fan_in: int, initializer: Initialize
 
 def key_of(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
-
-
-def starting_weights(
-    specs: Sequence[_core.MotifSpec],
-    cells: Sequence[Candidate],
-    shape: Shape,
-    init: Literal["shared", "motif"] | Sequence[Parameters],
-    seed: int,
-    replicate: int,
-    initializer: Initializer,
-    initial_scales: npt.ArrayLike | None,
-    element: npt.DTypeLike,
-) -> list[dict[str, Array]]:
-    if isinstance(init, str):
-        shared: dict[tuple[str, tuple[int, ...], int], Array] = {}
-        return [
-            _initial_weights(spec, cell, shape, seed, replicate, init, initializer, initial_scales, element, shared)
-            for spec, cell in zip(specs, cells, strict=True)
-        ]
-    if len(init) != len(cells):
-        raise ValueError(f"init holds {len(init)} sets of weights, expected {len(cells)}, one for each cell")
-    return [{name: np.array(array, dtype=element) for name, array in weights.items()} for weights in init]

@@ -1,14 +1,14 @@
 """What untrained motifs show, for zero-cost proxies, and how long each part of a training step takes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from spd_fast import _core
-from spd_fast.base.types import Array
-from spd_fast.dish import Dish, label_matrix
+from spd_fast.base.types import Array, Progress
+from spd_fast.dish import Dish
 from spd_fast.engine.initial import initial_parameters
 from spd_fast.engine.optimizers import Adam
 from spd_fast.engine.specs import (
@@ -23,6 +23,7 @@ from spd_fast.engine.specs import (
     thread_count,
     unpack_weights,
 )
+from spd_fast.learnables.labels import label_matrix
 from spd_fast.motif import MotifShape, Shape
 from spd_fast.spaces.candidate import Candidate, MotifCell
 
@@ -43,7 +44,7 @@ def logit_gradient(
     threads: int | None = None,
     dtype: npt.DTypeLike = "float32",
     strict: bool = False,
-    progress: Callable[[float], object] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[list[dict[str, Array]], Array]:
     """Gradient of the sum of all logits of all images, in the weights and in the images, of each motif.
 
@@ -89,7 +90,7 @@ def activation_agreements(
     threads: int | None = None,
     dtype: npt.DTypeLike = "float32",
     strict: bool = False,
-    progress: Callable[[float], object] | None = None,
+    progress: Progress | None = None,
 ) -> npt.NDArray[np.int64]:
     """How many ReLUs of each motif are open for both, or for neither, of each pair of images; batch statistics of the set.
 
@@ -112,7 +113,7 @@ def step_profile(
     *,
     repeats: int = 100,
     strict: bool = False,
-    progress: Callable[[float], object] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Time every part of every op of one training step in float32, on one thread, many times over.
 

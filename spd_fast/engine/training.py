@@ -1,6 +1,6 @@
 """Training motifs: the inner loop, on the compiled engine. The only module that trains with `_core`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,14 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast import _core
-from spd_fast.base.types import Array
-from spd_fast.dish import Dish, label_matrix
-from spd_fast.engine.initial import Initializer, key_of, starting_weights
-from spd_fast.engine.optimizers import Adam, Optimizer
+from spd_fast.base.types import Array, Progress
+from spd_fast.dish import Dish
+from spd_fast.engine.initial import key_of, starting_weights
+from spd_fast.engine.inner_loop import Init, Initializer, InnerLoop
+from spd_fast.engine.optimizers import Optimizer
 from spd_fast.engine.specs import (
     BATCH_NORM_EPS,
-    Parameters,
-    element_of,
     owned,
     pack_weights,
     require_memory,
@@ -24,13 +23,16 @@ from spd_fast.engine.specs import (
     unpack_running,
     unpack_weights,
 )
+from spd_fast.learnables.labels import label_matrix
 from spd_fast.motif import Shape
 from spd_fast.spaces.candidate import Candidate
 
 __all__ = [
+    "Job",
     "MotifMetrics",
     "TrainResult",
-    "learning_rates",
+    "prepared",
+    "train",
     "train_motifs",
 ]
 
@@ -104,12 +106,12 @@ def train_motifs(
     schedule: Literal["cosine"] | npt.ArrayLike | None = None,
     seed: int = 0,
     replicate: int = 0,
-    init: Literal["shared", "motif"] | Sequence[Parameters] = "shared",
+    init: Init = "shared",
     order: npt.ArrayLike | None = None,
     threads: int | None = None,
     dtype: npt.DTypeLike = "float32",
     record: Sequence[str] = (),
-    progress: Callable[[float], object] | None = None,
+    progress: Progress | None = None,
     drop_last: bool = False,
     statistics: Literal["batch", "running"] = "batch",
     initializer: Initializer = "pytorch",
@@ -195,58 +197,67 @@ def train_motifs(
     T. Cassimon et al., "Predicting Image Classifier Performance Using the Synthetic Petri Dish Method", section 3.
     A. Rawal et al. 2020, arXiv:2005.13092.
     """
-    unknown = set(record) - {"step_loss", "step_accuracy"}
-    if unknown:
-        raise ValueError(f"record names {sorted(unknown)[0]!r}, expected 'step_loss' or 'step_accuracy'")
-    if statistics not in ("batch", "running"):
-        raise ValueError(f"statistics is {statistics!r}, expected 'batch' or 'running'")
-    if not 0 <= batch_norm_momentum <= 1:
-        raise ValueError(f"batch_norm_momentum is {batch_norm_momentum}, expected 0 to 1")
-    job = prepare(
-        cells,
-        shape,
-        dish,
-        epochs,
-        batch_size,
-        optimizer,
-        schedule,
-        seed,
-        replicate,
-        init,
-        order,
-        dtype,
-        drop_last,
-        initializer,
-        initial_scales,
+    loop = InnerLoop.of(
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        schedule=schedule,
+        seed=seed,
+        replicate=replicate,
+        init=init,
+        order=order,
+        dtype=dtype,
+        record=record,
+        drop_last=drop_last,
+        statistics=statistics,
+        initializer=initializer,
+        initial_scales=initial_scales,
+        batch_norm_momentum=batch_norm_momentum,
+        evaluate=evaluate,
+        strict=strict,
     )
-    if statistics == "batch":
-        require_memory(job.specs, max(len(dish.images), job.n_valid), job.element, backward=False)
+    return train(loop, cells, shape, dish, threads=threads, progress=progress)
+
+
+def train(
+    loop: InnerLoop,
+    cells: Sequence[Candidate],
+    shape: Shape,
+    dish: Dish,
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> TrainResult:
+    """Train one motif of each cell on a dish, as an inner loop says: `train_motifs` with its settings in one record."""
+    job = prepared(loop, cells, shape, dish)
+    if loop.statistics == "batch":
+        require_memory(job.specs, max(len(dish.images), job.n_valid), loop.dtype, backward=False)
     running = [
-        np.stack([np.zeros(n, job.element), np.ones(n, job.element)]) for n in (spec.tables()[3] for spec in job.specs)
+        np.stack([np.zeros(n, loop.dtype), np.ones(n, loop.dtype)]) for n in (spec.tables()[3] for spec in job.specs)
     ]
     out = _core.train(
         job.specs,
         *job.data,
         job.order,
         job.batch,
-        drop_last,
+        loop.drop_last,
         job.optimizer,
         job.rates,
         job.flat,
         running,
-        batch_norm_momentum,
+        loop.batch_norm_momentum,
         BATCH_NORM_EPS,
-        statistics == "batch",
-        evaluate,
-        bool(record),
-        strict,
+        loop.statistics == "batch",
+        loop.evaluate,
+        bool(loop.record),
+        loop.strict,
         thread_count(threads),
         progress,
     )
     return TrainResult(
         loss=out.loss,
         accuracy=out.accuracy,
-        train=_metrics(out.train) if evaluate else None,
+        train=_metrics(out.train) if loop.evaluate else None,
         valid=_metrics(out.valid) if job.n_valid else None,
         initial=job.initial,
         parameters=[unpack_weights(spec, weights) for spec, weights in zip(job.specs, job.flat, strict=True)],
@@ -254,7 +265,7 @@ def train_motifs(
         diverged=out.diverged_step >= 0,
         diverged_step=out.diverged_step,
         seconds=out.seconds,
-        recorded={name: getattr(out, name) for name in record},
+        recorded={name: getattr(out, name) for name in loop.record},
     )
 
 
@@ -263,14 +274,29 @@ def _metrics(of: _core.Metrics) -> MotifMetrics:
 
 
 @dataclass(frozen=True, eq=False)
-class _Job:
-    """What training and its reverse are handed to the engine with."""
+class Job:
+    """What training and its reverse are handed to the engine with.
+
+    Attributes
+    ----------
+    specs : list of K MotifSpec
+    initial, flat : list of K dicts {name: ndarray}, list of K ndarray
+        The initial weights by name, and the same as the engine's flat vectors, which training changes.
+    data : tuple
+        Images, labels, validation images and validation labels; None for the last two where there are none.
+    n_valid : int
+        Validation images.
+    order : ndarray, shape (epochs, N), int64
+    batch : int
+        Images of a step.
+    optimizer : _core.Optimizer
+    rates : ndarray, shape (steps,), float64
+    """
 
     specs: list[_core.MotifSpec]
-    element: npt.DTypeLike
     initial: list[dict[str, Array]]
-    flat: list[Array]  # the same weights, packed
-    data: tuple[Array, Array, Array | None, Array | None]  # images, labels, validation images, labels
+    flat: list[Array]
+    data: tuple[Array, Array, Array | None, Array | None]
     n_valid: int
     order: npt.NDArray[np.int64]
     batch: int
@@ -278,51 +304,34 @@ class _Job:
     rates: npt.NDArray[np.float64]
 
 
-def prepare(
-    cells: Sequence[Candidate],
-    shape: Shape,
-    dish: Dish,
-    epochs: int,
-    batch_size: int,
-    optimizer: Optimizer | None,
-    schedule: Literal["cosine"] | npt.ArrayLike | None,
-    seed: int,
-    replicate: int,
-    init: Literal["shared", "motif"] | Sequence[Parameters],
-    order: npt.ArrayLike | None,
-    dtype: npt.DTypeLike,
-    drop_last: bool,
-    initializer: Initializer,
-    initial_scales: npt.ArrayLike | None,
-) -> _Job:
-    if epochs < 0:
-        raise ValueError(f"epochs is {epochs}, expected at least 0")
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}, expected at least 1")
-    element = element_of(dtype)
-    optimizer = optimizer or Adam(lr=5e-5, weight_decay=1e-6)
+def prepared(loop: InnerLoop, cells: Sequence[Candidate], shape: Shape, dish: Dish) -> Job:
+    """Return what the engine is handed to train motifs of these cells on a dish, or to reverse their training.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If cells, shape, dish and inner loop do not fit each other.
+    """
     specs = specs_of(cells, shape, dish.images.shape[1:])
-    initial = starting_weights(specs, cells, shape, init, seed, replicate, initializer, initial_scales, element)
+    initial = starting_weights(specs, cells, shape, loop)
     n = len(dish.images)
-    batch = min(batch_size, n)
-    steps_per_epoch = n // batch if drop_last else -(-n // batch)
     valid: tuple[Array, Array] | tuple[None, None] = (None, None)
     if dish.valid_images is not None and dish.valid_labels is not None:
         valid = (
-            owned(dish.valid_images, element),
-            label_matrix(dish.valid_labels, shape.classes, element, "valid_labels"),
+            owned(dish.valid_images, loop.dtype),
+            label_matrix(dish.valid_labels, shape.classes, loop.dtype, "valid_labels"),
         )
-    return _Job(
+    train_set = owned(dish.images, loop.dtype), label_matrix(dish.labels, shape.classes, loop.dtype)
+    return Job(
         specs=specs,
-        element=element,
         initial=initial,
-        flat=[pack_weights(spec, weights, element) for spec, weights in zip(specs, initial, strict=True)],
-        data=(owned(dish.images, element), label_matrix(dish.labels, shape.classes, element), *valid),
+        flat=[pack_weights(spec, weights, loop.dtype) for spec, weights in zip(specs, initial, strict=True)],
+        data=(*train_set, *valid),
         n_valid=0 if valid[0] is None else len(valid[0]),
-        order=_orders(order, seed, epochs, n),
-        batch=batch,
-        optimizer=optimizer._for_engine(),
-        rates=learning_rates(schedule, optimizer.lr, epochs * steps_per_epoch),
+        order=_orders(loop.order, loop.seed, loop.epochs, n),
+        batch=loop.batch(n),
+        optimizer=loop.optimizer._for_engine(),
+        rates=loop.rates(n),
     )
 
 
@@ -339,27 +348,3 @@ def _orders(order: npt.ArrayLike | None, seed: int, epochs: int, n: int) -> npt.
     if array.size and (array.min() < 0 or array.max() >= n):
         raise ValueError(f"order holds {array.min()} to {array.max()}, expected 0 to {n - 1}")
     return np.ascontiguousarray(array, np.int64)
-
-
-def learning_rates(
-    schedule: Literal["cosine"] | npt.ArrayLike | None, lr: float, steps: int
-) -> npt.NDArray[np.float64]:
-    """Return the learning rate of every step, shape (steps,): `schedule` as in `train_motifs`, `lr` the optimizer's.
-
-    Raises
-    ------
-    ValueError
-        If the schedule is unknown, has another length or is not finite.
-    """
-    if schedule is None:
-        return np.full(steps, lr)
-    if isinstance(schedule, str):
-        if schedule != "cosine":
-            raise ValueError(f"schedule is {schedule!r}, expected None, 'cosine' or an array of rates")
-        return lr * (1 + np.cos(np.pi * np.arange(steps) / max(steps, 1))) / 2
-    rates = owned(schedule, np.float64)
-    if rates.shape != (steps,):
-        raise ValueError(f"schedule has shape {rates.shape}, expected ({steps},): one rate for each step")
-    if not np.isfinite(rates).all():
-        raise ValueError("schedule holds NaN or infinity, expected finite rates")
-    return rates

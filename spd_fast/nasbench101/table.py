@@ -39,7 +39,6 @@ from spd_fast.spaces.cell_columns import CellColumns
 if TYPE_CHECKING:
     import pandas
 
-    from spd_fast.truth.table import TruthTable
 
 __all__ = ["CELL_COLUMNS", "METRICS", "METRIC_COLUMNS", "SCHEMA", "Evaluation", "Table", "is_table", "open_table"]
 
@@ -273,38 +272,19 @@ class Table(Sequence[Cell]):
         """
         return sampled_rows(self.module_hash, n, seed, where)
 
-    def truth(self, *, target: str = "test_accuracy", epochs: int | None = None) -> "TruthTable":
-        """Return the table as a truth: what a dish is fitted to and judged by.
+    def finals(self) -> dict[str, npt.NDArray[Any]]:
+        """Return what every run reached at its end: accuracies and seconds by name, shape (n, budgets, runs).
 
-        All that the truth is made of is read and its checksums are compared, which takes a fraction of a second for the full benchmark.
-
-        Parameters
-        ----------
-        target : str
-            ``"test_accuracy"``, ``"validation_accuracy"`` or ``"train_accuracy"``.
-        epochs : int, optional
-            One of `budgets`; by default the largest.
+        All of it, and the cells, is read, and its checksums are compared; that takes a fraction of a second for the full benchmark.
 
         Raises
         ------
         ValueError
-            If there is no such accuracy or budget, a cell lacks a run of some budget, or the file is damaged.
+            If the file is damaged.
         """
-        from spd_fast.truth.table import TruthTable
-
         self._arrays.require_intact([*CELL_COLUMNS, *(f"final_{name}" for name in METRICS)])
-        measured = {name: self._columns[f"final_{name}"].transpose(2, 0, 1) for name in METRICS[1:]}
-        measured["seconds"] = self._columns["final_training_time"].transpose(2, 0, 1)
-        provenance = {"data": "CIFAR-10, NAS-Bench-101", **self.provenance}
-        return TruthTable(
-            self.cells,
-            measured,
-            self.budgets,
-            tuple(range(self.runs)),
-            target=target,
-            budget=self.budgets[self._budget_index(epochs)],
-            provenance=provenance,
-        )
+        found = {name: self._columns[f"final_{name}"].transpose(2, 0, 1) for name in METRICS[1:]}
+        return found | {"seconds": self._columns["final_training_time"].transpose(2, 0, 1)}
 
     def to_pandas(self) -> "pandas.DataFrame":
         """Return a pandas.DataFrame with a row per cell, indexed by hash: its graph, and means over runs by budget.
@@ -401,7 +381,7 @@ def open_table(path: str | os.PathLike[str]) -> Table:
         If there is no such file.
     ValueError
         If the file is not such a table, is cut short, or was written by another version of the format. The checksums of
-        columns are not compared: `Table.truth` and `Table.verify` do that.
+        columns are not compared: `spd_fast.TruthTable.from_nasbench101` and `Table.verify` do that.
     """
     arrays = map_arrays(path, what="table")
     arrays.require_intact(arrays.keys() & {"schema", "budgets", "provenance"})

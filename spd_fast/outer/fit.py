@@ -161,8 +161,9 @@ def _fit(
     loss: OuterLoss | None,
 ) -> FitResult:
     start = start_dish(recipe)
-    free = free_tensors(start, recipe)
-    start = dish_of(dish_tensors(free, start, recipe))  # what is measured, to the bit
+    followed = recipe.stepped if recipe.outer.derivative is not None else ()
+    free = free_tensors(start, recipe.outer.learn, recipe.form, followed)
+    start = dish_of(dish_tensors(free, start, recipe.form))  # what is measured, to the bit
     pool, kept_out = split_pool(len(truth), recipe)
     loop = _Loop(
         recipe=recipe,
@@ -192,7 +193,7 @@ def _fit(
                 saved = time.monotonic()
         if progress:
             progress(step.epoch, 1.0, step)
-    dish = dish_of(dish_tensors(loop.best if recipe.outer.keep == "best" else loop.free, start, recipe))
+    dish = dish_of(dish_tensors(loop.best if recipe.outer.keep == "best" else loop.free, start, recipe.form))
     if run and not run.finished:
         run.save_dish(dish)
     return FitResult(dish, start, tuple(loop.history), recipe, tuple(pool.tolist()), tuple(kept_out.tolist()))
@@ -277,7 +278,7 @@ class _Loop:
     def _measured(
         self, rows: npt.NDArray[np.int64], epoch: int | None, progress: Callable[[float], object] | None
     ) -> Measurement:
-        tensors = dish_tensors(self.free, self.start, self.recipe)
+        tensors = dish_tensors(self.free, self.start, self.recipe.form)
         return self.measure(tensors, rows.tolist(), epoch, progress)
 
     def _compare(self, measurement: Measurement, target: Tensor) -> tuple[Tensor | None, str]:
@@ -324,8 +325,8 @@ class _Loop:
 
     def state(self) -> dict[str, Array]:
         """Return what a step changes as plain arrays, copied, beside the dish as it is now."""
-        arrays = dict(vars(dish_of(dish_tensors(self.free, self.start, self.recipe))))
-        arrays = {name: array for name, array in arrays.items() if name in self.free}
+        dish = dish_of(dish_tensors(self.free, self.start, self.recipe.form)).arrays()
+        arrays = {name: array for name, array in dish.items() if name in self.free}
         for prefix, tensors in (("free", self.free), ("best", self.best)):
             arrays |= {f"{prefix}.{name}": value.detach().numpy().copy() for name, value in tensors.items()}
         return arrays | {f"optimizer.{name}": array for name, array in self.stepper.state().items()}
@@ -419,7 +420,7 @@ def _record(
 def _identity(loop: _Loop, loss: OuterLoss | None) -> dict[str, Any]:
     """Return what a resumed run must share with its beginning, beside the recipe."""
     first = [loop.cells[row].module_hash for row in loop.pool[draw_cells(len(loop.pool), 0, loop.recipe)].tolist()]
-    start = {name: tensor.numpy() for name, tensor in dish_tensors({}, loop.start, loop.recipe).items()}
+    start = {name: tensor.numpy() for name, tensor in dish_tensors({}, loop.start, loop.recipe.form).items()}
     return {
         "cells": content_digest({"first": np.array(first)}),
         "truth": content_digest({"truth": loop.truth}),

@@ -6,7 +6,7 @@ work.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -14,17 +14,17 @@ import torch
 from torch import Tensor
 
 from spd_fast.base.progress import part_of
-from spd_fast.base.seeds import derived_seed
 from spd_fast.base.sums import mean_of
 from spd_fast.base.types import Array, Progress
 from spd_fast.dish import Dish
 from spd_fast.engine.gradients import PackedMotifs, pack_motifs
-from spd_fast.engine.training import TrainResult, train_motifs
+from spd_fast.engine.training import TrainResult, train
+from spd_fast.learnables.table import LEARNABLES, enter_all
 from spd_fast.outer.forms import Tensors
 from spd_fast.recipes.settings import Recipe
-from spd_fast.scoring import measured, seen, step_weights, training_keywords
+from spd_fast.scoring import inner_loop, measured, seen, step_weights
 from spd_fast.spaces.candidate import Candidate
-from spd_fast.torch import read_metrics, train_and_measure
+from spd_fast.torch import Asked, Inputs, measure_training, read_metrics
 
 __all__ = [
     "Measure",
@@ -93,7 +93,7 @@ def measure_of(cells: Sequence[Candidate], start: Dish, recipe: Recipe, threads:
 
 def trains_once(recipe: Recipe) -> bool:
     """Return whether motifs are the same at every outer epoch: nothing that they are trained on, or with, changes."""
-    return not recipe.inner.redraw and all(name.startswith("valid_") for name in recipe.outer.learn)
+    return not recipe.inner.redraw and not any(LEARNABLES[name].changes_training for name in recipe.outer.learn)
 
 
 def _trained_anew(
@@ -104,30 +104,30 @@ def _trained_anew(
     threads: int | None,
     progress: Progress | None,
 ) -> Measurement:
-    training = training_keywords(recipe.inner, _inner_seed(recipe, epoch or 0))
-    if "rates" in tensors:
-        del training["schedule"]
-    training["initial_scales"] = tensors.get("initial_scales", torch.from_numpy(training["initial_scales"]))
-    if recipe.outer.metric == "training_loss":
-        training["step_weights"] = _step_weights(tensors, recipe)
+    entered = enter_all(tensors)
+    scales = entered.get("initial_scales", torch.from_numpy(recipe.form.initial_scales))
+    weights = _step_weights(entered, recipe) if recipe.outer.metric == "training_loss" else None
+    asked = Asked(recipe.outer.metric, recipe.outer.derivative or "unrolled", recipe.outer.window)
     replicates = _replicates(recipe, epoch)
     metrics, results = [], []
     for part, replicate in enumerate(replicates):
-        metric, result = train_and_measure(
-            tensors["images"][seen(recipe, replicate)],
-            tensors["labels"][seen(recipe, replicate)],
+        inputs = Inputs(
+            entered["images"][seen(recipe, replicate)],
+            entered["labels"][seen(recipe, replicate)],
+            entered.get("valid_images"),
+            entered.get("valid_labels"),
+            entered.get("rates"),
+            scales,
+            weights,
+        )
+        metric, result = measure_training(
+            inner_loop(recipe, outer_epoch=epoch or 0, replicate=replicate),
+            inputs,
+            asked,
             cells,
-            shape=recipe.shape,
-            valid_images=tensors.get("valid_images"),
-            valid_labels=tensors.get("valid_labels"),
-            rates=tensors.get("rates"),
-            metric=recipe.outer.metric,
-            gradient=recipe.outer.derivative or "unrolled",
-            window=recipe.outer.window,
-            replicate=replicate,
+            recipe.shape,
             threads=threads,
             progress=part_of(progress, part, len(replicates)),
-            **training,
         )
         metrics.append(metric)
         results.append(result)
@@ -145,8 +145,8 @@ def _replicates(recipe: Recipe, epoch: int | None) -> list[int]:
     return [(epoch * recipe.outer.replicates + place) % every for place in range(recipe.outer.replicates)]
 
 
-def _step_weights(tensors: Tensors, recipe: Recipe) -> Tensor:
-    return tensors["step_weights"] if "step_weights" in tensors else torch.from_numpy(step_weights(recipe))
+def _step_weights(entered: Tensors, recipe: Recipe) -> Tensor:
+    return entered["step_weights"] if "step_weights" in entered else torch.from_numpy(step_weights(recipe))
 
 
 class _TrainedOnce:
@@ -163,12 +163,13 @@ class _TrainedOnce:
     ) -> Measurement:
         self._train_missing([row for row in rows if row not in self._place], progress)
         places = [self._place[row] for row in rows]
+        entered = enter_all(tensors)
         metrics, accuracies = [], []
         for motifs in [self._motifs[replicate] for replicate in _replicates(self._recipe, epoch)]:
             metric, reading = read_metrics(
                 motifs.take(places),
-                tensors["valid_images"],
-                tensors["valid_labels"],
+                entered["valid_images"],
+                entered["valid_labels"],
                 metric=cast(Any, self._recipe.outer.metric),
                 threads=self._threads,
             )
@@ -182,18 +183,14 @@ class _TrainedOnce:
             return
         recipe, cells = self._recipe, [self._cells[row] for row in rows]
         images, labels = self._start.images, self._start.labels
-        training = training_keywords(recipe.inner, _inner_seed(recipe, 0), self._start)
         results = [
-            train_motifs(
+            train(
+                replace(inner_loop(recipe, self._start, replicate=replicate), evaluate=False),
                 cells,
                 recipe.shape,
                 Dish(images[seen(recipe, replicate)], labels[seen(recipe, replicate)]),
-                replicate=replicate,
-                dtype=recipe.dtype,
                 threads=self._threads,
-                evaluate=False,
                 progress=part_of(progress, replicate, recipe.inner.replicates),
-                **training,
             )
             for replicate in range(recipe.inner.replicates)
         ]
@@ -212,10 +209,6 @@ def _known_parameters(result: TrainResult) -> list[Mapping[str, Array]]:
         {name: np.full_like(array, np.nan) for name, array in weights.items()} if diverged else weights
         for weights, diverged in zip(result.parameters, result.diverged, strict=True)
     ]
-
-
-def _inner_seed(recipe: Recipe, epoch: int) -> int:
-    return derived_seed(recipe.seed, "inner", epoch if recipe.inner.redraw else 0)
 
 
 def _curves(results: Sequence[TrainResult]) -> tuple[Array, Array]:

@@ -49,6 +49,7 @@ from spd_fast.base.machine import describe_machine
 from spd_fast.base.stores import Journal, read_journal
 from spd_fast.base.types import Array
 from spd_fast.dish import Dish
+from spd_fast.learnables.table import LEARNABLES
 from spd_fast.recipes.settings import Recipe
 
 __all__ = [
@@ -118,6 +119,22 @@ class Run:
     def finished(self) -> bool:
         """Whether the learned dish is there."""
         return (self.path / DISH).is_file()
+
+    def require_recipe(self, recipe: Recipe) -> None:
+        """Refuse a recipe that is not the one that the run was begun with.
+
+        Raises
+        ------
+        ValueError
+            With the names of the settings that differ.
+        """
+        begun = {name: value for name, value, _ in self.recipe.explain()}
+        differing = [name for name, value, _ in recipe.explain() if begun.get(name) != value]
+        if differing:
+            raise ValueError(
+                f"{self.path} was begun with another recipe ({', '.join(differing)} differ): resume it with its own, or choose "
+                "another folder"
+            )
 
     def records(self) -> list[dict[str, Any]]:
         """Return the steps in ``metrics.jsonl``, without a last one that was cut short.
@@ -218,7 +235,7 @@ class Run:
             if self.finished:
                 return start, Dish.load(self.path / DISH)
             _, arrays = self._checkpoint()
-            learned = {name: array for name, array in (arrays or {}).items() if name in Dish.__dataclass_fields__}
+            learned = {name: array for name, array in (arrays or {}).items() if name in LEARNABLES}
             return start, replace(start, **learned)
         except (OSError, ValueError, KeyError) as error:
             raise RunFolderError(f"the dish of {self.path} cannot be read: {error}") from error

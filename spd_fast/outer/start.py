@@ -7,11 +7,11 @@ import numpy.typing as npt
 
 from spd_fast.base.seeds import derived_seed
 from spd_fast.base.stores import content_digest
-from spd_fast.dish import Dish, label_matrix
-from spd_fast.engine.training import learning_rates
-from spd_fast.outer.forms import cosine_basis
+from spd_fast.base.types import Array
+from spd_fast.dish import Dish
+from spd_fast.learnables.images import in_basis
+from spd_fast.learnables.table import LEARNABLES
 from spd_fast.recipes.settings import DishSettings, Recipe
-from spd_fast.scoring import recipe_scales, step_weights, training_keywords
 
 __all__ = [
     "source_digest",
@@ -46,27 +46,16 @@ def start_dish(recipe: Recipe) -> Dish:
         valid_images, valid_labels = start.images[first], start.labels[first]
     if valid_images is not None:
         valid_images = _in_basis(valid_images, settings).astype(recipe.dtype)
-    rates, scales, weights = start.rates, start.initial_scales, start.step_weights
-    if rates is None and "rates" in recipe.outer.learn:
-        keywords = training_keywords(recipe.inner, 0)
-        rates = learning_rates(keywords["schedule"], keywords["optimizer"].lr, recipe.steps)
-    if scales is None and "initial_scales" in recipe.outer.learn:
-        scales = recipe_scales(recipe.inner)
-    if weights is None and "step_weights" in recipe.outer.learn:
-        weights = step_weights(recipe)
-    if rates is not None and "rates" in recipe.outer.learn and not (rates > 0).all():
-        raise ValueError(
-            f"rates of dish {settings.source} hold {rates.min()}, expected above 0: learned in proportion, 0 stays 0"
-        )
-    return Dish(
-        _in_basis(start.images, settings).astype(recipe.dtype),
-        _learnable_labels(start.labels, "labels", recipe),
-        valid_images,
-        None if valid_labels is None else _learnable_labels(valid_labels, "valid_labels", recipe),
-        rates,
-        scales,
-        weights,
-    )
+    arrays = start.arrays() | {"images": _in_basis(start.images, settings).astype(recipe.dtype)}
+    if valid_images is not None and valid_labels is not None:
+        arrays |= {"valid_images": valid_images, "valid_labels": valid_labels}
+    form = recipe.form
+    for name in recipe.outer.learn:
+        try:
+            LEARNABLES[name].begin(arrays, form)
+        except ValueError as error:
+            raise ValueError(f"the dish {settings.source} cannot be learned: {error}") from error
+    return Dish.from_arrays(arrays)
 
 
 def source_digest(recipe: Recipe) -> str | None:
@@ -81,8 +70,7 @@ def source_digest(recipe: Recipe) -> str | None:
 
     start, source = recipe.dish.start, recipe.dish.source or ""
     if start == "dish":
-        arrays = vars(Dish.load(source))
-        return content_digest({name: array for name, array in arrays.items() if array is not None})
+        return content_digest(Dish.load(source).arrays())
     return load_images(source).digest()[:16] if start == "images" else None
 
 
@@ -150,22 +138,15 @@ def _saved_dish(settings: DishSettings) -> Dish:
     return saved
 
 
-def _learnable_labels(labels: npt.NDArray[Any], name: str, recipe: Recipe) -> npt.NDArray[Any]:
-    if name not in recipe.outer.learn:
-        return labels
-    return label_matrix(labels, recipe.dish.classes, recipe.dtype, name)
-
-
 def _of_each_class(labels: npt.NDArray[Any], n: int) -> npt.NDArray[np.int64]:
     """Return the rows of the first `n` images of every class, class by class."""
     return np.concatenate([np.flatnonzero(labels == label)[:n] for label in np.unique(labels)])
 
 
-def _in_basis(images: npt.NDArray[Any], settings: DishSettings) -> npt.NDArray[Any]:
+def _in_basis(images: Array, settings: DishSettings) -> Array:
     """Project images onto the recipe's basis; random ones are scaled up again to variance 1."""
     if settings.basis is None:
         return images
-    basis = cosine_basis(settings.image_size, settings.basis)
-    scale = settings.image_size / settings.basis if settings.start == "gaussian" else 1.0
-    projected: npt.NDArray[Any] = scale * (basis.T @ (basis @ images @ basis.T) @ basis)
-    return projected
+    return in_basis(
+        images, settings.basis, settings.image_size / settings.basis if settings.start == "gaussian" else 1.0
+    )

@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from spd_fast.base.types import Array
 from spd_fast.engine.gradients import parameter_gradient
-from spd_fast.engine.initial import initial_parameters
+from spd_fast.engine.initial import draw_weights
+from spd_fast.engine.inner_loop import InnerLoop
 from spd_fast.engine.probes import activation_agreements, logit_gradient
 from spd_fast.engine.specs import Parameters, checked_cells
 from spd_fast.motif import Shape
@@ -97,13 +98,10 @@ def score(
             f"parameters holds {len(parameters)} sets of weights, expected {len(cells)}: one for each cell"
         )
     values = np.full(len(cells), np.nan)
+    loop = InnerLoop.of(seed=seed, replicate=replicate, dtype=dtype)
     for first in range(0, len(cells), AT_ONCE):
         some = cells[first : first + AT_ONCE]
-        weights = (
-            [initial_parameters(cell, shape, seed=seed, replicate=replicate, dtype=dtype) for cell in some]
-            if parameters is None
-            else parameters[first : first + AT_ONCE]
-        )
+        weights = draw_weights(some, shape, loop) if parameters is None else parameters[first : first + AT_ONCE]
         how = {"threads": threads, "dtype": dtype, "progress": _part_of(progress, first, len(some), len(cells))}
         with np.errstate(all="ignore"):  # what is not finite becomes NaN
             values[first : first + len(some)] = PROXIES[name](_Batch(some, shape, images, labels, weights, how))

@@ -232,8 +232,7 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         }
         arrays = {"settings": np.frombuffer(json.dumps(settings).encode(), np.uint8)}
         for k, each in enumerate(self.dishes_):
-            fields = {name: getattr(each.dish, name) for name in Dish.__dataclass_fields__}
-            arrays |= {f"dish.{k}.{name}": array for name, array in fields.items() if array is not None}
+            arrays |= {f"dish.{k}.{name}": array for name, array in each.dish.arrays().items()}
             arrays[f"scale.{k}"] = np.array([each.mean, each.spread])
         if self.process_ is not None:
             arrays |= {f"process.{name}": np.asarray(value) for name, value in vars(self.process_).items()}
@@ -322,11 +321,10 @@ def _checked_accuracy(accuracy: npt.ArrayLike, n: int) -> npt.NDArray[np.float64
 
 
 def _dish_from(arrays: Mapping[str, Array], k: int, recipe: Recipe) -> LearnedDish:
-    fields = {name: arrays.get(f"dish.{k}.{name}") for name in Dish.__dataclass_fields__}
+    prefix = f"dish.{k}."
+    dish = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
     mean, spread = arrays[f"scale.{k}"].tolist()
-    return LearnedDish(
-        recipe, Dish(**{name: array for name, array in fields.items() if array is not None}), mean, spread
-    )
+    return LearnedDish(recipe, Dish.from_arrays(dish), mean, spread)
 
 
 def _process_from(arrays: Mapping[str, Array]) -> GaussianProcess:

@@ -14,9 +14,23 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+import numpy as np
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from spd_fast import motif as motifs
+from spd_fast.learnables.learnable import Conditions, DishForm
+from spd_fast.learnables.rates import learning_rates
+from spd_fast.learnables.table import LEARNABLES
 from spd_fast.spaces.perceptron import MLPShape
 
 __all__ = [
@@ -283,7 +297,13 @@ class InnerSettings(_Settings):
     ones throughout (Rawal et al. 2020)."""
 
 
-Learnable = Literal["images", "labels", "valid_images", "valid_labels", "rates", "initial_scales", "step_weights"]
+def _known_learnable(name: str) -> str:
+    if name not in LEARNABLES:
+        raise ValueError(f"learn holds {name!r}, expected one of {', '.join(LEARNABLES)}")
+    return name
+
+
+Learned = Annotated[str, AfterValidator(_known_learnable)]
 
 
 class OuterSettings(_Settings):
@@ -345,7 +365,7 @@ class OuterSettings(_Settings):
     ranking: Literal["accuracy", "metric"] = "accuracy"
     """What Kendall's tau is taken of, and what scores new cells: the motifs' "accuracy" on the dish after training, which
     ties when motifs are perfect as the paper describes in section 5.2, or the "metric"."""
-    learn: Annotated[tuple[Learnable, ...], Field(strict=False, min_length=1)] = ("images",)
+    learn: Annotated[tuple[Learned, ...], Field(strict=False, min_length=1)] = ("images",)
     """What is changed: training "images" (the paper) and "labels", "valid_images" and "valid_labels" (Rawal et al. 2020: both
     sets of images), learning "rates" of every inner step (Such et al. 2020, GTN, arXiv:1912.07768; in proportion, through
     their logarithm), "initial_scales" of the weights by kind of layer (likewise; Zhu et al. 2021, GradInit,
@@ -390,10 +410,6 @@ class OuterSettings(_Settings):
             self._require_no_gradient()
         if self.window is not None and self.gradient == "direct":
             raise ValueError(f'window is {self.window}, expected None with gradient "direct"')
-        if self.window is not None and "initial_scales" in self.learn:
-            raise ValueError(
-                f'learn holds "initial_scales" and window is {self.window}, expected None: a window forgets them'
-            )
         if self.metric_epochs is not None and self.metric != "training_loss":
             raise ValueError(f'metric_epochs is {self.metric_epochs}, expected None with metric "{self.metric}"')
         if self.step_weights == "ridge" and "step_weights" not in self.learn:
@@ -402,11 +418,27 @@ class OuterSettings(_Settings):
             )
         if len(set(self.learn)) < len(self.learn):
             raise ValueError(f"learn is {list(self.learn)}, expected each name once")
-        for name in self.learn:
-            self._require_seen(name)
-            if self.derivative is not None:
-                self._require_reached(name)
+        self.require_learnable()
         return self
+
+    def require_learnable(self, *, validation: bool | None = None, perceptrons: bool | None = None) -> None:
+        """Refuse to learn what the metric does not see or its gradient does not reach.
+
+        Parameters
+        ----------
+        validation, perceptrons
+            As in `spd_fast.learnables.learnable.Conditions`.
+
+        Raises
+        ------
+        ValueError
+            With the objection of the first learnable that has one.
+        """
+        conditions = Conditions(self.metric, self.derivative, self.window, validation, perceptrons)
+        for name in self.learn:
+            objection = LEARNABLES[name].objection(conditions)
+            if objection is not None:
+                raise ValueError(objection)
 
     @property
     def derivative(self) -> Literal["direct", "unrolled"] | None:
@@ -421,25 +453,6 @@ class OuterSettings(_Settings):
                 raise ValueError(
                     f'{name} is {value!r}, expected {without!r} with optimizer "cmaes", which has no gradient'
                 )
-
-    def _require_seen(self, name: str) -> None:
-        """Refuse to learn what the metric does not change with."""
-        if name == "step_weights" and self.metric != "training_loss":
-            raise ValueError(f'learn holds "step_weights", which metric "{self.metric}" has not: use "training_loss"')
-        if name.startswith("valid_") and self.metric == "training_loss":
-            raise ValueError(f'learn holds "{name}", which the metric "training_loss" does not see: use another metric')
-        read_labels = name == "valid_labels" or (name == "labels" and self.derivative == "direct")
-        if read_labels and self.metric == "probability":
-            raise ValueError(
-                f'learn holds "{name}", which the metric "probability" does not change with: use metric "loss"'
-            )
-
-    def _require_reached(self, name: str) -> None:
-        """Refuse to learn what the gradient of the metric does not reach."""
-        if self.gradient == "direct" and (self.metric == "training_loss" or name in ("rates", "initial_scales")):
-            raise ValueError(
-                f'learn holds "{name}" with metric "{self.metric}", which the direct gradient does not reach: use gradient "unrolled"'
-            )
 
 
 class Recipe(_Settings):
@@ -506,11 +519,11 @@ class Recipe(_Settings):
             raise ValueError(
                 f"outer.replicates is {self.outer.replicates}, expected at most inner.replicates ({self.inner.replicates})"
             )
-        for name in self.outer.learn:
-            self._require_learnable(name)
+        perceptrons = isinstance(self.motif, PerceptronSettings)
+        self.outer.require_learnable(validation=self.dish.valid_images > 0, perceptrons=perceptrons)
         if isinstance(self.motif, MotifSettings):
             self._require_cell_images(self.motif)
-        elif self.inner.initial_scales != ScaleSettings() or "initial_scales" in self.outer.learn:
+        elif self.inner.initial_scales != ScaleSettings():
             raise ValueError(
                 "initial_scales are set or learned, expected motifs of cells: a perceptron has other layers"
             )
@@ -527,16 +540,6 @@ class Recipe(_Settings):
             raise ValueError(
                 f"dish.image_size is {shortest}, expected at least {1 << (motif.stacks - 1)}: "
                 f"pooling between {motif.stacks} stacks halves it {motif.stacks - 1} times"
-            )
-
-    def _require_learnable(self, name: str) -> None:
-        """Refuse to learn what the dish does not have or the metric does not see."""
-        if name.startswith("valid_") and not self.dish.valid_images:
-            raise ValueError(f'outer.learn holds "{name}" and dish.valid_images is 0: the dish has no validation set')
-        if name in ("images", "labels") and self.dish.valid_images and self.outer.derivative == "direct":
-            raise ValueError(
-                f'outer.learn holds "{name}" with a validation set, where the direct gradient does not reach it: '
-                'use outer.gradient "unrolled"'
             )
 
     @property
@@ -556,6 +559,28 @@ class Recipe(_Settings):
             cells_per_stack=self.motif.cells_per_stack,
             classes=self.dish.classes,
             image_channels=self.dish.image_channels,
+        )
+
+    @property
+    def cell_type(self) -> type:
+        """The type of the candidates that the motifs are made of: `Cell`, or `SigmoidMLP`."""
+        return self.shape.cell_types[0]
+
+    @property
+    def form(self) -> DishForm:
+        """What the learnables need to know of this recipe."""
+        schedule: Literal["cosine"] | None = None if self.inner.schedule == "constant" else "cosine"
+        return DishForm(
+            classes=self.dish.classes,
+            image_size=self.dish.image_size,
+            image_channels=self.dish.image_channels,
+            basis=self.dish.basis,
+            generator=self.dish.generator,
+            steps=self.steps,
+            counted_steps=self.counted_steps,
+            rates=learning_rates(schedule, self.inner.optimizer.lr, self.steps),
+            initial_scales=np.array([getattr(self.inner.initial_scales, kind) for kind in motifs.LAYER_KINDS]),
+            dtype=self.dtype,
         )
 
     @property

@@ -1,6 +1,6 @@
 """Figures of a run, as PNG bytes, for light and for dark pages."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +14,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from spd_fast.dish import Dish
+from spd_fast.base.types import Array
+from spd_fast.learnables.learnable import Picture
 from spd_fast.outer.history import OuterStep, kept_looks
 from spd_fast.report.summary import chance_tau_sd, mean_max_accuracy, moving_average
 
@@ -31,8 +32,8 @@ __all__ = [
     "dish_images",
     "inner_curves",
     "kendall_tau",
+    "learned_curves",
     "outer_loss",
-    "schedule",
     "trust",
 ]
 
@@ -134,29 +135,28 @@ def trust(history: Sequence[OuterStep], theme: Theme) -> bytes:
     return _single(draw, theme)
 
 
-SCHEDULES: Final = {"rates": "learning rate", "step_weights": "weight of the step's loss in the score"}
-"""What a dish may hold for every inner step, with what it is called."""
-
-
-def schedule(start: Dish, dish: Dish, theme: Theme) -> bytes:
-    """What the dish holds for every inner step, before and after learning; it holds some of it."""
-    held = [name for name in SCHEDULES if getattr(dish, name) is not None]
+def learned_curves(
+    start: Mapping[str, Array], dish: Mapping[str, Array], curves: Mapping[str, Picture], theme: Theme
+) -> bytes:
+    """What a dish holds for every step, or every image, before and after learning: the arrays that are drawn as curves."""
 
     def draw(figure: Figure) -> None:
-        for axes, name in zip(figure.subplots(1, len(held), squeeze=False)[0], held, strict=True):
-            before, after = getattr(start, name), getattr(dish, name)
-            steps = np.arange(1, len(after) + 1)
+        for axes, (name, picture) in zip(
+            figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True
+        ):
+            before, after = start.get(name, dish[name]), dish[name]
+            places = np.arange(1, len(after) + 1)
             _style(axes, theme)
             # weights are compared in shape: scores have no unit
-            scales = [np.abs(values).max() if name == "step_weights" else 1.0 for values in (before, after)]
-            axes.step(steps, before / scales[0], where="mid", color=theme.faint, linewidth=1.2, label="before learning")
-            axes.step(steps, after / scales[1], where="mid", color=theme.line, linewidth=1.8, label="after learning")
-            axes.set(
-                xlabel="inner step", ylabel=SCHEDULES[name] + (", of the largest" if name == "step_weights" else "")
+            scales = [np.abs(values).max() if picture.relative else 1.0 for values in (before, after)]
+            axes.step(
+                places, before / scales[0], where="mid", color=theme.faint, linewidth=1.2, label="before learning"
             )
+            axes.step(places, after / scales[1], where="mid", color=theme.line, linewidth=1.8, label="after learning")
+            axes.set(xlabel=picture.axis, ylabel=picture.title + (", of the largest" if picture.relative else ""))
             _legend(axes, theme)
 
-    return _render(draw, theme, (4.6 * len(held), 2.9))
+    return _render(draw, theme, (4.6 * len(curves), 2.9))
 
 
 def inner_curves(history: Sequence[OuterStep], theme: Theme) -> bytes:

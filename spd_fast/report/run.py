@@ -2,7 +2,8 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 
 from spd_fast.base.types import Array
 from spd_fast.dish import Dish
-from spd_fast.motif import LAYER_KINDS
+from spd_fast.learnables.learnable import Picture
+from spd_fast.learnables.table import LEARNABLES
 from spd_fast.outer import runs
 from spd_fast.outer.history import OuterStep
 from spd_fast.report import figures
@@ -47,27 +49,34 @@ def build(path: str | os.PathLike[str]) -> Path:
 
 
 def _pictures(run: runs.Run, history: Sequence[OuterStep]) -> dict[str, dict[str, bytes]]:
-    start, dish = run.dishes()
-
-    def images_of(before: Array, after: Array, labels: Array) -> dict[str, bytes]:
-        if run.recipe.dish.labels == "bits":
-            labels = np.arange(len(labels))  # an image a row: they have no classes
-        return in_themes(lambda theme: figures.dish_images(before, after, labels, theme))
-
+    start, dish = (each.arrays() for each in run.dishes())
     pictures = {
         "outer_loss": in_themes(lambda theme: figures.outer_loss(history, theme)),
         "accuracy": in_themes(lambda theme: figures.accuracy(history, theme)),
         "kendall_tau": in_themes(lambda theme: figures.kendall_tau(history, theme)),
         "inner_curves": in_themes(lambda theme: figures.inner_curves(history, theme)),
-        "dish": images_of(start.images, dish.images, start.labels),
     }
-    if start.valid_images is not None and dish.valid_images is not None and start.valid_labels is not None:
-        pictures["validation_set"] = images_of(start.valid_images, dish.valid_images, start.valid_labels)
-    if any(getattr(dish, name) is not None for name in figures.SCHEDULES):
-        pictures["schedule"] = in_themes(lambda theme: figures.schedule(start, dish, theme))
+    curves: dict[str, Picture] = {}
+    for name, picture in _drawn(dish).items():
+        if picture.kind == "images":
+            labels = start[picture.labels]
+            if run.recipe.dish.labels == "bits":
+                labels = np.arange(len(labels))  # an image a row: they have no classes
+            draw = partial(figures.dish_images, start[name], dish[name], labels)
+            pictures[picture.figure] = in_themes(draw)
+        elif picture.kind == "curve":
+            curves[name] = picture
+    if curves:
+        pictures["schedule"] = in_themes(lambda theme: figures.learned_curves(start, dish, curves, theme))
     if any(step.trust is not None for step in history):
         pictures["trust"] = in_themes(lambda theme: figures.trust(history, theme))
     return pictures
+
+
+def _drawn(dish: Mapping[str, Array]) -> dict[str, Picture]:
+    """Return how each array of a dish is drawn, by name, where it is."""
+    pictures = {name: LEARNABLES[name].picture for name in dish}
+    return {name: picture for name, picture in pictures.items() if picture is not None}
 
 
 def _page(run: runs.Run, history: Sequence[OuterStep], pictures: dict[str, dict[str, bytes]]) -> str:
@@ -78,7 +87,7 @@ def _page(run: runs.Run, history: Sequence[OuterStep], pictures: dict[str, dict[
         about=run.about,
         machine=_machine(run.about),
         summary=summary,
-        rows=[*_rows(summary), *_scale_rows(*run.dishes())],
+        rows=[*_rows(summary), *_factor_rows(*run.dishes())],
         edge=min(EDGE, len(history)),
         finished=run.finished,
         duration=_duration(summary.seconds),
@@ -139,13 +148,14 @@ def _kept_rows(summary: Summary) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _scale_rows(start: Dish, dish: Dish) -> list[tuple[str, str, str]]:
-    if start.initial_scales is None or dish.initial_scales is None:
-        return []
-    pairs = zip(LAYER_KINDS, start.initial_scales, dish.initial_scales, strict=True)
+def _factor_rows(start: Dish, dish: Dish) -> list[tuple[str, str, str]]:
+    """Return a row for each of the few named numbers that were learned."""
+    before, after = start.arrays(), dish.arrays()
     return [
-        (f"factor of the initial weights, {kind}, before and after learning", f"{before:.3f}, {after:.3f}", "")
-        for kind, before, after in pairs
+        (f"{picture.title}, {what}, before and after learning", f"{was:.3f}, {now:.3f}", "")
+        for name, picture in _drawn(after).items()
+        if picture.kind == "factors" and name in before
+        for what, was, now in zip(picture.names, before[name], after[name], strict=True)
     ]
 
 

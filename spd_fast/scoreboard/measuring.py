@@ -78,7 +78,7 @@ class Measuring:
 
         def measure(report: Callable[[float], object]) -> dict[str, Array]:
             learned = learn_dish(pool.cells, pool.accuracy, recipe, threads=self.threads, progress=report)
-            return {**_dish_arrays(learned.dish), "seconds": np.array(learned.seconds)}
+            return {**learned.dish.arrays(), "seconds": np.array(learned.seconds)}
 
         doing = f"learning dish {seed} from {labels} labels"
         arrays = dict(self.parts.keep(f"dish-{labels}-{seed}", measure, self._report(doing)))
@@ -292,7 +292,7 @@ def board_identity(
     """Return what decides every measurement; of files their contents, wherever they lie."""
     from spd_fast.images import load_images
 
-    dishes = [content_digest(_dish_arrays(each.dish)) for each in learned or ()]
+    dishes = [content_digest(each.dish.arrays()) for each in learned or ()]
     return {
         "version": spd_fast.__version__,
         "trial": trial.digest(),
@@ -303,8 +303,3 @@ def board_identity(
         "dishes": dishes,
         "images": None if images is None else load_images(images).digest()[:16],
     }
-
-
-def _dish_arrays(dish: Dish) -> dict[str, Array]:
-    fields = {name: getattr(dish, name) for name in Dish.__dataclass_fields__}
-    return {name: array for name, array in fields.items() if array is not None}

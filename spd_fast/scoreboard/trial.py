@@ -1,12 +1,16 @@
 """The question that a scoreboard answers: held-out cells, and a pool of labelled cells for every seed."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from spd_fast.outer import runs
 from spd_fast.outer.runs import Run
+from spd_fast.predictors.readings import LearnedDish
+from spd_fast.recipes.settings import Recipe
 from spd_fast.scoreboard.judge import MIN_HELD_OUT
 from spd_fast.truth.table import TruthTable
 
@@ -15,6 +19,7 @@ __all__ = [
     "draw_trial",
     "pool_of_run",
     "trial_of_pools",
+    "trial_of_runs",
 ]
 
 
@@ -141,3 +146,50 @@ def pool_of_run(run: Run, truth: TruthTable) -> list[str]:
     seen = {each for record in run.records() for each in record["cells"]}
     _, kept_out = split_pool(len(truth), run.recipe)
     return sorted(seen | {truth.hashes[row] for row in kept_out.tolist()})
+
+
+def trial_of_runs(
+    folders: Sequence[str | os.PathLike[str]], truth: TruthTable, *, held_out: int = 1000, seed: int = 0
+) -> tuple[Trial, Recipe, list[LearnedDish]]:
+    """Draw held-out cells for finished runs, whose pools are the cells that they have used.
+
+    Parameters
+    ----------
+    folders : sequence of path
+        Run folders of one recipe, which differ in their seeds alone.
+    truth : TruthTable
+        The one that the runs were begun with.
+    held_out, seed
+        As in `trial_of_pools`.
+
+    Returns
+    -------
+    Trial
+    Recipe
+        That of the first run.
+    list of LearnedDish
+        One for each run.
+
+    Raises
+    ------
+    ValueError
+        If a run is not finished, or has another recipe than the first; as `trial_of_pools`.
+    RunFolderError
+        If a folder holds no run, or is damaged.
+    """
+    opened = [runs.read(each) for each in folders]
+    for each in opened:
+        if not each.finished:
+            raise ValueError(f"{each.path} is not finished: continue it with spd-fast run --resume --out {each.path}")
+    first = opened[0].recipe
+    for each in opened:
+        if each.recipe.replace({"seed": first.seed}) != first:
+            raise ValueError(
+                f"{each.path} has another recipe than {opened[0].path}, expected runs that differ in their seeds alone"
+            )
+    trial = trial_of_pools(truth, [pool_of_run(each, truth) for each in opened], held_out=held_out, seed=seed)
+    learned = [
+        LearnedDish(each.recipe, each.dishes()[1], seconds=sum(record["seconds"] for record in each.records()))
+        for each in opened
+    ]
+    return trial, first, learned

@@ -9,7 +9,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -22,10 +22,10 @@ from spd_fast.base.machine import describe_machine
 from spd_fast.base.stores import Journal
 from spd_fast.base.types import Array
 from spd_fast.dish import Dish
-from spd_fast.engine.initial import Initializer
+from spd_fast.engine.inner_loop import Initializer, InnerLoop
 from spd_fast.engine.optimizers import SGD, Adam, RMSProp
 from spd_fast.engine.specs import forward_flops
-from spd_fast.engine.training import TrainResult, train_motifs
+from spd_fast.engine.training import TrainResult, train
 from spd_fast.images import ImageData, load_images, resize_images
 from spd_fast.motif import Shape
 from spd_fast.spaces.candidate import Candidate, Columns
@@ -156,6 +156,15 @@ def build_truth(
         split_seed=split_seed,
         version=__version__,
     )
+    loop = InnerLoop(
+        batch_size=batch_size,
+        optimizer=optimizer,
+        schedule="cosine",
+        init=init,
+        initializer=initializer,
+        statistics="running",
+        batch_norm_momentum=batch_norm_momentum,
+    )
     out = Path(out)
     with Journal(
         journal_path(out), JOURNAL, remedy="delete the journal to begin anew, or choose another output"
@@ -171,22 +180,13 @@ def build_truth(
         work = Work(costs, budgets, seeds, lambda *key: key in done, progress)
         for budget, seed, rows in work.chunks(4 * (threads or _core.default_threads())):
             started = time.perf_counter()
-            result = train_motifs(
+            result = train(
+                replace(loop, epochs=budget, seed=seed, replicate=budget),
                 [columns[row] for row in rows],
                 shape,
                 splits.dish,
-                epochs=budget,
-                batch_size=batch_size,
-                optimizer=optimizer,
-                schedule="cosine",
-                seed=seed,
-                replicate=budget,
-                init=init,
                 threads=threads,
                 progress=work.reporter(budget, rows),
-                statistics="running",
-                initializer=initializer,
-                batch_norm_momentum=batch_norm_momentum,
             )
             records = records_of(_measurements(result, splits.labels), rows, budget, seed)
             journal.append(records)

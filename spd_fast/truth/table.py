@@ -29,12 +29,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.resources import as_file, files
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.files import load_arrays, save_arrays
+from spd_fast.nasbench101.table import Table as NasbenchTable
+from spd_fast.nasbench101.table import is_table, open_table
 from spd_fast.spaces.candidate import Candidate, Columns, drawn_order
 from spd_fast.spaces.cell import Cell
 from spd_fast.spaces.cell_columns import CellColumns
@@ -120,20 +122,27 @@ class TruthTable:
 
     @classmethod
     def load(
-        cls, path: str | os.PathLike[str] | None = None, *, target: str | None = None, budget: int | None = None
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        target: str | None = None,
+        budget: int | None = None,
+        cell_type: type = Cell,
     ) -> "TruthTable":
-        """Read a truth file.
+        """Read a truth.
 
         Parameters
         ----------
         path : path, optional
-            An .npz in the schema above, or columns of NAS-Bench-101 test accuracies. Without it, the table of cells that ships
-            with the package.
+            An .npz in the schema above, a table that `spd_fast.nasbench101.convert` wrote, or columns of NAS-Bench-101 test
+            accuracies. Without it, a table that ships with the package.
         target : str, optional
             ``"test_accuracy"``, ``"validation_accuracy"`` or ``"train_accuracy"``; by default the first of these that
             the file holds.
         budget : int, optional
             Epochs of training; by default the largest of the file.
+        cell_type : type
+            Of the table that ships with the package, where no path is given: `Cell`, or `SigmoidMLP`.
 
         Raises
         ------
@@ -143,7 +152,9 @@ class TruthTable:
             If the file is not a truth file, is damaged, or lacks what was asked for.
         """
         if path is None:
-            return cls.embedded(Cell, target=target, budget=budget)
+            return cls.embedded(cell_type, target=target, budget=budget)
+        if is_table(path):
+            return cls.from_nasbench101(open_table(path), target=target, budget=budget)
         name = f"truth file {os.fspath(path)}"
         arrays = load_arrays(path, what="truth file")
         try:
@@ -151,6 +162,27 @@ class TruthTable:
             return cls(**fields, target=target or "", budget=budget or 0)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
+
+    @classmethod
+    def from_nasbench101(
+        cls, table: NasbenchTable, *, target: str | None = None, budget: int | None = None
+    ) -> "TruthTable":
+        """Make a truth of a table of NAS-Bench-101: every run of every cell, at every budget.
+
+        Parameters
+        ----------
+        table : spd_fast.nasbench101.Table
+        target, budget
+            As in `load`.
+
+        Raises
+        ------
+        ValueError
+            If there is no such accuracy or budget, a cell lacks a run of some budget, or the file is damaged.
+        """
+        provenance = {"data": "CIFAR-10, NAS-Bench-101", **table.provenance}
+        runs = tuple(range(table.runs))
+        return cls(table.cells, table.finals(), table.budgets, runs, target or "", budget or 0, provenance)
 
     @classmethod
     def embedded(cls, cell_type: type = Cell, *, target: str | None = None, budget: int | None = None) -> "TruthTable":
@@ -166,11 +198,13 @@ class TruthTable:
         Raises
         ------
         ValueError
-            If there is no table of this type.
+            If there is no table of this type, or this installation lacks it.
         """
         if cell_type not in _EMBEDDED:
             raise ValueError(f"no table of {cell_type.__name__} ships with the package, give one")
         with as_file(files("spd_fast") / "data" / _EMBEDDED[cell_type]) as path:
+            if not path.is_file():
+                raise ValueError(f"this installation has no truth of its own, {path} is not there: give a truth file")
             return cls.load(path, target=target, budget=budget)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -210,6 +244,38 @@ class TruthTable:
         """
         name = self.target.replace("_accuracy", "_loss")
         return self._at_budget(name).mean(axis=1) if name in self.measurements else None
+
+    def compared(self, what: Literal["accuracy", "loss"]) -> tuple[Columns[Any], npt.NDArray[np.float64]]:
+        """Return cells and what their motifs are compared with, more is better: accuracies, or losses with their sign reversed.
+
+        Cells whose loss is not finite are left out where losses are compared.
+
+        Raises
+        ------
+        ValueError
+            If losses are asked for and there are none.
+        """
+        if what == "accuracy":
+            return self.cells, self.accuracy
+        if self.loss is None:
+            raise ValueError(
+                'outer.truth is "loss" and the truth holds none: give a truth with losses, or set outer.truth to "accuracy"'
+            )
+        finite = np.isfinite(self.loss)
+        return self.cells[np.flatnonzero(finite)], -self.loss[finite]
+
+    def row(self, digits: str) -> int:
+        """Return the row of the cell whose hash begins with these hexadecimal digits.
+
+        Raises
+        ------
+        ValueError
+            If no hash does, or several do.
+        """
+        rows = [row for row, each in enumerate(self.hashes) if each.startswith(digits.lower())]
+        if len(rows) != 1:
+            raise ValueError(f"the hash {digits} fits {len(rows)} cells of the truth, expected exactly one")
+        return rows[0]
 
     @property
     def nasbench_cells(self) -> CellColumns:

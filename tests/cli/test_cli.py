@@ -19,12 +19,14 @@ from typer.testing import CliRunner
 import nasbench_files
 import small
 from processes import Process, started
-from spd_fast import __version__, cli, recipes
+from spd_fast import Cell, __version__, recipes
+from spd_fast.cli import app
 from spd_fast.dish import Dish
 from spd_fast.outer import runs
 from spd_fast.outer.fit import FitResult, fit_dish
 from spd_fast.outer.history import OuterStep
 from spd_fast.recipes.settings import Recipe
+from spd_fast.truth import table as tables
 from spd_fast.truth.table import TruthTable, write_truth
 
 COMMAND = [sys.executable, "-m", "spd_fast.cli"]
@@ -43,7 +45,7 @@ def recipe(tmp_path: Path) -> Path:
 
 
 def call(*arguments: object) -> Any:
-    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def succeed(*arguments: object) -> str:
@@ -174,7 +176,7 @@ def test_run_with_cells_kept_out(tmp_path: Path, truth: Path) -> None:
 def test_run_on_losses(tmp_path: Path, truth: Path, recipe: Path) -> None:
     """Losses enter turned, cells whose loss is not finite stay away; a truth without losses is refused."""
     how = ("--recipe", recipe, "--set", "outer.truth=loss", "--set", "outer.epochs=1")
-    assert 'outer.truth is "loss" and the truth has none' in fail(
+    assert 'outer.truth is "loss" and the truth holds none' in fail(
         "run", *how, "--truth", truth, "--out", tmp_path / "a"
     )
     cells, accuracy = small.pool()
@@ -302,11 +304,8 @@ def test_usage_errors() -> None:
 
 
 def test_no_truth_in_the_package(tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (cli, cli.options):
-        monkeypatch.setattr(module, "embedded_truth", lambda: tmp_path / "none.npz")
-    assert "has no truth of its own: give one with --truth" in fail(
-        "run", "--recipe", recipe, "--out", tmp_path / "run"
-    )
+    monkeypatch.setitem(tables._EMBEDDED, Cell, "none.npz")
+    assert "has no truth of its own" in fail("run", "--recipe", recipe, "--out", tmp_path / "run")
     assert "none in this installation" in succeed("info")
 
 
@@ -314,7 +313,7 @@ def test_interruption_of_what_keeps_no_run(monkeypatch: pytest.MonkeyPatch) -> N
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli.truth, "load_truth", interrupt)
+    monkeypatch.setattr(TruthTable, "load", interrupt)
     assert call("truth", "show").exit_code == 130
 
 
@@ -349,7 +348,7 @@ def test_train_cells_of_a_file_on_a_dish(tmp_path: Path, recipe: Path) -> None:
 def test_train_by_hash(truth: Path, recipe: Path) -> None:
     wanted = TruthTable.load(truth).hashes[4]
     assert wanted in succeed("train", "--hash", wanted[:9], "--truth", truth, "--recipe", recipe)
-    assert "--hash zz fits 0 cells of the truth" in fail("train", "--hash", "zz", "--truth", truth)
+    assert "the hash zz fits 0 cells of the truth" in fail("train", "--hash", "zz", "--truth", truth)
 
 
 def test_mistakes_of_train(tmp_path: Path, truth: Path, recipe: Path) -> None:

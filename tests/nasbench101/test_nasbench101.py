@@ -865,7 +865,7 @@ def test_cells_with_fewer_runs(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"cell {CHAIN.module_hash} has no run mean at 12 epochs"):
         table.query(CHAIN)
     with pytest.raises(ValueError, match=r"train_accuracy\[\d, \d, \d\] is nan"):
-        table.truth()
+        TruthTable.from_nasbench101(table)
     assert "2 cells, 2 runs at each of 4, 12 epochs" in table.describe()
 
 
@@ -876,11 +876,11 @@ def test_samples_have_no_cell_twice(table: Table) -> None:
     picked = table.sample(3, seed=3, where=good)
     assert good[picked].all()
     assert picked.tolist() == [row for row in rows.tolist() if good[row]][:3]
-    assert table.truth().sample(5, 3).hashes == tuple(cell.module_hash for cell in table[rows[:5]])
+    assert TruthTable.from_nasbench101(table).sample(5, 3).hashes == tuple(cell.module_hash for cell in table[rows[:5]])
 
 
 def test_tables_are_truths(table: Table) -> None:
-    truth = table.truth(target="validation_accuracy", epochs=4)
+    truth = TruthTable.from_nasbench101(table, target="validation_accuracy", budget=4)
     assert np.allclose(truth.accuracy, table.column("validation_accuracy", epochs=4), rtol=1e-15)
     assert list(truth.cells) == list(table)
     assert "validation accuracy after 4 epochs, mean of 3 seeds" in truth.describe()
@@ -994,7 +994,7 @@ def test_tables_that_are_used_as_truth_are_what_was_written(tmp_path: Path) -> N
     path = nasbench101.convert(files.write(tmp_path / "x.tfrecord", payloads), tmp_path / "x.npz").path
 
     def used() -> list[Any]:
-        truth = nasbench101.open(path).truth()
+        truth = TruthTable.load(path)
         measured = {name: np.asarray(values).tobytes() for name, values in truth.measurements.items()}
         return [measured, list(truth.cells), truth.hashes, truth.budgets, truth.seeds, truth.describe()]
 
@@ -1024,7 +1024,7 @@ def test_truths_of_damaged_tables(table: Table, tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"damaged\.npz is damaged: final_test_accuracy has checksum .*copy or make it anew"
     ):
-        opened.truth()
+        TruthTable.from_nasbench101(opened)
     with np.load(table.path) as archive:
         np.savez(tmp_path / "theirs.npz", **archive)
     with pytest.raises(ValueError, match=r"theirs\.npz does not list its columns: another program wrote it"):

@@ -11,8 +11,8 @@ import torch
 
 import small
 from spd_fast.base.ranks import kendall_tau
-from spd_fast.base.seeds import derived_seed
-from spd_fast.engine.training import train_motifs
+from spd_fast.engine.inner_loop import InnerLoop
+from spd_fast.engine.training import train
 from spd_fast.outer import fit as outer
 from spd_fast.outer import measure, runs
 from spd_fast.outer import optimizers as steps
@@ -20,7 +20,8 @@ from spd_fast.outer.fit import FitResult, fit_dish
 from spd_fast.outer.history import OuterStep, kept_looks
 from spd_fast.outer.pool import draw_cells, split_pool, transformed
 from spd_fast.outer.start import start_dish
-from spd_fast.scoring import score_cells, training_keywords
+from spd_fast.scoring import inner_loop, score_cells
+from spd_fast.torch import Asked, Inputs
 
 
 def fit(**arguments: Any) -> FitResult:
@@ -49,8 +50,7 @@ def test_first_step_by_hand(whole: FitResult) -> None:
     cells, accuracy = small.pool()
     chosen = draw_cells(small.POOL, 0, recipe)
     start = start_dish(recipe)
-    keywords = training_keywords(recipe.inner, derived_seed(recipe.seed, "inner", 0))
-    result = train_motifs([cells[i] for i in chosen], recipe.shape, start, **keywords)
+    result = train(inner_loop(recipe), [cells[i] for i in chosen], recipe.shape, start)
     step = whole.history[0]
     assert step.cells == tuple(cells[i].module_hash for i in chosen)
     assert step.truth == tuple(accuracy[chosen])
@@ -106,13 +106,13 @@ def test_cells_are_fresh_until_the_pool_is_used_up() -> None:
 
 def test_redrawn_or_fixed_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     seeds: list[int] = []
-    plain = measure.train_and_measure
+    plain = measure.measure_training
 
-    def spy(*args: Any, **kwargs: Any) -> Any:
-        seeds.append(kwargs["seed"])
-        return plain(*args, **kwargs)
+    def spy(loop: InnerLoop, *args: Any, **kwargs: Any) -> Any:
+        seeds.append(loop.seed)
+        return plain(loop, *args, **kwargs)
 
-    monkeypatch.setattr(measure, "train_and_measure", spy)
+    monkeypatch.setattr(measure, "measure_training", spy)
     fit(recipe=small.RECIPE.replace({"outer.epochs": 3}))
     assert len(set(seeds)) == 3
     seeds.clear()
@@ -187,20 +187,16 @@ def test_what_is_not_finite_is_not_followed(loss: Any, reason: str) -> None:
 
 def test_motif_that_diverged_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """One broken motif: counted, recorded as None, not in the loss; two of four: the step is skipped."""
-    plain = measure.train_and_measure
+    plain = measure.measure_training
     broken = 1
 
-    def breaking(images: Any, labels: Any, cells: Any, **keywords: Any) -> Any:
-        element = str(images.dtype).removeprefix("torch.")
-        normal = {name: value for name, value in keywords.items() if name in ("shape", "seed", "init")}
-        start = train_motifs(
-            cells, normal.pop("shape"), start_dish(small.RECIPE), epochs=0, dtype=element, **normal
-        ).initial
+    def breaking(loop: InnerLoop, inputs: Inputs, asked: Asked, cells: Any, shape: Any, **how: Any) -> Any:
+        start = train(replace(loop, epochs=0), cells, shape, start_dish(small.RECIPE)).initial
         for k in range(broken):
             start[k] = {name: np.full_like(array, np.nan) for name, array in start[k].items()}
-        return plain(images, labels, cells, **{**keywords, "init": start})
+        return plain(replace(loop, init=start), inputs, asked, cells, shape, **how)
 
-    monkeypatch.setattr(measure, "train_and_measure", breaking)
+    monkeypatch.setattr(measure, "measure_training", breaking)
     recipe = small.RECIPE.replace({"outer.epochs": 2})
     result = fit(recipe=recipe)
     step = result.history[0]

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import small
+from spd_fast.dish import Dish
 from spd_fast.engine.training import TrainResult
 from spd_fast.outer.forms import dish_of, dish_tensors, free_tensors
 from spd_fast.outer.measure import measure_of, trains_once
@@ -40,16 +41,21 @@ def recipe(**changes: Any) -> Recipe:
     return small.RECIPE.replace(VALID | settings)
 
 
+def free_of(start: Dish, how: Recipe) -> dict[str, torch.Tensor]:
+    """The free tensors of all that a recipe learns; those that its outer optimizer changes ask for a gradient."""
+    return free_tensors(start, how.outer.learn, how.form, how.stepped)
+
+
 @pytest.mark.parametrize("changes", [{"outer__learn": EVERYTHING, "outer__gradient": "unrolled"}, CURVE])
 @pytest.mark.parametrize("basis", [None, 3])
 def test_free_tensors_make_the_dish_they_came_from(basis: int | None, changes: dict[str, Any]) -> None:
     how = recipe(**changes, dish__basis=basis)
     start = start_dish(how)
-    free = free_tensors(start, how)
+    free = free_of(start, how)
     assert list(free) == list(how.outer.learn)
     if basis:
         assert free["images"].shape == (12, 2, 3, 3)
-    dish = dish_of(dish_tensors(free, start, how))
+    dish = dish_of(dish_tensors(free, start, how.form))
     for name in how.outer.learn:
         # a product with an orthonormal basis and back, or a logarithm and back: a few roundings of numbers of order one
         assert np.allclose(getattr(dish, name), getattr(start, name), rtol=1e-13, atol=1e-13)
@@ -61,7 +67,7 @@ def test_free_tensors_make_the_dish_they_came_from(basis: int | None, changes: d
 def test_what_is_not_learned_stays() -> None:
     how = recipe(outer__learn=["valid_labels"])
     start = start_dish(how)
-    tensors = dish_tensors({name: value + 1 for name, value in free_tensors(start, how).items()}, start, how)
+    tensors = dish_tensors({name: value + 1 for name, value in free_of(start, how).items()}, start, how.form)
     dish = dish_of(tensors)
     for name in ("images", "labels", "valid_images"):
         assert np.array_equal(getattr(dish, name), getattr(start, name))
@@ -73,10 +79,10 @@ def test_what_is_not_learned_stays() -> None:
 def test_derivatives_of_the_forms(changes: dict[str, Any], form: str) -> None:
     how = recipe(**changes, **{form: 3})
     start = start_dish(how)
-    free = free_tensors(start, how)
+    free = free_of(start, how)
 
     def fields(*values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        tensors = dish_tensors(dict(zip(free, values, strict=True)), start, how)
+        tensors = dish_tensors(dict(zip(free, values, strict=True)), start, how.form)
         return tuple(tensors[name] for name in free)
 
     assert torch.autograd.gradcheck(fields, tuple(free.values()))
@@ -88,12 +94,12 @@ def test_generator_by_hand() -> None:
 
     how = recipe(outer__learn=["images", "valid_images"], outer__gradient="unrolled", dish__generator=3)
     start = start_dish(how)
-    free = free_tensors(start, how)
+    free = free_of(start, how)
     assert {name: tuple(value.shape) for name, value in free.items()} == {"images": (10,), "valid_images": (10,)}
-    begun = dish_tensors(free, start, how)
+    begun = dish_tensors(free, start, how.form)
     assert np.allclose(begun["images"].detach(), start.images, atol=1e-13)  # to the waves and back
     values = np.random.default_rng(0).normal(size=10)
-    made = dish_tensors({"images": torch.from_numpy(values)}, start, how)["images"].numpy()
+    made = dish_tensors({"images": torch.from_numpy(values)}, start, how.form)["images"].numpy()
     waves = dctn(start.images, axes=(2, 3), norm="ortho")
     expected = np.zeros_like(waves)
     for i in range(5):
@@ -113,7 +119,7 @@ def test_replicates_take_turns() -> None:
     start = start_dish(how)
     measured, tensors, three = (
         measure_of(small.pool()[0], start, how, 1),
-        dish_tensors({}, start, how),
+        dish_tensors({}, start, how.form),
         small.pool()[0][:3],
     )
     found = [measured(tensors, [0, 1, 2], epoch, None).metric.numpy() for epoch in (0, 1, 3, None)]
@@ -137,8 +143,8 @@ def test_when_motifs_are_trained_once(changes: dict[str, Any], once: bool) -> No
 
 def gradients(how: Recipe, epoch: int, rows: list[int]) -> tuple[Any, dict[str, np.ndarray]]:
     start = start_dish(how)
-    free = free_tensors(start, how)
-    measurement = measure_of(small.pool()[0], start, how, None)(dish_tensors(free, start, how), rows, epoch, None)
+    free = free_of(start, how)
+    measurement = measure_of(small.pool()[0], start, how, None)(dish_tensors(free, start, how.form), rows, epoch, None)
     (measurement.metric * torch.tensor([1.0, -2.0, 0.5])).sum().backward()
     return measurement, {name: value.grad.numpy() for name, value in free.items() if value.grad is not None}
 
@@ -181,17 +187,17 @@ def test_motifs_are_trained_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from spd_fast.outer import measure
 
     trained: list[int] = []
-    plain = measure.train_motifs
+    plain = measure.train
 
-    def spy(cells: Any, *args: Any, **kwargs: Any) -> TrainResult:
+    def spy(loop: Any, cells: Any, *args: Any, **kwargs: Any) -> TrainResult:
         trained.append(len(cells))
-        return plain(cells, *args, **kwargs)
+        return plain(loop, cells, *args, **kwargs)
 
-    monkeypatch.setattr(measure, "train_motifs", spy)
+    monkeypatch.setattr(measure, "train", spy)
     how = recipe()
     start = start_dish(how)
     measured = measure_of(small.pool()[0], start, how, 1)
-    tensors = dish_tensors({}, start, how)
+    tensors = dish_tensors({}, start, how.form)
     first = measured(tensors, [3, 1], 0, None)
     second = measured(tensors, [5, 1, 3], 7, None)
     assert trained == [2, 2, 1, 1]  # two replicates
@@ -214,7 +220,7 @@ def test_without_autograd_no_gradient_is_computed(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(bridge, "read_motifs", spy)
     how = recipe(inner__replicates=1)
     start = start_dish(how)
-    measured, tensors = measure_of(small.pool()[0], start, how, 1), dish_tensors({}, start, how)
+    measured, tensors = measure_of(small.pool()[0], start, how, 1), dish_tensors({}, start, how.form)
     with torch.no_grad():
         quiet = measured(tensors, [0, 1], 0, None)
     assert torch.equal(measured(tensors, [0, 1], 0, None).metric, quiet.metric)
@@ -227,15 +233,15 @@ def test_motif_that_diverged_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> N
 
     how = recipe(inner__replicates=1)
     expected, _ = gradients(how, 0, [0, 1, 2])
-    plain = measure.train_motifs
+    plain = measure.train
 
     def diverging(*args: Any, **kwargs: Any) -> TrainResult:
         return replace(plain(*args, **kwargs), diverged=np.array([False, True, False]))
 
-    monkeypatch.setattr(measure, "train_motifs", diverging)
+    monkeypatch.setattr(measure, "train", diverging)
     start = start_dish(how)
-    free = free_tensors(start, how)
-    found = measure_of(small.pool()[0], start, how, None)(dish_tensors(free, start, how), [0, 1, 2], 0, None)
+    free = free_of(start, how)
+    found = measure_of(small.pool()[0], start, how, None)(dish_tensors(free, start, how.form), [0, 1, 2], 0, None)
     assert torch.isnan(found.metric).tolist() == [False, True, False]
     assert np.isnan(found.accuracy).tolist() == [False, True, False]
     assert torch.equal(found.metric[[0, 2]], expected.metric[[0, 2]])
@@ -250,9 +256,9 @@ def test_scores_are_those_of_what_was_learned() -> None:
     rng = np.random.default_rng(0)
     moved = {
         name: value.detach() + 0.3 * torch.from_numpy(rng.normal(size=value.shape))
-        for name, value in free_tensors(start, how).items()
+        for name, value in free_of(start, how).items()
     }
-    tensors = dish_tensors(moved, start, how)
+    tensors = dish_tensors(moved, start, how.form)
     found = measure_of(small.pool()[0], start, how, None)(tensors, [0, 1, 2], 0, None)
     scores = score_cells(dish_of(tensors), how, small.pool()[0][:3])
     assert np.allclose(found.ranking(how), scores, rtol=1e-12)
@@ -277,7 +283,7 @@ def test_step_weights_begin_as_a_mean() -> None:
 def test_scores_turn_losses(metric: str) -> None:
     how = recipe(outer__metric=metric, outer__gradient="unrolled", outer__learn=["images"])
     start = start_dish(how)
-    found = measure_of(small.pool()[0], start, how, None)(dish_tensors({}, start, how), [0, 1, 2], 0, None)
+    found = measure_of(small.pool()[0], start, how, None)(dish_tensors({}, start, how.form), [0, 1, 2], 0, None)
     turned = 1 if metric == "probability" else -1
     assert torch.equal(found.score(how), turned * found.metric)
     assert np.array_equal(found.ranking(how), turned * found.metric.numpy())

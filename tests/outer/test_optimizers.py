@@ -81,7 +81,7 @@ def test_search_lowers_the_loss_of_a_dish() -> None:
 def test_search_needs_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     from spd_fast import torch as bridge
 
-    monkeypatch.setattr(bridge, "motif_hypergradient", None)
+    monkeypatch.setattr(bridge, "differentiate", None)
     result = fit(SEARCHING.replace({"outer.gradient": "direct"}))
     for name in SEARCHING.outer.learn:
         assert (getattr(result.dish, name) != getattr(result.start, name)).all()

@@ -272,7 +272,10 @@ def test_the_original_method() -> None:
         ),
         ({"outer.learn": []}, r"outer.learn is \[\]"),
         ({"outer.learn": ["images", "images"]}, "learn is .'images', 'images'., expected each name once"),
-        ({"outer.learn": ["weights"]}, "outer.learn.0 is 'weights'"),
+        (
+            {"outer.learn": ["weights"]},
+            "outer.learn.0 is 'weights'.*learn holds 'weights', expected one of images, labels",
+        ),
         (
             {"outer.metric": "training_loss"},
             'learn holds "images" with metric "training_loss", which the direct gradient',
@@ -287,7 +290,10 @@ def test_the_original_method() -> None:
             'learn holds "valid_images", which the metric "training_loss" does not see',
         ),
         ({"outer.learn": ["initial_scales"]}, 'learn holds "initial_scales" with metric "loss", which the direct'),
-        ({"outer.learn": ["step_weights"]}, 'learn holds "step_weights", which metric "loss" has not'),
+        (
+            {"outer.learn": ["step_weights"]},
+            'learn holds "step_weights", which the metric "loss" does not see: use metric "training_loss"',
+        ),
         (
             {"outer.learn": ["initial_scales"], "outer.gradient": "unrolled", "outer.window": 5},
             'learn holds "initial_scales" and window is 5, expected None',
@@ -302,9 +308,12 @@ def test_the_original_method() -> None:
         ),
         (
             {"outer.optimizer": {"name": "cmaes", "sigma": 0.1}, "outer.learn": ["step_weights"]},
-            'learn holds "step_weights", which metric "loss" has not',
+            'learn holds "step_weights", which the metric "loss" does not see: use metric "training_loss"',
         ),
-        ({"outer.learn": ["labels"], "outer.metric": "probability"}, 'learn holds "labels", which the metric'),
+        (
+            {"outer.learn": ["labels"], "outer.metric": "probability"},
+            'learn holds "labels" with metric "probability", which',
+        ),
         ({"outer.learn": ["valid_images"]}, 'learn holds "valid_images" and dish.valid_images is 0'),
         ({"dish.valid_images": 10}, 'learn holds "images" with a validation set'),
         ({"outer.saturation": 0.0}, "outer.saturation is 0.0"),

@@ -16,7 +16,7 @@ from spd_fast.outer import runs
 from spd_fast.outer.fit import FitResult, fit_dish
 from spd_fast.outer.history import OuterStep
 from spd_fast.report import figures
-from spd_fast.report import run as report
+from spd_fast.report.run import build
 from spd_fast.report.summary import (
     PAPER,
     Estimate,
@@ -114,7 +114,7 @@ def png_size(content: bytes) -> tuple[int, int]:
 
 def test_page(finished: tuple[Path, FitResult]) -> None:
     path, fit = finished
-    page = report.build(path)
+    page = build(path)
     assert page == path / "report.html"
     html = page.read_text(encoding="utf-8")
     for name in PICTURES:
@@ -149,7 +149,7 @@ def test_page_of_a_run_of_the_paper(finished: tuple[Path, FitResult], tmp_path: 
         run.save_dish(dish)
         for step in finished[1].history:
             run.append(step.to_json())
-    html = report.build(tmp_path / "run").read_text(encoding="utf-8")
+    html = build(tmp_path / "run").read_text(encoding="utf-8")
     assert "the paper</th>" in html
     assert "48.5 %" in html
     assert "-0.002" in html
@@ -165,14 +165,14 @@ def test_page_of_an_unfinished_run(finished: tuple[Path, FitResult], tmp_path: P
 
     with pytest.raises(KeyboardInterrupt):
         fit_dish(*small.pool(), small.RECIPE, run=tmp_path / "run", progress=stop)
-    html = report.build(tmp_path / "run").read_text(encoding="utf-8")
+    html = build(tmp_path / "run").read_text(encoding="utf-8")
     assert "This run is not finished:</strong> 1 of 6 outer epochs" in html
 
 
 def test_page_of_a_run_with_cells_kept_out(tmp_path: Path) -> None:
     """Its own pictures, and the numbers of `FitResult`."""
     fit = fit_dish(*small.pool(), small.LEARNING, run=tmp_path / "run")
-    html = report.build(tmp_path / "run").read_text(encoding="utf-8")
+    html = build(tmp_path / "run").read_text(encoding="utf-8")
     for name in ("validation_set", "trust"):
         assert png_size((tmp_path / "run" / "figures" / f"{name}.png").read_bytes())[0] > 600
     summary = summarise(fit.history, small.LEARNING)
@@ -189,7 +189,7 @@ def test_page_of_a_run_that_learned_a_schedule(tmp_path: Path) -> None:
     """Rates and step weights drawn, scales in the table; searched without gradients, so no trust ratio."""
     search = {"outer.optimizer": {"name": "cmaes", "sigma": 0.2, "population": 4}, "outer.epochs": 2}
     fit = fit_dish(*small.pool(), small.CURVE.replace(search), run=tmp_path / "run")
-    html = report.build(tmp_path / "run").read_text(encoding="utf-8")
+    html = build(tmp_path / "run").read_text(encoding="utf-8")
     assert png_size((tmp_path / "run" / "figures" / "schedule.png").read_bytes())[0] > 600
     assert not (tmp_path / "run" / "figures" / "trust.png").exists()
     assert "factor of the initial weights, dense, before and after learning" in html
@@ -202,7 +202,7 @@ def test_page_of_the_original_method(tmp_path: Path) -> None:
     recipe = recipes.get("rawal_slope").replace({"outer.epochs": 2, "inner.epochs": 5})
     truth = TruthTable.embedded(SigmoidMLP)
     fit_dish(truth.cells, truth.accuracy, recipe, run=tmp_path / "run")
-    page = report.build(tmp_path / "run").read_text()
+    page = build(tmp_path / "run").read_text()
     assert "rawal_slope" in page
     for name in ("dish", "validation_set"):
         assert (tmp_path / "run" / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -211,13 +211,13 @@ def test_page_of_the_original_method(tmp_path: Path) -> None:
 def test_nothing_to_report(tmp_path: Path) -> None:
     with runs.create(tmp_path / "run", small.RECIPE) as run:
         with pytest.raises(runs.RunFolderError, match="holds no outer epoch yet: there is nothing to report"):
-            report.build(tmp_path / "run")
+            build(tmp_path / "run")
         run.restore({})
         run.append({"epoch": 0})
     with pytest.raises(runs.RunFolderError, match=r"metrics.jsonl cannot be read: a line of metrics does not fit"):
-        report.build(tmp_path / "run")
+        build(tmp_path / "run")
     with pytest.raises(runs.RunFolderError, match="does not exist"):
-        report.build(tmp_path / "nowhere")
+        build(tmp_path / "nowhere")
 
 
 def test_figures_of_odd_histories(finished: tuple[Path, FitResult]) -> None:

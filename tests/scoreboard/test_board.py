@@ -322,7 +322,7 @@ def test_a_board_continues_where_it_stopped(trial: Trial, board: tuple[Board, Pa
     assert [row.labels for row in less.rows if row.name == LEARNED] == [12]
     with pytest.raises(
         ValueError,
-        match=r"begun with other settings \(curves\.name .*: use those to continue it, or choose another folder",
+        match=r"begun with other settings \(curves\.dish\..*: use those to continue it, or choose another folder",
     ):
         build_board(trial, RECIPE, RECIPE, folder=tmp_path)
 
@@ -362,7 +362,7 @@ def test_what_a_board_continues_with_is_what_was_written(trial: Trial, tmp_path:
     (parts / "before-0.npz").write_bytes(b"cut sh")
     go_on()
     assert np.array_equal(load_arrays(parts / "before-0.npz", what="part")["score"], scores)
-    journal.write_bytes(b"{")
+    journal.write_bytes(b"my notes\n")
     with pytest.raises(ValueError, match=r"parts\.jsonl is not a journal .*: choose another folder"):
         go_on()
     (tmp_path / "busy").mkdir()

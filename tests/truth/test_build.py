@@ -15,6 +15,7 @@ import processes
 import spd_fast.truth.build as module
 from processes import started
 from spd_fast import Adam, Cell, InvalidCellError, MLPShape, MotifShape, SigmoidMLP, TruthTable
+from spd_fast.engine.inner_loop import InnerLoop
 from spd_fast.images import _IDX_FILES, ImageData, load_images, resize_images
 from spd_fast.spaces.cell_columns import CellColumns
 from spd_fast.spaces.cell_files import random_cells, sample_cells
@@ -387,7 +388,7 @@ def test_progress_rises_to_one(tmp_path: Path) -> None:
 
 BUILD = """
 import sys, time
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 from test_build import CELLS, SETTINGS, made_up_images
 from spd_fast.truth.build import build_truth
 build_truth(CELLS, made_up_images(), {out!r}, **SETTINGS, progress=lambda share: time.sleep(0.02))
@@ -397,7 +398,7 @@ build_truth(CELLS, made_up_images(), {out!r}, **SETTINGS, progress=lambda share:
 def test_killed_at_any_moment_and_resumed(tmp_path: Path, whole: TruthTable) -> None:
     """SIGKILL as soon as the journal has grown, over and over: in the end the same bytes as of one run."""
     out = tmp_path / "truth.npz"
-    program = BUILD.format(tests=str(Path(__file__).parent), out=str(out))
+    program = BUILD.format(tests=[str(Path(__file__).parent), str(Path(__file__).parents[1])], out=str(out))
     journal = journal_path(out)
     kills, size = 0, 0
     for _ in range(20):
@@ -458,13 +459,13 @@ def test_a_finished_chunk_is_not_trained_again(tmp_path: Path, monkeypatch: pyte
     records = [json.loads(line) for line in journal.read_text().splitlines()[1:]]
     done = {(record["cell"], record["budget"], record["seed"]) for record in records}
     trained: list[tuple[int, int, int]] = []
-    train = module.train_motifs
+    train = module.train
 
-    def watched(cells: Any, *args: Any, **settings: Any) -> Any:
-        trained.extend((CELLS.index(cell), settings["epochs"], settings["seed"]) for cell in cells)
-        return train(cells, *args, **settings)
+    def watched(loop: InnerLoop, cells: Any, *args: Any, **settings: Any) -> Any:
+        trained.extend((CELLS.index(cell), loop.epochs, loop.seed) for cell in cells)
+        return train(loop, cells, *args, **settings)
 
-    monkeypatch.setattr(module, "train_motifs", watched)
+    monkeypatch.setattr(module, "train", watched)
     build_truth(CELLS, made_up_images(), out, **SETTINGS)
     assert done
     assert not done & set(trained)
@@ -509,7 +510,7 @@ def test_a_build_that_was_killed_after_its_file_was_whole(
     def trained(*_: Any, **__: Any) -> None:
         raise AssertionError("something is trained")
 
-    monkeypatch.setattr(module, "train_motifs", trained)
+    monkeypatch.setattr(module, "train", trained)
     for left in (None, b"", b'{"schema":"spd_fast.tr'):
         if left is not None:
             journal.write_bytes(left)

@@ -1,0 +1,63 @@
+"""Weights of single validation images in the score as what is learned: through their logarithms, so in proportion."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spd_fast.base.types import Array
+from spd_fast.learnables.labels import label_matrix
+from spd_fast.learnables.learnable import DishForm, Learnable, Picture
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["ImageWeights"]
+
+
+class ImageWeights(Learnable):
+    """The weight of each validation image in the metric "loss".
+
+    The weighted mean of the cross-entropies is the cross-entropy of labels that are multiplied by the weights, and that is how they
+    enter the engine; the class of the largest label, and with it the accuracy, stays what it is.
+    """
+
+    picture = Picture("curve", axis="validation image", title="weight of the image in the score", relative=True)
+    changes_training = False
+    metrics = direct_metrics = ("loss",)
+    of = "validation set"
+
+    def __init__(self) -> None:
+        super().__init__("image_weights")
+
+    def begin(self, arrays: dict[str, Array], form: DishForm) -> None:
+        """Begin with ones, and turn the classes of the validation images into weights of classes."""
+        arrays["valid_labels"] = label_matrix(arrays["valid_labels"], form.classes, form.dtype, "valid_labels")
+        arrays.setdefault(self.name, np.ones(len(arrays["valid_labels"]), form.dtype))
+
+    def checked(self, values: Any, arrays: Mapping[str, Array]) -> Array:
+        """Return finite numbers above 0, one for each validation image, whose labels are weights of classes."""
+        array, labels = np.asarray(values), arrays.get("valid_labels")
+        if labels is None or np.ndim(labels) != 2:
+            raise ValueError(
+                "image_weights are given and valid_labels are not weights of classes, expected a validation set with soft labels"
+            )
+        if array.shape != (len(labels),) or not (np.isfinite(array) & (array > 0)).all():
+            raise ValueError(
+                f"image_weights have shape {array.shape}, expected ({len(labels)},): finite numbers above 0, one for each "
+                "validation image"
+            )
+        return array
+
+    def to_free(self, value: "Tensor", form: DishForm) -> "Tensor":
+        """Return logarithms."""
+        return value.log()
+
+    def from_free(self, free: "Tensor", start: "Mapping[str, Tensor]", form: DishForm) -> "Tensor":
+        """Return exponentials."""
+        return free.exp()
+
+    def enter(self, inputs: dict[str, Any]) -> None:
+        """Multiply the labels of each validation image by its weight."""
+        weights = inputs.pop(self.name)
+        inputs["valid_labels"] = inputs["valid_labels"] * weights[:, None]

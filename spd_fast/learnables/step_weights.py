@@ -1,0 +1,50 @@
+"""Weights of the inner steps' losses in the score as what is learned: free of sign and sum."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spd_fast.base.types import Array
+from spd_fast.learnables.learnable import DishForm, Learnable, Picture
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["StepWeights", "equal_weights"]
+
+
+class StepWeights(Learnable):
+    """The weight of each step's training loss in the metric "training_loss"."""
+
+    picture = Picture("curve", axis="inner step", title="weight of the step's loss in the score", relative=True)
+    metrics = ("training_loss",)
+
+    def __init__(self) -> None:
+        super().__init__("step_weights")
+
+    def begin(self, arrays: dict[str, Array], form: DishForm) -> None:
+        """Begin with the mean over the steps that count."""
+        arrays.setdefault(self.name, equal_weights(form.steps, form.counted_steps))
+
+    def checked(self, values: Any, arrays: Mapping[str, Array]) -> Array:
+        """Return finite numbers, not all 0, shape (steps,)."""
+        array = np.asarray(values, np.float64)
+        if array.ndim != 1 or not np.isfinite(array).all() or not array.any():
+            raise ValueError(
+                f"step_weights are {array.tolist()}, expected finite numbers, one for each step, not all 0"
+            )
+        return array
+
+    def to_free(self, value: "Tensor", form: DishForm) -> "Tensor":
+        """Return numbers of about 1 where all steps count alike."""
+        return value * form.steps
+
+    def from_free(self, free: "Tensor", start: "Mapping[str, Tensor]", form: DishForm) -> "Tensor":
+        """Return weights of sum 1 where all steps count alike."""
+        return free / form.steps
+
+
+def equal_weights(steps: int, counted: int) -> Array:
+    """Return the weights of a mean over the last `counted` of the steps, shape (steps,)."""
+    return np.repeat([0.0, 1 / counted], [steps - counted, counted])
