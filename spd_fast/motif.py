@@ -9,16 +9,15 @@ Ying et al. 2019, NAS-Bench-101, arXiv:1902.09635: the network around a cell and
 """
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import cache
-from typing import Any, ClassVar, Final, Protocol, cast
+from typing import ClassVar, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from spd_fast.spaces.candidate import MotifCell, require_rows
-from spd_fast.spaces.cell import MAX_VERTICES, Cell, count_convs, fill_vertex_channels
+from spd_fast.spaces.cell import MAX_VERTICES, Cell
 from spd_fast.spaces.cell_columns import CellColumns
 from spd_fast.spaces.nats_cell import NatsCell
 
@@ -297,34 +296,16 @@ def _count(cell: MotifCell, terms: _Terms) -> int:
     return total
 
 
-@cache
-def _compiled_table_sum() -> Callable[..., npt.NDArray[np.int64]]:
-    import numba
-
-    fill: Any = numba.njit(fill_vertex_channels)
-    counts: Any = numba.njit(count_convs)
-
-    @numba.njit
-    def table_sum(vertices: Any, edge_bits: Any, op_codes: Any, positions: Any) -> Any:
-        total = np.zeros(vertices.shape[0], np.int64)
-        channels = np.empty(MAX_VERTICES, np.int64)
-        for i in range(vertices.shape[0]):
-            for c_in, c_out, per_weight, per_norm in positions:
-                fill(vertices[i], edge_bits[i], c_in, c_out, channels)
-                weights, normalised = counts(vertices[i], edge_bits[i], op_codes[i], channels)
-                total[i] += per_weight * weights + per_norm * normalised
-        return total
-
-    return cast(Callable[..., npt.NDArray[np.int64]], table_sum)
-
-
 def _count_table(
     vertices: npt.ArrayLike, edge_bits: npt.ArrayLike, op_codes: npt.ArrayLike, shape: MotifShape, terms: _Terms
 ) -> npt.NDArray[np.int64]:
+    from spd_fast.spaces.table_loops import weighted_counts
+
     table = CellColumns(vertices, edge_bits, op_codes)
     n, bits, codes = (column.astype(np.int64) for column in (table.vertices, table.edge_bits, table.op_codes))
     to_output = bits >> (n - 1) * (n - 2) // 2
     fan_in = np.sum(to_output[:, None] >> np.arange(1, MAX_VERTICES - 1) & 1, axis=1)
     fault = f"more interior vertices feeding its output than the shape has stem channels ({shape.stem_channels})"
     require_rows(fan_in <= shape.stem_channels, fault)
-    return _compiled_table_sum()(n, bits, codes, tuple(terms.positions)) + terms.fixed
+    counts: npt.NDArray[np.int64] = weighted_counts(n, bits, codes, np.array(terms.positions, np.int64))
+    return counts + terms.fixed
