@@ -9,7 +9,7 @@ dish has seen, mean of several seeds of dish, weights and orders (and pool), wit
     python bench/ablation.py nb101_test108.npz --cells 400 --seeds 2                        # a quarter of an hour on two cores
     python bench/ablation.py nb101_test108.npz --table learning --figure learning.png
 
-Costs are processor time, what a dish costs with the looks at cells kept out.
+Costs are processor time; the cost of a dish includes the checks on validation cells.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from spd_fast import TruthTable, recipes
 from spd_fast.base.ranks import kendall_tau
 from spd_fast.outer.fit import fit_dish
-from spd_fast.outer.history import kept_looks
+from spd_fast.outer.history import validation_checks
 from spd_fast.outer.pool import transformed
 from spd_fast.outer.ridge import ridge_weights
 from spd_fast.outer.start import start_dish
@@ -34,7 +34,7 @@ from spd_fast.recipes.settings import Recipe
 from spd_fast.scoreboard.judge import Judged, judge
 from spd_fast.scoring import score_cells, step_weights, train_cells
 
-KEPT_OUT = 200  # of the cells given to the outer loop; looked at along the way and for nothing but the figure
+VALIDATION_CELLS = 200  # of the cells given to the outer loop; dishes are checked on them for the figure alone
 MOST_LABELS = 300
 POOLS_OF_A_SIZE = 20
 
@@ -52,7 +52,7 @@ STEPS: list[tuple[str, dict[str, Any]]] = [
     ("+ inner rate 2e-3, 4 epochs", {"inner.epochs": 4, "inner.optimizer": {"name": "adam", "lr": 2e-3}}),
     ("+ 8 channels, 3 stacks of 1 cell", {"motif": {"stem_channels": 8, "stacks": 3, "cells_per_stack": 1}}),
     ("+ images of 8 x 8", {"dish.image_size": 8}),
-    ("+ the benchmark's initialiser", {"inner.initializer": "nasbench101"}),
+    ("+ the benchmark's initialiser", {"inner.init_distribution": "nasbench101"}),
     ("+ inner rate 5e-3", {"inner.optimizer": {"name": "adam", "lr": 5e-3}}),
     ("+ dense weights doubled", {"inner.initial_scales.dense": 2.0}),
     ("+ the first epoch left out of the score", {"outer.metric_epochs": 3}),
@@ -113,8 +113,8 @@ SHORT: dict[str, Any] = {
     "outer.epochs": 20,
     "outer.cells": 12,
     "outer.check_every": 5,
-    "outer.pool": 100 + KEPT_OUT,
-    "outer.kept_out": KEPT_OUT,
+    "outer.pool": 100 + VALIDATION_CELLS,
+    "outer.validation_cells": VALIDATION_CELLS,
 }
 BY_OPTIMIZER: dict[str, Any] = {"outer.step_weights": "optimizer"}
 CAUSES: list[tuple[str, dict[str, Any]]] = [
@@ -138,7 +138,7 @@ CMAES: dict[str, Any] = {
     "outer.clip": None,
 }
 POOLS: list[tuple[str, dict[str, Any]]] = [
-    (f"{what}, {n} cells", {**settings, "outer.pool": n + KEPT_OUT})
+    (f"{what}, {n} cells", {**settings, "outer.pool": n + VALIDATION_CELLS})
     for what, settings in (("scales, rates, step weights", {}), ("labels", {"outer.learn": ["labels"], **BY_OPTIMIZER}))
     for n in (30, 60, 100, MOST_LABELS)
 ]
@@ -201,12 +201,12 @@ def learning(question: "Question", rows: list[tuple[str, dict[str, Any]]]) -> No
         flush=True,
     )
     for what, settings in rows[: question.rows]:
-        before, after, looks, pool_taus, started = [], [], [], [], time.process_time()
+        before, after, checks, pool_taus, started = [], [], [], [], time.process_time()
         for seed in question.seeds:
             recipe = recipes.get("learned_schedule").replace({**SHORT, **settings, **question.changes, "seed": seed})
-            pool = question.rest.sample(MOST_LABELS + KEPT_OUT, seed)
+            pool = question.rest.sample(MOST_LABELS + VALIDATION_CELLS, seed)
             fit = fit_dish(pool.cells, pool.accuracy, recipe)
-            looks.append(kept_looks(fit.history))
+            checks.append(validation_checks(fit.history))
             pool_taus += [step.kendall_tau_metric for step in fit.history[-5:]]
             spent = time.process_time() - started
             before.append(score_cells(fit.start, recipe, question.sample.cells))
@@ -223,13 +223,13 @@ def learning(question: "Question", rows: list[tuple[str, dict[str, Any]]]) -> No
             f"{np.mean(pool_taus):.2f}",
         )
         print(f"| {what} | {' | '.join(map(str, columns))} | {spent / len(question.seeds):.0f} |", flush=True)
-        curves[what] = [(epoch, float(np.mean([dict(look)[epoch] for look in looks]))) for epoch, _ in looks[0]]
+        curves[what] = [(epoch, float(np.mean([dict(check)[epoch] for check in checks]))) for epoch, _ in checks[0]]
         if question.figure:
             draw(curves, question.figure)
 
 
 def draw(curves: dict[str, list[tuple[int, float]]], path: Path) -> None:
-    """Draw tau on the cells kept out over outer epochs, a panel for every row, the others faint behind it."""
+    """Draw tau on the validation cells over outer epochs, a panel for every row, the others faint behind it."""
     columns = 3
     figure = Figure(figsize=(10, 2.3 * -(-len(curves) // columns)), layout="constrained")
     panels = figure.subplots(-(-len(curves) // columns), columns, sharex=True, sharey=True, squeeze=False).ravel()
@@ -242,7 +242,7 @@ def draw(curves: dict[str, list[tuple[int, float]]], path: Path) -> None:
     for panel in panels[len(curves) :]:
         panel.remove()
     figure.supxlabel("outer epoch", fontsize=9)
-    figure.supylabel(f"Kendall's tau on {KEPT_OUT} cells kept out", fontsize=9)
+    figure.supylabel(f"Kendall's tau on {VALIDATION_CELLS} validation cells", fontsize=9)
     figure.savefig(path, dpi=130)
 
 
@@ -296,7 +296,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="of dish, weights, orders and pool (default: 3)")
     parser.add_argument("--draw", type=int, default=2, help="seed of the draw of the cells (default: 2)")
     parser.add_argument(
-        "--figure", type=Path, help="PNG of tau on cells kept out over outer epochs, where dishes are learned"
+        "--figure", type=Path, help="PNG of tau on validation cells over outer epochs, where dishes are learned"
     )
     parser.add_argument("--rows", type=int, help="first rows of the table alone (default: all)")
     parser.add_argument(

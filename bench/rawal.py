@@ -10,7 +10,7 @@ best slopes of the truth are found, beside drawing at random. Everything that wa
 References
 ----------
 Rawal et al. 2020, Synthetic Petri Dish, arXiv:2005.13092; its six published runs have a train MSE of 0.0003 to 0.0012 and on
-their 82 held-out slopes a mean tau of 0.815.
+their 82 test slopes a mean tau of 0.815.
 """
 
 import argparse
@@ -79,14 +79,15 @@ def search(truth: spd.TruthTable, seed: int, folder: Path, changes: dict[str, An
     """Labels until one of the best 1, 3, 5 slopes is found; None where the search ends before."""
     recipe = RECIPE.replace(changes)
     result = spd.dish_search(
-        truth.cells, truth.accuracy, recipe, labels=LABELS, start=START, seed=seed, folder=folder, threads=1
+        truth.cells, truth.accuracy, recipe, max_labelled=LABELS, start=START, seed=seed, folder=folder, threads=1
     )
     ranks = [int((truth.accuracy > each.accuracy).sum()) for each in result.labelled]
     return {f"best {k}": next((n for n, rank in enumerate(ranks, 1) if rank < k), None) for k in SEARCHED}
 
 
 def at_random(n: int, k: int, labels: int) -> tuple[float, float]:
-    """Mean labels until one of the best k of n is found by drawing at random, and the chance to find it within so many."""
+    """Mean number of labelled candidates until random search finds one of the best k of n, and the chance to find it
+    with `labels` of them."""
     missed = np.cumprod([(n - k - i) / (n - i) for i in range(labels)])
     return (n + 1) / (k + 1), 1 - float(missed[-1])
 
@@ -119,7 +120,7 @@ def fits(
 
 def tabulated(rows: dict[str, dict[str, Array]]) -> list[str]:
     lines = [
-        "| | train MSE | held-out tau | r | before learning | Gaussian process | processor seconds |",
+        "| | train MSE | test tau | r | before learning | Gaussian process | processor seconds |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, columns in rows.items():
@@ -147,7 +148,7 @@ def main() -> None:
         help='settings of every recipe as JSON, {"outer.epochs": 1}: to try this script',
     )
     options = parser.parse_args()
-    truth = spd.TruthTable.load(options.truth) if options.truth else spd.TruthTable.embedded(spd.SigmoidMLP)
+    truth = spd.TruthTable.load(options.truth) if options.truth else spd.TruthTable.embedded(spd.Perceptron)
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "rawal.json"
     done: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}

@@ -9,8 +9,9 @@ Recorded are the engine (training, gradients, hypergradients, proxies) in both e
 loop, scores, a search, a truth, predictors, a scoreboard, structural features, the enumerated space and the tables that ship. Times,
 paths, versions and the bytes of files are not recorded, so that files may be laid out anew as long as the numbers in them stay.
 
-Results are equal for the same commit, instruction set (`SPD_FAST_ISA`), compiler and libraries, whatever the number of threads. The script
-runs at any commit: names that moved between modules are looked up in `PLACES`, names of results that changed are told in the old words by `RENAMED`.
+Results are equal for the same commit, instruction set (`SPD_FAST_ISA`), compiler and libraries, whatever the number of threads. Each commit is
+recorded by its own script. Names that moved between modules are looked up in `PLACES`; names of results that changed are told in the old words by
+`RENAMED`, so that records of both can be compared.
 """
 
 import argparse
@@ -156,7 +157,7 @@ def nats_cells() -> list[Any]:
 
 def slopes() -> list[Any]:
     """Return three perceptrons."""
-    return [find("SigmoidMLP")(slope) for slope in (0.3, 1.0, 2.01)]
+    return [find("Perceptron")(slope) for slope in (0.3, 1.0, 2.01)]
 
 
 def dish(
@@ -202,7 +203,7 @@ def engine_training(record: Record) -> None:
             train([*cells(), *nats_cells()], dataclasses.replace(small, image_channels=1), grey, **plain, **how),
         )
         for loss in ("softmax", "binary"):
-            shape = find("MLPShape")(5, layers=2, classes=4, loss=loss)
+            shape = find("PerceptronShape")(5, layers=2, classes=4, loss=loss)
             record.add(f"train/perceptron/{loss}/{dtype}", train(slopes(), shape, grey, **plain, **how))
         data = dish(24, 9, (8, 8), classes=4)
         first = train([*cells(), *nats_cells()], small, data, **plain, **how)
@@ -210,8 +211,8 @@ def engine_training(record: Record) -> None:
             "init motif": {"init": "motif", "seed": 5, "replicate": 2},
             "init given": {"init": first.parameters},
             "scales": {"initial_scales": [0.5, 2.0, 1.5, 3.0]},
-            "nasbench101 weights": {"initializer": "nasbench101"},
-            "normal weights": {"initializer": "normal"},
+            "nasbench101 weights": {"init_distribution": "nasbench101"},
+            "normal weights": {"init_distribution": "normal"},
             "cosine": {"schedule": "cosine"},
             "rates": {"schedule": np.linspace(1e-2, 0, 6)},
             "order": {"order": [np.arange(24), np.arange(24)[::-1]]},
@@ -220,7 +221,7 @@ def engine_training(record: Record) -> None:
             "rmsprop": {"optimizer": rmsprop(lr=0.02)},
             "drop last": {"drop_last": True, "batch_size": 7},
             "running statistics": {"statistics": "running", "batch_norm_momentum": 0.3},
-            "strict": {"strict": True},
+            "strict": {"direct_convolutions": True},
             "no metrics": {"evaluate": False},
             "no epochs": {"epochs": 0},
             "diverging": {"optimizer": sgd(lr=1e30)},
@@ -231,7 +232,9 @@ def engine_training(record: Record) -> None:
             )
         record.add(
             f"initial/perceptron/{dtype}",
-            find("initial_parameters")(slopes()[0], find("MLPShape")(5), image_shape=(1, 3, 4), seed=4, dtype=dtype),
+            find("initial_parameters")(
+                slopes()[0], find("PerceptronShape")(5), image_shape=(1, 3, 4), seed=4, dtype=dtype
+            ),
         )
     for steps in (1, 7):
         record.add(f"rates/{steps}", find("learning_rates")("cosine", 0.1, steps))
@@ -252,14 +255,14 @@ def engine_gradients(record: Record) -> None:
             optimizer = find("Adam")(lr=3e-3)
             trained = train(candidates, shape, data, epochs=1, batch_size=10, optimizer=optimizer, **how).parameters
             inputs = (candidates, shape, data.images, data.labels, trained)
-            for strict in (False, True):
+            for direct_convolutions in (False, True):
                 record.add(
-                    f"gradient/weights/{name}/{strict}/{dtype}",
-                    find("parameter_gradient")(*inputs, strict=strict, **how),
+                    f"gradient/weights/{name}/{direct_convolutions}/{dtype}",
+                    find("parameter_gradient")(*inputs, direct_convolutions=direct_convolutions, **how),
                 )
                 for metric in ("probability", "loss"):
-                    found = gradient(*inputs, metric=metric, strict=strict, **how)
-                    record.add(f"gradient/{metric}/{name}/{strict}/{dtype}", found)
+                    found = gradient(*inputs, metric=metric, direct_convolutions=direct_convolutions, **how)
+                    record.add(f"gradient/{metric}/{name}/{direct_convolutions}/{dtype}", found)
             weighted = gradient(*inputs, weights=np.linspace(-1, 1, len(candidates)), **how)
             record.add(f"gradient/weighted/{name}/{dtype}", weighted)
             motifs = packed(candidates, shape, trained, data.images.shape[1:], dtype=dtype)
@@ -272,7 +275,7 @@ def engine_gradients(record: Record) -> None:
             some = (candidates, shape, data.images, trained)
             record.add(f"logit gradient/{name}/{dtype}", find("logit_gradient")(*some, **how))
             record.add(f"agreements/{name}/{dtype}", find("activation_agreements")(*some, **how))
-        for shape in (find("MLPShape")(5, classes=4, loss=loss) for loss in ("softmax", "binary")):
+        for shape in (find("PerceptronShape")(5, classes=4, loss=loss) for loss in ("softmax", "binary")):
             data = dish(15, 0, (3, 4), classes=4, channels=1, soft=True)
             trained = train(slopes(), shape, data, epochs=1, **how).parameters
             for metric in ("probability", "loss"):
@@ -292,7 +295,7 @@ def engine_hypergradients(record: Record) -> None:
             record.add(f"hypergradient/{letter}/{dtype}", found)
         record.add(
             f"hypergradient/C at 16/{dtype}",
-            hypergradient(cells(), shapes()["C"], dish(20, 0, (16, 16)), strict=False, **plain, **how),
+            hypergradient(cells(), shapes()["C"], dish(20, 0, (16, 16)), direct_convolutions=False, **plain, **how),
         )
         data = dish(24, 9, (8, 8), classes=4, soft=True)
         options: dict[str, dict[str, Any]] = {
@@ -302,18 +305,18 @@ def engine_hypergradients(record: Record) -> None:
             "window": {"window": 2},
             "few steps": {"steps": 4},
             "no memory": {"memory_mib": 0.0},
-            "fast": {"strict": False},
+            "fast": {"direct_convolutions": False},
             "nesterov": {"optimizer": sgd(lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-3)},
             "rmsprop": {"optimizer": find("RMSProp")(lr=0.02)},
             "rates": {"schedule": np.linspace(1e-2, 1e-3, 6)},
             "drop last": {"drop_last": True, "batch_size": 7},
-            "scales": {"initial_scales": [0.5, 2.0, 1.5, 3.0], "init": "motif", "initializer": "nasbench101"},
+            "scales": {"initial_scales": [0.5, 2.0, 1.5, 3.0], "init": "motif", "init_distribution": "nasbench101"},
         }
         for name, changes in options.items():
             found = hypergradient([cells()[0], nats_cells()[0]], small, data, **{**plain, **how, **changes})
             record.add(f"hypergradient/{name}/{dtype}", found)
         for loss in ("softmax", "binary"):
-            shape = find("MLPShape")(5, classes=4, loss=loss)
+            shape = find("PerceptronShape")(5, classes=4, loss=loss)
             data = dish(15, 7, (3, 4), classes=4, channels=1, soft=True)
             for metric in ("probability", "loss"):
                 found = hypergradient(slopes(), shape, data, metric=metric, **plain, **how)
@@ -398,7 +401,7 @@ def pool(recipe_name: str) -> tuple[list[Any], Any]:
     """Return candidates for a recipe, with made-up accuracies."""
     accuracy = np.random.Generator(np.random.PCG64(3)).uniform(0.8, 0.95, 12)
     if recipe_name == "slopes":
-        return [find("SigmoidMLP")(slope) for slope in np.linspace(0.1, 2.0, 12)], accuracy
+        return [find("Perceptron")(slope) for slope in np.linspace(0.1, 2.0, 12)], accuracy
     return [*find("random_cells")(9, 3), *nats_cells()], accuracy
 
 
@@ -409,7 +412,7 @@ def runs(record: Record) -> None:
         with tempfile.TemporaryDirectory() as folder:
             fit = find("fit_dish")(candidates, accuracy, recipe, run=Path(folder) / "run", threads=record.threads)
             add_run(record, f"runs/{name}", Path(folder) / "run")
-            record.add(f"runs/{name}/pool", [np.array(fit.pool), np.array(fit.kept_out)])
+            record.add(f"runs/{name}/pool", [np.array(fit.pool), np.array(fit.validation_cells)])
         scores = find("score_cells")(fit.dish, recipe, candidates, threads=record.threads)
         record.add(f"runs/{name}/scores", scores)
     from typer.testing import CliRunner
@@ -493,8 +496,8 @@ def truth(record: Record) -> None:
     }
     kinds = {
         "cells": (find("random_cells")(6, 4), shape, {"optimizer": find("Adam")(lr=1e-2)}),
-        "nats": (nats_cells(), shape, {"init": "shared", "initializer": "nasbench101"}),
-        "slopes": (slopes(), find("MLPShape")(4, classes=3), {"optimizer": find("SGD")(lr=0.1, momentum=0.9)}),
+        "nats": (nats_cells(), shape, {"init": "shared", "init_distribution": "nasbench101"}),
+        "slopes": (slopes(), find("PerceptronShape")(4, classes=3), {"optimizer": find("SGD")(lr=0.1, momentum=0.9)}),
     }
     for name, (candidates, around, more) in kinds.items():
         data = find("ImageData")(images, labels, None, None, "made up")
@@ -518,7 +521,7 @@ def tables(record: Record) -> None:
     table = find("TruthTable")
     shipped = table.load()
     add_truth(record, "shipped/cells", shipped)
-    add_truth(record, "shipped/slopes", table.embedded(find("SigmoidMLP")))
+    add_truth(record, "shipped/slopes", table.embedded(find("Perceptron")))
     record.add("drawn/truth", "".join(shipped.sample(50, 4).hashes))
     record.add("drawn/split", "/".join("".join(part.hashes) for part in shipped.split(40, 1)))
     record.add("drawn/random", "".join(cell.module_hash for cell in find("random_cells")(200, 5)))
@@ -582,7 +585,7 @@ def predictors(record: Record) -> None:
 
 def board(record: Record) -> None:
     """A scoreboard with real images: scores of every row and how they are judged."""
-    trial = find("draw_trial")(find("TruthTable").load(), labels=(8, 12), held_out=100, seeds=2)
+    trial = find("draw_trial")(find("TruthTable").load(), labels=(8, 12), test_cells=100, seeds=2)
     images, labels = made_up_images(10, 8, 2, 5)
     with tempfile.TemporaryDirectory() as folder:
         np.savez(Path(folder) / "images.npz", images=images, labels=labels)

@@ -1,4 +1,4 @@
-// What the engine is asked, and the table of functions that each instruction set fills in. Arrays are row major and belong to the caller.
+// The jobs of the engine, and the table of functions that each instruction set fills in. Arrays are row major and belong to the caller.
 #pragma once
 
 #include <cstddef>

@@ -33,15 +33,15 @@ if TYPE_CHECKING:
     from spd_fast.motif import count_parameters as count_parameters
     from spd_fast.outer.fit import FitResult as FitResult
     from spd_fast.outer.fit import fit_dish as fit_dish
-    from spd_fast.outer.search import SearchResult as SearchResult
+    from spd_fast.outer.search import DishSearchResult as DishSearchResult
     from spd_fast.outer.search import dish_search as dish_search
     from spd_fast.predictors.spd import SPDPredictor as SPDPredictor
     from spd_fast.recipes.settings import Recipe as Recipe
     from spd_fast.scoring import score_cells as score_cells
     from spd_fast.spaces.cell import Cell as Cell
     from spd_fast.spaces.nats_cell import NatsCell as NatsCell
-    from spd_fast.spaces.perceptron import MLPShape as MLPShape
-    from spd_fast.spaces.perceptron import SigmoidMLP as SigmoidMLP
+    from spd_fast.spaces.perceptron import Perceptron as Perceptron
+    from spd_fast.spaces.perceptron import PerceptronShape as PerceptronShape
     from spd_fast.truth.table import TruthTable as TruthTable
 
 __version__ = "0.1.0"
@@ -55,13 +55,13 @@ _HOMES = {
     "engine.training": ["MotifMetrics", "TrainResult", "train_motifs"],
     "motif": ["MOTIF_A", "MOTIF_B", "MOTIF_C", "MotifShape", "NASBENCH101", "count_flops", "count_parameters"],
     "outer.fit": ["FitResult", "fit_dish"],
-    "outer.search": ["SearchResult", "dish_search"],
+    "outer.search": ["DishSearchResult", "dish_search"],
     "predictors.spd": ["SPDPredictor"],
     "recipes.settings": ["Recipe"],
     "scoring": ["score_cells"],
     "spaces.cell": ["Cell"],
     "spaces.nats_cell": ["NatsCell"],
-    "spaces.perceptron": ["MLPShape", "SigmoidMLP"],
+    "spaces.perceptron": ["PerceptronShape", "Perceptron"],
     "truth.table": ["TruthTable"],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -128,7 +128,7 @@ def train(
     batch_statistics: bool,
     evaluate: bool,
     record_steps: bool,
-    strict: bool,
+    direct_convolutions: bool,
     threads: int,
     progress: Callable[[float], object] | None,
 ) -> Training: ...
@@ -141,7 +141,7 @@ def gradient(
     batch_norm_eps: float,
     want_parameters: bool,
     want_images: bool,
-    strict: bool,
+    direct_convolutions: bool,
     threads: int,
     progress: Callable[[float], object] | None,
 ) -> Gradient: ...
@@ -164,7 +164,7 @@ def hypergradient(
     step_weights: _Float64 | None,
     batch_norm_eps: float,
     memory: float,
-    strict: bool,
+    direct_convolutions: bool,
     threads: int,
     progress: Callable[[float], object] | None,
 ) -> Hypergradient: ...
@@ -174,7 +174,7 @@ def logit_gradient(
     parameters: Sequence[npt.NDArray[Any]],
     batch_norm: bool,
     batch_norm_eps: float,
-    strict: bool,
+    direct_convolutions: bool,
     threads: int,
     progress: Callable[[float], object] | None,
 ) -> LogitGradient: ...
@@ -183,7 +183,7 @@ def activations(
     images: npt.NDArray[Any],
     parameters: Sequence[npt.NDArray[Any]],
     batch_norm_eps: float,
-    strict: bool,
+    direct_convolutions: bool,
     threads: int,
     progress: Callable[[float], object] | None,
 ) -> list[_Int64]: ...
@@ -249,7 +249,7 @@ def profile(
     rate: float,
     batch_norm_momentum: float,
     batch_norm_eps: float,
-    strict: bool,
+    direct_convolutions: bool,
     repeats: int,
     progress: Callable[[float], object] | None,
 ) -> Profile: ...

@@ -1,4 +1,4 @@
-"""The dish: synthetic images with their labels, on which motifs are trained and read."""
+"""The dish: synthetic images and labels, on which motifs are trained and their metrics are read."""
 
 import os
 from collections.abc import Mapping
@@ -37,16 +37,16 @@ else:
 
 @dataclass(frozen=True, eq=False)
 class Dish(_Added):
-    """Images and labels to train motifs on; optionally a separate set to read them on, and what else was learned.
+    """Images and labels to train motifs on; optionally a validation set to read metrics on, and other learned values.
 
     Parameters
     ----------
     images : ndarray, shape (N, C, H, W), float
         C in 1..4, H and W in 1..64 (for cells 4..64); usually about zero mean and unit variance. Other dtypes become float32.
     labels : ndarray, shape (N,) int or (N, classes) float
-        Class of each image, counted from 0, or the weight of each class (soft labels; finite, of any sum).
+        Class of each image, counted from 0; or soft labels, the weight of each class (finite, of any sum).
     valid_images, valid_labels : ndarray, optional
-        The same for the validation set; both or neither. Channels and sides are those of `images`.
+        Images and labels of the validation set; both or neither. Channels and sides are those of `images`.
     rates, initial_scales, step_weights and others : ndarray, optional
         What else was learned, one array for each learnable in `spd_fast.learnables.table.ADDED`, whose file gives its shape and its
         bounds. They are used where a recipe trains motifs on the dish (`spd_fast.score_cells`), not by `train_motifs`.
@@ -92,7 +92,8 @@ class Dish(_Added):
     def random(
         cls, *, per_class: int = 20, classes: int = 10, image_size: int = 16, image_channels: int = 3, seed: int = 0
     ) -> "Dish":
-        """Standard normal images with balanced labels 0, 0, ..., 1, ...: where the paper starts (section 3.3)."""
+        """Return a dish of standard normal images with balanced labels, ordered by class, as the paper's before
+        learning (section 3.3)."""
         for name, value in (("per_class", per_class), ("classes", classes)):
             if value < 1:
                 raise ValueError(f"{name} is {value}, expected at least 1")
@@ -106,7 +107,7 @@ class Dish(_Added):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Dish":
-        """Read what `save` wrote (or any .npz with arrays `images` and `labels`). Never unpickles.
+        """Read a dish that `save` wrote, or any .npz with arrays `images` and `labels`. Pickles are never loaded.
 
         Raises
         ------

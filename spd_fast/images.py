@@ -33,7 +33,7 @@ _IDX_FILES: Final = {
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """A labelled image set as its files hold it.
+    """A labelled image set, as read from its files.
 
     Attributes
     ----------

@@ -1,7 +1,7 @@
-"""Motif shapes: how a cell becomes a network, and what that network costs.
+"""Motif shapes: how a cell becomes a network, and the parameters and FLOPs of that network.
 
 A network is a stem (3x3 convolution, batch norm, ReLU), then stacks of cells with a 2x2 max-pool and a doubling of
-channels between stacks, then a global average pool and a dense layer. A motif is the same thing made tiny.
+channels between stacks, then a global average pool and a dense layer. A motif is a tiny network of this kind.
 
 References
 ----------
@@ -38,12 +38,12 @@ __all__ = [
 ]
 
 LAYER_KINDS: Final = ("stem", "conv3x3", "conv1x1", "dense")
-"""Kinds of layers with weights that are drawn; projections of a cell's input are 1x1 convolutions."""
+"""Kinds of layers whose weights are drawn and can be scaled. Projections of a cell's input are 1x1 convolutions."""
 _SHORTEST_SIDE: Final = 4
 
 
 class Shape(Protocol):
-    """How a candidate becomes a network: a `MotifShape`, or a `spd_fast.spaces.perceptron.MLPShape`."""
+    """How a candidate becomes a network: a `MotifShape`, or a `spd_fast.spaces.perceptron.PerceptronShape`."""
 
     cell_types: ClassVar[tuple[type, ...]]
     """Of the candidates."""
@@ -55,6 +55,10 @@ class Shape(Protocol):
     @property
     def image_channels(self) -> int:
         """Channels of the images."""
+
+    @property
+    def key(self) -> str:
+        """Text that keys the initial weights of this shape alone."""
 
     def require_images(self, image_shape: tuple[int, ...]) -> None:
         """Raise ValueError unless images of this (C, H, W) fit."""
@@ -137,6 +141,14 @@ class MotifShape:
         return positions
 
     @property
+    def key(self) -> str:
+        """Text that keys initial weights with ``init="motif"``: another text draws others."""
+        return (
+            f"MotifShape(stem_channels={self.stem_channels!r}, stacks={self.stacks!r}, cells_per_stack={self.cells_per_stack!r}, "
+            f"classes={self.classes!r}, image_channels={self.image_channels!r})"
+        )
+
+    @property
     def out_channels(self) -> int:
         """Channels of the last stack, which the dense layer reads."""
         return self.stem_channels << (self.stacks - 1)
@@ -153,7 +165,8 @@ NASBENCH101: Final = MotifShape(128, 3, 3)
 
 
 def layer_kind(name: str, dims: Sequence[int]) -> int | None:
-    """Return the place in `LAYER_KINDS` of the weights of this name and shape; None of batch norm's and of biases."""
+    """Return the position in `LAYER_KINDS` of the layer with weights of this name and shape; None for batch norm and
+    biases."""
     kind = {"stem.conv.weight": "stem", "dense.weight": "dense"}.get(name)
     if kind is None and len(dims) == 4:
         kind = f"conv{dims[2]}x{dims[3]}"

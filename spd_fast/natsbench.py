@@ -105,7 +105,7 @@ class NatsArchitecture:
         Raises
         ------
         ValueError
-            If there is none.
+            If `cells` is empty.
         """
         found = sorted((r for r in self.runs if (r.dataset, r.epochs) == (dataset, epochs)), key=lambda run: run.seed)
         if not found:

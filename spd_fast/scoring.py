@@ -23,11 +23,11 @@ from spd_fast.spaces.candidate import Candidate
 
 __all__ = [
     "entered",
+    "images_of_replicate",
     "inner_loop",
-    "measured",
+    "metrics_read",
     "read_score",
     "score_cells",
-    "seen",
     "shape_for",
     "step_weights",
     "train_cells",
@@ -43,7 +43,7 @@ def inner_loop(recipe: Recipe, dish: Dish | None = None, *, outer_epoch: int = 0
     ----------
     recipe : Recipe
     dish : Dish, optional
-        Learning rates and scales of initial weights that the dish has learned take the place of the recipe's.
+        Learning rates and scales of initial weights that the dish holds are used in place of the recipe's.
     outer_epoch : int
         Whose initial weights and sample orders are drawn, where the recipe redraws them.
     replicate : int
@@ -57,7 +57,7 @@ def inner_loop(recipe: Recipe, dish: Dish | None = None, *, outer_epoch: int = 0
         optimizer=_OPTIMIZERS[options.pop("name")](**options),
         schedule=learned.get("rates", None if inner.schedule == "constant" else "cosine"),
         init=inner.init,
-        initializer=inner.initializer,
+        init_distribution=inner.init_distribution,
         initial_scales=learned.get("initial_scales", form.initial_scales),
         seed=derived_seed(recipe.seed, "inner", outer_epoch if inner.redraw else 0),
         replicate=replicate,
@@ -73,26 +73,26 @@ def score_cells(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> npt.NDArray[np.float64]:
-    """Score cells with a dish: train a motif of each as the recipe says and read what the recipe ranks by.
+    """Score cells with a dish: train a motif of each as the recipe says and read its score.
 
-    Nothing but recipe and dish is needed, no accuracy is looked at, and a cell's score does not depend on which others
-    are scored beside it. Initial weights and sample orders are those of the recipe's first outer epoch, which are those of
-    every outer epoch unless the recipe redraws them.
+    A score needs the recipe and the dish alone and no accuracy, and does not depend on which other cells are scored in
+    the same call. Initial weights and sample orders are those of the recipe's first outer epoch; unless the recipe
+    redraws them, all outer epochs have the same.
 
     Parameters
     ----------
     dish : Dish
         As `spd_fast.fit_dish` learned it, with this recipe.
     recipe : Recipe
-    cells : sequence of n Cell, NatsCell or SigmoidMLP
+    cells : sequence of n Cell, NatsCell or Perceptron
     threads, progress
         As in `spd_fast.train_motifs`.
 
     Returns
     -------
     ndarray, shape (n,), float64
-        Larger is better: the metric (losses with their sign reversed) or the accuracy, as ``outer.ranking`` says, averaged
-        over ``inner.replicates``. NaN where a motif of the cell diverged.
+        Scores; larger is better. As ``outer.ranking`` says, they are the metric (minus the loss, for losses) or the
+        accuracy, averaged over ``inner.replicates``. NaN if a motif of the cell diverged.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def train_cells(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> list[TrainResult]:
-    """Train the motifs of some cells as `score_cells` does and return what they show, with the loss of every step.
+    """Train the motifs of cells as `score_cells` does and return the results, with the loss of every step.
 
     Parameters and errors are those of `score_cells`.
 
@@ -127,7 +127,11 @@ def train_cells(
             replace(inner_loop(recipe, dish, replicate=replicate), record=("step_loss",)),
             cells,
             recipe.shape,
-            replace(dish, images=dish.images[seen(recipe, replicate)], labels=dish.labels[seen(recipe, replicate)]),
+            replace(
+                dish,
+                images=dish.images[images_of_replicate(recipe, replicate)],
+                labels=dish.labels[images_of_replicate(recipe, replicate)],
+            ),
             threads=threads,
             progress=part_of(progress, replicate, replicates),
         )
@@ -146,33 +150,35 @@ def entered(dish: Dish) -> Dish:
     return Dish.from_arrays(enter_all(dish.arrays()))
 
 
-def seen(recipe: Recipe, replicate: int) -> slice:
-    """Return which training images a replicate's motifs are trained on."""
+def images_of_replicate(recipe: Recipe, replicate: int) -> slice:
+    """Return the slice of the training images that the motifs of a replicate are trained on."""
     return slice(replicate, None, recipe.inner.replicates) if recipe.inner.split_images else slice(None)
 
 
-def measured(result: TrainResult) -> MotifMetrics:
-    """Return the metrics on the set that they are read on: the validation set where there is one."""
+def metrics_read(result: TrainResult) -> MotifMetrics:
+    """Return the metrics on the validation set, or on the training set if there is none."""
     metrics = result.train if result.valid is None else result.valid
-    assert metrics is not None  # motifs are always read after training here
+    assert metrics is not None  # here motifs are always evaluated after training
     return metrics
 
 
 def read_score(result: TrainResult, recipe: Recipe, dish: Dish) -> npt.NDArray[np.float64]:
-    """Return what the recipe ranks by, of every motif, larger is better: shape (K,), NaN where one diverged."""
+    """Return the score of every motif as ``outer.ranking`` says, larger is better: shape (K,), NaN where a motif
+    diverged."""
     metric = recipe.outer.metric
     if recipe.outer.ranking == "accuracy":
-        values = measured(result).accuracy
+        values = metrics_read(result).accuracy
     elif metric == "training_loss":
         weighted = result.recorded["step_loss"] * step_weights(recipe, dish)
         values = -weighted.sum(axis=-1)  # a product of matrices would not have the same bits for any number of motifs
     else:
-        values = measured(result).probability if metric == "probability" else -measured(result).loss
+        values = metrics_read(result).probability if metric == "probability" else -metrics_read(result).loss
     return np.where(result.diverged, np.nan, np.asarray(values, np.float64))
 
 
 def step_weights(recipe: Recipe, dish: Dish | None = None) -> npt.NDArray[np.float64]:
-    """Return the weight of each step's loss in the metric "training_loss": learned ones, or a mean over those that count.
+    """Return the weight of each step's loss in the metric "training_loss": the learned weights, or equal weights of the
+    last steps.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The engine as one differentiable PyTorch function: images in, a metric of every trained motif out.
+"""The engine as a differentiable PyTorch function from images to the metric of every trained motif.
 
 Any outer loss and any outer optimiser written in PyTorch works on top of `motif_metrics`.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from spd_fast.base.types import Progress
 from spd_fast.dish import Dish
-from spd_fast.engine.gradients import PackedMotifs, Reading, pack_motifs, read_motifs, weighted_sum
+from spd_fast.engine.gradients import MotifEvaluation, PackedMotifs, pack_motifs, read_motifs, weighted_sum
 from spd_fast.engine.hypergradient import Reverse, differentiate
 from spd_fast.engine.inner_loop import InnerLoop
 from spd_fast.engine.training import MotifMetrics, TrainResult, train
@@ -22,7 +22,7 @@ from spd_fast.learnables.initial_scales import checked_scales
 from spd_fast.motif import LAYER_KINDS, Shape, layer_kind
 from spd_fast.spaces.candidate import Candidate
 
-__all__ = ["Asked", "Inputs", "measure_training", "motif_metrics", "read_metrics", "train_and_measure"]
+__all__ = ["Asked", "Inputs", "measure_training", "motif_metrics", "packed_metrics", "train_and_measure"]
 
 Metric = Literal["probability", "loss", "training_loss"]
 Gradient = Literal["unrolled", "direct"]
@@ -47,7 +47,7 @@ def motif_metrics(
     init: Init = "shared",
     **training: Any,
 ) -> Tensor:
-    """Train a motif of each cell and return the metric of each: a function that autograd can differentiate.
+    """Train a motif of each cell and return its metric, differentiable by autograd.
 
     Parameters
     ----------
@@ -55,28 +55,29 @@ def motif_metrics(
         Training images. Their dtype is that of the whole computation and of the result.
     labels : Tensor, shape (N,) int64 or (N, classes) floating point
         Classes, or soft labels.
-    cells : sequence of K Cell, NatsCell or SigmoidMLP
-    shape : MotifShape, or MLPShape
+    cells : sequence of K Cell, NatsCell or Perceptron
+    shape : MotifShape, or PerceptronShape
     valid_images, valid_labels : Tensor, optional, both or neither
-        Where they are given the metric is read on them instead of on the training set.
+        If given, the metric is read on these instead of on the training set.
     metric : "probability", "loss" or "training_loss"
         Mean probability of the true class (Cassimon et al., equation 4), or mean cross-entropy, read after training with
         batch statistics over the whole set; or the weighted sum over steps of the loss of the step's batch before its update.
     step_weights : Tensor, shape (steps,), optional
-        With "training_loss": weight of each step. Default: equal ones of sum 1.
+        With "training_loss": the weight of each step. Default: equal weights of sum 1.
     gradient : "unrolled" or "direct"
         "unrolled": the exact derivative through every step of training, the hypergradient (Rawal et al. 2020,
-        arXiv:2005.13092). It reaches images, soft labels, the validation set, `step_weights`, `rates`, `initial_scales` and
-        `init`. "direct": the derivative
-        of the metric with the trained weights held fixed (Cassimon et al., section 3.5). It reaches the set that the metric
-        is read on, its images and, for "loss", its soft labels; what the other set did to the weights is left out.
+        arXiv:2005.13092). It is a derivative in images, soft labels, the validation set, `step_weights`, `rates`,
+        `initial_scales` and `init`. "direct": the derivative of the metric with the trained weights held fixed
+        (Cassimon et al., section 3.5). It is a derivative in the
+        images, and for "loss" in the soft labels, of the set that the metric is read on. The influence of the training
+        set on the weights is left out.
     window : int, optional
-        With "unrolled": reverse only the last `window` steps of training.
+        With "unrolled": differentiate through the last `window` steps of training only.
     rates : Tensor, shape (steps,), optional
         Learning rate of every step, in place of the optimizer's and a schedule.
     initial_scales : Tensor, shape (4,), optional
         Factors of the initial weights of stem, 3x3 convolutions, 1x1 convolutions and dense layer, where `init` draws them.
-        Constant with `window`, which forgets the initial weights.
+        They must be constant with `window`, since a window does not reach back to the initial weights.
     init : "shared", "motif" or sequence of K dicts
         Initial weights, as `spd_fast.train_motifs` takes them; the arrays may be tensors.
     **training
@@ -85,12 +86,12 @@ def motif_metrics(
     Returns
     -------
     Tensor, shape (K,), of the dtype of `images`
-        NaN for a motif that diverged. Weight it by 0, or leave it out, and no NaN reaches the gradient.
+        The metric of a motif that diverged is NaN. Multiply it by 0 or leave it out, and no NaN enters the gradient.
 
     Raises
     ------
     ValueError
-        If a setting does not belong to the gradient that is asked for, or a value is refused by `train_motifs`.
+        If a setting does not apply to the chosen gradient, or `train_motifs` refuses a value.
     TypeError
         If images or labels are not tensors of the right kind, or `training` sets what this function decides.
 
@@ -140,7 +141,7 @@ def train_and_measure(
     init: Init = "shared",
     **training: Any,
 ) -> tuple[Tensor, TrainResult]:
-    """Return what `motif_metrics` returns, and the training behind it: curves, accuracies, weights.
+    """Return the metrics of `motif_metrics` and the result of the training: curves, accuracies, weights.
 
     Parameters and errors are those of `motif_metrics`.
     """
@@ -290,7 +291,7 @@ def measure_training(
 
 @dataclass(frozen=True, eq=False)
 class _Bridge:
-    """What the backward needs to know about a finished training."""
+    """What the backward pass needs to know about a finished training."""
 
     cells: Sequence[Candidate]
     shape: Shape
@@ -335,7 +336,7 @@ class _Bridge:
             labels,
             metric=cast(_Read, self.asked.metric),
             threads=self.threads,
-            strict=self.loop.strict,
+            direct_convolutions=self.loop.direct_convolutions,
         )
         return weighted_sum(weights[used], reading.d_images), weighted_sum(weights[used], reading.d_labels)
 
@@ -384,18 +385,19 @@ class _Bridge:
         return weighted_sum(weights, self.result.recorded["step_loss"])
 
 
-def read_metrics(
+def packed_metrics(
     motifs: PackedMotifs,
     images: Tensor,
     labels: Tensor,
     *,
     metric: _Read = "probability",
     threads: int | None = None,
-) -> tuple[Tensor, Reading]:
-    """Read trained motifs on a set: the metric of each, differentiable in images and soft labels, and the whole reading.
+) -> tuple[Tensor, MotifEvaluation]:
+    """Evaluate packed motifs on a set: return the metric of each, differentiable in images and soft labels, and the
+    whole evaluation.
 
-    What `motif_metrics` with ``gradient="direct"`` is, for motifs that were trained before. Where autograd is on, metrics and
-    derivatives come from one pass over the motifs.
+    It does what `motif_metrics` does with ``gradient="direct"``, for motifs that are trained already. If autograd is
+    on, metrics and derivatives come from one pass over the motifs.
 
     Parameters
     ----------
@@ -409,7 +411,7 @@ def read_metrics(
     Returns
     -------
     Tensor, shape (K,), of the dtype of `images`
-    Reading
+    MotifEvaluation
 
     Raises
     ------
@@ -430,15 +432,15 @@ def read_metrics(
         threads=threads,
     )
     values = getattr(reading, metric)
-    metrics: Tensor = _ReadingGradient.apply(images, labels, reading, values)  # type: ignore[no-untyped-call]
+    metrics: Tensor = _PackedGradient.apply(images, labels, reading, values)  # type: ignore[no-untyped-call]
     return metrics, reading
 
 
-class _ReadingGradient(torch.autograd.Function):
-    """Metrics already read, and their derivatives, which came with them."""
+class _PackedGradient(torch.autograd.Function):
+    """Metrics of packed motifs with their derivatives, both computed in one pass."""
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor, labels: Tensor, reading: Reading, values: npt.NDArray[Any]) -> Tensor:
+    def forward(ctx: Any, images: Tensor, labels: Tensor, reading: MotifEvaluation, values: npt.NDArray[Any]) -> Tensor:
         ctx.reading = reading
         ctx.dtypes = images.dtype, labels.dtype
         return torch.from_numpy(values).to(images.dtype)
@@ -455,11 +457,12 @@ class _ReadingGradient(torch.autograd.Function):
 
 
 _LEARNED = ("images", "labels", "valid_images", "valid_labels", "rates", "initial_scales", "step_weights")
-"""What the unrolled gradient reaches, in the order in which `_UnrolledGradient` takes it, before initial weights."""
+"""What the unrolled gradient is a derivative in, in the order of `_UnrolledGradient`'s arguments before the initial
+weights."""
 
 
 class _UnrolledGradient(torch.autograd.Function):
-    """Metrics already measured, and their derivative through the training."""
+    """Metrics of a finished training with their derivative through the training."""
 
     @staticmethod
     def forward(
@@ -505,7 +508,7 @@ class _UnrolledGradient(torch.autograd.Function):
 
 
 class _DirectGradient(torch.autograd.Function):
-    """Metrics already measured, and their derivative with the trained weights held fixed."""
+    """Metrics of a finished training with their derivative at fixed weights."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, labels: Tensor, bridge: _Bridge) -> Tensor:

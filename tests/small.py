@@ -33,7 +33,7 @@ LEARNING = RECIPE.replace(
         "outer.loss": "pairwise_logistic",
         "outer.target": "rank",
         "outer.ranking": "metric",
-        "outer.kept_out": 4,
+        "outer.validation_cells": 4,
         "outer.keep": "best",
         "outer.check_every": 2,
         "outer.trust_every": 2,

@@ -360,12 +360,15 @@ BACKGROUND = re.compile(
 def test_background_processes_are_started_in_one_place(project_dir: Path) -> None:
     """Others would leave them behind when a test fails: `processes.started` does not."""
     helpers = {"processes.py", "test_processes.py", "test_codebase.py"}
+    ended = {
+        "child = os.fork()"
+    }  # in a script of tests/engine/test_training.py: the child has an alarm, and is waited for
     found = {
         f"{path.name}:{number}: {line.strip()}"
         for path in (project_dir / "tests").rglob("*.py")
         if path.name not in helpers
         for number, line in enumerate(path.read_text().splitlines(), 1)
-        if BACKGROUND.search(line)
+        if BACKGROUND.search(line) and line.strip() not in ended
     }
     assert not found
 

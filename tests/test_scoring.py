@@ -154,7 +154,7 @@ def test_rates_of_zero_cannot_be_learned(tmp_path: Path) -> None:
     Dish(begun.images, begun.labels, rates=np.zeros(9)).save(tmp_path / "dish.npz")
     settings = {"dish__start": "dish", "dish__source": str(tmp_path / "dish.npz")}
     with pytest.raises(
-        ValueError, match=r"the dish .* cannot be learned: rates hold 0\.0, expected above 0: learned in proportion"
+        ValueError, match=r"the dish .* cannot be learned: rates hold 0\.0, expected above 0: rates are learned through"
     ):
         start_dish(recipe(**settings, outer__learn=["rates"]))
 
@@ -184,10 +184,10 @@ def test_scores(metric: str, valid: int) -> None:
 def test_replicates_with_images_of_their_own() -> None:
     """Replicate r of two sees images r, r + 2, ...: balanced halves that share nothing."""
     how = recipe(
-        inner__replicates=2, inner__split_images=True, outer__ranking="metric", inner__initializer="nasbench101"
+        inner__replicates=2, inner__split_images=True, outer__ranking="metric", inner__init_distribution="nasbench101"
     )
     dish, cells = start_dish(how), small.pool()[0]
-    assert inner_loop(how).initializer == "nasbench101"
+    assert inner_loop(how).init_distribution == "nasbench101"
     values = []
     for replicate in range(2):
         part = Dish(dish.images[replicate::2], dish.labels[replicate::2])
@@ -253,14 +253,14 @@ def readings(how: Recipe, rows: list[int]) -> dict[str, Any]:
 
     from spd_fast.outer.forms import dish_tensors, free_tensors
     from spd_fast.outer.measure import measure_of
-    from spd_fast.predictors.readings import read_motifs
+    from spd_fast.predictors.readings import motif_readings
 
     cells, start = [CROWD[row] for row in rows], start_dish(how)
     found: dict[str, Any] = {"score_cells": score_cells(start, how, cells)}
-    read = read_motifs(start, how, cells)
-    found |= {name: getattr(read, name) for name in ("score", "curve", "steps")}
+    read = motif_readings(start, how, cells)
+    found |= {name: getattr(read, name) for name in ("score", "curve", "step_loss")}
     with torch.no_grad():
-        tensors = dish_tensors(free_tensors(start, how), start, how)
+        tensors = dish_tensors(free_tensors(start, how.outer.learn, how.form), start, how.form)
         measured = measure_of(CROWD, start, how, None)(tensors, rows, None, None)
     found["metric"] = measured.metric.numpy()
     found |= {name: proxies.score(cells, how.shape, start.images, start.labels, name) for name in proxies.PROXIES}

@@ -15,7 +15,7 @@ from spd_fast.motif import MotifShape
 from spd_fast.outer.losses import pearson
 from spd_fast.spaces.cell import Cell
 from spd_fast.spaces.cell_files import random_cells
-from spd_fast.torch import motif_metrics, read_metrics, train_and_measure
+from spd_fast.torch import motif_metrics, packed_metrics, train_and_measure
 
 SHAPE = MotifShape(6, 1, 1, classes=3, image_channels=2)
 INNER: dict[str, Any] = {"epochs": 2, "batch_size": 4, "optimizer": Adam(lr=2e-3)}
@@ -134,19 +134,21 @@ def _dish(images: torch.Tensor) -> Any:
     return Dish(images.detach().numpy(), LABELS.numpy())
 
 
-@pytest.mark.parametrize("strict", [False, True])
-def test_strict_arithmetic_reaches_the_gradient(strict: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("direct_convolutions", [False, True])
+def test_strict_arithmetic_reaches_the_gradient(direct_convolutions: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     from spd_fast import torch as bridge
 
     seen = []
 
     def spy(*args: Any, **kwargs: Any) -> Any:
-        seen.append(kwargs["strict"])
+        seen.append(kwargs["direct_convolutions"])
         return read_motifs(*args, **kwargs)
 
     monkeypatch.setattr(bridge, "read_motifs", spy)
-    motif_metrics(some_images(8, 0), LABELS, cells(), shape=SHAPE, strict=strict, **TRAINING).sum().backward()
-    assert seen == [strict]
+    motif_metrics(
+        some_images(8, 0), LABELS, cells(), shape=SHAPE, direct_convolutions=direct_convolutions, **TRAINING
+    ).sum().backward()
+    assert seen == [direct_convolutions]
 
 
 def test_weight_that_is_not_finite() -> None:
@@ -341,18 +343,18 @@ def test_reading_trained_motifs() -> None:
     dish = Dish(images.detach().numpy(), labels.detach().numpy())
     result = train_motifs(cells(), SHAPE, dish, dtype="float64", **INNER)
     motifs = pack_motifs(cells(), SHAPE, result.parameters, tuple(images.shape[1:]), dtype="float64")
-    z, reading = read_metrics(motifs, images, labels, metric="loss")
+    z, reading = packed_metrics(motifs, images, labels, metric="loss")
     assert torch.equal(z, expected)
     assert np.array_equal(reading.accuracy, result.train.accuracy)
     (z * weights).sum().backward()
     assert torch.equal(images.grad, d_images)
     assert torch.equal(labels.grad, d_labels)
-    one, _ = read_metrics(motifs.take([2]), images, labels, metric="loss")
+    one, _ = packed_metrics(motifs.take([2]), images, labels, metric="loss")
     assert torch.equal(one, expected[2:])
     with pytest.raises(
         TypeError, match=r"images has dtype torch\.float32, expected torch\.float64, that of the motifs"
     ):
-        read_metrics(motifs, images.float(), labels)
+        packed_metrics(motifs, images.float(), labels)
 
 
 def test_arrays_that_are_changed_before_the_backward_change_nothing() -> None:

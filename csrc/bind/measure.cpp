@@ -17,11 +17,11 @@ struct ProfileRecord {
 };
 
 ProfileRecord profile_one(const MotifSpec& spec, Array<float> images, Array<float> labels, Array<float> parameters, const Optimizer& optimizer, double rate,
-                          double batch_norm_momentum, double batch_norm_eps, bool strict, int repeats, py::object progress) {
+                          double batch_norm_momentum, double batch_norm_eps, bool direct_convolutions, int repeats, py::object progress) {
   const std::vector<MotifSpec> specs{spec};
   const DataSet<float> data = data_set<float>(images, labels, {spec});
   if (repeats < 1) fail("repeats is " + std::to_string(repeats) + ", expected at least 1");
-  const Motifs<float> motif = motifs_to_read(specs, data, true, strict);
+  const Motifs<float> motif = motifs_to_read(specs, data, true, direct_convolutions);
   expect_parameters({parameters}, motif);
   const Plan& plan = motif.plans[0];
   std::vector<float> own(parameters.data(), parameters.data() + parameters.size()), running(2 * plan.batch_norms, 1.0f);
@@ -100,7 +100,7 @@ void bind_measure(py::module_& m) {
       .def_readonly("timed", &ProfileRecord::timed)
       .def_readonly("seconds", &ProfileRecord::seconds);
   m.def("profile", profile_one, py::arg("spec"), py::arg("images").noconvert(), py::arg("labels").noconvert(), py::arg("parameters").noconvert(),
-        py::arg("optimizer"), py::arg("rate"), py::arg("batch_norm_momentum"), py::arg("batch_norm_eps"), py::arg("strict"), py::arg("repeats"),
+        py::arg("optimizer"), py::arg("rate"), py::arg("batch_norm_momentum"), py::arg("batch_norm_eps"), py::arg("direct_convolutions"), py::arg("repeats"),
         py::arg("progress"));
   using Released = py::call_guard<py::gil_scoped_release>;
   m.def("fma_peak", fma_peak, py::arg("seconds") = 0.1, Released());

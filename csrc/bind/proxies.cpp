@@ -11,11 +11,11 @@ struct LogitGradientRecord {  // of the sum of all logits, one entry a motif
 
 template <class T>
 LogitGradientRecord logit_gradient(const std::vector<MotifSpec>& specs, Array<T> images, std::vector<Array<T>> parameters, bool batch_norm,
-                                   double batch_norm_eps, bool strict, int threads, py::object progress) {
+                                   double batch_norm_eps, bool direct_convolutions, int threads, py::object progress) {
   if (specs.empty()) fail("no motif given");
   const Array<T> labels = zero_array<T>({images.shape(0), specs[0].classes});
   const DataSet<T> data = data_set<T>(images, labels, specs);
-  const Motifs<T> motifs = motifs_to_read(specs, data, true, strict);
+  const Motifs<T> motifs = motifs_to_read(specs, data, true, direct_convolutions);
   expect_parameters(parameters, motifs);
   LogitGradientRecord out;
   std::vector<LogitGradientJob<T>> jobs;
@@ -31,11 +31,11 @@ LogitGradientRecord logit_gradient(const std::vector<MotifSpec>& specs, Array<T>
 // (n, n) agreements of the ReLUs on each pair of images, one entry a motif.
 template <class T>
 std::vector<Array<std::int64_t>> activations(const std::vector<MotifSpec>& specs, Array<T> images, std::vector<Array<T>> parameters, double batch_norm_eps,
-                                             bool strict, int threads, py::object progress) {
+                                             bool direct_convolutions, int threads, py::object progress) {
   if (specs.empty()) fail("no motif given");
   const Array<T> labels = zero_array<T>({images.shape(0), specs[0].classes});
   const DataSet<T> data = data_set<T>(images, labels, specs);
-  const Motifs<T> motifs = motifs_to_read(specs, data, true, strict);
+  const Motifs<T> motifs = motifs_to_read(specs, data, true, direct_convolutions);
   expect_parameters(parameters, motifs);
   std::vector<Array<std::int64_t>> out;
   std::vector<ActivationJob<T>> jobs;
@@ -50,9 +50,9 @@ std::vector<Array<std::int64_t>> activations(const std::vector<MotifSpec>& specs
 template <class T>
 void bind_element(py::module_& m) {
   m.def("logit_gradient", logit_gradient<T>, py::arg("specs"), py::arg("images").noconvert(), py::arg("parameters").noconvert(), py::arg("batch_norm"),
-        py::arg("batch_norm_eps"), py::arg("strict"), py::arg("threads"), py::arg("progress"));
+        py::arg("batch_norm_eps"), py::arg("direct_convolutions"), py::arg("threads"), py::arg("progress"));
   m.def("activations", activations<T>, py::arg("specs"), py::arg("images").noconvert(), py::arg("parameters").noconvert(), py::arg("batch_norm_eps"),
-        py::arg("strict"), py::arg("threads"), py::arg("progress"));
+        py::arg("direct_convolutions"), py::arg("threads"), py::arg("progress"));
 }
 
 }  // namespace

@@ -64,10 +64,10 @@ template <class T>
 TrainRecord train_all(const std::vector<MotifSpec>& specs, Array<T> images, Array<T> labels, std::optional<Array<T>> valid_images,
                       std::optional<Array<T>> valid_labels, Array<std::int64_t> order, int batch, bool drop_last, const Optimizer& optimizer,
                       Array<double> rates, std::vector<Array<T>> parameters, std::vector<Array<T>> running, double batch_norm_momentum, double batch_norm_eps,
-                      bool batch_statistics, bool evaluate, bool record_steps, bool strict, int threads, py::object progress) {
+                      bool batch_statistics, bool evaluate, bool record_steps, bool direct_convolutions, int threads, py::object progress) {
   TrainSettings<T> s = settings_of<T>(specs, images, labels, valid_images, valid_labels, order, batch, drop_last, optimizer, rates);
   s.batch_norm_momentum = batch_norm_momentum, s.batch_norm_eps = batch_norm_eps, s.batch_statistics = batch_statistics, s.evaluate = evaluate;
-  const Motifs<T> motifs = motifs_to_train(specs, s, strict);
+  const Motifs<T> motifs = motifs_to_train(specs, s, direct_convolutions);
   expect_parameters(parameters, motifs);
   const py::ssize_t n = static_cast<py::ssize_t>(specs.size()), steps = rates.size(), classes = specs[0].classes;
   for (py::ssize_t k = 0; k < n; ++k) expect_shape(running.at(k), "running", {2, motifs.plans[k].batch_norms});
@@ -99,10 +99,10 @@ TrainRecord train_all(const std::vector<MotifSpec>& specs, Array<T> images, Arra
 
 template <class T>
 GradientRecord gradient(const std::vector<MotifSpec>& specs, Array<T> images, Array<T> labels, std::vector<Array<T>> parameters, const std::string& metric,
-                        double batch_norm_eps, bool want_parameters, bool want_images, bool strict, int threads, py::object progress) {
+                        double batch_norm_eps, bool want_parameters, bool want_images, bool direct_convolutions, int threads, py::object progress) {
   const py::ssize_t n = static_cast<py::ssize_t>(specs.size());
   const DataSet<T> data = data_set<T>(images, labels, specs);
-  const Motifs<T> motifs = motifs_to_read(specs, data, want_parameters || want_images, strict);
+  const Motifs<T> motifs = motifs_to_read(specs, data, want_parameters || want_images, direct_convolutions);
   expect_parameters(parameters, motifs);
   std::vector<py::array> d_parameters;
   Array<T> d_images(std::vector<py::ssize_t>{want_images ? n : 0, data.n, images.shape(1), images.shape(2), images.shape(3)});
@@ -130,14 +130,14 @@ template <class T>
 HypergradientRecord hypergradient(const std::vector<MotifSpec>& specs, Array<T> images, Array<T> labels, std::optional<Array<T>> valid_images,
                                   std::optional<Array<T>> valid_labels, Array<std::int64_t> order, int batch, bool drop_last, const Optimizer& optimizer,
                                   Array<double> rates, std::vector<Array<T>> initial, long steps, long first_step, const std::string& metric,
-                                  double metric_weight, std::optional<Array<double>> step_weights, double batch_norm_eps, double memory, bool strict,
-                                  int threads, py::object progress) {
+                                  double metric_weight, std::optional<Array<double>> step_weights, double batch_norm_eps, double memory,
+                                  bool direct_convolutions, int threads, py::object progress) {
   TrainSettings<T> s = settings_of<T>(specs, images, labels, valid_images, valid_labels, order, batch, drop_last, optimizer, rates);
   s.batch_norm_eps = batch_norm_eps;
   if (steps < 0 || steps > rates.size()) fail("steps is " + std::to_string(steps) + ", expected 0 to " + std::to_string(rates.size()));
   if (first_step < 0 || first_step > steps) fail("first_step is " + std::to_string(first_step) + ", expected 0 to steps");
   if (step_weights) expect_shape(*step_weights, "step_weights", {steps});
-  const Motifs<T> motifs = motifs_to_reverse(specs, s, strict);
+  const Motifs<T> motifs = motifs_to_reverse(specs, s, direct_convolutions);
   expect_parameters(initial, motifs);
   const py::ssize_t n = static_cast<py::ssize_t>(specs.size()), classes = specs[0].classes;
   const py::ssize_t c = images.shape(1), h = images.shape(2), w = images.shape(3);
@@ -187,16 +187,16 @@ void bind_element(py::module_& m) {
   m.def("train", train_all<T>, py::arg("specs"), py::arg("images").noconvert(), py::arg("labels").noconvert(), py::arg("valid_images").noconvert().none(true),
         py::arg("valid_labels").noconvert().none(true), py::arg("order").noconvert(), py::arg("batch"), py::arg("drop_last"), py::arg("optimizer"),
         py::arg("rates").noconvert(), py::arg("parameters").noconvert(), py::arg("running").noconvert(), py::arg("batch_norm_momentum"),
-        py::arg("batch_norm_eps"), py::arg("batch_statistics"), py::arg("evaluate"), py::arg("record_steps"), py::arg("strict"), py::arg("threads"),
-        py::arg("progress"));
+        py::arg("batch_norm_eps"), py::arg("batch_statistics"), py::arg("evaluate"), py::arg("record_steps"), py::arg("direct_convolutions"),
+        py::arg("threads"), py::arg("progress"));
   m.def("gradient", gradient<T>, py::arg("specs"), py::arg("images").noconvert(), py::arg("labels").noconvert(), py::arg("parameters").noconvert(),
-        py::arg("metric"), py::arg("batch_norm_eps"), py::arg("want_parameters"), py::arg("want_images"), py::arg("strict"), py::arg("threads"),
+        py::arg("metric"), py::arg("batch_norm_eps"), py::arg("want_parameters"), py::arg("want_images"), py::arg("direct_convolutions"), py::arg("threads"),
         py::arg("progress"));
   m.def("hypergradient", hypergradient<T>, py::arg("specs"), py::arg("images").noconvert(), py::arg("labels").noconvert(),
         py::arg("valid_images").noconvert().none(true), py::arg("valid_labels").noconvert().none(true), py::arg("order").noconvert(), py::arg("batch"),
         py::arg("drop_last"), py::arg("optimizer"), py::arg("rates").noconvert(), py::arg("initial").noconvert(), py::arg("steps"), py::arg("first_step"),
         py::arg("metric"), py::arg("metric_weight"), py::arg("step_weights").noconvert().none(true), py::arg("batch_norm_eps"), py::arg("memory"),
-        py::arg("strict"), py::arg("threads"), py::arg("progress"));
+        py::arg("direct_convolutions"), py::arg("threads"), py::arg("progress"));
 }
 
 }  // namespace

@@ -47,12 +47,13 @@ void run_passes(const Motifs<T>& motifs, std::vector<Job>& jobs, double passes, 
 }  // namespace
 
 template <class T>
-Motifs<T>::Motifs(const std::vector<MotifSpec>& specs, int batch, Passes passes, bool strict) : specs(specs), strict(strict) {
+Motifs<T>::Motifs(const std::vector<MotifSpec>& specs, int batch, Passes passes, bool direct_convolutions)
+    : specs(specs), direct_convolutions(direct_convolutions) {
   for (std::size_t k = 0; k < specs.size(); ++k) plans.push_back(plan(k, batch, passes));
 }
 template <class T>
 Plan Motifs<T>::plan(std::size_t k, int batch, Passes passes) const {
-  return make_plan(specs[k], batch, passes, engine().of<T>().lanes, sizeof(T), strict);
+  return make_plan(specs[k], batch, passes, engine().of<T>().lanes, sizeof(T), direct_convolutions);
 }
 
 template <class T>
@@ -62,8 +63,8 @@ void set_batches(TrainSettings<T>& s, int batch, bool drop_last) {
 }
 
 template <class T>
-Motifs<T> motifs_to_train(const std::vector<MotifSpec>& specs, const TrainSettings<T>& s, bool strict) {
-  return {specs, s.batch, Passes::forward_backward, strict};
+Motifs<T> motifs_to_train(const std::vector<MotifSpec>& specs, const TrainSettings<T>& s, bool direct_convolutions) {
+  return {specs, s.batch, Passes::forward_backward, direct_convolutions};
 }
 template <class T>
 void train(const Motifs<T>& motifs, const TrainSettings<T>& s, std::vector<TrainJob<T>>& jobs, const Run& run) {
@@ -92,8 +93,8 @@ void train(const Motifs<T>& motifs, const TrainSettings<T>& s, std::vector<Train
 }
 
 template <class T>
-Motifs<T> motifs_to_reverse(const std::vector<MotifSpec>& specs, const TrainSettings<T>& s, bool strict) {
-  return {specs, s.batch, Passes::kept, strict};
+Motifs<T> motifs_to_reverse(const std::vector<MotifSpec>& specs, const TrainSettings<T>& s, bool direct_convolutions) {
+  return {specs, s.batch, Passes::kept, direct_convolutions};
 }
 template <class T>
 void hypergradients(const Motifs<T>& motifs, const TrainSettings<T>& s, std::vector<HypergradientJob<T>>& jobs, double memory, const Run& run) {
@@ -125,8 +126,8 @@ void hypergradients(const Motifs<T>& motifs, const TrainSettings<T>& s, std::vec
 }
 
 template <class T>
-Motifs<T> motifs_to_read(const std::vector<MotifSpec>& specs, const DataSet<T>& data, bool backward, bool strict) {
-  return {specs, data.n, backward ? Passes::forward_backward : Passes::forward, strict};
+Motifs<T> motifs_to_read(const std::vector<MotifSpec>& specs, const DataSet<T>& data, bool backward, bool direct_convolutions) {
+  return {specs, data.n, backward ? Passes::forward_backward : Passes::forward, direct_convolutions};
 }
 template <class T>
 void gradients(const Motifs<T>& motifs, std::vector<GradientJob<T>>& jobs, const Run& run) {

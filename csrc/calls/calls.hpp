@@ -18,10 +18,10 @@ struct Run {
 template <class T>
 struct Motifs {
   const std::vector<MotifSpec>& specs;
-  bool strict;  // direct convolutions everywhere
+  bool direct_convolutions;  // direct convolutions everywhere
   std::vector<Plan> plans;
 
-  Motifs(const std::vector<MotifSpec>& specs, int batch, Passes passes, bool strict);
+  Motifs(const std::vector<MotifSpec>& specs, int batch, Passes passes, bool direct_convolutions);
   // Of motif k, for another batch.
   Plan plan(std::size_t k, int batch, Passes passes) const;
 };
@@ -33,18 +33,18 @@ void set_batches(TrainSettings<T>& s, int batch, bool drop_last);
 // A call has three steps. `motifs_to_...` makes the motifs, whose plans say how long the arrays must be. The caller then fills in a job for each motif, all but its
 // plans and memory. Last, the jobs are run.
 template <class T>
-Motifs<T> motifs_to_train(const std::vector<MotifSpec>& specs, const TrainSettings<T>& s, bool strict);
+Motifs<T> motifs_to_train(const std::vector<MotifSpec>& specs, const TrainSettings<T>& s, bool direct_convolutions);
 template <class T>
 void train(const Motifs<T>& motifs, const TrainSettings<T>& s, std::vector<TrainJob<T>>& jobs, const Run& run);
 
 template <class T>
-Motifs<T> motifs_to_reverse(const std::vector<MotifSpec>& specs, const TrainSettings<T>& s, bool strict);
+Motifs<T> motifs_to_reverse(const std::vector<MotifSpec>& specs, const TrainSettings<T>& s, bool direct_convolutions);
 // memory: bytes, in which a motif may keep gradients of its last steps.
 template <class T>
 void hypergradients(const Motifs<T>& motifs, const TrainSettings<T>& s, std::vector<HypergradientJob<T>>& jobs, double memory, const Run& run);
 
 template <class T>
-Motifs<T> motifs_to_read(const std::vector<MotifSpec>& specs, const DataSet<T>& data, bool backward, bool strict);
+Motifs<T> motifs_to_read(const std::vector<MotifSpec>& specs, const DataSet<T>& data, bool backward, bool direct_convolutions);
 template <class T>
 void gradients(const Motifs<T>& motifs, std::vector<GradientJob<T>>& jobs, const Run& run);
 template <class T>

@@ -1,4 +1,4 @@
-// Single kernels on (n, c, h, w) arrays, for tests and benches: into the layout, run, back again.
+// Runs single kernels on (n, c, h, w) arrays for tests and benches: packs the arrays into the layout and unpacks the results.
 #pragma once
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// What one core of this machine can do at most: multiply-adds, bytes read from and written to a working set, cycles.
+// Measures the peaks of one core of this machine: multiply-adds, bytes read from and written to a working set, cycles.
 #pragma once
 
 #include <algorithm>

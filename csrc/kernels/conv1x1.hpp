@@ -134,7 +134,7 @@ template <class T>
 std::size_t conv1x1_wgrad_room(const Grid& grid) {
   return static_cast<std::size_t>(kWgradIn) * wgrad_blocks(grid) * grid.plane();
 }
-// Elements of scratch: what is made of x, for each of so many threads, and dk of every slice but the first.
+// Elements of scratch: the input that each thread makes from x, and dk of every slice but the first.
 template <class T>
 std::size_t conv1x1_wgrad_scratch(const Grid& grid, int blocks, int c_in, int c_out, int threads) {
   return threads * conv1x1_wgrad_room<T>(grid) + (grid.slices(blocks) - 1) * static_cast<std::size_t>(c_in) * c_out;

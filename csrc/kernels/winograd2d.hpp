@@ -16,7 +16,7 @@ inline constexpr int kForwardRows = 8;  // tile rows that are transformed togeth
 
 // ---- few input channels: one output channel at a time
 
-// Forward of one output channel. k: its taps in the first plane; from input channel to input channel, from plane to plane so many elements.
+// Forward of one output channel. k: its taps in the first plane; the strides between input channels and between planes are in elements.
 template <class T, int S, int I>
 SPD_NOINLINE void forward_of_few(T* y, const TilePlanes<T>& x, const T* k, std::size_t k_channel, std::size_t k_plane, int pairs, const TileRows* to,
                                  const Grid& grid, bool accumulate) {

@@ -197,7 +197,7 @@ struct TileBlocks {  // that hold the tile rows first..until - 1 of a tensor's b
     end = static_cast<std::size_t>(begin + (until + per_block - 1) / per_block) * grid.vectors();
   }
 };
-// Elements of an input's room for so many tile rows, wherever in a block they begin.
+// Elements that a number of tile rows of an input need, wherever in a block they begin.
 inline std::size_t made_size(const Grid& grid, int rows) { return kChannelsMade * ((rows - 1) / (grid.height / 4) + 2) * grid.plane(); }
 
 // No more input channels than these, as a stem has, and what is done for one output channel at a time costs more than the products: nothing transformed but x

@@ -1,4 +1,4 @@
-// One training step many times over, timed part by part (span.hpp) and, in between, as a whole: the same functions as in training.
+// Runs one training step many times and measures the time of each part (span.hpp) and, in turns, of the whole. The functions are those of training.
 #pragma once
 
 #include "../span.hpp"

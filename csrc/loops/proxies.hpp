@@ -1,4 +1,4 @@
-// What zero-cost proxies need of an untrained motif beside the gradient of its loss (spd_fast/proxies.py holds their definitions):
+// What zero-cost proxies need from an untrained motif, beside the gradient of its loss (spd_fast/proxies.py defines them):
 //
 //   logit_gradient   d / d weights and d / d images of sum over images and classes of the logits; with batch norm in training mode, or without any
 //   activations      agreements[i, j] = ReLUs that are open, or closed, for image i and image j alike

@@ -7,7 +7,7 @@
 
 namespace spd::SPD_ISA {
 
-// A network whose arena has a tangent arena behind it, in which every tensor's tangent lies as many elements apart.
+// A network with a second arena of equal layout behind the first, which holds the tangent of every tensor.
 template <class T>
 class TangentNetwork : public Network<T> {
  public:

@@ -39,7 +39,7 @@ struct Grid {
   // After 2x2 pooling: every slot half as wide, so that two vectors become one.
   Grid halved() const { return Grid(height / 2, width / 2, lanes, slot / 2); }
 
-  // Of a batch of so many images.
+  // For a batch of this number of images.
   Grid of_batch(int n) const {
     Grid out = *this;
     out.half = blocks(n) >= 4 * chunk() ? chunks(n) / 2 * chunk() : INT_MAX;

@@ -54,8 +54,8 @@ std::vector<Segment> segments_of(const std::vector<Use>& uses, int channels) {
 
 class Builder {
  public:
-  Builder(const MotifSpec& spec, int batch, Passes passes, int lanes, int element_bytes, bool strict)
-      : spec_(spec), element_bytes_(element_bytes), strict_(strict) {
+  Builder(const MotifSpec& spec, int batch, Passes passes, int lanes, int element_bytes, bool direct_convolutions)
+      : spec_(spec), element_bytes_(element_bytes), direct_convolutions_(direct_convolutions) {
     plan_.batch = batch;
     plan_.passes = passes;
     plan_.lanes = lanes;
@@ -139,7 +139,7 @@ class Builder {
     plan_.n_parameters = c.beta + c_out;
     c.batch_norm = plan_.batch_norms;
     plan_.batch_norms += c_out;
-    if (size == 3 && !strict_) choose_algorithms(c);
+    if (size == 3 && !direct_convolutions_) choose_algorithms(c);
     plan_.flops += 2.0 * weights * plan_.grids[grid].pixels();
     const int index = static_cast<int>(plan_.convs.size());
     plan_.ops.push_back({Op::Kind::conv, index});
@@ -402,7 +402,7 @@ class Builder {
 
   const MotifSpec& spec_;
   int element_bytes_;
-  bool strict_;
+  bool direct_convolutions_;
   Plan plan_;
   Places places_;
   std::vector<std::vector<Use>> conv_flows_, pool_flows_, sum_flows_;
@@ -410,8 +410,8 @@ class Builder {
 
 }  // namespace
 
-Plan make_plan(const MotifSpec& spec, int batch, Passes passes, int lanes, int element_bytes, bool strict) {
-  return Builder(spec, batch, passes, lanes, element_bytes, strict).build();
+Plan make_plan(const MotifSpec& spec, int batch, Passes passes, int lanes, int element_bytes, bool direct_convolutions) {
+  return Builder(spec, batch, passes, lanes, element_bytes, direct_convolutions).build();
 }
 
 }  // namespace spd

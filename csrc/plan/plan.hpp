@@ -24,14 +24,14 @@
 
 namespace spd {
 
-// What the logits are compared with: one class an image, or one bit a logit.
+// The loss: softmax cross-entropy with one class for each image, or binary cross-entropy with one bit for each logit.
 enum class Loss { softmax, binary };
 inline constexpr const char* kLossNames[] = {"softmax", "binary"};
 
 enum EdgeOp : std::uint8_t { no_edge, skip, edge_conv1x1, edge_conv3x3, edge_avgpool3x3 };  // in the order of nats_cell.py
 
-// A cell in a motif shape. Channel counts come from the caller: the rule by which they are shared out lives in one place (cell.py).
-// Or a multilayer perceptron, of which `hidden`, the classes and the image's size are all.
+// A cell in a motif shape. The caller computes the channel counts, because the rule for them is in one place (cell.py). Or a perceptron, which
+// `hidden`, the slope, the classes and the image's size describe.
 struct MotifSpec {
   enum class Kind { vertex_cell, edge_cell, perceptron } kind = Kind::vertex_cell;  // operations on vertices (NAS-Bench-101), on edges (NATS-Bench)
   int vertices = 0;
@@ -162,7 +162,7 @@ struct Plan {
 };
 
 // element_bytes: so that byte planes can be counted in elements. The algorithm of each 3x3 convolution is chosen here, by its shape and never by
-// timing (same arguments, same bits); `strict`: direct everywhere.
-Plan make_plan(const MotifSpec& spec, int batch, Passes passes, int lanes, int element_bytes, bool strict);
+// timing (same arguments, same bits); `direct_convolutions`: direct everywhere.
+Plan make_plan(const MotifSpec& spec, int batch, Passes passes, int lanes, int element_bytes, bool direct_convolutions);
 
 }  // namespace spd

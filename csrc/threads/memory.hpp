@@ -5,7 +5,7 @@
 
 namespace spd {
 
-// Aligned, zeroed for every job anew; grows and is used again.
+// Aligned memory that every job finds zeroed; it grows as needed and is used again.
 class Memory {
  public:
   Memory() = default;

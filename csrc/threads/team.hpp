@@ -1,5 +1,6 @@
-// The threads that work on one motif: its owner and those that have no motif of their own (any more). Fork and join: the owner says what is to be split,
-// every thread takes its share. Shares write apart and sum nothing across them, so the bits do not depend on how many threads there are, nor on when they join.
+// A team: the threads that work on one motif, which are its owner and threads that have no motif of their own. The owner divides the work and every
+// thread takes shares of it (fork and join). Shares write to different places and nothing is summed across them, so the bits do not depend on the
+// number of threads or on when they join.
 #pragma once
 
 #include <algorithm>
@@ -16,7 +17,7 @@
 
 namespace spd {
 
-// Gradients that fade to nothing would be slow denormals; while this lives they are zero, on the thread that made it.
+// Vanishing gradients would become denormal numbers, which are slow. While an object of this class exists, they are 0 on the thread that made it.
 class FlushDenormals {
  public:
 #if defined(__SSE2__)
@@ -99,7 +100,7 @@ class Team {
   static constexpr int kShareBits = 8;
   static constexpr std::uint64_t kOver = ~std::uint64_t{0};
 
-  // Whoever claims share r of a round does it; nobody can once the round is past.
+  // The thread that claims share r of a round does it. After the round no share can be claimed.
   bool claim(int r, std::uint64_t round) { return free_[r].compare_exchange_strong(round, 0, std::memory_order_relaxed); }
   void run(int share, int rank, int shares) {
     const auto at = [&](int r) { return static_cast<int>(static_cast<long>(n_) * r / shares); };

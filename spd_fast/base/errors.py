@@ -1,4 +1,4 @@
-"""Errors that callers may want to catch by name."""
+"""Errors of the package."""
 
 __all__ = [
     "InvalidCellError",

@@ -416,7 +416,7 @@ def _array(filename: str, content: bytes | memoryview) -> Array:
         raise ValueError(f"{name} holds Python objects, expected numbers")
     begin, count = header.tell(), math.prod(shape)
     if min(shape, default=0) < 0 or begin + count * dtype.itemsize != len(content):
-        raise ValueError(f"{name} holds more or less than the numbers that its header tells")
+        raise ValueError(f"{name} has another length than its header says")
     array: Array = np.frombuffer(content, dtype, count, begin)
     return array.reshape(shape[::-1]).T if fortran else array.reshape(shape)
 

@@ -180,7 +180,7 @@ def read_journal(path: str | os.PathLike[str], schema: str, *, remedy: str) -> l
     Raises
     ------
     FileNotFoundError
-        If there is none.
+        If `cells` is empty.
     ValueError, OSError
         As `Journal`.
     """

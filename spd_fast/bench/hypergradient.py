@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.table import Table
 
-from spd_fast.base.types import Array
+from spd_fast.base.types import Array, Progress
 from spd_fast.bench import record as records
 from spd_fast.bench.inner import CLOCKS
 from spd_fast.dish import Dish
@@ -34,7 +34,7 @@ __all__ = [
     "tables",
 ]
 
-ENGINE, STRICT, PYTORCH = "spd_fast", "spd_fast, strict", "PyTorch"
+ENGINE, DIRECT, PYTORCH = "spd_fast", "spd_fast, direct convolutions", "PyTorch"
 """Strict: direct convolutions, whose rounding is that of a plain sum."""
 LR: Final = 1e-3
 STEPS_COMPARED: Final = 10
@@ -56,7 +56,7 @@ def run(
     long: int = 6,
     core: int | None = None,
     clock: str = "wall",
-    progress: Callable[[float], object] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Verify against PyTorch in double, then compare accuracy in float32, then time, on one pinned thread.
 
@@ -141,7 +141,7 @@ def _spread(cells: Sequence[Cell], n: int) -> list[Cell]:
 
 
 def _engine(
-    cell: Cell, shape: MotifShape, dish: Dish, steps: int, dtype: str = "float32", *, strict: bool = False
+    cell: Cell, shape: MotifShape, dish: Dish, steps: int, dtype: str = "float32", *, direct_convolutions: bool = False
 ) -> Array:
     order = _order(len(dish.images), steps)
     found = motif_hypergradient(
@@ -157,7 +157,7 @@ def _engine(
         order=order,
         threads=1,
         dtype=dtype,
-        strict=strict,
+        direct_convolutions=direct_convolutions,
     )
     return np.asarray(found.d_images[0])
 
@@ -202,7 +202,7 @@ def _accuracy(cell: Cell, shape: MotifShape, dish: Dish) -> dict[str, Any]:
     exact = _engine(cell, shape, dish, STEPS_COMPARED, "float64")
     found = {
         ENGINE: _engine(cell, shape, dish, STEPS_COMPARED),
-        STRICT: _engine(cell, shape, dish, STEPS_COMPARED, strict=True),
+        DIRECT: _engine(cell, shape, dish, STEPS_COMPARED, direct_convolutions=True),
         PYTORCH: _pytorch(cell, shape, dish, STEPS_COMPARED),
     }
     return {"hash": cell.module_hash} | {name: _distance(d, exact) for name, d in found.items()}
@@ -224,7 +224,7 @@ def _distance(d: Array, exact: Array) -> dict[str, float]:
 def _time(
     cell: Cell, shape: MotifShape, dish: Dish, steps: int, rounds: int, clock: Callable[[], float], peer: bool
 ) -> dict[str, Any]:
-    """Seconds of a training of so many steps and of the hypergradient through it, one entry a round."""
+    """Seconds of a training of some steps and of the hypergradient through it, one entry a round."""
     order = _order(len(dish.images), steps)
 
     def train() -> None:
@@ -243,7 +243,7 @@ def _time(
     contenders: dict[str, Callable[[], object]] = {
         "training": train,
         ENGINE: lambda: _engine(cell, shape, dish, steps),
-        STRICT: lambda: _engine(cell, shape, dish, steps, strict=True),
+        DIRECT: lambda: _engine(cell, shape, dish, steps, direct_convolutions=True),
     }
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for round_ in range(rounds + 1):  # the first warms up
@@ -304,7 +304,9 @@ def _memory(name: str) -> float:
 
 
 def _summarised(accuracy: Sequence[dict[str, Any]], timed: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    strict = [records.median(row["seconds"][STRICT]) / records.median(row["seconds"][ENGINE]) for row in timed]
+    direct_convolutions = [
+        records.median(row["seconds"][DIRECT]) / records.median(row["seconds"][ENGINE]) for row in timed
+    ]
     ratios = [row["reverse_step"] / row["training_step"] for row in timed]
     faster = [
         row["seconds"][PYTORCH][0] / records.median(row["seconds"][ENGINE])
@@ -313,7 +315,7 @@ def _summarised(accuracy: Sequence[dict[str, Any]], timed: Sequence[dict[str, An
     ]
     summary: dict[str, Any] = {
         "reverse_over_training": {"median": records.median(ratios), "least": min(ratios), "most": max(ratios)},
-        "strict_over_default": records.geometric_mean(strict),
+        "direct_over_default": records.geometric_mean(direct_convolutions),
         "training_step": float(np.mean([row["training_step"] for row in timed])),
         "reverse_step": float(np.mean([row["reverse_step"] for row in timed])),
     }
@@ -330,7 +332,7 @@ def _summarised(accuracy: Sequence[dict[str, Any]], timed: Sequence[dict[str, An
                 for measure in ("relative_error", "cosine")
                 for values in [[row[name][measure] for row in accuracy]]
             }
-            for name in (ENGINE, STRICT, PYTORCH)
+            for name in (ENGINE, DIRECT, PYTORCH)
         }
     return summary
 
@@ -350,7 +352,7 @@ def tables(record: dict[str, Any]) -> list[Table]:
             "training step, ms",
             "reverse step, ms",
             "reverse / training",
-            "strict, x as long",
+            "direct convolutions, x as long",
             "PyTorch, x ours",
             "least",
         )
@@ -363,7 +365,7 @@ def tables(record: dict[str, Any]) -> list[Table]:
             f"{1e3 * shape['training_step']:.3f}",
             f"{1e3 * shape['reverse_step']:.3f}",
             f"{ratio['median']:.2f} ({ratio['least']:.2f} to {ratio['most']:.2f})",
-            f"{shape['strict_over_default']:.2f}",
+            f"{shape['direct_over_default']:.2f}",
             *((f"{speedup['geometric_mean']:.1f}", f"{speedup['least']:.1f}") if speedup else ("", "")),
         )
     out.append(table)

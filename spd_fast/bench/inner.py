@@ -16,6 +16,7 @@ import numpy as np
 from rich.table import Table
 
 from spd_fast import _core
+from spd_fast.base.types import Progress
 from spd_fast.bench import record as records
 from spd_fast.dish import Dish
 from spd_fast.engine.initial import initial_parameters
@@ -57,7 +58,7 @@ def run(
     many: int = 64,
     core: int | None = None,
     clock: str = "wall",
-    progress: Callable[[float], object] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Time an inner epoch of the motifs of each cell on one pinned thread, then of `many` random cells on all processors.
 

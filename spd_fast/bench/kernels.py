@@ -10,6 +10,7 @@ import numpy.typing as npt
 from rich.table import Table
 
 from spd_fast import _core
+from spd_fast.base.types import Progress
 from spd_fast.bench import record as records
 
 __all__ = ["CHANNELS", "PASSES", "SIDES", "run", "tables"]
@@ -30,7 +31,7 @@ def run(
     sides: Sequence[int] = SIDES,
     rounds: int = 5,
     core: int | None = None,
-    progress: Callable[[float], object] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Verify every algorithm against double, then time it: batch 20, float32, one pinned thread, packing of weights included.
 

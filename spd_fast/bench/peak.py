@@ -1,13 +1,13 @@
 """What one core can do at most: multiply-adds in registers, bytes read from caches and memory, bytes written."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from rich.table import Table
 
 from spd_fast import _core
+from spd_fast.base.types import Progress
 from spd_fast.bench import record as records
 
 __all__ = ["ceilings", "run", "tables"]
@@ -19,9 +19,7 @@ IN_L1: Final = 16 << 10
 """Bytes, half of a common L1."""
 
 
-def run(
-    *, seconds: float = 0.2, core: int | None = None, progress: Callable[[float], object] | None = None
-) -> dict[str, Any]:
+def run(*, seconds: float = 0.2, core: int | None = None, progress: Progress | None = None) -> dict[str, Any]:
     """Measure the peak of fused multiply-adds, the clock, and the read rate of working sets from 4 KiB to 384 MiB.
 
     Parameters

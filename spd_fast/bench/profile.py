@@ -1,12 +1,13 @@
 """Where the time of a training step goes: every part of every op, with its cycles, FLOPs and bytes, beside what the core can do."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 from rich.table import Table
 
+from spd_fast.base.types import Progress
 from spd_fast.bench import record as records
 from spd_fast.bench.peak import ceilings
 from spd_fast.dish import Dish
@@ -44,9 +45,9 @@ def run(
     shape: str = "C",
     *,
     repeats: int = 200,
-    strict: bool = False,
+    direct_convolutions: bool = False,
     core: int | None = None,
-    progress: Callable[[float], object] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Profile one training step of the motif of each cell: a batch of 20 images of 3 x 16 x 16, Adam, one pinned thread.
 
@@ -56,7 +57,7 @@ def run(
     shape : "A", "B" or "C"
     repeats : int
         Times that each step is run; medians count.
-    strict, core, progress
+    direct_convolutions, core, progress
         As in `spd_fast.train_motifs` and `spd_fast.bench.peak.run`.
 
     Returns
@@ -77,14 +78,21 @@ def run(
     motif = records.shapes_named(shape)[shape]
     dish = Dish.random(per_class=records.BATCH // 10, image_size=records.SIDE)
     record = records.begin(
-        "profile", shape=shape, batch_size=records.BATCH, image_size=records.SIDE, repeats=repeats, strict=strict
+        "profile",
+        shape=shape,
+        batch_size=records.BATCH,
+        image_size=records.SIDE,
+        repeats=repeats,
+        direct_convolutions=direct_convolutions,
     )
     with records.pinned(core) as chosen:
         record["pinned_to"] = chosen
         record["ceilings"] = top = ceilings()
         record["cells"] = []
         for i, cell in enumerate(cells):
-            measured = step_profile(cell, motif, dish.images, dish.labels, repeats=repeats, strict=strict)
+            measured = step_profile(
+                cell, motif, dish.images, dish.labels, repeats=repeats, direct_convolutions=direct_convolutions
+            )
             rows = _rows(measured, top)
             _verify(rows, count_flops(cell, motif, records.SIDE) * records.BATCH)
             whole, timed = (float(np.median(measured[name])) for name in ("whole", "timed"))

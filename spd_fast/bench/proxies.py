@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.table import Table
 
+from spd_fast.base.types import Progress
 from spd_fast.bench import record as records
 from spd_fast.dish import Dish
 from spd_fast.engine.gradients import pack_motifs, read_motifs
@@ -26,7 +27,7 @@ __all__ = ["FORWARD", "IMAGES", "run", "tables"]
 FORWARD: Final = "forward"
 NAMES: Final = [FORWARD, *proxies.PROXIES]
 IMAGES: Final = 60
-"""In the one batch that all of them look at."""
+"""Images in the batch that all proxies are computed on."""
 TOLERANCE: Final = 1e-2
 """Relative, in float32: rounding switches a ReLU here and there, and jacob_cov divides by small eigenvalues."""
 
@@ -40,7 +41,7 @@ def run(
     *,
     rounds: int = 5,
     core: int | None = None,
-    progress: Callable[[float], object] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Compare the scores, then time the forward pass and each proxy.
 

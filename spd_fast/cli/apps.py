@@ -13,7 +13,7 @@ app = typer.Typer(
     help="Synthetic Petri Dish on a compiled CPU engine: learn a tiny data set on which tiny networks rank cells.",
     epilog="Start with [bold]spd-fast run --recipe demo[/bold]; it takes a minute and needs no download.",
 )
-truth_app = typer.Typer(no_args_is_help=True, help="Build and look at truth: cells and the accuracies they reached.")
+truth_app = typer.Typer(no_args_is_help=True, help="Build and show truths: cells with measured accuracies.")
 bench_app = typer.Typer(
     no_args_is_help=True,
     help="Measure this machine: each bench verifies, then times, on a machine that should be idle.",

@@ -153,7 +153,10 @@ def bench_profile(
     truth: TruthFile = None,
     shape: Annotated[str, typer.Option(metavar="A|B|C", help="Motif shape.")] = "C",
     repeats: Annotated[int, typer.Option(metavar="N", min=1, help="Times that each step is run.")] = 200,
-    strict: Annotated[bool, typer.Option("--strict", help="Direct convolutions everywhere.")] = False,
+    direct_convolutions: Annotated[
+        bool,
+        typer.Option("--direct-convolutions", help="Run every convolution directly, none by Winograd's algorithm."),
+    ] = False,
     core: Core = None,
     folder: BenchFolder = BENCH_FOLDER,
     debug: Debug = False,
@@ -164,7 +167,9 @@ def bench_profile(
 
         picked = picked_cells(None, hashes, None, truth, 0)[0] if hashes else _bench_cells(cells)
         with progress_bar("bench profile") as update:
-            record = profile.run(picked, shape, repeats=repeats, strict=strict, core=core, progress=update)
+            record = profile.run(
+                picked, shape, repeats=repeats, direct_convolutions=direct_convolutions, core=core, progress=update
+            )
         _show_bench(record, profile.tables(record), folder)
 
 

@@ -27,9 +27,9 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 @contextmanager
 def errors(debug: bool, *, again: bool = False) -> Iterator[None]:
-    """Turn what a user can mend into one line and exit code 2, and Ctrl-C into exit code 130.
+    """Turn an error that the user can mend into one line and exit code 2, and Ctrl-C into exit code 130.
 
-    A run that is interrupted has said how to continue by then; `again` says that the same command does.
+    With `again`, Ctrl-C prints that the same command continues. A run has printed by then how to continue it.
     """
     try:
         yield
@@ -59,7 +59,7 @@ class Display:
         self._epochs = recipe.outer.epochs
         self._every = max(1, -(-self._epochs // LINES_WITHOUT_TERMINAL))
         self._taus: list[float] = []
-        self._kept: float | None = None
+        self._validation_tau: float | None = None
         self._began = time.monotonic()
         self._first: int | None = None
         self._bar: Any = None
@@ -93,7 +93,7 @@ class Display:
         if step is None:
             return
         self._taus.append(step.kendall_tau)
-        self._kept = self._kept if step.kept_tau is None else step.kept_tau
+        self._validation_tau = self._validation_tau if step.validation_tau is None else step.validation_tau
         numbers = self._numbers(step)
         if self._bar is not None:
             self._bar.update(self._task, numbers=numbers)
@@ -105,8 +105,8 @@ class Display:
         loss = "  -  " if step.loss is None else f"{step.loss:.3f}"
         mean = sum(self._taus) / len(self._taus)
         note = f"  {step.skipped}: skipped" if step.skipped else ""
-        kept = "" if self._kept is None else f"  kept out {self._kept:+.2f}"
-        return f"loss {loss}  tau {step.kendall_tau:+.2f} (mean {mean:+.3f}){kept}{note}"
+        validation = "" if self._validation_tau is None else f"  validation tau {self._validation_tau:+.2f}"
+        return f"loss {loss}  tau {step.kendall_tau:+.2f} (mean {mean:+.3f}){validation}{note}"
 
 
 def duration(seconds: float) -> str:

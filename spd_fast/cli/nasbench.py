@@ -88,7 +88,7 @@ def nasbench_query(
 
         wanted: Sequence[Cell | str] = hashes or [] if cells is None else read_cells(cells)
         if not wanted or (hashes and cells is not None):
-            raise ValueError("which cells? Give hashes, or --cells FILE")
+            raise ValueError("no cells were given: give hashes, or --cells FILE")
         table = nasbench101.open(file)
         rows = [table.row(cell) for cell in wanted]
         run: Any = int(repeat) if repeat.isdigit() else repeat

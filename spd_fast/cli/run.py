@@ -124,9 +124,9 @@ def _fit(opened: "Run", truth: "TruthTable", threads: int | None) -> "FitResult"
 
 
 def _pool(recipe: "Recipe", n: int) -> str:
-    """Say how many accuracies are used."""
-    kept = f", {recipe.outer.kept_out} of them kept out" if recipe.outer.kept_out else ""
-    return f"{recipe.outer.pool or n} of {n} cells{kept}"
+    """Return a text that says how many accuracies are used."""
+    validation = f", {recipe.outer.validation_cells} of them validation cells" if recipe.outer.validation_cells else ""
+    return f"{recipe.outer.pool or n} of {n} cells{validation}"
 
 
 def _finish(opened: "Run") -> None:
@@ -139,13 +139,13 @@ def _finish(opened: "Run") -> None:
     summary = summarise([OuterStep.from_json(record) for record in opened.records()], opened.recipe)
     out.print(
         f"mean Kendall tau {summary.tau} over {summary.epochs} outer epochs "
-        f"(one epoch scatters by {summary.chance:.2f} by chance; not a held-out evaluation)"
+        f"(one epoch scatters by {summary.chance:.2f} by chance; not an evaluation on test cells)"
     )
     out.print(f"outer loss {summary.loss_first:.3f} in the first epochs, {summary.loss_last:.3f} in the last")
-    if summary.kept_start is not None and summary.kept_end is not None:
-        chosen = ", chosen by it: optimistic" if opened.recipe.outer.keep == "best" else ""
+    if summary.validation_tau_start is not None and summary.validation_tau_end is not None:
+        chosen = "; this tau chose the dish, so it is optimistic" if opened.recipe.outer.keep == "best" else ""
         out.print(
-            f"Kendall tau on {opened.recipe.outer.kept_out} cells kept out: {summary.kept_start:+.3f} before learning, "
-            f"{summary.kept_end:+.3f} of the dish that is kept, after {summary.kept_steps} outer epochs{chosen}"
+            f"Kendall tau on {opened.recipe.outer.validation_cells} validation cells: {summary.validation_tau_start:+.3f} before learning, "
+            f"{summary.validation_tau_end:+.3f} with the dish that is kept, after {summary.kept_after_epochs} outer epochs{chosen}"
         )
     out.print(f"dish in {opened.path / 'dish.npz'}, report in {page}")

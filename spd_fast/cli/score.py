@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @app.command(
     epilog="Examples:\n\n  spd-fast score --recipe learned_labels --truth nb101_test108.npz --images cifar10.npz\n\n"
     "  spd-fast score runs/c0 runs/c1 runs/c2 --truth nb101_test108.npz --folds 0\n\n"
-    "  spd-fast score --held-out 200 --labels 60 --seeds 2 --folds 0"
+    "  spd-fast score --test-cells 200 --pool-sizes 60 --seeds 2 --folds 0"
 )
 def score(
     folders: Annotated[
@@ -35,10 +35,10 @@ def score(
     curves: Annotated[
         str, typer.Option(metavar="NAME", help="Motif and unlearned dish of the learning curves; a recipe.")
     ] = "curves",
-    labels: Annotated[
-        str, typer.Option(metavar="LIST", help="Labelled cells of each pool; of several numbers each is judged.")
+    pool_sizes: Annotated[
+        str, typer.Option(metavar="LIST", help="Labelled cells in a pool; several sizes are judged one by one.")
     ] = "30,100",
-    held_out: Annotated[int, typer.Option(metavar="N", min=1, help="Cells that are scored.")] = 1000,
+    test_cells: Annotated[int, typer.Option(metavar="N", min=1, help="Cells that are scored.")] = 1000,
     seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Pools and dishes.")] = 5,
     folds: Annotated[
         int,
@@ -52,14 +52,14 @@ def score(
         Path | None, typer.Option("--out", metavar="DIR", help="Folder of the board. Default: runs/score-NAME.")
     ] = None,
     threads: Threads = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the draw of the held-out cells.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the draw of the test cells.")] = 0,
     settings: Settings = None,
     debug: Debug = False,
 ) -> None:
-    """Judge dishes on cells that they never saw, beside everything that is known without them.
+    """Judge dishes on test cells, beside scores that need no dish.
 
     Measurements are kept in --out as they come: after Ctrl-C or a kill, the same command continues, and with another --folds
-    or fewer numbers in --labels only what is missing is measured.
+    or fewer numbers in --pool-sizes only what is missing is measured.
     """
     with errors(debug, again=True):
         from spd_fast.report import board as page
@@ -71,13 +71,13 @@ def score(
         if folders:
             if recipe is not None or settings:
                 raise ValueError("--recipe and --set are those of the runs that were given: leave them out")
-            trial, chosen, learned = trial_of_runs(folders, table, held_out=held_out, seed=seed)
+            trial, chosen, learned = trial_of_runs(folders, table, test_cells=test_cells, seed=seed)
         else:
             from spd_fast.predictors.spd import DEFAULT_RECIPE
 
             chosen, learned = recipe_of(recipe or DEFAULT_RECIPE, None, settings), None
-            numbers = integers("--labels", labels)
-            trial = draw_trial(table, labels=numbers, held_out=held_out, seeds=seeds, seed=seed)
+            sizes = integers("--pool-sizes", pool_sizes)
+            trial = draw_trial(table, pool_sizes=sizes, test_cells=test_cells, seeds=seeds, seed=seed)
         where = folder if folder is not None else Path("runs") / f"score-{chosen.name}"
         with named_progress() as update:
             board = build_board(
@@ -100,7 +100,7 @@ def _print_board(board: "Board") -> None:
     rows = [
         {
             "row": row.name,
-            "labels": row.labels,
+            "labelled cells": row.pool_size,
             "tau, 95 % interval": str(row.judged.estimate("tau")),
             "rho": f"{row.judged.means['rho']:.3f}",
             "tau of top 10 %": f"{row.judged.means['tau_top']:.3f}",
@@ -112,7 +112,7 @@ def _print_board(board: "Board") -> None:
         for row in board.rows
     ]
     trial = board.trial
-    out.print(table_of(f"{len(trial.held_out)} held-out cells, {len(trial.seeds)} seeds", rows))
+    out.print(table_of(f"{len(trial.test_cells)} test cells, {len(trial.seeds)} seeds", rows))
     for outcome in board.outcomes:
         colour = {"reached": "green", "not reached": "red"}.get(outcome.verdict, "dim")
         found = "" if outcome.estimate is None else f": {outcome.estimate}"

@@ -14,14 +14,15 @@ from spd_fast.cli.recipes import recipe_of
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from spd_fast.outer.search import SearchResult
+    from spd_fast.outer.search import DishSearchResult
 
 
 @app.command(
-    epilog="Examples:\n\n  spd-fast search --labels 30 --out runs/slopes\n\n"
-    "  spd-fast search --recipe valid_c --truth nb101_test108.npz --cells 2000 --start 30 --per-round 5 --labels 100"
+    "dish-search",
+    epilog="Examples:\n\n  spd-fast dish-search --max-labelled 30 --out runs/slopes\n\n"
+    "  spd-fast dish-search --recipe valid_c --truth nb101_test108.npz --cells 2000 --start 30 --per-round 5 --max-labelled 100",
 )
-def search(
+def dish_search(
     recipe: Annotated[
         str, typer.Option(metavar="NAME", help="How dishes are learned; a recipe's name or JSON file.")
     ] = "rawal_slope",
@@ -29,7 +30,7 @@ def search(
     cells: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Candidates, drawn from the truth. Default: all of it.")
     ] = None,
-    labels: Annotated[int, typer.Option(metavar="N", min=1, help="Accuracies to look at, at most.")] = 40,
+    max_labelled: Annotated[int, typer.Option(metavar="N", min=1, help="Label at most so many candidates.")] = 40,
     start: Annotated[int, typer.Option(metavar="N", min=1, help="Of these, before the first dish, at random.")] = 18,
     per_round: Annotated[
         int, typer.Option(metavar="N", min=2, help="Labels of a round: the best but for one at random.")
@@ -38,14 +39,16 @@ def search(
         float | None, typer.Option(metavar="X", help="Stop when an accuracy reaches this. Default: use all labels.")
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Folder of the search. Default: runs/search-NAME-seedN.")
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Folder of the search. Default: runs/dish-search-NAME-seedN."),
     ] = None,
     threads: Threads = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of first labels, dishes and random labels.")] = 0,
     settings: Settings = None,
     debug: Debug = False,
 ) -> None:
-    """Search for the best candidate of a truth with a dish that is learned anew on all that was looked at.
+    """Search for the best candidate of a truth with a dish that is learned anew, in every round, on all labelled
+    candidates.
 
     Ctrl-C, a kill or a crash loses at most a second: the same command continues.
     """
@@ -63,12 +66,12 @@ def search(
                 candidates,
                 accuracy,
                 chosen,
-                labels=labels,
+                max_labelled=max_labelled,
                 start=start,
                 per_round=per_round,
                 stop_at=stop_at,
                 seed=seed,
-                folder=folder if folder is not None else Path("runs") / f"search-{chosen.name}-seed{seed}",
+                folder=folder if folder is not None else Path("runs") / f"dish-search-{chosen.name}-seed{seed}",
                 threads=threads,
                 progress=update,
             )
@@ -79,11 +82,11 @@ def search(
 
 
 def name_of(candidate: Any) -> str:
-    """What a user knows a candidate by: a slope, or the hash of a cell."""
+    """Return the name of a candidate for users: a slope, or the hash of a cell."""
     return f"slope {candidate.slope:.4f}" if hasattr(candidate, "slope") else str(candidate.module_hash)
 
 
-def _print_search(result: "SearchResult", candidates: "Sequence[Any]", accuracy: "npt.NDArray[Any]") -> None:
+def _print_search(result: "DishSearchResult", candidates: "Sequence[Any]", accuracy: "npt.NDArray[Any]") -> None:
     rows = [
         {
             "label": number,

@@ -88,7 +88,7 @@ def picked_cells(
     from spd_fast.truth.table import TruthTable
 
     if sum((file is not None, bool(hashes), sample is not None)) != 1:
-        raise ValueError("which cells? Give one of --cells FILE, --hash HEX or --sample N")
+        raise ValueError("expected exactly one of --cells FILE, --hash HEX and --sample N, to choose the cells")
     if file is not None:
         return list(read_cells(file)), None
     table = TruthTable.load(truth)

@@ -122,12 +122,12 @@ def truth_slopes(
 
         from spd_fast.engine.optimizers import Adam
         from spd_fast.images import load_images
-        from spd_fast.spaces.perceptron import MLPShape, SigmoidMLP
+        from spd_fast.spaces.perceptron import Perceptron, PerceptronShape
         from spd_fast.truth.build import build_truth
 
         data = load_images(images)
         side = data.train_images.shape[-1]
-        shape = MLPShape(
+        shape = PerceptronShape(
             hidden,
             layers,
             classes=int(data.train_labels.max()) + 1,
@@ -135,7 +135,7 @@ def truth_slopes(
         )
         with progress_bar("building truth") as update:
             table = build_truth(
-                [SigmoidMLP(slope) for slope in np.linspace(lowest, highest, slopes)],
+                [Perceptron(slope) for slope in np.linspace(lowest, highest, slopes)],
                 data,
                 file,
                 shape=shape,
@@ -144,7 +144,7 @@ def truth_slopes(
                 batch_size=batch_size,
                 optimizer=Adam(lr=lr),
                 init="shared",
-                initializer="normal",
+                init_distribution="normal",
                 image_size=side,
                 n_train=n_train,
                 n_valid=n_valid,
@@ -167,13 +167,13 @@ def truth_show(
     draw: Annotated[bool, typer.Option("--draw", help="Draw these cells.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Say which accuracies a truth file holds, and of what."""
+    """Describe a truth file: its cells, accuracies and networks."""
     with errors(debug):
         if slopes and file is not None:
             raise ValueError("--slopes is a table in the package: leave the file out")
-        from spd_fast import Cell, SigmoidMLP, TruthTable
+        from spd_fast import Cell, Perceptron, TruthTable
 
-        table = TruthTable.load(file, cell_type=SigmoidMLP if slopes else Cell)
+        table = TruthTable.load(file, cell_type=Perceptron if slopes else Cell)
         out.print(table.describe(), markup=False)
         for row in (-table.accuracy).argsort(kind="stable")[:best]:
             cell = table.cells[int(row)]

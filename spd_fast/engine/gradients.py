@@ -26,8 +26,8 @@ from spd_fast.motif import Shape
 from spd_fast.spaces.candidate import Candidate
 
 __all__ = [
+    "MotifEvaluation",
     "PackedMotifs",
-    "Reading",
     "motif_gradient",
     "pack_motifs",
     "parameter_gradient",
@@ -46,18 +46,18 @@ def motif_gradient(
     parameters: Sequence[Parameters],
     *,
     metric: Metric = "probability",
-    weights: npt.ArrayLike | None = None,
+    factors: npt.ArrayLike | None = None,
     threads: int | None = None,
     dtype: npt.DTypeLike = "float32",
-    strict: bool = False,
+    direct_convolutions: bool = False,
 ) -> tuple[Array, Array]:
-    """The direct gradient: d metric / d images of trained motifs, their weights held fixed.
-
-    The metric is read with batch statistics over the whole set, through which the gradient runs as well.
+    """Return the metric of trained motifs and its direct gradient: d metric / d images with the trained weights held
+    fixed. The metric is read with batch statistics of the whole set; the gradient includes their dependence on the
+    images.
 
     Parameters
     ----------
-    cells : sequence of K Cell, NatsCell or SigmoidMLP
+    cells : sequence of K Cell, NatsCell or Perceptron
     shape : MotifShape
     images : ndarray, shape (N, C, H, W)
     labels : ndarray, shape (N,) int or (N, classes) float
@@ -65,41 +65,44 @@ def motif_gradient(
         Weights of the motifs, as ``TrainResult.parameters``.
     metric : "probability" or "loss"
         Mean probability of the true class (Cassimon et al., eq. 4), or mean cross-entropy.
-    weights : ndarray, shape (K,), optional
-        Sum the gradients with these weights (in the order of the cells) instead of returning each.
-    threads, dtype, strict
+    factors : ndarray, shape (K,), optional
+        If given, the gradients are multiplied by these factors, in the order of the cells, and summed.
+    threads, dtype, direct_convolutions
         As in `train_motifs`.
 
     Returns
     -------
     values : ndarray, shape (K,)
-    d_images : ndarray, shape (K, N, C, H, W), or (N, C, H, W) where `weights` is given
+    d_images : ndarray, shape (K, N, C, H, W), or (N, C, H, W) where `factors` is given
     """
     require_metric(metric)
     dish = Dish(np.asarray(images), np.asarray(labels))
     motifs = pack_motifs(cells, shape, parameters, dish.images.shape[1:], dtype=dtype)
-    reading = read_motifs(motifs, images, labels, metric=metric, threads=threads, strict=strict)
+    reading = read_motifs(
+        motifs, images, labels, metric=metric, threads=threads, direct_convolutions=direct_convolutions
+    )
     values: Array = getattr(reading, metric)
-    if weights is None:
+    if factors is None:
         return values, reading.d_images
-    factors = np.asarray(weights, dtype=motifs.element)
-    if factors.shape != (len(cells),):
-        raise ValueError(f"weights has shape {factors.shape}, expected ({len(cells)},): one for each cell")
-    return values, weighted_sum(factors, reading.d_images)
+    checked = np.asarray(factors, dtype=motifs.element)
+    if checked.shape != (len(cells),):
+        raise ValueError(f"factors has shape {checked.shape}, expected ({len(cells)},): one for each cell")
+    return values, weighted_sum(checked, reading.d_images)
 
 
-def weighted_sum(weights: Array, arrays: Array) -> Array:
-    """Return sum_k weights[k] arrays[k], added in the order of k; what has weight 0 takes no part, NaN or not."""
+def weighted_sum(factors: Array, arrays: Array) -> Array:
+    """Return sum_k factors[k] arrays[k], added in the order of k; an array whose factor is 0 is left out, even if it holds NaN."""
     total = np.zeros(arrays.shape[1:], arrays.dtype)
-    for weight, array in zip(weights, arrays, strict=True):
-        if weight != 0:
-            total += weight * array
+    for factor, array in zip(factors, arrays, strict=True):
+        if factor != 0:
+            total += factor * array
     return total
 
 
 @dataclass(frozen=True, eq=False)
 class PackedMotifs:
-    """K trained motifs as the engine holds them, to be read many times: made by `pack_motifs`, read by `read_motifs`.
+    """K trained motifs in the engine's own format: `pack_motifs` makes them, `read_motifs` evaluates them as often
+    as needed.
 
     Attributes
     ----------
@@ -143,17 +146,17 @@ class PackedMotifs:
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
-    """What K trained motifs show on a set of N images, and its derivatives with their weights held fixed.
+class MotifEvaluation:
+    """Metrics of K trained motifs on a set of N images, with their derivatives at fixed weights.
 
     Attributes
     ----------
     probability, loss, accuracy : ndarray, shape (K,)
         As in `MotifMetrics`.
     d_images : ndarray, shape (K, N, C, H, W)
-        Of the metric that was asked for; (0, N, C, H, W) without gradients.
+        Derivatives of the chosen metric in the images; shape (0, N, C, H, W) without gradients.
     d_labels : ndarray, shape (K, N, classes)
-        Likewise; 0 for "probability".
+        Derivatives of the chosen metric in soft labels; 0 for "probability".
     """
 
     probability: Array
@@ -171,22 +174,22 @@ def pack_motifs(
     *,
     dtype: npt.DTypeLike = "float32",
 ) -> PackedMotifs:
-    """Pack trained weights for `read_motifs`, once for many readings.
+    """Pack trained weights once, for many calls of `read_motifs`.
 
     Parameters
     ----------
-    cells : sequence of K Cell, NatsCell or SigmoidMLP
+    cells : sequence of K Cell, NatsCell or Perceptron
     shape : MotifShape
     parameters : sequence of K dicts {name: ndarray}
         As ``TrainResult.parameters``. They are copied.
     image_shape : (C, H, W)
-        Of the images that will be read.
+        Shape of the images that the motifs will be evaluated on.
     dtype : "float32" or "float64"
 
     Raises
     ------
     ValueError, TypeError
-        If the weights are not those of the cells, or the images do not fit the shape.
+        If the weights do not belong to the cells, or the images do not fit the shape.
     """
     element = element_of(dtype)
     specs = specs_of(cells, shape, image_shape)
@@ -204,20 +207,22 @@ def read_motifs(
     metric: Metric = "probability",
     gradients: bool = True,
     threads: int | None = None,
-    strict: bool = False,
-) -> Reading:
-    """Read trained motifs on a set of images, with batch statistics over the whole set, through which gradients run as well.
+    direct_convolutions: bool = False,
+) -> MotifEvaluation:
+    """Evaluate trained motifs on a set of images.
+
+    Batch norm uses the statistics of the whole set; gradients include their dependence on the images.
 
     Parameters
     ----------
     motifs : PackedMotifs
     images : ndarray, shape (N, C, H, W)
-        Of the image shape that the motifs were packed for.
+        Images of the shape that the motifs were packed for.
     labels : ndarray, shape (N,) int or (N, classes) float
     metric : "probability" or "loss"
-        What `gradients` are of.
+        The metric whose derivatives are taken.
     gradients : bool
-    threads, strict
+    threads, direct_convolutions
         As in `train_motifs`.
 
     Raises
@@ -228,8 +233,8 @@ def read_motifs(
     require_metric(metric)
     if not len(motifs):
         raise ValueError("motifs is empty, expected at least one")
-    out = _gradient(motifs, images, labels, metric, False, gradients, threads, strict)
-    return Reading(**{name: getattr(out, name) for name in Reading.__dataclass_fields__})
+    out = _gradient(motifs, images, labels, metric, False, gradients, threads, direct_convolutions)
+    return MotifEvaluation(**{name: getattr(out, name) for name in MotifEvaluation.__dataclass_fields__})
 
 
 def parameter_gradient(
@@ -241,10 +246,11 @@ def parameter_gradient(
     *,
     threads: int | None = None,
     dtype: npt.DTypeLike = "float32",
-    strict: bool = False,
+    direct_convolutions: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Array, list[dict[str, Array]], Array]:
-    """Mean cross-entropy of each motif over the whole set, its gradient in the weights, and in the images.
+    """Return the mean cross-entropy of each motif over the whole set, with its gradients in the weights and in the
+    images.
 
     Parameters are those of `motif_gradient`, `progress` that of `train_motifs`.
 
@@ -256,7 +262,7 @@ def parameter_gradient(
     """
     dish = Dish(np.asarray(images), np.asarray(labels))
     motifs = pack_motifs(cells, shape, parameters, dish.images.shape[1:], dtype=dtype)
-    out = _gradient(motifs, images, labels, "loss", True, True, threads, strict, progress)
+    out = _gradient(motifs, images, labels, "loss", True, True, threads, direct_convolutions, progress)
     gradients = [unpack_weights(spec, flat) for spec, flat in zip(motifs.specs, out.d_parameters, strict=True)]
     return out.loss, gradients, out.d_images
 
@@ -269,7 +275,7 @@ def _gradient(
     want_parameters: bool,
     want_images: bool,
     threads: int | None,
-    strict: bool,
+    direct_convolutions: bool,
     progress: Progress | None = None,
 ) -> _core.Gradient:
     dish = Dish(np.asarray(images), np.asarray(labels))
@@ -288,7 +294,7 @@ def _gradient(
         BATCH_NORM_EPS,
         want_parameters,
         want_images,
-        strict,
+        direct_convolutions,
         thread_count(threads),
         progress,
     )

@@ -11,7 +11,7 @@ from spd_fast import _core
 from spd_fast.base.types import Array, Progress
 from spd_fast.dish import Dish
 from spd_fast.engine.gradients import Metric, require_metric
-from spd_fast.engine.inner_loop import Init, Initializer, InnerLoop
+from spd_fast.engine.inner_loop import Init, InitDistribution, InnerLoop
 from spd_fast.engine.optimizers import Optimizer
 from spd_fast.engine.specs import BATCH_NORM_EPS, owned, require_memory, thread_count, unpack_weights
 from spd_fast.engine.training import prepared
@@ -28,12 +28,12 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class Hypergradient:
-    """What `motif_hypergradient` returns, for K motifs trained for T steps on N images.
+    """The result of `motif_hypergradient`, for K motifs trained for T steps on N images.
 
     Attributes
     ----------
     value : ndarray, shape (K,)
-        What was differentiated. NaN where a motif diverged; its derivatives are then 0.
+        The value that was differentiated. It is NaN for a motif that diverged, and its derivatives are 0.
     loss, probability, accuracy : ndarray, shape (K,)
         Of the trained motif, on the validation images (on the training images where there are none).
     step_loss : ndarray, shape (K, T)
@@ -41,11 +41,11 @@ class Hypergradient:
     d_images, d_labels : ndarray, shape (K, N, C, H, W) and (K, N, classes)
     d_valid_images, d_valid_labels : ndarray, of the validation set likewise (empty where there is none)
     d_rates : ndarray, shape (K, T)
-        In the learning rate of each step.
+        Derivative in the learning rate of each step.
     d_momenta : ndarray, shape (K, T)
-        In the momentum of each step (SGD, RMSProp; 0 with Adam).
+        Derivative in the momentum of each step (SGD, RMSProp; 0 with Adam).
     d_initial : list of K dicts {name: ndarray}
-        In the weights before the first step that was reversed.
+        Derivative in the weights before the first step that was reversed.
     parameters : list of K dicts {name: ndarray}
         The trained weights.
     diverged : ndarray, shape (K,), bool
@@ -91,9 +91,9 @@ def motif_hypergradient(
     dtype: npt.DTypeLike = "float32",
     progress: Progress | None = None,
     drop_last: bool = False,
-    initializer: Initializer = "pytorch",
+    init_distribution: InitDistribution = "pytorch",
     initial_scales: npt.ArrayLike | None = None,
-    strict: bool = True,
+    direct_convolutions: bool = True,
     memory_mib: float = 128.0,
 ) -> Hypergradient:
     """The hypergradient: the exact derivative of a motif's metric through its whole training.
@@ -107,17 +107,18 @@ def motif_hypergradient(
         Mean probability of the true class (Cassimon et al., eq. 4), or mean cross-entropy; batch statistics over the set.
     metric_weight : float
     step_weights : ndarray, shape (T,), optional
-        Weights of the training losses of the steps: ones over an epoch's steps make "sum of training losses" scores.
+        Step weights: factors of the training losses of the steps. Ones give the sum of training losses (SoTL).
     window : int, optional
-        Reverse only the last `window` steps: the weights before them count as given (truncated back-propagation).
+        Differentiate through the last `window` steps only and take the network's weights before them as constant
+        (truncated back-propagation).
     steps : int, optional
-        Stop training after so many steps. Default: all of the epochs.
+        Stop training after this number of steps. Default: train all epochs.
     memory_mib : float, at least 0
-        MiB that each motif at work may keep gradients in, of its last steps. Steps whose gradient does not fit are trained a second
-        time: slower, the same to the last bit.
-    strict : bool
-        Direct convolutions: Winograd's round more, and what reverses training magnifies it (docs/engine.md). False is as fast as training is,
-        a tenth faster at most.
+        Memory in MiB in which each motif may keep the gradients of its last steps. Steps whose gradients do not fit are
+        trained a second time, which is slower and gives the same bits.
+    direct_convolutions : bool
+        As in `train_motifs`, but true by default: Winograd's algorithm rounds more, and reversing the training
+        magnifies rounding errors (docs/engine.md). False is faster by a tenth at most.
     cells, shape, dish and all others
         As in `train_motifs`.
 
@@ -132,9 +133,10 @@ def motif_hypergradient(
 
     Notes
     -----
-    States are kept at every sqrt(T)-th step: about 7 sqrt(T) vectors of parameters of memory a motif, beside the gradients kept.
-    Training is not continuous in the images: where ReLU or pooling switch between two steps, the exact derivative says
-    nothing of the jump. It costs about four trainings, five where no gradient is kept.
+    The state of the training is kept at every sqrt(T)-th step. Beside the kept gradients this takes about 7 sqrt(T)
+    vectors as long as the weights, for each motif. Training is not continuous in the images: where a ReLU or a pooling
+    switches, the exact derivative does not show the jump. A hypergradient costs about four trainings, or five if no
+    gradient is kept.
 
     References
     ----------
@@ -151,9 +153,9 @@ def motif_hypergradient(
         order=order,
         dtype=dtype,
         drop_last=drop_last,
-        initializer=initializer,
+        init_distribution=init_distribution,
         initial_scales=initial_scales,
-        strict=strict,
+        direct_convolutions=direct_convolutions,
     )
     reverse = Reverse(metric, metric_weight, step_weights, window, steps, memory_mib)
     return differentiate(loop, reverse, cells, shape, dish, threads=threads, progress=progress)
@@ -223,7 +225,7 @@ def differentiate(
         weights,
         BATCH_NORM_EPS,
         reverse.memory_mib * 2**20,
-        loop.strict,
+        loop.direct_convolutions,
         thread_count(threads),
         progress,
     )

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from spd_fast import _core
 from spd_fast.base.types import Array
-from spd_fast.engine.inner_loop import Initializer, InnerLoop
+from spd_fast.engine.inner_loop import InitDistribution, InnerLoop
 from spd_fast.engine.specs import specs_of
 from spd_fast.motif import MotifShape, Shape, layer_kind
 from spd_fast.spaces.candidate import Candidate
@@ -30,20 +30,20 @@ def initial_parameters(
     seed: int = 0,
     replicate: int = 0,
     init: Literal["shared", "motif"] = "shared",
-    initializer: Initializer = "pytorch",
+    init_distribution: InitDistribution = "pytorch",
     initial_scales: npt.ArrayLike | None = None,
     dtype: npt.DTypeLike = "float32",
 ) -> dict[str, Array]:
-    """The weights that `train_motifs` starts from.
+    """Return the weights that `train_motifs` starts from.
 
-    Every number is keyed by (seed, replicate, layer name, c_out, c_in, tap), with ``init="motif"`` by the cell and the
-    shape as well, and by nothing else. A 1x1 convolution is the centre tap of its layer's master tensor.
+    Every weight is keyed by (seed, replicate, layer name, c_out, c_in, tap) and nothing else; with ``init="motif"``
+    also by the cell and the shape. A 1x1 convolution takes the centre tap of the 3x3 tensor of its layer's name.
 
     Parameters
     ----------
     image_shape : (C, H, W), optional
-        Of the images; an `MLPShape` needs it, a `MotifShape` has the same weights for any.
-    cell, shape, seed, replicate, init, initializer, initial_scales, dtype
+        Shape of the images. A `PerceptronShape` needs it; the weights of a `MotifShape` do not depend on it.
+    cell, shape, seed, replicate, init, init_distribution, initial_scales, dtype
         As in `train_motifs`.
 
     Returns
@@ -57,7 +57,12 @@ def initial_parameters(
     standard deviations) for convolutions, Glorot uniform for the dense layer, whose bias is 0. Normal: Rawal et al. 2020.
     """
     loop = InnerLoop.of(
-        seed=seed, replicate=replicate, init=init, initializer=initializer, initial_scales=initial_scales, dtype=dtype
+        seed=seed,
+        replicate=replicate,
+        init=init,
+        init_distribution=init_distribution,
+        initial_scales=initial_scales,
+        dtype=dtype,
     )
     return draw_weights([cell], shape, loop, image_shape=image_shape)[0]
 
@@ -104,10 +109,13 @@ def _weights(
     loop: InnerLoop,
     shared: dict[tuple[str, tuple[int, ...], int], Array],
 ) -> dict[str, Array]:
-    """`shared` keeps what was drawn, for the layers of other cells that are the same with ``init="shared"``."""
+    """Return the initial weights of one motif.
+
+    `shared` keeps drawn tensors for other cells, which use the same ones with ``init="shared"``.
+    """
     scope = f"{loop.seed}/{loop.replicate}"
     if loop.init == "motif":
-        scope += f"/{cell.key}/{shape!r}"
+        scope += f"/{cell.key}/{shape.key}"
         shared = {}
     weights = {}
     fan_in = 1
@@ -117,10 +125,12 @@ def _weights(
         elif name.endswith("bn.bias"):
             weights[name] = np.zeros(dims, loop.dtype)
         else:
-            fan_in = math.prod(dims[1:]) if len(dims) > 1 else fan_in  # a bias comes behind its weights
+            fan_in = (
+                math.prod(dims[1:]) if len(dims) > 1 else fan_in
+            )  # the bias follows its layer's weights in the table
             layer = name, dims, fan_in
             if layer not in shared:
-                shared[layer] = _drawn(key_of(f"{scope}/{name}"), dims, fan_in, loop.initializer)
+                shared[layer] = _drawn(key_of(f"{scope}/{name}"), dims, fan_in, loop.init_distribution)
             drawn = shared[layer]
             kind = layer_kind(name, dims)
             scaled = drawn if kind is None or loop.initial_scales is None else drawn * loop.initial_scales[kind]
@@ -128,15 +138,15 @@ def _weights(
     return weights
 
 
-def _drawn(key: int, dims: tuple[int, ...], fan_in: int, initializer: Initializer) -> Array:
+def _drawn(key: int, dims: tuple[int, ...], fan_in: int, init_distribution: InitDistribution) -> Array:
     rows, columns = dims[0], dims[1] if len(dims) > 1 else 1
     taps = list(range(9)) if dims[2:] == (3, 3) else [4] if len(dims) == 4 else [0]
     uniform = _core.uniforms(key, rows, columns, taps).reshape(dims)
-    if initializer == "pytorch":
+    if init_distribution == "pytorch":
         return (2 * uniform - 1) / math.sqrt(fan_in)
     from scipy.special import ndtr, ndtri
 
-    if initializer == "normal":
+    if init_distribution == "normal":
         return np.asarray(ndtri(uniform))
     if len(dims) == 4:
         cut = 2.0

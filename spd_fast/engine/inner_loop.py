@@ -13,13 +13,13 @@ from spd_fast.engine.specs import Parameters, element_of
 from spd_fast.learnables.initial_scales import checked_scales
 from spd_fast.learnables.rates import learning_rates
 
-__all__ = ["INNER_OPTIMIZER", "Init", "Initializer", "InnerLoop"]
+__all__ = ["INNER_OPTIMIZER", "Init", "InitDistribution", "InnerLoop"]
 
 INNER_OPTIMIZER: Final = Adam(lr=5e-5, weight_decay=1e-6)
 """The paper's optimizer of the inner loop, and the default."""
 
 Init = Literal["shared", "motif"] | Sequence[Parameters]
-Initializer = Literal["pytorch", "nasbench101", "normal"]
+InitDistribution = Literal["pytorch", "nasbench101", "normal"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -32,9 +32,9 @@ class InnerLoop:
         What each step sees, as in `spd_fast.train_motifs`.
     optimizer, schedule
         How weights change.
-    seed, replicate, init, initializer, initial_scales
+    seed, replicate, init, init_distribution, initial_scales
         Where weights begin, and the sample orders.
-    dtype, strict
+    dtype, direct_convolutions
         How it is computed.
     statistics, batch_norm_momentum, evaluate, record
         What is read off the motifs.
@@ -52,12 +52,12 @@ class InnerLoop:
     seed: int = 0
     replicate: int = 0
     init: Init = "shared"
-    initializer: Initializer = "pytorch"
+    init_distribution: InitDistribution = "pytorch"
     initial_scales: Array | None = None
     order: Array | None = None
     drop_last: bool = False
     dtype: "np.dtype[Any]" = np.dtype(np.float32)  # noqa: RUF009 - a dtype cannot be changed
-    strict: bool = False
+    direct_convolutions: bool = False
     statistics: Literal["batch", "running"] = "batch"
     batch_norm_momentum: float = 0.1
     evaluate: bool = True
@@ -77,8 +77,10 @@ class InnerLoop:
             raise ValueError(f"batch_size is {self.batch_size}, expected at least 1")
         if isinstance(self.init, str) and self.init not in ("shared", "motif"):
             raise ValueError(f"init is {self.init!r}, expected 'shared' or 'motif'")
-        if self.initializer not in ("pytorch", "nasbench101", "normal"):
-            raise ValueError(f"initializer is {self.initializer!r}, expected 'pytorch', 'nasbench101' or 'normal'")
+        if self.init_distribution not in ("pytorch", "nasbench101", "normal"):
+            raise ValueError(
+                f"init_distribution is {self.init_distribution!r}, expected 'pytorch', 'nasbench101' or 'normal'"
+            )
 
     @classmethod
     def of(cls, **settings: Any) -> "InnerLoop":

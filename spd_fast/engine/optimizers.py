@@ -13,7 +13,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam as PyTorch's: weight decay is added to the gradient (Kingma and Ba 2015, arXiv:1412.6980)."""
+    """Adam with PyTorch's semantics: weight decay is added to the gradient (Kingma and Ba 2015, arXiv:1412.6980)."""
 
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
@@ -34,7 +34,7 @@ class Adam:
 
 @dataclass(frozen=True)
 class SGD:
-    """Stochastic gradient descent as PyTorch's, with momentum and Nesterov's look-ahead."""
+    """Stochastic gradient descent with PyTorch's semantics, with momentum and Nesterov's variant."""
 
     lr: float = 1e-2
     momentum: float = 0.0
@@ -50,7 +50,8 @@ class SGD:
 
 @dataclass(frozen=True)
 class RMSProp:
-    """RMSProp as TensorFlow 1's, which NAS-Bench-101 trained with: `eps` inside the root, mean square from 1."""
+    """RMSProp with TensorFlow 1's semantics, NAS-Bench-101's optimizer: `eps` is inside the root, the mean square
+    begins at 1."""
 
     lr: float = 0.2
     alpha: float = 0.9

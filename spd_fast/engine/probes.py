@@ -43,17 +43,17 @@ def logit_gradient(
     batch_norm: bool = True,
     threads: int | None = None,
     dtype: npt.DTypeLike = "float32",
-    strict: bool = False,
+    direct_convolutions: bool = False,
     progress: Progress | None = None,
 ) -> tuple[list[dict[str, Array]], Array]:
-    """Gradient of the sum of all logits of all images, in the weights and in the images, of each motif.
+    """Return the gradients of the sum of all logits of all images, in the weights and in the images, for each motif.
 
     Parameters
     ----------
     batch_norm : bool
         With batch statistics of the whole set, through which the gradient runs as well; or with no batch norm and no
         ReLU at all: the gradient of the linear network that is left where neither weights nor images are negative.
-    cells, shape, images, parameters, threads, dtype, strict, progress
+    cells, shape, images, parameters, threads, dtype, direct_convolutions, progress
         As in `motif_gradient` and `train_motifs`.
 
     Returns
@@ -75,7 +75,9 @@ def logit_gradient(
                     values[...] = name.endswith("weight")
         if min(data.min(), *(weights.min() for weights in flat)) < 0:
             raise ValueError("weights or images hold negative values, expected none without batch norm: take absolutes")
-    out = _core.logit_gradient(specs, data, flat, batch_norm, BATCH_NORM_EPS, strict, thread_count(threads), progress)
+    out = _core.logit_gradient(
+        specs, data, flat, batch_norm, BATCH_NORM_EPS, direct_convolutions, thread_count(threads), progress
+    )
     return [unpack_weights(spec, each) for spec, each in zip(specs, out.d_parameters, strict=True)], np.stack(
         out.d_images
     )
@@ -89,10 +91,11 @@ def activation_agreements(
     *,
     threads: int | None = None,
     dtype: npt.DTypeLike = "float32",
-    strict: bool = False,
+    direct_convolutions: bool = False,
     progress: Progress | None = None,
 ) -> npt.NDArray[np.int64]:
-    """How many ReLUs of each motif are open for both, or for neither, of each pair of images; batch statistics of the set.
+    """Return for each pair of images how many ReLUs of a motif are open for both or for neither, with batch statistics
+    of the set.
 
     Parameters are those of `logit_gradient`.
 
@@ -102,7 +105,9 @@ def activation_agreements(
         On the diagonal the number of ReLUs.
     """
     specs, data, flat = _proxy_inputs(cells, shape, images, parameters, dtype)
-    return np.stack(_core.activations(specs, data, flat, BATCH_NORM_EPS, strict, thread_count(threads), progress))
+    return np.stack(
+        _core.activations(specs, data, flat, BATCH_NORM_EPS, direct_convolutions, thread_count(threads), progress)
+    )
 
 
 def step_profile(
@@ -112,18 +117,18 @@ def step_profile(
     labels: npt.ArrayLike,
     *,
     repeats: int = 100,
-    strict: bool = False,
+    direct_convolutions: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Time every part of every op of one training step in float32, on one thread, many times over.
+    """Measure the time of every part of every op of a training step in float32, on one thread, many times.
 
     All N images are one batch. The optimizer is Adam at rate 0: the pass costs the same, the weights stay as they are.
 
     Parameters
     ----------
     repeats : int
-        Times that the step is run, at least 1; as often in between without its parts timed.
-    cell, shape, images, labels, strict, progress
+        How often the step is run with its parts timed, at least 1; it is run as often without.
+    cell, shape, images, labels, direct_convolutions, progress
         As in `train_motifs` and `motif_gradient`.
 
     Returns
@@ -147,7 +152,7 @@ def step_profile(
         0.0,
         0.1,
         BATCH_NORM_EPS,
-        strict,
+        direct_convolutions,
         repeats,
         progress,
     )

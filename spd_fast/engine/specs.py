@@ -13,7 +13,7 @@ from spd_fast import _core
 from spd_fast.base.types import Array
 from spd_fast.motif import MotifShape, Shape, cell_channels
 from spd_fast.spaces.candidate import Candidate, MotifCell
-from spd_fast.spaces.perceptron import MLPShape, SigmoidMLP
+from spd_fast.spaces.perceptron import Perceptron, PerceptronShape
 
 __all__ = [
     "checked_cells",
@@ -54,7 +54,10 @@ def specs_of(cells: Sequence[Candidate], shape: Shape, image_shape: tuple[int, .
 
 @singledispatch
 def _spec(shape: Any, cell: Any, image_shape: tuple[int, ...]) -> _core.MotifSpec:
-    """What the engine builds a motif from. `checked_cells` has seen to it that shape and cell belong together."""
+    """Return the description from which the engine builds a motif.
+
+    `checked_cells` has made sure that shape and cell belong together.
+    """
     raise NotImplementedError(type(shape))
 
 
@@ -77,7 +80,7 @@ def _(shape: MotifShape, cell: MotifCell, image_shape: tuple[int, ...]) -> _core
 
 
 @_spec.register
-def _(shape: MLPShape, cell: SigmoidMLP, image_shape: tuple[int, ...]) -> _core.MotifSpec:
+def _(shape: PerceptronShape, cell: Perceptron, image_shape: tuple[int, ...]) -> _core.MotifSpec:
     return _core.MotifSpec.perceptron(
         hidden=[shape.hidden] * shape.layers,
         slope=cell.slope,
@@ -90,12 +93,12 @@ def _(shape: MLPShape, cell: SigmoidMLP, image_shape: tuple[int, ...]) -> _core.
 
 
 def pack_weights(spec: _core.MotifSpec, weights: Parameters, element: npt.DTypeLike) -> Array:
-    """Named weights as the engine's flat vector."""
+    """Return named weights as the engine's flat vector."""
     table, size, _, _ = spec.tables()
     missing = [name for name, _, _ in table if name not in weights]
     foreign = sorted(set(weights) - {name for name, _, _ in table})
     if missing or foreign:
-        what = f"lack {missing[0]!r}" if missing else f"hold {foreign[0]!r}, which the motif has not"
+        what = f"lack {missing[0]!r}" if missing else f"hold {foreign[0]!r}, which the motif does not have"
         raise ValueError(f"weights {what}; expected the names of TrainResult.parameters")
     flat = np.zeros(size, element)
     for name, offset, dims in table:
@@ -123,13 +126,14 @@ def checked_cells(cells: Sequence[Candidate], shape: Shape) -> Sequence[Candidat
     Raises
     ------
     TypeError
-        If they are one cell, if one is not of those that `shape` is made for, or if `shape` is no motif shape.
+        If `cells` is a single cell, if a cell is of a type that `shape` cannot hold, or if `shape` is not a motif
+        shape.
     ValueError
-        If there is none.
+        If `cells` is empty.
     """
-    shapes = (MotifShape, MLPShape)
+    shapes = (MotifShape, PerceptronShape)
     if not isinstance(shape, shapes):
-        raise TypeError(f"shape is {type(shape).__name__}, expected spd_fast.MotifShape or spd_fast.MLPShape")
+        raise TypeError(f"shape is {type(shape).__name__}, expected spd_fast.MotifShape or spd_fast.PerceptronShape")
     kinds = " or ".join(f"spd_fast.{kind.__name__}" for kind in shape.cell_types)
     if isinstance(cells, tuple(kind for each in shapes for kind in each.cell_types)):
         raise TypeError(f"cells is one {type(cells).__name__}, expected a sequence: [cell]")

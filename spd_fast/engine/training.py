@@ -1,4 +1,4 @@
-"""Training motifs: the inner loop, on the compiled engine. The only module that trains with `_core`."""
+"""The inner loop: trains motifs with the compiled engine. No other module trains with `_core`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from spd_fast import _core
 from spd_fast.base.types import Array, Progress
 from spd_fast.dish import Dish
 from spd_fast.engine.initial import key_of, starting_weights
-from spd_fast.engine.inner_loop import Init, Initializer, InnerLoop
+from spd_fast.engine.inner_loop import Init, InitDistribution, InnerLoop
 from spd_fast.engine.optimizers import Optimizer
 from spd_fast.engine.specs import (
     BATCH_NORM_EPS,
@@ -39,12 +39,13 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class MotifMetrics:
-    """What is read off K trained motifs on one set of N images. NaN where a motif diverged.
+    """Metrics of K trained motifs on a set of N images. The values of a motif that diverged are NaN.
 
     Attributes
     ----------
     probability : ndarray, shape (K,)
-        Mean probability of the true class, in 0..1 (Cassimon et al., eq. 4); with soft labels, of the heaviest class.
+        Mean probability of the true class, 0 to 1 (Cassimon et al., eq. 4). With soft labels, the true class is the one
+        of largest weight.
     loss : ndarray, shape (K,)
         Mean cross-entropy, in nats.
     accuracy : ndarray, shape (K,)
@@ -60,26 +61,27 @@ class MotifMetrics:
 
 @dataclass(frozen=True, eq=False)
 class TrainResult:
-    """What `train_motifs` returns, for K motifs.
+    """The result of `train_motifs`, for K motifs.
 
     Attributes
     ----------
     loss, accuracy : ndarray, shape (K, epochs)
-        Mean over the epoch's batches, as training saw them (before each batch's update). NaN from a divergence on.
+        Training loss and accuracy of each epoch: means over its batches, each taken before the batch's update. NaN
+        after a motif has diverged.
     train, valid : MotifMetrics or None
         After training, on the dish's training and validation images.
     initial, parameters : list of K dicts {name: ndarray}
-        Weights before and after training, by the names of a PyTorch state_dict.
+        Weights before and after training. Names are those of a PyTorch state_dict.
     running : list of K dicts {name: ndarray}
         Batch norm's running means and (unbiased) variances.
     diverged : ndarray, shape (K,), bool
         Whether the loss became NaN or infinite; training of that motif stopped there.
     diverged_step : ndarray, shape (K,), int
-        The step at which it did, counted from 0; -1 where it did not.
+        The step at which the motif diverged, counted from 0; -1 if it did not.
     seconds : ndarray, shape (K,)
         Wall time of each motif on its thread.
     recorded : dict {name: ndarray}
-        What `record` asked for, shape (K, steps).
+        The arrays that `record` names, shape (K, steps).
     """
 
     loss: Array
@@ -114,22 +116,23 @@ def train_motifs(
     progress: Progress | None = None,
     drop_last: bool = False,
     statistics: Literal["batch", "running"] = "batch",
-    initializer: Initializer = "pytorch",
+    init_distribution: InitDistribution = "pytorch",
     initial_scales: npt.ArrayLike | None = None,
     batch_norm_momentum: float = 0.1,
     evaluate: bool = True,
-    strict: bool = False,
+    direct_convolutions: bool = False,
 ) -> TrainResult:
     """Train one motif of each cell on a dish.
 
-    Motifs are independent: the result of one does not depend on which others are trained beside it, on how many
-    threads, or in which order. Same arguments, same bits. The GIL is released; Ctrl-C stops within a second.
+    Motifs are independent: the result of a motif does not depend on the other motifs of the call, on the number of
+    threads, or on the order of the cells. The same arguments give the same bits. The GIL is released while motifs
+    train. Ctrl-C stops within a second.
 
     Parameters
     ----------
-    cells : sequence of K Cell, NatsCell or SigmoidMLP
-    shape : MotifShape, or MLPShape
-        How a cell, or a slope, becomes a network.
+    cells : sequence of K Cell, NatsCell or Perceptron
+    shape : MotifShape, or PerceptronShape
+        How a cell or a perceptron becomes a network.
     dish : Dish
         N training images, optionally a validation set.
     epochs : int
@@ -139,42 +142,44 @@ def train_motifs(
     optimizer : Adam, SGD or RMSProp, optional
         Default: ``Adam(lr=5e-5, weight_decay=1e-6)``, the paper's.
     schedule : None, "cosine" or ndarray, shape (steps,)
-        Learning rate of each step: the optimizer's; from that to 0 by half a cosine; or as given.
+        Learning rate of each step. None: the optimizer's, constant. "cosine": from the optimizer's to 0 along half a
+        cosine. An array: the rates themselves.
     seed, replicate : int
-        Key the initial weights, `seed` alone the sample orders.
+        Both key the initial weights; `seed` alone keys the sample orders.
     init : "shared", "motif" or sequence of K dicts
-        ``"shared"``: every motif's layer is a slice of one master tensor per layer name, scaled by fan-in, so cells
-        start as alike as they can. ``"motif"``: keyed by the cell and the shape too (independent starts, the paper's).
-        Or explicit weights, by the names that ``TrainResult.parameters`` has.
+        ``"shared"``: the layers of one name are slices of one tensor in all motifs, scaled by fan-in, so that all cells
+        start as alike as they can. ``"motif"``: the cell and the shape key the weights, too, so that cells start
+        independently (the paper). Or explicit weights, named as in ``TrainResult.parameters``.
     order : ndarray, shape (epochs, N), int, optional
-        The sample order of each epoch. Default: permutations keyed by (seed, epoch), the same for every motif.
+        The order of the images in each epoch. Default: permutations keyed by (seed, epoch), the same for every motif.
     threads : int, optional
         Default: the processors that this process may use. At most 64 are used, or four times the processors, whichever
         is more. They are kept for later calls, and sleep until then.
     dtype : "float32" or "float64"
-        Element type of the whole computation.
+        Element type of weights, images and all arithmetic.
     record : sequence of "step_loss", "step_accuracy"
-        What to keep of every step.
+        Values of every step to return in ``TrainResult.recorded``.
     progress : callable, optional
-        Called with the share done (0..1), about ten times a second, on the calling thread. What it raises stops the training.
+        Called about ten times a second, on the calling thread, with the share of the work that is done, 0 to 1. An
+        exception that it raises stops the training.
     drop_last : bool
-        Leave out a last batch that is smaller than the others; else train on it.
+        Whether to leave out the last batch of an epoch if it is smaller than the others. By default it is trained on.
     statistics : "batch" or "running"
-        Batch norm in the final metrics: statistics of the whole set in one batch, or the running ones (needed for
-        sets of thousands of images: memory grows with the batch).
-    initializer : "pytorch", "nasbench101" or "normal"
+        Statistics of batch norm in the final metrics. "batch": of the whole set as one batch. "running": the running
+        statistics, for sets of thousands of images, because memory grows with the batch.
+    init_distribution : "pytorch", "nasbench101" or "normal"
         PyTorch's default (uniform), the benchmark's (variance scaling, truncated normal; Glorot dense), or N(0, 1) for all weights
         and biases (Rawal et al. 2020).
     initial_scales : ndarray, shape (4,), optional
-        Factors of the initial weights of stem, 3x3 convolutions, 1x1 convolutions (projections too) and dense layer
-        (`LAYER_KINDS`) where `init` draws them, above 0; batch norm and biases are as drawn. Default: ones.
+        Factors above 0 that multiply the drawn weights of the stem, the 3x3 convolutions, the 1x1 convolutions
+        (projections too) and the dense layer (`LAYER_KINDS`). Batch norm and biases are not scaled. Default: ones.
     batch_norm_momentum : float
-        Weight of the new batch in the running statistics (PyTorch's sense), in 0..1.
+        Share of the new batch in the running statistics, 0 to 1, as PyTorch defines momentum.
     evaluate : bool
-        Whether to read metrics on the training set at the end.
-    strict : bool
-        Direct convolutions everywhere. Else 3x3 convolutions run by Winograd's F(4x4, 3x3) or F(4, 3) where it is faster: rounding
-        errors of up to 8.3e-6 relative in float32 instead of 1e-6.
+        Whether to evaluate the trained motifs on the training set.
+    direct_convolutions : bool
+        Whether to compute every convolution directly. By default 3x3 convolutions use Winograd's F(4x4, 3x3) or F(4, 3)
+        where it is faster; its relative rounding errors in float32 reach 8.3e-6 instead of 1e-6.
 
     Returns
     -------
@@ -189,8 +194,8 @@ def train_motifs(
 
     Notes
     -----
-    The loss is softmax cross-entropy, averaged over the batch, or that of an `MLPShape`. Batch norm has eps 1e-5. A motif that diverges is a
-    result (`TrainResult.diverged`), not an error.
+    The loss is softmax cross-entropy, averaged over the batch; a `PerceptronShape` may choose another. Batch norm has
+    eps 1e-5. A motif that diverges is not an error: see `TrainResult.diverged`.
 
     References
     ----------
@@ -210,11 +215,11 @@ def train_motifs(
         record=record,
         drop_last=drop_last,
         statistics=statistics,
-        initializer=initializer,
+        init_distribution=init_distribution,
         initial_scales=initial_scales,
         batch_norm_momentum=batch_norm_momentum,
         evaluate=evaluate,
-        strict=strict,
+        direct_convolutions=direct_convolutions,
     )
     return train(loop, cells, shape, dish, threads=threads, progress=progress)
 
@@ -250,7 +255,7 @@ def train(
         loop.statistics == "batch",
         loop.evaluate,
         bool(loop.record),
-        loop.strict,
+        loop.direct_convolutions,
         thread_count(threads),
         progress,
     )
@@ -275,7 +280,7 @@ def _metrics(of: _core.Metrics) -> MotifMetrics:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What training and its reverse are handed to the engine with.
+    """Arguments of the engine that training and its reverse share.
 
     Attributes
     ----------

@@ -139,7 +139,7 @@ class Learnable:
         what = f'learn holds "{self.name}"'
         if metric not in self.metrics:
             others = " or ".join(f'"{each}"' for each in self.metrics)
-            return f'{what}, which the metric "{metric}" does not see: use metric {others}'
+            return f'{what}, on which the metric "{metric}" does not depend: use metric {others}'
         if self.of == "validation set" and conditions.validation is False:
             return f"{what} and dish.valid_images is 0: the dish has no validation set"
         if direct and metric not in self.direct_metrics:

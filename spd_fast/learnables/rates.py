@@ -27,7 +27,7 @@ class Rates(Learnable):
         """Begin with the rates of the recipe's optimizer and schedule."""
         rates = arrays.setdefault(self.name, form.rates)
         if not (rates > 0).all():
-            raise ValueError(f"rates hold {rates.min()}, expected above 0: learned in proportion, 0 stays 0")
+            raise ValueError(f"rates hold {rates.min()}, expected above 0: rates are learned through their logarithms")
 
     def checked(self, values: Any, arrays: Mapping[str, Array]) -> Array:
         """Return finite numbers of at least 0, shape (steps,)."""

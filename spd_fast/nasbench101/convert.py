@@ -4,7 +4,7 @@ import json
 import os
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from spd_fast._core import nasbench as _native
 from spd_fast._core import version
 from spd_fast.base.files import save_mappable
+from spd_fast.base.types import Progress
 from spd_fast.nasbench101.table import CELL_COLUMNS, METRIC_COLUMNS, SCHEMA, Table, open_table
 
 __all__ = ["convert"]
@@ -28,7 +29,7 @@ def convert(
     *,
     strict: bool = True,
     threads: int | None = None,
-    progress: Callable[[float], object] | None = None,
+    progress: Progress | None = None,
 ) -> Table:
     """Read a NAS-Bench-101 file and write it as a table.
 
@@ -96,7 +97,7 @@ def convert(
 
 
 def _read(
-    file: IO[bytes], name: str, strict: bool, threads: int | None, progress: Callable[[float], object] | None
+    file: IO[bytes], name: str, strict: bool, threads: int | None, progress: Progress | None
 ) -> _native.TableBuilder:
     builder = _native.TableBuilder(strict)
     try:
@@ -110,7 +111,7 @@ def _read(
     return builder
 
 
-def _pieces(file: IO[bytes], progress: Callable[[float], object] | None) -> Iterator[bytes]:
+def _pieces(file: IO[bytes], progress: Progress | None) -> Iterator[bytes]:
     """The content of a file, inflated where it is gzipped, in pieces of bounded size."""
     raw = _raw_pieces(file, progress)
     first = next(raw, b"")
@@ -121,7 +122,7 @@ def _pieces(file: IO[bytes], progress: Callable[[float], object] | None) -> Iter
         yield from raw
 
 
-def _raw_pieces(file: IO[bytes], progress: Callable[[float], object] | None) -> Iterator[bytes]:
+def _raw_pieces(file: IO[bytes], progress: Progress | None) -> Iterator[bytes]:
     try:
         size = os.fstat(file.fileno()).st_size
     except (AttributeError, OSError):

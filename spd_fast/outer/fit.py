@@ -24,14 +24,14 @@ from torch import Tensor
 
 from spd_fast.base.ranks import kendall_tau
 from spd_fast.base.stores import content_digest
-from spd_fast.base.types import Array, Number
+from spd_fast.base.types import Array, Number, Progress
 from spd_fast.dish import Dish
 from spd_fast.outer import runs
 from spd_fast.outer.forms import dish_of, dish_tensors, free_tensors
-from spd_fast.outer.history import OuterStep, best_look, kept_look, kept_looks
+from spd_fast.outer.history import OuterStep, best_check, kept_check, validation_checks
 from spd_fast.outer.losses import LOSSES, OuterLoss, pearson_correlation
-from spd_fast.outer.measure import Measure, Measurement, measure_of
-from spd_fast.outer.optimizers import Taken, copies, number, step_of
+from spd_fast.outer.measure import CellMetrics, Measure, measure_of
+from spd_fast.outer.optimizers import StepTaken, copies, number, optimizer_of
 from spd_fast.outer.pool import checked_truth, draw_cells, split_pool, transformed
 from spd_fast.outer.ridge import ridge_weights
 from spd_fast.outer.start import start_dish
@@ -45,41 +45,45 @@ __all__ = [
 ]
 
 MIN_MOTIFS: Final = 3
-"""Motifs that must not diverge for an outer step to be taken: two always correlate perfectly."""
+"""An outer step needs at least so many motifs that did not diverge: two always correlate perfectly."""
 CHECKPOINT_SECONDS: Final = 1.0
-"""Work that a kill may cost, beside the outer epoch that it hits."""
+"""Seconds of finished work that a kill may cost, beside the outer epoch that it interrupts."""
 _CURVE_DIGITS: Final = 5
 
 
 @dataclass(frozen=True, eq=False)
 class FitResult:
-    """A learned dish and how it came about.
+    """A learned dish with the history of its learning.
 
     Attributes
     ----------
     dish, start : Dish
-        After learning and before. `dish` is the last one, or the best on the cells kept out, as ``outer.keep`` says.
+        The dish after learning and before. `dish` is the last dish, or the best on the validation cells, as
+        ``outer.keep`` says.
     history : tuple of OuterStep
         One per outer epoch.
     recipe : Recipe
-        What it was learned with; `score_cells` takes dish and recipe.
-    pool, kept_out : tuple of int
-        Which of the cells given were compared, and which were only looked at to choose the dish. All others are untouched:
-        their accuracies were not read.
+        The recipe that the dish was learned with; `score_cells` takes both.
+    training_cells, validation_cells : tuple of int
+        Positions of the cells that outer epochs compared, and of those on which dishes were only checked. The
+        accuracies of all other cells were not used.
     """
 
     dish: Dish
     start: Dish
     history: tuple[OuterStep, ...]
     recipe: Recipe
-    pool: tuple[int, ...]
-    kept_out: tuple[int, ...]
+    training_cells: tuple[int, ...]
+    validation_cells: tuple[int, ...]
 
     @property
-    def kept_tau(self) -> float | None:
-        """Tau-b of `dish` on the cells kept out; optimistic where it was chosen by it. None without such cells."""
-        look = kept_look(self.history, self.recipe)
-        return None if look is None else look[1]
+    def validation_tau(self) -> float | None:
+        """Tau-b of `dish` on the validation cells; it is optimistic if it chose the dish.
+
+        None without validation cells.
+        """
+        check = kept_check(self.history, self.recipe)
+        return None if check is None else check[1]
 
 
 FitProgress = Callable[[int, float, OuterStep | None], object]
@@ -100,8 +104,8 @@ def fit_dish(
 
     Parameters
     ----------
-    cells : sequence of n Cell, NatsCell or SigmoidMLP
-        The pool. Only the cells drawn from it are touched.
+    cells : sequence of n Cell, NatsCell or Perceptron
+        Cells that the pool may be drawn from. All other cells are left alone.
     accuracy : array-like, shape (n,), finite
         Truth: more is better.
     recipe : Recipe
@@ -110,15 +114,17 @@ def fit_dish(
         Folder that records the run: a path is created; a folder opened by `spd_fast.outer.runs.resume` is continued, and gives
         the same bits as a run that was never interrupted.
     progress : callable, optional
-        ``progress(epoch, fraction, step)`` is called about ten times a second with the share of the epoch's training that
-        is done and None, and at the end of each epoch with 1 and its record. What it raises stops the run.
+        ``progress(epoch, fraction, step)`` is called about ten times a second, with the share of the epoch's training
+        that is done and None for `step`; and at the end of each epoch, with 1 and the epoch's record. An exception that
+        it raises stops the run.
     threads : int, optional
         Default: the processors that this process may use. Does not change the result.
     seed : int, optional
         Used in place of the recipe's.
     loss : callable, optional
-        ``loss(metric, accuracy) -> scalar Tensor`` of tensors of shape (k,), differentiable in the metric, of which more
-        stands for better; used in place of the recipe's. k is the number of motifs that did not diverge, at least 3.
+        ``loss(metric, accuracy) -> scalar Tensor`` is used in place of the recipe's outer loss. Both tensors have shape
+        (k,), where k is the number of motifs that did not diverge, at least 3. The loss must be differentiable in the
+        metric; a larger metric stands for a better cell.
 
     Returns
     -------
@@ -127,7 +133,8 @@ def fit_dish(
     Raises
     ------
     ValueError
-        If cells and accuracies do not fit each other or the recipe, or a resumed run was begun with others.
+        If cells, accuracies and recipe do not fit each other, or if a resumed run was begun with other cells or
+        accuracies.
     TypeError
         If `loss` returns anything but a scalar that depends on the metric.
     RunFolderError
@@ -135,8 +142,8 @@ def fit_dish(
 
     Notes
     -----
-    Same recipe, cells, accuracies and versions, same bits, whatever the number of threads. Ctrl-C stops within a second and
-    leaves a run folder that can be resumed.
+    The same recipe, cells, accuracies and versions give the same bits, for any number of threads. Ctrl-C stops within a
+    second and leaves a run folder that can be resumed.
     """
     if seed is not None:
         recipe = recipe.replace({"seed": seed})
@@ -161,17 +168,17 @@ def _fit(
     loss: OuterLoss | None,
 ) -> FitResult:
     start = start_dish(recipe)
-    followed = recipe.stepped if recipe.outer.derivative is not None else ()
+    followed = recipe.optimized if recipe.outer.derivative is not None else ()
     free = free_tensors(start, recipe.outer.learn, recipe.form, followed)
     start = dish_of(dish_tensors(free, start, recipe.form))  # what is measured, to the bit
-    pool, kept_out = split_pool(len(truth), recipe)
+    training_cells, validation_cells = split_pool(len(truth), recipe)
     loop = _Loop(
         recipe=recipe,
         cells=cells,
         truth=truth,
-        target=transformed(truth[pool], recipe),
-        pool=pool,
-        kept_out=kept_out,
+        target=transformed(truth[training_cells], recipe),
+        training_cells=training_cells,
+        validation_cells=validation_cells,
         start=start,
         free=free,
         measure=measure_of(cells, start, recipe, threads),
@@ -196,19 +203,23 @@ def _fit(
     dish = dish_of(dish_tensors(loop.best if recipe.outer.keep == "best" else loop.free, start, recipe.form))
     if run and not run.finished:
         run.save_dish(dish)
-    return FitResult(dish, start, tuple(loop.history), recipe, tuple(pool.tolist()), tuple(kept_out.tolist()))
+    cells_of_fit = tuple(training_cells.tolist()), tuple(validation_cells.tolist())
+    return FitResult(dish, start, tuple(loop.history), recipe, *cells_of_fit)
 
 
 @dataclass(eq=False)
 class _Loop:
-    """The outer loop between two steps: what stays, and what a step changes (`free`, the optimiser, `best`, `history`)."""
+    """The state of the outer loop between two epochs.
+
+    An epoch changes `free`, `optimizer`, `best` and `history`; the rest stays.
+    """
 
     recipe: Recipe
     cells: Sequence[Candidate]
     truth: Array  # of all cells
-    target: Array  # of the cells at `pool`
-    pool: npt.NDArray[np.int64]
-    kept_out: npt.NDArray[np.int64]
+    target: Array  # of the training cells
+    training_cells: npt.NDArray[np.int64]
+    validation_cells: npt.NDArray[np.int64]
     start: Dish
     free: dict[str, Tensor]
     measure: Measure
@@ -217,79 +228,78 @@ class _Loop:
     history: list[OuterStep] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.stepper = step_of({name: self.free[name] for name in self.recipe.stepped}, self.recipe)
-        self.best = copies(self.free)  # the free tensors that ranked the cells kept out best
+        self.optimizer = optimizer_of({name: self.free[name] for name in self.recipe.optimized}, self.recipe)
+        self.best = copies(self.free)  # the free tensors that ranked the validation cells best
 
     @property
     def done(self) -> bool:
-        """Whether all epochs are done, or tau on the cells kept out has not risen for too long."""
-        patience, looks = self.recipe.outer.patience, kept_looks(self.history)
-        if patience is not None and looks and looks[-1][0] - best_look(looks)[0] >= patience:
+        """Whether all epochs are done, or tau on the validation cells has not risen for ``outer.patience`` epochs."""
+        patience, checks = self.recipe.outer.patience, validation_checks(self.history)
+        if patience is not None and checks and checks[-1][0] - best_check(checks)[0] >= patience:
             return True
         return len(self.history) >= self.recipe.outer.epochs
 
     def step(self) -> None:
-        """Do one outer epoch and append its record to the history."""
+        """Run one outer epoch and append its record to the history."""
         with _one_torch_thread():
             self.history.append(self._step(len(self.history)))
 
     def _step(self, epoch: int) -> OuterStep:
         began = time.perf_counter()
-        kept_tau_start = self._look(0) if epoch == 0 else None
+        validation_tau_start = self._check_validation(0) if epoch == 0 else None
         if epoch % self.recipe.outer.check_every == 0:
             self._solve()
-        drawn = draw_cells(len(self.pool), epoch, self.recipe)
-        rows = self.pool[drawn]
+        drawn = draw_cells(len(self.training_cells), epoch, self.recipe)
+        rows = self.training_cells[drawn]
         target = torch.from_numpy(self.target[drawn]).to(getattr(torch, self.recipe.dtype))
         report = None if self.progress is None else partial(_report, self.progress, epoch)
         with torch.set_grad_enabled(any(value.requires_grad for value in self.free.values())):
-            measurement = self._measured(rows, epoch, report)
-            loss, skipped = self._compare(measurement, target)
+            cell_metrics = self._measured(rows, epoch, report)
+            loss, skipped = self._compare(cell_metrics, target)
 
         def again() -> Number:
             with torch.no_grad():
                 measured, _ = self._compare(self._measured(rows, epoch, None), target)
             return None if measured is None else number(measured.item())
 
-        taken, trust = Taken(skipped=skipped), None
+        taken, trust = StepTaken(skipped=skipped), None
         if loss is not None and not skipped:
-            taken = self.stepper.take(loss, again, epoch, [step.gradient_norm for step in self.history])
+            taken = self.optimizer.take(loss, again, epoch, [step.gradient_norm for step in self.history])
             every = self.recipe.outer.trust_every
             if taken.gradient_norm is not None and every and epoch % every == 0:
                 trust = _trust(loss.item(), again(), taken.predicted)
-        if epoch + 1 == self.recipe.outer.epochs and self.recipe.stepped:
+        if epoch + 1 == self.recipe.outer.epochs and self.recipe.optimized:
             self._solve()
-        kept_tau = self._look(epoch + 1)
+        validation_tau = self._check_validation(epoch + 1)
         return _record(
             epoch,
             [self.cells[row] for row in rows.tolist()],
             self.truth[rows],
-            measurement,
+            cell_metrics,
             recipe=self.recipe,
             loss=None if loss is None else number(loss.item()),
             gradient_norm=taken.gradient_norm,
             trust=trust,
-            kept_tau_start=kept_tau_start,
-            kept_tau=kept_tau,
+            validation_tau_start=validation_tau_start,
+            validation_tau=validation_tau,
             skipped=taken.skipped,
             seconds=time.perf_counter() - began,
         )
 
-    def _measured(
-        self, rows: npt.NDArray[np.int64], epoch: int | None, progress: Callable[[float], object] | None
-    ) -> Measurement:
+    def _measured(self, rows: npt.NDArray[np.int64], epoch: int | None, progress: Progress | None) -> CellMetrics:
         tensors = dish_tensors(self.free, self.start, self.recipe.form)
         return self.measure(tensors, rows.tolist(), epoch, progress)
 
-    def _compare(self, measurement: Measurement, target: Tensor) -> tuple[Tensor | None, str]:
-        """Return the outer loss, where there is one, and why it must not be followed, if so."""
-        usable = torch.isfinite(measurement.metric.detach())
+    def _compare(self, cell_metrics: CellMetrics, target: Tensor) -> tuple[Tensor | None, str]:
+        """Return the outer loss (None if there is none), and the reason why the dish must not follow it (empty if it
+        may)."""
+        usable = torch.isfinite(cell_metrics.metric.detach())
         if int(usable.sum()) < MIN_MOTIFS:
             return None, f"{int((~usable).sum())} of {len(usable)} motifs diverged"
-        loss = _checked_loss(self.loss(measurement.score(self.recipe)[usable], target[usable]))
+        loss = _checked_loss(self.loss(cell_metrics.score(self.recipe)[usable], target[usable]))
         if number(loss.item()) is None:
             return None, "the outer loss is not finite"
-        perfect, limit = int((measurement.accuracy == 1).sum()), self.recipe.outer.saturation
+        perfect, limit = int((cell_metrics.accuracy == 1).sum()), self.recipe.outer.saturation
         if limit is not None and perfect >= limit * len(usable):
             return loss, f"{perfect} of {len(usable)} motifs are perfect"
         return loss, ""
@@ -299,40 +309,41 @@ class _Loop:
         return steps % outer.check_every == 0 or steps >= outer.epochs
 
     def _solve(self) -> None:
-        """Replace the step weights by those of a ridge regression on the cells compared, if the recipe says so."""
+        """If the recipe says so, replace the step weights by those of a ridge regression on the training cells."""
         if self.recipe.outer.step_weights != "ridge":
             return
         with torch.no_grad():
-            measurement = self._measured(self.pool, None, None)
-        assert measurement.step_loss is not None  # the recipe has the metric "training_loss"
-        kept = np.isfinite(measurement.metric.numpy())
+            cell_metrics = self._measured(self.training_cells, None, None)
+        assert cell_metrics.step_loss is not None  # the recipe has the metric "training_loss"
+        kept = np.isfinite(cell_metrics.metric.numpy())
         if kept.sum() >= MIN_MOTIFS:
-            solved = ridge_weights(-measurement.step_loss[kept], self.target[kept])
+            solved = ridge_weights(-cell_metrics.step_loss[kept], self.target[kept])
             if solved.any():
                 self.free["step_weights"].copy_(torch.from_numpy(solved * self.recipe.steps))
 
-    def _look(self, steps: int) -> Number:
-        """Return tau on the cells kept out, after every so many steps, and remember the dish that has the highest."""
-        if not len(self.kept_out) or not self._due(steps):
+    def _check_validation(self, steps: int) -> Number:
+        """If a check is due after so many outer epochs, return tau on the validation cells, and remember the dish with
+        the highest tau."""
+        if not len(self.validation_cells) or not self._due(steps):
             return None
         with torch.no_grad():
-            ranking = self._measured(self.kept_out, None, None).ranking(self.recipe)
-        lowest = np.nanmin(ranking, initial=0.0) - 1  # a motif that diverged ranks last
-        tau = kendall_tau(np.where(np.isnan(ranking), lowest, ranking), self.truth[self.kept_out])
-        if all(tau > other for _, other in kept_looks(self.history)):
+            ranking = self._measured(self.validation_cells, None, None).ranking(self.recipe)
+        lowest = np.nanmin(ranking, initial=0.0) - 1  # a cell whose motif diverged ranks last
+        tau = kendall_tau(np.where(np.isnan(ranking), lowest, ranking), self.truth[self.validation_cells])
+        if all(tau > other for _, other in validation_checks(self.history)):
             self.best = copies(self.free)
         return tau
 
     def state(self) -> dict[str, Array]:
-        """Return what a step changes as plain arrays, copied, beside the dish as it is now."""
+        """Return copies of everything that an epoch changes, as plain arrays, and the present dish."""
         dish = dish_of(dish_tensors(self.free, self.start, self.recipe.form)).arrays()
         arrays = {name: array for name, array in dish.items() if name in self.free}
         for prefix, tensors in (("free", self.free), ("best", self.best)):
             arrays |= {f"{prefix}.{name}": value.detach().numpy().copy() for name, value in tensors.items()}
-        return arrays | {f"optimizer.{name}": array for name, array in self.stepper.state().items()}
+        return arrays | {f"optimizer.{name}": array for name, array in self.optimizer.state().items()}
 
     def restore(self, run: runs.Run, identity: dict[str, Any]) -> None:
-        """Go back to the run's checkpoint, if it has one."""
+        """Restore the state of the run's checkpoint, if it has one."""
         restored = run.restore(identity)
         if restored is None:
             return
@@ -352,7 +363,7 @@ class _Loop:
         kept = {
             name.removeprefix("optimizer."): array for name, array in arrays.items() if name.startswith("optimizer.")
         }
-        self.stepper.restore(kept)
+        self.optimizer.restore(kept)
         self.best, self.history = best, history
 
 
@@ -361,7 +372,8 @@ def _report(progress: FitProgress, epoch: int, fraction: float) -> None:
 
 
 def _trust(before: float, after: Number, predicted: float) -> Number:
-    """Return actual over predicted change of the loss; None where there is no loss after the step or nothing predicted."""
+    """Return the actual over the predicted change of the loss; None if there is no loss after the step, or no change
+    was predicted."""
     if after is None or predicted == 0:
         return None
     return number((after - before) / predicted)
@@ -371,25 +383,25 @@ def _record(
     epoch: int,
     cells: Sequence[Candidate],
     truth: Array,
-    measurement: Measurement,
+    cell_metrics: CellMetrics,
     *,
     recipe: Recipe,
     loss: Number,
     gradient_norm: Number,
     trust: Number,
-    kept_tau_start: Number,
-    kept_tau: Number,
+    validation_tau_start: Number,
+    validation_tau: Number,
     skipped: str,
     seconds: float,
 ) -> OuterStep:
-    metric = measurement.metric.detach()
-    score, final = measurement.score(recipe).detach(), measurement.accuracy
+    metric = cell_metrics.metric.detach()
+    score, final = cell_metrics.score(recipe).detach(), cell_metrics.accuracy
     kept = np.isfinite(metric.numpy())
-    ranking = measurement.ranking(recipe)
+    ranking = cell_metrics.ranking(recipe)
     correlation = None
     if kept.sum() >= 2:
         correlation = float(pearson_correlation(score[torch.from_numpy(kept)].double(), torch.from_numpy(truth[kept])))
-    curves = {"accuracy": measurement.curve_accuracy[kept], "loss": measurement.curve_loss[kept]}
+    curves = {"accuracy": cell_metrics.curve_accuracy[kept], "loss": cell_metrics.curve_loss[kept]}
     return OuterStep(
         epoch=epoch,
         loss=loss,
@@ -402,7 +414,7 @@ def _record(
         truth=tuple(map(float, truth)),
         metric=_numbers(metric.numpy()),
         accuracy=_numbers(final),
-        max_accuracy=_numbers(measurement.curve_accuracy.max(axis=1)),
+        max_accuracy=_numbers(cell_metrics.curve_accuracy.max(axis=1)),
         diverged=tuple(map(bool, ~kept)),
         curve_accuracy=_curve(curves["accuracy"], np.mean),
         curve_accuracy_sd=_curve(curves["accuracy"], np.std),
@@ -410,8 +422,8 @@ def _record(
         curve_loss_sd=_curve(curves["loss"], np.std),
         gradient_norm=gradient_norm,
         trust=trust,
-        kept_tau_start=kept_tau_start,
-        kept_tau=kept_tau,
+        validation_tau_start=validation_tau_start,
+        validation_tau=validation_tau,
         skipped=skipped,
         seconds=seconds,
     )
@@ -419,7 +431,10 @@ def _record(
 
 def _identity(loop: _Loop, loss: OuterLoss | None) -> dict[str, Any]:
     """Return what a resumed run must share with its beginning, beside the recipe."""
-    first = [loop.cells[row].module_hash for row in loop.pool[draw_cells(len(loop.pool), 0, loop.recipe)].tolist()]
+    first = [
+        loop.cells[row].module_hash
+        for row in loop.training_cells[draw_cells(len(loop.training_cells), 0, loop.recipe)].tolist()
+    ]
     start = {name: tensor.numpy() for name, tensor in dish_tensors({}, loop.start, loop.recipe.form).items()}
     return {
         "cells": content_digest({"first": np.array(first)}),
@@ -438,7 +453,7 @@ def _checked_loss(value: Tensor) -> Tensor:
 
 @contextmanager
 def _one_torch_thread() -> Iterator[None]:
-    """Keep PyTorch from cutting an update into one piece per thread: where the cuts fall may change the last bit."""
+    """Run PyTorch on one thread: how it divides an update among threads may change the last bit."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

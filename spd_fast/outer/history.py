@@ -1,4 +1,4 @@
-"""What is recorded of an outer loop, and what the records say of the cells kept out."""
+"""What is recorded of an outer loop, and what the records say of the validation cells."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,25 +11,26 @@ from spd_fast.recipes.settings import Recipe
 
 __all__ = [
     "OuterStep",
-    "kept_look",
-    "kept_looks",
+    "kept_check",
+    "validation_checks",
 ]
 
 
 @dataclass(frozen=True)
 class OuterStep:
-    """What is recorded of one outer epoch: one line of ``metrics.jsonl``. None stands where a motif diverged.
+    """The record of one outer epoch: one line of ``metrics.jsonl``. The value of a motif that diverged is None.
 
     Attributes
     ----------
     epoch : int
         Counted from 0.
     loss, pearson : float or None
-        Outer loss, and the signed correlation of metric and truth; before the step. None where the step was skipped.
+        Outer loss, and Pearson's correlation of metric and truth, both before the step. None where the step was
+        skipped.
     kendall_tau : float
         Tau-b of the recipe's ranking score (accuracy or metric) and truth; 0 where it is undefined (the paper, section 5.2).
     kendall_tau_metric : float
-        The same of the metric, whatever the recipe ranks by.
+        Tau-b of the metric and truth, even where the recipe ranks by accuracy.
     tied, perfect : bool
         Whether the ranking scores of all motifs are equal; whether all motifs classify the whole dish correctly.
     cells : tuple of K str
@@ -46,11 +47,11 @@ class OuterStep:
     trust : float or None
         Actual change of the loss over the change that the gradient predicts for the step that was taken, same cells, same
         initial weights; None where it was not measured. Near 1: the step does what the gradient says.
-    kept_tau_start, kept_tau : float or None
-        Tau-b of the ranking score on the cells kept out: of the dish before learning, in the first record alone; of the dish
-        after the step, None where nobody looked.
+    validation_tau_start, validation_tau : float or None
+        Tau-b of the ranking score on the validation cells: before learning (in the first record alone) and after the
+        step (None in epochs without a check).
     skipped : str
-        Why nothing was changed in this epoch; empty where it was.
+        Why this epoch did not change the dish; empty if it did.
     seconds : float
         Wall time of the epoch.
     """
@@ -74,8 +75,8 @@ class OuterStep:
     curve_loss_sd: tuple[float, ...]
     gradient_norm: Number
     trust: Number
-    kept_tau_start: Number
-    kept_tau: Number
+    validation_tau_start: Number
+    validation_tau: Number
     skipped: str
     seconds: float
 
@@ -108,19 +109,23 @@ class OuterStep:
         return cls(**fields)
 
 
-def kept_looks(history: Sequence[OuterStep]) -> list[tuple[int, float]]:
-    """Return (steps taken, tau-b on the cells kept out) of every dish that was looked at, that before learning first."""
-    looks = [(0, step.kept_tau_start) for step in history[:1]] + [(step.epoch + 1, step.kept_tau) for step in history]
-    return [(steps, tau) for steps, tau in looks if tau is not None]
+def validation_checks(history: Sequence[OuterStep]) -> list[tuple[int, float]]:
+    """Return (outer epochs done, tau-b on the validation cells) of every dish that was checked, beginning with the dish
+    before learning."""
+    checks = [(0, step.validation_tau_start) for step in history[:1]] + [
+        (step.epoch + 1, step.validation_tau) for step in history
+    ]
+    return [(steps, tau) for steps, tau in checks if tau is not None]
 
 
-def kept_look(history: Sequence[OuterStep], recipe: Recipe) -> tuple[int, float] | None:
-    """Return (steps taken, tau-b on the cells kept out) of the dish that is kept; of equals the earliest."""
-    looks = kept_looks(history)
-    if not looks:
+def kept_check(history: Sequence[OuterStep], recipe: Recipe) -> tuple[int, float] | None:
+    """Return (outer epochs done, tau-b on the validation cells) of the dish that is kept; of equally good ones, the
+    earliest."""
+    checks = validation_checks(history)
+    if not checks:
         return None
-    return looks[-1] if recipe.outer.keep == "last" else best_look(looks)
+    return checks[-1] if recipe.outer.keep == "last" else best_check(checks)
 
 
-def best_look(looks: Sequence[tuple[int, float]]) -> tuple[int, float]:
-    return max(looks, key=lambda look: (look[1], -look[0]))
+def best_check(checks: Sequence[tuple[int, float]]) -> tuple[int, float]:
+    return max(checks, key=lambda check: (check[1], -check[0]))

@@ -64,7 +64,7 @@ def pearson_correlation(metric: Tensor, accuracy: Tensor) -> Tensor:
 
 
 def pearson_abs(metric: Tensor, accuracy: Tensor) -> Tensor:
-    """Return ``1 - |r|``, which is content with a perfect negative correlation.
+    """Return ``1 - |r|``, which is 0 for a perfect negative correlation, too.
 
     References
     ----------

@@ -1,8 +1,8 @@
 """What the outer loop differentiates: from a dish to a metric of every cell.
 
-Measuring trains the motifs of some cells on the dish; or, where only the validation set is learned and motifs are never
-redrawn, trains each cell's motifs once and reads them again: the same metric, and the same gradient, for a fraction of the
-work.
+To measure cells, their motifs are trained on the dish. If only the validation set is learned and initial weights are
+never redrawn, each motif is trained once and evaluated again in every epoch, which gives the same metric and gradient
+for a fraction of the work.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,32 +22,32 @@ from spd_fast.engine.training import TrainResult, train
 from spd_fast.learnables.table import LEARNABLES, enter_all
 from spd_fast.outer.forms import Tensors
 from spd_fast.recipes.settings import Recipe
-from spd_fast.scoring import inner_loop, measured, seen, step_weights
+from spd_fast.scoring import images_of_replicate, inner_loop, metrics_read, step_weights
 from spd_fast.spaces.candidate import Candidate
-from spd_fast.torch import Asked, Inputs, measure_training, read_metrics
+from spd_fast.torch import Asked, Inputs, measure_training, packed_metrics
 
 __all__ = [
+    "CellMetrics",
     "Measure",
-    "Measurement",
     "measure_of",
     "trains_once",
 ]
 
 
 @dataclass(frozen=True, eq=False)
-class Measurement:
-    """What the motifs of K cells show, means over their replicates; NaN where one of them diverged.
+class CellMetrics:
+    """Metrics of K cells: means over the motifs of each cell, one a replicate; NaN if one of these motifs diverged.
 
     Attributes
     ----------
     metric : Tensor, shape (K,)
-        The recipe's metric as it is read: losses are not turned. Differentiable in the dish's tensors.
+        The recipe's metric; losses keep their sign. Differentiable in the dish's tensors.
     accuracy : ndarray, shape (K,), float64
-        On the set that the metric is read on, after training.
+        Accuracy after training, on the set that the metric is read on.
     curve_loss, curve_accuracy : ndarray, shape (K, epochs)
-        Of the inner loop, as training saw them.
+        Training loss and accuracy of every inner epoch.
     step_loss : ndarray, shape (K, steps), or None
-        Of the inner loop, with the metric "training_loss".
+        Training loss of every inner step, with the metric "training_loss".
     """
 
     metric: Tensor
@@ -57,17 +57,17 @@ class Measurement:
     step_loss: Array | None = None
 
     def score(self, recipe: Recipe) -> Tensor:
-        """Return the metric turned so that more is better."""
+        """Return the metric, with the sign of losses reversed, so that more is better."""
         return self.metric if recipe.outer.metric == "probability" else -self.metric
 
     def ranking(self, recipe: Recipe) -> Array:
-        """Return what the recipe ranks by, more is better: shape (K,), float64."""
+        """Return the score as ``outer.ranking`` says, more is better: shape (K,), float64."""
         return self.accuracy if recipe.outer.ranking == "accuracy" else self.score(recipe).detach().double().numpy()
 
 
-Measure = Callable[[Tensors, Sequence[int], int | None, Progress | None], Measurement]
-"""``measure(tensors, rows, epoch, progress)``: the cells at these rows of the pool, with the initial weights, sample
-orders and replicates of an outer epoch; of None, those that `spd_fast.score_cells` takes."""
+Measure = Callable[[Tensors, Sequence[int], int | None, Progress | None], CellMetrics]
+"""``measure(tensors, rows, epoch, progress)`` measures the cells at these rows with the initial weights, sample orders
+and replicates of an outer epoch; with None for the epoch, as `spd_fast.score_cells` does."""
 
 
 def measure_of(cells: Sequence[Candidate], start: Dish, recipe: Recipe, threads: int | None) -> Measure:
@@ -75,7 +75,7 @@ def measure_of(cells: Sequence[Candidate], start: Dish, recipe: Recipe, threads:
 
     Parameters
     ----------
-    cells : sequence of Cell, NatsCell or SigmoidMLP
+    cells : sequence of Cell, NatsCell or Perceptron
         What rows refer to.
     start : Dish
         Before learning.
@@ -85,14 +85,15 @@ def measure_of(cells: Sequence[Candidate], start: Dish, recipe: Recipe, threads:
     if trains_once(recipe):
         return _TrainedOnce(cells, start, recipe, threads)
 
-    def measure(tensors: Tensors, rows: Sequence[int], epoch: int | None, progress: Progress | None) -> Measurement:
+    def measure(tensors: Tensors, rows: Sequence[int], epoch: int | None, progress: Progress | None) -> CellMetrics:
         return _trained_anew([cells[row] for row in rows], tensors, recipe, epoch, threads, progress)
 
     return measure
 
 
 def trains_once(recipe: Recipe) -> bool:
-    """Return whether motifs are the same at every outer epoch: nothing that they are trained on, or with, changes."""
+    """Return whether the trained motifs are the same in every outer epoch, because nothing that training depends on is
+    learned."""
     return not recipe.inner.redraw and not any(LEARNABLES[name].changes_training for name in recipe.outer.learn)
 
 
@@ -103,7 +104,7 @@ def _trained_anew(
     epoch: int | None,
     threads: int | None,
     progress: Progress | None,
-) -> Measurement:
+) -> CellMetrics:
     entered = enter_all(tensors)
     scales = entered.get("initial_scales", torch.from_numpy(recipe.form.initial_scales))
     weights = _step_weights(entered, recipe) if recipe.outer.metric == "training_loss" else None
@@ -112,8 +113,8 @@ def _trained_anew(
     metrics, results = [], []
     for part, replicate in enumerate(replicates):
         inputs = Inputs(
-            entered["images"][seen(recipe, replicate)],
-            entered["labels"][seen(recipe, replicate)],
+            entered["images"][images_of_replicate(recipe, replicate)],
+            entered["labels"][images_of_replicate(recipe, replicate)],
             entered.get("valid_images"),
             entered.get("valid_labels"),
             entered.get("rates"),
@@ -131,10 +132,10 @@ def _trained_anew(
         )
         metrics.append(metric)
         results.append(result)
-    accuracy = mean_of([measured(result).accuracy for result in results])
+    accuracy = mean_of([metrics_read(result).accuracy for result in results])
     losses = [result.recorded["step_loss"] for result in results if "step_loss" in result.recorded]
     step_loss = mean_of(losses) if losses else None
-    return Measurement(mean_of(metrics), accuracy, *_curves(results), step_loss)
+    return CellMetrics(mean_of(metrics), accuracy, *_curves(results), step_loss)
 
 
 def _replicates(recipe: Recipe, epoch: int | None) -> list[int]:
@@ -150,7 +151,7 @@ def _step_weights(entered: Tensors, recipe: Recipe) -> Tensor:
 
 
 class _TrainedOnce:
-    """Measures with motifs that are trained when their cell is first asked for, and kept."""
+    """Measures cells with motifs that are trained once, when their cell is first measured."""
 
     def __init__(self, cells: Sequence[Candidate], start: Dish, recipe: Recipe, threads: int | None) -> None:
         self._cells, self._start, self._recipe, self._threads = cells, start, recipe, threads
@@ -160,13 +161,13 @@ class _TrainedOnce:
 
     def __call__(
         self, tensors: Tensors, rows: Sequence[int], epoch: int | None, progress: Progress | None
-    ) -> Measurement:
+    ) -> CellMetrics:
         self._train_missing([row for row in rows if row not in self._place], progress)
         places = [self._place[row] for row in rows]
         entered = enter_all(tensors)
         metrics, accuracies = [], []
         for motifs in [self._motifs[replicate] for replicate in _replicates(self._recipe, epoch)]:
-            metric, reading = read_metrics(
+            metric, reading = packed_metrics(
                 motifs.take(places),
                 entered["valid_images"],
                 entered["valid_labels"],
@@ -176,7 +177,7 @@ class _TrainedOnce:
             metrics.append(metric)
             accuracies.append(np.where(np.isfinite(reading.loss), reading.accuracy, np.nan))
         loss, accuracy = (curve[places] for curve in self._curves)
-        return Measurement(mean_of(metrics), mean_of(accuracies), loss, accuracy)
+        return CellMetrics(mean_of(metrics), mean_of(accuracies), loss, accuracy)
 
     def _train_missing(self, rows: Sequence[int], progress: Progress | None) -> None:
         if not rows:
@@ -188,7 +189,7 @@ class _TrainedOnce:
                 replace(inner_loop(recipe, self._start, replicate=replicate), evaluate=False),
                 cells,
                 recipe.shape,
-                Dish(images[seen(recipe, replicate)], labels[seen(recipe, replicate)]),
+                Dish(images[images_of_replicate(recipe, replicate)], labels[images_of_replicate(recipe, replicate)]),
                 threads=self._threads,
                 progress=part_of(progress, replicate, recipe.inner.replicates),
             )
@@ -204,7 +205,7 @@ class _TrainedOnce:
 
 
 def _known_parameters(result: TrainResult) -> list[Mapping[str, Array]]:
-    """Return the weights of motifs; NaN where one diverged, so that whatever is read of it is NaN."""
+    """Return the weights of motifs; NaN where one diverged, so that all of its metrics are NaN."""
     return [
         {name: np.full_like(array, np.nan) for name, array in weights.items()} if diverged else weights
         for weights, diverged in zip(result.parameters, result.diverged, strict=True)

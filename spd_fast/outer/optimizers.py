@@ -1,6 +1,6 @@
 """How an outer epoch changes what is learned: along the gradient by Adam, or by a generation of CMA-ES.
 
-Both change the free tensors in place and keep what a resumed run needs as plain arrays.
+Both change the free tensors in place and return their state as plain arrays, so that a run can be resumed.
 
 References
 ----------
@@ -24,11 +24,11 @@ from spd_fast.recipes.settings import AdamSettings, CMAESSettings, OuterSettings
 __all__ = [
     "Descent",
     "Evolution",
-    "Step",
-    "Taken",
+    "OuterOptimizer",
+    "StepTaken",
     "copies",
     "number",
-    "step_of",
+    "optimizer_of",
 ]
 
 MOST_SEARCHED: Final = 500
@@ -44,18 +44,19 @@ _STEPS_AT: Final = (1 / 4, 5 / 8)
 
 
 @dataclass(frozen=True)
-class Taken:
-    """A step: norm of the gradient before clipping, change of the loss that it predicts, or why none was taken."""
+class StepTaken:
+    """What an outer step did: norm of the gradient before clipping, predicted change of the loss; or why there was no
+    step."""
 
     gradient_norm: Number = None
     predicted: float = 0.0
     skipped: str = ""
 
 
-class Step(Protocol):
-    """What changes the free tensors."""
+class OuterOptimizer(Protocol):
+    """An optimizer of the outer loop: it changes the free tensors."""
 
-    def take(self, loss: Tensor, again: Callable[[], Number], epoch: int, norms: Sequence[Number]) -> Taken:
+    def take(self, loss: Tensor, again: Callable[[], Number], epoch: int, norms: Sequence[Number]) -> StepTaken:
         """Change the free tensors once.
 
         Parameters
@@ -63,21 +64,21 @@ class Step(Protocol):
         loss : Tensor
             Outer loss of the free tensors as they are.
         again : callable
-            Measures the loss of the same cells with whatever the free tensors hold; None where it is not finite.
+            Measures the loss of the same cells with the present free tensors; None if it is not finite.
         epoch : int
         norms : sequence of float or None
             Norms of the gradients of the epochs before.
         """
 
     def state(self) -> dict[str, Array]:
-        """Return what the next step depends on, beside the free tensors, as copies."""
+        """Return copies of all that the next step depends on, beside the free tensors."""
 
     def restore(self, arrays: Mapping[str, Array]) -> None:
-        """Go back to a state."""
+        """Restore a state."""
 
 
-def step_of(free: Mapping[str, Tensor], recipe: Recipe) -> Step:
-    """Return what changes the free tensors as ``outer.optimizer`` says.
+def optimizer_of(free: Mapping[str, Tensor], recipe: Recipe) -> OuterOptimizer:
+    """Return the optimizer that ``outer.optimizer`` chooses.
 
     Raises
     ------
@@ -85,7 +86,7 @@ def step_of(free: Mapping[str, Tensor], recipe: Recipe) -> Step:
         If CMA-ES would have to search too many numbers.
     """
     if not free:
-        return Rest()
+        return NothingToStep()
     settings = recipe.outer.optimizer
     return (
         Evolution(free, settings, recipe.seed)
@@ -94,12 +95,12 @@ def step_of(free: Mapping[str, Tensor], recipe: Recipe) -> Step:
     )
 
 
-class Rest:
-    """Nothing to change."""
+class NothingToStep:
+    """Stands for an optimizer where there is nothing to change."""
 
-    def take(self, loss: Tensor, again: Callable[[], Number], epoch: int, norms: Sequence[Number]) -> Taken:
+    def take(self, loss: Tensor, again: Callable[[], Number], epoch: int, norms: Sequence[Number]) -> StepTaken:
         """Say so."""
-        return Taken(skipped="step weights alone are learned, by ridge regression")
+        return StepTaken(skipped="step weights alone are learned, by ridge regression")
 
     def state(self) -> dict[str, Array]:
         """Return nothing."""
@@ -117,7 +118,7 @@ class Descent:
         options = settings.model_dump(exclude={"name"})
         self.optimizer = torch.optim.Adam(list(free.values()), foreach=False, **options)
 
-    def take(self, loss: Tensor, again: Callable[[], Number], epoch: int, norms: Sequence[Number]) -> Taken:
+    def take(self, loss: Tensor, again: Callable[[], Number], epoch: int, norms: Sequence[Number]) -> StepTaken:
         """Follow the gradient of the loss; where that is not finite, change nothing."""
         outer = self.outer
         self.optimizer.zero_grad()
@@ -125,7 +126,7 @@ class Descent:
         gradients = {name: value.grad.clone() for name, value in self.free.items() if value.grad is not None}
         norm = number(math.sqrt(sum(float(torch.sum(gradient.double() ** 2)) for gradient in gradients.values())))
         if norm is None:
-            return Taken(skipped="the gradient is not finite")
+            return StepTaken(skipped="the gradient is not finite")
         if outer.clip is not None:
             longest = _clip_norm(outer.clip, norms)
             for value in self.free.values():
@@ -139,7 +140,7 @@ class Descent:
         before = copies(self.free)
         self.optimizer.step()
         moved = {name: (self.free[name] - before[name]).detach().double() for name in gradients}
-        return Taken(
+        return StepTaken(
             norm, sum(float(torch.sum(gradient.double() * moved[name])) for name, gradient in gradients.items())
         )
 
@@ -152,7 +153,7 @@ class Descent:
         }
 
     def restore(self, arrays: Mapping[str, Array]) -> None:
-        """Go back to a state."""
+        """Restore a state."""
         state: dict[int, dict[str, Tensor]] = {}
         for key, array in arrays.items():
             index, name = key.split(".")
@@ -163,8 +164,8 @@ class Descent:
 class Evolution:
     """CMA-ES on everything that is learned as one vector; the free tensors hold the mean of its distribution.
 
-    A generation is measured on the same cells. What it was told is all that the strategy depends on besides its seed, so the
-    losses told are its state: restoring tells them again.
+    All dishes of a generation are measured on the same cells. Beside its seed, CMA-ES depends only on the losses that
+    it was told, so these are its state; to restore it, they are told again.
     """
 
     def __init__(self, free: Mapping[str, Tensor], settings: CMAESSettings, seed: int) -> None:
@@ -179,8 +180,8 @@ class Evolution:
         self.start = self._vector()
         self.restore({})
 
-    def take(self, loss: Tensor, again: Callable[[], Number], epoch: int, norms: Sequence[Number]) -> Taken:
-        """Measure a generation and move to the new mean; what has no loss ranks last."""
+    def take(self, loss: Tensor, again: Callable[[], Number], epoch: int, norms: Sequence[Number]) -> StepTaken:
+        """Measure a generation and move to the new mean; a dish without a finite loss ranks last."""
         drawn = [self.strategy.ask() for _ in range(self.strategy.population_size)]
         losses = []
         for vector in drawn:
@@ -189,14 +190,14 @@ class Evolution:
             losses.append(math.inf if measured is None else measured)
         self._tell(drawn, losses)
         self._hold(self.strategy.mean)
-        return Taken()
+        return StepTaken()
 
     def state(self) -> dict[str, Array]:
         """Return the losses told, shape (generations, population)."""
         return {"told": np.array(self.told).reshape(len(self.told), self.strategy.population_size)}
 
     def restore(self, arrays: Mapping[str, Array]) -> None:
-        """Go back to a state."""
+        """Restore a state."""
         try:
             from cmaes import CMA
         except ImportError:
@@ -238,7 +239,7 @@ def number(value: float | None) -> Number:
 
 
 def _rate_share(outer: OuterSettings, epoch: int) -> float:
-    """Return what the outer learning rate of an epoch is, as a share of the optimiser's."""
+    """Return the outer learning rate of an epoch as a multiple of the optimizer's."""
     if outer.schedule == "cosine":
         share = (1 + math.cos(math.pi * epoch / max(outer.epochs - 1, 1))) / 2
         return _COSINE_END + (1 - _COSINE_END) * share
@@ -248,7 +249,8 @@ def _rate_share(outer: OuterSettings, epoch: int) -> float:
 
 
 def _clip_norm(multiple: float, norms: Sequence[Number]) -> float:
-    """Return the longest gradient that is let through: a multiple of the running mean of the norms before, each clipped."""
+    """Return the largest norm of a gradient that is not clipped: a multiple of the running mean of the earlier, clipped
+    norms."""
     mean: float | None = None
     for norm in norms:
         if norm is not None:

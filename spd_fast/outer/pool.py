@@ -16,18 +16,24 @@ __all__ = [
 
 
 def split_pool(n: int, recipe: Recipe) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return which of `n` cells are compared and which are kept out: functions of `n` and the recipe alone."""
-    size, kept = recipe.outer.pool or n, recipe.outer.kept_out
-    if size == n and not kept:
+    """Return the positions of the training cells and of the validation cells among `n` cells.
+
+    They depend on `n` and the recipe alone.
+    """
+    size, n_validation = recipe.outer.pool or n, recipe.outer.validation_cells
+    if size == n and not n_validation:
         return np.arange(n), np.arange(0)
     order = np.random.default_rng(derived_seed(recipe.seed, "pool")).permutation(n)[:size]
-    return order[: size - kept], order[size - kept :]
+    return order[: size - n_validation], order[size - n_validation :]
 
 
 def draw_cells(n: int, epoch: int, recipe: Recipe) -> npt.NDArray[np.int64]:
-    """Return which of `n` cells an outer epoch compares: a function of the recipe's seed and the epoch alone.
+    """Return the positions of the cells that an outer epoch compares, among `n`.
 
-    A pass over the pool is a permutation cut into pieces; cells left over at its end are not used in that pass.
+    They depend on the recipe's seed and the epoch alone.
+
+    Each pass over the training cells is a random permutation, cut into groups of ``outer.cells``. Cells left over at
+    the end are not used in that pass.
     """
     size = recipe.outer.cells
     passes, piece = divmod(epoch, n // size)
@@ -57,8 +63,12 @@ def checked_truth(cells: Sequence[Candidate], accuracy: npt.ArrayLike, recipe: R
     if len(bad):
         raise ValueError(f"accuracy[{bad[0]}] is {truth[bad[0]]}, expected finite numbers")
     outer = recipe.outer
-    fewest = max(outer.pool or 0, outer.cells + outer.kept_out)
+    fewest = max(outer.pool or 0, outer.cells + outer.validation_cells)
     if len(truth) < fewest:
-        what = "uses that many (outer.pool)" if fewest == outer.pool else "compares and keeps out that many"
+        what = (
+            "uses that many (outer.pool)"
+            if fewest == outer.pool
+            else "compares outer.cells of them and checks dishes on outer.validation_cells"
+        )
         raise ValueError(f"{len(truth)} cells were given, expected at least {fewest}: the recipe {what}")
     return truth

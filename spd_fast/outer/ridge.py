@@ -9,7 +9,8 @@ from spd_fast.base.types import Array
 
 
 def ridge_weights(features: Array, target: Array) -> npt.NDArray[np.float64]:
-    """Return the weights of a ridge regression with a free intercept, shrunk as leaving each cell out asks for.
+    """Return the weights of a ridge regression with a free intercept; its penalty is chosen by leave-one-out
+    cross-validation.
 
     Parameters
     ----------

@@ -1,4 +1,5 @@
-"""Run folders: what a run leaves on the disk while it goes, so that a kill at any moment loses a second or one step of work.
+"""Run folders: a run writes its state to the disk as it goes, so that a kill at any moment loses at most a second or
+one outer epoch.
 
 =====================  ============================================================================================
 file                   content
@@ -14,8 +15,8 @@ file                   content
 ``run.lock``           locked by the process that writes
 =====================  ============================================================================================
 
-Lines of metrics are on the disk before the checkpoint that includes them: lines beyond the checkpoint are dropped on resuming,
-and so is a last line that was cut short.
+Lines of metrics are on the disk before the checkpoint that includes them. When a run is resumed, lines after the
+checkpoint are removed, and so is an incomplete last line.
 """
 
 import hashlib
@@ -104,7 +105,7 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._created and isinstance(error, ValueError | TypeError) and not self._journal:
-            shutil.rmtree(self.path, ignore_errors=True)  # what was asked for cannot run: nothing to continue
+            shutil.rmtree(self.path, ignore_errors=True)  # the run cannot be started, so there is nothing to continue
         self.close()
 
     def close(self) -> None:
@@ -223,7 +224,8 @@ class Run:
             save_arrays(self.path / CHECKPOINT, {**arrays, "step": np.array(step)})
 
     def dishes(self) -> tuple[Dish, Dish]:
-        """Return the dish before learning and as it is now: learned, or that of the last checkpoint, if there is one yet.
+        """Return the dish before learning and the present dish: the learned one, or that of the last checkpoint, or
+        else the one before learning.
 
         Raises
         ------

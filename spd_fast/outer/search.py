@@ -1,4 +1,5 @@
-"""Searching with a dish: learn it on what is labelled, score the rest, label the best and one at random, and again.
+"""The search around a dish: learn a dish on the labelled candidates, score the others, label the best of them and one
+at random, and repeat.
 
 References
 ----------
@@ -18,9 +19,10 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from spd_fast.base.progress import named_part
 from spd_fast.base.seeds import derived_seed
 from spd_fast.base.stores import Journal, content_digest
-from spd_fast.base.types import NamedProgress
+from spd_fast.base.types import NamedProgress, Progress
 from spd_fast.outer import runs
 from spd_fast.outer.fit import MIN_MOTIFS, FitResult, fit_dish
 from spd_fast.outer.history import OuterStep
@@ -31,20 +33,20 @@ from spd_fast.spaces.candidate import Candidate
 
 __all__ = [
     "SCHEMA",
+    "DishSearchResult",
     "Labelled",
-    "SearchResult",
     "dish_search",
 ]
 
-SCHEMA: Final = "spd_fast.search/2"
-"""Version of ``search.jsonl``; it changes when an older reader could misread a newer file."""
+SCHEMA: Final = "spd_fast.dish_search/2"
+"""Version of ``dish_search.jsonl``; it changes when an older reader could misread a newer file."""
 _REMEDY: Final = "choose another folder"
 Truth = npt.ArrayLike | Callable[[list[Candidate]], npt.ArrayLike]
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """A candidate whose accuracy was looked at.
+    """A candidate whose accuracy was asked for.
 
     Attributes
     ----------
@@ -55,7 +57,7 @@ class Labelled:
         0: before the first dish.
     why : "start", "best" or "random"
     score : float or None
-        Of the dish of its round; None at the start, or where its motif diverged.
+        Its score on the dish of its round; None if it was labelled at the start or its motif diverged.
     """
 
     row: int
@@ -66,8 +68,8 @@ class Labelled:
 
 
 @dataclass(frozen=True)
-class SearchResult:
-    """What a search has labelled, in order.
+class DishSearchResult:
+    """The candidates that a search has labelled, in order.
 
     Attributes
     ----------
@@ -81,12 +83,12 @@ class SearchResult:
 
     @property
     def best(self) -> Labelled:
-        """The one with the highest accuracy, of equals the first."""
+        """The labelled candidate with the highest accuracy; of equally good ones, the first."""
         return max(self.labelled, key=lambda each: each.accuracy)
 
     @property
     def best_so_far(self) -> npt.NDArray[np.float64]:
-        """Highest accuracy after each label, shape (labels,)."""
+        """Highest accuracy after each labelled candidate, shape (n,)."""
         return np.maximum.accumulate([each.accuracy for each in self.labelled])
 
 
@@ -95,7 +97,7 @@ def dish_search(
     accuracy: Truth,
     recipe: Recipe,
     *,
-    labels: int,
+    max_labelled: int,
     start: int | Sequence[int] = 18,
     per_round: int = 2,
     stop_at: float | None = None,
@@ -103,44 +105,45 @@ def dish_search(
     folder: str | os.PathLike[str] | None = None,
     threads: int | None = None,
     progress: NamedProgress | None = None,
-) -> SearchResult:
-    """Search for the best of some candidates, looking at as few accuracies as possible.
+) -> DishSearchResult:
+    """Search for the best candidate with few accuracies.
 
-    Every round learns a dish on all that is labelled, scores all that is not, and labels the `per_round` - 1 of highest score
-    and one drawn from the rest, against settling too early.
+    Every round learns a dish on the labelled candidates and scores all others. It labels the `per_round` - 1 candidates
+    of highest score and one drawn at random from the rest, so that the search does not settle too early.
 
     Parameters
     ----------
-    cells : sequence of n Cell, or of n SigmoidMLP
+    cells : sequence of n Cell, or of n Perceptron
         All candidates; no two the same.
     accuracy : array-like, shape (n,), or callable
-        The truth, more is better: of all, of which only what the search asks for is looked at; or a function that takes a list of
-        k candidates and returns their k accuracies, called once a round.
+        Accuracies of all candidates, more is better, of which the search uses only those that it asks for; or a
+        function that takes a list of k candidates and returns their k accuracies, called once a round.
     recipe : Recipe
-        How dishes are learned. ``outer.pool`` is all that is labelled; where the recipe compares its whole pool at every step, so
-        does the search. Seeds are those of the rounds.
+        How dishes are learned. In place of ``outer.pool``, the pool is all labelled candidates. If the recipe compares
+        its whole pool in every outer epoch, the search does the same. Each round has a seed of its own.
     labels : int
-        Accuracies to look at, at most; n or fewer.
+        Label at most so many candidates; at most n.
     start : int or sequence of int
-        What is labelled before the first dish: so many, drawn at random, or the candidates at these places.
+        The candidates that are labelled before the first dish: their number, to be drawn at random, or their positions.
     per_round : int, at least 2
-        Labels of a round. Rawal et al. 2020: 2.
+        How many candidates a round labels. Rawal et al. 2020: 2.
     stop_at : float, optional
         Stop when an accuracy reaches this. Rawal et al. 2020: 0.97.
     seed : int
-        Keys the first labels, every round's dish and its random label.
+        Keys the first candidates, every round's dish and its random candidate.
     folder : path, optional
-        Records the search: ``search.jsonl``, a journal (`spd_fast.base.stores`) with one line per label, and every round's dish as a
+        Records the search: ``dish_search.jsonl``, a journal (`spd_fast.base.stores`) with one line per label, and every round's dish as a
         run folder. The same call continues there after a kill, with the same result; `labels` and `stop_at` may then be
         others. A function is not asked again for what is labelled, so it must be the same one: that cannot be seen.
     threads : int, optional
         Default: the processors that this process may use. Does not change the result.
     progress : callable, optional
-        ``progress(what, share)`` is told what is being done and the share of the labels. What it raises stops the search.
+        ``progress(what, share)`` is called with what is being done and the share of the work that is done. An exception
+        that it raises stops the search.
 
     Returns
     -------
-    SearchResult
+    DishSearchResult
 
     Raises
     ------
@@ -151,24 +154,26 @@ def dish_search(
         If `folder` cannot be written, is in use, is damaged, or is of another program or version.
     """
     search = _Search(cells, accuracy, recipe, _first(len(cells), start, seed), per_round, seed)
-    if not len(search.start) <= labels <= len(cells):
-        raise ValueError(f"labels is {labels}, expected {len(search.start)} (those of the start) to {len(cells)}")
+    if not len(search.start) <= max_labelled <= len(cells):
+        raise ValueError(
+            f"max_labelled is {max_labelled}, expected {len(search.start)} (those of the start) to {len(cells)}"
+        )
     with _opened(None if folder is None else Path(folder), search) as log:
-        return _go_on(search, log, labels, stop_at, threads, progress)
+        return _go_on(search, log, max_labelled, stop_at, threads, progress)
 
 
 def _go_on(
     search: "_Search",
     log: "_Log",
-    labels: int,
+    max_labelled: int,
     stop_at: float | None,
     threads: int | None,
     progress: NamedProgress | None,
-) -> SearchResult:
+) -> DishSearchResult:
     """Do the rounds that the log does not have."""
 
     def done() -> bool:
-        return len(log.labelled) >= labels or _reached(log.labelled, stop_at)
+        return len(log.labelled) >= max_labelled or _reached(log.labelled, stop_at)
 
     if len(log.labelled) < len(search.start):
         log.append(search.label([(row, "start", None) for row in search.start[len(log.labelled) :]], 0))
@@ -176,15 +181,15 @@ def _go_on(
     while not done():
         number += 1
         before = [each for each in log.labelled if each.round < number]
-        size = min(search.per_round, labels - len(before))
+        size = min(search.per_round, max_labelled - len(before))
         if len(log.labelled) - len(before) < min(size, len(search.cells) - len(before)):
-            report = _part(progress, f"round {number}", len(before) / labels, size / labels)
+            report = named_part(progress, f"round {number}", len(before) / max_labelled, size / max_labelled)
             picks = search.picks(before, number, log.round_folder(number), threads, report)
             seen = {each.row for each in log.labelled}
             log.append(search.label([pick for pick in picks[:size] if pick[0] not in seen], number))
     if progress:
         progress("done", 1.0)
-    return SearchResult(tuple(log.labelled[:labels]), _reached(log.labelled[:labels], stop_at))
+    return DishSearchResult(tuple(log.labelled[:max_labelled]), _reached(log.labelled[:max_labelled], stop_at))
 
 
 _Pick = tuple[int, Literal["start", "best", "random"], float | None]
@@ -192,7 +197,7 @@ _Pick = tuple[int, Literal["start", "best", "random"], float | None]
 
 @dataclass(frozen=True, eq=False)
 class _Search:
-    """What a search is, apart from how far it has come."""
+    """The candidates and settings of a search, without its progress."""
 
     cells: Sequence[Candidate]
     accuracy: Truth
@@ -204,7 +209,7 @@ class _Search:
     def __post_init__(self) -> None:
         if self.per_round < 2:
             raise ValueError(f"per_round is {self.per_round}, expected at least 2: the best and one at random")
-        fewest = MIN_MOTIFS + self.recipe.outer.kept_out
+        fewest = MIN_MOTIFS + self.recipe.outer.validation_cells
         if len(self.start) < fewest:
             raise ValueError(f"start is {len(self.start)} candidates, expected at least {fewest} to learn a dish on")
         if not callable(self.accuracy) and np.shape(self.accuracy) != (len(self.cells),):
@@ -213,7 +218,7 @@ class _Search:
             )
 
     def identity(self) -> dict[str, Any]:
-        """What a search that is continued must share with its beginning."""
+        """Return what must not have changed when a search is continued."""
         keys = hashlib.sha256("\n".join(cell.key for cell in self.cells).encode()).hexdigest()[:16]
         known = None if callable(self.accuracy) else np.asarray(self.accuracy, np.float64)
         return {
@@ -227,7 +232,7 @@ class _Search:
         }
 
     def label(self, picks: list[_Pick], number: int) -> list[Labelled]:
-        """Look at the accuracies of some candidates."""
+        """Ask for the accuracies of candidates."""
         rows = [row for row, _, _ in picks]
         asked = self.accuracy([self.cells[row] for row in rows]) if callable(self.accuracy) else self.accuracy
         found = np.asarray(asked, np.float64)
@@ -250,9 +255,9 @@ class _Search:
         number: int,
         folder: Path | None,
         threads: int | None,
-        progress: Callable[[float], object] | None,
+        progress: Progress | None,
     ) -> list[_Pick]:
-        """Learn a dish on what was labelled before, and choose what to label in this round."""
+        """Learn a dish on the candidates labelled before, and choose the candidates to label in this round."""
         fit = self._fit(before, number, folder, threads, progress)
         known = {each.row for each in before}
         rest = [row for row in range(len(self.cells)) if row not in known]
@@ -273,11 +278,11 @@ class _Search:
         number: int,
         folder: Path | None,
         threads: int | None,
-        progress: Callable[[float], object] | None,
+        progress: Progress | None,
     ) -> FitResult:
         outer = self.recipe.outer
-        free = len(before) - outer.kept_out
-        compares_all = outer.pool == outer.cells + outer.kept_out
+        free = len(before) - outer.validation_cells
+        compares_all = outer.pool == outer.cells + outer.validation_cells
         changes = {"outer.pool": None, "outer.cells": free if compares_all else min(outer.cells, free)}
         recipe = self.recipe.replace(changes | {"seed": derived_seed(self.seed, "search", number)})
         fit = partial(
@@ -322,7 +327,7 @@ def _opened(folder: Path | None, search: _Search) -> Iterator[_Log]:
     if folder is None:
         yield _Log()
         return
-    path, identity = folder / "search.jsonl", search.identity()
+    path, identity = folder / "dish_search.jsonl", search.identity()
     if (folder / "search.json").exists():
         raise runs.RunFolderError(f"{folder} holds a search of an earlier version, in search.json: {_REMEDY}")
     if not path.exists():
@@ -342,7 +347,7 @@ def _opened(folder: Path | None, search: _Search) -> Iterator[_Log]:
 
 
 def _first(n: int, start: int | Sequence[int], seed: int) -> list[int]:
-    """Return the places of what is labelled before the first dish."""
+    """Return the positions of the candidates that are labelled before the first dish."""
     if isinstance(start, int):
         if not 0 <= start <= n:
             raise ValueError(f"start is {start}, expected at most {n}, the number of candidates")
@@ -358,9 +363,5 @@ def _reached(labelled: Sequence[Labelled], stop_at: float | None) -> bool:
     return stop_at is not None and any(each.accuracy >= stop_at for each in labelled)
 
 
-def _share_of_fit(progress: Callable[[float], object], epochs: int) -> Callable[[int, float, OuterStep | None], object]:
+def _share_of_fit(progress: Progress, epochs: int) -> Callable[[int, float, OuterStep | None], object]:
     return lambda epoch, fraction, _: progress((epoch + fraction) / epochs)
-
-
-def _part(progress: NamedProgress | None, what: str, before: float, size: float) -> Callable[[float], object] | None:
-    return None if progress is None else lambda share: progress(what, before + share * size)

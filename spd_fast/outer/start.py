@@ -20,7 +20,7 @@ __all__ = [
 
 
 def start_dish(recipe: Recipe) -> Dish:
-    """Return the dish before learning, in the recipe's dtype; labels that will be learned are weights of classes.
+    """Return the dish before learning, in the recipe's dtype; labels that will be learned are soft labels.
 
     Raises
     ------

@@ -1,7 +1,6 @@
 """Structural features of cells: scalars, adjacency encoding and path encoding, for whole tables at once.
 
-What is known of a cell without training anything. Predictors learn from them, and every score of a dish stands beside
-them on the scoreboard.
+They need no training. Predictors learn from them, and the scoreboard compares scores of dishes with them.
 
 References
 ----------

@@ -38,14 +38,16 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class GaussianProcess:
-    """A Gaussian process on groups of features, with its labels: made by `fit_gaussian_process`.
+    """A Gaussian process on groups of features, with the accuracies that it learned from.
+
+    `fit_gaussian_process` makes it.
 
     Attributes
     ----------
     features : ndarray, shape (N, M), float64
         Of the labelled cells.
     groups : tuple of int, sum M
-        Columns of each group; columns of one group share a length scale.
+        Number of columns of each group; the columns of a group share a length scale.
     accuracy : ndarray, shape (N,), float64
     theta : ndarray
         Logarithms of the kernel's parameters, as scikit-learn orders them.
@@ -75,8 +77,8 @@ def fit_gaussian_process(features: Iterable[npt.ArrayLike], accuracy: npt.ArrayL
     Parameters
     ----------
     features : iterable of array-like, each of shape (N, m)
-        Groups of features, for example structure and learning curves. NaN stands for a motif that diverged and counts as the
-        largest value of its column.
+        Groups of features, for example structure and learning curves. NaN stands for a motif that diverged and is
+        replaced by the largest value of its column.
     accuracy : array-like, shape (N,), finite
         Of any unit.
 
@@ -145,7 +147,8 @@ def _regressor(groups: tuple[int, ...], theta: Array | None) -> Any:
 
 
 def _standardised(known: Array) -> tuple[Array, Callable[[Array], Array]]:
-    """Return the features of the labelled cells, shifted and scaled, and the function that places others among them."""
+    """Return the standardised features of the labelled cells, and the function that standardises those of others in the
+    same way."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a column without a finite value is filled with 0
         worst = np.nan_to_num(np.nanmax(known, axis=0))
@@ -165,7 +168,7 @@ def _normal_scores(accuracy: Array) -> Array:
 
 
 def _accuracies(scores: Array, accuracy: Array) -> npt.NDArray[np.float64]:
-    """Map normal scores back to accuracies: linear between those of the labelled cells, and on beyond them."""
+    """Map normal scores back to accuracies: linearly between those of the labelled cells, and linearly beyond them."""
     known, first = np.unique(_normal_scores(accuracy), return_index=True)
     values = accuracy[first]
     if len(known) == 1:
@@ -176,5 +179,5 @@ def _accuracies(scores: Array, accuracy: Array) -> npt.NDArray[np.float64]:
 
 
 def _one_thread() -> Any:
-    """Keep linear algebra on one thread: where it cuts its work may change the last bit."""
+    """Run linear algebra on one thread: how it divides its work may change the last bit."""
     return threadpool_limits(limits=1)

@@ -1,6 +1,6 @@
-"""Zero-cost proxies: what an untrained motif says of its cell, from one or two passes over a batch of images.
+"""Zero-cost proxies: scores of cells from an untrained motif, by one or two passes over a batch of images.
 
-They are controls for a learned dish: it has to rank cells better than what costs next to nothing.
+They are controls: a learned dish should rank cells better than scores that cost almost nothing.
 
 References
 ----------
@@ -16,7 +16,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast.base.types import Array
+from spd_fast.base.progress import share_of
+from spd_fast.base.types import Array, Progress
 from spd_fast.engine.gradients import parameter_gradient
 from spd_fast.engine.initial import draw_weights
 from spd_fast.engine.inner_loop import InnerLoop
@@ -48,7 +49,7 @@ def score(
     replicate: int = 0,
     threads: int | None = None,
     dtype: npt.DTypeLike = "float32",
-    progress: Callable[[float], object] | None = None,
+    progress: Progress | None = None,
 ) -> npt.NDArray[np.float64]:
     """Score each cell by a zero-cost proxy of its motif; higher should mean a better cell.
 
@@ -57,9 +58,9 @@ def score(
     cells : sequence of K Cell or NatsCell
     shape : MotifShape
     images : ndarray, shape (N, C, H, W)
-        One batch; batch norm takes its statistics. synflow looks at nothing but their sides.
+        One batch; batch norm uses its statistics. synflow uses the sides of the images alone.
     labels : ndarray, shape (N,) int or (N, classes) float
-        Only grad_norm and snip look at them.
+        Only grad_norm and snip use them.
     name : "grad_norm", "snip", "synflow", "jacob_cov" or "nwot"
         See Notes.
     parameters : sequence of K dicts {name: ndarray}, optional
@@ -70,7 +71,7 @@ def score(
     Returns
     -------
     ndarray, shape (K,), float64
-        NaN where a score has no finite value (nwot of two images that open the same ReLUs, for one).
+        NaN if a score has no finite value (for example nwot, if two images open the same ReLUs).
 
     Raises
     ------
@@ -102,7 +103,11 @@ def score(
     for first in range(0, len(cells), AT_ONCE):
         some = cells[first : first + AT_ONCE]
         weights = draw_weights(some, shape, loop) if parameters is None else parameters[first : first + AT_ONCE]
-        how = {"threads": threads, "dtype": dtype, "progress": _part_of(progress, first, len(some), len(cells))}
+        how = {
+            "threads": threads,
+            "dtype": dtype,
+            "progress": share_of(progress, first / len(cells), len(some) / len(cells)),
+        }
         with np.errstate(all="ignore"):  # what is not finite becomes NaN
             values[first : first + len(some)] = PROXIES[name](_Batch(some, shape, images, labels, weights, how))
     return np.where(np.isfinite(values), values, np.nan)
@@ -137,7 +142,7 @@ def _synflow(of: _Batch) -> Array:
     ones = np.ones((1, *np.shape(of.images)[1:]))
     absolute = [{name: np.abs(np.asarray(w, np.float64)) for name, w in each.items()} for each in of.parameters]
     how = {**of.how, "dtype": "float64"}
-    gradients, _ = logit_gradient(of.cells, of.shape, ones, absolute, batch_norm=False, strict=True, **how)
+    gradients, _ = logit_gradient(of.cells, of.shape, ones, absolute, batch_norm=False, direct_convolutions=True, **how)
     return _saliency(gradients, absolute)
 
 
@@ -172,13 +177,6 @@ def _saliency(gradients: Sequence[Parameters], parameters: Sequence[Parameters])
             for of, weights in zip(gradients, parameters, strict=True)
         ]
     )
-
-
-def _part_of(
-    progress: Callable[[float], object] | None, first: int, n: int, total: int
-) -> Callable[[float], object] | None:
-    """`progress` of n of the cells as that of all."""
-    return None if progress is None else lambda share: progress((first + share * n) / total)
 
 
 PROXIES: Final[dict[str, Callable[[_Batch], Array]]] = {

@@ -23,8 +23,8 @@ __all__ = [
     "learn_dish",
     "learn_folds",
     "mean_scaled",
+    "motif_readings",
     "read_all",
-    "read_motifs",
 ]
 
 _PIECES: Final = 8
@@ -36,28 +36,28 @@ _PIECES: Final = 8
 
 @dataclass(frozen=True, eq=False)
 class MotifReadings:
-    """What the motifs of n cells show on one dish, means over the recipe's replicates.
+    """Scores and learning curves of n cells on one dish: means over the recipe's replicates.
 
     Attributes
     ----------
     score : ndarray, shape (n,), float64
         What the recipe ranks by, larger is better: `spd_fast.scoring.score_cells`. NaN where a motif diverged.
     curve : ndarray, shape (n, M), float64
-        Logarithms of the training loss averaged over each eighth of the inner loop's steps (over each step where they are
-        fewer). NaN where a motif diverged.
-    steps : ndarray, shape (n, T), float64
-        Training loss of every step. Not finite from a divergence on.
+        Learning curve: logarithms of the training loss averaged over each eighth of the inner loop's steps (of each
+        step if there are fewer than eight). NaN if a motif diverged.
+    step_loss : ndarray, shape (n, T), float64
+        Training loss of every step. Not finite after a motif has diverged.
     seconds : ndarray, shape (n,)
-        Time of one core for each cell.
+        Seconds of one core for each cell.
     """
 
     score: Array
     curve: Array
-    steps: Array
+    step_loss: Array
     seconds: Array
 
 
-def read_motifs(
+def motif_readings(
     dish: Dish,
     recipe: Recipe,
     cells: Sequence[Candidate],
@@ -65,15 +65,15 @@ def read_motifs(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> MotifReadings:
-    """Train the motifs of some cells on a dish, as the recipe says, and read score and learning curve off them.
+    """Train motifs of cells on a dish as the recipe says, and return their scores and learning curves.
 
     Parameters
     ----------
     dish : Dish
         Learned or not.
     recipe : Recipe
-        Its motif, inner loop, metric and seed are used.
-    cells : sequence of n Cell, NatsCell or SigmoidMLP
+        Gives motif, inner loop, metric and seed.
+    cells : sequence of n Cell, NatsCell or Perceptron
     threads, progress
         As in `spd_fast.train_motifs`.
 
@@ -102,7 +102,7 @@ def read_all(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> list[MotifReadings]:
-    """Read the motifs of the same cells on each of several dishes: `read_motifs`."""
+    """Return the readings of the same cells on each of several dishes: `motif_readings`."""
     reports = [part_of(progress, k, len(dishes)) for k in range(len(dishes))]
     return [dish.read(cells, threads, report) for dish, report in zip(dishes, reports, strict=True)]
 
@@ -112,7 +112,7 @@ def read_all(
 
 @dataclass(frozen=True, eq=False)
 class LearnedDish:
-    """A dish with the recipe that trains motifs on it.
+    """A dish with the recipe that says how motifs are trained on it and read. The dish may be learned or not.
 
     Attributes
     ----------
@@ -133,11 +133,12 @@ class LearnedDish:
     def read(
         self, cells: Sequence[Candidate], threads: int | None = None, progress: Progress | None = None
     ) -> MotifReadings:
-        """Return what the motifs of some cells show: `read_motifs`."""
-        return read_motifs(self.dish, self.recipe, cells, threads=threads, progress=progress)
+        """Return scores and learning curves of cells on this dish: `motif_readings`."""
+        return motif_readings(self.dish, self.recipe, cells, threads=threads, progress=progress)
 
     def scaled(self, score: Array) -> Array:
-        """Return scores with the labelled cells' mean at 0 and their standard deviation at 1; diverged ones at -3."""
+        """Return standardised scores: mean 0 and standard deviation 1 over the labelled cells; a motif that diverged
+        has -3."""
         return np.nan_to_num((score - self.mean) / self.spread, nan=-3.0)
 
 
@@ -149,17 +150,17 @@ def learn_dish(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> LearnedDish:
-    """Learn a dish from all of some labelled cells: `spd_fast.fit_dish`, whatever pool the recipe would draw.
+    """Learn a dish from labelled cells: `spd_fast.fit_dish` with all of them as the pool.
 
-    As large a share of the cells is kept out as of the recipe's own pool, at least 3. Parameters and errors are those of
+    The same share of them are validation cells as in the recipe's own pool, at least 3. Parameters and errors are those of
     `spd_fast.fit_dish`; `progress` is called with the share done.
     """
     from spd_fast.outer.fit import fit_dish
 
-    pool, kept_out = recipe.outer.pool, recipe.outer.kept_out
-    if pool is not None and kept_out:
-        kept_out = max(3, kept_out * len(cells) // pool)
-    recipe = recipe.replace({"outer.pool": None, "outer.kept_out": kept_out})
+    pool, validation_cells = recipe.outer.pool, recipe.outer.validation_cells
+    if pool is not None and validation_cells:
+        validation_cells = max(3, validation_cells * len(cells) // pool)
+    recipe = recipe.replace({"outer.pool": None, "outer.validation_cells": validation_cells})
 
     def report(epoch: int, fraction: float, step: object) -> None:
         if progress is not None:
@@ -179,24 +180,24 @@ def learn_folds(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[npt.NDArray[np.float64], list[LearnedDish]]:
-    """Learn dishes that have not seen a part of the labelled cells each.
+    """Learn one dish for each fold, from the labelled cells of all other folds.
 
     Parameters
     ----------
-    cells : sequence of n Cell, NatsCell or SigmoidMLP
+    cells : sequence of n Cell, NatsCell or Perceptron
     accuracy : array-like, shape (n,)
     recipe : Recipe
     folds : int, 2 to n
-        Parts, drawn with the recipe's seed.
+        Number of folds; cells are dealt out with the recipe's seed.
     threads, progress
         As in `learn_dish`.
 
     Returns
     -------
     scores : ndarray, shape (n,), float64
-        For every cell the scaled score on the dish that has not seen it.
+        For every cell the standardised score on the dish that was learned without it.
     dishes : list of LearnedDish
-        One for each part. For other cells, average `LearnedDish.scaled` over them.
+        One for each fold. The score of any other cell is the mean of `LearnedDish.scaled` over them.
     """
     target = np.asarray(accuracy, np.float64)
     order = np.random.default_rng(derived_seed(recipe.seed, "folds")).permutation(len(cells))

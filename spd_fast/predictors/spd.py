@@ -1,4 +1,4 @@
-"""Predictors of accuracy: learn from cells whose accuracies are known, predict those of others.
+"""Predictors of accuracy: they learn from labelled cells and predict the accuracies of others.
 
 Three kinds of features tell cells apart: *structure* (`spd_fast.predictors.features`, nothing is trained), *curves* (how fast motifs
 learn on a dish that nobody adapted) and the *dish* (the score on a dish learned from the labelled cells). A Gaussian
@@ -59,23 +59,25 @@ Cells = Sequence[Cell] | Array
 
 
 class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
-    """Predicts the accuracies of cells from labelled ones: a scikit-learn estimator, and what NASLib calls a predictor.
+    """Predicts accuracies of cells from those of labelled cells. It is a scikit-learn estimator and, in NASLib's terms,
+    a predictor.
 
     Parameters
     ----------
     recipe : Recipe or str, optional
         How the dish is learned: a recipe or a recipe's name. Default: ``"learned_labels"``.
     variant : "gaussian_process" or "dish"
-        A Gaussian process on `features`, or the pure dish: the score of a cell's motif on the learned dish, nothing fitted
-        on top.
+        "gaussian_process": a Gaussian process on `features`. "dish": the score of a cell's motif on the learned dish
+        and nothing else.
     features : sequence of "structure", "curves", "dish"
-        What the Gaussian process sees: structural scalars, learning curves of motifs on the dish that nobody
-        adapted (`curves`), the score on dishes learned from the labelled cells.
+        Features of the Gaussian process: structural scalars; learning curves of motifs on an unlearned dish (`curves`);
+        the score on dishes learned from the labelled cells.
     curves : Recipe or str, optional
         Motif, inner loop and dish before learning of the curves. Default: ``"curves"``.
     folds : int, at least 2
-        Dishes that are learned for the feature "dish", each without one part of the labelled cells: in the Gaussian
-        process a cell's score comes from the dish that has not seen it. At query time the scores of all are averaged.
+        Number of dishes that are learned for the feature "dish", each without one fold of the labelled cells. A
+        labelled cell's score comes from the dish that was learned without it; other cells have the mean score of all
+        dishes.
     threads : int, optional
         Default: the processors that this process may use. Does not change the result.
 
@@ -240,7 +242,9 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "SPDPredictor":
-        """Read what `save` wrote; the Gaussian process is fitted again to its labels, with the parameters found then.
+        """Read a file that `save` wrote.
+
+        The Gaussian process is fitted again to the same accuracies, with the saved kernel parameters.
 
         Raises
         ------
@@ -254,7 +258,7 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             settings = json.loads(arrays["settings"].tobytes())
             if settings["schema"] != SCHEMA:
                 raise ValueError(
-                    f"has schema {settings['schema']!r}, expected {SCHEMA!r}: it is from another version; fit it anew"
+                    f"has schema {settings['schema']!r}, expected {SCHEMA!r}: another version of spd_fast wrote it; fit the predictor anew; fit it anew"
                 )
             parameters: dict[str, Any] = {
                 name: Recipe.from_json(json.dumps(value)) if isinstance(value, dict) else value

@@ -89,7 +89,7 @@ def _valid_c() -> Recipe:
         name="valid_c",
         summary=(
             "A learned validation set alone: motifs C are trained once on random images, all cells from shared initial weights, "
-            "and the images and labels that they are read on are learned on 100 cells, 20 of which are kept out."
+            "and the images and labels that they are read on are learned on 100 cells, 20 of them validation cells."
         ),
         motif="C",
         dish=DishSettings(images=60, valid_images=40, image_size=8),
@@ -100,7 +100,7 @@ def _valid_c() -> Recipe:
             epochs=400,
             cells=12,
             pool=100,
-            kept_out=20,
+            validation_cells=20,
             target="rank",
             metric="loss",
             loss="pairwise_logistic",
@@ -112,7 +112,8 @@ def _valid_c() -> Recipe:
 
 
 def _memorising(replicates: int) -> dict[str, Any]:
-    """Small deep motifs on 200 random images a replicate, which rank best where nothing is learned: docs/experiments.md."""
+    """Return the settings of small deep motifs on 200 random images a replicate: they rank best before anything is
+    learned (docs/experiments.md)."""
     return {
         "motif": MotifSettings(stem_channels=8, stacks=3),
         "dish": DishSettings(images=200 * replicates, image_size=8),
@@ -120,7 +121,7 @@ def _memorising(replicates: int) -> dict[str, Any]:
             epochs=4,
             optimizer=AdamSettings(lr=5e-3),
             init="shared",
-            initializer="nasbench101",
+            init_distribution="nasbench101",
             initial_scales=ScaleSettings(dense=2.0),
             redraw=False,
             replicates=replicates,
@@ -135,14 +136,14 @@ def _learned_labels() -> Recipe:
         summary=(
             "How fast small deep motifs memorise random images that they have seen before, and which labels of these make the speed "
             "tell: 4 replicates, each on 200 images of its own, the labels learned in few steps by the hypergradient on 100 cells, 20 of "
-            "them kept out."
+            "them validation cells."
         ),
         **_memorising(replicates=4),
         outer=OuterSettings(
             epochs=15,
             cells=12,
             pool=100,
-            kept_out=20,
+            validation_cells=20,
             check_every=5,
             target="rank",
             metric="training_loss",
@@ -194,7 +195,7 @@ def _rawal_slope() -> Recipe:
             batch_size=10,
             optimizer=AdamSettings(lr=1e-2),
             init="shared",
-            initializer="normal",
+            init_distribution="normal",
             redraw=False,
         ),
         outer=OuterSettings(
@@ -217,7 +218,7 @@ def _rawal_slope() -> Recipe:
 
 def _learned_schedule() -> Recipe:
     memorising = _memorising(replicates=4)
-    plain = {"optimizer": AdamSettings(lr=2e-3), "initializer": "pytorch", "initial_scales": ScaleSettings()}
+    plain = {"optimizer": AdamSettings(lr=2e-3), "init_distribution": "pytorch", "initial_scales": ScaleSettings()}
     return Recipe(
         name="learned_schedule",
         summary=(
@@ -249,7 +250,7 @@ def _curves() -> Recipe:
     return Recipe(
         name="curves",
         summary=(
-            "How fast small deep motifs memorise random images, 8 replicates, each on 200 images of its own that nobody adapts: "
+            "How fast small deep motifs memorise random images, 8 replicates, each on 200 images of its own that are not learned: "
             "the learning curves that predictors read."
         ),
         **_memorising(replicates=8),

@@ -1,8 +1,8 @@
 """Recipes: every setting of a run, named, validated and serialisable.
 
 A recipe has four groups, `motif`, `dish`, `inner` (train weights) and `outer` (change the dish). Settings are addressed
-by dotted names, ``inner.epochs``. Unknown names, wrong types and values out of range are refused, so that a recipe that
-exists can be run.
+by dotted names, ``inner.epochs``. Unknown names, wrong types and values out of range are refused when a recipe is made,
+so every recipe can be run.
 
 References
 ----------
@@ -12,6 +12,7 @@ Cassimon et al., Predicting Image Classifier Performance Using the Synthetic Pet
 
 import json
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
@@ -31,7 +32,7 @@ from spd_fast import motif as motifs
 from spd_fast.learnables.learnable import Conditions, DishForm
 from spd_fast.learnables.rates import learning_rates
 from spd_fast.learnables.table import LEARNABLES
-from spd_fast.spaces.perceptron import MLPShape
+from spd_fast.spaces.perceptron import PerceptronShape
 
 __all__ = [
     "SCHEMA",
@@ -48,8 +49,14 @@ __all__ = [
     "ScaleSettings",
 ]
 
-SCHEMA: Final = "spd_fast.recipe/1"
+SCHEMA: Final = "spd_fast.recipe/2"
 """Version of the JSON form; it changes when an older reader could misread a newer recipe."""
+
+_RENAMED: Final = {
+    "inner.initializer": "inner.init_distribution",
+    "outer.kept_out": "outer.validation_cells",
+}
+"""Settings of schema 1 by their present names: an error suggests these, and nothing reads the old ones."""
 _SHAPES: Final = {
     "A": motifs.MOTIF_A,
     "B": motifs.MOTIF_B,
@@ -105,7 +112,7 @@ class MotifSettings(_Settings):
 
 
 class PerceptronSettings(_Settings):
-    """In place of a network around a cell: a perceptron whose sigmoids have a candidate's slope (Rawal et al. 2020)."""
+    """A perceptron in place of a network around a cell: its sigmoids have the candidate's slope (Rawal et al. 2020)."""
 
     hidden: int = Field(ge=1, le=65_536)
     """Units of each hidden layer. Rawal et al. 2020: 1."""
@@ -137,12 +144,12 @@ class DishSettings(_Settings):
     image_channels: int = Field(default=3, ge=1, le=4)
     """Colour channels. The paper: 3."""
     labels: Literal["classes", "bits"] = "classes"
-    """What images are labelled with: one of the classes, the same number of each (the paper); or as many random bits as there are
-    classes, each to be told from its own logit (Rawal et al. 2020, whose motifs are perceptrons: for those alone)."""
+    """Labels of the images. "classes": one class for each image, the same number of images of each class (the paper).
+    "bits": one random bit for each class, which its logit predicts (Rawal et al. 2020); for perceptrons only."""
     start: Literal["gaussian", "images", "dish"] = "gaussian"
-    """Where the images begin. "gaussian": every value drawn from N(0, 1); the paper says "randomly generating".
-    "images": real images drawn from `source`, resized, each channel shifted and scaled to mean 0 and variance 1. "dish": the
-    dish saved in `source` as it is, a warm start."""
+    """The images before learning. "gaussian": every value is drawn from N(0, 1); the paper says "randomly generating".
+    "images": real images drawn from `source`, resized, each channel shifted and scaled to mean 0 and variance 1. "dish":
+    the dish saved in `source`, a warm start."""
     source: str | None = Field(default=None, min_length=1)
     """File that `start` reads: for "images" an .npz of images and labels or a folder of IDX files (MNIST and kin), for
     "dish" a dish .npz."""
@@ -150,16 +157,18 @@ class DishSettings(_Settings):
     """Images of a separate validation set, the same number of each class; the metric is then read on it. 0: none, the
     metric is read on the training images (the paper). Rawal et al. 2020 (arXiv:2005.13092) have one."""
     valid_start: Literal["drawn", "copy"] = "drawn"
-    """Where the validation images begin: "drawn" as `start` says, other draws than the training images; "copy" as a
-    copy of the first training images of each class (of all, where labels are bits). Rawal et al. 2020: a copy of all."""
+    """The validation images before learning. "drawn": drawn as `start` says, independently of the training images.
+    "copy": a copy of the first training images of each class (of all images, if labels are bits). Rawal et al. 2020: a
+    copy of all."""
     basis: int | None = Field(default=None, ge=1, le=64)
     """Few parameters: every channel is a sum of the `basis` x `basis` cosines of lowest frequency (DCT-II), whose
-    coefficients are learned. None: every pixel is free (the paper)."""
+    coefficients are learned. None: every pixel is learned (the paper)."""
 
     generator: int | None = Field(default=None, ge=1, le=16)
-    """Few parameters: images are generated from those of the start. Of their frequencies (DCT-II) in so many bands by radius, each band has
-    a learned amplitude and a learned share of a prototype of the class (the sum of its images at the start), and the channels are mixed by a
-    learned matrix: 2 x `generator` + `image_channels`^2 numbers, which begin where they change nothing. None: no generator."""
+    """Few parameters: images are generated from those of the start. Their frequencies (DCT-II) are divided by radius
+    into this number of bands. Each band has a learned amplitude and a learned share of a prototype of the class (the
+    sum of its images at the start), and a learned matrix mixes the channels. These 2 x `generator` + `image_channels`^2
+    numbers begin with values that change nothing. None: no generator."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -196,7 +205,7 @@ class AdamSettings(_Settings):
     """Adam with PyTorch's semantics (Kingma and Ba 2015, arXiv:1412.6980)."""
 
     name: Literal["adam"] = "adam"
-    """Which optimiser this is."""
+    """Name of the optimiser."""
     lr: Rate
     """Learning rate. The paper: 5e-5 for motifs, 1e-2 for the dish."""
     betas: Betas = (0.9, 0.999)
@@ -216,7 +225,7 @@ class SGDSettings(_Settings):
     momentum: Decay = 0.0
     """Decay of the running sum of gradients."""
     nesterov: bool = False
-    """Look ahead along the momentum; needs a momentum above 0."""
+    """Use Nesterov's momentum; needs a momentum above 0."""
     weight_decay: float = Field(default=0.0, ge=0, le=10)
     """Factor of the weights added to the gradient (L2)."""
 
@@ -245,17 +254,17 @@ class RMSPropSettings(_Settings):
 
 class CMAESSettings(_Settings):
     """CMA-ES, which needs no gradient (Hansen 2016, arXiv:1604.00772): an outer epoch measures a generation of dishes on the
-    same cells. For few numbers: scales, rates, weights of steps, a generator."""
+    same cells. It suits few numbers: scales, rates, step weights, a generator."""
 
     name: Literal["cmaes"]
     sigma: float = Field(gt=0, le=10)
-    """Standard deviation of the first generation, in each number that is learned as it is learned (logarithms of rates)."""
+    """Standard deviation of the first generation, in each free number (for rates: in their logarithms)."""
     population: int | None = Field(default=None, ge=4, le=10_000)
     """Dishes of a generation. None: 4 + 3 log n of n numbers, rounded down (Hansen 2016, equation 48)."""
 
 
 class ScaleSettings(_Settings):
-    """Factors of initial weights, by kind of layer. 1: the initialiser's own."""
+    """Factors that multiply the initial weights, by kind of layer. 1: as drawn."""
 
     stem: Scale = 1.0
     """Of the stem's convolution."""
@@ -264,7 +273,7 @@ class ScaleSettings(_Settings):
     conv1x1: Scale = 1.0
     """Of the cells' 1x1 convolutions, projections of their inputs among them."""
     dense: Scale = 1.0
-    """Of the dense layer: how far the logits are spread at the start."""
+    """Of the dense layer: sets the spread of the logits before training."""
 
 
 class InnerSettings(_Settings):
@@ -281,20 +290,21 @@ class InnerSettings(_Settings):
     schedule: Literal["constant", "cosine"] = "constant"
     """Learning rate over the steps: "constant", or "cosine" from the learning rate to 0. The paper: constant."""
     init: Literal["motif", "shared"] = "motif"
-    """Initial weights: "motif" draws them for every cell (the paper, as far as it says); "shared" slices one set, so that
-    all cells start as alike as they can (Rawal et al. 2020, arXiv:2005.13092)."""
-    initializer: Literal["pytorch", "nasbench101", "normal"] = "pytorch"
+    """Initial weights: "motif" draws them for every cell anew (the paper probably does); "shared" takes slices of one
+    set, so that all cells start as alike as they can (Rawal et al. 2020, arXiv:2005.13092)."""
+    init_distribution: Literal["pytorch", "nasbench101", "normal"] = "pytorch"
     """Distribution of the initial weights: PyTorch's default (the paper), the benchmark's (Ying et al. 2019), or N(0, 1) for
     weights and biases alike (Rawal et al. 2020)."""
     initial_scales: ScaleSettings = ScaleSettings()
     replicates: int = Field(default=1, ge=1, le=1000)
-    """Motifs of each cell, with different initial weights; the metric is their mean. 1: the paper."""
+    """Number of motifs of each cell, which differ in their initial weights; the cell's metric is their mean. The paper:
+    1."""
     split_images: bool = False
-    """Replicate r of R trains on training images r, r + R, r + 2R, ... instead of all of them, so that replicates differ
-    in what they see as well."""
+    """If true, replicate r of R trains on images r, r + R, r + 2R and so on, so that replicates differ in their images
+    as well. If false, all replicates train on all images."""
     redraw: bool = True
-    """Draw initial weights and sample orders anew at every outer epoch (the paper, as far as it says), or use the same
-    ones throughout (Rawal et al. 2020)."""
+    """If true, draw initial weights and sample orders anew at every outer epoch (the paper probably does). If false,
+    use the same ones throughout (Rawal et al. 2020)."""
 
 
 def _known_learnable(name: str) -> str:
@@ -312,26 +322,30 @@ class OuterSettings(_Settings):
     epochs: int = Field(default=170, ge=1, le=1_000_000)
     """Changes of the dish. The paper: 170."""
     cells: int = Field(default=6, ge=3, le=100_000)
-    """Cells compared in one outer epoch, drawn from the pool without replacement until it is used up, then again in another
-    order. The paper: 6, all of them fresh (1,020 in 170 epochs)."""
+    """Cells compared in one outer epoch. They are drawn from the training cells without replacement until all are used,
+    then again in another order. The paper: 6, each used once (1,020 in 170 epochs)."""
     pool: int | None = Field(default=None, ge=3)
-    """Cells whose accuracies are used at all, drawn at random from those given; None: all of them (the paper)."""
-    kept_out: int = Field(default=0, ge=0)
-    """Cells of the pool that no outer epoch compares; Kendall's tau of the dish's scores on them is recorded. 0: none (the
-    paper)."""
+    """Size of the pool: the cells whose accuracies are used at all, drawn at random from those given. None: all of them
+    (the paper)."""
+    validation_cells: int = Field(default=0, ge=0)
+    """Validation cells: cells of the pool that no outer epoch compares. Kendall's tau of the dish's scores on them is
+    recorded. 0: none (the paper)."""
     keep: Literal["last", "best"] = "last"
-    """Which dish is kept in the end: the "last" (the paper), or the "best" on the cells kept out of all that were looked
-    at. Of few cells tau is noise: the best of many looks is a draw, unless dishes get worse again."""
+    """Which dish is kept in the end: the "last" (the paper), or the "best" on the validation cells of all dishes that
+    were checked. On few cells tau is noisy, so the best of many checks is mostly luck, unless dishes get worse
+    again."""
     check_every: int = Field(default=10, ge=1)
-    """Outer epochs between two looks at the cells kept out, the first before learning, and between two ridge regressions."""
+    """Outer epochs between two checks on the validation cells (the first check is before learning), and between two
+    ridge regressions."""
     replicates: int | None = Field(default=None, ge=1)
-    """Replicates of each cell that an outer epoch measures, in turn; cells kept out, ridge regression and scores take all of them. None: all."""
+    """Replicates of each cell that an outer epoch measures; epochs take them in turn. Checks on validation cells, ridge
+    regressions and scores use all replicates. None: all."""
     patience: int | None = Field(default=None, ge=1)
-    """Stop when tau on the cells kept out has not risen for so many outer epochs (Prechelt 1998, Early stopping - but
-    when?). None: never (the paper)."""
+    """Early stopping: stop when tau on the validation cells has not risen for this number of outer epochs (Prechelt
+    1998, Early stopping - but when?). None: never (the paper)."""
     truth: Literal["accuracy", "loss"] = "accuracy"
-    """What the truth says of a cell: its "accuracy" (the paper) or its "loss" (Rawal et al. 2020, arXiv:2005.13092), which
-    enters with its sign reversed and which NAS-Bench-101 does not have."""
+    """Which measurement of a cell the metrics are compared with: its "accuracy" (the paper) or minus its "loss" (Rawal
+    et al. 2020, arXiv:2005.13092). NAS-Bench-101 has no losses."""
     target: Literal["plain", "rank", "winsorised"] = "plain"
     """What metrics are compared with: the truth as it is ("plain", the paper); its "rank" in the pool, scaled to 0..1, ties
     sharing theirs (Conover and Iman 1981, Rank transformations); or the truth "winsorised"."""
@@ -340,15 +354,16 @@ class OuterSettings(_Settings):
     metric: Literal["probability", "loss", "training_loss"] = "probability"
     """Read off a trained motif: mean "probability" of the true class (the paper, equation 4), or mean cross-entropy
     "loss" (Rawal et al. 2020), on the validation set, or on the training set where there is none; or "training_loss", the
-    mean over all steps of the loss of the step's batch before its update: speed of learning (Ru et al. 2021,
-    arXiv:2006.04492). Losses enter the outer loss with their sign reversed so that more is better."""
+    mean over all steps of the loss of the step's batch before its update, which measures the speed of learning
+    (training speed estimation, TSE: Ru et al. 2021, arXiv:2006.04492). Losses enter the outer loss with their sign
+    reversed, so that more is better."""
     step_weights: Literal["optimizer", "ridge"] = "optimizer"
     """How step weights are learned, where they are: by the "optimizer" with everything else, or by "ridge" regression of the target
     on the steps' losses of all cells of the pool that are compared, before every `check_every`-th epoch and at the end; its penalty is chosen by
     leaving each cell out (Golub, Heath and Wahba 1979, Generalized cross-validation). Linear in what is learned, so it needs no more epochs."""
     metric_epochs: int | None = Field(default=None, ge=1)
-    """With "training_loss", the last so many inner epochs count (Ru et al. 2021: the first say least); where step weights are
-    learned, at the start. None: all."""
+    """With "training_loss": average over this number of last inner epochs (TSE-E of Ru et al. 2021, who find that the
+    first epochs say least). Where step weights are learned, this is where they begin. None: all epochs."""
     loss: Literal[
         "pearson_abs",
         "pearson",
@@ -376,36 +391,41 @@ class OuterSettings(_Settings):
     """Of the metric: "direct" holds the trained weights fixed (the paper, section 3.5); "unrolled" goes through every step
     of training (Rawal et al. 2020)."""
     window: int | None = Field(default=None, ge=1)
-    """Unroll the last so many inner steps only (truncated back-propagation; Feng et al. 2024, RaT-BPTT, arXiv:2310.04408: 60 of
-    200). None: all."""
+    """Differentiate through this number of last inner steps only (truncated back-propagation; Feng et al. 2024,
+    RaT-BPTT, arXiv:2310.04408: 60 of 200). None: all."""
     optimizer: Annotated[AdamSettings | CMAESSettings, Field(discriminator="name")] = AdamSettings(lr=1e-2)
-    """Changes what is learned. The paper: Adam, learning rate 1e-2, no weight decay; GTN: betas (0.9, 0.9). Or CMA-ES, which looks at
-    no gradient (`gradient` then says nothing)."""
+    """Changes what is learned. The paper: Adam, learning rate 1e-2, no weight decay; GTN: betas (0.9, 0.9). Or CMA-ES,
+    which uses no gradient, so that `gradient` has no effect."""
     schedule: Literal["constant", "cosine", "steps"] = "constant"
     """Outer learning rate: "constant" (the paper); "cosine" from `optimizer.lr` to a tenth of it at the last epoch (GTN); or in
     "steps" to 0.4 of it after a quarter of the epochs and again after five eighths, where the optimiser begins anew (Rawal et al.
     2020: after 20 and 50 of 80)."""
     clip: float | None = Field(default=None, gt=0, le=1e6)
-    """Scale gradients down to at most so many times the running mean of their norm (RaT-BPTT: 2). None: never (the paper)."""
+    """Clip gradients whose norm exceeds this multiple of its running mean (RaT-BPTT: 2). None: never (the paper)."""
     saturation: float | None = Field(default=None, gt=0, le=1)
-    """Change nothing in an outer epoch in which at least this share of the motifs classify every image correctly: their
-    differences are rounding. None: go on (the paper, where all six were perfect in 44 % of epochs with motif B)."""
+    """Skip the step of an outer epoch in which at least this share of the motifs classify every image correctly,
+    because such motifs differ by rounding alone. None: never skip (the paper, where all six were perfect in 44 % of
+    epochs with motif B)."""
     trust_every: int = Field(default=0, ge=0)
-    """Every so many outer epochs, measure the same motifs again after the step: the actual over the predicted change of the
-    outer loss is the step's trust ratio (Conn, Gould and Toint 2000, Trust-region methods). Costs one more measurement.
-    0: never."""
+    """At every such outer epoch, measure the same motifs again after the step. The actual over the predicted change of
+    the outer loss is the trust ratio of the step (Conn, Gould and Toint 2000, Trust-region methods). It costs one more
+    measurement. 0: never."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        if self.pool is not None and self.pool - self.kept_out < self.cells:
+        if self.pool is not None and self.pool - self.validation_cells < self.cells:
             raise ValueError(
-                f"pool is {self.pool} with kept_out {self.kept_out}, expected at least cells ({self.cells}) beside those kept out"
+                f"pool is {self.pool} with validation_cells {self.validation_cells}, expected at least cells ({self.cells}) beside the validation cells"
             )
-        if self.kept_out in (1, 2):
-            raise ValueError(f"kept_out is {self.kept_out}, expected 0 or at least 3: tau of fewer cells says nothing")
-        if (self.patience is not None or self.keep == "best") and not self.kept_out:
+        if self.validation_cells in (1, 2):
+            raise ValueError(
+                f"validation_cells is {self.validation_cells}, expected 0 or at least 3: tau of fewer cells says nothing"
+            )
+        if (self.patience is not None or self.keep == "best") and not self.validation_cells:
             what = 'keep is "best"' if self.keep == "best" else f"patience is {self.patience}"
-            raise ValueError(f"{what} and kept_out is 0, expected cells to look at: set kept_out")
+            raise ValueError(
+                f"{what} and validation_cells is 0, expected validation cells to check dishes on: set validation_cells"
+            )
         if self.derivative is None:
             self._require_no_gradient()
         if self.window is not None and self.gradient == "direct":
@@ -442,11 +462,11 @@ class OuterSettings(_Settings):
 
     @property
     def derivative(self) -> Literal["direct", "unrolled"] | None:
-        """The gradient that the optimizer follows; None where it looks at none."""
+        """The gradient that the optimizer follows; None if it uses none."""
         return self.gradient if isinstance(self.optimizer, AdamSettings) else None
 
     def _require_no_gradient(self) -> None:
-        """Refuse what belongs to a gradient where the optimizer looks at none."""
+        """Refuse settings of the gradient if the optimizer uses none."""
         for name, without in (("window", None), ("clip", None), ("trust_every", 0), ("schedule", "constant")):
             value = getattr(self, name)
             if value != without:
@@ -543,10 +563,10 @@ class Recipe(_Settings):
             )
 
     @property
-    def shape(self) -> motifs.MotifShape | MLPShape:
+    def shape(self) -> motifs.MotifShape | PerceptronShape:
         """The motif shape, with the dish's classes and image channels."""
         if isinstance(self.motif, PerceptronSettings):
-            return MLPShape(
+            return PerceptronShape(
                 hidden=self.motif.hidden,
                 layers=self.motif.layers,
                 classes=self.dish.classes,
@@ -563,7 +583,7 @@ class Recipe(_Settings):
 
     @property
     def cell_type(self) -> type:
-        """The type of the candidates that the motifs are made of: `Cell`, or `SigmoidMLP`."""
+        """The type of the candidates that the motifs are made of: `Cell`, or `Perceptron`."""
         return self.shape.cell_types[0]
 
     @property
@@ -590,12 +610,13 @@ class Recipe(_Settings):
 
     @property
     def images_of_a_motif(self) -> int:
-        """Training images that a motif sees."""
+        """Number of training images of a motif."""
         return self.dish.images // (self.inner.replicates if self.inner.split_images else 1)
 
     @property
-    def stepped(self) -> tuple[str, ...]:
-        """What the outer optimizer changes: what is learned, but for step weights that are solved for."""
+    def optimized(self) -> tuple[str, ...]:
+        """What the outer optimizer changes: everything that is learned, except step weights that ridge regression
+        finds."""
         return tuple(
             name for name in self.outer.learn if name != "step_weights" or self.outer.step_weights == "optimizer"
         )
@@ -607,7 +628,7 @@ class Recipe(_Settings):
 
     @property
     def counted_steps(self) -> int:
-        """Last steps of training that the metric "training_loss" is the mean of, where no step weights are learned."""
+        """Number of last inner steps that the metric "training_loss" averages over, if no step weights are learned."""
         return (self.outer.metric_epochs or self.inner.epochs) * self.steps_per_epoch
 
     def replace(self, settings: Mapping[str, Any]) -> "Recipe":
@@ -638,7 +659,7 @@ class Recipe(_Settings):
 
     @classmethod
     def from_json(cls, text: str) -> "Recipe":
-        """Read what `to_json` wrote.
+        """Read a recipe from the text that `to_json` returns.
 
         Raises
         ------
@@ -653,7 +674,10 @@ class Recipe(_Settings):
             raise ValueError(f"recipe is a JSON {type(fields).__name__}, expected an object")
         schema = fields.pop("schema", None)
         if schema != SCHEMA:
-            raise ValueError(f"recipe has schema {schema!r}, expected {SCHEMA!r}: it is from another version")
+            raise ValueError(
+                f"recipe has schema {schema!r}, expected {SCHEMA!r}: another version of spd_fast wrote it; print a recipe of this "
+                "version with spd-fast recipes NAME --json and enter its settings there"
+            )
         return cls(**fields)
 
 
@@ -661,13 +685,13 @@ _TAGS: Final = ("adam", "sgd", "rmsprop", "cmaes", "cell", "perceptron")
 
 
 def _describe(error: ValidationError, name: Any) -> str:
-    """Say what is wrong with every refused field, one line each."""
+    """Return an error message that says what is wrong with every refused field."""
     lines = []
     for item in error.errors(include_url=False):
         where = ".".join(str(part) for part in item["loc"] if part not in _TAGS)
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
-            lines.append(f"{where} is not a setting")
+            lines.append(f"{where} is not a setting{_suggestion(where)}")
         elif item["type"] == "missing":
             lines.append(f"{where} is missing")
         elif item["type"] == "value_error":
@@ -677,13 +701,31 @@ def _describe(error: ValidationError, name: Any) -> str:
     return f"recipe {name!r}: " + "; ".join(lines)
 
 
+def _suggestion(name: str) -> str:
+    """Return the setting that was probably meant, as part of an error message; an empty text where none is close."""
+    meant = [_RENAMED[name]] if name in _RENAMED else get_close_matches(name, _setting_names(Recipe, ""), 1)
+    return f" (did you mean {meant[0]}?)" if meant else ""
+
+
+def _setting_names(group: type[_Settings], prefix: str) -> list[str]:
+    """Return the dotted names of all settings of a group."""
+    names: list[str] = []
+    for name, field in group.model_fields.items():
+        kind = field.annotation
+        is_group = isinstance(kind, type) and issubclass(kind, _Settings)
+        names += _setting_names(kind, f"{prefix}{name}.") if is_group else [prefix + name]  # type: ignore[arg-type]
+    return names
+
+
 def _set_dotted(fields: dict[str, Any], key: str, value: Any) -> None:
     *groups, last = key.split(".")
     inside = fields
     for group in [*groups, None]:
         known = ", ".join(inside)
         if (group or last) not in inside or (group and not isinstance(inside[group], dict)):
-            raise ValueError(f"{key} is not a setting: expected one of {known} in place of {group or last}")
+            raise ValueError(
+                f"{key} is not a setting{_suggestion(key)}: expected one of {known} in place of {group or last}"
+            )
         inside = inside[group] if group else inside
     if last == "optimizer" and isinstance(value, str):
         raise ValueError(f'{key} is {value!r}, expected an object such as {{"name": "adam", "lr": 0.001}}')

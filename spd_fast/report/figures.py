@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from spd_fast.base.types import Array
 from spd_fast.learnables.learnable import Picture
-from spd_fast.outer.history import OuterStep, kept_looks
+from spd_fast.outer.history import OuterStep, validation_checks
 from spd_fast.report.summary import chance_tau_sd, mean_max_accuracy, moving_average
 
 if TYPE_CHECKING:
@@ -109,9 +109,9 @@ def kendall_tau(history: Sequence[OuterStep], theme: Theme) -> bytes:
         axes.plot(epochs, moving_average(taus), color=theme.line, linewidth=1.8, label="moving average of 3")
         if len(taus):
             axes.axhline(taus.mean(), color=theme.second, linewidth=1.4, linestyle="--", label="mean of all epochs")
-        looks = kept_looks(history)
-        if looks:
-            axes.plot(*np.transpose(looks), color=theme.ink, linewidth=1.8, label="cells kept out")
+        checks = validation_checks(history)
+        if checks:
+            axes.plot(*np.transpose(checks), color=theme.ink, linewidth=1.8, label="validation cells")
         axes.set(xlabel="outer epoch", ylabel="Kendall's tau")
         axes.set_ylim(-1.05, 1.05)
         axes.set_yticks([-1, -0.5, 0, 0.5, 1])
@@ -222,12 +222,12 @@ def agreement(rows: "Sequence[Row]", goals: Sequence[float], theme: Theme) -> by
             axes.axvline(goal, color=theme.second, linewidth=1.0, linestyle="--")
         for place, row in enumerate(reversed(rows)):
             estimate = row.judged.estimate("tau")
-            colour = theme.line if row.labels else theme.faint
+            colour = theme.line if row.pool_size else theme.faint
             axes.plot([estimate.low, estimate.high], [place, place], color=colour, linewidth=1.6, alpha=0.6)
             axes.plot(estimate.mean, place, KIND_MARKS[row.kind], color=colour, markersize=6)
-        names = [f"{row.name}, {row.labels} labels" if row.labels else row.name for row in reversed(rows)]
+        names = [f"{row.name}, {row.pool_size} labelled cells" if row.pool_size else row.name for row in reversed(rows)]
         axes.set_yticks(range(len(rows)), names)
-        axes.set(xlabel="Kendall's tau on held-out cells, 95 % interval", ylim=(-0.7, len(rows) - 0.3))
+        axes.set(xlabel="Kendall's tau on test cells, 95 % interval", ylim=(-0.7, len(rows) - 0.3))
 
     return _render(draw, theme, (8.4, 1.0 + 0.27 * len(rows)))
 
@@ -242,7 +242,7 @@ def cost(rows: "Sequence[Row]", theme: Theme) -> bytes:
                 [row.query_seconds for row in shown],
                 [row.judged.means["tau"] for row in shown],
                 mark,
-                color=theme.line if any(row.labels for row in shown) else theme.faint,
+                color=theme.line if any(row.pool_size for row in shown) else theme.faint,
                 markersize=6,
                 alpha=0.8,
                 label=kind,

@@ -1,4 +1,4 @@
-"""What every page of a report shares: its template language, its style, and figures for light and for dark pages."""
+"""What all pages of reports share: the template language, the style, and figures for light and dark pages."""
 
 import base64
 from collections.abc import Callable, Mapping

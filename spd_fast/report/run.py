@@ -67,7 +67,7 @@ def _pictures(run: runs.Run, history: Sequence[OuterStep]) -> dict[str, dict[str
         elif picture.kind == "curve":
             curves[name] = picture
     if curves:
-        pictures["schedule"] = in_themes(lambda theme: figures.learned_curves(start, dish, curves, theme))
+        pictures["per_step"] = in_themes(lambda theme: figures.learned_curves(start, dish, curves, theme))
     if any(step.trust is not None for step in history):
         pictures["trust"] = in_themes(lambda theme: figures.trust(history, theme))
     return pictures
@@ -126,20 +126,20 @@ def _rows(summary: Summary) -> list[tuple[str, str, str]]:
         ("outer epochs in which all ranking scores tie", _percent(summary.tied), ""),
         (f"outer loss, first {n} epochs", _number(summary.loss_first), ""),
         (f"outer loss, last {n} epochs", _number(summary.loss_last), ""),
-        *_kept_rows(summary),
+        *_validation_rows(summary),
         ("motifs that diverged", str(summary.diverged), ""),
         ("outer epochs that changed nothing", str(summary.skipped), ""),
     ]
 
 
-def _kept_rows(summary: Summary) -> list[tuple[str, str, str]]:
+def _validation_rows(summary: Summary) -> list[tuple[str, str, str]]:
     rows = []
-    if summary.kept_start is not None and summary.kept_end is not None:
+    if summary.validation_tau_start is not None and summary.validation_tau_end is not None:
         rows += [
-            ("Kendall's tau on the cells kept out, before learning", f"{summary.kept_start:+.3f}", ""),
+            ("Kendall's tau on the validation cells, before learning", f"{summary.validation_tau_start:+.3f}", ""),
             (
-                f"the same after {summary.kept_steps} outer epochs: the dish that is kept",
-                f"{summary.kept_end:+.3f}",
+                f"the same after {summary.kept_after_epochs} outer epochs: the dish that is kept",
+                f"{summary.validation_tau_end:+.3f}",
                 "",
             ),
         ]

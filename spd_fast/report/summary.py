@@ -1,4 +1,4 @@
-"""The numbers of a report: what a run's history says, and how sure it can be of it."""
+"""The numbers of a report, computed from a run's history, with their uncertainty."""
 
 import math
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast import recipes
-from spd_fast.outer.history import OuterStep, kept_look, kept_looks
+from spd_fast.outer.history import OuterStep, kept_check, validation_checks
 from spd_fast.recipes.settings import Recipe
 
-__all__ = ["Estimate", "Summary", "chance_tau_sd", "mean_max_accuracy", "moving_average", "summarise"]
+__all__ = ["MeanAndError", "Summary", "chance_tau_sd", "mean_max_accuracy", "moving_average", "summarise"]
 
 EDGE: Final = 5
 """Outer epochs averaged at the beginning and at the end, as the paper does (section 5.1)."""
@@ -34,7 +34,7 @@ PAPER: Final = {
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MeanAndError:
     """A mean over n values and its standard error; NaN where there are too few."""
 
     mean: float
@@ -42,7 +42,7 @@ class Estimate:
     n: int
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> "Estimate":
+    def of(cls, values: Sequence[float]) -> "MeanAndError":
         """Return the mean of some values with its standard error."""
         n = len(values)
         mean = float(np.mean(values)) if n else math.nan
@@ -57,7 +57,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a history says.
+    """Numbers computed from a history.
 
     Attributes
     ----------
@@ -68,10 +68,10 @@ class Summary:
         Outer loss, and mean of the motifs' highest accuracy, over the first and last five outer epochs.
     perfect, tied : float
         Share of outer epochs in which all motifs are perfect, or all ranking scores tie.
-    kept_start, kept_end : float or None
-        Tau on the cells kept out, of the dish before learning and of the dish that is kept.
-    kept_steps : int or None
-        Outer epochs after which that dish was found.
+    validation_tau_start, validation_tau_end : float or None
+        Tau on the validation cells, of the dish before learning and of the dish that is kept.
+    kept_after_epochs : int or None
+        Outer epochs after which the dish that is kept was found.
     trust : float or None
         Median trust ratio of the outer steps.
     skipped, diverged : int
@@ -79,24 +79,24 @@ class Summary:
     seconds : float
         Of all epochs together.
     chance : float
-        Standard deviation of one epoch's tau if scores and accuracies had nothing to do with each other.
+        Standard deviation of one epoch's tau if scores and accuracies were independent.
     paper : dict
         The paper's own results of this recipe, by the names above; empty where it has none.
     """
 
     epochs: int
-    tau: Estimate
-    tau_untied: Estimate
-    tau_metric: Estimate
+    tau: MeanAndError
+    tau_untied: MeanAndError
+    tau_metric: MeanAndError
     loss_first: float
     loss_last: float
     accuracy_first: float
     accuracy_last: float
     perfect: float
     tied: float
-    kept_start: float | None
-    kept_end: float | None
-    kept_steps: int | None
+    validation_tau_start: float | None
+    validation_tau_end: float | None
+    kept_after_epochs: int | None
     trust: float | None
     skipped: int
     diverged: int
@@ -109,22 +109,22 @@ def summarise(history: Sequence[OuterStep], recipe: Recipe) -> Summary:
     """Reduce a history to the numbers of the report."""
     accuracy = [step.mean_max_accuracy for step in history if step.mean_max_accuracy is not None]
     losses = [step.loss for step in history if step.loss is not None]
-    looks, look = kept_looks(history), kept_look(history, recipe)
+    checks, check = validation_checks(history), kept_check(history, recipe)
     trust = [step.trust for step in history if step.trust is not None]
     return Summary(
         epochs=len(history),
-        tau=Estimate.of([step.kendall_tau for step in history]),
-        tau_untied=Estimate.of([step.kendall_tau for step in history if not step.tied]),
-        tau_metric=Estimate.of([step.kendall_tau_metric for step in history]),
+        tau=MeanAndError.of([step.kendall_tau for step in history]),
+        tau_untied=MeanAndError.of([step.kendall_tau for step in history if not step.tied]),
+        tau_metric=MeanAndError.of([step.kendall_tau_metric for step in history]),
         loss_first=_mean(losses[:EDGE]),
         loss_last=_mean(losses[-EDGE:]),
         accuracy_first=_mean(accuracy[:EDGE]),
         accuracy_last=_mean(accuracy[-EDGE:]),
         perfect=_mean([step.perfect for step in history]),
         tied=_mean([step.tied for step in history]),
-        kept_start=looks[0][1] if looks else None,
-        kept_end=None if look is None else look[1],
-        kept_steps=None if look is None else look[0],
+        validation_tau_start=checks[0][1] if checks else None,
+        validation_tau_end=None if check is None else check[1],
+        kept_after_epochs=None if check is None else check[0],
         trust=float(np.median(trust)) if trust else None,
         skipped=sum(bool(step.skipped) for step in history),
         diverged=sum(sum(step.diverged) for step in history),

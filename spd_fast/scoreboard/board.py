@@ -1,8 +1,8 @@
-"""The scoreboard: how well scores rank cells that nobody learned from, beside everything that is known without a dish.
+"""The scoreboard: how well scores rank test cells, beside the scores that need no dish.
 
-A `Trial` fixes the question: held-out cells, and for every seed a pool of labelled cells. Every row answers it with
-scores of the held-out cells, one set for each seed (one in all where nothing depends on the seed); `judge` turns them into
-rank agreement with intervals. All rows are judged on the same resamples of cells and seeds, so that their differences have
+A `Trial` fixes the question: the test cells, and for every seed a pool of labelled cells. Every row of the board scores
+the test cells, once for each seed (once in all if nothing depends on the seed). `judge` turns scores into rank
+agreement with intervals. All rows are judged on the same resamples of cells and seeds, so that differences of rows have
 intervals, too.
 
 References
@@ -54,44 +54,44 @@ __all__ = [
     "build_board",
 ]
 
-GOAL_HELD_OUT, GOAL_SEEDS = 1000, 5
-"""Held-out cells and seeds that a goal asks for."""
+GOAL_TEST_CELLS, GOAL_SEEDS = 1000, 5
+"""Fewest test cells and seeds with which a goal is judged."""
 _SCHEMA: Final = "spd_fast.board/1"
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What a board must reach to be worth using: a row's measure, or its advantage over another row."""
+    """A value that a row's measure, or its advantage over another row, should reach."""
 
     meaning: str
     rows: tuple[str, ...]
     measure: str
     at_least: float
-    labels: int
+    pool_size: int
     over: str | None = None
 
 
 GOALS: Final = (
-    Goal("one score per cell, nothing fitted on top, 30 labels", (LEARNED,), "tau", 0.50, 30),
-    Goal("one score per cell, nothing fitted on top, 100 labels", (LEARNED,), "tau", 0.60, 100),
+    Goal("one score per cell, nothing fitted on top, 30 labelled cells", (LEARNED,), "tau", 0.50, 30),
+    Goal("one score per cell, nothing fitted on top, 100 labelled cells", (LEARNED,), "tau", 0.60, 100),
     Goal(
-        "what motifs show in a Gaussian process, no structure, 100 labels",
+        "what motifs show in a Gaussian process, no structure, 100 labelled cells",
         (GP_CURVES_DISH, GP_CURVES),
         "tau",
         0.65,
         100,
     ),
-    Goal("that and structure together, 100 labels", (GP_ALL, GP_BOTH), "tau", 0.70, 100),
-    Goal("inside the true top 10 %, 100 labels", (GP_ALL, GP_BOTH), "tau_top", 0.35, 100),
-    Goal("learned dish over the same dish before learning, 100 labels", (LEARNED,), "tau", 0.10, 100, BEFORE),
+    Goal("that and structure together, 100 labelled cells", (GP_ALL, GP_BOTH), "tau", 0.70, 100),
+    Goal("inside the true top 10 %, 100 labelled cells", (GP_ALL, GP_BOTH), "tau_top", 0.35, 100),
+    Goal("learned dish over the same dish before learning, 100 labelled cells", (LEARNED,), "tau", 0.10, 100, BEFORE),
 )
-"""Goals on held-out NAS-Bench-101 cells, at least 1,000 of them, over at least 5 seeds. Of several rows the first that a
-board has is meant. An advantage must be above 0 with its whole interval, too."""
+"""Goals on at least 1,000 test cells of NAS-Bench-101 and at least 5 seeds. A goal with several rows is judged on the
+first row that the board has. The whole interval of an advantage must be above 0, too."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A goal and what a board says about it: ``"reached"``, ``"not reached"``, or ``"not measured"`` and why."""
+    """A goal with its verdict on a board: ``"reached"``, ``"not reached"``, or ``"not measured"`` with the reason."""
 
     goal: Goal
     estimate: Estimate | None
@@ -100,7 +100,7 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class Board:
-    """A scoreboard: rows in order, with what they were measured on.
+    """A scoreboard: its rows in order, the trial and the settings.
 
     Attributes
     ----------
@@ -109,7 +109,7 @@ class Board:
         Of `GOALS`.
     trial : Trial
     settings : dict
-        Recipes and numbers that the rows come from; JSON can hold them.
+        Recipes and other settings of the measurements, as JSON values.
     """
 
     rows: tuple[Row, ...]
@@ -117,18 +117,18 @@ class Board:
     trial: Trial
     settings: dict[str, Any]
 
-    def row(self, name: str, labels: int | None = None) -> Row | None:
-        """Return the first row of this name (and of so many labels), None where the board has none."""
-        return next((row for row in self.rows if row.name == name and labels in (None, row.labels)), None)
+    def row(self, name: str, pool_size: int | None = None) -> Row | None:
+        """Return the first row of this name (and pool size), or None."""
+        return next((row for row in self.rows if row.name == name and pool_size in (None, row.pool_size)), None)
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything but the single scores as a dictionary that `json.dumps` takes."""
+        """Return the board without the scores of single cells, as a dictionary that `json.dumps` takes."""
         rows = [
             {
                 "row": row.name,
                 "kind": row.kind,
                 "meaning": row.meaning,
-                "labels": row.labels,
+                "pool_size": row.pool_size,
                 "seeds": len(row.scores),
                 **{name: asdict(row.judged.estimate(name)) for name in MEASURES},
                 "init_seconds": row.init_seconds,
@@ -138,9 +138,9 @@ class Board:
         ]
         return {
             "settings": self.settings,
-            "truth": self.trial.held_out.describe(),
-            "held_out": len(self.trial.held_out),
-            "labels": list(self.trial.labels),
+            "truth": self.trial.test_cells.describe(),
+            "test_cells": len(self.trial.test_cells),
+            "pool_sizes": list(self.trial.pool_sizes),
             "seeds": len(self.trial.seeds),
             "rows": rows,
             "goals": [asdict(outcome) for outcome in self.outcomes],
@@ -165,11 +165,12 @@ def build_board(
     ----------
     trial : Trial
     recipe : Recipe
-        How a dish is learned from each pool; each seed of the trial takes the place of the recipe's.
+        How a dish is learned from each pool. The trial's seeds are used in place of the recipe's.
     curves : Recipe
-        Motif, inner loop and dish before learning of the learning curves that the Gaussian process sees.
+        Gives motif, inner loop and unlearned dish for the learning curves of the Gaussian process.
     learned : sequence of S LearnedDish, optional
-        Dishes that were learned from the trial's pools already, in place of learning them here; of one number of labels.
+        Dishes that were learned from the trial's pools already; the pools must have one size. By default dishes are
+        learned here.
     folds : int, 0 or at least 2
         Parts of each pool for the feature "dish" of the Gaussian process (`spd_fast.predictors.spd.SPDPredictor`): so many more
         dishes are learned for each seed. 0 leaves these rows out.
@@ -183,7 +184,7 @@ def build_board(
     threads : int, optional
         Default: the processors that this process may use. Does not change scores.
     progress : callable, optional
-        ``progress(what, share)``: what is being measured and how much of the whole is done, 0 to 1.
+        ``progress(what, share)`` is called with what is being measured and the share of the whole that is done, 0 to 1.
 
     Raises
     ------
@@ -198,8 +199,8 @@ def build_board(
         raise ValueError(
             f"{len(learned)} dishes were given, expected {len(trial.seeds)}: one for each pool of the trial"
         )
-    if learned is not None and len(trial.labels) > 1:
-        raise ValueError(f"dishes were given for {list(trial.labels)} labels, expected one number")
+    if learned is not None and len(trial.pool_sizes) > 1:
+        raise ValueError(f"dishes were given for pools of {list(trial.pool_sizes)} cells, expected pools of one size")
     with _opened(folder, lambda: board_identity(trial, recipe, curves, learned, images)) as parts:
         m = Measuring(trial, recipe, curves, learned, folds, images, threads, parts, progress)
         rows = (*structure_rows(trial), *proxy_rows(m), *motif_rows(m), *dish_rows(m), *predictor_rows(m))
@@ -231,18 +232,18 @@ def _opened(folder: str | os.PathLike[str] | None, identity: Callable[[], dict[s
 
 
 def _outcome(goal: Goal, rows: Sequence[Row], trial: Trial) -> Outcome:
-    network = str(trial.held_out.provenance.get("network", ""))
+    network = str(trial.test_cells.provenance.get("network", ""))
     if "NAS-Bench-101" not in network:
         return Outcome(goal, None, "not measured: the truth is not that of NAS-Bench-101")
-    if goal.labels not in trial.labels:
-        return Outcome(goal, None, f"not measured: the pools have {', '.join(map(str, trial.labels))} labels")
-    if len(trial.held_out) < GOAL_HELD_OUT or len(trial.seeds) < GOAL_SEEDS:
+    if goal.pool_size not in trial.pool_sizes:
+        return Outcome(goal, None, f"not measured: the pools have {', '.join(map(str, trial.pool_sizes))} cells")
+    if len(trial.test_cells) < GOAL_TEST_CELLS or len(trial.seeds) < GOAL_SEEDS:
         return Outcome(
             goal,
             None,
-            f"not measured: {len(trial.held_out)} held-out cells and {len(trial.seeds)} seeds, {GOAL_HELD_OUT} and {GOAL_SEEDS} are asked for",
+            f"not measured: {len(trial.test_cells)} test cells and {len(trial.seeds)} seeds, {GOAL_TEST_CELLS} and {GOAL_SEEDS} are asked for",
         )
-    row = next(row for name in goal.rows for row in rows if row.name == name and row.labels == goal.labels)
+    row = next(row for name in goal.rows for row in rows if row.name == name and row.pool_size == goal.pool_size)
     estimate = row.judged.estimate(goal.measure)
     if goal.over is not None:
         other = next(row for row in rows if row.name == goal.over)

@@ -17,11 +17,11 @@ __all__ = [
 ]
 
 MEASURES: Final = ("tau", "rho", "tau_top", "precision_10", "precision_50")
-"""What a row is judged by: Kendall's tau-b; Spearman's rho; tau-b inside the true top 10 %; share of the 10 and of the 50
-best-scored cells that are among the truly best 10 and 50."""
+"""Measures of rank agreement: Kendall's tau-b; Spearman's rho; tau-b inside the true top 10 %; share of the 10 and of
+the 50 best-scored cells that are among the truly best 10 and 50."""
 TOP: Final = 0.1
-MIN_HELD_OUT: Final = 100
-"""Fewer held-out cells than this say nothing: at 100, tau has a standard error of 0.07."""
+MIN_TEST_CELLS: Final = 100
+"""Fewest test cells of a trial: with 100, tau has a standard error of 0.07."""
 _RESAMPLES: Final = 1000
 _CONFIDENCE: Final = 0.95
 
@@ -31,7 +31,7 @@ _CONFIDENCE: Final = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds with the interval that holds 95 % of the resamples."""
+    """A mean over seeds with its 95 % bootstrap interval."""
 
     mean: float
     low: float
@@ -70,12 +70,13 @@ def judge(scores: npt.ArrayLike, accuracy: npt.ArrayLike, *, resamples: int = _R
     Parameters
     ----------
     scores : array-like, shape (S, n) or (n,)
-        Scores of n cells for S seeds, larger is better. Not finite where a motif diverged: such cells rank last, tied.
+        Scores of n cells for S seeds, larger is better. Cells whose score is not finite, because a motif diverged, tie
+        at the last place.
     accuracy : array-like, shape (n,), n >= 100
     resamples : int
         Bootstrap resamples B.
     seed : int
-        Of the resamples: the same for all that are compared.
+        Seed of the resamples: use the same for all scores that are compared.
 
     Returns
     -------
@@ -88,18 +89,18 @@ def judge(scores: npt.ArrayLike, accuracy: npt.ArrayLike, *, resamples: int = _R
 
     Notes
     -----
-    A resample draws n cells with replacement, the same for all seeds, and S seeds with replacement; a measure is the mean
-    over the seeds drawn. Of S = 1 the interval holds the uncertainty of the cells alone. Pairs of copies of one cell
-    are ties in both rankings, which tau-b leaves out. The true top 10 % are those of all n cells. Copies among the best of a
-    resample lift precision a little, so its interval is a little optimistic; its mean is not.
+    A resample draws n cells with replacement, the same for all seeds, and S seeds with replacement; a measure is the
+    mean over the drawn seeds. With S = 1 the interval covers the uncertainty of the cells alone. Two copies of a cell
+    tie in both rankings, and tau-b leaves such pairs out. The true top 10 % are those of all n cells. Copies among the
+    best cells of a resample raise precision a little, so its interval is slightly optimistic; its mean is not.
     """
     truth = np.asarray(accuracy, np.float64)
     table = np.atleast_2d(np.asarray(scores, np.float64))
     if table.ndim != 2 or truth.ndim != 1 or table.shape[1:] != truth.shape:
         raise ValueError(f"scores have shape {np.shape(scores)}, expected (S, {len(truth)}) to match accuracy")
     n = len(truth)
-    if n < MIN_HELD_OUT:
-        raise ValueError(f"there are {n} cells, expected at least {MIN_HELD_OUT}: fewer say nothing about a ranking")
+    if n < MIN_TEST_CELLS:
+        raise ValueError(f"there are {n} cells, expected at least {MIN_TEST_CELLS}: fewer say nothing about a ranking")
     rng = np.random.default_rng(seed)
     drawn = rng.integers(0, n, (resamples, n))
     weights = np.stack([np.bincount(row, minlength=n) for row in drawn]).astype(np.float64)
@@ -157,7 +158,8 @@ def _places_inside(k: int, values: Array) -> Array:
 
 
 def _taus(score: Array, truth: Array, weights: Array) -> Array:
-    """Return tau-b of cells counted `weights` times, shape (B, n), for every row of weights; 0 where it is undefined.
+    """Return tau-b for every row of `weights`, shape (B, n), which says how often each cell counts; 0 if tau is
+    undefined.
 
     ``tau_b = w' (s o t) w / sqrt((w' |s| w) (w' |t| w))`` with the matrices s and t of the signs of all differences.
     """

@@ -16,7 +16,7 @@ from spd_fast.base.files import load_arrays, save_arrays
 from spd_fast.base.progress import part_of
 from spd_fast.base.stores import Journal, content_digest
 from spd_fast.base.sums import sum_of
-from spd_fast.base.types import Array, NamedProgress
+from spd_fast.base.types import Array, NamedProgress, Progress
 from spd_fast.dish import Dish
 from spd_fast.outer.start import source_digest, start_dish
 from spd_fast.predictors.features import structural_features
@@ -48,17 +48,17 @@ _PROXIES: Final = Recipe(
 
 @dataclass(frozen=True, eq=False)
 class _Features:
-    """Features of one kind, of the labelled and of the held-out cells, and what they cost."""
+    """Features of one group, of the labelled cells and of the test cells, with their cost."""
 
     pool: Array
-    held_out: Array
+    test_cells: Array
     init_seconds: float
     query_seconds: float
 
 
 @dataclass(frozen=True, eq=False)
 class Measuring:
-    """Measures parts of a board when they are first asked for."""
+    """Measures the parts of a board, each when it is first needed."""
 
     trial: Trial
     recipe: Recipe
@@ -70,38 +70,38 @@ class Measuring:
     parts: "Parts"
     progress: NamedProgress | None
 
-    def dish(self, labels: int, seed: int) -> LearnedDish:
-        """Return the dish of one pool: the one given, or else learned here."""
+    def dish(self, pool_size: int, seed: int) -> LearnedDish:
+        """Return the dish of one pool, which is given or learned here."""
         if self.given is not None:
             return self.given[seed]
-        recipe, pool = self._seeded(seed), self.trial.pool(labels, seed)
+        recipe, pool = self._seeded(seed), self.trial.pool(pool_size, seed)
 
-        def measure(report: Callable[[float], object]) -> dict[str, Array]:
+        def measure(report: Progress) -> dict[str, Array]:
             learned = learn_dish(pool.cells, pool.accuracy, recipe, threads=self.threads, progress=report)
             return {**learned.dish.arrays(), "seconds": np.array(learned.seconds)}
 
-        doing = f"learning dish {seed} from {labels} labels"
-        arrays = dict(self.parts.keep(f"dish-{labels}-{seed}", measure, self._report(doing)))
+        doing = f"learning dish {seed} from {pool_size} labelled cells"
+        arrays = dict(self.parts.keep(f"dish-{pool_size}-{seed}", measure, self._report(doing)))
         seconds = float(arrays.pop("seconds"))
         return LearnedDish(recipe, Dish(**arrays), seconds=seconds)
 
-    def scores_on_learned(self, labels: int, seed: int) -> Mapping[str, Array]:
-        """Return score and seconds of the held-out cells on the dish of one pool."""
-        return self._read(f"learned-{labels}-{seed}", self.dish(labels, seed), self.trial.held_out.cells)
+    def scores_on_learned(self, pool_size: int, seed: int) -> Mapping[str, Array]:
+        """Return scores and seconds of the test cells on the dish of one pool."""
+        return self._read(f"learned-{pool_size}-{seed}", self.dish(pool_size, seed), self.trial.test_cells.cells)
 
     def scores_on(self, which: Literal["before", "real"], seed: int) -> Mapping[str, Array]:
-        """Return score and seconds of the held-out cells on the dish before learning, or on real images in its place."""
+        """Return scores and seconds of the test cells on the dish before learning, or on real images in its place."""
         recipe = self._seeded(seed) if which == "before" else self.on_images(self._seeded(seed))
-        return self._read(f"{which}-{seed}", LearnedDish(recipe, start_dish(recipe)), self.trial.held_out.cells)
+        return self._read(f"{which}-{seed}", LearnedDish(recipe, start_dish(recipe)), self.trial.test_cells.cells)
 
-    def curves_of_held_out(self) -> Mapping[str, Array]:
-        """Return the learning curves of the held-out cells."""
-        return self._read("curves", LearnedDish(self.curves, start_dish(self.curves)), self.trial.held_out.cells)
+    def curves_of_test_cells(self) -> Mapping[str, Array]:
+        """Return the learning curves of the test cells."""
+        return self._read("curves", LearnedDish(self.curves, start_dish(self.curves)), self.trial.test_cells.cells)
 
     def low_fidelity(self) -> Mapping[str, Array]:
-        """Return accuracy and losses of small networks trained briefly on real images."""
+        """Return accuracies and losses of small networks after a short training on real images."""
         recipe = self.on_images(LOW_FIDELITY)
-        found = self._read("low-fidelity", LearnedDish(recipe, start_dish(recipe)), self.trial.held_out.cells)
+        found = self._read("low-fidelity", LearnedDish(recipe, start_dish(recipe)), self.trial.test_cells.cells)
         return {**found, "accuracy": found["score"]}
 
     def proxy_recipe(self) -> Recipe:
@@ -109,13 +109,13 @@ class Measuring:
         return _PROXIES if self.images is None else self.on_images(_PROXIES)
 
     def proxies(self) -> Mapping[str, Array]:
-        """Return every zero-cost proxy of the held-out cells, (n,), and its seconds of one core for a cell."""
+        """Return every zero-cost proxy of the test cells, (n,), and its seconds of one core for each cell."""
         from spd_fast.predictors import proxies
 
-        cells, recipe = self.trial.held_out.cells, self.proxy_recipe()
+        cells, recipe = self.trial.test_cells.cells, self.proxy_recipe()
         batch = start_dish(recipe)
 
-        def measure(report: Callable[[float], object]) -> dict[str, Array]:
+        def measure(report: Progress) -> dict[str, Array]:
             found: dict[str, Array] = {}
             for k, name in enumerate(proxies.PROXIES):
                 began = time.process_time()
@@ -133,32 +133,35 @@ class Measuring:
 
         return self.parts.keep("proxies", measure, self._report("zero-cost proxies"))
 
-    def features(self, kind: str, labels: int, seed: int) -> _Features:
-        """Return the features of one kind for one pool and the held-out cells."""
-        pool, n = self.trial.pool(labels, seed), len(self.trial.held_out)
+    def features(self, kind: str, pool_size: int, seed: int) -> _Features:
+        """Return the features of one group, for one pool and the test cells."""
+        pool, n = self.trial.pool(pool_size, seed), len(self.trial.test_cells)
         if kind == "structure":
             began = time.perf_counter()
             of_pool = structural_features(pool.nasbench_cells)
             ready = time.perf_counter()
-            of_held_out = structural_features(self.trial.held_out.nasbench_cells)
-            return _Features(of_pool, of_held_out, ready - began, (time.perf_counter() - ready) / n)
+            of_test_cells = structural_features(self.trial.test_cells.nasbench_cells)
+            return _Features(of_pool, of_test_cells, ready - began, (time.perf_counter() - ready) / n)
         if kind == "curves":
-            held = self.curves_of_held_out()
+            tested = self.curves_of_test_cells()
             unlearned = LearnedDish(self.curves, start_dish(self.curves))
             known = self._read(f"curves-pool-{seed}", unlearned, self.trial.pools[seed].cells)
             wall = float(known["wall"] * known["seconds"][: len(pool)].sum() / known["seconds"].sum())
-            return _Features(known["curve"][: len(pool)], held["curve"], wall, float(held["seconds"].sum()) / n)
+            return _Features(known["curve"][: len(pool)], tested["curve"], wall, float(tested["seconds"].sum()) / n)
         folds = self.parts.keep(
-            f"folds-{self.folds}-{labels}-{seed}",
-            lambda report: self._measure_folds(labels, seed, report),
-            self._report(f"learning {self.folds} dishes from parts of {labels} labels, pool {seed}"),
+            f"folds-{self.folds}-{pool_size}-{seed}",
+            lambda report: self._measure_folds(pool_size, seed, report),
+            self._report(f"learning {self.folds} dishes from parts of {pool_size} labelled cells, pool {seed}"),
         )
         return _Features(
-            folds["pool"][:, None], folds["held_out"][:, None], float(folds["wall"]), float(folds["seconds"].sum()) / n
+            folds["pool"][:, None],
+            folds["test_cells"][:, None],
+            float(folds["wall"]),
+            float(folds["seconds"].sum()) / n,
         )
 
-    def _measure_folds(self, labels: int, seed: int, report: Callable[[float], object]) -> dict[str, Array]:
-        pool = self.trial.pool(labels, seed)
+    def _measure_folds(self, pool_size: int, seed: int, report: Progress) -> dict[str, Array]:
+        pool = self.trial.pool(pool_size, seed)
         began = time.perf_counter()
         scores, dishes = learn_folds(
             pool.cells,
@@ -170,16 +173,16 @@ class Measuring:
         )
         wall = time.perf_counter() - began
         later = part_of(report, 1, 2)
-        readings = read_all(dishes, self.trial.held_out.cells, threads=self.threads, progress=later)
+        readings = read_all(dishes, self.trial.test_cells.cells, threads=self.threads, progress=later)
         return {
             "pool": scores,
-            "held_out": mean_scaled(dishes, [each.score for each in readings]),
+            "test_cells": mean_scaled(dishes, [each.score for each in readings]),
             "seconds": sum_of([each.seconds for each in readings]),
             "wall": np.array(wall),
         }
 
     def _read(self, name: str, dish: LearnedDish, cells: Sequence[Candidate]) -> Mapping[str, Array]:
-        def measure(report: Callable[[float], object]) -> dict[str, Array]:
+        def measure(report: Progress) -> dict[str, Array]:
             began = time.perf_counter()
             readings = dish.read(cells, self.threads, report)
             return {**vars(readings), "wall": np.array(time.perf_counter() - began)}
@@ -193,7 +196,10 @@ class Measuring:
         return self.recipe.replace({"seed": self.trial.seeds[seed]})
 
     def on_images(self, recipe: Recipe) -> Recipe:
-        """Return the recipe with real images in place of its dish: as many, or as a class with too few has of each."""
+        """Return the recipe with real images in place of its dish.
+
+        If a class has too few images, the dish has fewer images of every class.
+        """
         data, settings = self._data, recipe.dish
         counts = np.bincount(data.train_labels, minlength=settings.classes)[: settings.classes]
         train, valid, fewest = (
@@ -226,7 +232,7 @@ class Measuring:
 
         return load_images(self.images or "")
 
-    def _report(self, what: str) -> Callable[[float], object]:
+    def _report(self, what: str) -> Progress:
         progress, done = self.progress, self.parts.count / self._n_parts()
         if progress is None:
             return lambda share: None
@@ -235,12 +241,12 @@ class Measuring:
     def _n_parts(self) -> int:
         seeds = len(self.trial.seeds)
         per_labels = 1 + (self.given is None) + (self.folds > 0)
-        per_seed = 2 + len(self.trial.labels) * per_labels + (self.images is not None)
+        per_seed = 2 + len(self.trial.pool_sizes) * per_labels + (self.images is not None)
         return 2 + seeds * per_seed + (self.images is not None)
 
 
 class Parts:
-    """Measurements by name: kept in memory, and in a folder if there is one.
+    """Measurements by name, kept in memory and, if there is one, in a folder.
 
     The journal tells which are measured, and what is in them.
     """
@@ -258,10 +264,10 @@ class Parts:
     def keep(
         self,
         name: str,
-        measure: Callable[[Callable[[float], object]], dict[str, Array]],
-        report: Callable[[float], object],
+        measure: Callable[[Progress], dict[str, Array]],
+        report: Progress,
     ) -> dict[str, Array]:
-        """Return a part, measured where it is not there yet."""
+        """Return a measurement; make it if it is not there yet."""
         if name not in self._kept:
             self._kept[name] = self._read(name) if name in self._measured else self._write(name, measure(report))
         return self._kept[name]

@@ -28,29 +28,29 @@ Kind = Literal["structure", "proxy", "motif", "dish", "predictor"]
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One way to score cells, judged.
+    """One way to score cells, with its rank agreement and its cost.
 
     Attributes
     ----------
     name, meaning : str
     kind : "structure", "proxy", "motif", "dish" or "predictor"
-        The cell is looked at; a network that is not trained; motifs on images that nobody adapted; a learned dish alone; a
-        Gaussian process on top.
-    labels : int
-        Labelled cells that it learned from.
+        What the score is read from: the cell's graph; an untrained network; motifs on images that were not learned; a
+        dish alone; a Gaussian process.
+    pool_size : int
+        How many labelled cells it learned from.
     scores : ndarray, shape (S, n) or (1, n)
         Larger is better.
     init_seconds : float
-        Time before the first query, mean over seeds, without the training of the labelled cells' full networks.
+        Seconds before the first query, mean over seeds, without the training of the labelled cells' full-size networks.
     query_seconds : float
-        Time of one core for each cell.
+        Seconds of one core for each cell.
     judged : Judged
     """
 
     name: str
     kind: Kind
     meaning: str
-    labels: int
+    pool_size: int
     scores: Array
     init_seconds: float
     query_seconds: float
@@ -70,17 +70,19 @@ def _row(
     meaning: str,
     scores: Sequence[Array],
     *,
-    labels: int = 0,
+    pool_size: int = 0,
     init_seconds: float = 0.0,
     query_seconds: float = 0.0,
 ) -> Row:
     table = np.stack(scores)
-    return Row(name, kind, meaning, labels, table, init_seconds, query_seconds, judge(table, trial.held_out.accuracy))
+    return Row(
+        name, kind, meaning, pool_size, table, init_seconds, query_seconds, judge(table, trial.test_cells.accuracy)
+    )
 
 
 def structure_rows(trial: Trial) -> list[Row]:
-    """Scores that need no training: one scalar each, with the sign that common sense gives it."""
-    cells = trial.held_out.nasbench_cells
+    """Return the rows that score by one structural scalar, with the sign by which more should be better."""
+    cells = trial.test_cells.nasbench_cells
     began = time.perf_counter()
     structural_features(cells[:1])
     ready = time.perf_counter()
@@ -103,7 +105,7 @@ def structure_rows(trial: Trial) -> list[Row]:
 
 
 def proxy_rows(m: "Measuring") -> list[Row]:
-    """What the network says before it is trained, from one batch."""
+    """Return the rows of zero-cost proxies: scores of an untrained network on one batch."""
     from spd_fast.predictors.proxies import PROXIES
 
     found, dish = m.proxies(), m.proxy_recipe().dish
@@ -123,25 +125,25 @@ def proxy_rows(m: "Measuring") -> list[Row]:
 
 
 def motif_rows(m: "Measuring") -> list[Row]:
-    """Motifs, and smaller trainings of the network, on data that nobody adapted to any label."""
-    held = m.curves_of_held_out()
-    n = len(m.trial.held_out)
+    """Return the rows of motifs, and of short trainings of a small network, on images that were not learned."""
+    curves = m.curves_of_test_cells()
+    n = len(m.trial.test_cells)
     rows = [
         _row(
             m.trial,
             "speed of learning",
             "motif",
             f"recipe {m.curves.name}: its motif's score on the unlearned dish of the learning curves",
-            [held["score"]],
-            query_seconds=float(held["seconds"].sum()) / n,
+            [curves["score"]],
+            query_seconds=float(curves["seconds"].sum()) / n,
         ),
         _row(
             m.trial,
             "learning-curve extrapolation",
             "motif",
             f"minus the training loss of the same motif, extrapolated to {_HORIZON} times the steps (the paper, section 2.2)",
-            [-extrapolated_loss(held["steps"])],
-            query_seconds=float(held["seconds"].sum()) / n,
+            [-extrapolated_loss(curves["step_loss"])],
+            query_seconds=float(curves["seconds"].sum()) / n,
         ),
     ]
     if m.images is None:
@@ -172,16 +174,16 @@ def motif_rows(m: "Measuring") -> list[Row]:
             "low-fidelity extrapolation",
             "motif",
             f"minus the training loss of that network, extrapolated to {_HORIZON} times the steps (section 2.2)",
-            [-extrapolated_loss(fidelity["steps"])],
+            [-extrapolated_loss(fidelity["step_loss"])],
             query_seconds=float(fidelity["seconds"].sum()) / n,
         ),
     ]
 
 
 def dish_rows(m: "Measuring") -> list[Row]:
-    """The score of a motif alone, before and after its dish was learned."""
+    """Return the rows that score by a motif alone, before and after its dish was learned."""
     seeds = range(len(m.trial.seeds))
-    n = len(m.trial.held_out)
+    n = len(m.trial.test_cells)
     before = [m.scores_on("before", seed) for seed in seeds]
     what = f"recipe {m.recipe.name}: {m.recipe.outer.metric} of motif {m.recipe.motif.name}"
     rows = [
@@ -194,8 +196,8 @@ def dish_rows(m: "Measuring") -> list[Row]:
             query_seconds=_mean_seconds(before, n),
         )
     ]
-    for labels in m.trial.labels:
-        after = [m.scores_on_learned(labels, seed) for seed in seeds]
+    for pool_size in m.trial.pool_sizes:
+        after = [m.scores_on_learned(pool_size, seed) for seed in seeds]
         rows.append(
             _row(
                 m.trial,
@@ -203,8 +205,8 @@ def dish_rows(m: "Measuring") -> list[Row]:
                 "dish",
                 f"{what}, on the learned dish; nothing fitted on top",
                 [each["score"] for each in after],
-                labels=labels,
-                init_seconds=float(np.mean([m.dish(labels, seed).seconds for seed in seeds])),
+                pool_size=pool_size,
+                init_seconds=float(np.mean([m.dish(pool_size, seed).seconds for seed in seeds])),
                 query_seconds=_mean_seconds(after, n),
             )
         )
@@ -212,7 +214,7 @@ def dish_rows(m: "Measuring") -> list[Row]:
 
 
 def predictor_rows(m: "Measuring") -> list[Row]:
-    """Gaussian processes on what is known of the labelled cells: structure, motifs, learned dishes."""
+    """Return the rows of Gaussian processes on structure, learning curves and learned dishes."""
     combinations = {
         GP_STRUCTURE: ("structure",),
         GP_CURVES: ("curves",),
@@ -220,27 +222,31 @@ def predictor_rows(m: "Measuring") -> list[Row]:
     }
     if m.folds:
         combinations |= {GP_CURVES_DISH: ("curves", "dish"), GP_ALL: ("structure", "curves", "dish")}
-    return [_predictor_row(m, name, kinds, labels) for name, kinds in combinations.items() for labels in m.trial.labels]
+    return [
+        _predictor_row(m, name, kinds, pool_size)
+        for name, kinds in combinations.items()
+        for pool_size in m.trial.pool_sizes
+    ]
 
 
-def _predictor_row(m: "Measuring", name: str, kinds: Sequence[str], labels: int) -> Row:
+def _predictor_row(m: "Measuring", name: str, kinds: Sequence[str], pool_size: int) -> Row:
     scores, inits, queries = [], [], []
     for seed in range(len(m.trial.seeds)):
-        features = [m.features(kind, labels, seed) for kind in kinds]
+        features = [m.features(kind, pool_size, seed) for kind in kinds]
         began = time.perf_counter()
-        process = fit_gaussian_process([each.pool for each in features], m.trial.pool(labels, seed).accuracy)
+        process = fit_gaussian_process([each.pool for each in features], m.trial.pool(pool_size, seed).accuracy)
         fitted = time.perf_counter()
-        scores.append(process.predict(np.concatenate([each.held_out for each in features], axis=1)))
+        scores.append(process.predict(np.concatenate([each.test_cells for each in features], axis=1)))
         predicted = time.perf_counter()
         inits.append(sum(each.init_seconds for each in features) + fitted - began)
-        queries.append(sum(each.query_seconds for each in features) + (predicted - fitted) / len(m.trial.held_out))
+        queries.append(sum(each.query_seconds for each in features) + (predicted - fitted) / len(m.trial.test_cells))
     return _row(
         m.trial,
         name,
         "predictor",
         f"on {', '.join(kinds)} of the labelled cells",
         scores,
-        labels=labels,
+        pool_size=pool_size,
         init_seconds=float(np.mean(inits)),
         query_seconds=float(np.mean(queries)),
     )
@@ -250,15 +256,15 @@ def _mean_seconds(readings: Sequence[Mapping[str, Array]], n: int) -> float:
     return float(np.mean([each["seconds"].sum() for each in readings])) / n
 
 
-def extrapolated_loss(steps: npt.ArrayLike, horizon: float = _HORIZON) -> npt.NDArray[np.float64]:
+def extrapolated_loss(step_loss: npt.ArrayLike, horizon: float = _HORIZON) -> npt.NDArray[np.float64]:
     """Extrapolate learning curves by a power law.
 
     Parameters
     ----------
-    steps : array-like, shape (K, T), T >= 4
+    step_loss : array-like, shape (K, T), T >= 4
         Loss of every step. Rows that are not finite give NaN.
     horizon : float
-        How many times the observed steps to look ahead.
+        Extrapolate to this multiple of the observed steps.
 
     Returns
     -------
@@ -271,11 +277,10 @@ def extrapolated_loss(steps: npt.ArrayLike, horizon: float = _HORIZON) -> npt.ND
     One of the curves that Domhan, Springenberg and Hutter 2015 combine (Speeding up automatic hyperparameter optimization
     of deep neural networks by extrapolation of learning curves, table 1: pow3).
     """
-    curves = np.ascontiguousarray(
-        steps, np.float64
-    )  # NumPy adds in another order where cells lie side by side in memory
+    # NumPy adds in another order where cells lie side by side in memory
+    curves = np.ascontiguousarray(step_loss, np.float64)
     if curves.ndim != 2 or curves.shape[1] < 4:
-        raise ValueError(f"steps have shape {curves.shape}, expected (K, T) with at least 4 steps")
+        raise ValueError(f"step_loss has shape {curves.shape}, expected (K, T) with at least 4 steps")
     t = np.arange(1, curves.shape[1] + 1, dtype=np.float64)
     best = np.full(len(curves), np.inf)
     found = np.full(len(curves), np.nan)

@@ -21,11 +21,11 @@ __all__ = [
 
 
 class Candidate(Protocol):
-    """What motifs are made of and told apart by: a `Cell`, a `NatsCell` or a `SigmoidMLP`."""
+    """What a motif is made of: a `Cell`, a `NatsCell` or a `Perceptron`."""
 
     @property
     def module_hash(self) -> str:
-        """32 hexadecimal digits, the same for those that are the same network."""
+        """32 hexadecimal digits, the same for candidates that are the same network."""
 
     @property
     def key(self) -> str:
@@ -36,7 +36,9 @@ AnyCandidate = TypeVar("AnyCandidate", bound=Candidate)
 
 
 class Columns(Sequence[AnyCandidate]):
-    """Many candidates packed in columns of numbers; indexing with a slice or an array of integers gives rows as columns.
+    """Many candidates in columns of numbers.
+
+    Indexing with a slice or an array of integers returns columns of these rows.
 
     Attributes
     ----------
@@ -108,7 +110,7 @@ def _mixed(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 
 def require_rows(valid: npt.NDArray[np.bool_], fault: str) -> None:
-    """Raise a ValueError that names the first row of a table which is not valid, and its fault."""
+    """Raise a ValueError that names the first invalid row of a table and its fault, if there is one."""
     if not valid.all():
         raise ValueError(f"row {int(np.argmin(valid))} of the table has {fault}")
 

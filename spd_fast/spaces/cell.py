@@ -223,7 +223,7 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """What tells it from other cells and from its own isomorphic matrices, as text."""
+        """Text that differs between cells, isomorphic matrices of one cell included."""
         return f"{self.n_vertices}/{self.edge_bits}/{','.join(self.ops)}"
 
     def vertex_channels(self, c_in: int, c_out: int) -> tuple[int, ...]:

@@ -103,7 +103,7 @@ class NatsCell:
 
     @property
     def key(self) -> str:
-        """What tells it from other cells: `text`."""
+        """Text that differs between cells: `text`."""
         return self.text
 
     @cached_property

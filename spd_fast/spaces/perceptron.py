@@ -1,7 +1,7 @@
-"""Multilayer perceptrons: networks that differ in the slope of their sigmoids, as in the original Synthetic Petri Dish.
+"""Perceptrons that differ in the slope of their sigmoids, as in the original Synthetic Petri Dish.
 
-A `SigmoidMLP` stands where a `Cell` does, an `MLPShape` where a `MotifShape` does: in training, hypergradients, recipes,
-the outer loop and truth tables.
+A `Perceptron` can be used in place of a `Cell`, and a `PerceptronShape` in place of a `MotifShape`: in training,
+hypergradients, recipes, the outer loop and truth tables.
 
 References
 ----------
@@ -19,14 +19,14 @@ import numpy.typing as npt
 from spd_fast.spaces.candidate import Columns, md5
 
 __all__ = [
-    "MLPShape",
-    "SigmoidMLP",
-    "SlopeColumns",
+    "Perceptron",
+    "PerceptronColumns",
+    "PerceptronShape",
 ]
 
 
 @dataclass(frozen=True, order=True)
-class SigmoidMLP:
+class Perceptron:
     """A multilayer perceptron whose hidden units are ``sigmoid(slope z)``.
 
     Parameters
@@ -48,7 +48,7 @@ class SigmoidMLP:
 
     @property
     def key(self) -> str:
-        """What tells it from other perceptrons, as text."""
+        """Text that differs between perceptrons."""
         return f"sigmoid {self.slope!r}"
 
     @property
@@ -58,7 +58,7 @@ class SigmoidMLP:
 
 
 @dataclass(frozen=True)
-class MLPShape:
+class PerceptronShape:
     """The network around a slope: `layers` hidden layers of `hidden` units, and a dense layer to the classes.
 
     All pixels of an image are the features of the first layer.
@@ -84,7 +84,7 @@ class MLPShape:
         If a value is out of range.
     """
 
-    cell_types: ClassVar[tuple[type, ...]] = (SigmoidMLP,)
+    cell_types: ClassVar[tuple[type, ...]] = (Perceptron,)
 
     hidden: int
     layers: int = 2
@@ -104,6 +104,14 @@ class MLPShape:
         if self.loss not in ("softmax", "binary"):
             raise ValueError(f"loss is {self.loss!r}, expected 'softmax' or 'binary'")
 
+    @property
+    def key(self) -> str:
+        """Text that keys initial weights with ``init="motif"``: another text draws others."""
+        return (
+            f"MLPShape(hidden={self.hidden!r}, layers={self.layers!r}, classes={self.classes!r}, "
+            f"image_channels={self.image_channels!r}, loss={self.loss!r})"
+        )
+
     def require_images(self, image_shape: tuple[int, ...]) -> None:
         """Raise unless images of this (C, H, W) fit.
 
@@ -118,7 +126,7 @@ class MLPShape:
             )
 
 
-class SlopeColumns(Columns[SigmoidMLP]):
+class PerceptronColumns(Columns[Perceptron]):
     """Many perceptrons as a column of slopes; indexed as `spd_fast.spaces.cell_columns.CellColumns` is.
 
     Parameters
@@ -133,7 +141,7 @@ class SlopeColumns(Columns[SigmoidMLP]):
         If a slope is not finite, or hashes are not those of the slopes.
     """
 
-    cell_type = SigmoidMLP
+    cell_type = Perceptron
     names = ("slope",)
 
     def __init__(self, slope: npt.ArrayLike, module_hash: npt.ArrayLike | None = None) -> None:
@@ -144,7 +152,7 @@ class SlopeColumns(Columns[SigmoidMLP]):
             self._require_hashes(module_hash)
 
     @classmethod
-    def from_cells(cls, cells: Iterable[SigmoidMLP]) -> "SlopeColumns":
+    def from_cells(cls, cells: Iterable[Perceptron]) -> "PerceptronColumns":
         """Pack perceptrons into a column."""
         return cls([cell.slope for cell in cells])
 
@@ -152,10 +160,10 @@ class SlopeColumns(Columns[SigmoidMLP]):
         return len(self.slope)
 
     @overload
-    def __getitem__(self, index: int) -> SigmoidMLP: ...
+    def __getitem__(self, index: int) -> Perceptron: ...
     @overload
-    def __getitem__(self, index: slice | npt.NDArray[Any]) -> "SlopeColumns": ...
-    def __getitem__(self, index: int | slice | npt.NDArray[Any]) -> "SigmoidMLP | SlopeColumns":
+    def __getitem__(self, index: slice | npt.NDArray[Any]) -> "PerceptronColumns": ...
+    def __getitem__(self, index: int | slice | npt.NDArray[Any]) -> "Perceptron | PerceptronColumns":
         if isinstance(index, slice | np.ndarray):
-            return SlopeColumns(self.slope[index])
-        return SigmoidMLP(self.slope[index])
+            return PerceptronColumns(self.slope[index])
+        return Perceptron(self.slope[index])

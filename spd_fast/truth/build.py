@@ -1,14 +1,14 @@
-"""Building truth: train networks of many cells on a real data set and record what they reach.
+"""Building a truth: train networks of many cells on a real data set and record their accuracies and losses.
 
-Every (cell, budget, seed) is one training from scratch, with a cosine schedule over its own budget, as NAS-Bench-101 did.
-The build runs for hours, so it can be killed at any moment: results go to a journal beside the output as they come, and
-the same call continues from there. The truth file itself appears only at the end, whole.
+Every (cell, budget, seed) is a training from scratch with a cosine schedule over its budget, as in NAS-Bench-101. A
+build takes hours and may be killed at any moment: results are written to a journal beside the output as they come, and
+the same call continues from there. The truth file is written at the end, as a whole.
 """
 
 import hashlib
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -20,9 +20,9 @@ import numpy.typing as npt
 from spd_fast import __version__, _core
 from spd_fast.base.machine import describe_machine
 from spd_fast.base.stores import Journal
-from spd_fast.base.types import Array
+from spd_fast.base.types import Array, Progress
 from spd_fast.dish import Dish
-from spd_fast.engine.inner_loop import Initializer, InnerLoop
+from spd_fast.engine.inner_loop import InitDistribution, InnerLoop
 from spd_fast.engine.optimizers import SGD, Adam, RMSProp
 from spd_fast.engine.specs import forward_flops
 from spd_fast.engine.training import TrainResult, train
@@ -56,7 +56,7 @@ def build_truth(
     batch_size: int = 50,
     optimizer: Adam | SGD | RMSProp | None = None,
     init: Literal["shared", "motif"] = "motif",
-    initializer: Initializer = "pytorch",
+    init_distribution: InitDistribution = "pytorch",
     batch_norm_momentum: float = 0.1,
     image_size: int = 16,
     n_train: int = 5000,
@@ -64,21 +64,21 @@ def build_truth(
     n_test: int = 5000,
     split_seed: int = 0,
     threads: int | None = None,
-    progress: Callable[[float], object] | None = None,
+    progress: Progress | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> TruthTable:
     """Train a network of every cell at every budget with every seed, and write a truth file.
 
     Parameters
     ----------
-    cells : sequence of Cell, of NatsCell or of SigmoidMLP, no two of one `module_hash`
+    cells : sequence of Cell, of NatsCell or of Perceptron, no two of one `module_hash`
         `sample_cells` draws such cells.
     data : ImageData or path
         What `load_images` returns or reads.
     out : path
         The truth file, an .npz; must not exist, unless the same call wrote it: then it is read. Beside it lies the journal while
         the build runs (`journal_path`).
-    shape : MotifShape, or MLPShape
+    shape : MotifShape, or PerceptronShape
         The network around each cell, or slope; its image channels and classes must be those of the data.
     budgets : sequence of int, >= 1, ascending
         Epochs. Each budget is a training of its own, with its own initial weights and cosine schedule.
@@ -88,9 +88,9 @@ def build_truth(
     optimizer : Adam, SGD or RMSProp, optional
         Default: ``Adam(lr=5e-3, weight_decay=1e-4)``.
     init : "motif" or "shared"
-        Whether initial weights are drawn for every cell, or are the same for all of a seed, as far as they can be: differences
-        between cells are then less noisy than their accuracies.
-    initializer, batch_norm_momentum
+        "motif": draw the initial weights of every cell. "shared": all cells of a seed start as alike as they can, so
+        that differences between cells are less noisy than their accuracies.
+    init_distribution, batch_norm_momentum
         As in `train_motifs`.
     image_size : int, 4 to 64
         Side to which images are resampled (`resize_images`).
@@ -104,7 +104,7 @@ def build_truth(
     progress : callable, optional
         Called with the share of the work done (by cost, 0..1) about ten times a second.
     provenance : mapping, optional
-        Facts to store in the file besides those the build knows: where the cells come from, for one.
+        More facts to store in the file, for example where the cells come from.
 
     Returns
     -------
@@ -147,7 +147,7 @@ def build_truth(
         batch_size=batch_size,
         optimizer=repr(optimizer),
         init=init,
-        initializer=initializer,
+        init_distribution=init_distribution,
         batch_norm_momentum=batch_norm_momentum,
         image_size=image_size,
         n_train=n_train,
@@ -161,7 +161,7 @@ def build_truth(
         optimizer=optimizer,
         schedule="cosine",
         init=init,
-        initializer=initializer,
+        init_distribution=init_distribution,
         statistics="running",
         batch_norm_momentum=batch_norm_momentum,
     )
@@ -296,7 +296,10 @@ def _split(data: ImageData, shape: Shape, image_size: int, counts: dict[str, int
 
 
 def _measurements(result: TrainResult, labels: Mapping[str, Array]) -> dict[str, Array]:
-    """Accuracies and losses (K,) of the three splits; held-out logits are (K, validation then test, classes)."""
+    """Return accuracies and losses (K,) on the three splits.
+
+    The dish's validation logits are those of the validation images, then of the test images.
+    """
     assert result.train is not None
     assert result.valid is not None
     validation, test = np.split(result.valid.logits, [len(labels["validation"])], axis=1)

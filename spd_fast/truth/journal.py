@@ -12,14 +12,14 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast.base.types import Array
+from spd_fast.base.types import Array, Progress
 
 __all__ = [
     "journal_path",
 ]
 
 _CHUNK_SECONDS: Final = 60.0  # what a kill may cost, about
-JOURNAL: Final = "spd_fast.truth_journal/2"
+JOURNAL: Final = "spd_fast.truth_journal/3"
 
 
 # ---- the build
@@ -27,7 +27,7 @@ JOURNAL: Final = "spd_fast.truth_journal/2"
 
 @dataclass(frozen=True)
 class BuildSettings:
-    """Everything that decides a measurement; a journal is bound to it."""
+    """All settings that the measurements depend on; a journal belongs to one set of them."""
 
     cells: str  # digest
     n_cells: int
@@ -38,7 +38,7 @@ class BuildSettings:
     batch_size: int
     optimizer: str
     init: str
-    initializer: str
+    init_distribution: str
     batch_norm_momentum: float
     image_size: int
     n_train: int
@@ -53,7 +53,7 @@ class BuildSettings:
 
 
 def journal_path(out: str | os.PathLike[str]) -> Path:
-    """Where the journal of a build that writes `out` lies: ``truth.npz.journal`` for ``truth.npz``."""
+    """Return the path of the journal of a build that writes `out`: ``truth.npz.journal`` for ``truth.npz``."""
     return Path(f"{os.fspath(out)}.journal")
 
 
@@ -72,9 +72,8 @@ def records_of(
 
 
 class Work:
-    """What is still to train, cut into chunks that keep every thread busy for about a minute; and how much is done.
-
-    Chunks may be of any size: a motif's result does not depend on what was trained beside it.
+    """The trainings that are left, in chunks that keep every thread busy for about a minute; and the share that is
+    done. Chunks may have any size, because a motif's result does not depend on the other motifs of a call.
     """
 
     def __init__(
@@ -83,7 +82,7 @@ class Work:
         budgets: tuple[int, ...],
         seeds: tuple[int, ...],
         done: Callable[[int, int, int], bool],
-        progress: Callable[[float], object] | None,
+        progress: Progress | None,
     ) -> None:
         self._costs = costs
         self._groups = {
@@ -111,7 +110,7 @@ class Work:
                 yield budget, seed, rows[:size]
                 rows = rows[size:]
 
-    def reporter(self, budget: int, rows: npt.NDArray[np.int64]) -> Callable[[float], object]:
+    def reporter(self, budget: int, rows: npt.NDArray[np.int64]) -> Progress:
         cost = self._cost(budget, rows)
         return lambda share: self._report(share * cost)
 

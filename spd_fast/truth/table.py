@@ -1,4 +1,4 @@
-"""Truth: cells and the accuracies that trained networks of them reached.
+"""Truth: cells with the measured accuracies (and losses) of their full-size networks.
 
 A truth file is an .npz without pickles, an archive of `spd_fast.base.files`. Its schema, ``spd_fast.truth/2``, with n cells, b epoch budgets and s seeds:
 
@@ -10,7 +10,7 @@ array                                   dtype, shape        meaning
 ``vertices``, ``edge_bits``,            uint8, uint32,      the pruned cell, packed as `Cell.from_bits` takes it
 ``op_codes``                            uint16 (n,)
 ``edge_ops``                            uint8 (n, 6)        in place of these: of a `NatsCell`, as `NatsColumns` takes them
-``slope``                               float64 (n,)        in place of these: of a `SigmoidMLP`
+``slope``                               float64 (n,)        in place of these: of a `Perceptron`
 ``budgets``                             int64 (b,)          epochs of training, ascending
 ``seeds``                               int64 (s,)          seeds of the runs
 ``{train,validation,test}_accuracy``    float32 (n, b, s)   at the end of training, 0 to 1
@@ -41,7 +41,7 @@ from spd_fast.spaces.candidate import Candidate, Columns, drawn_order
 from spd_fast.spaces.cell import Cell
 from spd_fast.spaces.cell_columns import CellColumns
 from spd_fast.spaces.nats_cell import NatsColumns
-from spd_fast.spaces.perceptron import SigmoidMLP, SlopeColumns
+from spd_fast.spaces.perceptron import Perceptron, PerceptronColumns
 
 __all__ = [
     "MEASUREMENTS",
@@ -56,22 +56,22 @@ _SPLITS: Final = ("train", "validation", "test")
 _ACCURACIES: Final = tuple(f"{split}_accuracy" for split in _SPLITS)
 MEASUREMENTS: Final = (*_ACCURACIES, *(f"{split}_loss" for split in _SPLITS), "seconds")
 """Names of the arrays of shape (n, b, s) that a truth table may hold."""
-_KINDS: Final[tuple[type[Columns[Any]], ...]] = (CellColumns, NatsColumns, SlopeColumns)
-_EMBEDDED: Final = {Cell: "truth.npz", SigmoidMLP: "slopes.npz"}
+_KINDS: Final[tuple[type[Columns[Any]], ...]] = (CellColumns, NatsColumns, PerceptronColumns)
+_EMBEDDED: Final = {Cell: "truth.npz", Perceptron: "slopes.npz"}
 _NASBENCH_COUNTS: Final = "test_k29952"
 _NASBENCH_IMAGES: Final = 29952
 
 
 @dataclass(frozen=True, eq=False)
 class TruthTable:
-    """Cells with measured accuracies: what a dish is fitted to and judged by.
+    """Cells with measured accuracies: a dish is learned from some of them and judged on others.
 
-    `TruthTable.load` is the usual way to one. A table remembers every budget and seed of its file; `accuracy` and
-    `loss` read one column of it, named by `target` and `budget`.
+    `TruthTable.load` reads one from a file. A table holds every budget and seed of its file; `target` and `budget`
+    choose the accuracy and the loss that `accuracy` and `loss` return.
 
     Parameters
     ----------
-    cells : CellColumns, NatsColumns or SlopeColumns, length n
+    cells : CellColumns, NatsColumns or PerceptronColumns, length n
         A sequence of cells, or of perceptrons, each built when it is touched.
     measurements : mapping of str to ndarray, shape (n, b, s)
         By name, one of `MEASUREMENTS`; at least one accuracy. Accuracies are finite and between 0 and 1; a loss may be
@@ -142,7 +142,7 @@ class TruthTable:
         budget : int, optional
             Epochs of training; by default the largest of the file.
         cell_type : type
-            Of the table that ships with the package, where no path is given: `Cell`, or `SigmoidMLP`.
+            Of the table that ships with the package, where no path is given: `Cell`, or `Perceptron`.
 
         Raises
         ------
@@ -181,8 +181,8 @@ class TruthTable:
             If there is no such accuracy or budget, a cell lacks a run of some budget, or the file is damaged.
         """
         provenance = {"data": "CIFAR-10, NAS-Bench-101", **table.provenance}
-        runs = tuple(range(table.runs))
-        return cls(table.cells, table.finals(), table.budgets, runs, target or "", budget or 0, provenance)
+        runs, measured = tuple(range(table.runs)), table.finals()  # compares checksums, those of the cells too
+        return cls(table.cells, measured, table.budgets, runs, target or "", budget or 0, provenance)
 
     @classmethod
     def embedded(cls, cell_type: type = Cell, *, target: str | None = None, budget: int | None = None) -> "TruthTable":
@@ -191,7 +191,7 @@ class TruthTable:
         Parameters
         ----------
         cell_type : type
-            `Cell`, or `SigmoidMLP`: the 100 slopes of docs/truth.md.
+            `Cell`, or `Perceptron`: the 100 slopes of docs/truth.md.
         target, budget
             As in `load`.
 
@@ -210,7 +210,7 @@ class TruthTable:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the table in the schema above: a whole file or none.
 
-        Measurements are stored as float32. Which target and budget were chosen is not stored.
+        Measurements are stored as float32. The chosen target and budget are not stored.
 
         Raises
         ------
@@ -238,7 +238,8 @@ class TruthTable:
 
     @cached_property
     def loss(self) -> npt.NDArray[np.float64] | None:
-        """Loss of the split of `target` at `budget` epochs, mean over seeds: shape (n,), or None where there is none.
+        """Loss on the split of `target` at `budget` epochs, mean over seeds: shape (n,); None if the table has no
+        losses.
 
         Not finite where a run diverged.
         """
@@ -304,7 +305,7 @@ class TruthTable:
         return f"TruthTable({len(self)} cells, {self.target} at {self.budget} epochs)"
 
     def subset(self, indices: npt.ArrayLike) -> "TruthTable":
-        """Return the rows at `indices` (integers, or one bool per row), in that order.
+        """Return a table of the rows at `indices` (integers, or one bool per row), in that order.
 
         Raises
         ------
@@ -345,7 +346,8 @@ class TruthTable:
         return self.subset(self._drawn(n, seed)), self.subset(np.sort(order[n:]))
 
     def describe(self) -> str:
-        """Say in a few lines which accuracy this is, of what networks, after how many epochs and how many seeds."""
+        """Describe the table in a few lines: which accuracy, of which networks, after how many epochs, with how many
+        seeds."""
         split = self.target.removesuffix("_accuracy")
         accuracy = self.accuracy
         lines = [
@@ -418,7 +420,7 @@ def write_truth(
     Parameters
     ----------
     path : path
-    cells : sequence of Cell, of NatsCell or of SigmoidMLP, length n, no two with the same `module_hash`
+    cells : sequence of Cell, of NatsCell or of Perceptron, length n, no two with the same `module_hash`
     budgets : sequence of int, length b, ascending
         Epochs of training.
     seeds : sequence of int, length s

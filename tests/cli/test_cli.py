@@ -132,7 +132,7 @@ def test_run(tmp_path: Path, truth: Path, recipe: Path) -> None:
     shown = succeed("run", "--recipe", recipe, "--truth", truth, "--out", folder, "--threads", 1)
     assert "outer epoch 6/6  loss " in shown
     assert "mean Kendall tau" in shown
-    assert "not a held-out evaluation" in shown
+    assert "not an evaluation on test cells" in shown
     for name in ("recipe.json", "metrics.jsonl", "dish.npz", "report.html", "run.json"):
         assert (folder / name).is_file()
     assert len(runs.read(folder).records()) == 6
@@ -161,16 +161,14 @@ def test_run_with_settings_and_default_folder(
     assert (made.outer.epochs, made.outer.loss, made.motif.stem_channels, made.seed) == (2, "pearson", 7, 5)
 
 
-def test_run_with_cells_kept_out(tmp_path: Path, truth: Path) -> None:
+def test_run_with_validation_cells(tmp_path: Path, truth: Path) -> None:
     recipe = tmp_path / "learning.json"
     recipe.write_text(small.LEARNING.to_json())
     shown = succeed("run", "--recipe", recipe, "--truth", truth, "--out", tmp_path / "run", "--threads", 1)
-    assert "10 of 10 cells, 4 of them kept out" in shown
-    assert re.search(r"outer epoch 6/6  loss .* kept out [+-]\d\.\d\d", shown)
-    last = (
-        r"Kendall tau on 4 cells kept out: \S+ before learning, \S+ of the dish that is kept, after [0246] outer epochs"
-    )
-    assert re.search(last + ", chosen by it: optimistic", shown)
+    assert "10 of 10 cells, 4 of them validation cells" in shown
+    assert re.search(r"outer epoch 6/6  loss .* validation tau [+-]\d\.\d\d", shown)
+    last = r"Kendall tau on 4 validation cells: \S+ before learning, \S+ with the dish that is kept, after [0246] outer epochs"
+    assert re.search(last + "; this tau chose the dish, so it is optimistic", shown)
 
 
 def test_run_on_losses(tmp_path: Path, truth: Path, recipe: Path) -> None:
@@ -310,7 +308,7 @@ def test_no_truth_in_the_package(tmp_path: Path, recipe: Path, monkeypatch: pyte
 
 
 def test_interruption_of_what_keeps_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(TruthTable, "load", interrupt)
@@ -352,8 +350,8 @@ def test_train_by_hash(truth: Path, recipe: Path) -> None:
 
 
 def test_mistakes_of_train(tmp_path: Path, truth: Path, recipe: Path) -> None:
-    assert "which cells? Give one of" in fail("train")
-    assert "which cells? Give one of" in fail("train", "--sample", 2, "--hash", "a")
+    assert "expected exactly one of --cells FILE" in fail("train")
+    assert "expected exactly one of --cells FILE" in fail("train", "--sample", 2, "--hash", "a")
     assert "expected a name ending in .csv or .npz" in fail("train", "--sample", 2, "--out", "x.txt")
     assert "expected a name in a folder that is there" in fail(
         "train", "--sample", 2, "--out", tmp_path / "no" / "x.csv"
@@ -423,9 +421,9 @@ def test_truth_of_slopes(tmp_path: Path) -> None:
 # ---- search
 
 
-def test_search(tmp_path: Path) -> None:
+def test_dish_search(tmp_path: Path) -> None:
     search = [
-        "search", "--labels", 6, "--start", 4, "--out", tmp_path / "search", "--threads", 1,
+        "dish-search", "--max-labelled", 6, "--start", 4, "--out", tmp_path / "search", "--threads", 1,
         "--set", "outer.epochs=2", "--set", "inner.epochs=5",
     ]  # fmt: skip
     shown = succeed(*search)
@@ -437,9 +435,9 @@ def test_search(tmp_path: Path) -> None:
     assert "seed is 1, begun with 0): use those to continue it, or choose another folder" in fail(*search, "--seed", 1)
 
 
-def test_search_among_cells(tmp_path: Path, truth: Path, recipe: Path) -> None:
+def test_dish_search_among_cells(tmp_path: Path, truth: Path, recipe: Path) -> None:
     shown = succeed(
-        "search", "--recipe", recipe, "--truth", truth, "--cells", 8, "--labels", 6, "--start", 4, "--per-round", 2,
+        "dish-search", "--recipe", recipe, "--truth", truth, "--cells", 8, "--max-labelled", 6, "--start", 4, "--per-round", 2,
         "--out", tmp_path / "search",
     )  # fmt: skip
     assert "8 candidates, 6 labelled" in shown
@@ -450,7 +448,7 @@ def test_search_among_cells(tmp_path: Path, truth: Path, recipe: Path) -> None:
 def test_a_truth_of_others_is_refused(tmp_path: Path, truth: Path) -> None:
     line = fail("run", "--recipe", "rawal_slope", "--truth", truth, "--out", tmp_path / "r", "--set", "outer.pool=10",
                 "--set", "outer.cells=10")  # fmt: skip
-    assert "is Cell, expected spd_fast.SigmoidMLP for a MLPShape" in line
+    assert "is Cell, expected spd_fast.Perceptron for a PerceptronShape" in line
     assert not (tmp_path / "r").exists()
 
 
@@ -505,7 +503,7 @@ def test_nasbench_damage(records: Path, tmp_path: Path) -> None:
     assert "record 0, counted from 0, at byte 0: payload of" in fail("nasbench", "convert", records, "--out", table)
     assert not table.exists()
     assert "passed_over: 1 places" in succeed("nasbench", "convert", records, "--out", table, "--skip-damaged")
-    assert "which cells? Give hashes, or --cells FILE" in fail("nasbench", "query", table)
+    assert "no cells were given: give hashes, or --cells FILE" in fail("nasbench", "query", table)
     assert "repeat is 'best', expected 0 to 2 or 'mean'" in fail(
         "nasbench", "query", table, small.pool()[0][:2][1].module_hash, "--repeat", "best"
     )
@@ -524,13 +522,13 @@ def test_nasbench_space(tmp_path: Path) -> None:
 
 # ---- score
 
-BOARD = ["--held-out", "100", "--labels", "12", "--seeds", "1", "--folds", "0"]
+BOARD = ["--test-cells", "100", "--pool-sizes", "12", "--seeds", "1", "--folds", "0"]
 
 
 def test_score_learns_dishes_and_writes_a_board(recipe: Path, tmp_path: Path) -> None:
     arguments = ["score", "--recipe", recipe, "--curves", recipe, *BOARD, "--out", tmp_path / "board"]
     output = succeed(*arguments, "--set", "outer.epochs=2")
-    assert "100 held-out cells, 1 seeds" in output
+    assert "100 test cells, 1 seeds" in output
     assert "learned dish" in output
     assert "not measured" in output
     for name in ("board.json", "board.csv", "board.html", "figures/agreement.png"):
@@ -544,13 +542,13 @@ def test_score_of_runs(recipe: Path, tmp_path: Path) -> None:
     for seed, folder in enumerate(folders):
         succeed("run", "--recipe", recipe, "--out", folder, "--seed", seed)
     board = tmp_path / "board"
-    output = succeed("score", *folders, "--curves", recipe, "--held-out", "100", "--folds", "0", "--out", board)
-    assert "100 held-out cells, 2 seeds" in output
+    output = succeed("score", *folders, "--curves", recipe, "--test-cells", "100", "--folds", "0", "--out", board)
+    assert "100 test cells, 2 seeds" in output
     rows = json.loads((board / "board.json").read_text())["rows"]
     seconds = [sum(step["seconds"] for step in runs.read(folder).records()) for folder in folders]
     learned = next(row for row in rows if row["row"] == "learned dish")
     assert learned["init_seconds"] == pytest.approx(np.mean(seconds))
-    assert learned["labels"] == 24, "six outer epochs of four fresh cells"
+    assert learned["pool_size"] == 24, "six outer epochs of four fresh cells"
     assert "are those of the runs that were given" in fail("score", *folders, "--recipe", recipe)
     other = tmp_path / "other"
     succeed("run", "--recipe", recipe, "--out", other, "--set", "inner.epochs=2")

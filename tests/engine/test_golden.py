@@ -83,7 +83,7 @@ CASES: Final = {
         sides=(6, 6),
         seed=25,
     ),
-    "perceptron": Case(spd.SigmoidMLP(1.5), spd.MLPShape(7, classes=3), spd.RMSProp(0.05), sides=(1, 5), seed=3),
+    "perceptron": Case(spd.Perceptron(1.5), spd.PerceptronShape(7, classes=3), spd.RMSProp(0.05), sides=(1, 5), seed=3),
 }
 
 PINS: Final[dict[str, dict[str, list[float]]]] = {
@@ -248,7 +248,7 @@ def module_of(case: Case, weights: dict[str, Array]) -> Any:
 
     from spd_fast.reference import pytorch as witness
 
-    if not isinstance(case.candidate, spd.SigmoidMLP):
+    if not isinstance(case.candidate, spd.Perceptron):
         return witness.build(case.candidate, case.shape, weights)
 
     class Perceptron(torch.nn.Module):

@@ -122,7 +122,7 @@ def test_agrees_with_create_graph_where_edge_cells_change_channels():
 @pytest.mark.parametrize("cell", [MIXED, WIDE], ids=["mixed", "wide"])
 def test_agrees_with_create_graph_by_winograd(cell, width):
     dish = make_dish(n=23, width=width)
-    check_against_create_graph(cell, SMALL, dish, OPTIMIZERS[2], 8, 1e-8, strict=False, memory_mib=0)
+    check_against_create_graph(cell, SMALL, dish, OPTIMIZERS[2], 8, 1e-8, direct_convolutions=False, memory_mib=0)
 
 
 @pytest.mark.verify
@@ -175,7 +175,7 @@ def test_without_a_validation_set_the_metric_is_on_the_training_images():
         "optimizer": spd.SGD(0.1),
         "dtype": "float64",
         "metric": "loss",
-        "strict": True,
+        "direct_convolutions": True,
     }
     exact = motif_hypergradient([WIDE], SMALL, dish, **how)
     trained = spd.train_motifs([WIDE], SMALL, dish, **{k: v for k, v in how.items() if k != "metric"})
@@ -193,16 +193,24 @@ def test_no_steps_are_the_direct_gradient():
     dish = make_dish()
     trained = spd.train_motifs(CELLS, SMALL, dish, epochs=2, optimizer=spd.Adam(1e-2))
     values, d_images = spd.motif_gradient(CELLS, SMALL, dish.valid_images, dish.valid_labels, trained.parameters)
-    nothing = motif_hypergradient(CELLS, SMALL, dish, epochs=2, optimizer=spd.Adam(1e-2), window=0, strict=False)
+    nothing = motif_hypergradient(
+        CELLS, SMALL, dish, epochs=2, optimizer=spd.Adam(1e-2), window=0, direct_convolutions=False
+    )
     np.testing.assert_array_equal(nothing.value, values)
     np.testing.assert_array_equal(nothing.d_valid_images, d_images)
     assert not nothing.d_images.any()
 
 
-@pytest.mark.parametrize("strict", [True, False])
-def test_training_inside_is_the_training_outside(strict):
+@pytest.mark.parametrize("direct_convolutions", [True, False])
+def test_training_inside_is_the_training_outside(direct_convolutions):
     dish = make_dish()
-    how = {"epochs": 3, "batch_size": 8, "optimizer": spd.Adam(1e-2), "seed": 4, "strict": strict}
+    how = {
+        "epochs": 3,
+        "batch_size": 8,
+        "optimizer": spd.Adam(1e-2),
+        "seed": 4,
+        "direct_convolutions": direct_convolutions,
+    }
     trained = spd.train_motifs(CELLS, SMALL, dish, record=["step_loss"], **how)
     reversed_ = motif_hypergradient(CELLS, SMALL, dish, **how)
     np.testing.assert_array_equal(reversed_.step_loss, trained.recorded["step_loss"])
@@ -237,7 +245,7 @@ def test_a_sum_made_where_it_is_read_is_the_sum_that_is_kept(side, width, batch,
     shape = spd.MotifShape(11, stacks=2, cells_per_stack=2, classes=4)
     how = {"epochs": 2, "batch_size": batch, "optimizer": spd.Adam(1e-2), "seed": 4, "dtype": dtype}
     made = spd.train_motifs(cells, shape, dish, **how)
-    kept = motif_hypergradient(cells, shape, dish, window=0, strict=False, **how)
+    kept = motif_hypergradient(cells, shape, dish, window=0, direct_convolutions=False, **how)
     for a, b in zip(kept.parameters, made.parameters, strict=True):
         for name in a:
             np.testing.assert_array_equal(a[name], b[name])

@@ -20,6 +20,7 @@ import pytest
 
 import spd_fast as spd
 from processes import started
+from spd_fast.engine import probes
 from spd_fast.engine.gradients import pack_motifs, parameter_gradient, read_motifs, weighted_sum
 from spd_fast.engine.initial import initial_parameters
 from spd_fast.engine.specs import _spec
@@ -95,16 +96,16 @@ def test_threads_do_not_change_a_bit(dish, threads):
 
 
 @pytest.mark.parametrize("threads", [2, 3, 7])
-@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("direct_convolutions", [False, True])
 @pytest.mark.parametrize("stacks", [1, 2, 3])
-def test_a_team_of_threads_does_not_change_a_bit(threads, strict, stacks):
+def test_a_team_of_threads_does_not_change_a_bit(threads, direct_convolutions, stacks):
     """The batch is split over a team, in several chunks at 16 x 16: from the start where there is one motif, later where a shorter one ends before it.
     Steps are taken alone and shared in turns, until it is known which is faster."""
     shape = spd.MotifShape(12, stacks, cells_per_stack=1)
     dish = spd.Dish.random(per_class=4)
     dish = spd.Dish(dish.images, dish.labels, dish.images[:7], dish.labels[:7])
     for cells in ([MIXED], [CHAIN], [EDGES], [SKIP, MIXED, SKIP]):
-        how = {"epochs": 2, "batch_size": 15, "optimizer": spd.Adam(1e-2), "strict": strict}
+        how = {"epochs": 2, "batch_size": 15, "optimizer": spd.Adam(1e-2), "direct_convolutions": direct_convolutions}
         assert_same_bits(*(spd.train_motifs(cells, shape, dish, threads=n, **how) for n in (1, threads)))
 
 
@@ -380,7 +381,7 @@ def test_a_1x1_convolution_is_the_centre_of_the_3x3_of_its_name():
 def test_initialisers_have_the_stated_spread():
     shape = spd.MotifShape(64)
     pytorch = initial_parameters(MIXED, shape, dtype="float64")
-    bench = initial_parameters(MIXED, shape, dtype="float64", initializer="nasbench101")
+    bench = initial_parameters(MIXED, shape, dtype="float64", init_distribution="nasbench101")
     name = "stacks.0.0.vertex3.conv.weight"
     n = pytorch[name].size
     fan_in = np.prod(pytorch[name].shape[1:])
@@ -491,7 +492,7 @@ def test_gradient_of_the_probability_by_central_differences(dish):
     np.testing.assert_allclose((gradient * direction).sum(axis=(1, 2, 3, 4)), slope, rtol=1e-5, atol=1e-9)
     weights = np.array([0.5, -1.0, 2.0])
     _, total = spd.motif_gradient(
-        CELLS, TINY, images, dish.valid_labels, r.parameters, weights=weights, dtype="float64"
+        CELLS, TINY, images, dish.valid_labels, r.parameters, factors=weights, dtype="float64"
     )
     np.testing.assert_allclose(total, np.tensordot(weights, gradient, 1), rtol=1e-12, atol=1e-18)
 
@@ -591,7 +592,7 @@ def test_bad_dishes(error, match, arguments):
         (ValueError, "schedule holds NaN", {"schedule": np.full(15, np.nan)}),
         (ValueError, "record names 'weights'", {"record": ["weights"]}),
         (ValueError, "statistics is 'moving'", {"statistics": "moving"}),
-        (ValueError, "initializer is 'he'", {"initializer": "he"}),
+        (ValueError, "init_distribution is 'he'", {"init_distribution": "he"}),
         (ValueError, "batch_norm_momentum is 2", {"batch_norm_momentum": 2}),
         (TypeError, "dtype is int32, expected float32 or float64", {"dtype": "int32"}),
     ],
@@ -633,8 +634,8 @@ def test_more_bad_arguments(dish):
     with pytest.raises(ValueError, match="metric is 'error'"):
         spd.motif_gradient(CELLS, TINY, dish.images, dish.labels, [], metric="error")
     start = train(CELLS, dish, epochs=0).initial
-    with pytest.raises(ValueError, match=r"weights has shape \(1,\), expected \(3,\)"):
-        spd.motif_gradient(CELLS, TINY, dish.images, dish.labels, start, weights=[1.0])
+    with pytest.raises(ValueError, match=r"factors has shape \(1,\), expected \(3,\)"):
+        spd.motif_gradient(CELLS, TINY, dish.images, dish.labels, start, factors=[1.0])
 
 
 @pytest.mark.parametrize("isa", ["avx512", "avx2", "baseline"])
@@ -755,7 +756,7 @@ def door(name, a, progress):
     weights = [{name: a[name] for name in initial_parameters(CHAIN, TINY)}] * len(cells)
     how = {"threads": threads, "progress": progress}
     if name in ("logit_gradient", "activation_agreements"):
-        found = getattr(spd.train, name)(cells, TINY, a["images"], weights, **how)
+        found = getattr(probes, name)(cells, TINY, a["images"], weights, **how)
         return [found] if name == "activation_agreements" else [found[1]]
     if name == "parameter_gradient":
         loss, _, d_images = parameter_gradient(cells, TINY, a["images"], a["labels"], weights, **how)

@@ -17,7 +17,7 @@ from spd_fast.outer.forms import dish_of, dish_tensors, free_tensors
 from spd_fast.outer.measure import measure_of, trains_once
 from spd_fast.outer.start import start_dish
 from spd_fast.report.run import build
-from spd_fast.scoring import entered, inner_loop, measured, score_cells
+from spd_fast.scoring import entered, inner_loop, metrics_read, score_cells
 
 WEIGHTED = small.RECIPE.replace(
     {
@@ -58,7 +58,7 @@ def test_conditions_that_nothing_can_be_learned_under() -> None:
     nothing = Conditions("accuracy", None, None)
     for name, each in LEARNABLES.items():
         assert (each.objection(nothing) or "").startswith(
-            f'learn holds "{name}", which the metric "accuracy" does not see'
+            f'learn holds "{name}", on which the metric "accuracy" does not depend'
         )
 
 
@@ -83,12 +83,12 @@ def test_image_weights_weight_the_loss() -> None:
     assert np.array_equal(start.image_weights, np.ones(6))
     dish = replace(start, image_weights=weights)
     result = train(inner_loop(WEIGHTED), cells, WEIGHTED.shape, start)
-    logits = measured(result).logits
+    logits = metrics_read(result).logits
     true = np.take_along_axis(logits, start.valid_labels.argmax(axis=1)[None, :, None], axis=2)[..., 0]
     losses = np.log(np.exp(logits).sum(axis=2)) - true
     # sums of six terms of order one in double
     assert np.allclose(score_cells(dish, WEIGHTED, cells), -(losses * weights).mean(axis=1), rtol=1e-13)
-    assert np.array_equal(score_cells(start, WEIGHTED, cells), -measured(result).loss)
+    assert np.array_equal(score_cells(start, WEIGHTED, cells), -metrics_read(result).loss)
     accuracy = WEIGHTED.replace({"outer.ranking": "accuracy"})
     assert np.array_equal(score_cells(dish, accuracy, cells), score_cells(start, accuracy, cells))
     assert entered(dish).image_weights is None
@@ -124,7 +124,7 @@ def test_image_weights_are_learned_saved_and_drawn(tmp_path: Path) -> None:
     assert (saved.image_weights != 1).all()
     assert np.array_equal(score_cells(saved, WEIGHTED, cells), score_cells(fit.dish, WEIGHTED, cells))
     build(tmp_path / "run")
-    assert (tmp_path / "run" / "figures" / "schedule.png").is_file()
+    assert (tmp_path / "run" / "figures" / "per_step.png").is_file()
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_image_weights_are_learned_saved_and_drawn(tmp_path: Path) -> None:
     [
         (
             {"outer.metric": "probability"},
-            'learn holds "image_weights", which the metric "probability" does not see: use metric "loss"',
+            'learn holds "image_weights", on which the metric "probability" does not depend: use metric "loss"',
         ),
         (
             {"dish.valid_images": 0},

@@ -17,7 +17,7 @@ from spd_fast.outer import fit as outer
 from spd_fast.outer import measure, runs
 from spd_fast.outer import optimizers as steps
 from spd_fast.outer.fit import FitResult, fit_dish
-from spd_fast.outer.history import OuterStep, kept_looks
+from spd_fast.outer.history import OuterStep, validation_checks
 from spd_fast.outer.pool import draw_cells, split_pool, transformed
 from spd_fast.outer.start import start_dish
 from spd_fast.scoring import inner_loop, score_cells
@@ -330,7 +330,7 @@ def test_bad_truth(accuracy: Any, message: str) -> None:
 
 def test_too_few_cells() -> None:
     with pytest.raises(
-        ValueError, match="3 cells were given, expected at least 4: the recipe compares and keeps out that many"
+        ValueError, match=r"3 cells were given, expected at least 4: the recipe compares outer\.cells of them"
     ):
         fit_dish(small.pool()[0][:3], np.zeros(3), small.RECIPE)
 
@@ -403,50 +403,53 @@ def test_short_steps_share_a_checkpoint(tmp_path: Path, monkeypatch: pytest.Monk
     assert_same(resumed, fit())
 
 
-def test_cells_kept_out_choose_the_dish(learning: FitResult) -> None:
-    """Tau before learning and of the dish that is kept, from `score_cells` and nothing else; the best of those looked at."""
+def test_validation_cells_choose_the_dish(learning: FitResult) -> None:
+    """Tau before learning and of the dish that is kept, which is the best of those checked, computed by `score_cells`
+    alone."""
     cells, accuracy = small.pool()
-    kept = list(learning.kept_out)
-    looks = kept_looks(learning.history)
-    assert [steps for steps, _ in looks] == [0, 2, 4, 6]
+    kept = list(learning.validation_cells)
+    checks = validation_checks(learning.history)
+    assert [steps for steps, _ in checks] == [0, 2, 4, 6]
 
     def tau(dish: Any) -> float:
         return kendall_tau(score_cells(dish, learning.recipe, [cells[i] for i in kept]), accuracy[kept])
 
-    assert tau(learning.start) == looks[0][1]
-    assert tau(learning.dish) == learning.kept_tau == max(tau for _, tau in looks)
+    assert tau(learning.start) == checks[0][1]
+    assert tau(learning.dish) == learning.validation_tau == max(tau for _, tau in checks)
     compared = {name for step in learning.history for name in step.cells}
     assert not compared & {cells[i].module_hash for i in kept}
-    assert sorted([*learning.pool, *kept]) == list(range(small.POOL))
+    assert sorted([*learning.training_cells, *kept]) == list(range(small.POOL))
 
     last = fit(recipe=small.LEARNING.replace({"outer.keep": "last"}))
-    assert kept_looks(last.history) == looks
-    assert tau(last.dish) == last.kept_tau == looks[-1][1]
+    assert validation_checks(last.history) == checks
+    assert tau(last.dish) == last.validation_tau == checks[-1][1]
 
 
 def pretend_taus(monkeypatch: pytest.MonkeyPatch, taus: list[float]) -> None:
-    """Let the looks at the cells kept out see these, one after another, and then the last again and again."""
+    """Let the checks on the validation cells return these values, one after another, and then the last again and
+    again."""
     kept = small.pool()[1][split_pool(small.POOL, small.LEARNING)[1]].tolist()
     coming, plain = iter(taus), kendall_tau
     monkeypatch.setattr(outer, "kendall_tau", lambda x, y: next(coming, taus[-1]) if list(y) == kept else plain(x, y))
 
 
 def test_the_best_dish_is_the_one_that_was_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looks after 0, 2, 4 and 6 steps that say 0, 1, 1 and 0.5: the dish of two steps, as a run of two steps has it last."""
+    """Checks after 0, 2, 4 and 6 epochs return 0, 1, 1 and 0.5: the dish after two epochs is kept, the last dish of a
+    run of two."""
     recipe = small.LEARNING.replace({"outer.schedule": "constant"})
     pretend_taus(monkeypatch, [0.0, 1.0, 1.0, 0.5])
     whole = fit(recipe=recipe)
-    assert kept_looks(whole.history) == [(0, 0.0), (2, 1.0), (4, 1.0), (6, 0.5)]
+    assert validation_checks(whole.history) == [(0, 0.0), (2, 1.0), (4, 1.0), (6, 0.5)]
     two = fit(recipe=recipe.replace({"outer.epochs": 2, "outer.keep": "last"}))
     assert np.array_equal(two.dish.images, whole.dish.images)
     assert not np.array_equal(whole.dish.images, whole.start.images)
 
 
 def test_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tau that rises once and never again: stop at the first look that is three steps or more after the best."""
+    """Tau that rises once and never again: stop at the first check that is three epochs or more after the best."""
     pretend_taus(monkeypatch, [0.25, 0.5, 0.5])
     found = fit(recipe=small.LEARNING.replace({"outer.epochs": 50, "outer.patience": 3}))
-    assert [steps for steps, _ in kept_looks(found.history)] == [0, 2, 4, 6]
+    assert [steps for steps, _ in validation_checks(found.history)] == [0, 2, 4, 6]
     assert len(found.history) == 6
 
 
@@ -454,11 +457,11 @@ def test_a_dish_that_only_gets_worse_is_not_kept(monkeypatch: pytest.MonkeyPatch
     pretend_taus(monkeypatch, [0.25, 0.2])
     found = fit(recipe=small.LEARNING.replace({"outer.epochs": 4}))
     assert np.array_equal(found.dish.images, found.start.images)
-    assert found.kept_tau == 0.25
+    assert found.validation_tau == 0.25
 
 
 def test_pool_is_a_draw_of_what_is_given() -> None:
-    recipe = small.LEARNING.replace({"outer.pool": 8, "outer.kept_out": 3})
+    recipe = small.LEARNING.replace({"outer.pool": 8, "outer.validation_cells": 3})
     compared, kept = split_pool(100, recipe)
     assert (len(compared), len(kept), len({*compared, *kept})) == (5, 3, 8)
     assert np.array_equal(split_pool(100, recipe)[0], compared)
@@ -567,7 +570,7 @@ def test_trust_ratio() -> None:
         {
             "outer.learn": ["valid_images", "valid_labels"],
             "outer.trust_every": 1,
-            "outer.kept_out": 0,
+            "outer.validation_cells": 0,
             "outer.keep": "last",
             "dtype": "float64",
         }
@@ -590,16 +593,16 @@ def test_trust_of_a_step_after_which_nothing_is_left(monkeypatch: pytest.MonkeyP
     assert outer._trust(1.0, 0.5, -1.0) == 0.5
 
 
-def test_cells_kept_out_that_diverge_rank_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    from spd_fast.outer.measure import Measurement
+def test_validation_cells_that_diverge_rank_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    from spd_fast.outer.measure import CellMetrics
 
     monkeypatch.setattr(
-        Measurement, "ranking", lambda self, recipe: np.array([np.nan, -5.0, -7.0, -6.0])[: len(self.accuracy)]
+        CellMetrics, "ranking", lambda self, recipe: np.array([np.nan, -5.0, -7.0, -6.0])[: len(self.accuracy)]
     )
     found = fit(recipe=small.LEARNING.replace({"outer.epochs": 1}))
     _, accuracy = small.pool()
-    truth = accuracy[list(found.kept_out)]
-    assert found.history[0].kept_tau_start == kendall_tau([-8.0, -5.0, -7.0, -6.0], truth)
+    truth = accuracy[list(found.validation_cells)]
+    assert found.history[0].validation_tau_start == kendall_tau([-8.0, -5.0, -7.0, -6.0], truth)
 
 
 @pytest.mark.parametrize(
@@ -611,7 +614,7 @@ def test_every_loss_is_followed(name: str) -> None:
         {
             "outer.learn": ["valid_images", "valid_labels"],
             "outer.loss": name,
-            "outer.kept_out": 0,
+            "outer.validation_cells": 0,
             "outer.keep": "last",
             "outer.epochs": 15,
         }

@@ -43,7 +43,7 @@ def recipe(**changes: Any) -> Recipe:
 
 def free_of(start: Dish, how: Recipe) -> dict[str, torch.Tensor]:
     """The free tensors of all that a recipe learns; those that its outer optimizer changes ask for a gradient."""
-    return free_tensors(start, how.outer.learn, how.form, how.stepped)
+    return free_tensors(start, how.outer.learn, how.form, how.optimized)
 
 
 @pytest.mark.parametrize("changes", [{"outer__learn": EVERYTHING, "outer__gradient": "unrolled"}, CURVE])
@@ -144,9 +144,9 @@ def test_when_motifs_are_trained_once(changes: dict[str, Any], once: bool) -> No
 def gradients(how: Recipe, epoch: int, rows: list[int]) -> tuple[Any, dict[str, np.ndarray]]:
     start = start_dish(how)
     free = free_of(start, how)
-    measurement = measure_of(small.pool()[0], start, how, None)(dish_tensors(free, start, how.form), rows, epoch, None)
-    (measurement.metric * torch.tensor([1.0, -2.0, 0.5])).sum().backward()
-    return measurement, {name: value.grad.numpy() for name, value in free.items() if value.grad is not None}
+    cell_metrics = measure_of(small.pool()[0], start, how, None)(dish_tensors(free, start, how.form), rows, epoch, None)
+    (cell_metrics.metric * torch.tensor([1.0, -2.0, 0.5])).sum().backward()
+    return cell_metrics, {name: value.grad.numpy() for name, value in free.items() if value.grad is not None}
 
 
 @pytest.mark.parametrize("metric", ["loss", "probability"])
@@ -175,9 +175,9 @@ def test_trained_once_is_trained_anew(metric: str, gradient: str) -> None:
 def test_replicates_with_images_of_their_own(learn: list[str]) -> None:
     """Both ways of measuring give what `score_cells` gives, and a gradient reaches every image."""
     how = recipe(inner__split_images=True, outer__learn=learn, outer__gradient="unrolled")
-    measurement, found = gradients(how, 0, [0, 1, 2])
+    cell_metrics, found = gradients(how, 0, [0, 1, 2])
     scores = score_cells(start_dish(how), how, small.pool()[0][:3])
-    assert np.allclose(measurement.ranking(how), scores, rtol=1e-12)
+    assert np.allclose(cell_metrics.ranking(how), scores, rtol=1e-12)
     for name, gradient in found.items():
         assert np.abs(gradient.reshape(len(gradient), -1)).max(axis=1).min() > 0, name
 

@@ -12,7 +12,7 @@ import small
 from spd_fast.outer import fit as outer
 from spd_fast.outer import runs
 from spd_fast.outer.fit import FitResult, fit_dish
-from spd_fast.outer.optimizers import Descent, Evolution, Rest, step_of
+from spd_fast.outer.optimizers import Descent, Evolution, NothingToStep, optimizer_of
 from spd_fast.outer.ridge import ridge_weights
 from spd_fast.recipes.settings import CMAESSettings, Recipe
 
@@ -173,15 +173,15 @@ def test_step_weights_by_ridge() -> None:
 
 
 def test_step_weights_alone() -> None:
-    result = fit(RIDGE.replace({"outer.learn": ["step_weights"], "outer.epochs": 1, "outer.kept_out": 3}))
+    result = fit(RIDGE.replace({"outer.learn": ["step_weights"], "outer.epochs": 1, "outer.validation_cells": 3}))
     assert [step.skipped for step in result.history] == ["step weights alone are learned, by ridge regression"]
     assert not np.array_equal(result.dish.step_weights, result.start.step_weights)
     assert np.array_equal(result.dish.images, result.start.images)
-    assert result.kept_tau is not None
+    assert result.validation_tau is not None
 
 
 def test_the_recipe_chooses_the_step() -> None:
     free = {"a": torch.zeros(2, requires_grad=True)}
-    assert isinstance(step_of(free, small.CURVE), Descent)
-    assert isinstance(step_of(free, SEARCHING), Evolution)
-    assert isinstance(step_of({}, SEARCHING), Rest)
+    assert isinstance(optimizer_of(free, small.CURVE), Descent)
+    assert isinstance(optimizer_of(free, SEARCHING), Evolution)
+    assert isinstance(optimizer_of({}, SEARCHING), NothingToStep)

@@ -17,10 +17,10 @@ from spd_fast.outer.search import SCHEMA
 from spd_fast.outer.start import start_dish
 from spd_fast.scoring import score_cells
 
-SLOPES = [spd.SigmoidMLP(slope) for slope in np.linspace(0.01, 2.01, 40)]
+SLOPES = [spd.Perceptron(slope) for slope in np.linspace(0.01, 2.01, 40)]
 TRUTH = np.array([-(np.log(each.slope / 0.25) ** 2) for each in SLOPES])
 QUICK = recipes.get("rawal_slope").replace({"outer.epochs": 4, "inner.epochs": 20})
-HOW: dict[str, Any] = {"labels": 11, "start": 5, "per_round": 3, "threads": 1}
+HOW: dict[str, Any] = {"max_labelled": 11, "start": 5, "per_round": 3, "threads": 1}
 
 
 def test_a_round_labels_the_best_of_its_dish_and_one_at_random(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_a_round_labels_the_best_of_its_dish_and_one_at_random(tmp_path: Path) -
 def test_a_function_is_asked_once_a_round() -> None:
     asked: list[list[float]] = []
 
-    def measure(candidates: list[spd.SigmoidMLP]) -> list[float]:
+    def measure(candidates: list[spd.Perceptron]) -> list[float]:
         asked.append([each.slope for each in candidates])
         return [TRUTH[SLOPES.index(each)] for each in candidates]
 
@@ -70,14 +70,14 @@ def test_a_killed_search_goes_on_as_if_nothing_had_been(tmp_path: Path, killed_a
 
 def test_more_labels_continue_a_search(tmp_path: Path) -> None:
     whole = spd.dish_search(SLOPES, TRUTH, QUICK, **HOW)
-    first = spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path, **(HOW | {"labels": 7}))
+    first = spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path, **(HOW | {"max_labelled": 7}))
     assert first.labelled == whole.labelled[:7]
     assert spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path, **HOW) == whole
-    assert spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path, **(HOW | {"labels": 7})) == first
+    assert spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path, **(HOW | {"max_labelled": 7})) == first
 
 
 def test_it_stops_where_it_is_told_to() -> None:
-    found = spd.dish_search(SLOPES, TRUTH, QUICK, **(HOW | {"labels": 40, "stop_at": float(np.sort(TRUTH)[-3])}))
+    found = spd.dish_search(SLOPES, TRUTH, QUICK, **(HOW | {"max_labelled": 40, "stop_at": float(np.sort(TRUTH)[-3])}))
     assert found.reached
     assert found.best.accuracy >= np.sort(TRUTH)[-3]
     assert len(found.labelled) < 40
@@ -86,7 +86,7 @@ def test_it_stops_where_it_is_told_to() -> None:
 def test_any_candidates_any_recipe() -> None:
     """Cells, a recipe that keeps some out and compares a few at a time; to the last candidate."""
     cells, accuracy = small.pool()
-    result = spd.dish_search(cells, accuracy, small.LEARNING, labels=10, start=8, threads=1)
+    result = spd.dish_search(cells, accuracy, small.LEARNING, max_labelled=10, start=8, threads=1)
     assert sorted(each.row for each in result.labelled) == list(range(10))
     assert result.best.row == int(np.argmax(accuracy))
 
@@ -94,7 +94,7 @@ def test_any_candidates_any_recipe() -> None:
 def test_it_climbs_to_the_best_slope() -> None:
     """A smooth truth that rises to one best slope: from eight labels whose best is the twelfth of 40 to one of the three best."""
     recipe = recipes.get("rawal_slope").replace({"outer.epochs": 20, "inner.epochs": 100})
-    result = spd.dish_search(SLOPES, TRUTH, recipe, labels=14, start=8, seed=2)
+    result = spd.dish_search(SLOPES, TRUTH, recipe, max_labelled=14, start=8, seed=2)
     assert result.best_so_far[7] == np.sort(TRUTH)[-12]
     assert result.best.accuracy >= np.sort(TRUTH)[-3]
 
@@ -102,8 +102,8 @@ def test_it_climbs_to_the_best_slope() -> None:
 @pytest.mark.parametrize(
     ("match", "arguments"),
     [
-        (r"labels is 4, expected 5 \(those of the start\) to 40", {"labels": 4}),
-        (r"labels is 41, expected 5", {"labels": 41}),
+        (r"max_labelled is 4, expected 5 \(those of the start\) to 40", {"max_labelled": 4}),
+        (r"max_labelled is 41, expected 5", {"max_labelled": 41}),
         ("per_round is 1, expected at least 2", {"per_round": 1}),
         ("start is 2 candidates, expected at least 3", {"start": 2}),
         ("start is 41, expected at most 40", {"start": 41}),
@@ -120,41 +120,41 @@ def test_bad_arguments(match: str, arguments: dict[str, Any]) -> None:
 
 def test_a_search_killed_in_its_first_write_goes_on(tmp_path: Path) -> None:
     """Before anything is written, with half a first line, and with what other versions leave."""
-    start = {"labels": 5, "start": 5}
+    start = {"max_labelled": 5, "start": 5}
     whole = spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path / "whole", **start)
-    content = (tmp_path / "whole" / "search.jsonl").read_bytes()
-    for name in (".search.json.4711.partial", ".search.jsonl.4711-0123abcd.partial"):
+    content = (tmp_path / "whole" / "dish_search.jsonl").read_bytes()
+    for name in (".search.json.4711.partial", ".dish_search.jsonl.4711-0123abcd.partial"):
         folder = tmp_path / name
         folder.mkdir()
         (folder / name).write_text("{")
         assert spd.dish_search(SLOPES, TRUTH, QUICK, folder=folder, **start) == whole
-        assert [path.name for path in folder.iterdir()] == ["search.jsonl"]
+        assert [path.name for path in folder.iterdir()] == ["dish_search.jsonl"]
     for length in range(0, len(content), 50):
-        (folder / "search.jsonl").write_bytes(content[:length])
+        (folder / "dish_search.jsonl").write_bytes(content[:length])
         assert spd.dish_search(SLOPES, TRUTH, QUICK, folder=folder, **start) == whole
-        assert (folder / "search.jsonl").read_bytes() == content
+        assert (folder / "dish_search.jsonl").read_bytes() == content
 
 
 def test_a_search_whose_last_line_was_cut_short_goes_on(tmp_path: Path) -> None:
     """In the middle of a round: what is labelled is kept, and a function is asked for the rest alone."""
     asked: list[int] = []
 
-    def measure(candidates: list[spd.SigmoidMLP]) -> list[float]:
+    def measure(candidates: list[spd.Perceptron]) -> list[float]:
         asked.extend(SLOPES.index(each) for each in candidates)
         return [TRUTH[SLOPES.index(each)] for each in candidates]
 
     whole = spd.dish_search(SLOPES, measure, QUICK, folder=tmp_path, **HOW)
-    lines = (tmp_path / "search.jsonl").read_bytes().splitlines(keepends=True)
+    lines = (tmp_path / "dish_search.jsonl").read_bytes().splitlines(keepends=True)
     assert len(lines) == 12
     for kept in (3, 7, 11):
         asked.clear()
-        (tmp_path / "search.jsonl").write_bytes(b"".join(lines[:kept]) + lines[kept][:20])
+        (tmp_path / "dish_search.jsonl").write_bytes(b"".join(lines[:kept]) + lines[kept][:20])
         assert spd.dish_search(SLOPES, measure, QUICK, folder=tmp_path, **HOW) == whole
         assert asked == [each.row for each in whole.labelled[kept - 1 :]]
 
 
 def test_other_accuracies_are_another_search(tmp_path: Path) -> None:
-    start = {"labels": 5, "start": 5}
+    start = {"max_labelled": 5, "start": 5}
     spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path, **start)
     for other in (TRUTH[::-1], lambda cells: TRUTH[: len(cells)]):
         with pytest.raises(ValueError, match=r"begun with other settings \(accuracy is .*or choose another folder"):
@@ -164,7 +164,7 @@ def test_other_accuracies_are_another_search(tmp_path: Path) -> None:
 def test_another_file_to_start_from_is_another_search(tmp_path: Path) -> None:
     """The path of the dish is the same, what lies there is not."""
     from_file = QUICK.replace({"dish.start": "dish", "dish.source": str(tmp_path / "dish.npz")})
-    start = {"labels": 5, "start": 5}
+    start = {"max_labelled": 5, "start": 5}
     for seed in (0, 1):
         start_dish(QUICK.replace({"seed": seed})).save(tmp_path / "dish.npz")
         if seed == 0:
@@ -186,23 +186,23 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Journal, "append", full)
-    with pytest.raises(RunFolderError, match=r"search\.jsonl cannot be written: .*No space left on device"):
+    with pytest.raises(RunFolderError, match=r"dish_search\.jsonl cannot be written: .*No space left on device"):
         spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path, **HOW)
 
 
 def test_a_folder_belongs_to_one_search(tmp_path: Path) -> None:
-    start = {"labels": 5, "start": 5}
+    start = {"max_labelled": 5, "start": 5}
     spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path, **start)
     with pytest.raises(
         ValueError,
         match=r"begun with other settings \(start is \[0, .*; per_round is 3, begun with 2; seed is 4, begun with 0",
     ):
         spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path, per_round=3, seed=4, **(start | {"start": [*range(5)]}))
-    file = tmp_path / "search.jsonl"
+    file = tmp_path / "dish_search.jsonl"
     header, *_ = file.read_text().splitlines()
     file.write_text("[")
     with pytest.raises(
-        RunFolderError, match=r"cannot be continued: .*search\.jsonl is not a journal of spd_fast\.search/2"
+        RunFolderError, match=r"cannot be continued: .*dish_search\.jsonl is not a journal of spd_fast\.dish_search/2"
     ):
         spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path, **start)
     file.unlink()

@@ -28,7 +28,7 @@ from spd_fast.dish import Dish
 from spd_fast.outer.start import start_dish
 from spd_fast.predictors import gaussian_process
 from spd_fast.predictors.gaussian_process import GaussianProcess, fit_gaussian_process
-from spd_fast.predictors.readings import LearnedDish, learn_dish, learn_folds, mean_scaled, read_motifs
+from spd_fast.predictors.readings import LearnedDish, learn_dish, learn_folds, mean_scaled, motif_readings
 from spd_fast.predictors.spd import SPDPredictor
 from spd_fast.recipes.settings import Recipe
 from spd_fast.scoring import score_cells
@@ -68,14 +68,14 @@ def test_readings_are_those_of_the_inner_loop() -> None:
     cells, _ = small.pool()
     one, two = VALID, VALID.replace({"inner.replicates": 2})
     dish = start_dish(one)
-    first, both = (read_motifs(dish, recipe, cells) for recipe in (one, two))
+    first, both = (motif_readings(dish, recipe, cells) for recipe in (one, two))
     assert np.array_equal(both.score, score_cells(dish, two, cells))
     assert first.curve.shape == both.curve.shape == (len(cells), 8)
     # 12 images in batches of 5 make 3 steps an epoch and 9 in all: eight pieces, the first of two steps.
     ends = [0, *range(2, 10)]
     for column, (start, end) in enumerate(pairwise(ends)):
-        assert np.allclose(first.curve[:, column], np.log(first.steps[:, start:end].mean(axis=1)), rtol=1e-12)
-    alone = read_motifs(dish, one, cells[:1])
+        assert np.allclose(first.curve[:, column], np.log(first.step_loss[:, start:end].mean(axis=1)), rtol=1e-12)
+    alone = motif_readings(dish, one, cells[:1])
     assert np.array_equal(alone.curve[0], first.curve[0])
     assert (first.seconds > 0).all()
 
@@ -85,7 +85,7 @@ def test_motifs_that_diverge_are_marked_and_rank_last() -> None:
     dish = start_dish(VALID)
     wild = Dish(dish.images * np.float32(1e38), dish.labels, dish.valid_images, dish.valid_labels)
     with np.errstate(all="raise"):
-        read = read_motifs(wild, VALID, cells)
+        read = motif_readings(wild, VALID, cells)
     assert np.isnan(read.score).all()
     assert np.isnan(read.curve).all()
     pure = SPDPredictor(VALID, variant="dish")
@@ -238,16 +238,16 @@ def test_structure_predicts_the_embedded_truth(others: TruthTable) -> None:
 
 
 def test_structure_predicts_the_benchmark(data_dir: Path) -> None:
-    """100 labels, 3,000 held-out cells: tau 0.62 +- 0.02 over pools was found by other code on 15 such scalars.
+    """100 labels, 3,000 test cells: tau 0.62 +- 0.02 over pools was found by other code on 15 such scalars.
 
-    The mean of five pools has a standard error of 0.009, the held-out cells add 0.012: 0.06 is four of both together.
+    The mean of five pools has a standard error of 0.009, the test cells add 0.012: 0.06 is four of both together.
     """
-    held_out, rest = TruthTable.load(data_dir / "nb101" / "nb101_test108.npz").split(3000, 1)
+    test_cells, rest = TruthTable.load(data_dir / "nb101" / "nb101_test108.npz").split(3000, 1)
     taus = []
     for seed in range(5):
         pool = rest.sample(100, seed)
         predictor = SPDPredictor(features=("structure",)).fit(pool.cells, pool.accuracy)
-        taus.append(predictor.score(held_out.cells, held_out.accuracy))
+        taus.append(predictor.score(test_cells.cells, test_cells.accuracy))
     assert abs(np.mean(taus) - 0.62) < 0.06
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from spd_fast import recipes
 from spd_fast.motif import MOTIF_A, MOTIF_B, MOTIF_C, MotifShape
 from spd_fast.recipes.settings import AdamSettings, MotifSettings, Recipe, RMSPropSettings, SGDSettings
-from spd_fast.spaces.perceptron import MLPShape
+from spd_fast.spaces.perceptron import PerceptronShape
 
 PAPER = {
     "cassimon_a": (MOTIF_A, 100),
@@ -101,7 +101,7 @@ changes = st.fixed_dictionaries(
         "inner.optimizer": optimizers,
         "inner.schedule": st.sampled_from(["constant", "cosine"]),
         "inner.init": st.sampled_from(["motif", "shared"]),
-        "inner.initializer": st.sampled_from(["pytorch", "nasbench101", "normal"]),
+        "inner.init_distribution": st.sampled_from(["pytorch", "nasbench101", "normal"]),
         "inner.initial_scales.dense": st.floats(1e-3, 100),
         "inner.replicates": st.integers(1, 1000),
         "inner.redraw": st.booleans(),
@@ -163,7 +163,7 @@ def test_unknown_names_are_refused(name: str) -> None:
             inside = inside[part]
         if name in inside:
             continue
-        with pytest.raises(ValueError, match=f"{group}{name} is not a setting: expected one of"):
+        with pytest.raises(ValueError, match=f"{group}{name} is not a setting.*: expected one of"):
             demo.replace({group + name: 1})
         inside[name] = 1
         with pytest.raises(ValueError, match=f"{name} is not a setting"):
@@ -191,12 +191,12 @@ def test_the_original_method() -> None:
     """The settings of the released code of Rawal et al. 2020, number by number, but for the outer rate and steps, 0.05 and 80 there."""
     recipe = recipes.get("rawal_slope")
     assert recipe.motif.name == "1-1"
-    assert recipe.shape == MLPShape(1, layers=2, classes=10, image_channels=1, loss="binary")
+    assert recipe.shape == PerceptronShape(1, layers=2, classes=10, image_channels=1, loss="binary")
     dish, inner, outer = recipe.dish, recipe.inner, recipe.outer
     assert (dish.images, dish.image_rows, dish.image_size, dish.labels) == (10, 1, 10, "bits")
     assert (dish.valid_images, dish.valid_start) == (10, "copy")
     assert (inner.epochs, inner.batch_size, inner.optimizer) == (250, 10, AdamSettings(lr=0.01))
-    assert (inner.init, inner.initializer, inner.redraw) == ("shared", "normal", False)
+    assert (inner.init, inner.init_distribution, inner.redraw) == ("shared", "normal", False)
     assert (outer.epochs, outer.cells, outer.pool, outer.gradient) == (160, 18, 18, "unrolled")
     assert (outer.metric, outer.loss, outer.learn) == ("loss", "mse_whitened", ("images", "valid_images"))
     assert (outer.optimizer, outer.schedule) == (AdamSettings(lr=0.2, weight_decay=2e-5), "steps")
@@ -245,7 +245,10 @@ def test_the_original_method() -> None:
         ({"motif": {"hidden": 0}}, "motif.hidden is 0"),
         ({"motif": {"hidden": 3, "stacks": 2}}, "motif.stacks is not a setting"),
         ({"dish.basis": 17}, r"basis is 17, expected at most image_size \(16\)"),
-        ({"outer.pool": 20, "outer.kept_out": 9}, r"pool is 20 with kept_out 9, expected at least cells \(12\)"),
+        (
+            {"outer.pool": 20, "outer.validation_cells": 9},
+            r"pool is 20 with validation_cells 9, expected at least cells \(12\)",
+        ),
         ({"dish.basis": 3, "dish.generator": 3}, "basis is 3 and generator 3, expected one of them or neither"),
         ({"dish.generator": 0}, "dish.generator is 0"),
         ({"outer.replicates": 2}, r"outer.replicates is 2, expected at most inner.replicates \(1\)"),
@@ -253,9 +256,9 @@ def test_the_original_method() -> None:
             {"outer.step_weights": "ridge"},
             'step_weights is "ridge" and learn is .*, expected "step_weights" among them',
         ),
-        ({"outer.kept_out": 2}, "kept_out is 2, expected 0 or at least 3"),
-        ({"outer.patience": 5}, "patience is 5 and kept_out is 0"),
-        ({"outer.keep": "best"}, 'keep is "best" and kept_out is 0'),
+        ({"outer.validation_cells": 2}, "validation_cells is 2, expected 0 or at least 3"),
+        ({"outer.patience": 5}, "patience is 5 and validation_cells is 0"),
+        ({"outer.keep": "best"}, 'keep is "best" and validation_cells is 0'),
         ({"outer.window": 5}, 'window is 5, expected None with gradient "direct"'),
         ({"outer.metric_epochs": 2}, 'metric_epochs is 2, expected None with metric "loss"'),
         (
@@ -274,7 +277,7 @@ def test_the_original_method() -> None:
         ({"outer.learn": ["images", "images"]}, "learn is .'images', 'images'., expected each name once"),
         (
             {"outer.learn": ["weights"]},
-            "outer.learn.0 is 'weights'.*learn holds 'weights', expected one of images, labels",
+            "outer.learn.0: learn holds 'weights', expected one of images, labels",
         ),
         (
             {"outer.metric": "training_loss"},
@@ -287,12 +290,12 @@ def test_the_original_method() -> None:
                 "dish.valid_images": 10,
                 "outer.learn": ["valid_images"],
             },
-            'learn holds "valid_images", which the metric "training_loss" does not see',
+            'learn holds "valid_images", on which the metric "training_loss" does not depend',
         ),
         ({"outer.learn": ["initial_scales"]}, 'learn holds "initial_scales" with metric "loss", which the direct'),
         (
             {"outer.learn": ["step_weights"]},
-            'learn holds "step_weights", which the metric "loss" does not see: use metric "training_loss"',
+            'learn holds "step_weights", on which the metric "loss" does not depend: use metric "training_loss"',
         ),
         (
             {"outer.learn": ["initial_scales"], "outer.gradient": "unrolled", "outer.window": 5},
@@ -308,7 +311,7 @@ def test_the_original_method() -> None:
         ),
         (
             {"outer.optimizer": {"name": "cmaes", "sigma": 0.1}, "outer.learn": ["step_weights"]},
-            'learn holds "step_weights", which the metric "loss" does not see: use metric "training_loss"',
+            'learn holds "step_weights", on which the metric "loss" does not depend: use metric "training_loss"',
         ),
         (
             {"outer.learn": ["labels"], "outer.metric": "probability"},
@@ -318,8 +321,14 @@ def test_the_original_method() -> None:
         ({"dish.valid_images": 10}, 'learn holds "images" with a validation set'),
         ({"outer.saturation": 0.0}, "outer.saturation is 0.0"),
         ({"outer.winsorise": 0.5}, "outer.winsorise is 0.5"),
-        ({"inner.epoch": 3}, "inner.epoch is not a setting: expected one of epochs, .* in place of epoch"),
-        ({"outher.epochs": 3}, "outher.epochs is not a setting: expected one of name, .* in place of outher"),
+        (
+            {"inner.epoch": 3},
+            r"inner.epoch is not a setting \(did you mean inner.epochs\?\): expected one of epochs, .* in place of epoch",
+        ),
+        (
+            {"outher.epochs": 3},
+            r"outher.epochs is not a setting \(did you mean outer.epochs\?\): expected one of name, .* in place of outher",
+        ),
         ({"seed.low": 3}, "seed.low is not a setting"),
     ],
 )
@@ -345,8 +354,8 @@ def test_frozen() -> None:
     [
         ("{", "recipe is not JSON"),
         ("[1]", "recipe is a JSON list, expected an object"),
-        ('{"name": "x"}', "recipe has schema None, expected 'spd_fast.recipe/1'"),
-        ('{"schema": "spd_fast.recipe/1"}', "name is missing; motif is missing"),
+        ('{"name": "x"}', "recipe has schema None, expected 'spd_fast.recipe/2'"),
+        ('{"schema": "spd_fast.recipe/2"}', "name is missing; motif is missing"),
     ],
 )
 def test_bad_json(text: str, message: str, tmp_path: Path) -> None:
@@ -389,3 +398,21 @@ def test_json_holds_every_number_of_the_motif() -> None:
 def test_a_perceptron_has_no_layers_of_cells(changes: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="initial_scales are set or learned, expected motifs of cells"):
         recipes.get("rawal_slope").replace(changes)
+
+
+def test_an_old_name_of_a_setting_is_told_the_new_one() -> None:
+    """Nothing reads the old names; the error says which setting was meant, of a misspelt one too."""
+    recipe = recipes.get("valid_c")
+    with pytest.raises(ValueError, match=r"outer.kept_out is not a setting \(did you mean outer.validation_cells\?\)"):
+        recipe.replace({"outer.kept_out": 5})
+    with pytest.raises(
+        ValueError, match=r"inner.initializer is not a setting \(did you mean inner.init_distribution\?\)"
+    ):
+        Recipe(name="x", motif="C", inner={"initializer": "normal"})
+    with pytest.raises(ValueError, match=r"inner.epoch is not a setting \(did you mean inner.epochs\?\)"):
+        recipe.replace({"inner.epoch": 5})
+    old = recipe.to_json().replace("spd_fast.recipe/2", "spd_fast.recipe/1")
+    with pytest.raises(
+        ValueError, match=r"has schema 'spd_fast.recipe/1', expected .*: another version of spd_fast wrote it"
+    ):
+        Recipe.from_json(old)

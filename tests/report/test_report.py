@@ -19,13 +19,13 @@ from spd_fast.report import figures
 from spd_fast.report.run import build
 from spd_fast.report.summary import (
     PAPER,
-    Estimate,
+    MeanAndError,
     chance_tau_sd,
     mean_max_accuracy,
     moving_average,
     summarise,
 )
-from spd_fast.spaces.perceptron import SigmoidMLP
+from spd_fast.spaces.perceptron import Perceptron
 from spd_fast.truth.table import TruthTable
 
 PICTURES = ("outer_loss", "accuracy", "kendall_tau", "inner_curves", "dish")
@@ -46,12 +46,12 @@ def test_moving_average() -> None:
 
 
 def test_estimate() -> None:
-    estimate = Estimate.of([0.1, 0.3, 0.2, 0.4])
+    estimate = MeanAndError.of([0.1, 0.3, 0.2, 0.4])
     assert estimate.mean == pytest.approx(0.25)
     assert estimate.error == pytest.approx(np.std([0.1, 0.3, 0.2, 0.4], ddof=1) / 2)
     assert str(estimate) == "+0.250 ± 0.065"
-    assert str(Estimate.of([-0.5])) == "-0.500"
-    assert str(Estimate.of([])) == "none"
+    assert str(MeanAndError.of([-0.5])) == "-0.500"
+    assert str(MeanAndError.of([])) == "none"
 
 
 def test_chance_tau_sd() -> None:
@@ -125,7 +125,7 @@ def test_page(finished: tuple[Path, FitResult]) -> None:
     assert re.findall(r"""(?:src|href|srcset)=["'](?!data:)""", html) == []
     assert "://" not in html  # nothing to fetch
     assert "prefers-color-scheme: dark" in html
-    assert "not a held-out evaluation" in html
+    assert "not an evaluation on test cells" in html
     assert "is not finished" not in html
     assert "the paper</th>" not in html
     assert str(summarise(fit.history, small.RECIPE).tau) in html
@@ -169,19 +169,19 @@ def test_page_of_an_unfinished_run(finished: tuple[Path, FitResult], tmp_path: P
     assert "This run is not finished:</strong> 1 of 6 outer epochs" in html
 
 
-def test_page_of_a_run_with_cells_kept_out(tmp_path: Path) -> None:
+def test_page_of_a_run_with_validation_cells(tmp_path: Path) -> None:
     """Its own pictures, and the numbers of `FitResult`."""
     fit = fit_dish(*small.pool(), small.LEARNING, run=tmp_path / "run")
     html = build(tmp_path / "run").read_text(encoding="utf-8")
     for name in ("validation_set", "trust"):
         assert png_size((tmp_path / "run" / "figures" / f"{name}.png").read_bytes())[0] > 600
     summary = summarise(fit.history, small.LEARNING)
-    assert summary.kept_end == fit.kept_tau
-    assert summary.kept_start == fit.history[0].kept_tau_start
+    assert summary.validation_tau_end == fit.validation_tau
+    assert summary.validation_tau_start == fit.history[0].validation_tau_start
     assert summary.trust == np.median([step.trust for step in fit.history if step.trust is not None])
-    for number in (summary.kept_start, summary.kept_end, summary.trust):
+    for number in (summary.validation_tau_start, summary.validation_tau_end, summary.trust):
         assert f"{number:+.3f}".removeprefix("+") in html
-    assert "so their tau is optimistic" in html
+    assert "so tau on them is optimistic" in html
     assert not re.search(r"\b(nan|None|Undefined)\b", _text(html))
 
 
@@ -190,7 +190,7 @@ def test_page_of_a_run_that_learned_a_schedule(tmp_path: Path) -> None:
     search = {"outer.optimizer": {"name": "cmaes", "sigma": 0.2, "population": 4}, "outer.epochs": 2}
     fit = fit_dish(*small.pool(), small.CURVE.replace(search), run=tmp_path / "run")
     html = build(tmp_path / "run").read_text(encoding="utf-8")
-    assert png_size((tmp_path / "run" / "figures" / "schedule.png").read_bytes())[0] > 600
+    assert png_size((tmp_path / "run" / "figures" / "per_step.png").read_bytes())[0] > 600
     assert not (tmp_path / "run" / "figures" / "trust.png").exists()
     assert "factor of the initial weights, dense, before and after learning" in html
     assert f"1.000, {fit.dish.initial_scales[3]:.3f}" in html
@@ -200,7 +200,7 @@ def test_page_of_a_run_that_learned_a_schedule(tmp_path: Path) -> None:
 def test_page_of_the_original_method(tmp_path: Path) -> None:
     """Perceptrons, vectors of bits, the package's slopes: a picture of both sets, one vector a row."""
     recipe = recipes.get("rawal_slope").replace({"outer.epochs": 2, "inner.epochs": 5})
-    truth = TruthTable.embedded(SigmoidMLP)
+    truth = TruthTable.embedded(Perceptron)
     fit_dish(truth.cells, truth.accuracy, recipe, run=tmp_path / "run")
     page = build(tmp_path / "run").read_text()
     assert "rawal_slope" in page

@@ -1,4 +1,4 @@
-"""The scoreboard: its statistics by hand and by simulation, no held-out cell in a pool, boards that continue."""
+"""The scoreboard: its statistics by hand and by simulation, no test cell in a pool, boards that continue."""
 
 import itertools
 import json
@@ -44,7 +44,7 @@ VALID = RECIPE.replace(
 
 @pytest.fixture(scope="module")
 def trial() -> Trial:
-    return draw_trial(TruthTable.load(), labels=(8, 12), held_out=100, seeds=2)
+    return draw_trial(TruthTable.load(), pool_sizes=(8, 12), test_cells=100, seeds=2)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def test_curves_are_extrapolated() -> None:
     rising = extrapolated_loss(np.linspace(1, 2, 40)[None])
     assert rising == pytest.approx([1.5])
     assert np.isnan(extrapolated_loss(np.array([[1.0, np.nan, 1.0, 1.0]]))).all()
-    with pytest.raises(ValueError, match=r"steps have shape \(2, 3\), expected \(K, T\) with at least 4 steps"):
+    with pytest.raises(ValueError, match=r"step_loss has shape \(2, 3\), expected \(K, T\) with at least 4 steps"):
         extrapolated_loss(np.ones((2, 3)))
 
 
@@ -189,61 +189,63 @@ def test_what_cannot_be_judged() -> None:
 # ---- trials
 
 
-def test_no_held_out_cell_is_in_a_pool() -> None:
+def test_no_test_cell_is_in_a_pool() -> None:
     truth = TruthTable.load()
-    drawn = draw_trial(truth, labels=50, held_out=200, seeds=3)
-    held = set(drawn.held_out.hashes)
+    drawn = draw_trial(truth, pool_sizes=50, test_cells=200, seeds=3)
+    held = set(drawn.test_cells.hashes)
     assert len(held) == 200
     for pool in drawn.pools:
         assert len(set(pool.hashes)) == 50
         assert not held & set(pool.hashes)
     assert drawn.pools[0].hashes != drawn.pools[1].hashes
-    assert drawn.labels == (50,)
-    assert drawn.digest() == draw_trial(truth, labels=50, held_out=200, seeds=3).digest()
-    assert drawn.digest() != draw_trial(truth, labels=50, held_out=200, seeds=3, seed=1).digest()
+    assert drawn.pool_sizes == (50,)
+    assert drawn.digest() == draw_trial(truth, pool_sizes=50, test_cells=200, seeds=3).digest()
+    assert drawn.digest() != draw_trial(truth, pool_sizes=50, test_cells=200, seeds=3, seed=1).digest()
 
 
 def test_smaller_pools_begin_the_larger_ones() -> None:
     truth = TruthTable.load()
-    both, few = (draw_trial(truth, labels=labels, held_out=200, seeds=2) for labels in ([50, 20], 20))
-    assert both.labels == (20, 50)
+    both, few = (draw_trial(truth, pool_sizes=sizes, test_cells=200, seeds=2) for sizes in ([50, 20], 20))
+    assert both.pool_sizes == (20, 50)
     for seed in range(2):
         assert both.pool(20, seed).hashes == both.pools[seed].hashes[:20] == few.pools[seed].hashes
         assert both.pool(50, seed).hashes == both.pool(99, seed).hashes == both.pools[seed].hashes
 
 
-def test_pools_of_runs_are_kept_out_of_the_held_out_cells(tmp_path: Path) -> None:
+def test_no_cell_of_a_run_is_a_test_cell(tmp_path: Path) -> None:
     truth = TruthTable.load()
-    recipe = VALID.replace({"outer.pool": 20, "outer.kept_out": 5, "outer.epochs": 4})
+    recipe = VALID.replace({"outer.pool": 20, "outer.validation_cells": 5, "outer.epochs": 4})
     fit = fit_dish(truth.cells, truth.accuracy, recipe, run=tmp_path / "run")
     pool = pool_of_run(runs.read(tmp_path / "run"), truth)
-    used = {truth.hashes[row] for row in (*fit.pool, *fit.kept_out)}
+    used = {truth.hashes[row] for row in (*fit.training_cells, *fit.validation_cells)}
     assert set(pool) <= used
-    assert {truth.hashes[row] for row in fit.kept_out} <= set(pool)
-    drawn = trial_of_pools(truth, [pool, pool[:8]], held_out=150)
-    assert not set(drawn.held_out.hashes) & set(pool)
+    assert {truth.hashes[row] for row in fit.validation_cells} <= set(pool)
+    drawn = trial_of_pools(truth, [pool, pool[:8]], test_cells=150)
+    assert not set(drawn.test_cells.hashes) & set(pool)
     assert [len(each) for each in drawn.pools] == [len(pool), 8]
-    assert drawn.labels == (len(pool),)
+    assert drawn.pool_sizes == (len(pool),)
 
 
 def test_impossible_trials() -> None:
     truth = TruthTable.load().sample(404, 0)
-    with pytest.raises(ValueError, match="held_out is 6, expected at least 100"):
-        draw_trial(truth, held_out=6)
-    with pytest.raises(ValueError, match="held_out is 6, expected at least 100"):
-        trial_of_pools(truth, [], held_out=6)
-    with pytest.raises(ValueError, match="labels is 3, expected at least 6"):
-        draw_trial(truth, labels=3, held_out=100)
-    with pytest.raises(ValueError, match=r"labels is \[\], expected at least 6"):
-        draw_trial(truth, labels=[], held_out=100)
+    with pytest.raises(ValueError, match="test_cells is 6, expected at least 100"):
+        draw_trial(truth, test_cells=6)
+    with pytest.raises(ValueError, match="test_cells is 6, expected at least 100"):
+        trial_of_pools(truth, [], test_cells=6)
+    with pytest.raises(ValueError, match="pool_sizes is 3, expected at least 6"):
+        draw_trial(truth, pool_sizes=3, test_cells=100)
+    with pytest.raises(ValueError, match=r"pool_sizes is \[\], expected at least 6"):
+        draw_trial(truth, pool_sizes=[], test_cells=100)
     with pytest.raises(ValueError, match="seeds is 0, expected at least 1"):
-        draw_trial(truth, held_out=100, seeds=0)
-    with pytest.raises(ValueError, match="404 different cells, expected at least 1100: 1000 held out and 100 labelled"):
+        draw_trial(truth, test_cells=100, seeds=0)
+    with pytest.raises(
+        ValueError, match="404 different cells, expected at least 1100: 1000 test cells and 100 labelled"
+    ):
         draw_trial(truth)
     with pytest.raises(ValueError, match="1 cells of the runs, abc first, are not in the truth"):
-        trial_of_pools(truth, [["abc"]], held_out=100)
+        trial_of_pools(truth, [["abc"]], test_cells=100)
     with pytest.raises(ValueError, match="holds 394 cells that no run has seen, expected at least 400"):
-        trial_of_pools(truth, [list(truth.hashes[:10])], held_out=400)
+        trial_of_pools(truth, [list(truth.hashes[:10])], test_cells=400)
 
 
 # ---- boards
@@ -253,23 +255,23 @@ def test_a_board_holds_what_its_parts_say(board: tuple[Board, Path], trial: Tria
     built, _ = board
     kinds = ["structure"] * 7 + ["proxy"] * 5 + ["motif"] * 2 + ["dish"] * 3 + ["predictor"] * 10
     assert [row.kind for row in built.rows] == kinds
-    held = trial.held_out
-    for labels, seed in itertools.product(trial.labels, range(2)):
-        pool = trial.pool(labels, seed)
+    held = trial.test_cells
+    for pool_size, seed in itertools.product(trial.pool_sizes, range(2)):
+        pool = trial.pool(pool_size, seed)
         recipe = RECIPE.replace({"seed": seed})
         fit = fit_dish(pool.cells, pool.accuracy, recipe)
-        learned = row_of(built, LEARNED, labels)
+        learned = row_of(built, LEARNED, pool_size)
         assert np.array_equal(learned.scores[seed], score_cells(fit.dish, recipe, held.cells))
         assert np.array_equal(row_of(built, BEFORE).scores[seed], score_cells(start_dish(recipe), recipe, held.cells))
         for name, kinds in (("GP: structure", ("structure",)), ("GP: structure, curves, dish", predictor.FEATURES)):
             ours = SPDPredictor(recipe, features=kinds, curves=VALID, folds=2).fit(pool.cells, pool.accuracy)
-            assert np.array_equal(row_of(built, name, labels).scores[seed], ours.query(held.cells))
+            assert np.array_equal(row_of(built, name, pool_size).scores[seed], ours.query(held.cells))
     conv = row_of(built, "3x3 convolutions")
     assert conv.scores.tolist() == [[cell.ops.count("conv3x3-bn-relu") for cell in held.cells]]
     for row in built.rows:
         assert row.query_seconds > 0
-        assert (row.labels > 0) == (row.kind == "predictor" or row.name == LEARNED)
-        assert (row.init_seconds > 0) == (row.labels > 0 or row.kind == "structure")
+        assert (row.pool_size > 0) == (row.kind == "predictor" or row.name == LEARNED)
+        assert (row.init_seconds > 0) == (row.pool_size > 0 or row.kind == "structure")
         assert row.judged.means == judge(row.scores, held.accuracy).means
     assert built.row("no such row") is None
     assert built.row(LEARNED, 99) is None
@@ -279,12 +281,12 @@ def test_proxies_are_taken_of_one_batch(board: tuple[Board, Path], trial: Trial)
     recipe = measuring_module._PROXIES
     batch = start_dish(recipe)
     for name in proxies.PROXIES:
-        expected = proxies.score(trial.held_out.cells, recipe.shape, batch.images, batch.labels, name)
+        expected = proxies.score(trial.test_cells.cells, recipe.shape, batch.images, batch.labels, name)
         assert np.array_equal(row_of(board[0], name).scores, [expected]), name
 
 
-def row_of(built: Board, name: str, labels: int | None = None) -> Any:
-    row = built.row(name, labels)
+def row_of(built: Board, name: str, pool_size: int | None = None) -> Any:
+    row = built.row(name, pool_size)
     assert row is not None
     return row
 
@@ -297,7 +299,7 @@ def test_a_board_continues_where_it_stopped(trial: Trial, board: tuple[Board, Pa
 
     def stop(what: str, share: float) -> None:
         shares.append(share)
-        if what == "learning dish 1 from 8 labels":
+        if what == "learning dish 1 from 8 labelled cells":
             raise StoppedError
 
     with pytest.raises(StoppedError):
@@ -317,9 +319,9 @@ def test_a_board_continues_where_it_stopped(trial: Trial, board: tuple[Board, Pa
     def nothing_is_measured(what: str, share: float) -> None:
         raise AssertionError(what)
 
-    fewer = replace(trial, labels=(12,))
+    fewer = replace(trial, pool_sizes=(12,))
     less = build_board(fewer, RECIPE, VALID, folds=0, folder=tmp_path, progress=nothing_is_measured)
-    assert [row.labels for row in less.rows if row.name == LEARNED] == [12]
+    assert [row.pool_size for row in less.rows if row.name == LEARNED] == [12]
     with pytest.raises(
         ValueError,
         match=r"begun with other settings \(curves\.dish\..*: use those to continue it, or choose another folder",
@@ -402,21 +404,21 @@ def test_a_board_belongs_to_the_content_of_its_images(trial: Trial, images: Path
 
 @pytest.mark.usefixtures("narrow_proxies")
 def test_dishes_that_are_given_are_not_learned_again(trial: Trial) -> None:
-    trial = replace(trial, labels=(12,))
+    trial = replace(trial, pool_sizes=(12,))
     given = [
         LearnedDish(recipe, start_dish(recipe), seconds=2.5 + seed)
         for seed, recipe in enumerate(VALID.replace({"seed": seed}) for seed in (5, 6))
     ]
     built = build_board(trial, VALID, VALID, learned=given, folds=0)
     learned = row_of(built, LEARNED)
-    assert np.array_equal(learned.scores[1], score_cells(given[1].dish, given[1].recipe, trial.held_out.cells))
+    assert np.array_equal(learned.scores[1], score_cells(given[1].dish, given[1].recipe, trial.test_cells.cells))
     assert learned.init_seconds == 3
     assert np.array_equal(learned.scores, row_of(built, BEFORE).scores)
     assert built.row("GP: curves, dish") is None
     with pytest.raises(ValueError, match="1 dishes were given, expected 2: one for each pool"):
         build_board(trial, VALID, VALID, learned=given[:1], folds=0)
-    with pytest.raises(ValueError, match=r"dishes were given for \[8, 12\] labels, expected one number"):
-        build_board(replace(trial, labels=(8, 12)), VALID, VALID, learned=given, folds=0)
+    with pytest.raises(ValueError, match=r"dishes were given for pools of \[8, 12\] cells, expected pools of one size"):
+        build_board(replace(trial, pool_sizes=(8, 12)), VALID, VALID, learned=given, folds=0)
     with pytest.raises(ValueError, match="folds is 1, expected 0 or at least 2"):
         build_board(trial, VALID, VALID, folds=1)
 
@@ -428,9 +430,9 @@ def test_rows_on_real_images(trial: Trial, images: Path, monkeypatch: pytest.Mon
     )
     for module in (measuring_module, rows_module):
         monkeypatch.setattr(module, "LOW_FIDELITY", low)
-    built = build_board(replace(trial, labels=(8,)), VALID, VALID, folds=0, images=images)
+    built = build_board(replace(trial, pool_sizes=(8,)), VALID, VALID, folds=0, images=images)
     real = VALID.replace({"seed": 1, "dish.start": "images", "dish.source": str(images)})
-    assert np.array_equal(row_of(built, REAL).scores[1], score_cells(start_dish(real), real, trial.held_out.cells))
+    assert np.array_equal(row_of(built, REAL).scores[1], score_cells(start_dish(real), real, trial.test_cells.cells))
     fidelity = row_of(built, "low-fidelity training")
     # Shares of 200 validation images.
     assert np.allclose(fidelity.scores * 200, np.round(fidelity.scores * 200), atol=1e-4)
@@ -464,16 +466,16 @@ def test_fewer_images_are_taken_where_a_class_has_too_few(trial: Trial, images: 
     assert np.bincount(dish.valid_labels).tolist() == [2] * 10
 
 
-def nasbench(trial: Trial, labels: int, held_out: int, seeds: int) -> Trial:
+def nasbench(trial: Trial, pool_size: int, test_cells: int, seeds: int) -> Trial:
     """The trial, claiming to be of another size and of NAS-Bench-101."""
-    table = replace(trial.held_out, provenance={"network": "NAS-Bench-101: 128 stem channels"})
-    repeated = table.subset(np.arange(held_out) % len(table))
-    pool = trial.pools[0].subset(np.arange(labels) % len(trial.pools[0]))
-    return Trial(repeated, (pool,) * seeds, tuple(range(seeds)), (labels,))
+    table = replace(trial.test_cells, provenance={"network": "NAS-Bench-101: 128 stem channels"})
+    repeated = table.subset(np.arange(test_cells) % len(table))
+    pool = trial.pools[0].subset(np.arange(pool_size) % len(trial.pools[0]))
+    return Trial(repeated, (pool,) * seeds, tuple(range(seeds)), (pool_size,))
 
 
 def test_goals_are_judged_only_where_they_apply(board: tuple[Board, Path], trial: Trial) -> None:
-    rows = tuple(replace(row, labels={0: 0, 8: 30, 12: 100}[row.labels]) for row in board[0].rows)
+    rows = tuple(replace(row, pool_size={0: 0, 8: 30, 12: 100}[row.pool_size]) for row in board[0].rows)
 
     def verdicts(asked: Trial) -> list[str]:
         return [scoreboard._outcome(goal, rows, asked).verdict for goal in GOALS]
@@ -481,10 +483,10 @@ def test_goals_are_judged_only_where_they_apply(board: tuple[Board, Path], trial
     assert {outcome.verdict for outcome in board[0].outcomes} == {
         "not measured: the truth is not that of NAS-Bench-101"
     }
-    assert verdicts(nasbench(trial, 30, 1000, 5))[1:] == ["not measured: the pools have 30 labels"] * 5
-    assert "30, 50 labels" in verdicts(replace(nasbench(trial, 50, 1000, 5), labels=(30, 50)))[1]
+    assert verdicts(nasbench(trial, 30, 1000, 5))[1:] == ["not measured: the pools have 30 cells"] * 5
+    assert "30, 50 cells" in verdicts(replace(nasbench(trial, 50, 1000, 5), pool_sizes=(30, 50)))[1]
     few = verdicts(nasbench(trial, 100, 400, 5))
-    assert few[1] == "not measured: 400 held-out cells and 5 seeds, 1000 and 5 are asked for"
+    assert few[1] == "not measured: 400 test cells and 5 seeds, 1000 and 5 are asked for"
     assert "not measured" in verdicts(nasbench(trial, 100, 1000, 4))[1]
     whole = nasbench(trial, 100, 1000, 5)
     assert verdicts(whole)[1] == "not reached"
@@ -508,7 +510,7 @@ def test_files_of_a_board(board: tuple[Board, Path], tmp_path: Path) -> None:
     written = page.write(built, tmp_path / "board")
     assert written == tmp_path / "board" / "board.html"
     record = json.loads((tmp_path / "board" / "board.json").read_text())
-    assert record["held_out"] == 100
+    assert record["test_cells"] == 100
     assert record["settings"]["recipe"]["name"] == "small"
     table = (tmp_path / "board" / "board.csv").read_text().splitlines()
     heads = table[0].split(",")
@@ -517,7 +519,7 @@ def test_files_of_a_board(board: tuple[Board, Path], tmp_path: Path) -> None:
     text = written.read_text()
     for row in built.rows:
         assert row.name in text
-        found = next(each for each in record["rows"] if (each["row"], each["labels"]) == (row.name, row.labels))
+        found = next(each for each in record["rows"] if (each["row"], each["pool_size"]) == (row.name, row.pool_size))
         assert found["tau"]["mean"] == row.judged.means["tau"]
         assert f"{row.judged.means['tau']:.3f} (" in text
     assert 'src="http' not in text

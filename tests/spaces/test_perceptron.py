@@ -16,11 +16,11 @@ from spd_fast.engine.gradients import parameter_gradient
 from spd_fast.engine.hypergradient import motif_hypergradient
 from spd_fast.engine.initial import initial_parameters
 from spd_fast.engine.probes import step_profile
-from spd_fast.spaces.perceptron import SlopeColumns
+from spd_fast.spaces.perceptron import PerceptronColumns
 
 KERNELS = _core.kernels
-SLOPES = [spd.SigmoidMLP(slope) for slope in (0.3, 1.0, 2.01)]
-SHAPES = [spd.MLPShape(5, layers=2, classes=4, loss=loss) for loss in ("softmax", "binary")]
+SLOPES = [spd.Perceptron(slope) for slope in (0.3, 1.0, 2.01)]
+SHAPES = [spd.PerceptronShape(5, layers=2, classes=4, loss=loss) for loss in ("softmax", "binary")]
 OPTIMIZERS = [spd.Adam(1e-2, weight_decay=1e-3), spd.SGD(0.2, momentum=0.9, weight_decay=1e-3)]
 
 
@@ -58,7 +58,7 @@ def cross_entropy(logits, labels, loss):
 # ---- what is trained
 
 shapes = st.builds(
-    spd.MLPShape,
+    spd.PerceptronShape,
     st.integers(1, 65_536),
     layers=st.integers(1, 64),
     classes=st.integers(1, 1000),
@@ -72,8 +72,8 @@ slopes = st.floats(allow_nan=False, allow_infinity=False)
 def test_a_shape_is_its_numbers(shape, other, kind):
     """Initial weights with init "motif" are keyed by the text of a shape: it must be that of any equal one, and of no other."""
     fields = dataclasses.asdict(shape)
-    again = spd.MLPShape(**{name: kind(value) if name != "loss" else value for name, value in fields.items()})
-    named = eval(repr(shape), {"MLPShape": spd.MLPShape})
+    again = spd.PerceptronShape(**{name: kind(value) if name != "loss" else value for name, value in fields.items()})
+    named = eval(repr(shape), {"PerceptronShape": spd.PerceptronShape})
     for same in (again, pickle.loads(pickle.dumps(shape)), dataclasses.replace(other, **fields), named):
         assert same == shape
         assert hash(same) == hash(shape)
@@ -83,13 +83,13 @@ def test_a_shape_is_its_numbers(shape, other, kind):
 
 @given(slopes, slopes)
 def test_a_perceptron_is_its_slope(slope, other):
-    one = spd.SigmoidMLP(slope)
-    same = spd.SigmoidMLP(np.float64(slope))
+    one = spd.Perceptron(slope)
+    same = spd.Perceptron(np.float64(slope))
     assert (same, same.key, same.module_hash, repr(same)) == (one, one.key, one.module_hash, repr(one))
     assert float(one.key.removeprefix("sigmoid ")) == slope
-    assert (spd.SigmoidMLP(other).key == one.key) == (other == slope)
-    assert list(SlopeColumns.from_cells([one, spd.SigmoidMLP(other)])) == [one, spd.SigmoidMLP(other)]
-    assert spd.SigmoidMLP(0.0).key == spd.SigmoidMLP(-0.0).key
+    assert (spd.Perceptron(other).key == one.key) == (other == slope)
+    assert list(PerceptronColumns.from_cells([one, spd.Perceptron(other)])) == [one, spd.Perceptron(other)]
+    assert spd.Perceptron(0.0).key == spd.Perceptron(-0.0).key
 
 
 # ---- kernels
@@ -178,7 +178,14 @@ def test_training_is_pytorchs(shape, optimizer):
     """Thirty steps in double: errors of 1e-16 a step grow by a training of such rates to no more than 1e-11."""
     dish = make_dish()
     order = np.stack([np.random.default_rng(i).permutation(18) for i in range(10)])
-    how = {"epochs": 10, "batch_size": 7, "optimizer": optimizer, "order": order, "initializer": "normal", "seed": 3}
+    how = {
+        "epochs": 10,
+        "batch_size": 7,
+        "optimizer": optimizer,
+        "order": order,
+        "init_distribution": "normal",
+        "seed": 3,
+    }
     got = spd.train_motifs(SLOPES, shape, dish, dtype="float64", record=["step_loss"], **how)
     for k, candidate in enumerate(SLOPES):
         losses, weights = trained_by_pytorch(got.initial[k], candidate.slope, dish, optimizer, order, 7, shape.loss)
@@ -211,7 +218,7 @@ def test_float_is_as_close_as_its_rounding(shape):
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: s.loss)
 def test_direct_gradient_is_pytorchs(shape, metric):
     dish = make_dish()
-    weights = initial_parameters(SLOPES[1], shape, image_shape=(1, 2, 5), initializer="normal", dtype="float64")
+    weights = initial_parameters(SLOPES[1], shape, image_shape=(1, 2, 5), init_distribution="normal", dtype="float64")
     values, d_images = spd.motif_gradient(
         SLOPES[1:2], shape, dish.images, dish.labels, [weights], metric=metric, dtype="float64"
     )
@@ -230,7 +237,7 @@ def test_direct_gradient_is_pytorchs(shape, metric):
 
 @pytest.mark.parametrize("threads", [2, 5])
 def test_threads_and_company_do_not_change_a_bit(threads):
-    shape, dish = spd.MLPShape(40, layers=3, classes=4), make_dish(n=50)
+    shape, dish = spd.PerceptronShape(40, layers=3, classes=4), make_dish(n=50)
     how = {"epochs": 3, "batch_size": 20, "optimizer": spd.Adam(1e-2)}
     one = spd.train_motifs(SLOPES, shape, dish, threads=1, **how)
     many = spd.train_motifs(SLOPES, shape, dish, threads=threads, **how)
@@ -297,11 +304,11 @@ def test_hypergradient_agrees_with_create_graph(shape, optimizer):
     dish = make_dish()
     order = np.stack([np.random.default_rng(i).permutation(18) for i in range(4)])
     step_weights = np.linspace(-1, 1, 10)
-    how = {"order": order, "batch_size": 7, "optimizer": optimizer, "initializer": "normal", "dtype": "float64"}
+    how = {"order": order, "batch_size": 7, "optimizer": optimizer, "init_distribution": "normal", "dtype": "float64"}
     got = motif_hypergradient(
         SLOPES, shape, dish, metric="loss", metric_weight=2.0, step_weights=step_weights, epochs=4, steps=10, **how
     )
-    starts = spd.train_motifs(SLOPES, shape, dish, epochs=0, initializer="normal", dtype="float64").initial
+    starts = spd.train_motifs(SLOPES, shape, dish, epochs=0, init_distribution="normal", dtype="float64").initial
     for k, candidate in enumerate(SLOPES):
         value, derivatives = unrolled(
             starts[k], candidate.slope, dish, optimizer, order, 7, step_weights, 2.0, shape.loss
@@ -323,7 +330,7 @@ def test_hypergradient_agrees_with_central_differences(shape, metric):
         "epochs": 20,
         "batch_size": 9,
         "optimizer": spd.Adam(1e-2),
-        "initializer": "normal",
+        "init_distribution": "normal",
         "dtype": "float64",
     }
     exact = motif_hypergradient(SLOPES, shape, dish, **how)
@@ -342,11 +349,11 @@ def test_hypergradient_agrees_with_central_differences(shape, metric):
 def test_metrics_are_differentiable_in_pytorch():
     """The original's motif and inner loop, through the bridge: inputs of both sets."""
     rng = np.random.default_rng(0)
-    shape = spd.MLPShape(1, layers=2, classes=10, loss="binary")
+    shape = spd.PerceptronShape(1, layers=2, classes=10, loss="binary")
     labels = torch.tensor(np.round(rng.uniform(size=(10, 10))))
     images = torch.tensor(rng.standard_normal((10, 1, 1, 10)), requires_grad=True)
     valid = images.detach().clone().requires_grad_()
-    training = {"epochs": 250, "batch_size": 10, "optimizer": spd.Adam(1e-2), "initializer": "normal"}
+    training = {"epochs": 250, "batch_size": 10, "optimizer": spd.Adam(1e-2), "init_distribution": "normal"}
     z = spd.torch.motif_metrics(
         images, labels, SLOPES, shape=shape, valid_images=valid, valid_labels=labels, metric="loss", **training
     )
@@ -361,14 +368,14 @@ def test_metrics_are_differentiable_in_pytorch():
 
 def test_initial_weights_are_shared_between_slopes():
     weights = [
-        initial_parameters(each, SHAPES[0], image_shape=(1, 2, 5), initializer="normal", dtype="float64")
+        initial_parameters(each, SHAPES[0], image_shape=(1, 2, 5), init_distribution="normal", dtype="float64")
         for each in SLOPES
     ]
     for name in weights[0]:
         np.testing.assert_array_equal(weights[0][name], weights[2][name])
-    apart = initial_parameters(SLOPES[0], SHAPES[0], image_shape=(1, 2, 5), init="motif", initializer="normal")
+    apart = initial_parameters(SLOPES[0], SHAPES[0], image_shape=(1, 2, 5), init="motif", init_distribution="normal")
     assert not np.array_equal(apart["dense.weight"], weights[0]["dense.weight"])
-    many = initial_parameters(SLOPES[0], spd.MLPShape(100), image_shape=(1, 10, 10), initializer="normal")
+    many = initial_parameters(SLOPES[0], spd.PerceptronShape(100), image_shape=(1, 10, 10), init_distribution="normal")
     assert list(many) == [f"{layer}.{part}" for layer in ("hidden1", "hidden2", "dense") for part in ("weight", "bias")]
     drawn = many["hidden1.weight"]
     assert drawn.shape == (100, 100)
@@ -380,13 +387,13 @@ def test_initial_weights_are_shared_between_slopes():
 @pytest.mark.parametrize(
     ("error", "match", "call"),
     [
-        (ValueError, "slope is nan", lambda: spd.SigmoidMLP(float("nan"))),
-        (TypeError, "hidden is 1.5, expected an integer", lambda: spd.MLPShape(1.5)),
-        (ValueError, "layers is 0, expected 1 to 64", lambda: spd.MLPShape(1, layers=0)),
-        (ValueError, "loss is 'mse', expected 'softmax' or 'binary'", lambda: spd.MLPShape(1, loss="mse")),
+        (ValueError, "slope is nan", lambda: spd.Perceptron(float("nan"))),
+        (TypeError, "hidden is 1.5, expected an integer", lambda: spd.PerceptronShape(1.5)),
+        (ValueError, "layers is 0, expected 1 to 64", lambda: spd.PerceptronShape(1, layers=0)),
+        (ValueError, "loss is 'mse', expected 'softmax' or 'binary'", lambda: spd.PerceptronShape(1, loss="mse")),
         (
             TypeError,
-            r"cells\[0\] is SigmoidMLP, expected spd_fast.Cell or spd_fast.NatsCell for a MotifShape",
+            r"cells\[0\] is Perceptron, expected spd_fast.Cell or spd_fast.NatsCell for a MotifShape",
             lambda: spd.train_motifs(SLOPES, spd.MOTIF_C, spd.Dish.random(per_class=1)),
         ),
         (
@@ -394,19 +401,19 @@ def test_initial_weights_are_shared_between_slopes():
             "images has 3 channels, expected 1",
             lambda: spd.train_motifs(SLOPES, SHAPES[0], spd.Dish.random(per_class=1)),
         ),
-        (TypeError, "cells is one SigmoidMLP", lambda: spd.train_motifs(SLOPES[0], SHAPES[0], make_dish())),
+        (TypeError, "cells is one Perceptron", lambda: spd.train_motifs(SLOPES[0], SHAPES[0], make_dish())),
         (TypeError, "shape is str", lambda: spd.train_motifs(SLOPES, "C", make_dish())),
         (ValueError, "image_shape is None", lambda: initial_parameters(SLOPES[0], SHAPES[0])),
         (
             ValueError,
-            "initializer is 'zeros'",
-            lambda: spd.train_motifs(SLOPES, SHAPES[0], make_dish(), initializer="zeros"),
+            "init_distribution is 'zeros'",
+            lambda: spd.train_motifs(SLOPES, SHAPES[0], make_dish(), init_distribution="zeros"),
         ),
-        (ValueError, r"slope has shape \(1, 1\)", lambda: SlopeColumns([[1.0]])),
+        (ValueError, r"slope has shape \(1, 1\)", lambda: PerceptronColumns([[1.0]])),
         (
             ValueError,
             "row 0 of the table has a module_hash that is not its cell's",
-            lambda: SlopeColumns([1.0], np.zeros((1, 16), np.uint8)),
+            lambda: PerceptronColumns([1.0], np.zeros((1, 16), np.uint8)),
         ),
     ],
 )
@@ -428,3 +435,9 @@ def test_a_step_is_profiled_op_by_op():
     )
     assert np.isfinite(loss).all()
     assert d_parameters[0]["hidden1.weight"].shape == (5, 10)
+
+
+def test_keys_of_shapes_draw_the_weights_that_they_always_drew() -> None:
+    """With ``init="motif"`` initial weights depend on this text: it must not follow the names of classes."""
+    assert spd.PerceptronShape(1).key == "MLPShape(hidden=1, layers=2, classes=10, image_channels=1, loss='softmax')"
+    assert spd.MOTIF_C.key == "MotifShape(stem_channels=16, stacks=1, cells_per_stack=1, classes=10, image_channels=3)"

@@ -14,7 +14,7 @@ import pytest
 import processes
 import spd_fast.truth.build as module
 from processes import started
-from spd_fast import Adam, Cell, InvalidCellError, MLPShape, MotifShape, SigmoidMLP, TruthTable
+from spd_fast import Adam, Cell, InvalidCellError, MotifShape, Perceptron, PerceptronShape, TruthTable
 from spd_fast.engine.inner_loop import InnerLoop
 from spd_fast.images import _IDX_FILES, ImageData, load_images, resize_images
 from spd_fast.spaces.cell_columns import CellColumns
@@ -256,8 +256,8 @@ def test_bad_cell_files_say_what_is_wrong(tmp_path: Path) -> None:
 
 def test_a_build_of_slopes(tmp_path: Path) -> None:
     """Perceptrons through the same machinery: what they reach is what training them reaches."""
-    slopes = [SigmoidMLP(slope) for slope in (0.1, 0.5, 2.0)]
-    changes = {"shape": MLPShape(8, layers=1, classes=3), "init": "shared", "budgets": (1, 20)}
+    slopes = [Perceptron(slope) for slope in (0.1, 0.5, 2.0)]
+    changes = {"shape": PerceptronShape(8, layers=1, classes=3), "init": "shared", "budgets": (1, 20)}
     table = build_truth(slopes, made_up_images(), tmp_path / "t.npz", **(SETTINGS | changes))
     assert list(table.cells) == slopes
     assert table.measurements["test_accuracy"].shape == (3, 2, 2)
@@ -559,7 +559,7 @@ def test_a_damaged_or_foreign_journal_is_left_alone(tmp_path: Path) -> None:
         journal.write_bytes(wrong)
         with pytest.raises(
             ValueError,
-            match=r"is not a journal of spd_fast.truth_journal/2, or is damaged in line \d+: delete the journal",
+            match=r"is not a journal of spd_fast.truth_journal/3, or is damaged in line \d+: delete the journal",
         ):
             build_truth(CELLS, made_up_images(), out, **SETTINGS)
         assert journal.read_bytes() == wrong

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spd_fast import Cell, InvalidCellError, SigmoidMLP, TruthTable
+from spd_fast import Cell, InvalidCellError, Perceptron, TruthTable
 from spd_fast.base.files import load_arrays
 from spd_fast.base.ranks import kendall_tau
 from spd_fast.base.stores import content_digest
@@ -63,7 +63,7 @@ def rewritten(path: Path, **changes: Any) -> Path:
 
 
 def test_slopes_read_back(tmp_path: Path) -> None:
-    slopes = [SigmoidMLP(slope) for slope in (0.01, 0.5, 1 / 3)]
+    slopes = [Perceptron(slope) for slope in (0.01, 0.5, 1 / 3)]
     arrays = measured(3)
     write_truth(
         tmp_path / "t.npz", cells=slopes, budgets=(4, 12), seeds=(0, 1, 2), arrays=arrays, provenance=PROVENANCE
@@ -79,17 +79,17 @@ def test_slopes_read_back(tmp_path: Path) -> None:
 
 
 def test_slopes_and_cells_do_not_mix(tmp_path: Path) -> None:
-    mixed = [SigmoidMLP(0.5), *some_cells(1)]
+    mixed = [Perceptron(0.5), *some_cells(1)]
     how = {"budgets": (4, 12), "seeds": (0, 1, 2), "arrays": measured(2), "provenance": PROVENANCE}
-    with pytest.raises(TypeError, match=r"cells\[1\] is Cell, expected SigmoidMLP"):
+    with pytest.raises(TypeError, match=r"cells\[1\] is Cell, expected Perceptron"):
         write_truth(tmp_path / "t.npz", cells=mixed, **how)
-    with pytest.raises(TypeError, match=r"cells\[0\] is str, expected Cell or NatsCell or SigmoidMLP"):
+    with pytest.raises(TypeError, match=r"cells\[0\] is str, expected Cell or NatsCell or Perceptron"):
         write_truth(tmp_path / "t.npz", cells=["a", "b"], **how)
 
 
 def test_the_slopes_of_the_package() -> None:
     """100 slopes from 0.01 to 2.01, 10 seeds: neither end is the best, and the table says how it was made."""
-    table = TruthTable.embedded(SigmoidMLP)
+    table = TruthTable.embedded(Perceptron)
     assert table.cells.slope == pytest.approx(np.linspace(0.01, 2.01, 100))
     assert len(table.seeds) == 10
     assert 0.05 < table.cells.slope[table.accuracy.argmax()] < 1
