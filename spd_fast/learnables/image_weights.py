@@ -22,6 +22,7 @@ class ImageWeights(Learnable):
     enter the engine; the class of the largest label, and with it the accuracy, stays what it is.
     """
 
+    meaning = 'the weights of single validation images in the metric "loss", through their logarithms'
     picture = Picture("curve", axis="validation image", title="weight of the image in the score", relative=True)
     changes_training = False
     metrics = direct_metrics = ("loss",)

@@ -24,6 +24,7 @@ class Images(Learnable):
     def __init__(self, *, validation: bool = False) -> None:
         super().__init__("valid_images" if validation else "images")
         self.labels = "valid_labels" if validation else "labels"
+        self.meaning = "the validation images" if validation else "the training images (the paper)"
         self.picture = Picture("images", figure="validation_set" if validation else "dish", labels=self.labels)
         self.of = "validation set" if validation else "training set"
         if validation:

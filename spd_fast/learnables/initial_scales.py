@@ -17,8 +17,12 @@ __all__ = ["InitialScales", "checked_scales"]
 
 
 class InitialScales(Learnable):
-    """Factors of the initial weights, one for each kind of layer (Zhu et al. 2021, GradInit, learn one for each layer: arXiv:2102.08098)."""
+    """Factors of the initial weights, one for each kind of layer."""
 
+    meaning = (
+        "factors of the initial weights by kind of layer, through their logarithms (Zhu et al. 2021, GradInit, "
+        "arXiv:2102.08098, learn one for each layer)"
+    )
     picture = Picture("factors", title="factor of the initial weights", names=LAYER_KINDS)
 
     def __init__(self) -> None:

@@ -18,6 +18,8 @@ class Labels(Learnable):
 
     def __init__(self, *, validation: bool = False) -> None:
         super().__init__("valid_labels" if validation else "labels")
+        which = "validation" if validation else "training"
+        self.meaning = f"the labels of the {which} images, as weights of classes, free of sign and sum"
         self.of = "validation set" if validation else "training set"
         if validation:
             self.changes_training = False

@@ -112,6 +112,8 @@ class Learnable:
     ----------
     name : str
         The dish's array, and the word in ``outer.learn``.
+    meaning : str
+        What it is, as a part of a sentence: `spd-fast recipes` lists it.
     picture : Picture or None
         How a report draws it; None: not at all.
     changes_training : bool
@@ -124,6 +126,7 @@ class Learnable:
         The images that it belongs to. With a validation set the direct gradient does not reach what belongs to the training set.
     """
 
+    meaning: str = ""
     picture: Picture | None = None
     changes_training: bool = True
     metrics: tuple[str, ...] = ("probability", "loss", "training_loss")

@@ -18,6 +18,7 @@ __all__ = ["Rates", "learning_rates"]
 class Rates(Learnable):
     """The learning rate of every step (Such et al. 2020, GTN, arXiv:1912.07768)."""
 
+    meaning = "the learning rate of every inner step, through its logarithm (Such et al. 2020, GTN, arXiv:1912.07768)"
     picture = Picture("curve", axis="inner step", title="learning rate")
 
     def __init__(self) -> None:

@@ -17,6 +17,7 @@ __all__ = ["StepWeights", "equal_weights"]
 class StepWeights(Learnable):
     """The weight of each step's training loss in the metric "training_loss"."""
 
+    meaning = 'the weights of the training losses of the inner steps in the metric "training_loss"'
     picture = Picture("curve", axis="inner step", title="weight of the step's loss in the score", relative=True)
     metrics = ("training_loss",)
 

@@ -381,12 +381,8 @@ class OuterSettings(_Settings):
     """What Kendall's tau is taken of, and what scores new cells: the motifs' "accuracy" on the dish after training, which
     ties when motifs are perfect as the paper describes in section 5.2, or the "metric"."""
     learn: Annotated[tuple[Learned, ...], Field(strict=False, min_length=1)] = ("images",)
-    """What is changed: training "images" (the paper) and "labels", "valid_images" and "valid_labels" (Rawal et al. 2020: both
-    sets of images), learning "rates" of every inner step (Such et al. 2020, GTN, arXiv:1912.07768; in proportion, through
-    their logarithm), "initial_scales" of the weights by kind of layer (likewise; Zhu et al. 2021, GradInit,
-    arXiv:2102.08098, learn one for each layer), "step_weights" of the training losses in the metric. Labels become weights of classes, free of
-    sign and sum, as step weights are. With the validation set or step weights alone, unrolled and direct gradient are
-    the same, and motifs that are not redrawn are trained once."""
+    """Names of what is changed. With the validation set or step weights alone, unrolled and direct gradient are the same, and motifs
+    that are not redrawn are trained once."""
     gradient: Literal["direct", "unrolled"] = "direct"
     """Of the metric: "direct" holds the trained weights fixed (the paper, section 3.5); "unrolled" goes through every step
     of training (Rawal et al. 2020)."""
@@ -651,7 +647,11 @@ class Recipe(_Settings):
 
     def explain(self) -> list[tuple[str, Any, str]]:
         """Return (dotted name, value, meaning) of every setting, in order."""
-        return _explain(self, "")
+        learnables = " ".join(f'"{name}": {each.meaning}.' for name, each in LEARNABLES.items())
+        return [
+            (name, value, f"{meaning} {learnables}" if name == "outer.learn" else meaning)
+            for name, value, meaning in _explain(self, "")
+        ]
 
     def to_json(self) -> str:
         """Return the recipe as indented JSON text with its schema."""

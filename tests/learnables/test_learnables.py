@@ -36,6 +36,13 @@ WEIGHTED = small.RECIPE.replace(
 """Weights of the validation images in the score, and nothing else, are learned."""
 
 
+def test_recipes_explain_every_learnable() -> None:
+    (meaning,) = [meaning for name, _, meaning in small.RECIPE.explain() if name == "outer.learn"]
+    for name, each in LEARNABLES.items():
+        assert each.meaning
+        assert f'"{name}": {each.meaning}.' in meaning
+
+
 def test_every_learnable_has_its_name_and_a_place_in_a_dish() -> None:
     assert list(LEARNABLES) == [each.name for each in LEARNABLES.values()]
     assert set(LEARNABLES) == set(Dish.__dataclass_fields__)
