@@ -61,7 +61,11 @@ PLACES: dict[str, tuple[str, ...]] = {
     "describe_machine": ("spd_fast.runs", "spd_fast.base.machine"),
 }
 # Parts of names of results: the word of today and the one in the record.
-RENAMED: dict[str, str] = {}
+RENAMED: dict[str, str] = {
+    "validation_cells": "kept_out",
+    "validation_tau": "kept_tau",
+    "validation_tau_start": "kept_tau_start",
+}
 # What differs from run to run.
 TIMES = {"seconds", "wall", "init_seconds", "query_seconds"}
 
@@ -263,7 +267,7 @@ def engine_gradients(record: Record) -> None:
                 for metric in ("probability", "loss"):
                     found = gradient(*inputs, metric=metric, direct_convolutions=direct_convolutions, **how)
                     record.add(f"gradient/{metric}/{name}/{direct_convolutions}/{dtype}", found)
-            weighted = gradient(*inputs, weights=np.linspace(-1, 1, len(candidates)), **how)
+            weighted = gradient(*inputs, factors=np.linspace(-1, 1, len(candidates)), **how)
             record.add(f"gradient/weighted/{name}/{dtype}", weighted)
             motifs = packed(candidates, shape, trained, data.images.shape[1:], dtype=dtype)
             for rows in (range(len(motifs)), [4, 1]):
@@ -412,7 +416,7 @@ def runs(record: Record) -> None:
         with tempfile.TemporaryDirectory() as folder:
             fit = find("fit_dish")(candidates, accuracy, recipe, run=Path(folder) / "run", threads=record.threads)
             add_run(record, f"runs/{name}", Path(folder) / "run")
-            record.add(f"runs/{name}/pool", [np.array(fit.pool), np.array(fit.validation_cells)])
+            record.add(f"runs/{name}/pool", [np.array(fit.training_cells), np.array(fit.validation_cells)])
         scores = find("score_cells")(fit.dish, recipe, candidates, threads=record.threads)
         record.add(f"runs/{name}/scores", scores)
     from typer.testing import CliRunner
@@ -462,7 +466,7 @@ def search(record: Record) -> None:
     """A search around a dish, on cells and on slopes."""
     for name in ("small", "slopes"):
         candidates, accuracy = pool(name)
-        how = {"labels": 9, "start": 5, "per_round": 2, "seed": 3, "threads": record.threads}
+        how = {"max_labelled": 9, "start": 5, "per_round": 2, "seed": 3, "threads": record.threads}
         with tempfile.TemporaryDirectory() as folder:
             result = find("dish_search")(candidates, accuracy, recipes()[name], folder=Path(folder) / "search", **how)
         for k, each in enumerate(result.labelled):
@@ -585,7 +589,7 @@ def predictors(record: Record) -> None:
 
 def board(record: Record) -> None:
     """A scoreboard with real images: scores of every row and how they are judged."""
-    trial = find("draw_trial")(find("TruthTable").load(), labels=(8, 12), test_cells=100, seeds=2)
+    trial = find("draw_trial")(find("TruthTable").load(), pool_sizes=(8, 12), test_cells=100, seeds=2)
     images, labels = made_up_images(10, 8, 2, 5)
     with tempfile.TemporaryDirectory() as folder:
         np.savez(Path(folder) / "images.npz", images=images, labels=labels)
@@ -599,7 +603,7 @@ def board(record: Record) -> None:
             threads=record.threads,
         )
     for row in built.rows:
-        name = f"board/{RENAMED.get(row.name, row.name)}/{row.labels}"
+        name = f"board/{RENAMED.get(row.name, row.name)}/{row.pool_size}"
         record.add(f"{name}/scores", row.scores)
         record.add(f"{name}/judged", row.judged)
 
