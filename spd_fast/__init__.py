@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from spd_fast.motif import MotifShape as MotifShape
     from spd_fast.motif import count_flops as count_flops
     from spd_fast.motif import count_parameters as count_parameters
+    from spd_fast.outer.dish_search import DishSearchResult as DishSearchResult
+    from spd_fast.outer.dish_search import dish_search as dish_search
     from spd_fast.outer.fit import FitResult as FitResult
     from spd_fast.outer.fit import fit_dish as fit_dish
-    from spd_fast.outer.search import DishSearchResult as DishSearchResult
-    from spd_fast.outer.search import dish_search as dish_search
     from spd_fast.predictors.spd import SPDPredictor as SPDPredictor
     from spd_fast.recipes.settings import Recipe as Recipe
     from spd_fast.scoring import score_cells as score_cells
@@ -55,7 +55,7 @@ _HOMES = {
     "engine.training": ["MotifMetrics", "TrainResult", "train_motifs"],
     "motif": ["MOTIF_A", "MOTIF_B", "MOTIF_C", "MotifShape", "NASBENCH101", "count_flops", "count_parameters"],
     "outer.fit": ["FitResult", "fit_dish"],
-    "outer.search": ["DishSearchResult", "dish_search"],
+    "outer.dish_search": ["DishSearchResult", "dish_search"],
     "predictors.spd": ["SPDPredictor"],
     "recipes.settings": ["Recipe"],
     "scoring": ["score_cells"],

@@ -7,6 +7,7 @@ import typer
 
 from spd_fast.cli.apps import truth_app
 from spd_fast.cli.console import errors, out, progress_bar
+from spd_fast.cli.dish_search import name_of
 from spd_fast.cli.options import (
     BatchSize,
     CosineRate,
@@ -20,7 +21,6 @@ from spd_fast.cli.options import (
     ValidImages,
     integers,
 )
-from spd_fast.cli.search import name_of
 
 
 @truth_app.command(

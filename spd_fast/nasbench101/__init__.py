@@ -5,7 +5,7 @@
 """
 
 from spd_fast.nasbench101.convert import convert
-from spd_fast.nasbench101.search import crossover, isomorphic, mutate, neighbours
+from spd_fast.nasbench101.moves import crossover, isomorphic, mutate, neighbours
 from spd_fast.nasbench101.space import Space, enumerate_space
 from spd_fast.nasbench101.table import Evaluation, Table
 from spd_fast.nasbench101.table import open_table as open

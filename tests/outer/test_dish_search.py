@@ -12,8 +12,8 @@ import spd_fast as spd
 from spd_fast import recipes
 from spd_fast.base.seeds import derived_seed
 from spd_fast.base.stores import Journal
+from spd_fast.outer.dish_search import SCHEMA
 from spd_fast.outer.runs import RunFolderError
-from spd_fast.outer.search import SCHEMA
 from spd_fast.outer.start import start_dish
 from spd_fast.scoring import score_cells
 

@@ -14,7 +14,7 @@ from spd_fast.cli.recipes import recipe_of
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from spd_fast.outer.search import DishSearchResult
+    from spd_fast.outer.dish_search import DishSearchResult
 
 
 @app.command(
@@ -53,7 +53,7 @@ def dish_search(
     Ctrl-C, a kill or a crash loses at most a second: the same command continues.
     """
     with errors(debug, again=True):
-        from spd_fast.outer.search import dish_search
+        from spd_fast.outer.dish_search import dish_search
         from spd_fast.truth.table import TruthTable
 
         chosen = recipe_of(recipe, None, settings)
