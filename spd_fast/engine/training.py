@@ -1,4 +1,4 @@
-"""The inner loop: trains motifs with the compiled engine. No other module trains with `_core`."""
+"""The inner loop: trains motifs with the compiled engine. No other folder trains with `_core`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
