@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from spd_fast.motif import NASBENCH101, count_flops_table, count_parameters_table
 from spd_fast.spaces.cell import MAX_VERTICES, OPS, Cell
-from spd_fast.spaces.cell_columns import CellColumns
+from spd_fast.spaces.cell_columns import GRAPH_SCALARS, CellColumns
 
 __all__ = [
     "PATHS",
@@ -29,18 +29,7 @@ __all__ = [
 
 SCALARS: Final = (
     "vertices",
-    "edges",
-    "conv3x3",
-    "conv1x1",
-    "maxpool3x3",
-    "paths",
-    "shortest_path",
-    "longest_path",
-    "conv3x3_on_path",
-    "maxpool3x3_on_path",
-    "input_fan_out",
-    "output_fan_in",
-    "input_to_output",
+    *GRAPH_SCALARS,
     "narrowest",
     "widest",
     "log_parameters",
@@ -98,7 +87,7 @@ def structural_features(cells: Sequence[Cell]) -> npt.NDArray[np.float64]:
     >>> dict(zip(SCALARS, structural_features([cell])[0]))["paths"]
     np.float64(2.0)
     """
-    from spd_fast.spaces.table_loops import GRAPH_SCALARS, graph_scalars
+    from spd_fast.spaces.table_loops import graph_scalars
 
     columns = _columns(cells)
     table = (columns.vertices, columns.edge_bits, columns.op_codes)

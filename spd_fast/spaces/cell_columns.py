@@ -1,7 +1,7 @@
 """Many NAS-Bench-101 cells in columns of numbers, as tables and files hold them."""
 
 from collections.abc import Iterable
-from typing import overload
+from typing import Final, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +11,25 @@ from spd_fast.spaces.candidate import Columns, require_rows
 from spd_fast.spaces.cell import ABSENT_OP, MAX_VERTICES, Cell
 
 __all__ = [
+    "GRAPH_SCALARS",
     "CellColumns",
 ]
+
+GRAPH_SCALARS: Final = (
+    "edges",
+    "conv3x3",
+    "conv1x1",
+    "maxpool3x3",
+    "paths",
+    "shortest_path",
+    "longest_path",
+    "conv3x3_on_path",
+    "maxpool3x3_on_path",
+    "input_fan_out",
+    "output_fan_in",
+    "input_to_output",
+)
+"""Names of the columns of `spd_fast.spaces.table_loops.graph_scalars`, here so that they can be read without numba."""
 
 
 class CellColumns(Columns[Cell]):

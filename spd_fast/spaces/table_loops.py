@@ -10,24 +10,9 @@ import numba
 import numpy as np
 
 from spd_fast.spaces.cell import ABSENT_OP, MAX_VERTICES, OPS, count_convs, fill_vertex_channels
+from spd_fast.spaces.cell_columns import GRAPH_SCALARS
 
-__all__ = ["GRAPH_SCALARS", "encoded_paths", "graph_scalars", "weighted_counts"]
-
-GRAPH_SCALARS: Final = (
-    "edges",
-    "conv3x3",
-    "conv1x1",
-    "maxpool3x3",
-    "paths",
-    "shortest_path",
-    "longest_path",
-    "conv3x3_on_path",
-    "maxpool3x3_on_path",
-    "input_fan_out",
-    "output_fan_in",
-    "input_to_output",
-)
-"""Names of the columns of `graph_scalars`."""
+__all__ = ["encoded_paths", "graph_scalars", "weighted_counts"]
 
 _COLUMNS: Final = len(GRAPH_SCALARS)
 _CONV3X3: Final = OPS.index("conv3x3-bn-relu")
