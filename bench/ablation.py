@@ -261,7 +261,7 @@ def labels(question: "Question") -> None:
         for each in range(POOLS_OF_A_SIZE):
             order = np.random.default_rng(each).permutation(cells)
             pool, others = order[:n], order[200:]
-            solved = ridge_weights(-losses[pool], transformed(sample.accuracy[pool], recipe))
+            solved = ridge_weights(-losses[pool], transformed(sample.accuracy[pool], recipe.outer))
             taus.append(kendall_tau(-losses[others] @ solved, sample.accuracy[others]))
         print(f"| {n} | {np.mean(taus):.3f} ± {np.std(taus):.3f} |", flush=True)
 

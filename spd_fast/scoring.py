@@ -1,7 +1,7 @@
 """From a recipe to its inner loop, and to the scores of cells."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -22,9 +22,9 @@ from spd_fast.recipes.settings import Recipe
 from spd_fast.spaces.candidate import Candidate
 
 __all__ = [
+    "InnerLoops",
     "entered",
-    "images_of_replicate",
-    "inner_loop",
+    "inner_loops",
     "metrics_read",
     "read_score",
     "score_cells",
@@ -36,22 +36,56 @@ __all__ = [
 _OPTIMIZERS: Final[dict[str, type[Adam | SGD | RMSProp]]] = {"adam": Adam, "sgd": SGD, "rmsprop": RMSProp}
 
 
-def inner_loop(recipe: Recipe, dish: Dish | None = None, *, outer_epoch: int = 0, replicate: int = 0) -> InnerLoop:
-    """Return the inner loop of a recipe.
+@dataclass(frozen=True, eq=False)
+class InnerLoops:
+    """The inner loops of a recipe: one for each replicate and, where initial weights are redrawn, for each outer epoch.
+
+    Attributes
+    ----------
+    shape : MotifShape or PerceptronShape
+        Of the motifs.
+    first : InnerLoop
+        That of replicate 0 in outer epoch 0; the others differ in their replicate and in their seed.
+    seed : int
+        The recipe's, from which the seeds of outer epochs are derived.
+    replicates : int
+        Number of motifs of each cell.
+    redraw : bool
+        Whether every outer epoch draws initial weights and sample orders anew.
+    split_images : bool
+        Whether each replicate is trained on images of its own.
+    """
+
+    shape: Shape
+    first: InnerLoop
+    seed: int
+    replicates: int
+    redraw: bool
+    split_images: bool
+
+    def of(self, replicate: int, outer_epoch: int = 0) -> InnerLoop:
+        """Return the inner loop of a replicate in an outer epoch."""
+        seed = derived_seed(self.seed, "inner", outer_epoch if self.redraw else 0)
+        return replace(self.first, seed=seed, replicate=replicate)
+
+    def images(self, replicate: int) -> slice:
+        """Return the slice of the training images that the motifs of a replicate are trained on."""
+        return slice(replicate, None, self.replicates) if self.split_images else slice(None)
+
+
+def inner_loops(recipe: Recipe, dish: Dish | None = None) -> InnerLoops:
+    """Return the inner loops of a recipe.
 
     Parameters
     ----------
     recipe : Recipe
     dish : Dish, optional
         Learning rates and scales of initial weights that the dish holds are used in place of the recipe's.
-    outer_epoch : int
-        Whose initial weights and sample orders are drawn, where the recipe redraws them.
-    replicate : int
     """
     inner, form = recipe.inner, recipe.form
     options = inner.optimizer.model_dump()
     learned = {} if dish is None else dish.arrays()
-    return InnerLoop(
+    first = InnerLoop(
         epochs=inner.epochs,
         batch_size=inner.batch_size,
         optimizer=_OPTIMIZERS[options.pop("name")](**options),
@@ -59,10 +93,10 @@ def inner_loop(recipe: Recipe, dish: Dish | None = None, *, outer_epoch: int = 0
         init=inner.init,
         init_distribution=inner.init_distribution,
         initial_scales=learned.get("initial_scales", form.initial_scales),
-        seed=derived_seed(recipe.seed, "inner", outer_epoch if inner.redraw else 0),
-        replicate=replicate,
+        seed=derived_seed(recipe.seed, "inner", 0),
         dtype=np.dtype(recipe.dtype),
     )
+    return InnerLoops(recipe.shape, first, recipe.seed, inner.replicates, inner.redraw, inner.split_images)
 
 
 def score_cells(
@@ -121,21 +155,17 @@ def train_cells(
         One for each of ``inner.replicates``.
     """
     dish = entered(dish)
-    replicates = recipe.inner.replicates
+    loops = inner_loops(recipe, dish)
     return [
         train(
-            replace(inner_loop(recipe, dish, replicate=replicate), record=("step_loss",)),
+            replace(loops.of(replicate), record=("step_loss",)),
             cells,
-            recipe.shape,
-            replace(
-                dish,
-                images=dish.images[images_of_replicate(recipe, replicate)],
-                labels=dish.labels[images_of_replicate(recipe, replicate)],
-            ),
+            loops.shape,
+            replace(dish, images=dish.images[loops.images(replicate)], labels=dish.labels[loops.images(replicate)]),
             threads=threads,
-            progress=part_of(progress, replicate, replicates),
+            progress=part_of(progress, replicate, loops.replicates),
         )
-        for replicate in range(replicates)
+        for replicate in range(loops.replicates)
     ]
 
 
@@ -148,11 +178,6 @@ def shape_for(recipe: Recipe, dish: Dish) -> Shape:
 def entered(dish: Dish) -> Dish:
     """Return the dish as the engine is handed it: what was learned has its effect on images and labels."""
     return Dish.from_arrays(enter_all(dish.arrays()))
-
-
-def images_of_replicate(recipe: Recipe, replicate: int) -> slice:
-    """Return the slice of the training images that the motifs of a replicate are trained on."""
-    return slice(replicate, None, recipe.inner.replicates) if recipe.inner.split_images else slice(None)
 
 
 def metrics_read(result: TrainResult) -> MotifMetrics:

@@ -22,7 +22,7 @@ from spd_fast.learnables.initial_scales import checked_scales
 from spd_fast.motif import LAYER_KINDS, Shape, layer_kind
 from spd_fast.spaces.candidate import Candidate
 
-__all__ = ["Asked", "Inputs", "measure_training", "motif_metrics", "packed_metrics", "train_and_measure"]
+__all__ = ["Asked", "Inputs", "measure_training", "motif_metrics", "packed_metrics"]
 
 Metric = Literal["probability", "loss", "training_loss"]
 Gradient = Literal["unrolled", "direct"]
@@ -105,46 +105,6 @@ def motif_metrics(
     >>> z.shape, images.grad.shape
     (torch.Size([1]), torch.Size([4, 3, 8, 8]))
     """
-    metrics, _ = train_and_measure(
-        images,
-        labels,
-        cells,
-        shape=shape,
-        valid_images=valid_images,
-        valid_labels=valid_labels,
-        metric=metric,
-        step_weights=step_weights,
-        gradient=gradient,
-        window=window,
-        rates=rates,
-        initial_scales=initial_scales,
-        init=init,
-        **training,
-    )
-    return metrics
-
-
-def train_and_measure(
-    images: Tensor,
-    labels: Tensor,
-    cells: Sequence[Candidate],
-    *,
-    shape: Shape,
-    valid_images: Tensor | None = None,
-    valid_labels: Tensor | None = None,
-    metric: Metric = "probability",
-    step_weights: Tensor | None = None,
-    gradient: Gradient = "unrolled",
-    window: int | None = None,
-    rates: Tensor | None = None,
-    initial_scales: Tensor | None = None,
-    init: Init = "shared",
-    **training: Any,
-) -> tuple[Tensor, TrainResult]:
-    """Return the metrics of `motif_metrics` and the result of the training: curves, accuracies, weights.
-
-    Parameters and errors are those of `motif_metrics`.
-    """
     inputs = Inputs(images, labels, valid_images, valid_labels, rates, initial_scales, step_weights, init)
     asked = Asked(metric, gradient, window)
     asked.require_fit(inputs)
@@ -155,7 +115,8 @@ def train_and_measure(
         if name in training:
             raise TypeError(f"{name} cannot be set here: {reason}")
     how = {name: training.pop(name) for name in ("threads", "progress") if name in training}
-    return measure_training(InnerLoop.of(**training), inputs, asked, cells, shape, **how)
+    metrics, _ = measure_training(InnerLoop.of(**training), inputs, asked, cells, shape, **how)
+    return metrics
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,7 +216,9 @@ def measure_training(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[Tensor, TrainResult]:
-    """Return what `train_and_measure` returns, for settings in records.
+    """Train motifs; return their metrics, differentiable in the inputs, and the result of the training.
+
+    `motif_metrics` is the same with its settings as keywords.
 
     Parameters
     ----------

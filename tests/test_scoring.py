@@ -20,7 +20,7 @@ from spd_fast.learnables.images import cosine_basis
 from spd_fast.outer.start import start_dish
 from spd_fast.predictors import proxies
 from spd_fast.recipes.settings import Recipe
-from spd_fast.scoring import inner_loop, score_cells
+from spd_fast.scoring import inner_loops, score_cells
 
 
 def recipe(**changes: Any) -> Recipe:
@@ -138,7 +138,7 @@ def test_what_is_learned_begins_in_the_form_it_is_learned_in() -> None:
     assert np.array_equal(dish.labels, np.eye(3)[np.repeat(np.arange(3), 4)])
     steps = np.arange(9)  # 3 epochs of 12 images in batches of 5
     assert np.allclose(dish.rates, 3e-3 * (1 + np.cos(np.pi * steps / 9)) / 2, rtol=1e-12)
-    assert inner_loop(learned, dish).schedule is dish.rates
+    assert inner_loops(learned, dish).first.schedule is dish.rates
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_scores(metric: str, valid: int) -> None:
     how = recipe(dish__valid_images=valid, inner__replicates=2, outer__ranking="metric")
     how = how.replace({"outer.metric": metric, "outer.metric_epochs": 2 if metric == "training_loss" else None})
     dish, cells = start_dish(how), small.pool()[0]
-    loops = [replace(inner_loop(how, replicate=replicate), record=("step_loss",)) for replicate in range(2)]
+    loops = [replace(inner_loops(how).of(replicate), record=("step_loss",)) for replicate in range(2)]
     results = [train(loop, cells, how.shape, dish) for loop in loops]
     read = [result.valid if valid else result.train for result in results]
     expected = {
@@ -187,12 +187,12 @@ def test_replicates_with_images_of_their_own() -> None:
         inner__replicates=2, inner__split_images=True, outer__ranking="metric", inner__init_distribution="nasbench101"
     )
     dish, cells = start_dish(how), small.pool()[0]
-    assert inner_loop(how).init_distribution == "nasbench101"
+    assert inner_loops(how).first.init_distribution == "nasbench101"
     values = []
     for replicate in range(2):
         part = Dish(dish.images[replicate::2], dish.labels[replicate::2])
         assert np.bincount(part.labels).tolist() == [2, 2, 2]
-        values.append(train(inner_loop(how, replicate=replicate), cells, how.shape, part).train.probability)
+        values.append(train(inner_loops(how).of(replicate), cells, how.shape, part).train.probability)
     assert np.allclose(score_cells(dish, how, cells), np.mean(values, axis=0), rtol=1e-12)
     assert (how.images_of_a_motif, how.steps_per_epoch) == (6, 2)
 
@@ -203,7 +203,7 @@ def test_scores_of_motifs_that_diverge() -> None:
     )  # weights grow ninefold a step
     how = how.replace({"outer.ranking": "metric"})
     dish, cells = start_dish(how), small.pool()[0][:3]
-    result = train(inner_loop(how), cells, how.shape, dish)
+    result = train(inner_loops(how).of(0), cells, how.shape, dish)
     assert result.diverged.any()
     assert np.array_equal(np.isnan(score_cells(dish, how, cells)), result.diverged)
 

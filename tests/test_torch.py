@@ -9,13 +9,14 @@ import torch
 from spd_fast.dish import Dish
 from spd_fast.engine.gradients import motif_gradient, pack_motifs, read_motifs
 from spd_fast.engine.hypergradient import motif_hypergradient
+from spd_fast.engine.inner_loop import InnerLoop
 from spd_fast.engine.optimizers import SGD, Adam
-from spd_fast.engine.training import train_motifs
+from spd_fast.engine.training import TrainResult, train_motifs
 from spd_fast.motif import MotifShape
 from spd_fast.outer.losses import pearson
 from spd_fast.spaces.cell import Cell
 from spd_fast.spaces.cell_files import random_cells
-from spd_fast.torch import motif_metrics, packed_metrics, train_and_measure
+from spd_fast.torch import Asked, Inputs, measure_training, motif_metrics, packed_metrics
 
 SHAPE = MotifShape(6, 1, 1, classes=3, image_channels=2)
 INNER: dict[str, Any] = {"epochs": 2, "batch_size": 4, "optimizer": Adam(lr=2e-3)}
@@ -34,6 +35,13 @@ def some_images(n: int, seed: int, dtype: torch.dtype = torch.float64) -> torch.
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
 
 
+def trained(
+    inputs: Inputs, cells: list[Cell], metric: Any = "probability", gradient: Any = "direct"
+) -> tuple[torch.Tensor, TrainResult]:
+    """Return the metrics of trained motifs, and what their training gave."""
+    return measure_training(InnerLoop.of(**INNER), inputs, Asked(metric, gradient), cells, SHAPE)
+
+
 def directional(function: Any, at: torch.Tensor, direction: torch.Tensor, step: float = 1e-5) -> float:
     with torch.no_grad():
         ends = [float(function(at + sign * step * direction)) for sign in (1, -1)]
@@ -44,7 +52,7 @@ def directional(function: Any, at: torch.Tensor, direction: torch.Tensor, step: 
 def test_direct_gradient_through_a_loss(metric: Any) -> None:
     """d loss(metrics(images)) with the trained weights held fixed, by central differences in double."""
     images, target = some_images(8, 0), torch.tensor([0.9, 0.85, 0.93])
-    metrics, result = train_and_measure(images, LABELS, cells(), shape=SHAPE, metric=metric, **TRAINING)
+    metrics, result = trained(Inputs(images, LABELS), cells(), metric)
     pearson(metrics, target).backward()
 
     def loss_at(x: torch.Tensor) -> torch.Tensor:
@@ -77,9 +85,7 @@ def test_metric_on_a_validation_set() -> None:
     """The metric is read on the validation images, and the direct gradient reaches them alone."""
     images, valid = some_images(8, 0), some_images(5, 1)
     valid_labels = torch.tensor([0, 1, 2, 1, 0])
-    metrics, result = train_and_measure(
-        images, LABELS, cells(), shape=SHAPE, valid_images=valid, valid_labels=valid_labels, **TRAINING
-    )
+    metrics, result = trained(Inputs(images, LABELS, valid, valid_labels), cells())
     assert np.array_equal(metrics.detach().numpy(), result.valid.probability)
     metrics[1].backward()
     assert images.grad is None
@@ -94,8 +100,7 @@ def test_gradient_of_soft_labels() -> None:
     rng = np.random.default_rng(2)
     images, valid = some_images(8, 0), some_images(5, 1)
     soft = torch.from_numpy(rng.dirichlet(np.ones(3), 5)).requires_grad_()
-    arguments: dict[str, Any] = {"shape": SHAPE, "valid_images": valid, "metric": "loss", **TRAINING}
-    metrics, result = train_and_measure(images, LABELS, cells(), valid_labels=soft, **arguments)
+    metrics, result = trained(Inputs(images, LABELS, valid, soft), cells(), "loss")
     weights = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
     (metrics * weights).sum().backward()
 
@@ -122,7 +127,7 @@ def test_motif_left_out_leaves_no_nan() -> None:
     normal, broken = cells()[:2]
     start = train_motifs([normal, broken], SHAPE, _dish(images), epochs=0).initial
     start[1] = {name: np.full_like(array, np.nan) for name, array in start[1].items()}
-    metrics, result = train_and_measure(images, LABELS, [normal, broken], shape=SHAPE, init=start, **TRAINING)
+    metrics, result = trained(Inputs(images, LABELS, init=start), [normal, broken])
     assert result.diverged.tolist() == [False, True]
     assert torch.isnan(metrics[1])
     metrics[:1].sum().backward()
@@ -182,7 +187,7 @@ def test_unrolled_gradient_reaches_everything_that_training_saw() -> None:
         "valid_labels": torch.from_numpy(rng.dirichlet(np.ones(3), 5)).requires_grad_(),
         "rates": torch.full((4,), 2e-3, dtype=torch.float64, requires_grad=True),
     }
-    start = train_and_measure(given["images"], given["labels"], cells(), shape=SHAPE, **TRAINING)[1].initial
+    start = trained(Inputs(given["images"], given["labels"]), cells())[1].initial
     init = [{name: torch.tensor(w, requires_grad=True) for name, w in motif.items()} for motif in start]
     target, arguments = torch.tensor([0.9, 0.85, 0.93]), {**TRAINING, "gradient": "unrolled", "metric": "loss"}
 

@@ -1,8 +1,10 @@
 """Progress of work that consists of parts."""
 
+from collections.abc import Callable
+
 from spd_fast.base.types import NamedProgress, Progress
 
-__all__ = ["named_part", "part_of", "share_of"]
+__all__ = ["counter_of", "named_part", "part_of", "share_of"]
 
 
 def share_of(progress: Progress | None, before: float, size: float) -> Progress | None:
@@ -22,3 +24,16 @@ def part_of(progress: Progress | None, part: int, parts: int) -> Progress | None
 def named_part(progress: NamedProgress | None, what: str, before: float, size: float) -> Progress | None:
     """Return `share_of` where the callback is also told what is being done."""
     return None if progress is None else share_of(lambda share: progress(what, share), before, size)
+
+
+def counter_of(progress: Progress | None, parts: int) -> Callable[[int], None]:
+    """Return a function that is told how many more of several equal parts of the work are done, and reports the share."""
+    done = 0
+
+    def advance(by: int) -> None:
+        nonlocal done
+        done += by
+        if progress:
+            progress(done / parts)
+
+    return advance

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.table import Table
 
+from spd_fast.base.progress import counter_of
 from spd_fast.base.types import Array, Progress
 from spd_fast.bench import record as records
 from spd_fast.bench.inner import CLOCKS
@@ -98,15 +99,7 @@ def run(
             "multiple of 10, at least 1, at least 0 each, 'wall' or 'cpu'"
         )
     dish = Dish.random(per_class=20, image_size=records.SIDE)
-    parts = len(chosen_shapes) * (len(cells) + compared) + 4 * long
-    done = 0
-
-    def advance(by: int = 1) -> None:
-        nonlocal done
-        done += by
-        if progress:
-            progress(done / parts)
-
+    advance = counter_of(progress, len(chosen_shapes) * (len(cells) + compared) + 4 * long)
     record = records.begin(
         "hypergradient",
         threads=1,
@@ -124,12 +117,12 @@ def run(
             accuracy = []
             for cell in random_cells(compared, seed=1):
                 accuracy.append(_accuracy(cell, shape, dish))
-                advance()
+                advance(1)
             timed = []
             with_peer = _spread(cells, peers)
             for cell in cells:
                 timed.append(_time(cell, shape, dish, steps, rounds, CLOCKS[clock], cell in with_peer))
-                advance()
+                advance(1)
             record["shapes"][letter] = {"accuracy": accuracy, "cells": timed, **_summarised(accuracy, timed)}
         record["long"] = _long(_spread(cells, long), advance)
     return record

@@ -16,6 +16,7 @@ import numpy as np
 from rich.table import Table
 
 from spd_fast import _core
+from spd_fast.base.progress import counter_of
 from spd_fast.base.types import Progress
 from spd_fast.bench import record as records
 from spd_fast.dish import Dish
@@ -105,15 +106,7 @@ def run(
         )
     dish = Dish.random(per_class=IMAGES // 10, image_size=records.SIDE)
     order = np.random.default_rng(0).permutation(IMAGES)
-    steps = len(chosen_shapes) * (len(cells) + (2 if many else 0))
-    done = 0
-
-    def advance(by: int = 1) -> None:
-        nonlocal done
-        done += by
-        if progress:
-            progress(done / steps)
-
+    advance = counter_of(progress, len(chosen_shapes) * (len(cells) + (2 if many else 0)))
     record = records.begin(
         "inner",
         threads=1,
@@ -130,7 +123,7 @@ def run(
             rows = []
             for cell in cells:
                 rows.append(_measure(cell, shape, dish, order, rounds, CLOCKS[clock], jax, default_adam))
-                advance()
+                advance(1)
             peaks.append(_core.fma_peak(0.2))
             record["shapes"][letter] = {"cells": rows, **_summarised(rows, max(peaks))}
         record["fma_peak_gflops"] = [peak / 1e9 for peak in peaks]

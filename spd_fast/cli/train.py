@@ -57,7 +57,7 @@ def train(
         from spd_fast.dish import Dish
         from spd_fast.engine import training
         from spd_fast.outer.start import start_dish
-        from spd_fast.scoring import entered, inner_loop, shape_for
+        from spd_fast.scoring import entered, inner_loops, shape_for
 
         if file is not None and file.suffix not in (".csv", ".npz"):
             raise ValueError(f"--out is {file}, expected a name ending in .csv or .npz")
@@ -68,7 +68,7 @@ def train(
         images = Dish.load(dish) if dish is not None else start_dish(chosen)
         shape = shape_for(chosen, images)
         with progress_bar("training") as update:
-            loop = inner_loop(chosen, images)
+            loop = inner_loops(chosen, images).of(0)
             result = training.train(loop, picked, shape, entered(images), threads=threads, progress=update)
         rows = _training_rows(picked, accuracy, result)
         out.print(table_of(f"{len(picked)} motifs {chosen.motif.name}, {chosen.inner.epochs} epochs", rows))

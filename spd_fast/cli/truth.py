@@ -1,7 +1,8 @@
 """Commands that build truths and show them."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +22,10 @@ from spd_fast.cli.options import (
     ValidImages,
     integers,
 )
+
+if TYPE_CHECKING:
+    from spd_fast.images import ImageData
+    from spd_fast.spaces.candidate import Candidate
 
 
 @truth_app.command(
@@ -59,7 +64,6 @@ def truth_build(
         from spd_fast.images import load_images
         from spd_fast.motif import MotifShape
         from spd_fast.spaces.cell_files import sample_cells
-        from spd_fast.truth.build import build_truth
 
         data = load_images(images)
         shape = MotifShape(
@@ -69,25 +73,21 @@ def truth_build(
             classes=int(data.train_labels.max()) + 1,
             image_channels=data.train_images.shape[1],
         )
-        with progress_bar("building truth") as update:
-            table = build_truth(
-                sample_cells(cells, cells_seed, source),
-                data,
-                file,
-                shape=shape,
-                budgets=integers("--budgets", budgets),
-                seeds=integers("--seeds", seeds),
-                batch_size=batch_size,
-                optimizer=Adam(lr=lr, weight_decay=weight_decay),
-                image_size=image_size,
-                n_train=n_train,
-                n_valid=n_valid,
-                n_test=n_test,
-                threads=threads,
-                progress=update,
-            )
-        out.print(table.describe(), markup=False)
-        out.print(f"written to {file}")
+        _build(
+            file,
+            sample_cells(cells, cells_seed, source),
+            data,
+            shape=shape,
+            budgets=integers("--budgets", budgets),
+            seeds=integers("--seeds", seeds),
+            batch_size=batch_size,
+            optimizer=Adam(lr=lr, weight_decay=weight_decay),
+            image_size=image_size,
+            n_train=n_train,
+            n_valid=n_valid,
+            n_test=n_test,
+            threads=threads,
+        )
 
 
 @truth_app.command(
@@ -123,37 +123,31 @@ def truth_slopes(
         from spd_fast.engine.optimizers import Adam
         from spd_fast.images import load_images
         from spd_fast.spaces.perceptron import Perceptron, PerceptronShape
-        from spd_fast.truth.build import build_truth
 
         data = load_images(images)
-        side = data.train_images.shape[-1]
         shape = PerceptronShape(
             hidden,
             layers,
             classes=int(data.train_labels.max()) + 1,
             image_channels=data.train_images.shape[1],
         )
-        with progress_bar("building truth") as update:
-            table = build_truth(
-                [Perceptron(slope) for slope in np.linspace(lowest, highest, slopes)],
-                data,
-                file,
-                shape=shape,
-                budgets=[epochs],
-                seeds=integers("--seeds", seeds),
-                batch_size=batch_size,
-                optimizer=Adam(lr=lr),
-                init="shared",
-                init_distribution="normal",
-                image_size=side,
-                n_train=n_train,
-                n_valid=n_valid,
-                n_test=n_test,
-                threads=threads,
-                progress=update,
-            )
-        out.print(table.describe(), markup=False)
-        out.print(f"written to {file}")
+        _build(
+            file,
+            [Perceptron(slope) for slope in np.linspace(lowest, highest, slopes)],
+            data,
+            shape=shape,
+            budgets=[epochs],
+            seeds=integers("--seeds", seeds),
+            batch_size=batch_size,
+            optimizer=Adam(lr=lr),
+            init="shared",
+            init_distribution="normal",
+            image_size=data.train_images.shape[-1],
+            n_train=n_train,
+            n_valid=n_valid,
+            n_test=n_test,
+            threads=threads,
+        )
 
 
 @truth_app.command(
@@ -180,3 +174,13 @@ def truth_show(
             out.print(f"\n{name_of(cell)}  {table.accuracy[row]:.4f}", markup=False)
             if draw:
                 out.print(str(cell), markup=False)
+
+
+def _build(file: Path, cells: "Sequence[Candidate]", data: "ImageData", **settings: Any) -> None:
+    """Build a truth, with the settings of `build_truth`, and describe it."""
+    from spd_fast.truth.build import build_truth
+
+    with progress_bar("building truth") as update:
+        table = build_truth(cells, data, file, progress=update, **settings)
+    out.print(table.describe(), markup=False)
+    out.print(f"written to {file}")

@@ -5,7 +5,7 @@ the package asks of it: where it begins, in which form it is learned, which valu
 and how a report draws it. It is saved as the array of its name in the dish's file.
 
 Its gradient needs no words of its own. A learnable enters the engine through the inputs of
-`spd_fast.torch.train_and_measure`, which autograd differentiates: images, labels, the validation set, learning rates,
+`spd_fast.torch.measure_training`, which autograd differentiates: images, labels, the validation set, learning rates,
 scales of initial weights, weights of steps. What is computed from several of them, as labels that are weighted, has its
 gradient by the chain rule.
 """

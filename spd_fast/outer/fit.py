@@ -82,7 +82,7 @@ class FitResult:
 
         None without validation cells.
         """
-        check = kept_check(self.history, self.recipe)
+        check = kept_check(self.history, self.recipe.outer.keep)
         return None if check is None else check[1]
 
 
@@ -147,7 +147,7 @@ def fit_dish(
     """
     if seed is not None:
         recipe = recipe.replace({"seed": seed})
-    truth = checked_truth(cells, accuracy, recipe)
+    truth = checked_truth(cells, accuracy, recipe.outer)
     if isinstance(run, runs.Run):
         if run.recipe != recipe:
             raise ValueError(f"the recipe differs from the one that {run.path} was begun with: resume with run.recipe")
@@ -171,12 +171,12 @@ def _fit(
     followed = recipe.optimized if recipe.outer.derivative is not None else ()
     free = free_tensors(start, recipe.outer.learn, recipe.form, followed)
     start = dish_of(dish_tensors(free, start, recipe.form))  # what is measured, to the bit
-    training_cells, validation_cells = split_pool(len(truth), recipe)
+    training_cells, validation_cells = split_pool(len(truth), recipe.outer, recipe.seed)
     loop = _Loop(
         recipe=recipe,
         cells=cells,
         truth=truth,
-        target=transformed(truth[training_cells], recipe),
+        target=transformed(truth[training_cells], recipe.outer),
         training_cells=training_cells,
         validation_cells=validation_cells,
         start=start,
@@ -228,7 +228,8 @@ class _Loop:
     history: list[OuterStep] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.optimizer = optimizer_of({name: self.free[name] for name in self.recipe.optimized}, self.recipe)
+        optimized = {name: self.free[name] for name in self.recipe.optimized}
+        self.optimizer = optimizer_of(optimized, self.recipe.outer, self.recipe.seed)
         self.best = copies(self.free)  # the free tensors that ranked the validation cells best
 
     @property
@@ -238,6 +239,10 @@ class _Loop:
         if patience is not None and checks and checks[-1][0] - best_check(checks)[0] >= patience:
             return True
         return len(self.history) >= self.recipe.outer.epochs
+
+    def drawn(self, epoch: int) -> npt.NDArray[np.int64]:
+        """Return the positions, among the training cells, of those that an outer epoch compares."""
+        return draw_cells(len(self.training_cells), self.recipe.outer.cells, epoch, self.recipe.seed)
 
     def step(self) -> None:
         """Run one outer epoch and append its record to the history."""
@@ -249,7 +254,7 @@ class _Loop:
         validation_tau_start = self._check_validation(0) if epoch == 0 else None
         if epoch % self.recipe.outer.check_every == 0:
             self._solve()
-        drawn = draw_cells(len(self.training_cells), epoch, self.recipe)
+        drawn = self.drawn(epoch)
         rows = self.training_cells[drawn]
         target = torch.from_numpy(self.target[drawn]).to(getattr(torch, self.recipe.dtype))
         report = None if self.progress is None else partial(_report, self.progress, epoch)
@@ -276,7 +281,6 @@ class _Loop:
             [self.cells[row] for row in rows.tolist()],
             self.truth[rows],
             cell_metrics,
-            recipe=self.recipe,
             loss=None if loss is None else number(loss.item()),
             gradient_norm=taken.gradient_norm,
             trust=trust,
@@ -296,7 +300,7 @@ class _Loop:
         usable = torch.isfinite(cell_metrics.metric.detach())
         if int(usable.sum()) < MIN_MOTIFS:
             return None, f"{int((~usable).sum())} of {len(usable)} motifs diverged"
-        loss = _checked_loss(self.loss(cell_metrics.score(self.recipe)[usable], target[usable]))
+        loss = _checked_loss(self.loss(cell_metrics.score[usable], target[usable]))
         if number(loss.item()) is None:
             return None, "the outer loss is not finite"
         perfect, limit = int((cell_metrics.accuracy == 1).sum()), self.recipe.outer.saturation
@@ -327,7 +331,7 @@ class _Loop:
         if not len(self.validation_cells) or not self._due(steps):
             return None
         with torch.no_grad():
-            ranking = self._measured(self.validation_cells, None, None).ranking(self.recipe)
+            ranking = self._measured(self.validation_cells, None, None).ranking
         lowest = np.nanmin(ranking, initial=0.0) - 1  # a cell whose motif diverged ranks last
         tau = kendall_tau(np.where(np.isnan(ranking), lowest, ranking), self.truth[self.validation_cells])
         if all(tau > other for _, other in validation_checks(self.history)):
@@ -385,7 +389,6 @@ def _record(
     truth: Array,
     cell_metrics: CellMetrics,
     *,
-    recipe: Recipe,
     loss: Number,
     gradient_norm: Number,
     trust: Number,
@@ -395,9 +398,9 @@ def _record(
     seconds: float,
 ) -> OuterStep:
     metric = cell_metrics.metric.detach()
-    score, final = cell_metrics.score(recipe).detach(), cell_metrics.accuracy
+    score, final = cell_metrics.score.detach(), cell_metrics.accuracy
     kept = np.isfinite(metric.numpy())
-    ranking = cell_metrics.ranking(recipe)
+    ranking = cell_metrics.ranking
     correlation = None
     if kept.sum() >= 2:
         correlation = float(pearson_correlation(score[torch.from_numpy(kept)].double(), torch.from_numpy(truth[kept])))
@@ -431,10 +434,7 @@ def _record(
 
 def _identity(loop: _Loop, loss: OuterLoss | None) -> dict[str, Any]:
     """Return what a resumed run must share with its beginning, beside the recipe."""
-    first = [
-        loop.cells[row].module_hash
-        for row in loop.training_cells[draw_cells(len(loop.training_cells), 0, loop.recipe)].tolist()
-    ]
+    first = [loop.cells[row].module_hash for row in loop.training_cells[loop.drawn(0)].tolist()]
     start = {name: tensor.numpy() for name, tensor in dish_tensors({}, loop.start, loop.recipe.form).items()}
     return {
         "cells": content_digest({"first": np.array(first)}),

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from spd_fast.base.types import Number
-from spd_fast.recipes.settings import Recipe
 
 __all__ = [
     "OuterStep",
@@ -118,13 +117,13 @@ def validation_checks(history: Sequence[OuterStep]) -> list[tuple[int, float]]:
     return [(steps, tau) for steps, tau in checks if tau is not None]
 
 
-def kept_check(history: Sequence[OuterStep], recipe: Recipe) -> tuple[int, float] | None:
-    """Return (outer epochs done, tau-b on the validation cells) of the dish that is kept; of equally good ones, the
-    earliest."""
+def kept_check(history: Sequence[OuterStep], keep: Literal["last", "best"]) -> tuple[int, float] | None:
+    """Return (outer epochs done, tau-b on the validation cells) of the dish that ``outer.keep`` keeps; of equally good
+    ones, the earliest."""
     checks = validation_checks(history)
     if not checks:
         return None
-    return checks[-1] if recipe.outer.keep == "last" else best_check(checks)
+    return checks[-1] if keep == "last" else best_check(checks)
 
 
 def best_check(checks: Sequence[tuple[int, float]]) -> tuple[int, float]:

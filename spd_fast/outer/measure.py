@@ -7,7 +7,7 @@ for a fraction of the work.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from spd_fast.engine.training import TrainResult, train
 from spd_fast.learnables.table import LEARNABLES, enter_all
 from spd_fast.outer.forms import Tensors
 from spd_fast.recipes.settings import Recipe
-from spd_fast.scoring import images_of_replicate, inner_loop, metrics_read, step_weights
+from spd_fast.scoring import InnerLoops, inner_loops, metrics_read, step_weights
 from spd_fast.spaces.candidate import Candidate
 from spd_fast.torch import Asked, Inputs, measure_training, packed_metrics
 
@@ -48,26 +48,76 @@ class CellMetrics:
         Training loss and accuracy of every inner epoch.
     step_loss : ndarray, shape (K, steps), or None
         Training loss of every inner step, with the metric "training_loss".
+    is_loss : bool
+        Whether the metric is a loss, of which less is better.
+    ranked_by_accuracy : bool
+        Whether cells are ranked by `accuracy`, not by the metric.
     """
 
     metric: Tensor
     accuracy: Array
     curve_loss: Array
     curve_accuracy: Array
-    step_loss: Array | None = None
+    step_loss: Array | None
+    is_loss: bool
+    ranked_by_accuracy: bool
 
-    def score(self, recipe: Recipe) -> Tensor:
-        """Return the metric, with the sign of losses reversed, so that more is better."""
-        return self.metric if recipe.outer.metric == "probability" else -self.metric
+    @property
+    def score(self) -> Tensor:
+        """The metric, with the sign of losses reversed, so that more is better."""
+        return -self.metric if self.is_loss else self.metric
 
-    def ranking(self, recipe: Recipe) -> Array:
-        """Return the score as ``outer.ranking`` says, more is better: shape (K,), float64."""
-        return self.accuracy if recipe.outer.ranking == "accuracy" else self.score(recipe).detach().double().numpy()
+    @property
+    def ranking(self) -> Array:
+        """The score as ``outer.ranking`` says, more is better: shape (K,), float64."""
+        return self.accuracy if self.ranked_by_accuracy else self.score.detach().double().numpy()
 
 
 Measure = Callable[[Tensors, Sequence[int], int | None, Progress | None], CellMetrics]
 """``measure(tensors, rows, epoch, progress)`` measures the cells at these rows with the initial weights, sample orders
 and replicates of an outer epoch; with None for the epoch, as `spd_fast.score_cells` does."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What a recipe says of measuring cells."""
+
+    loops: InnerLoops
+    metric: Asked
+    step_weights: Tensor | None  # of the metric "training_loss", where none are learned
+    ranked_by_accuracy: bool
+    replicates: int | None  # measured in an outer epoch; None: all
+
+    @classmethod
+    def by(cls, recipe: Recipe) -> Self:
+        outer = recipe.outer
+        asked = Asked(outer.metric, outer.derivative or "unrolled", outer.window)
+        weights = torch.from_numpy(step_weights(recipe)) if outer.metric == "training_loss" else None
+        return cls(inner_loops(recipe), asked, weights, outer.ranking == "accuracy", outer.replicates)
+
+    def replicates_in(self, epoch: int | None) -> list[int]:
+        """Return the replicates that an outer epoch measures."""
+        every = self.loops.replicates
+        if epoch is None or self.replicates is None:
+            return list(range(every))
+        return [(epoch * self.replicates + place) % every for place in range(self.replicates)]
+
+    def answer(
+        self,
+        metrics: Sequence[Tensor],
+        accuracies: Sequence[Array],
+        curves: tuple[Array, Array],
+        step_losses: Sequence[Array] = (),
+    ) -> CellMetrics:
+        """Return the metrics of cells as means over what was read in each replicate."""
+        return CellMetrics(
+            mean_of(metrics),
+            mean_of(accuracies),
+            *curves,
+            step_loss=mean_of(step_losses) if step_losses else None,
+            is_loss=self.metric.metric != "probability",
+            ranked_by_accuracy=self.ranked_by_accuracy,
+        )
 
 
 def measure_of(cells: Sequence[Candidate], start: Dish, recipe: Recipe, threads: int | None) -> Measure:
@@ -82,11 +132,12 @@ def measure_of(cells: Sequence[Candidate], start: Dish, recipe: Recipe, threads:
     recipe : Recipe
     threads : int, optional
     """
+    asked = _Asked.by(recipe)
     if trains_once(recipe):
-        return _TrainedOnce(cells, start, recipe, threads)
+        return _TrainedOnce(cells, start, inner_loops(recipe, start), asked, threads)
 
     def measure(tensors: Tensors, rows: Sequence[int], epoch: int | None, progress: Progress | None) -> CellMetrics:
-        return _trained_anew([cells[row] for row in rows], tensors, recipe, epoch, threads, progress)
+        return _trained_anew([cells[row] for row in rows], tensors, asked, epoch, threads, progress)
 
     return measure
 
@@ -100,21 +151,20 @@ def trains_once(recipe: Recipe) -> bool:
 def _trained_anew(
     cells: Sequence[Candidate],
     tensors: Tensors,
-    recipe: Recipe,
+    asked: _Asked,
     epoch: int | None,
     threads: int | None,
     progress: Progress | None,
 ) -> CellMetrics:
-    entered = enter_all(tensors)
-    scales = entered.get("initial_scales", torch.from_numpy(recipe.form.initial_scales))
-    weights = _step_weights(entered, recipe) if recipe.outer.metric == "training_loss" else None
-    asked = Asked(recipe.outer.metric, recipe.outer.derivative or "unrolled", recipe.outer.window)
-    replicates = _replicates(recipe, epoch)
+    entered, loops = enter_all(tensors), asked.loops
+    scales = entered.get("initial_scales", torch.from_numpy(loops.first.initial_scales))
+    weights = None if asked.step_weights is None else entered.get("step_weights", asked.step_weights)
+    replicates = asked.replicates_in(epoch)
     metrics, results = [], []
     for part, replicate in enumerate(replicates):
         inputs = Inputs(
-            entered["images"][images_of_replicate(recipe, replicate)],
-            entered["labels"][images_of_replicate(recipe, replicate)],
+            entered["images"][loops.images(replicate)],
+            entered["labels"][loops.images(replicate)],
             entered.get("valid_images"),
             entered.get("valid_labels"),
             entered.get("rates"),
@@ -122,42 +172,30 @@ def _trained_anew(
             weights,
         )
         metric, result = measure_training(
-            inner_loop(recipe, outer_epoch=epoch or 0, replicate=replicate),
+            loops.of(replicate, epoch or 0),
             inputs,
-            asked,
+            asked.metric,
             cells,
-            recipe.shape,
+            loops.shape,
             threads=threads,
             progress=part_of(progress, part, len(replicates)),
         )
         metrics.append(metric)
         results.append(result)
-    accuracy = mean_of([metrics_read(result).accuracy for result in results])
     losses = [result.recorded["step_loss"] for result in results if "step_loss" in result.recorded]
-    step_loss = mean_of(losses) if losses else None
-    return CellMetrics(mean_of(metrics), accuracy, *_curves(results), step_loss)
-
-
-def _replicates(recipe: Recipe, epoch: int | None) -> list[int]:
-    """Return the replicates that an outer epoch measures."""
-    every = recipe.inner.replicates
-    if epoch is None or recipe.outer.replicates is None:
-        return list(range(every))
-    return [(epoch * recipe.outer.replicates + place) % every for place in range(recipe.outer.replicates)]
-
-
-def _step_weights(entered: Tensors, recipe: Recipe) -> Tensor:
-    return entered["step_weights"] if "step_weights" in entered else torch.from_numpy(step_weights(recipe))
+    return asked.answer(metrics, [metrics_read(result).accuracy for result in results], _curves(results), losses)
 
 
 class _TrainedOnce:
     """Measures cells with motifs that are trained once, when their cell is first measured."""
 
-    def __init__(self, cells: Sequence[Candidate], start: Dish, recipe: Recipe, threads: int | None) -> None:
-        self._cells, self._start, self._recipe, self._threads = cells, start, recipe, threads
+    def __init__(
+        self, cells: Sequence[Candidate], start: Dish, loops: InnerLoops, asked: _Asked, threads: int | None
+    ) -> None:
+        self._cells, self._start, self._loops, self._asked, self._threads = cells, start, loops, asked, threads
         self._place: dict[int, int] = {}  # row -> place in what follows
         self._motifs: list[PackedMotifs] = []  # one entry per replicate
-        self._curves: tuple[Array, ...] = (np.empty((0, recipe.inner.epochs)), np.empty((0, recipe.inner.epochs)))
+        self._curves = (np.empty((0, loops.first.epochs)), np.empty((0, loops.first.epochs)))
 
     def __call__(
         self, tensors: Tensors, rows: Sequence[int], epoch: int | None, progress: Progress | None
@@ -166,41 +204,42 @@ class _TrainedOnce:
         places = [self._place[row] for row in rows]
         entered = enter_all(tensors)
         metrics, accuracies = [], []
-        for motifs in [self._motifs[replicate] for replicate in _replicates(self._recipe, epoch)]:
+        for motifs in [self._motifs[replicate] for replicate in self._asked.replicates_in(epoch)]:
             metric, reading = packed_metrics(
                 motifs.take(places),
                 entered["valid_images"],
                 entered["valid_labels"],
-                metric=cast(Any, self._recipe.outer.metric),
+                metric=cast(Any, self._asked.metric.metric),
                 threads=self._threads,
             )
             metrics.append(metric)
             accuracies.append(np.where(np.isfinite(reading.loss), reading.accuracy, np.nan))
-        loss, accuracy = (curve[places] for curve in self._curves)
-        return CellMetrics(mean_of(metrics), mean_of(accuracies), loss, accuracy)
+        loss, accuracy = self._curves
+        return self._asked.answer(metrics, accuracies, (loss[places], accuracy[places]))
 
     def _train_missing(self, rows: Sequence[int], progress: Progress | None) -> None:
         if not rows:
             return
-        recipe, cells = self._recipe, [self._cells[row] for row in rows]
+        loops, cells = self._loops, [self._cells[row] for row in rows]
         images, labels = self._start.images, self._start.labels
         results = [
             train(
-                replace(inner_loop(recipe, self._start, replicate=replicate), evaluate=False),
+                replace(loops.of(replicate), evaluate=False),
                 cells,
-                recipe.shape,
-                Dish(images[images_of_replicate(recipe, replicate)], labels[images_of_replicate(recipe, replicate)]),
+                loops.shape,
+                Dish(images[loops.images(replicate)], labels[loops.images(replicate)]),
                 threads=self._threads,
-                progress=part_of(progress, replicate, recipe.inner.replicates),
+                progress=part_of(progress, replicate, loops.replicates),
             )
-            for replicate in range(recipe.inner.replicates)
+            for replicate in range(loops.replicates)
         ]
         packed = [
-            pack_motifs(cells, recipe.shape, _known_parameters(result), images.shape[1:], dtype=recipe.dtype)
+            pack_motifs(cells, loops.shape, _known_parameters(result), images.shape[1:], dtype=loops.first.dtype)
             for result in results
         ]
         self._motifs = [old + new for old, new in zip(self._motifs, packed, strict=True)] if self._motifs else packed
-        self._curves = tuple(np.concatenate(pair) for pair in zip(self._curves, _curves(results), strict=True))
+        loss, accuracy = _curves(results)
+        self._curves = (np.concatenate([self._curves[0], loss]), np.concatenate([self._curves[1], accuracy]))
         self._place |= {row: len(self._place) + k for k, row in enumerate(rows)}
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from spd_fast.base.seeds import derived_seed
 from spd_fast.base.types import Array, Number
-from spd_fast.recipes.settings import AdamSettings, CMAESSettings, OuterSettings, Recipe
+from spd_fast.recipes.settings import AdamSettings, CMAESSettings, OuterSettings
 
 __all__ = [
     "Descent",
@@ -77,8 +77,8 @@ class OuterOptimizer(Protocol):
         """Restore a state."""
 
 
-def optimizer_of(free: Mapping[str, Tensor], recipe: Recipe) -> OuterOptimizer:
-    """Return the optimizer that ``outer.optimizer`` chooses.
+def optimizer_of(free: Mapping[str, Tensor], outer: OuterSettings, seed: int) -> OuterOptimizer:
+    """Return the optimizer that ``outer.optimizer`` chooses; CMA-ES draws its dishes from the recipe's seed.
 
     Raises
     ------
@@ -87,12 +87,8 @@ def optimizer_of(free: Mapping[str, Tensor], recipe: Recipe) -> OuterOptimizer:
     """
     if not free:
         return NothingToStep()
-    settings = recipe.outer.optimizer
-    return (
-        Evolution(free, settings, recipe.seed)
-        if isinstance(settings, CMAESSettings)
-        else Descent(free, settings, recipe)
-    )
+    settings = outer.optimizer
+    return Evolution(free, settings, seed) if isinstance(settings, CMAESSettings) else Descent(free, settings, outer)
 
 
 class NothingToStep:
@@ -113,8 +109,8 @@ class NothingToStep:
 class Descent:
     """Adam along the gradient, which is clipped and scaled as the recipe says."""
 
-    def __init__(self, free: Mapping[str, Tensor], settings: AdamSettings, recipe: Recipe) -> None:
-        self.free, self.settings, self.outer = free, settings, recipe.outer
+    def __init__(self, free: Mapping[str, Tensor], settings: AdamSettings, outer: OuterSettings) -> None:
+        self.free, self.settings, self.outer = free, settings, outer
         options = settings.model_dump(exclude={"name"})
         self.optimizer = torch.optim.Adam(list(free.values()), foreach=False, **options)
 

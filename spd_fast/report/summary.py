@@ -109,7 +109,7 @@ def summarise(history: Sequence[OuterStep], recipe: Recipe) -> Summary:
     """Reduce a history to the numbers of the report."""
     accuracy = [step.mean_max_accuracy for step in history if step.mean_max_accuracy is not None]
     losses = [step.loss for step in history if step.loss is not None]
-    checks, check = validation_checks(history), kept_check(history, recipe)
+    checks, check = validation_checks(history), kept_check(history, recipe.outer.keep)
     trust = [step.trust for step in history if step.trust is not None]
     return Summary(
         epochs=len(history),

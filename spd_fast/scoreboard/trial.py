@@ -146,7 +146,7 @@ def pool_of_run(run: Run, truth: TruthTable) -> list[str]:
     from spd_fast.outer.pool import split_pool
 
     seen = {each for record in run.records() for each in record["cells"]}
-    _, validation_cells = split_pool(len(truth), run.recipe)
+    _, validation_cells = split_pool(len(truth), run.recipe.outer, run.recipe.seed)
     return sorted(seen | {truth.hashes[row] for row in validation_cells.tolist()})
 
 

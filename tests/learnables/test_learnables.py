@@ -17,7 +17,7 @@ from spd_fast.outer.forms import dish_of, dish_tensors, free_tensors
 from spd_fast.outer.measure import measure_of, trains_once
 from spd_fast.outer.start import start_dish
 from spd_fast.report.run import build
-from spd_fast.scoring import entered, inner_loop, metrics_read, score_cells
+from spd_fast.scoring import entered, inner_loops, metrics_read, score_cells
 
 WEIGHTED = small.RECIPE.replace(
     {
@@ -89,7 +89,7 @@ def test_image_weights_weight_the_loss() -> None:
     start = start_dish(WEIGHTED)
     assert np.array_equal(start.image_weights, np.ones(6))
     dish = replace(start, image_weights=weights)
-    result = train(inner_loop(WEIGHTED), cells, WEIGHTED.shape, start)
+    result = train(inner_loops(WEIGHTED).of(0), cells, WEIGHTED.shape, start)
     logits = metrics_read(result).logits
     true = np.take_along_axis(logits, start.valid_labels.argmax(axis=1)[None, :, None], axis=2)[..., 0]
     losses = np.log(np.exp(logits).sum(axis=2)) - true

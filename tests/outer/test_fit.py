@@ -20,7 +20,7 @@ from spd_fast.outer.fit import FitResult, fit_dish
 from spd_fast.outer.history import OuterStep, validation_checks
 from spd_fast.outer.pool import draw_cells, split_pool, transformed
 from spd_fast.outer.start import start_dish
-from spd_fast.scoring import inner_loop, score_cells
+from spd_fast.scoring import inner_loops, score_cells
 from spd_fast.torch import Asked, Inputs
 
 
@@ -48,9 +48,9 @@ def test_first_step_by_hand(whole: FitResult) -> None:
     """Everything recorded of epoch 0 from `train_motifs` directly, and Adam's first step, lr * sign, in the images."""
     recipe = small.RECIPE
     cells, accuracy = small.pool()
-    chosen = draw_cells(small.POOL, 0, recipe)
+    chosen = draw_cells(small.POOL, recipe.outer.cells, 0, recipe.seed)
     start = start_dish(recipe)
-    result = train(inner_loop(recipe), [cells[i] for i in chosen], recipe.shape, start)
+    result = train(inner_loops(recipe).of(0), [cells[i] for i in chosen], recipe.shape, start)
     step = whole.history[0]
     assert step.cells == tuple(cells[i].module_hash for i in chosen)
     assert step.truth == tuple(accuracy[chosen])
@@ -98,7 +98,7 @@ def test_seed_changes_everything(whole: FitResult) -> None:
 
 def test_cells_are_fresh_until_the_pool_is_used_up() -> None:
     recipe = small.RECIPE.replace({"outer.cells": 3})
-    drawn = [draw_cells(10, epoch, recipe) for epoch in range(6)]
+    drawn = [draw_cells(10, recipe.outer.cells, epoch, recipe.seed) for epoch in range(6)]
     first, second = np.concatenate(drawn[:3]).tolist(), np.concatenate(drawn[3:]).tolist()
     assert len(set(first)) == len(set(second)) == 9
     assert first != second
@@ -428,7 +428,7 @@ def test_validation_cells_choose_the_dish(learning: FitResult) -> None:
 def pretend_taus(monkeypatch: pytest.MonkeyPatch, taus: list[float]) -> None:
     """Let the checks on the validation cells return these values, one after another, and then the last again and
     again."""
-    kept = small.pool()[1][split_pool(small.POOL, small.LEARNING)[1]].tolist()
+    kept = small.pool()[1][split_pool(small.POOL, small.LEARNING.outer, small.LEARNING.seed)[1]].tolist()
     coming, plain = iter(taus), kendall_tau
     monkeypatch.setattr(outer, "kendall_tau", lambda x, y: next(coming, taus[-1]) if list(y) == kept else plain(x, y))
 
@@ -462,20 +462,20 @@ def test_a_dish_that_only_gets_worse_is_not_kept(monkeypatch: pytest.MonkeyPatch
 
 def test_pool_is_a_draw_of_what_is_given() -> None:
     recipe = small.LEARNING.replace({"outer.pool": 8, "outer.validation_cells": 3})
-    compared, kept = split_pool(100, recipe)
+    compared, kept = split_pool(100, recipe.outer, 7)
     assert (len(compared), len(kept), len({*compared, *kept})) == (5, 3, 8)
-    assert np.array_equal(split_pool(100, recipe)[0], compared)
-    assert not np.array_equal(split_pool(100, recipe.replace({"seed": 8}))[0], compared)
-    assert split_pool(4, small.RECIPE)[0].tolist() == [0, 1, 2, 3]
+    assert np.array_equal(split_pool(100, recipe.outer, 7)[0], compared)
+    assert not np.array_equal(split_pool(100, recipe.outer, 8)[0], compared)
+    assert split_pool(4, small.RECIPE.outer, 0)[0].tolist() == [0, 1, 2, 3]
     with pytest.raises(ValueError, match=r"10 cells were given, expected at least 30: the recipe uses that many"):
         fit(recipe=small.RECIPE.replace({"outer.pool": 30}))
 
 
 def test_targets() -> None:
     truth = np.array([0.9, 0.1, 0.93, 0.9, 0.94])
-    assert transformed(truth, small.RECIPE) is truth
-    assert transformed(truth, small.LEARNING).tolist() == [0.375, 0.0, 0.75, 0.375, 1.0]
-    clipped = transformed(truth, small.RECIPE.replace({"outer.target": "winsorised", "outer.winsorise": 0.25}))
+    assert transformed(truth, small.RECIPE.outer) is truth
+    assert transformed(truth, small.LEARNING.outer).tolist() == [0.375, 0.0, 0.75, 0.375, 1.0]
+    clipped = transformed(truth, small.RECIPE.replace({"outer.target": "winsorised", "outer.winsorise": 0.25}).outer)
     assert clipped.tolist() == [0.9, 0.9, 0.93, 0.9, 0.93]
 
 
@@ -596,9 +596,8 @@ def test_trust_of_a_step_after_which_nothing_is_left(monkeypatch: pytest.MonkeyP
 def test_validation_cells_that_diverge_rank_last(monkeypatch: pytest.MonkeyPatch) -> None:
     from spd_fast.outer.measure import CellMetrics
 
-    monkeypatch.setattr(
-        CellMetrics, "ranking", lambda self, recipe: np.array([np.nan, -5.0, -7.0, -6.0])[: len(self.accuracy)]
-    )
+    ranking = property(lambda self: np.array([np.nan, -5.0, -7.0, -6.0])[: len(self.accuracy)])
+    monkeypatch.setattr(CellMetrics, "ranking", ranking)
     found = fit(recipe=small.LEARNING.replace({"outer.epochs": 1}))
     _, accuracy = small.pool()
     truth = accuracy[list(found.validation_cells)]

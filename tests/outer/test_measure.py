@@ -177,7 +177,7 @@ def test_replicates_with_images_of_their_own(learn: list[str]) -> None:
     how = recipe(inner__split_images=True, outer__learn=learn, outer__gradient="unrolled")
     cell_metrics, found = gradients(how, 0, [0, 1, 2])
     scores = score_cells(start_dish(how), how, small.pool()[0][:3])
-    assert np.allclose(cell_metrics.ranking(how), scores, rtol=1e-12)
+    assert np.allclose(cell_metrics.ranking, scores, rtol=1e-12)
     for name, gradient in found.items():
         assert np.abs(gradient.reshape(len(gradient), -1)).max(axis=1).min() > 0, name
 
@@ -261,7 +261,7 @@ def test_scores_are_those_of_what_was_learned() -> None:
     tensors = dish_tensors(moved, start, how.form)
     found = measure_of(small.pool()[0], start, how, None)(tensors, [0, 1, 2], 0, None)
     scores = score_cells(dish_of(tensors), how, small.pool()[0][:3])
-    assert np.allclose(found.ranking(how), scores, rtol=1e-12)
+    assert np.allclose(found.ranking, scores, rtol=1e-12)
     for name in moved:
         other = replace(dish_of(tensors), **{name: getattr(start, name)})
         assert np.abs(score_cells(other, how, small.pool()[0][:3]) - scores).min() > 1e-6, name
@@ -285,6 +285,6 @@ def test_scores_turn_losses(metric: str) -> None:
     start = start_dish(how)
     found = measure_of(small.pool()[0], start, how, None)(dish_tensors({}, start, how.form), [0, 1, 2], 0, None)
     turned = 1 if metric == "probability" else -1
-    assert torch.equal(found.score(how), turned * found.metric)
-    assert np.array_equal(found.ranking(how), turned * found.metric.numpy())
-    assert np.array_equal(found.ranking(how.replace({"outer.ranking": "accuracy"})), found.accuracy)
+    assert torch.equal(found.score, turned * found.metric)
+    assert np.array_equal(found.ranking, turned * found.metric.numpy())
+    assert np.array_equal(replace(found, ranked_by_accuracy=True).ranking, found.accuracy)

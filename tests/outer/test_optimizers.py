@@ -161,7 +161,7 @@ def test_step_weights_by_ridge() -> None:
     result = fit(RIDGE)
     cells, accuracy = small.pool()
     losses = np.mean([each.recorded["step_loss"] for each in train_cells(result.dish, RIDGE, cells)], axis=0)
-    expected = ridge_weights(-losses, transformed(accuracy, RIDGE))
+    expected = ridge_weights(-losses, transformed(accuracy, RIDGE.outer))
     assert np.allclose(
         result.dish.step_weights, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max()
     )  # held in float32
@@ -182,6 +182,6 @@ def test_step_weights_alone() -> None:
 
 def test_the_recipe_chooses_the_step() -> None:
     free = {"a": torch.zeros(2, requires_grad=True)}
-    assert isinstance(optimizer_of(free, small.CURVE), Descent)
-    assert isinstance(optimizer_of(free, SEARCHING), Evolution)
-    assert isinstance(optimizer_of({}, SEARCHING), NothingToStep)
+    assert isinstance(optimizer_of(free, small.CURVE.outer, 0), Descent)
+    assert isinstance(optimizer_of(free, SEARCHING.outer, 0), Evolution)
+    assert isinstance(optimizer_of({}, SEARCHING.outer, 0), NothingToStep)
