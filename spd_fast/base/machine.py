@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-import spd_fast
+import spd_fast._core as _core
 
 __all__ = [
     "describe_machine",
@@ -15,10 +15,8 @@ __all__ = [
 
 def describe_machine() -> dict[str, Any]:
     """Return versions, instruction set, compiler, processor and processor count of this installation."""
-    from spd_fast import _core
-
     return {
-        "version": spd_fast.__version__,
+        "version": _core.version,
         "instruction_set": _core.isa,
         "compiler": _core.compiler,
         "processor": _processor(),

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from rich.table import Table
 
-from spd_fast import _core
+import spd_fast._core as _core
 from spd_fast.base.progress import counter_of
 from spd_fast.base.types import Progress
 from spd_fast.bench import record as records

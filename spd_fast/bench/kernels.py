@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.table import Table
 
-from spd_fast import _core
+import spd_fast._core as _core
 from spd_fast.base.types import Progress
 from spd_fast.bench import record as records
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from rich.table import Table
 
-from spd_fast import _core
+import spd_fast._core as _core
 from spd_fast.base.types import Progress
 from spd_fast.bench import record as records
 

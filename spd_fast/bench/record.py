@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from spd_fast import _core
+import spd_fast._core as _core
 from spd_fast.base.files import atomic_write
 from spd_fast.base.machine import describe_machine
 from spd_fast.motif import MOTIF_A, MOTIF_B, MOTIF_C, MotifShape

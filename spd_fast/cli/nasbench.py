@@ -36,7 +36,7 @@ def nasbench_convert(
     with errors(debug, again=True):
         import warnings
 
-        from spd_fast import nasbench101
+        import spd_fast.nasbench101 as nasbench101
 
         with warnings.catch_warnings(), progress_bar("reading") as update:
             warnings.simplefilter("ignore")  # the table tells the same below
@@ -55,7 +55,7 @@ def nasbench_info(
 ) -> None:
     """Say what a table holds and where it came from."""
     with errors(debug):
-        from spd_fast import nasbench101
+        import spd_fast.nasbench101 as nasbench101
 
         table = nasbench101.open(file)
         out.print(table.describe(), markup=False)
@@ -83,7 +83,7 @@ def nasbench_query(
 ) -> None:
     """Show what cells reached."""
     with errors(debug):
-        from spd_fast import nasbench101
+        import spd_fast.nasbench101 as nasbench101
         from spd_fast.spaces.cell_files import read_cells
 
         wanted: Sequence[Cell | str] = hashes or [] if cells is None else read_cells(cells)
@@ -116,7 +116,7 @@ def nasbench_sample(
 ) -> None:
     """Draw cells uniformly, no two of them isomorphic."""
     with errors(debug):
-        from spd_fast import nasbench101
+        import spd_fast.nasbench101 as nasbench101
 
         source: Any = nasbench101.open(table) if table is not None else nasbench101.enumerate_space()
         rows = source.sample(n, seed)
@@ -143,7 +143,7 @@ def nasbench_enumerate(
     with errors(debug):
         import numpy as np
 
-        from spd_fast import nasbench101
+        import spd_fast.nasbench101 as nasbench101
         from spd_fast.base.files import save_arrays
 
         space = nasbench101.enumerate_space(threads=threads)

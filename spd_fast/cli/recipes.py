@@ -27,7 +27,7 @@ def recipes(
 ) -> None:
     """List the recipes, or show every setting of one with its meaning."""
     with errors(debug):
-        from spd_fast import recipes as known
+        import spd_fast.recipes as known
 
         if name is None:
             rows = [{"recipe": each, "what it is": known.get(each).summary} for each in known.names()]
@@ -47,7 +47,7 @@ def recipes(
 
 def recipe_of(name: str, seed: int | None, settings: Sequence[str] | None) -> "Recipe":
     """Return the named recipe with the seed and the settings of the command line."""
-    from spd_fast import recipes as known
+    import spd_fast.recipes as known
 
     changes = changes_of(seed, settings)
     recipe = known.load(name)

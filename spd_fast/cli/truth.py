@@ -165,7 +165,9 @@ def truth_show(
     with errors(debug):
         if slopes and file is not None:
             raise ValueError("--slopes is a table in the package: leave the file out")
-        from spd_fast import Cell, Perceptron, TruthTable
+        from spd_fast.spaces.cell import Cell
+        from spd_fast.spaces.perceptron import Perceptron
+        from spd_fast.truth.table import TruthTable
 
         table = TruthTable.load(file, cell_type=Perceptron if slopes else Cell)
         out.print(table.describe(), markup=False)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast import _core
+import spd_fast._core as _core
 from spd_fast.base.types import Array, Progress
 from spd_fast.dish import Dish
 from spd_fast.engine.specs import (

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast import _core
+import spd_fast._core as _core
 from spd_fast.base.types import Array
 from spd_fast.engine.inner_loop import InitDistribution, InnerLoop
 from spd_fast.engine.specs import specs_of

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from spd_fast import _core
+import spd_fast._core as _core
 
 __all__ = [
     "SGD",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast import _core
+import spd_fast._core as _core
 from spd_fast.base.types import Array
 from spd_fast.motif import MotifShape, Shape, cell_channels
 from spd_fast.spaces.candidate import Candidate, MotifCell

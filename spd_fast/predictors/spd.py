@@ -21,7 +21,7 @@ from typing import Any, Final, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast import recipes
+import spd_fast.recipes as recipes
 from spd_fast.base.files import load_arrays, save_arrays
 from spd_fast.base.progress import part_of
 from spd_fast.base.types import Array, Progress

@@ -28,7 +28,7 @@ from pydantic import (
     model_validator,
 )
 
-from spd_fast import motif as motifs
+import spd_fast.motif as motifs
 from spd_fast.learnables.learnable import Conditions, DishForm
 from spd_fast.learnables.rates import learning_rates
 from spd_fast.learnables.table import LEARNABLES

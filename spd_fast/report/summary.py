@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast import recipes
+import spd_fast.recipes as recipes
 from spd_fast.outer.history import OuterStep, kept_check, validation_checks
 from spd_fast.recipes.settings import Recipe
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-import spd_fast
+import spd_fast._core as _core
 from spd_fast.base.files import load_arrays, save_arrays
 from spd_fast.base.progress import part_of
 from spd_fast.base.stores import Journal, content_digest
@@ -300,7 +300,7 @@ def board_identity(
 
     dishes = [content_digest(each.dish.arrays()) for each in learned or ()]
     return {
-        "version": spd_fast.__version__,
+        "version": _core.version,
         "trial": trial.digest(),
         "recipe": json.loads(recipe.to_json()),
         "recipe's source": source_digest(recipe),

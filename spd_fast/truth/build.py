@@ -17,7 +17,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast import __version__, _core
+import spd_fast._core as _core
 from spd_fast.base.machine import describe_machine
 from spd_fast.base.stores import Journal
 from spd_fast.base.types import Array, Progress
@@ -154,7 +154,7 @@ def build_truth(
         n_valid=n_valid,
         n_test=n_test,
         split_seed=split_seed,
-        version=__version__,
+        version=_core.version,
     )
     loop = InnerLoop(
         batch_size=batch_size,
