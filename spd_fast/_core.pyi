@@ -65,13 +65,19 @@ def read_rate(bytes: int, seconds: float = 0.1) -> float: ...
 def write_rate(bytes: int, seconds: float = 0.1) -> float: ...
 def uniforms(key: int, rows: int, columns: int, taps: Sequence[int]) -> _Float64: ...
 
-class Metrics:
+class _Record:
+    """What the engine hands back. Its fields are read-only."""
+
+    __match_args__: ClassVar[tuple[str, ...]]
+    """The names of the fields."""
+
+class Metrics(_Record):
     probability: _Float64
     loss: _Float64
     accuracy: _Float64
     logits: npt.NDArray[Any]
 
-class Training:
+class Training(_Record):
     loss: _Float64
     accuracy: _Float64
     seconds: _Float64
@@ -81,7 +87,7 @@ class Training:
     train: Metrics
     valid: Metrics
 
-class Gradient:
+class Gradient(_Record):
     probability: _Float64
     loss: _Float64
     accuracy: _Float64
@@ -89,7 +95,7 @@ class Gradient:
     d_images: npt.NDArray[Any]
     d_labels: npt.NDArray[Any]
 
-class Hypergradient:
+class Hypergradient(_Record):
     value: _Float64
     loss: _Float64
     probability: _Float64
@@ -105,7 +111,7 @@ class Hypergradient:
     d_momenta: _Float64
     d_initial: list[npt.NDArray[Any]]
 
-class LogitGradient:
+class LogitGradient(_Record):
     d_parameters: list[npt.NDArray[Any]]
     d_images: list[npt.NDArray[Any]]
 
@@ -188,9 +194,7 @@ def activations(
     progress: Callable[[float], object] | None,
 ) -> list[_Int64]: ...
 
-class _Op:
-    __match_args__: ClassVar[tuple[str, ...]]
-    """Names of all that an op has."""
+class _Op(_Record):
     height: int
     width: int
     elements: int
@@ -231,7 +235,7 @@ class HeadOp(_Op):
     classes: int
     terms: int
 
-class Profile:
+class Profile(_Record):
     parts: list[str]
     ops: list[ConvOp | SumOp | PoolOp | DenseOp | HeadOp]
     parameters: int

@@ -1,25 +1,15 @@
 // What the bindings share: taking arrays, and running a call while signals are answered.
 #pragma once
 
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
 #include <limits>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "../calls/calls.hpp"
-
-namespace py = pybind11;
+#include "bind.hpp"
 
 namespace spd {
-
-template <class T>
-using Array = py::array_t<T, py::array::c_style>;  // taken without copies: the Python side hands over what fits and what nobody else can change
-
-[[noreturn]] inline void fail(const std::string& what) { throw py::value_error(what); }
 
 // The value of an enumeration by its name.
 template <class E, std::size_t n>

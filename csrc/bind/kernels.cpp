@@ -1,7 +1,5 @@
 // The kernels one by one, and their references, for tests and benches.
 #define SPD_ISA reference  // the references are plain loops: compiled once, for the baseline
-#include "kernels.hpp"
-
 #include "../engine.hpp"
 #include "../kernels/batch_norm.hpp"
 #include "../kernels/conv3x3.hpp"

@@ -1,5 +1,3 @@
-#include "measure.hpp"
-
 #include "../calls/machine.hpp"
 #include "../calls/ops.hpp"
 #include "../span.hpp"
@@ -35,31 +33,14 @@ ProfileRecord profile_one(const MotifSpec& spec, Array<float> images, Array<floa
   return {{std::begin(kPartNames), std::end(kPartNames)}, ops_of(plan), plan.n_parameters, plan.lanes, whole, timed, seconds};
 }
 
-// A record of an op: read-only attributes, which Python also finds listed in __match_args__.
+// The fields that every op has.
 template <class Op>
-class OpClass {
- public:
-  OpClass(py::module_& m, const char* name) : of_(m, name) {}
-  template <class V>
-  OpClass& field(const char* name, V Op::* member) {
-    of_.def_readonly(name, member);
-    fields_.append(name);
-    of_.attr("__match_args__") = py::tuple(fields_);
-    return *this;
-  }
-
- private:
-  py::class_<Op> of_;
-  py::list fields_;
-};
-// And those that every op has.
-template <class Op>
-void place(OpClass<Op>& op) {
+void place(RecordClass<Op>& op) {
   op.field("height", &Op::height).field("width", &Op::width).field("elements", &Op::elements);
 }
 
 void bind_ops(py::module_& m) {
-  place(OpClass<ConvOp>(m, "ConvOp")
+  place(RecordClass<ConvOp>(m, "ConvOp")
             .field("size", &ConvOp::size)
             .field("c_in", &ConvOp::c_in)
             .field("c_out", &ConvOp::c_out)
@@ -70,35 +51,35 @@ void bind_ops(py::module_& m) {
             .field("terms", &ConvOp::terms)
             .field("flows", &ConvOp::flows)
             .field("keeps", &ConvOp::keeps));
-  place(OpClass<SumOp>(m, "SumOp")
+  place(RecordClass<SumOp>(m, "SumOp")
             .field("channels", &SumOp::channels)
             .field("terms", &SumOp::terms)
             .field("flows", &SumOp::flows)
             .field("gathers", &SumOp::gathers)
             .field("passes", &SumOp::passes)
             .field("relu", &SumOp::relu));
-  place(OpClass<PoolOp>(m, "PoolOp")
+  place(RecordClass<PoolOp>(m, "PoolOp")
             .field("size", &PoolOp::size)
             .field("average", &PoolOp::average)
             .field("channels", &PoolOp::channels)
             .field("gathered", &PoolOp::gathered)
             .field("elements_in", &PoolOp::elements_in));
-  place(OpClass<DenseOp>(m, "DenseOp").field("c_in", &DenseOp::c_in).field("c_out", &DenseOp::c_out));
-  place(OpClass<HeadOp>(m, "HeadOp").field("channels", &HeadOp::channels).field("classes", &HeadOp::classes).field("terms", &HeadOp::terms));
+  place(RecordClass<DenseOp>(m, "DenseOp").field("c_in", &DenseOp::c_in).field("c_out", &DenseOp::c_out));
+  place(RecordClass<HeadOp>(m, "HeadOp").field("channels", &HeadOp::channels).field("classes", &HeadOp::classes).field("terms", &HeadOp::terms));
 }
 
 }  // namespace
 
 void bind_measure(py::module_& m) {
   bind_ops(m);
-  py::class_<ProfileRecord>(m, "Profile")
-      .def_readonly("parts", &ProfileRecord::parts)
-      .def_readonly("ops", &ProfileRecord::ops)
-      .def_readonly("parameters", &ProfileRecord::parameters)
-      .def_readonly("lanes", &ProfileRecord::lanes)
-      .def_readonly("whole", &ProfileRecord::whole)
-      .def_readonly("timed", &ProfileRecord::timed)
-      .def_readonly("seconds", &ProfileRecord::seconds);
+  RecordClass<ProfileRecord>(m, "Profile")
+      .field("parts", &ProfileRecord::parts)
+      .field("ops", &ProfileRecord::ops)
+      .field("parameters", &ProfileRecord::parameters)
+      .field("lanes", &ProfileRecord::lanes)
+      .field("whole", &ProfileRecord::whole)
+      .field("timed", &ProfileRecord::timed)
+      .field("seconds", &ProfileRecord::seconds);
   m.def("profile", profile_one, py::arg("spec"), py::arg("images").noconvert(), py::arg("labels").noconvert(), py::arg("parameters").noconvert(),
         py::arg("optimizer"), py::arg("rate"), py::arg("batch_norm_momentum"), py::arg("batch_norm_eps"), py::arg("direct_convolutions"), py::arg("repeats"),
         py::arg("progress"));

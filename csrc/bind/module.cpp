@@ -4,11 +4,6 @@
 #include "../random.hpp"
 #include "../threads/batch.hpp"
 #include "jobs.hpp"
-#include "kernels.hpp"
-#include "measure.hpp"
-#include "nasbench.hpp"
-#include "proxies.hpp"
-#include "train.hpp"
 
 namespace spd {
 namespace {

@@ -1,23 +1,11 @@
-// pybind11 only: shapes, dtypes, releasing the GIL. No maths.
-#include "nasbench.hpp"
-
-#include <pybind11/numpy.h>
-#include <pybind11/stl.h>
-
 #include "../nasbench/table.hpp"
 #include "../threads/batch.hpp"
-
-namespace py = pybind11;
+#include "bind.hpp"
 
 namespace spd {
 namespace {
 
 using namespace nasbench;
-
-template <class T>
-using Array = py::array_t<T, py::array::c_style>;
-
-[[noreturn]] void fail(const std::string& what) { throw py::value_error(what); }
 
 // Jobs in the engine's parallel region. Without the GIL; Ctrl-C is answered when they are done, within a second or so.
 ForEach parallel(int threads) {

@@ -1,5 +1,3 @@
-#include "proxies.hpp"
-
 #include "jobs.hpp"
 
 namespace spd {
@@ -58,9 +56,9 @@ void bind_element(py::module_& m) {
 }  // namespace
 
 void bind_proxies(py::module_& m) {
-  py::class_<LogitGradientRecord>(m, "LogitGradient")
-      .def_readonly("d_parameters", &LogitGradientRecord::d_parameters)
-      .def_readonly("d_images", &LogitGradientRecord::d_images);
+  RecordClass<LogitGradientRecord>(m, "LogitGradient")
+      .field("d_parameters", &LogitGradientRecord::d_parameters)
+      .field("d_images", &LogitGradientRecord::d_images);
   bind_element<float>(m);
   bind_element<double>(m);
 }

@@ -1,5 +1,3 @@
-#include "train.hpp"
-
 #include "jobs.hpp"
 
 namespace spd {
@@ -202,42 +200,42 @@ void bind_element(py::module_& m) {
 }  // namespace
 
 void bind_train(py::module_& m) {
-  py::class_<MetricRecord>(m, "Metrics")
-      .def_readonly("probability", &MetricRecord::probability)
-      .def_readonly("loss", &MetricRecord::loss)
-      .def_readonly("accuracy", &MetricRecord::accuracy)
-      .def_readonly("logits", &MetricRecord::logits);
-  py::class_<TrainRecord>(m, "Training")
-      .def_readonly("loss", &TrainRecord::loss)
-      .def_readonly("accuracy", &TrainRecord::accuracy)
-      .def_readonly("seconds", &TrainRecord::seconds)
-      .def_readonly("diverged_step", &TrainRecord::diverged_step)
-      .def_readonly("step_loss", &TrainRecord::step_loss)
-      .def_readonly("step_accuracy", &TrainRecord::step_accuracy)
-      .def_readonly("train", &TrainRecord::train)
-      .def_readonly("valid", &TrainRecord::valid);
-  py::class_<GradientRecord>(m, "Gradient")
-      .def_readonly("probability", &GradientRecord::probability)
-      .def_readonly("loss", &GradientRecord::loss)
-      .def_readonly("accuracy", &GradientRecord::accuracy)
-      .def_readonly("d_parameters", &GradientRecord::d_parameters)
-      .def_readonly("d_images", &GradientRecord::d_images)
-      .def_readonly("d_labels", &GradientRecord::d_labels);
-  py::class_<HypergradientRecord>(m, "Hypergradient")
-      .def_readonly("value", &HypergradientRecord::value)
-      .def_readonly("loss", &HypergradientRecord::loss)
-      .def_readonly("probability", &HypergradientRecord::probability)
-      .def_readonly("accuracy", &HypergradientRecord::accuracy)
-      .def_readonly("step_loss", &HypergradientRecord::step_loss)
-      .def_readonly("diverged_step", &HypergradientRecord::diverged_step)
-      .def_readonly("trained", &HypergradientRecord::trained)
-      .def_readonly("d_images", &HypergradientRecord::d_images)
-      .def_readonly("d_labels", &HypergradientRecord::d_labels)
-      .def_readonly("d_valid_images", &HypergradientRecord::d_valid_images)
-      .def_readonly("d_valid_labels", &HypergradientRecord::d_valid_labels)
-      .def_readonly("d_rates", &HypergradientRecord::d_rates)
-      .def_readonly("d_momenta", &HypergradientRecord::d_momenta)
-      .def_readonly("d_initial", &HypergradientRecord::d_initial);
+  RecordClass<MetricRecord>(m, "Metrics")
+      .field("probability", &MetricRecord::probability)
+      .field("loss", &MetricRecord::loss)
+      .field("accuracy", &MetricRecord::accuracy)
+      .field("logits", &MetricRecord::logits);
+  RecordClass<TrainRecord>(m, "Training")
+      .field("loss", &TrainRecord::loss)
+      .field("accuracy", &TrainRecord::accuracy)
+      .field("seconds", &TrainRecord::seconds)
+      .field("diverged_step", &TrainRecord::diverged_step)
+      .field("step_loss", &TrainRecord::step_loss)
+      .field("step_accuracy", &TrainRecord::step_accuracy)
+      .field("train", &TrainRecord::train)
+      .field("valid", &TrainRecord::valid);
+  RecordClass<GradientRecord>(m, "Gradient")
+      .field("probability", &GradientRecord::probability)
+      .field("loss", &GradientRecord::loss)
+      .field("accuracy", &GradientRecord::accuracy)
+      .field("d_parameters", &GradientRecord::d_parameters)
+      .field("d_images", &GradientRecord::d_images)
+      .field("d_labels", &GradientRecord::d_labels);
+  RecordClass<HypergradientRecord>(m, "Hypergradient")
+      .field("value", &HypergradientRecord::value)
+      .field("loss", &HypergradientRecord::loss)
+      .field("probability", &HypergradientRecord::probability)
+      .field("accuracy", &HypergradientRecord::accuracy)
+      .field("step_loss", &HypergradientRecord::step_loss)
+      .field("diverged_step", &HypergradientRecord::diverged_step)
+      .field("trained", &HypergradientRecord::trained)
+      .field("d_images", &HypergradientRecord::d_images)
+      .field("d_labels", &HypergradientRecord::d_labels)
+      .field("d_valid_images", &HypergradientRecord::d_valid_images)
+      .field("d_valid_labels", &HypergradientRecord::d_valid_labels)
+      .field("d_rates", &HypergradientRecord::d_rates)
+      .field("d_momenta", &HypergradientRecord::d_momenta)
+      .field("d_initial", &HypergradientRecord::d_initial);
   bind_element<float>(m);
   bind_element<double>(m);
 }
