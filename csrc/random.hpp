@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <vector>
 
 namespace spd {
 
@@ -25,6 +26,12 @@ inline std::uint64_t random_bits(std::uint64_t key, std::uint32_t i, std::uint32
 // Uniform in (0, 1): the middle of one of 2^52 equal cells.
 inline double uniform(std::uint64_t key, std::uint32_t i, std::uint32_t j, std::uint32_t k) {
   return (static_cast<double>(random_bits(key, i, j, k) >> 12) + 0.5) * 0x1p-52;
+}
+// Uniform numbers in (0, 1), out (rows, columns, taps): entry (i, j, k) is keyed by (key, i, j, taps[k]).
+inline void uniforms(double* out, std::uint64_t key, std::uint32_t rows, std::uint32_t columns, const std::vector<std::uint32_t>& taps) {
+  for (std::uint32_t i = 0; i < rows; ++i)
+    for (std::uint32_t j = 0; j < columns; ++j)
+      for (const std::uint32_t tap : taps) *out++ = uniform(key, i, j, tap);
 }
 
 }  // namespace spd

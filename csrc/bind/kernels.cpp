@@ -1,5 +1,6 @@
 // The kernels one by one, and their references, for tests and benches.
 #define SPD_ISA reference  // the references are plain loops: compiled once, for the baseline
+#include "../calls/ops.hpp"
 #include "../engine.hpp"
 #include "../kernels/batch_norm.hpp"
 #include "../kernels/conv3x3.hpp"
@@ -190,15 +191,7 @@ void bind(py::module_& m) {
 
 void bind_kernels(py::module_& m) {
   m.attr("algorithms") = py::cast(std::vector<std::string>(std::begin(kAlgorithmNames), std::end(kAlgorithmNames)));
-  m.def(
-      "algorithms_at",  // by which a 3x3 convolution of float32 can run on images of this size
-      [](int height, int width) {
-        std::vector<std::string> names;
-        for (std::size_t i = 0; i < std::size(kAlgorithmNames); ++i)
-          if (fits(static_cast<Algorithm>(i), Grid(height, width, engine().f32.lanes))) names.push_back(kAlgorithmNames[i]);
-        return names;
-      },
-      py::arg("height"), py::arg("width"));
+  m.def("algorithms_at", algorithms_at, py::arg("height"), py::arg("width"));
   bind<float>(m);
   bind<double>(m);
 }

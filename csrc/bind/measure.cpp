@@ -22,14 +22,12 @@ ProfileRecord profile_one(const MotifSpec& spec, Array<float> images, Array<floa
   const Motifs<float> motif = motifs_to_read(specs, data, true, direct_convolutions);
   expect_parameters({parameters}, motif);
   const Plan& plan = motif.plans[0];
-  std::vector<float> own(parameters.data(), parameters.data() + parameters.size()), running(2 * plan.batch_norms, 1.0f);
   Array<double> whole = nan_array<double>({repeats}), timed = nan_array<double>({repeats});
   Array<double> seconds = zero_array<double>({repeats, static_cast<py::ssize_t>(plan.ops.size()) + 1, kParts});
   ProfileJob<float> job{};
-  job.parameters = own.data(), job.running = running.data(), job.data = data;
-  job.optimizer = optimizer, job.rate = rate, job.batch_norm_momentum = batch_norm_momentum, job.batch_norm_eps = batch_norm_eps;
+  job.data = data, job.optimizer = optimizer, job.rate = rate, job.batch_norm_momentum = batch_norm_momentum, job.batch_norm_eps = batch_norm_eps;
   job.repeats = repeats, job.whole = whole.mutable_data(), job.timed = timed.mutable_data(), job.seconds = seconds.mutable_data();
-  watched(1, progress, [&](const Run& run) { profile(motif, job, run); });
+  watched(1, progress, [&](const Run& run) { profile(motif, parameters.data(), job, run); });
   return {{std::begin(kPartNames), std::end(kPartNames)}, ops_of(plan), plan.n_parameters, plan.lanes, whole, timed, seconds};
 }
 
@@ -86,18 +84,8 @@ void bind_measure(py::module_& m) {
   using Released = py::call_guard<py::gil_scoped_release>;
   m.def("fma_peak", fma_peak, py::arg("seconds") = 0.1, Released());
   m.def("clock_rate", clock_rate, py::arg("seconds") = 0.1, Released());
-  const auto def_rate = [&](const char* name, double (*rate)(std::size_t, double)) {
-    m.def(
-        name,
-        [rate](std::size_t bytes, double seconds) {
-          if (bytes == 0) fail("bytes is 0, expected at least 1");
-          const py::gil_scoped_release release;
-          return rate(bytes, seconds);
-        },
-        py::arg("bytes"), py::arg("seconds") = 0.1);
-  };
-  def_rate("read_rate", read_rate);
-  def_rate("write_rate", write_rate);
+  m.def("read_rate", read_rate, py::arg("bytes"), py::arg("seconds") = 0.1, Released());
+  m.def("write_rate", write_rate, py::arg("bytes"), py::arg("seconds") = 0.1, Released());
 }
 
 }  // namespace spd

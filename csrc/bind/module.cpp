@@ -1,6 +1,4 @@
-// The extension's names. Here, as everywhere in bind/, pybind11 only: shapes, dtypes, releasing the GIL. No maths.
-#include <algorithm>
-
+// The names of the extension. Files of bind/ check shapes and dtypes, make the arrays of results and release the GIL; they compute and decide nothing.
 #include "../random.hpp"
 #include "../threads/batch.hpp"
 #include "jobs.hpp"
@@ -14,13 +12,9 @@ py::list table(const std::vector<NamedSlice>& slices) {
   return out;
 }
 
-// Uniform numbers in (0, 1), entry (i, j, k) keyed by (key, i, j, taps[k]).
-Array<double> uniforms(std::uint64_t key, std::uint32_t rows, std::uint32_t columns, const std::vector<std::uint32_t>& taps) {
+Array<double> uniform_array(std::uint64_t key, std::uint32_t rows, std::uint32_t columns, const std::vector<std::uint32_t>& taps) {
   Array<double> out(std::vector<py::ssize_t>{rows, columns, static_cast<py::ssize_t>(taps.size())});
-  double* p = out.mutable_data();
-  for (std::uint32_t i = 0; i < rows; ++i)
-    for (std::uint32_t j = 0; j < columns; ++j)
-      for (const std::uint32_t tap : taps) *p++ = uniform(key, i, j, tap);
+  uniforms(out.mutable_data(), key, rows, columns, taps);
   return out;
 }
 
@@ -35,36 +29,28 @@ PYBIND11_MODULE(_core, m) {
   m.attr("flags") = SPD_FAST_FLAGS;  // beside those of each instruction set
   m.attr("isa") = engine().isa;      // raises at import where SPD_FAST_ISA names one that cannot run
   m.def("default_threads", default_threads);
-  m.def("uniforms", uniforms, py::arg("key"), py::arg("rows"), py::arg("columns"), py::arg("taps"));
+  m.def("uniforms", uniform_array, py::arg("key"), py::arg("rows"), py::arg("columns"), py::arg("taps"));
 
   py::class_<MotifSpec>(m, "MotifSpec", py::dynamic_attr())
       .def(py::init([](int vertices, bool ops_on_edges, std::vector<std::uint8_t> matrix, std::vector<int> ops, std::vector<std::vector<int>> channels,
                        int stem_channels, int stacks, int cells_per_stack, int classes, int image_channels, int height, int width) {
-             if (vertices < 2 || vertices > 7 || static_cast<int>(matrix.size()) != vertices * vertices ||
-                 static_cast<int>(ops.size()) != (ops_on_edges ? 0 : vertices - 2) || static_cast<int>(channels.size()) != stacks * cells_per_stack)
-               fail("matrix, ops and channels do not fit together");
-             for (const auto& c : channels)
-               if (static_cast<int>(c.size()) != vertices) fail("channels must name one count per vertex");
-             if (height >> (stacks - 1) < 1 || width >> (stacks - 1) < 1) fail("images are too small to be halved between all stacks");
              MotifSpec spec;
              spec.kind = ops_on_edges ? MotifSpec::Kind::edge_cell : MotifSpec::Kind::vertex_cell;
              spec.vertices = vertices, spec.matrix = std::move(matrix), spec.ops = std::move(ops), spec.channels = std::move(channels);
              spec.stem_channels = stem_channels, spec.stacks = stacks, spec.cells_per_stack = cells_per_stack, spec.classes = classes;
              spec.image_channels = image_channels, spec.height = height, spec.width = width;
-             return spec;
+             return checked(std::move(spec));
            }),
            py::kw_only(), py::arg("vertices"), py::arg("ops_on_edges"), py::arg("matrix"), py::arg("ops"), py::arg("channels"), py::arg("stem_channels"),
            py::arg("stacks"), py::arg("cells_per_stack"), py::arg("classes"), py::arg("image_channels"), py::arg("height"), py::arg("width"))
       .def_static(
           "perceptron",
           [](std::vector<int> hidden, double slope, const std::string& loss, int classes, int image_channels, int height, int width) {
-            if (hidden.empty() || *std::min_element(hidden.begin(), hidden.end()) < 1) fail("hidden must name at least one unit for each hidden layer");
-            if (classes < 1 || image_channels < 1 || height < 1 || width < 1) fail("classes, image_channels, height and width must be at least 1");
             MotifSpec spec;
             spec.kind = MotifSpec::Kind::perceptron;
             spec.hidden = std::move(hidden), spec.slope = slope, spec.loss = named<Loss>("loss", loss, kLossNames);
             spec.classes = classes, spec.image_channels = image_channels, spec.height = height, spec.width = width;
-            return spec;
+            return checked(std::move(spec));
           },
           py::kw_only(), py::arg("hidden"), py::arg("slope"), py::arg("loss"), py::arg("classes"), py::arg("image_channels"), py::arg("height"),
           py::arg("width"))

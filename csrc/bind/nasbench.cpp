@@ -7,12 +7,11 @@ namespace {
 
 using namespace nasbench;
 
-// Jobs in the engine's parallel region. Without the GIL; Ctrl-C is answered when they are done, within a second or so.
+// Runs jobs in the engine's parallel region, without the GIL. Ctrl-C is answered when they are done, within a second or so.
 ForEach parallel(int threads) {
   return [threads](const std::vector<double>& costs, const std::function<void(int)>& job) {
-    if (costs.empty()) return;
     Control control;
-    run_jobs(costs, threads > 0 ? threads : default_threads(), control, [&](int i, Worker&) { job(i); }, [](double) { return true; });
+    run_jobs(costs, threads, control, [&](int i, Worker&) { job(i); }, [](double) { return true; });
   };
 }
 
@@ -25,13 +24,25 @@ Array<std::uint8_t> array_of(const std::vector<Digest>& hashes) {
   return Array<std::uint8_t>({static_cast<py::ssize_t>(hashes.size()), py::ssize_t{16}}, reinterpret_cast<const std::uint8_t*>(hashes.data()));
 }
 
-py::tuple enumerated(int threads) {
-  Space s;
+struct ColumnRecord {
+  Array<std::uint8_t> vertices;
+  Array<std::uint32_t> edge_bits;
+  Array<std::uint16_t> op_codes;
+  Array<std::uint8_t> module_hash;  // (n, 16)
+  Array<std::int32_t> trainable_parameters;
+};
+
+ColumnRecord column_record(const Columns& c) {
+  return {array_of(c.vertices), array_of(c.edge_bits), array_of(c.op_codes), array_of(c.module_hash), array_of(c.trainable_parameters)};
+}
+
+ColumnRecord enumerated(int threads) {
+  Columns found;
   {
     const py::gil_scoped_release release;
-    s = enumerate_space(parallel(threads));
+    found = enumerate_space(parallel(threads));
   }
-  return py::make_tuple(array_of(s.vertices), array_of(s.edge_bits), array_of(s.op_codes), array_of(s.module_hash), array_of(s.trainable_parameters));
+  return column_record(found);
 }
 
 template <class T>
@@ -47,8 +58,6 @@ Array<std::uint8_t> hashes_of(const Array<std::uint8_t>& vertices, const Array<s
   const std::vector<std::uint8_t> sizes = vector_of(vertices);
   const std::vector<std::uint32_t> edges = vector_of(edge_bits);
   const std::vector<std::uint16_t> ops = vector_of(op_codes);
-  for (std::size_t i = 0; i < n; ++i)
-    if (sizes[i] < 2 || sizes[i] > max_vertices) fail("row " + std::to_string(i) + " does not have 2 to 7 vertices");
   std::vector<Digest> digests(n);
   {
     const py::gil_scoped_release release;
@@ -59,61 +68,24 @@ Array<std::uint8_t> hashes_of(const Array<std::uint8_t>& vertices, const Array<s
 
 std::vector<py::bytes> md5_of(const std::vector<std::string>& messages) {
   std::vector<py::bytes> found;
-  for (const std::string& m : messages)
-    if (m.size() != messages[0].size()) fail("messages must have one length");
-  for (std::size_t i = 0; i < messages.size(); i += md5_lanes) {
-    const std::uint8_t* lanes[md5_lanes];
-    Digest digests[md5_lanes];
-    const std::size_t here = std::min<std::size_t>(md5_lanes, messages.size() - i);
-    for (std::size_t lane = 0; lane < md5_lanes; ++lane) lanes[lane] = reinterpret_cast<const std::uint8_t*>(messages[i + std::min(lane, here - 1)].data());
-    md5(digests, lanes, messages[0].size());
-    for (std::size_t lane = 0; lane < here; ++lane) found.emplace_back(reinterpret_cast<const char*>(digests[lane].data()), 16);
-  }
+  for (const Digest& digest : md5(messages)) found.emplace_back(reinterpret_cast<const char*>(digest.data()), digest.size());
   return found;
 }
 
-Digest digest_of(const std::string& hex) {
-  static const auto digit = [](char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1; };
-  Digest d;
-  bool whole = hex.size() == 32;
-  for (int i = 0; whole && i < 16; ++i) {
-    whole = digit(hex[2 * i]) >= 0 && digit(hex[2 * i + 1]) >= 0;
-    d[i] = static_cast<std::uint8_t>(digit(hex[2 * i]) << 4 | digit(hex[2 * i + 1]));
-  }
-  if (!whole) fail("module_hash is '" + hex + "', expected 32 hexadecimal digits in lower case");
-  return d;
-}
-
-class HashIndex {  // keeps the array, which may be mapped memory
+// Keeps the array, which may be mapped memory.
+class HashIndex {
  public:
   explicit HashIndex(Array<std::uint8_t> sorted) : sorted_(std::move(sorted)), data_(reinterpret_cast<const Digest*>(sorted_.data())) {
     if (sorted_.ndim() != 2 || sorted_.shape(1) != 16) fail("module_hash must have shape (n, 16)");
     n_ = static_cast<std::size_t>(sorted_.shape(0));
   }
-  std::ptrdiff_t find(const std::string& hex) const { return find_hash(data_, n_, digest_of(hex)); }
+  std::ptrdiff_t find(const std::string& hex) const { return find_hash(data_, n_, hex); }
 
  private:
   Array<std::uint8_t> sorted_;
   const Digest* data_;
   std::size_t n_;
 };
-
-template <class T, class F>
-Array<T> column_of(const TableBuilder& b, F value) {
-  Array<T> a(static_cast<py::ssize_t>(b.cells()));
-  for (std::size_t i = 0; i < b.cells(); ++i) a.mutable_data()[i] = static_cast<T>(value(b.row(i)));
-  return a;
-}
-
-py::tuple cell_columns(const TableBuilder& b) {
-  Array<std::uint8_t> hashes({static_cast<py::ssize_t>(b.cells()), py::ssize_t{16}});
-  for (std::size_t i = 0; i < b.cells(); ++i) std::copy(b.row(i).module_hash.begin(), b.row(i).module_hash.end(), hashes.mutable_data() + 16 * i);
-  using Row = TableBuilder::CellRow;
-  return py::make_tuple(column_of<std::uint8_t>(b, [](const Row& r) { return r.graph.vertices; }),
-                        column_of<std::uint32_t>(b, [](const Row& r) { return r.graph.edge_bits; }),
-                        column_of<std::uint16_t>(b, [](const Row& r) { return r.op_codes; }), hashes,
-                        column_of<std::int32_t>(b, [](const Row& r) { return r.trainable_parameters; }));
-}
 
 }  // namespace
 
@@ -127,9 +99,15 @@ void bind_nasbench(py::module_& m) {
       "crc32c",
       [](const py::bytes& data, bool instruction) {
         const std::string_view view = data;
-        return crc32c(reinterpret_cast<const std::uint8_t*>(view.data()), view.size(), instruction && crc32c_has_instruction());
+        return crc32c(reinterpret_cast<const std::uint8_t*>(view.data()), view.size(), instruction);
       },
       py::arg("data"), py::arg("instruction") = true);
+  RecordClass<ColumnRecord>(m, "Columns")
+      .field("vertices", &ColumnRecord::vertices)
+      .field("edge_bits", &ColumnRecord::edge_bits)
+      .field("op_codes", &ColumnRecord::op_codes)
+      .field("module_hash", &ColumnRecord::module_hash)
+      .field("trainable_parameters", &ColumnRecord::trainable_parameters);
   py::class_<HashIndex>(m, "HashIndex").def(py::init<Array<std::uint8_t>>(), py::arg("module_hash")).def("find", &HashIndex::find, py::arg("hex"));
   py::class_<TableBuilder>(m, "TableBuilder")
       .def(py::init<bool>(), py::arg("strict"))
@@ -149,13 +127,12 @@ void bind_nasbench(py::module_& m) {
             b.finish(parallel(threads));
           },
           py::arg("threads") = 0)
-      .def("cells", cell_columns)
+      .def("columns", [](const TableBuilder& b) { return column_record(b.columns()); })
       .def("budgets", &TableBuilder::budgets)
       .def("runs", &TableBuilder::runs)
       .def(
           "column",
           [](const TableBuilder& b, int metric, int budget, int run) {
-            if (metric < 0 || metric >= n_metrics || budget < 0 || budget >= static_cast<int>(b.budgets().size()) || run < 0) fail("no such column");
             Array<float> values(static_cast<py::ssize_t>(b.cells()));
             b.column(values.mutable_data(), metric, budget, run);
             return values;

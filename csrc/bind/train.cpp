@@ -45,13 +45,10 @@ TrainSettings<T> settings_of(const std::vector<MotifSpec>& specs, const Array<T>
   TrainSettings<T> s{};
   s.train = data_set<T>(images, labels, specs);
   if (valid_images) s.valid = data_set<T>(*valid_images, *valid_labels, specs);
-  if (batch < 1) fail("batch is " + std::to_string(batch) + ", expected at least 1");
   set_batches(s, batch, drop_last);
   if (order.ndim() != 2) fail("order must have shape (epochs, N)");
   s.epochs = static_cast<int>(order.shape(0));
   expect_shape(order, "order", {s.epochs, s.train.n});
-  for (py::ssize_t i = 0; i < order.size(); ++i)
-    if (order.data()[i] < 0 || order.data()[i] >= s.train.n) fail("order holds " + std::to_string(order.data()[i]) + ", expected 0 to N - 1");
   s.order = order.data();
   expect_shape(rates, "rates", {static_cast<py::ssize_t>(s.epochs) * s.steps_per_epoch});
   s.optimizer = optimizer, s.rates = rates.data();
@@ -132,10 +129,8 @@ HypergradientRecord hypergradient(const std::vector<MotifSpec>& specs, Array<T> 
                                   bool direct_convolutions, int threads, py::object progress) {
   TrainSettings<T> s = settings_of<T>(specs, images, labels, valid_images, valid_labels, order, batch, drop_last, optimizer, rates);
   s.batch_norm_eps = batch_norm_eps;
-  if (steps < 0 || steps > rates.size()) fail("steps is " + std::to_string(steps) + ", expected 0 to " + std::to_string(rates.size()));
-  if (first_step < 0 || first_step > steps) fail("first_step is " + std::to_string(first_step) + ", expected 0 to steps");
+  const Motifs<T> motifs = motifs_to_reverse(specs, s, steps, first_step, direct_convolutions);
   if (step_weights) expect_shape(*step_weights, "step_weights", {steps});
-  const Motifs<T> motifs = motifs_to_reverse(specs, s, direct_convolutions);
   expect_parameters(initial, motifs);
   const py::ssize_t n = static_cast<py::ssize_t>(specs.size()), classes = specs[0].classes;
   const py::ssize_t c = images.shape(1), h = images.shape(2), w = images.shape(3);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <stdexcept>
+#include <string>
 
 #include "../threads/batch.hpp"
 
@@ -12,7 +14,7 @@ namespace {
 // job(k, worker, control) for every motif, costs[k] FLOPs each.
 void run_all(const std::vector<double>& costs, const Run& run, const std::function<void(int, Worker&, Control&)>& job) {
   Control control;
-  run_jobs(costs, run.threads > 0 ? run.threads : default_threads(), control, [&](int k, Worker& worker) { job(k, worker, control); }, run.poll);
+  run_jobs(costs, run.threads, control, [&](int k, Worker& worker) { job(k, worker, control); }, run.poll);
 }
 
 // cost(k): FLOPs of motif k.
@@ -31,6 +33,16 @@ T* zeroed(Memory& memory, std::size_t elements) {
 template <class T>
 T* memory_of(const Plan& plan, Memory& memory, Team& team) {
   return zeroed<T>(memory, engine().of<T>().memory(plan, team));
+}
+
+void require(bool holds, const char* name, std::int64_t got, const std::string& expected) {
+  if (!holds) throw std::invalid_argument(name + (" is " + std::to_string(got)) + ", expected " + expected);
+}
+template <class T>
+void require_order(const TrainSettings<T>& s) {
+  const std::int64_t n = s.train.n, *end = s.order + s.epochs * n;
+  const std::int64_t* wrong = std::find_if(s.order, end, [&](std::int64_t i) { return i < 0 || i >= n; });
+  if (wrong != end) require(false, "an entry of order", *wrong, "0 to N - 1");
 }
 
 // Jobs of one pass over the whole set; passes: what it costs, in forward passes.
@@ -58,12 +70,14 @@ Plan Motifs<T>::plan(std::size_t k, int batch, Passes passes) const {
 
 template <class T>
 void set_batches(TrainSettings<T>& s, int batch, bool drop_last) {
+  require(batch >= 1, "batch", batch, "at least 1");
   s.batch = std::min(batch, s.train.n);
   s.steps_per_epoch = drop_last ? s.train.n / s.batch : (s.train.n + s.batch - 1) / s.batch;
 }
 
 template <class T>
 Motifs<T> motifs_to_train(const std::vector<MotifSpec>& specs, const TrainSettings<T>& s, bool direct_convolutions) {
+  require_order(s);
   return {specs, s.batch, Passes::forward_backward, direct_convolutions};
 }
 template <class T>
@@ -93,7 +107,11 @@ void train(const Motifs<T>& motifs, const TrainSettings<T>& s, std::vector<Train
 }
 
 template <class T>
-Motifs<T> motifs_to_reverse(const std::vector<MotifSpec>& specs, const TrainSettings<T>& s, bool direct_convolutions) {
+Motifs<T> motifs_to_reverse(const std::vector<MotifSpec>& specs, const TrainSettings<T>& s, long steps, long first_step, bool direct_convolutions) {
+  const long most = static_cast<long>(s.epochs) * s.steps_per_epoch;
+  require_order(s);
+  require(steps >= 0 && steps <= most, "steps", steps, "0 to " + std::to_string(most));
+  require(first_step >= 0 && first_step <= steps, "first_step", first_step, "0 to steps");
   return {specs, s.batch, Passes::kept, direct_convolutions};
 }
 template <class T>
@@ -142,8 +160,10 @@ void agreements(const Motifs<T>& motifs, std::vector<ActivationJob<T>>& jobs, co
   run_passes(motifs, jobs, 1, engine().of<T>().activations, run);
 }
 
-void profile(const Motifs<float>& motif, ProfileJob<float>& job, const Run& run) {
+void profile(const Motifs<float>& motif, const float* parameters, ProfileJob<float>& job, const Run& run) {
   const Plan& plan = motif.plans[0];
+  std::vector<float> own(parameters, parameters + plan.n_parameters), running(2 * plan.batch_norms, 1.0f);
+  job.parameters = own.data(), job.running = running.data();
   run_all({6 * plan.flops * job.data.n * job.repeats}, {1, run.poll}, [&](int, Worker& worker, Control& control) {
     job.plan = &plan;
     job.memory = memory_of<float>(plan, worker.network, worker.team);
@@ -164,7 +184,7 @@ std::size_t memory_of(const MotifSpec& spec, int batch, bool backward) {
   template void set_batches(TrainSettings<T>&, int, bool);                                                                        \
   template Motifs<T> motifs_to_train(const std::vector<MotifSpec>&, const TrainSettings<T>&, bool);                               \
   template void train(const Motifs<T>&, const TrainSettings<T>&, std::vector<TrainJob<T>>&, const Run&);                          \
-  template Motifs<T> motifs_to_reverse(const std::vector<MotifSpec>&, const TrainSettings<T>&, bool);                             \
+  template Motifs<T> motifs_to_reverse(const std::vector<MotifSpec>&, const TrainSettings<T>&, long, long, bool);                 \
   template void hypergradients(const Motifs<T>&, const TrainSettings<T>&, std::vector<HypergradientJob<T>>&, double, const Run&); \
   template Motifs<T> motifs_to_read(const std::vector<MotifSpec>&, const DataSet<T>&, bool, bool);                                \
   template void gradients(const Motifs<T>&, std::vector<GradientJob<T>>&, const Run&);                                            \

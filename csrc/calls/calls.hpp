@@ -10,8 +10,8 @@ namespace spd {
 
 // How a call runs.
 struct Run {
-  int threads;                       // 0: one for every processor that this process may use
-  std::function<bool(double)> poll;  // as of run_jobs
+  int threads;  // these two as of run_jobs
+  std::function<bool(double)> poll;
 };
 
 // The motifs of a call, and a plan of each for the batches that most of the call is spent on.
@@ -26,19 +26,20 @@ struct Motifs {
   Plan plan(std::size_t k, int batch, Passes passes) const;
 };
 
-// Batches of at most so many images; drop_last: without a last one that is smaller. Expects s.train.
+// Divides s.train into batches of at most so many images; drop_last: without a last one that is smaller. Throws std::invalid_argument where batch is below 1.
 template <class T>
 void set_batches(TrainSettings<T>& s, int batch, bool drop_last);
 
-// A call has three steps. `motifs_to_...` makes the motifs, whose plans say how long the arrays must be. The caller then fills in a job for each motif, all but its
-// plans and memory. Last, the jobs are run.
+// A call has three steps. `motifs_to_...` checks the values of the settings (std::invalid_argument) and makes the motifs, whose plans say how long the arrays must
+// be. The caller then fills in a job for each motif, all but its plans and memory. Last, the jobs are run.
 template <class T>
 Motifs<T> motifs_to_train(const std::vector<MotifSpec>& specs, const TrainSettings<T>& s, bool direct_convolutions);
 template <class T>
 void train(const Motifs<T>& motifs, const TrainSettings<T>& s, std::vector<TrainJob<T>>& jobs, const Run& run);
 
+// Of a training of `steps` steps, those from first_step on are reversed.
 template <class T>
-Motifs<T> motifs_to_reverse(const std::vector<MotifSpec>& specs, const TrainSettings<T>& s, bool direct_convolutions);
+Motifs<T> motifs_to_reverse(const std::vector<MotifSpec>& specs, const TrainSettings<T>& s, long steps, long first_step, bool direct_convolutions);
 // memory: bytes, in which a motif may keep gradients of its last steps.
 template <class T>
 void hypergradients(const Motifs<T>& motifs, const TrainSettings<T>& s, std::vector<HypergradientJob<T>>& jobs, double memory, const Run& run);
@@ -52,8 +53,8 @@ void logit_gradients(const Motifs<T>& motifs, std::vector<LogitGradientJob<T>>& 
 template <class T>
 void agreements(const Motifs<T>& motifs, std::vector<ActivationJob<T>>& jobs, const Run& run);
 
-// Of one motif, on one thread.
-void profile(const Motifs<float>& motif, ProfileJob<float>& job, const Run& run);
+// Of one motif, on one thread. It trains a copy of the parameters.
+void profile(const Motifs<float>& motif, const float* parameters, ProfileJob<float>& job, const Run& run);
 
 // For one image: names and sizes of a motif's weights and statistics and the FLOPs of its forward pass are the same for any batch.
 Plan plan_of_one(const MotifSpec& spec);

@@ -1,5 +1,7 @@
 #include "machine.hpp"
 
+#include <stdexcept>
+
 #include "../engine.hpp"
 #include "../threads/memory.hpp"
 
@@ -10,6 +12,7 @@ namespace {
 template <class F>
 double rate_of(F&& rate, std::size_t bytes, double seconds) {
   constexpr std::size_t step = 1024;
+  if (bytes == 0) throw std::invalid_argument("bytes is 0, expected at least 1");
   Memory memory;
   const std::size_t n = (bytes / sizeof(float) + step - 1) / step * step;
   return rate(static_cast<float*>(memory.zeroed(n * sizeof(float))), n, seconds);

@@ -64,4 +64,12 @@ std::vector<AnyOp> ops_of(const Plan& plan) {
   return out;
 }
 
+std::vector<std::string> algorithms_at(int height, int width) {
+  const Grid grid(height, width, engine().f32.lanes);
+  std::vector<std::string> names;
+  for (const Algorithm how : {Algorithm::direct, Algorithm::winograd, Algorithm::winograd2d})
+    if (fits(how, grid)) names.push_back(name_of(how));
+  return names;
+}
+
 }  // namespace spd

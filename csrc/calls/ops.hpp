@@ -48,4 +48,7 @@ using AnyOp = std::variant<ConvOp, SumOp, PoolOp, DenseOp, HeadOp>;
 
 std::vector<AnyOp> ops_of(const Plan& plan);
 
+// The names of the algorithms by which a 3x3 convolution of float32 can run on images of this size.
+std::vector<std::string> algorithms_at(int height, int width);
+
 }  // namespace spd

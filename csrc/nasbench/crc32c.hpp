@@ -77,8 +77,9 @@ inline bool crc32c_has_instruction() {
   return found;
 }
 
-inline std::uint32_t crc32c(const std::uint8_t* data, std::size_t n, bool instruction = crc32c_has_instruction()) {
-  return ~(instruction ? crc32c_detail::by_instruction(~0u, data, n) : crc32c_detail::by_tables(~0u, data, n));
+// instruction: with the processor's instruction, if it has one.
+inline std::uint32_t crc32c(const std::uint8_t* data, std::size_t n, bool instruction = true) {
+  return ~(instruction && crc32c_has_instruction() ? crc32c_detail::by_instruction(~0u, data, n) : crc32c_detail::by_tables(~0u, data, n));
 }
 
 // What TFRecord stores: a CRC of data that holds CRCs would be weak, so they are rotated and shifted by a constant.

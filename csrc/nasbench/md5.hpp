@@ -5,12 +5,16 @@
 // NEON, one with AVX2.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <stdexcept>
+#include <string>
+#include <vector>
 
 namespace spd::nasbench {
 
@@ -99,6 +103,22 @@ inline void md5(Digest* digest, const std::uint8_t* const* message, std::size_t 
       const std::uint32_t word = state[i][lane];
       std::memcpy(digest[lane].data() + 4 * i, &word, 4);
     }
+}
+
+// MD5 of any number of messages. Throws std::invalid_argument unless they have one length.
+inline std::vector<Digest> md5(const std::vector<std::string>& messages) {
+  for (const std::string& m : messages)
+    if (m.size() != messages[0].size()) throw std::invalid_argument("messages must have one length");
+  std::vector<Digest> found(messages.size());
+  for (std::size_t i = 0; i < messages.size(); i += md5_lanes) {
+    const std::size_t here = std::min<std::size_t>(md5_lanes, messages.size() - i);
+    const std::uint8_t* lanes[md5_lanes];
+    Digest digests[md5_lanes];
+    for (std::size_t lane = 0; lane < md5_lanes; ++lane) lanes[lane] = reinterpret_cast<const std::uint8_t*>(messages[i + std::min(lane, here - 1)].data());
+    md5(digests, lanes, messages[0].size());
+    std::copy(digests, digests + here, found.begin() + static_cast<std::ptrdiff_t>(i));
+  }
+  return found;
 }
 
 }  // namespace spd::nasbench

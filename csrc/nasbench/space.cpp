@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstdio>
 #include <numeric>
+#include <stdexcept>
+#include <string>
 
 namespace spd::nasbench {
 namespace {
@@ -200,7 +202,7 @@ std::int32_t benchmark_parameters(const Graph& g, std::uint32_t op_codes) {
   return static_cast<std::int32_t>(total);
 }
 
-Space enumerate_space(const ForEach& for_each) {
+Columns enumerate_space(const ForEach& for_each) {
   struct Job {
     Graph graph;
     std::vector<std::uint16_t> op_codes;
@@ -230,7 +232,7 @@ Space enumerate_space(const ForEach& for_each) {
     std::fill_n(owner.begin() + static_cast<std::ptrdiff_t>(jobs[i].first), jobs[i].op_codes.size(), static_cast<std::uint32_t>(i));
   std::iota(order.begin(), order.end(), 0);
   std::sort(order.begin(), order.end(), [&](std::uint32_t a, std::uint32_t b) { return hashes[a] < hashes[b]; });
-  Space space;
+  Columns space;
   space.module_hash.resize(n), space.vertices.resize(n), space.edge_bits.resize(n), space.op_codes.resize(n), space.trainable_parameters.resize(n);
   for (std::size_t row = 0; row < n; ++row) {
     const std::uint32_t at = order[row];
@@ -246,6 +248,8 @@ Space enumerate_space(const ForEach& for_each) {
 
 void hash_cells(Digest* module_hash, const std::uint8_t* vertices, const std::uint32_t* edge_bits, const std::uint16_t* op_codes, std::size_t n,
                 const ForEach& for_each) {
+  for (std::size_t i = 0; i < n; ++i)
+    if (vertices[i] < 2 || vertices[i] > max_vertices) throw std::invalid_argument("row " + std::to_string(i) + " does not have 2 to 7 vertices");
   std::vector<std::uint32_t> order(n);
   std::iota(order.begin(), order.end(), 0);
   const auto matrix = [&](std::uint32_t i) { return std::pair(vertices[i], edge_bits[i]); };

@@ -23,7 +23,8 @@ struct Graph {
 // Runs job(i) for i = 0 .. costs.size() - 1 in any order, perhaps at the same time.
 using ForEach = std::function<void(const std::vector<double>& costs, const std::function<void(int)>& job)>;
 
-struct Space {  // in ascending order of module_hash
+// Cells as columns, one row each, in ascending order of module_hash.
+struct Columns {
   std::vector<Digest> module_hash;
   std::vector<std::uint8_t> vertices;
   std::vector<std::uint32_t> edge_bits;
@@ -33,9 +34,9 @@ struct Space {  // in ascending order of module_hash
 
 // All 423,624 cells. Of isomorphic ones the representative has the smallest edge_bits, then the smallest op codes in vertex order; found
 // by isomorphism alone, so that the hashes being different is a fact about the hash and not an assumption.
-Space enumerate_space(const ForEach& for_each);
+Columns enumerate_space(const ForEach& for_each);
 
-// Official hashes of any `n` pruned cells. vertices[i] is 2 to 7.
+// Official hashes of any `n` pruned cells. Throws std::invalid_argument unless each has 2 to 7 vertices.
 void hash_cells(Digest* module_hash, const std::uint8_t* vertices, const std::uint32_t* edge_bits, const std::uint16_t* op_codes, std::size_t n,
                 const ForEach& for_each);
 

@@ -145,7 +145,23 @@ int TableBuilder::runs() const {
   return static_cast<int>(most);
 }
 
+Columns TableBuilder::columns() const {
+  Columns out;
+  for (const std::uint32_t i : order_) {
+    const CellRow& row = cells_[i];
+    out.module_hash.push_back(row.module_hash);
+    out.vertices.push_back(static_cast<std::uint8_t>(row.graph.vertices));
+    out.edge_bits.push_back(row.graph.edge_bits);
+    out.op_codes.push_back(row.op_codes);
+    out.trainable_parameters.push_back(row.trainable_parameters);
+  }
+  return out;
+}
+
 void TableBuilder::column(float* values, int metric, int budget, int run) const {
+  if (metric < 0 || metric >= n_metrics || budget < 0 || budget >= static_cast<int>(budgets_.size()) || run < 0)
+    throw std::invalid_argument("there is no column of metric " + std::to_string(metric) + ", budget " + std::to_string(budget) + ", run " +
+                                std::to_string(run));
   static const std::vector<Block> none;
   const Budget& b = budgets_[budget];
   const std::vector<Block>& blocks = static_cast<std::size_t>(run) < b.blocks.size() ? b.blocks[run] : none;
@@ -155,7 +171,12 @@ void TableBuilder::column(float* values, int metric, int budget, int run) const 
   }
 }
 
-std::ptrdiff_t find_hash(const Digest* sorted, std::size_t n, const Digest& wanted) {
+std::ptrdiff_t find_hash(const Digest* sorted, std::size_t n, const std::string& hex) {
+  static const auto digit = [](char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1; };
+  if (hex.size() != 32 || std::any_of(hex.begin(), hex.end(), [](char c) { return digit(c) < 0; }))
+    throw std::invalid_argument("module_hash is '" + hex + "', expected 32 hexadecimal digits in lower case");
+  Digest wanted;
+  for (int i = 0; i < 16; ++i) wanted[i] = static_cast<std::uint8_t>(digit(hex[2 * i]) << 4 | digit(hex[2 * i + 1]));
   const Digest* found = std::lower_bound(sorted, sorted + n, wanted);
   return found != sorted + n && *found == wanted ? found - sorted : -1;
 }

@@ -21,16 +21,10 @@ class TableBuilder {
   std::vector<int> budgets() const;  // ascending
   int runs() const;                  // the most of any cell at any budget
 
-  // Of row i of the table.
-  struct CellRow {
-    Digest module_hash;
-    Graph graph;
-    std::uint16_t op_codes;
-    std::int32_t trainable_parameters;
-  };
-  const CellRow& row(std::size_t i) const { return cells_[order_[i]]; }
+  Columns columns() const;
 
-  // One metric of every cell's run number `run` at budgets()[budget], in the order of rows; NaN where a cell has fewer runs.
+  // One metric of every cell's run number `run` at budgets()[budget], in the order of rows; NaN where a cell has fewer runs. Throws std::invalid_argument
+  // where there is no such metric or budget, or `run` is negative.
   void column(float* values, int metric, int budget, int run) const;
 
   std::uint64_t records = 0, faults = 0, extended = 0, off_half = 0;
@@ -39,6 +33,12 @@ class TableBuilder {
  private:
   static constexpr std::size_t block_cells = 256;
   using Block = std::unique_ptr<float[]>;  // block_cells x n_metrics
+  struct CellRow {
+    Digest module_hash;
+    Graph graph;
+    std::uint16_t op_codes;
+    std::int32_t trainable_parameters;
+  };
   struct Budget {
     int epochs;
     std::vector<std::uint8_t> runs;          // of every cell
@@ -58,7 +58,7 @@ class TableBuilder {
   std::vector<Budget> budgets_;
 };
 
-// The row of a hash among ascending ones, or -1.
-std::ptrdiff_t find_hash(const Digest* sorted, std::size_t n, const Digest& wanted);
+// The row of a hash among ascending ones, or -1. The hash is written as 32 hexadecimal digits in lower case, else std::invalid_argument.
+std::ptrdiff_t find_hash(const Digest* sorted, std::size_t n, const std::string& hex);
 
 }  // namespace spd::nasbench

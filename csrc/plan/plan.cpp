@@ -410,6 +410,35 @@ class Builder {
 
 }  // namespace
 
+MotifSpec checked(MotifSpec spec) {
+  const auto require = [](bool holds, const std::string& what) {
+    if (!holds) throw std::invalid_argument(what);
+  };
+  const auto at_least_one = [&](const std::string& name, int value) { require(value >= 1, name + " is " + std::to_string(value) + ", expected at least 1"); };
+  const auto size = [&](const std::string& name, std::size_t got, int expected, const char* of) {
+    require(got == static_cast<std::size_t>(expected), name + " has " + std::to_string(got) + " entries, expected " + std::to_string(expected) + ": " + of);
+  };
+  at_least_one("classes", spec.classes), at_least_one("image_channels", spec.image_channels);
+  at_least_one("height", spec.height), at_least_one("width", spec.width);
+  if (spec.kind == MotifSpec::Kind::perceptron) {
+    require(!spec.hidden.empty(), "hidden is empty, expected the units of each hidden layer");
+    for (const int units : spec.hidden) at_least_one("hidden", units);
+    return spec;
+  }
+  at_least_one("stem_channels", spec.stem_channels), at_least_one("stacks", spec.stacks), at_least_one("cells_per_stack", spec.cells_per_stack);
+  const bool on_edges = spec.kind == MotifSpec::Kind::edge_cell;
+  const int n = spec.vertices;
+  require(n >= 2 && n <= kMostVertices, "vertices is " + std::to_string(n) + ", expected 2 to " + std::to_string(kMostVertices));
+  size("matrix", spec.matrix.size(), n * n, "the square of vertices");
+  size("ops", spec.ops.size(), on_edges ? 0 : n - 2, on_edges ? "the matrix holds the operations" : "one for each interior vertex");
+  size("channels", spec.channels.size(), spec.stacks * spec.cells_per_stack, "one for each cell");
+  for (const std::vector<int>& channels : spec.channels) size("channels of a cell", channels.size(), n, "one for each vertex");
+  require(spec.stacks <= 30 && std::min(spec.height, spec.width) >> (spec.stacks - 1) >= 1,
+          "images of " + std::to_string(spec.height) + " x " + std::to_string(spec.width) + " are too small to be halved between " +
+              std::to_string(spec.stacks) + " stacks");
+  return spec;
+}
+
 Plan make_plan(const MotifSpec& spec, int batch, Passes passes, int lanes, int element_bytes, bool direct_convolutions) {
   return Builder(spec, batch, passes, lanes, element_bytes, direct_convolutions).build();
 }

@@ -28,6 +28,8 @@ namespace spd {
 enum class Loss { softmax, binary };
 inline constexpr const char* kLossNames[] = {"softmax", "binary"};
 
+inline constexpr int kMostVertices = 7;
+
 enum EdgeOp : std::uint8_t { no_edge, skip, edge_conv1x1, edge_conv3x3, edge_avgpool3x3 };  // in the order of nats_cell.py
 
 // A cell in a motif shape. The caller computes the channel counts, because the rule for them is in one place (cell.py). Or a perceptron, which
@@ -43,6 +45,9 @@ struct MotifSpec {
   double slope = 1;         // of its sigmoid
   Loss loss = Loss::softmax;
 };
+
+// Returns the spec. Throws std::invalid_argument where its fields do not fit together.
+MotifSpec checked(MotifSpec spec);
 
 struct Optimizer {
   enum class Kind { adam, sgd, rmsprop } kind = Kind::adam;

@@ -62,12 +62,13 @@ int region_threads(int workers) { return std::max(workers, kProcessors) + 1; }
 void run_jobs(const std::vector<double>& costs, int threads, Control& control, const std::function<void(int, Worker&)>& job,
               const std::function<bool(double)>& poll) {
   const int n = static_cast<int>(costs.size());
+  if (n == 0) return;
   std::vector<int> order(n);
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](int i, int j) { return costs[i] > costs[j]; });
   const double total = std::accumulate(costs.begin(), costs.end(), 0.0);
 
-  threads = std::clamp(threads, 1, most_threads());
+  threads = std::clamp(threads > 0 ? threads : default_threads(), 1, most_threads());
   std::vector<std::unique_ptr<Worker>> workers;  // with the cost of the job that each is likely to take first
   for (int t = 0; t < threads; ++t) workers.push_back(std::make_unique<Worker>(threads, t < n ? costs[order[t]] : 0));
   std::atomic<int> next{0};

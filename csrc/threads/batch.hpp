@@ -19,8 +19,8 @@ struct Worker {  // what the owner of a team keeps between jobs
   Worker(int threads, double cost) : team(threads), cost(cost) {}
 };
 
-// Runs job(i, worker) for i = 0 .. costs.size() - 1, the costliest first, on `threads` threads, at most most_threads(), while the calling thread calls
-// poll(share of the cost done) ten times a second; poll returns false to stop, and does not throw. Rethrows the first exception of a job.
+// Runs job(i, worker) for i = 0 .. costs.size() - 1, the costliest first, on `threads` threads (0: default_threads()), at most most_threads(). Meanwhile the
+// calling thread calls poll(share of the cost done) ten times a second; poll returns false to stop, and does not throw. Rethrows the first exception of a job.
 void run_jobs(const std::vector<double>& costs, int threads, Control& control, const std::function<void(int, Worker&)>& job,
               const std::function<bool(double)>& poll);
 

@@ -173,7 +173,8 @@ def _remarks(builder: _native.TableBuilder) -> dict[str, str]:
 
 def _arrays(builder: _native.TableBuilder, provenance: dict[str, Any]) -> Iterator[tuple[str, npt.NDArray[Any]]]:
     yield "schema", np.array(SCHEMA)
-    yield from zip(CELL_COLUMNS, builder.cells(), strict=True)
+    columns = builder.columns()
+    yield from ((name, getattr(columns, name)) for name in CELL_COLUMNS)
     budgets, runs = builder.budgets(), builder.runs()
     yield "budgets", np.array(budgets, np.int32)
     for m, name in enumerate(METRIC_COLUMNS):

@@ -97,7 +97,8 @@ def enumerate_space(*, threads: int | None = None) -> Space:
     >>> np.bincount(space.vertices).tolist()
     [0, 0, 1, 6, 84, 2441, 62010, 359082]
     """
-    return Space(*_native.enumerate_space(threads or 0))
+    found = _native.enumerate_space(threads or 0)
+    return Space(found.vertices, found.edge_bits, found.op_codes, found.module_hash, found.trainable_parameters)
 
 
 def sampled_rows(

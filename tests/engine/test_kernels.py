@@ -262,12 +262,72 @@ def test_philox_known_answer():
     assert _core.uniforms(0, 1, 1, [0])[0, 0, 0] == (bits + 0.5) * 2.0**-52
 
 
+CELL = {
+    "vertices": 3, "ops_on_edges": False, "matrix": [0, 1, 0, 0, 0, 1, 0, 0, 0], "ops": [0], "channels": [[4, 4, 4]] * 2, "stem_channels": 4,
+    "stacks": 2, "cells_per_stack": 1, "classes": 3, "image_channels": 1, "height": 4, "width": 4,
+}  # fmt: skip
+PERCEPTRON = {
+    "hidden": [2], "slope": 1.0, "loss": "softmax", "classes": 3, "image_channels": 1, "height": 4, "width": 4,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"vertices": 1}, "vertices is 1, expected 2 to 7"),
+        ({"vertices": 8}, "vertices is 8, expected 2 to 7"),
+        ({"matrix": [0, 1, 0, 0]}, "matrix has 4 entries, expected 9: the square of vertices"),
+        ({"ops": []}, "ops has 0 entries, expected 1: one for each interior vertex"),
+        ({"ops_on_edges": True}, "ops has 1 entries, expected 0: the matrix holds the operations"),
+        ({"channels": [[4, 4, 4]]}, "channels has 1 entries, expected 2: one for each cell"),
+        ({"channels": [[4, 4, 4], [4, 4]]}, "channels of a cell has 2 entries, expected 3: one for each vertex"),
+        ({"stem_channels": 0}, "stem_channels is 0, expected at least 1"),
+        ({"stacks": 0}, "stacks is 0, expected at least 1"),
+        ({"cells_per_stack": 0}, "cells_per_stack is 0, expected at least 1"),
+        ({"width": 1}, "images of 4 x 1 are too small to be halved between 2 stacks"),
+        ({"stacks": 40, "channels": [[4, 4, 4]] * 40}, "images of 4 x 4 are too small to be halved between 40 stacks"),
+        ({"hidden": []}, "hidden is empty, expected the units of each hidden layer"),
+        ({"hidden": [2, 0]}, "hidden is 0, expected at least 1"),
+        ({"loss": "hinge"}, "loss is 'hinge', expected 'softmax' or 'binary'"),
+        ({"slope": 1.0, "classes": 0}, "classes is 0, expected at least 1"),
+        ({"image_channels": 0}, "image_channels is 0, expected at least 1"),
+        ({"height": 0}, "height is 0, expected at least 1"),
+    ],
+)
+def test_a_spec_whose_fields_do_not_fit_together_is_refused(changed, message):
+    of_a_perceptron = not PERCEPTRON.keys().isdisjoint(changed.keys() - CELL.keys())
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        _core.MotifSpec.perceptron(**PERCEPTRON | changed) if of_a_perceptron else _core.MotifSpec(**CELL | changed)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"batch": 0}, "batch is 0, expected at least 1"),
+        ({"order": np.array([[0, 1, 2, 3, 5]])}, "an entry of order is 5, expected 0 to N - 1"),
+        ({"order": np.array([[0, 1, 2, 3, -1]])}, "an entry of order is -1, expected 0 to N - 1"),
+        ({"steps": 4}, "steps is 4, expected 0 to 3"),
+        ({"steps": -1}, "steps is -1, expected 0 to 3"),
+        ({"first_step": 3}, "first_step is 3, expected 0 to steps"),
+    ],
+)
+def test_settings_of_a_training_are_checked(changed, message):
+    arguments = {
+        "specs": [_core.MotifSpec.perceptron(**PERCEPTRON)], "images": np.ones((5, 1, 4, 4)), "labels": np.ones((5, 3)),
+        "valid_images": None, "valid_labels": None, "order": np.arange(5)[None], "batch": 2, "drop_last": False,
+        "optimizer": _core.Optimizer("sgd"), "rates": np.ones(3), "initial": [np.ones(43)], "steps": 2, "first_step": 0,
+        "metric": "loss", "metric_weight": 1.0, "step_weights": None, "batch_norm_eps": 1e-5, "memory": 0.0,
+        "direct_convolutions": False, "threads": 1, "progress": None,
+    }  # fmt: skip
+    assert np.isfinite(_core.hypergradient(**arguments).value).all()
+    with pytest.raises(ValueError, match=message):
+        _core.hypergradient(**arguments | changed)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_arrays_of_a_call_have_one_element_type(dtype):
     """Which is the engine's; another one would be converted, and weights that are trained in place be lost."""
-    spec = _core.MotifSpec.perceptron(
-        hidden=[2], slope=1.0, loss="softmax", classes=3, image_channels=1, height=4, width=4
-    )
+    spec = _core.MotifSpec.perceptron(**PERCEPTRON)
     images, labels = np.ones((5, 1, 4, 4), dtype), np.eye(3, dtype=dtype)[[0, 1, 2, 0, 1]]
     weights = np.ones(spec.tables()[1], dtype)
 

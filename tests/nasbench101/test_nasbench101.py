@@ -152,6 +152,13 @@ def test_space_lookups_that_fail(space: Space) -> None:
         space.row("1234")
     with pytest.raises(ValueError, match=r"module_hash is 'G{32}', expected 32 hexadecimal"):
         space.row("G" * 32)
+    with pytest.raises(ValueError, match=r"module_hash must have shape \(n, 16\)"):
+        native.HashIndex(space.module_hash[:, :8].copy())
+
+
+def test_a_column_that_a_table_does_not_have() -> None:
+    with pytest.raises(ValueError, match="there is no column of metric 0, budget 2, run 1"):
+        native.TableBuilder(True).column(0, 2, 1)
 
 
 def test_space_samples(space: Space) -> None:
