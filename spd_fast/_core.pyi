@@ -9,10 +9,30 @@ compiler: str
 flags: str
 isa: str
 
-_Table: TypeAlias = list[tuple[str, int, tuple[int, ...]]]
 _Float32: TypeAlias = npt.NDArray[np.float32]
 _Float64: TypeAlias = npt.NDArray[np.float64]
 _Int64: TypeAlias = npt.NDArray[np.int64]
+
+class _Record:
+    """What the engine hands back. Its fields are read-only."""
+
+    __match_args__: ClassVar[tuple[str, ...]]
+    """The names of the fields."""
+
+class NamedSlice(_Record):
+    """One tensor in a flat vector: it begins at `offset`."""
+
+    name: str
+    offset: int
+    shape: tuple[int, ...]
+
+class Tables(_Record):
+    """Where a motif's weights are in its vector of `n_parameters`, and its running statistics in rows of `batch_norms`."""
+
+    parameters: tuple[NamedSlice, ...]
+    n_parameters: int
+    running: tuple[NamedSlice, ...]
+    batch_norms: int
 
 class MotifSpec:
     def __init__(
@@ -42,7 +62,8 @@ class MotifSpec:
         height: int,
         width: int,
     ) -> MotifSpec: ...
-    def tables(self) -> tuple[_Table, int, _Table, int]: ...
+    @property
+    def tables(self) -> Tables: ...
     def flops(self) -> float: ...
     def memory(self, batch: int, *, backward: bool) -> int: ...
 
@@ -64,12 +85,6 @@ def clock_rate(seconds: float = 0.1) -> float: ...
 def read_rate(bytes: int, seconds: float = 0.1) -> float: ...
 def write_rate(bytes: int, seconds: float = 0.1) -> float: ...
 def uniforms(key: int, rows: int, columns: int, taps: Sequence[int]) -> _Float64: ...
-
-class _Record:
-    """What the engine hands back. Its fields are read-only."""
-
-    __match_args__: ClassVar[tuple[str, ...]]
-    """The names of the fields."""
 
 class Metrics(_Record):
     probability: _Float64

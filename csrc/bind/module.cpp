@@ -1,4 +1,6 @@
 // The names of the extension. Files of bind/ check shapes and dtypes, make the arrays of results and release the GIL; they compute and decide nothing.
+#include <memory>
+
 #include "../random.hpp"
 #include "../threads/batch.hpp"
 #include "jobs.hpp"
@@ -6,10 +8,37 @@
 namespace spd {
 namespace {
 
-py::list table(const std::vector<NamedSlice>& slices) {
+struct SliceRecord {
+  py::str name;
+  std::size_t offset;
+  py::tuple shape;
+};
+struct TablesRecord {
+  py::tuple parameters;
+  std::size_t n_parameters;
+  py::tuple running;
+  int batch_norms;
+};
+
+py::tuple slice_records(const std::vector<NamedSlice>& slices) {
   py::list out;
-  for (const NamedSlice& s : slices) out.append(py::make_tuple(s.name, s.offset, py::tuple(py::cast(s.shape))));
+  for (const NamedSlice& s : slices) out.append(SliceRecord{s.name, s.offset, py::tuple(py::cast(s.shape))});
   return out;
+}
+
+// Every MotifSpec that Python holds is one of these: it keeps its tables, which are made when they are first asked for.
+struct HeldSpec : MotifSpec {
+  std::optional<TablesRecord> tables;
+};
+std::shared_ptr<MotifSpec> held(MotifSpec spec) { return std::make_shared<HeldSpec>(HeldSpec{checked(std::move(spec)), {}}); }
+
+const TablesRecord& tables_of(MotifSpec& spec) {
+  std::optional<TablesRecord>& tables = static_cast<HeldSpec&>(spec).tables;
+  if (!tables) {
+    const Plan plan = plan_of_one(spec);
+    tables = TablesRecord{slice_records(plan.parameters), plan.n_parameters, slice_records(plan.running), plan.batch_norms};
+  }
+  return *tables;
 }
 
 Array<double> uniform_array(std::uint64_t key, std::uint32_t rows, std::uint32_t columns, const std::vector<std::uint32_t>& taps) {
@@ -31,7 +60,13 @@ PYBIND11_MODULE(_core, m) {
   m.def("default_threads", default_threads);
   m.def("uniforms", uniform_array, py::arg("key"), py::arg("rows"), py::arg("columns"), py::arg("taps"));
 
-  py::class_<MotifSpec>(m, "MotifSpec", py::dynamic_attr())
+  RecordClass<SliceRecord>(m, "NamedSlice").field("name", &SliceRecord::name).field("offset", &SliceRecord::offset).field("shape", &SliceRecord::shape);
+  RecordClass<TablesRecord>(m, "Tables")
+      .field("parameters", &TablesRecord::parameters)
+      .field("n_parameters", &TablesRecord::n_parameters)
+      .field("running", &TablesRecord::running)
+      .field("batch_norms", &TablesRecord::batch_norms);
+  py::class_<MotifSpec, std::shared_ptr<MotifSpec>>(m, "MotifSpec")
       .def(py::init([](int vertices, bool ops_on_edges, std::vector<std::uint8_t> matrix, std::vector<int> ops, std::vector<std::vector<int>> channels,
                        int stem_channels, int stacks, int cells_per_stack, int classes, int image_channels, int height, int width) {
              MotifSpec spec;
@@ -39,7 +74,7 @@ PYBIND11_MODULE(_core, m) {
              spec.vertices = vertices, spec.matrix = std::move(matrix), spec.ops = std::move(ops), spec.channels = std::move(channels);
              spec.stem_channels = stem_channels, spec.stacks = stacks, spec.cells_per_stack = cells_per_stack, spec.classes = classes;
              spec.image_channels = image_channels, spec.height = height, spec.width = width;
-             return checked(std::move(spec));
+             return held(std::move(spec));
            }),
            py::kw_only(), py::arg("vertices"), py::arg("ops_on_edges"), py::arg("matrix"), py::arg("ops"), py::arg("channels"), py::arg("stem_channels"),
            py::arg("stacks"), py::arg("cells_per_stack"), py::arg("classes"), py::arg("image_channels"), py::arg("height"), py::arg("width"))
@@ -50,18 +85,11 @@ PYBIND11_MODULE(_core, m) {
             spec.kind = MotifSpec::Kind::perceptron;
             spec.hidden = std::move(hidden), spec.slope = slope, spec.loss = named<Loss>("loss", loss, kLossNames);
             spec.classes = classes, spec.image_channels = image_channels, spec.height = height, spec.width = width;
-            return checked(std::move(spec));
+            return held(std::move(spec));
           },
           py::kw_only(), py::arg("hidden"), py::arg("slope"), py::arg("loss"), py::arg("classes"), py::arg("image_channels"), py::arg("height"),
           py::arg("width"))
-      .def("tables",
-           [](const py::object& self) -> py::object {  // made once
-             if (!py::hasattr(self, "_tables")) {
-               const Plan plan = plan_of_one(self.cast<const MotifSpec&>());
-               self.attr("_tables") = py::make_tuple(table(plan.parameters), plan.n_parameters, table(plan.running), plan.batch_norms);
-             }
-             return self.attr("_tables");
-           })
+      .def_property_readonly("tables", tables_of)
       .def("flops", [](const MotifSpec& spec) { return plan_of_one(spec).flops; })
       .def("memory", memory_of, py::arg("batch"), py::kw_only(), py::arg("backward"));
   py::class_<Optimizer>(m, "Optimizer")

@@ -119,7 +119,8 @@ def _weights(
         shared = {}
     weights = {}
     fan_in = 1
-    for name, _, dims in spec.tables()[0]:
+    for part in spec.tables.parameters:
+        name, dims = part.name, part.shape
         if name.endswith("bn.weight"):
             weights[name] = np.ones(dims, loop.dtype)
         elif name.endswith("bn.bias"):

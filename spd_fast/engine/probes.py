@@ -156,7 +156,7 @@ def step_profile(
         repeats,
         progress,
     )
-    weights = [(name, at) for name, at, dims in spec.tables()[0] if len(dims) == 4]
+    weights = [(part.name, part.offset) for part in spec.tables.parameters if len(part.shape) == 4]
     ops = []
     for op in out.ops:
         kind = type(op).__name__.removesuffix("Op").lower()

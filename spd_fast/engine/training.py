@@ -238,7 +238,8 @@ def train(
     if loop.statistics == "batch":
         require_memory(job.specs, max(len(dish.images), job.n_valid), loop.dtype, backward=False)
     running = [
-        np.stack([np.zeros(n, loop.dtype), np.ones(n, loop.dtype)]) for n in (spec.tables()[3] for spec in job.specs)
+        np.stack([np.zeros(n, loop.dtype), np.ones(n, loop.dtype)])
+        for n in (spec.tables.batch_norms for spec in job.specs)
     ]
     out = _core.train(
         job.specs,

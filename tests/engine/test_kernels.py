@@ -329,7 +329,7 @@ def test_the_arrays_of_a_call_have_one_element_type(dtype):
     """Which is the engine's; another one would be converted, and weights that are trained in place be lost."""
     spec = _core.MotifSpec.perceptron(**PERCEPTRON)
     images, labels = np.ones((5, 1, 4, 4), dtype), np.eye(3, dtype=dtype)[[0, 1, 2, 0, 1]]
-    weights = np.ones(spec.tables()[1], dtype)
+    weights = np.ones(spec.tables.n_parameters, dtype)
 
     def gradient(parameters):
         return _core.gradient([spec], images, labels, [parameters], "loss", 1e-5, True, True, False, 1, None)
