@@ -274,6 +274,42 @@ def profile(
 ) -> Profile: ...
 
 class kernels:
+    class Conv(_Record):
+        y: npt.NDArray[Any]
+        dx: npt.NDArray[Any]
+        dk: npt.NDArray[Any]
+        seconds: list[float]
+        """Of forward, dgrad and wgrad; empty for the reference."""
+
+    class BatchNorm(_Record):
+        z: npt.NDArray[Any]
+        mean: npt.NDArray[Any]
+        var: npt.NDArray[Any]
+        dy: npt.NDArray[Any]
+        dgamma: npt.NDArray[Any]
+        dbeta: npt.NDArray[Any]
+
+    class Pool(_Record):
+        y: npt.NDArray[Any]
+        dx: npt.NDArray[Any]
+
+    class Relu(_Record):
+        z: npt.NDArray[Any]
+        dx: npt.NDArray[Any]
+
+    class Head(_Record):
+        loss: float
+        logit: npt.NDArray[Any]
+        dx: npt.NDArray[Any]
+        dweight: npt.NDArray[Any]
+        dbias: npt.NDArray[Any]
+
+    class Dense(_Record):
+        a: npt.NDArray[Any]
+        dx: npt.NDArray[Any]
+        dweight: npt.NDArray[Any]
+        dbias: npt.NDArray[Any]
+
     algorithms: list[str]
     @staticmethod
     def algorithms_at(height: int, width: int) -> list[str]: ...
@@ -285,11 +321,9 @@ class kernels:
         algorithm: str = "direct",
         repeats: int = 0,
         threads: int = 1,
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], tuple[float, float, float]]: ...
+    ) -> kernels.Conv: ...
     @staticmethod
-    def conv_ref(
-        x: npt.NDArray[Any], k: npt.NDArray[Any], dy: npt.NDArray[Any]
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]: ...
+    def conv_ref(x: npt.NDArray[Any], k: npt.NDArray[Any], dy: npt.NDArray[Any]) -> kernels.Conv: ...
     @staticmethod
     def batch_norm(
         y: npt.NDArray[Any],
@@ -298,27 +332,31 @@ class kernels:
         dz: npt.NDArray[Any],
         eps: float,
         ref: bool = False,
-    ) -> tuple[npt.NDArray[Any], ...]: ...
+    ) -> kernels.BatchNorm: ...
     @staticmethod
-    def avgpool(
-        x: npt.NDArray[Any], dy: npt.NDArray[Any], ref: bool = False
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]: ...
+    def avgpool(x: npt.NDArray[Any], dy: npt.NDArray[Any], ref: bool = False) -> kernels.Pool: ...
     @staticmethod
-    def relu(
-        x: npt.NDArray[Any], dz: npt.NDArray[Any], ref: bool = False
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]: ...
+    def maxpool(x: npt.NDArray[Any], dy: npt.NDArray[Any], size: int, ref: bool = False) -> kernels.Pool: ...
     @staticmethod
-    def maxpool(
-        x: npt.NDArray[Any], dy: npt.NDArray[Any], size: int, ref: bool = False
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]: ...
+    def relu(x: npt.NDArray[Any], dz: npt.NDArray[Any], ref: bool = False) -> kernels.Relu: ...
     @staticmethod
     def head(
         x: npt.NDArray[Any],
         weight: npt.NDArray[Any],
         bias: npt.NDArray[Any],
         label: npt.NDArray[Any],
+        loss: str = "softmax",
         ref: bool = False,
-    ) -> tuple[float, npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]: ...
+    ) -> kernels.Head: ...
+    @staticmethod
+    def dense(
+        x: npt.NDArray[Any],
+        weight: npt.NDArray[Any],
+        bias: npt.NDArray[Any],
+        da: npt.NDArray[Any],
+        slope: float,
+        ref: bool = False,
+    ) -> kernels.Dense: ...
 
 class nasbench:
     class Malformed(ValueError): ...

@@ -13,6 +13,29 @@
 namespace spd {
 namespace {
 
+// ---- what comes back; d* is the gradient of *
+
+struct ConvRecord {  // a convolution
+  py::array y, dx, dk;
+  std::vector<double> seconds;  // of forward, dgrad and wgrad; empty for the reference
+};
+struct BatchNormRecord {  // batch norm and ReLU
+  py::array z, mean, var, dy, dgamma, dbeta;
+};
+struct PoolRecord {  // pooling
+  py::array y, dx;
+};
+struct ReluRecord {
+  py::array z, dx;
+};
+struct HeadRecord {  // average pooling, dense layer and the mean cross-entropy
+  double loss;
+  py::array logit, dx, dweight, dbias;
+};
+struct DenseRecord {  // a dense layer and its sigmoid
+  py::array a, dx, dweight, dbias;
+};
+
 template <class T>
 Array<T> make(std::vector<py::ssize_t> shape) {
   return Array<T>(shape);
@@ -22,9 +45,8 @@ int dim(const Array<T>& a, int i) {
   return static_cast<int>(a.shape(i));
 }
 
-// (y, dx, dk, seconds) of a convolution and its backward.
 template <class T>
-py::tuple conv(Array<T> x, Array<T> k, Array<T> dy, const std::string& algorithm, int repeats, int threads) {
+ConvRecord conv(Array<T> x, Array<T> k, Array<T> dy, const std::string& algorithm, int repeats, int threads) {
   const int n = dim(x, 0), c_in = dim(x, 1), h = dim(x, 2), w = dim(x, 3), c_out = dim(k, 0), size = dim(k, 2);
   Array<T> y = make<T>({n, c_out, h, w}), dx = make<T>({n, c_in, h, w}), dk = make<T>({c_out, c_in, size, size});
   ConvCheck<T> q{n,
@@ -44,20 +66,19 @@ py::tuple conv(Array<T> x, Array<T> k, Array<T> dy, const std::string& algorithm
                  threads,
                  {}};
   engine().of<T>().conv(q);
-  return py::make_tuple(y, dx, dk, py::make_tuple(q.seconds[0], q.seconds[1], q.seconds[2]));
+  return {y, dx, dk, {std::begin(q.seconds), std::end(q.seconds)}};
 }
 template <class T>
-py::tuple conv_ref(Array<T> x, Array<T> k, Array<T> dy) {
+ConvRecord conv_ref(Array<T> x, Array<T> k, Array<T> dy) {
   const int n = dim(x, 0), c_in = dim(x, 1), h = dim(x, 2), w = dim(x, 3), c_out = dim(k, 0), size = dim(k, 2);
   Array<T> y = make<T>({n, c_out, h, w}), dx = make<T>({n, c_in, h, w}), dk = make<T>({c_out, c_in, size, size});
   reference::conv_forward_ref<T>(y.mutable_data(), x.data(), k.data(), n, c_in, c_out, h, w, size);
   reference::conv_backward_ref<T>(dx.mutable_data(), dk.mutable_data(), dy.data(), x.data(), k.data(), n, c_in, c_out, h, w, size);
-  return py::make_tuple(y, dx, dk);
+  return {y, dx, dk, {}};
 }
 
-// (z, mean, var, dy, dgamma, dbeta) of batch norm and ReLU and their backward.
 template <class T>
-py::tuple batch_norm(Array<T> y, Array<T> gamma, Array<T> beta, Array<T> dz, double eps, bool ref) {
+BatchNormRecord batch_norm(Array<T> y, Array<T> gamma, Array<T> beta, Array<T> dz, double eps, bool ref) {
   const int n = dim(y, 0), c = dim(y, 1), h = dim(y, 2), w = dim(y, 3);
   Array<T> z = make<T>({n, c, h, w}), dy = make<T>({n, c, h, w}), mean = make<T>({c}), var = make<T>({c}), dgamma = make<T>({c}), dbeta = make<T>({c});
   if (ref) {
@@ -83,12 +104,12 @@ py::tuple batch_norm(Array<T> y, Array<T> gamma, Array<T> beta, Array<T> dz, dou
                         eps};
     engine().of<T>().batch_norm(q);
   }
-  return py::make_tuple(z, mean, var, dy, dgamma, dbeta);
+  return {z, mean, var, dy, dgamma, dbeta};
 }
 
-// (y, dx) of pooling, size 3 (stride 1) or, of the maximum alone, 2 (stride 2).
+// Size 3 has stride 1. Size 2 has stride 2; only the maximum is pooled in that way.
 template <class T>
-py::tuple pool(Array<T> x, Array<T> dy, int size, bool average, bool ref) {
+PoolRecord pool(Array<T> x, Array<T> dy, int size, bool average, bool ref) {
   const int n = dim(x, 0), c = dim(x, 1), h = dim(x, 2), w = dim(x, 3);
   Array<T> y = make<T>({n, c, size == 3 ? h : h / 2, size == 3 ? w : w / 2}), dx = make<T>({n, c, h, w});
   if (!ref) {
@@ -99,19 +120,18 @@ py::tuple pool(Array<T> x, Array<T> dy, int size, bool average, bool ref) {
   } else {
     reference::maxpool_ref<T>(y.mutable_data(), dx.mutable_data(), x.data(), dy.data(), n * c, h, w, size, size == 3 ? 1 : 2);
   }
-  return py::make_tuple(y, dx);
+  return {y, dx};
 }
 template <class T>
-py::tuple maxpool(Array<T> x, Array<T> dy, int size, bool ref) {
+PoolRecord maxpool(Array<T> x, Array<T> dy, int size, bool ref) {
   return pool<T>(x, dy, size, false, ref);
 }
 template <class T>
-py::tuple avgpool(Array<T> x, Array<T> dy, bool ref) {
+PoolRecord avgpool(Array<T> x, Array<T> dy, bool ref) {
   return pool<T>(x, dy, 3, true, ref);
 }
-// (z, dx) of ReLU.
 template <class T>
-py::tuple relu(Array<T> x, Array<T> dz, bool ref) {
+ReluRecord relu(Array<T> x, Array<T> dz, bool ref) {
   const int n = dim(x, 0), c = dim(x, 1), h = dim(x, 2), w = dim(x, 3);
   Array<T> z = make<T>({n, c, h, w}), dx = make<T>({n, c, h, w});
   if (ref) {
@@ -120,12 +140,11 @@ py::tuple relu(Array<T> x, Array<T> dz, bool ref) {
     ReluCheck<T> q{n, c, h, w, x.data(), dz.data(), z.mutable_data(), dx.mutable_data()};
     engine().of<T>().relu(q);
   }
-  return py::make_tuple(z, dx);
+  return {z, dx};
 }
 
-// (loss, logit, dx, dweight, dbias) of average pooling, dense layer and cross-entropy.
 template <class T>
-py::tuple head(Array<T> x, Array<T> weight, Array<T> bias, Array<T> label, const std::string& loss, bool ref) {
+HeadRecord head(Array<T> x, Array<T> weight, Array<T> bias, Array<T> label, const std::string& loss, bool ref) {
   const int n = dim(x, 0), c = dim(x, 1), h = dim(x, 2), w = dim(x, 3), classes = dim(weight, 0);
   Array<T> logit = make<T>({n, classes}), dx = make<T>({n, c, h, w}), dweight = make<T>({classes, c}), dbias = make<T>({classes});
   HeadCheck<T> q{n,
@@ -147,12 +166,11 @@ py::tuple head(Array<T> x, Array<T> weight, Array<T> bias, Array<T> label, const
     q.loss = reference::head_ref<T>(q.logit, q.dx, q.dweight, q.dbias, q.x, q.weight, q.bias, q.label, q.kind, n, c, h * w, classes);
   else
     engine().of<T>().head(q);
-  return py::make_tuple(q.loss, logit, dx, dweight, dbias);
+  return {q.loss, logit, dx, dweight, dbias};
 }
 
-// (a, dx, dweight, dbias) of a dense layer and its sigmoid.
 template <class T>
-py::tuple dense(Array<T> x, Array<T> weight, Array<T> bias, Array<T> da, double slope, bool ref) {
+DenseRecord dense(Array<T> x, Array<T> weight, Array<T> bias, Array<T> da, double slope, bool ref) {
   const int n = dim(x, 0), features = dim(x, 1), units = dim(weight, 0);
   Array<T> a = make<T>({n, units}), dx = make<T>({n, features}), dweight = make<T>({units, features}), dbias = make<T>({units});
   DenseCheck<T> q{n,
@@ -171,7 +189,7 @@ py::tuple dense(Array<T> x, Array<T> weight, Array<T> bias, Array<T> da, double 
     reference::dense_sigmoid_ref<T>(q.a, q.dx, q.dweight, q.dbias, q.x, q.weight, q.bias, q.da, static_cast<T>(slope), n, features, units);
   else
     engine().of<T>().dense(q);
-  return py::make_tuple(a, dx, dweight, dbias);
+  return {a, dx, dweight, dbias};
 }
 
 template <class T>
@@ -192,6 +210,31 @@ void bind(py::module_& m) {
 void bind_kernels(py::module_& m) {
   m.attr("algorithms") = py::cast(std::vector<std::string>(std::begin(kAlgorithmNames), std::end(kAlgorithmNames)));
   m.def("algorithms_at", algorithms_at, py::arg("height"), py::arg("width"));
+  RecordClass<ConvRecord>(m, "Conv")
+      .field("y", &ConvRecord::y)
+      .field("dx", &ConvRecord::dx)
+      .field("dk", &ConvRecord::dk)
+      .field("seconds", &ConvRecord::seconds);
+  RecordClass<BatchNormRecord>(m, "BatchNorm")
+      .field("z", &BatchNormRecord::z)
+      .field("mean", &BatchNormRecord::mean)
+      .field("var", &BatchNormRecord::var)
+      .field("dy", &BatchNormRecord::dy)
+      .field("dgamma", &BatchNormRecord::dgamma)
+      .field("dbeta", &BatchNormRecord::dbeta);
+  RecordClass<PoolRecord>(m, "Pool").field("y", &PoolRecord::y).field("dx", &PoolRecord::dx);
+  RecordClass<ReluRecord>(m, "Relu").field("z", &ReluRecord::z).field("dx", &ReluRecord::dx);
+  RecordClass<HeadRecord>(m, "Head")
+      .field("loss", &HeadRecord::loss)
+      .field("logit", &HeadRecord::logit)
+      .field("dx", &HeadRecord::dx)
+      .field("dweight", &HeadRecord::dweight)
+      .field("dbias", &HeadRecord::dbias);
+  RecordClass<DenseRecord>(m, "Dense")
+      .field("a", &DenseRecord::a)
+      .field("dx", &DenseRecord::dx)
+      .field("dweight", &DenseRecord::dweight)
+      .field("dbias", &DenseRecord::dbias);
   bind<float>(m);
   bind<double>(m);
 }

@@ -91,8 +91,8 @@ def _measure(size: int, c_in: int, c_out: int, side: int, rounds: int) -> dict[s
     algorithms = _core.kernels.algorithms_at(side, side) if size == 3 else ["direct"]
     for _ in range(rounds):
         for name in algorithms:
-            *ours, times = _core.kernels.conv(x, k, dy, algorithm=name, repeats=repeats)
-            _note(name, ours, expected, list(times), error, seconds)
+            ours = _core.kernels.conv(x, k, dy, algorithm=name, repeats=repeats)
+            _note(name, (ours.y, ours.dx, ours.dk), expected, ours.seconds, error, seconds)
         theirs, taken = _peer(x, k, dy, repeats)
         _note(PEER, theirs, expected, taken, error, seconds)
     return {"size": size, "c_in": c_in, "c_out": c_out, "side": side, "flop": flop, "seconds": seconds, "error": error}
