@@ -27,26 +27,39 @@ void measure(Metrics<T>& out, const Plan& plan, T* memory, const T* w, const T* 
   out.accuracy = total.correct / data.n;
 }
 
+// How a job begins that passes over its whole set once: its network N holds the set as one batch, and behind the network's memory there is room for the
+// gradient of the weights.
+template <class T, class N>
+struct WholeSet {
+  const FlushDenormals flush;
+  const Plan& plan;
+  const int n;
+  N network;
+  T* gradient;
+
+  template <class Job>
+  WholeSet(const Job& job, Team& team) : plan(*job.plan), n(job.data.n), network(plan, job.memory, team), gradient(job.memory + N::memory(plan, team)) {
+    network.load(job.data, nullptr, 0, n);
+  }
+};
+
 template <class T>
 void motif_gradient(GradientJob<T>& job, Control& control, Team& team) {
-  const FlushDenormals flush;
-  const Plan& plan = *job.plan;
-  const int n = job.data.n;
-  Network<T> network(plan, job.memory, team);
-  T* g = job.memory + Network<T>::memory(plan, team);
-  network.load(job.data, nullptr, 0, n);
+  WholeSet<T, Network<T>> set(job, team);
+  Network<T>& network = set.network;
+  const int n = set.n;
   network.forward(job.parameters, n, static_cast<T>(job.batch_norm_eps), control);
   const HeadResult head = network.evaluate(n, job.metric == Metric::loss ? HeadGradient::loss : HeadGradient::probability);
   job.values.loss = head.loss / n;
   job.values.probability = head.probability / n;
   job.values.accuracy = head.correct / n;
   if (job.d_parameters || job.d_images) {
-    network.backward(g, job.parameters, n, job.d_images != nullptr, control);
-    if (job.d_parameters) std::memcpy(job.d_parameters, g, plan.n_parameters * sizeof(T));
+    network.backward(set.gradient, job.parameters, n, job.d_images != nullptr, control);
+    if (job.d_parameters) std::memcpy(job.d_parameters, set.gradient, set.plan.n_parameters * sizeof(T));
     if (job.d_images) network.image_gradient(job.d_images, n);
     if (job.d_labels) network.label_gradient(job.d_labels, job.metric, n);
   }
-  control.add(4 * n * plan.flops);
+  control.add(4 * n * set.plan.flops);
 }
 
 }  // namespace spd::SPD_ISA

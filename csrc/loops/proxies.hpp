@@ -11,7 +11,7 @@
 #include <cstring>
 #include <vector>
 
-#include "../network/network.hpp"
+#include "gradient.hpp"
 
 namespace spd::SPD_ISA {
 
@@ -100,30 +100,25 @@ class ProxyNetwork : public Network<T> {
 
 template <class T>
 void logit_gradient(LogitGradientJob<T>& job, Control& control, Team& team) {
-  const FlushDenormals flush;
-  const Plan& plan = *job.plan;
-  const int n = job.data.n;
-  ProxyNetwork<T> network(plan, job.memory, team);
-  T* g = job.memory + Network<T>::memory(plan, team);
+  WholeSet<T, ProxyNetwork<T>> set(job, team);
+  ProxyNetwork<T>& network = set.network;
+  const Plan& plan = set.plan;
+  const int n = set.n;
   std::vector<T> neutral(job.batch_norm ? 0 : 2 * plan.batch_norms, T(0));  // means and variances that change nothing
   if (!job.batch_norm) std::fill(neutral.begin() + plan.batch_norms, neutral.end(), T(1));
-  network.load(job.data, nullptr, 0, n);
   network.forward(job.parameters, n, job.batch_norm ? static_cast<T>(job.batch_norm_eps) : T(0), control, job.batch_norm ? nullptr : neutral.data());
-  network.logit_gradient(g, job.parameters, n, job.batch_norm, control);
-  std::memcpy(job.d_parameters, g, plan.n_parameters * sizeof(T));
+  network.logit_gradient(set.gradient, job.parameters, n, job.batch_norm, control);
+  std::memcpy(job.d_parameters, set.gradient, plan.n_parameters * sizeof(T));
   network.image_gradient(job.d_images, n);
   control.add(4 * n * plan.flops);
 }
 
 template <class T>
 void activations(ActivationJob<T>& job, Control& control, Team& team) {
-  const FlushDenormals flush;
-  const Plan& plan = *job.plan;
-  ProxyNetwork<T> network(plan, job.memory, team);
-  network.load(job.data, nullptr, 0, job.data.n);
-  network.forward(job.parameters, job.data.n, static_cast<T>(job.batch_norm_eps), control);
-  network.add_agreements(job.agreements, job.data.n);
-  control.add(job.data.n * plan.flops);
+  WholeSet<T, ProxyNetwork<T>> set(job, team);
+  set.network.forward(job.parameters, set.n, static_cast<T>(job.batch_norm_eps), control);
+  set.network.add_agreements(job.agreements, set.n);
+  control.add(set.n * set.plan.flops);
 }
 
 }  // namespace spd::SPD_ISA
