@@ -4,6 +4,8 @@
 #include <pthread.h>
 #if defined(__linux__)
 #include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 #include <algorithm>
@@ -13,6 +15,7 @@
 #include <memory>
 #include <mutex>
 #include <numeric>
+#include <thread>
 #include <utility>
 
 namespace spd {
@@ -23,14 +26,53 @@ int most_threads() { return std::max(64, 4 * default_threads()); }
 
 namespace {
 
+// How many threads the last region of this thread had, itself included. OpenMP keeps them, and starts more only where the next region needs more.
+thread_local int kept_threads = 1;
+
 // OpenMP keeps the threads of a region for the next region of the same caller. A forked child has none of them and would wait for them for ever. So the thread
 // that forks ends its own first; parent and child make new ones. LLVM's OpenMP handles forks itself, but its kept threads spin for 200 ms unless told not to.
 void keep_threads_usable() {
+  const auto before_fork = [] {
+    kept_threads = 1;
+#if !defined(__clang__)
+    omp_pause_resource_all(omp_pause_soft);
+#endif
+  };
+  [[maybe_unused]] static const int registered = pthread_atfork(before_fork, nullptr, nullptr);
 #if defined(__clang__)
   kmp_set_blocktime(0);
-#else
-  [[maybe_unused]] static const int registered = pthread_atfork([] { omp_pause_resource_all(omp_pause_soft); }, nullptr, nullptr);
 #endif
+}
+
+#if defined(__linux__)
+long thread_id() { return syscall(SYS_gettid); }
+bool is_counted(long thread) { return syscall(SYS_tgkill, getpid(), thread, 0) == 0; }
+#else
+long thread_id() { return 0; }
+bool is_counted(long) { return false; }
+#endif
+
+// Returns how many of n more threads the system lets this process have. Only trying tells: it starts threads, which wait for each other and then end.
+int threads_to_be_had(int n) {
+  std::atomic<bool> end{false};
+  std::vector<long> ids(n);
+  std::vector<std::thread> threads;
+  threads.reserve(n);
+  try {
+    for (long& id : ids)
+      threads.emplace_back([&] {
+        id = thread_id();
+        end.wait(false);
+      });
+  } catch (const std::exception&) {  // std::system_error: the system refused a thread
+  }
+  end = true;
+  end.notify_all();
+  for (std::thread& t : threads) t.join();
+  // The system goes on counting a joined thread for some microseconds, in which it could refuse OpenMP another one.
+  for (std::size_t i = 0; i < threads.size(); ++i)
+    for (int tries = 0; tries < 1000 && is_counted(ids[i]); ++tries) std::this_thread::sleep_for(std::chrono::microseconds(10));
+  return static_cast<int>(threads.size());
 }
 
 // The processors that the calling thread may use. Kept threads have those of an earlier call and take these, unless OpenMP was told to bind threads itself.
@@ -55,7 +97,20 @@ const int kProcessors = omp_get_num_procs();  // as the OpenMP library counted t
 
 // Threads of a region in which `workers` work: theirs, the caller's, and as many idle ones as make them more than the processors. GCC's OpenMP lets waiting
 // threads sleep at once only then; else those at the end of a region, and those kept, would spin for milliseconds while the caller works.
-int region_threads(int workers) { return std::max(workers, kProcessors) + 1; }
+//
+// OpenMP ends the process where the system refuses it a thread. So this function tries first whether the threads can be had that OpenMP would have to start. If
+// only some can, the region does without idle threads, then with fewer workers. Inside another region OpenMP starts all threads anew and keeps none.
+int region_threads(int workers) {
+  const bool are_kept = omp_get_level() == 0;
+  const int here = are_kept ? kept_threads : 1;
+  int wanted = std::min(std::max(workers, kProcessors) + 1, omp_get_thread_limit());
+  if (wanted > here) {
+    const int most = here + threads_to_be_had(wanted - here);
+    if (most < wanted) wanted = std::min(most, workers + 1);
+  }
+  if (are_kept) kept_threads = wanted;
+  return wanted;
+}
 
 }  // namespace
 

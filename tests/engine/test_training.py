@@ -226,6 +226,40 @@ def test_fewer_threads_than_asked_for_train_as_well(limit):
     assert run_script(script, OMP_THREAD_LIMIT=limit) == run_script(script)
 
 
+@needs_proc
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, which may become a user who has no other processes")
+@pytest.mark.parametrize("more", [0, 1, 2, 3])
+@pytest.mark.parametrize("nested", [False, True])
+def test_where_the_system_refuses_threads_the_others_train(more, nested):
+    """OpenMP alone would end the process. A callback's region starts threads beside those of the region around it."""
+    calls = (
+        "train(1, epochs=2_000, progress=lambda _: losses.append(train(4)))" if nested else "losses.append(train(4))"
+    )
+    printed = run_script(f"""
+        import resource, threading
+        expected, losses = train(1), []
+        if os.fork():
+            sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+        signal.alarm(20)
+        os.setuid(54_321)  # root has no limit
+        resource.setrlimit(resource.RLIMIT_NPROC, ({more + 1}, {more + 1}))
+        {calls}
+        assert losses and all((loss == expected).all() for loss in losses)
+        print(len(tasks()))
+        try:
+            for _ in range({more + 1}):
+                threading.Thread(target=signal.pause, daemon=True).start()
+            print("no limit")
+        except RuntimeError:
+            pass
+        sys.stdout.flush()
+        os._exit(0)
+    """)
+    if "no limit" in printed:
+        pytest.skip("this system lets the user have more threads than RLIMIT_NPROC says")
+    assert int(printed) <= 1 + more if nested else int(printed) == 1 + more
+
+
 def test_a_callback_may_train(dish):
     inner = []
 
