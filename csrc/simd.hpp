@@ -1,8 +1,8 @@
-// One vector type per element type, `vec<T>`, of the width of the instruction set this file is compiled for; arithmetic is the compiler's
-// (GCC/Clang vector extensions), so `a * b + c` is a fused multiply-add wherever the hardware has one.
-// The only file with masks and shuffles. Loads and stores are unaligned: on current hardware they cost nothing unless a cache line is crossed.
+// `vec<T>` is a vector of elements of type T, as wide as the instruction set for which this file is compiled. Arithmetic is that of the compiler's vector
+// extensions (GCC, Clang), so `a * b + c` is a fused multiply-add wherever the hardware has one.
+// Masks and shuffles are in this file alone. Loads and stores may be unaligned; on current hardware that costs nothing unless a cache line is crossed.
 //
-// A `mask<T>` says for each lane whether it counts. AVX-512 keeps it in a mask register, elsewhere it is a vector of 0 and ~0.
+// A `mask<T>` says for each lane whether it counts. AVX-512 has registers for masks; elsewhere a mask is a vector of 0 and ~0.
 #pragma once
 
 #include <algorithm>
@@ -67,7 +67,7 @@ template <class T>
 SPD_INLINE vec<T> broadcast(T x) {
   return [&]<std::size_t... i>(std::index_sequence<i...>) { return vec<T>{((void)i, x)...}; }(std::make_index_sequence<lanes<T>>{});
 }
-// Loaded once and kept: without this GCC loads anew for every multiply-add, and the load ports run out before the multipliers do.
+// Keeps a loaded vector in a register. Without this GCC loads it anew for every multiply-add, and then loads take longer than the multiplications.
 template <class T>
 SPD_INLINE vec<T> in_register(vec<T> v) {
 #if defined(__x86_64__)
@@ -75,12 +75,12 @@ SPD_INLINE vec<T> in_register(vec<T> v) {
 #endif
   return v;
 }
-// Has the cache line fetched that will be read soon; may point anywhere.
+// Prefetches the cache line of p, which will be read soon. p may point anywhere.
 template <class T>
 SPD_INLINE void fetch(const T* p) {
   __builtin_prefetch(p);
 }
-// The compiler is to count on from this pointer, rather than keep every address that follows from it.
+// Returns p. It makes the compiler compute the next addresses from p when they are needed, instead of keeping all of them in registers.
 template <class T>
 SPD_INLINE T* from_here(T* p) {
   asm("" : "+r"(p));
@@ -93,7 +93,7 @@ SPD_INLINE vec<T> zeros() {
 
 // ---- masks
 
-// Bit i of `bits` is lane i.
+// Returns a mask. Bit i of `bits` says whether lane i counts.
 template <class T>
 SPD_INLINE mask<T> mask_of_bits(std::uint64_t bits) {
 #if defined(__AVX512F__)
@@ -122,7 +122,7 @@ SPD_INLINE std::uint64_t bits_of_mask(mask<T> m) {
 #endif
 }
 
-// Masks in memory, two bytes each.
+// A mask takes two bytes in memory.
 template <class T>
 SPD_INLINE mask<T> load_mask(const std::uint16_t* p) {
 #if defined(__AVX512F__)
@@ -149,7 +149,7 @@ SPD_INLINE mask<T> neither(mask<T> a, mask<T> b) {
   return ~(a | b);
 }
 
-// `v` where the mask holds, `otherwise` elsewhere.
+// Returns `v` where the mask holds, and `otherwise` elsewhere.
 template <class T>
 SPD_INLINE vec<T> select(mask<T> m, vec<T> v, vec<T> otherwise) {
 #if defined(__AVX512F__)
@@ -161,7 +161,7 @@ SPD_INLINE vec<T> select(mask<T> m, vec<T> v, vec<T> otherwise) {
   return m ? v : otherwise;
 #endif
 }
-// `v` where the mask holds, zero elsewhere. Of a block whose lanes all count the mask is `all_lanes`, and nothing is done.
+// Returns `v` where the mask holds, and zero elsewhere. all_lanes is the mask of a block whose lanes all count; with it nothing has to be done.
 struct all_lanes {};
 template <class T>
 SPD_INLINE vec<T> keep(mask<T> m, vec<T> v) {
@@ -190,7 +190,7 @@ SPD_INLINE vec<T> keep_not(mask<T> m, vec<T> v) {
 #endif
 }
 
-// The lanes of both.
+// Returns the lanes that are in both masks.
 template <class T>
 SPD_INLINE mask<T> both(mask<T> a, mask<T> b) {
   return a & b;
@@ -199,7 +199,7 @@ template <class T>
 SPD_INLINE mask<T> both(mask<T> a, all_lanes) {
   return a;
 }
-// sum + v, sum + a * b where the mask holds, `sum` elsewhere.
+// Return sum + v, or sum + a * b, where the mask holds, and `sum` elsewhere.
 template <class T>
 SPD_INLINE vec<T> add_where(mask<T> m, vec<T> sum, vec<T> v) {
 #if defined(__AVX512F__)
@@ -223,7 +223,7 @@ SPD_INLINE vec<T> add_product_where(mask<T> m, vec<T> sum, vec<T> a, vec<T> b) {
 #endif
 }
 
-// Where a > b; `is` false: where not, as where one of them is NaN.
+// Returns the lanes where a > b. If `is` is false, it returns all others, those with a NaN among them.
 template <class T, bool is = true>
 SPD_INLINE mask<T> greater(vec<T> a, vec<T> b) {
 #if defined(__AVX512F__)
@@ -243,8 +243,8 @@ template <class T>
 SPD_INLINE mask<T> not_greater(vec<T> a, vec<T> b) {
   return greater<T, false>(a, b);
 }
-// Lanes outside the mask are neither read nor kept: `fill`, or zero. (Without AVX-512 they are read and dropped:
-// one vector before and behind every buffer must be readable.)
+// Loads the lanes in the mask. The others become zero, or `fill`. With AVX-512 they are not read; elsewhere they are, so one vector before and behind every
+// buffer must be readable.
 template <class T>
 SPD_INLINE vec<T> load_masked(const T* p, mask<T> m) {
 #if defined(__AVX512F__)
@@ -268,7 +268,7 @@ SPD_INLINE vec<T> load_masked(const T* p, mask<T> m, vec<T> fill) {
 #endif
 }
 
-// max(low, x), and NaN where x is NaN (a diverged network must show).
+// Returns max(low, x), and NaN where x is NaN, so that a diverged network shows.
 template <class T>
 SPD_INLINE vec<T> at_least(vec<T> low, vec<T> x) {
 #if defined(__AVX512F__)
@@ -291,7 +291,8 @@ SPD_INLINE vec<T> at_least(vec<T> low, vec<T> x) {
 #endif
 }
 
-// Lane i takes lane i + d, i - d; the last, the first d, those of the vector behind, before it.
+// Shift a row of pixels by d lanes. Lane i takes lane i + d (from_right) or i - d (from_left). The last or first d lanes come from the next or the previous
+// vector.
 template <class T, int d = 1>
 SPD_INLINE vec<T> from_right(vec<T> v, vec<T> next) {
   return [&]<int... i>(std::integer_sequence<int, i...>) { return __builtin_shufflevector(v, next, (i + d)...); }(std::make_integer_sequence<int, lanes<T>>{});
@@ -303,7 +304,7 @@ SPD_INLINE vec<T> from_left(vec<T> v, vec<T> previous) {
   }(std::make_integer_sequence<int, lanes<T>>{});
 }
 
-// In every four lanes: lane r of v[c] becomes lane c of v[r].
+// In every group of four lanes, lane r of v[c] becomes lane c of v[r].
 template <class T>
 SPD_INLINE void transpose4(vec<T> (&v)[4]) {
   [&]<int... i>(std::integer_sequence<int, i...>) {
@@ -317,7 +318,7 @@ SPD_INLINE void transpose4(vec<T> (&v)[4]) {
   }(std::make_integer_sequence<int, lanes<T>>{});
 }
 
-// The even, the odd lanes of a, then those of b; and back: the first, the second half of a[0], b[0], a[1], b[1], ...
+// even_lanes and odd_lanes return those lanes of a, then those of b. interleave does the opposite: it returns half of a[0], b[0], a[1], b[1], ...
 template <class T>
 SPD_INLINE vec<T> even_lanes(vec<T> a, vec<T> b) {
   return [&]<int... i>(std::integer_sequence<int, i...>) { return __builtin_shufflevector(a, b, (2 * i)...); }(std::make_integer_sequence<int, lanes<T>>{});
@@ -333,7 +334,8 @@ SPD_INLINE vec<T> interleave(vec<T> a, vec<T> b) {
   }(std::make_integer_sequence<int, lanes<T>>{});
 }
 
-// Lane 4 c + j of the result: p[j], and v[c] of as many numbers as there are fours in a vector. (The masks of ones keep GCC from warning of what they leave out.)
+// Lane 4 c + j of the result is p[j] (fours), or v[c] (four_each), of which v has as many as there are groups of four lanes. The masks of ones only keep GCC
+// from warning that some lanes are left out.
 template <class T>
 SPD_INLINE vec<T> fours(const T* p) {
 #if defined(__AVX512F__)
@@ -353,7 +355,7 @@ struct few {
 template <class T>
 SPD_INLINE vec<T> four_each(typename few<T>::vector v) {
 #if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4) {  // of vectors of the same length, else GCC goes through memory
+  if constexpr (sizeof(T) == 4) {  // the shuffle is between vectors of the same length, because GCC takes the way through memory otherwise
     const vec<T> wide = (vec<T>)_mm512_castps128_ps512((__m128)v);
     return __builtin_shufflevector(wide, wide, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
   }
@@ -363,7 +365,7 @@ SPD_INLINE vec<T> four_each(typename few<T>::vector v) {
 
 // ---- sums over lanes, in a fixed order
 
-// Lane i of the result: a[i] + a[i ^ d] where bit d of i is clear, b[i] + b[i ^ d] where it is set.
+// Lane i of the result is a[i] + a[i ^ d] where bit d of i is clear, and b[i] + b[i ^ d] where it is set.
 template <class T, int d>
 SPD_INLINE vec<T> fold(vec<T> a, vec<T> b) {
   return [&]<int... i>(std::integer_sequence<int, i...>) {
@@ -371,8 +373,8 @@ SPD_INLINE vec<T> fold(vec<T> a, vec<T> b) {
     return __builtin_shufflevector(a, b, ((i & d) ? n + i : i)...) + __builtin_shufflevector(a, b, ((i & d) ? n + (i ^ d) : (i ^ d))...);
   }(std::make_integer_sequence<int, lanes<T>>{});
 }
-// Lane i of the result is the sum of the lanes of v[i % n]; n vectors, a power of two. Overwrites v. With d, end: the sum of the lanes that differ from i
-// in the bits from d up to end alone, of v[i / d % n].
+// Lane i of the result is the sum of the lanes of v[i % n]. n, the number of vectors, is a power of two. v is overwritten. With d and end, lane i is a sum over
+// fewer lanes of v[i / d % n], namely those whose numbers differ from i in no bits but those from d up to end.
 template <class T, int n = lanes<T>, int d = 1, int end = lanes<T>>
 SPD_INLINE vec<T> sum_each(vec<T>* v) {
   if constexpr (d == end) {
@@ -384,7 +386,7 @@ SPD_INLINE vec<T> sum_each(vec<T>* v) {
     return sum_each<T, left, 2 * d, end>(v);
   }
 }
-// out[i] = sum of the lanes of v[i], i < n.
+// Sets out[i] to the sum of the lanes of v[i], for i < n.
 template <class T, int n>
 SPD_INLINE void sum_lanes(T* out, const vec<T>* v) {
   constexpr int many = std::min(n, lanes<T>), together = static_cast<int>(std::bit_ceil(static_cast<unsigned>(many)));
@@ -398,7 +400,7 @@ SPD_INLINE void sum_lanes(T* out, const vec<T>* v) {
     for (int j = 0; j < many; ++j) out[j] = sums[j];
   if constexpr (n > many) sum_lanes<T, n - many>(out + many, v + many);
 }
-// out[4 i + j] (+)= sum over c of lane 4 c + j of v[i], i < n.
+// Sets out[4 i + j] to the sum over c of lane 4 c + j of v[i], for i < n, or adds it.
 template <class T, int n>
 SPD_INLINE void sum_fours(T* out, const vec<T>* v, bool add) {
   constexpr int together = lanes<T> / 4, many = std::min(n, together);
@@ -419,7 +421,7 @@ SPD_INLINE T sum(vec<T> v) {
   return sum_each<T, 1>(&v)[0];
 }
 
-// f.operator()<n>() for a run-time n in 1..kMax: how a block size becomes a template parameter.
+// Calls f.operator()<n>() for a run-time n in 1..kMax. In this way a block size becomes a template parameter.
 template <int kMax, class F>
 SPD_INLINE void with_constant(int n, F&& f) {
   [&]<int... i>(std::integer_sequence<int, i...>) {

@@ -1,4 +1,4 @@
-// One kernel on (n, c, h, w) arrays, for tests and benches: what is asked of it. kernels.hpp packs into the layout, runs and unpacks.
+// What tests and benches ask of a single kernel, on (n, c, h, w) arrays. kernels.hpp packs the arrays into the layout, runs the kernel and unpacks the results.
 #pragma once
 
 #include "../plan/plan.hpp"
@@ -9,11 +9,11 @@ template <class T>
 struct ConvCheck {
   int n, c_in, c_out, height, width, size;
   const T *x, *k, *dy;
-  T *y, *dx, *dk;       // each null: not wanted
-  Algorithm algorithm;  // where the shape allows it, else direct
-  int repeats;          // > 0: seconds[0..2] of forward, dgrad, wgrad, each the shortest of so many
-  int threads;          // of wgrad
-  double seconds[3];
+  T *y, *dx, *dk;       // each is null where it is not wanted
+  Algorithm algorithm;  // where the shape allows it, otherwise direct
+  int repeats;          // each of the seconds is the shortest of so many runs
+  int threads;          // they share wgrad
+  double seconds[3];    // of forward, dgrad and wgrad
 };
 template <class T>
 struct BatchNormCheck {
@@ -24,10 +24,10 @@ struct BatchNormCheck {
 };
 template <class T>
 struct PoolCheck {
-  int n, channels, height, width, size;  // size 3: stride 1; size 2: stride 2
+  int n, channels, height, width, size;  // size 3 has stride 1, size 2 has stride 2
   const T *x, *dy;
   T *y, *dx;
-  bool average;  // 3x3 alone
+  bool average;  // only with size 3
 };
 template <class T>
 struct ReluCheck {
@@ -40,7 +40,7 @@ struct HeadCheck {
   int n, channels, height, width, classes;
   Loss kind;
   const T *x, *weight, *bias, *label;
-  T *logit, *dx, *dweight, *dbias;  // of the mean cross-entropy
+  T *logit, *dx, *dweight, *dbias;  // gradients are those of the mean cross-entropy
   double loss;
 };
 template <class T>

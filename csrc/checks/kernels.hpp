@@ -20,7 +20,7 @@
 namespace spd::SPD_ISA {
 
 template <class T>
-class Scratch {  // zeroed, with a readable vector on either side
+class Scratch {  // zeroed memory with a readable vector on either side
  public:
   explicit Scratch(std::size_t n) {
     const std::size_t bytes = ((n + 4 * lanes<T>)*sizeof(T) + 63) / 64 * 64;
@@ -36,7 +36,7 @@ class Scratch {  // zeroed, with a readable vector on either side
 };
 
 template <class T>
-class Packed {  // a tensor in the layout
+class Packed {  // a tensor in the row-vector layout
  public:
   Packed(const Grid& grid, int n, int channels)
       : grid_(grid),
@@ -80,7 +80,7 @@ double shortest(int repeats, F&& f) {
   return best;
 }
 
-// The other threads of a team, all there until the end of the scope.
+// The other threads of a team. All of them are there until this object's scope ends.
 class Members {
  public:
   explicit Members(Team& team) : team_(team) {
@@ -165,7 +165,7 @@ template <class T>
 void pool_check(PoolCheck<T>& q) {
   const Grid from = Grid(q.height, q.width, lanes<T>).of_batch(q.n), to = q.size == 3 ? from : from.halved().of_batch(q.n);
   Packed<T> x(from, q.n, q.channels), y(to, q.n, q.channels), dx(from, q.n, q.channels), dy(to, q.n, q.channels);
-  Scratch<T> taken(to.blocks(q.n) * to.plane() * q.channels * 2);  // more than the winners take
+  Scratch<T> taken(to.blocks(q.n) * to.plane() * q.channels * 2);  // this is more than the winners take
   x.pack(q.x);
   dy.pack(q.dy);
   if (q.average) {

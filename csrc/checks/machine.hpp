@@ -1,4 +1,4 @@
-// Measures the peaks of one core of this machine: multiply-adds, bytes read from and written to a working set, cycles.
+// Measures what one core of this machine can do at most: multiply-adds, bytes read from and written to a working set, cycles.
 #pragma once
 
 #include <algorithm>
@@ -9,7 +9,7 @@
 
 namespace spd::SPD_ISA {
 
-// FLOP/s of independent multiply-adds in registers. 24 chains hide the latency of two multiply-adds a cycle.
+// Returns FLOP/s of independent multiply-adds in registers. 24 chains hide the latency of two multiply-adds a cycle.
 template <class T>
 double fma_peak(double seconds) {
   constexpr int chains = SPD_VECTOR_BYTES == 64 ? 24 : 12;
@@ -34,10 +34,10 @@ double fma_peak(double seconds) {
   return best;
 }
 
-// Bytes a second of summing n elements from first to last, again and again: the best of several passes. n: a multiple of eight vectors.
+// Sums n elements from first to last, again and again, and returns the bytes/s of the best pass. n is a multiple of eight vectors.
 template <class T>
 double read_rate(const T* data, std::size_t n, double seconds) {
-  constexpr int chains = 8;  // two loads a cycle, additions of four cycles
+  constexpr int chains = 8;  // a core loads two vectors a cycle, and an addition takes four cycles
   const long passes = std::max<long>(1, (4L << 20) / static_cast<long>(n * sizeof(T)));
   double best = 0, spent = 0;
   while (spent < seconds) {
@@ -48,7 +48,7 @@ double read_rate(const T* data, std::size_t n, double seconds) {
         SPD_UNROLL
         for (int i = 0; i < chains; ++i) acc[i] += load<T>(data + at + i * lanes<T>);
       }
-      asm volatile("" : : : "memory");  // or one pass would do for all
+      asm volatile("" : : : "memory");  // without this the compiler would do with one pass
     }
     const double took = seconds_now() - start;
     vec<T> total = acc[0];
@@ -60,7 +60,7 @@ double read_rate(const T* data, std::size_t n, double seconds) {
   return best;
 }
 
-// The same of writing them.
+// Does the same with writing.
 template <class T>
 double write_rate(T* data, std::size_t n, double seconds) {
   const long passes = std::max<long>(1, (4L << 20) / static_cast<long>(n * sizeof(T)));
@@ -80,7 +80,7 @@ double write_rate(T* data, std::size_t n, double seconds) {
   return best;
 }
 
-// Cycles a second: a chain of additions of one cycle each.
+// Returns cycles/s, measured by a chain of additions that take one cycle each.
 inline double clock_rate(double seconds) {
   constexpr int chain = 64;
   constexpr long rounds = 20000;

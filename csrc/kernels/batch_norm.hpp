@@ -1,15 +1,17 @@
-// Batch norm, ReLU and the sums between the convolutions, fused: what is normalised is made where it is read (input.hpp), or stored for that alone.
+// Batch norm, ReLU and the sums between the convolutions, fused. Normalised tensors are computed where they are read (input.hpp), or stored only to be read
+// there.
 //
 //   statistics   mean_c = E[y], var_c = E[(y - mean)^2] over images and pixels;  istd = 1 / sqrt(var + eps)
-//   forward      z[c] = sum_s relu(gamma_s * (y_s[c] - mean_s) * istd_s + beta_s)          s runs over the terms that meet in channel c; a term may be without relu
+//   forward      z[c] = sum_s relu(gamma_s * (y_s[c] - mean_s) * istd_s + beta_s)          s runs over the terms that meet in channel c, some without ReLU
 //   backward     g = [relu's argument > 0] * sum_f d_f[c]                                  f runs over the places where the term was read
 //                dbeta = sum g,  dgamma = istd * sum g (y - mean)
-//                dy = gamma * istd * (g - dbeta / m - (y - mean) * istd * dgamma / m)      m pixels of the batch
+//                dy = gamma * istd * (g - dbeta / m - (y - mean) * istd * dgamma / m)      m is the number of pixels in the batch
 //
-//   tangent      of both, along a change of y, gamma and beta: at the end of the file
+//   tangent      of both, along a change of y, gamma and beta: see the end of the file
 //
 // (Ioffe and Szegedy 2015, arXiv:1502.03167.) Adds with channel truncation, concatenation and the projected input are all "terms that meet".
-// Precision: element type. Sums are taken around a first pixel of the channel, so a mean far from zero does not cancel the variance away.
+// Precision: all is in the element type. Sums are taken of differences from the channel's first pixel, so that a mean far from zero does not spoil the
+// variance.
 #pragma once
 
 #include <algorithm>
@@ -22,9 +24,9 @@
 namespace spd::SPD_ISA {
 
 inline constexpr int kMostTerms = 6;     // five interior predecessors and the projected input
-inline constexpr int kMostColumns = 32;  // vectors in a row of 64 pixels, two lanes each
+inline constexpr int kMostColumns = 32;  // as many vectors of two lanes are in a row of 64 pixels
 
-// ---- the specification: (n, c, pixels) arrays
+// ---- the specification, on (n, c, pixels) arrays
 
 template <class T>
 void batch_norm_relu_ref(T* z, T* mean, T* var, const T* y, const T* gamma, const T* beta, int n, int channels, int pixels, T eps) {
@@ -68,13 +70,13 @@ void batch_norm_relu_backward_ref(T* dy, T* dgamma, T* dbeta, const T* dz, const
 
 // ---- lanes that count
 
-// The valid lanes of each column, for a whole block and for the last one of a batch of n images.
+// Masks of the lanes that hold a pixel, for each column of vectors: in a whole block, and in the last block of a batch of n images.
 template <class T>
 struct LaneMasks {
   mask<T> whole[kMostColumns], last[kMostColumns];
-  int whole_blocks;  // blocks that need no mask at all: no padding, every image there
+  int whole_blocks;  // blocks that need no mask, as all images are there and rows have no padding
   int columns;
-  std::size_t whole_vectors, last_vectors;  // of one channel: so many need none; where those of the last block begin
+  std::size_t whole_vectors, last_vectors;  // the vectors of a channel that need no mask; the number of vectors before the last block
 
   LaneMasks(const Grid& grid, int n) : columns(grid.columns) {
     const int blocks = grid.blocks(n), rest = n - (blocks - 1) * grid.images;
@@ -87,13 +89,13 @@ struct LaneMasks {
   }
 };
 
-// Whether one block of a tensor lies right behind the other.
+// Returns whether each block of a tensor begins where the one before ends.
 template <class Tensor>
 SPD_INLINE bool is_adjacent(const Tensor& x, const Grid& grid) {
   return x.block == grid.plane();
 }
 
-// f(b, until) for the blocks begin..end - 1 in turn: one by one, or, where one lies behind the other (`adjacent`), those that are whole at once.
+// Calls f(b, until) for the blocks begin..end - 1 in turn. They are taken one by one, but `adjacent` blocks that need no mask all at once.
 template <class T, class F>
 SPD_INLINE void each_run(const LaneMasks<T>& masks, int begin, int end, bool adjacent, F&& f) {
   for (int b = begin, until; b < end; b = until) {
@@ -101,7 +103,7 @@ SPD_INLINE void each_run(const LaneMasks<T>& masks, int begin, int end, bool adj
     f(b, until);
   }
 }
-// f(element offset, lanes that count) for every vector of one channel of a run of blocks.
+// Calls f(element offset, lanes that count) for every vector of one channel in the blocks b..until - 1.
 template <class T, class F>
 SPD_INLINE void each_vector(const Grid& grid, const LaneMasks<T>& masks, int b, int until, int blocks, F&& f) {
   const std::size_t end = grid.plane() * (until - b);
@@ -113,7 +115,8 @@ SPD_INLINE void each_vector(const Grid& grid, const LaneMasks<T>& masks, int b, 
   for (std::size_t at = 0; at < end;)
     for (int j = 0; j < grid.columns; ++j, at += lanes<T>) f(at, m[j]);
 }
-// Two sums over those vectors: f(s, q, element offset, lanes that count) adds one of them. Every other one goes to sums that do not wait for the first.
+// Takes two sums over those vectors. f(s, q, element offset, lanes that count) adds one vector to both. Every second vector is added to two other sums, which
+// do not have to wait for the first.
 template <class T, class F>
 SPD_INLINE void sum_vectors(vec<T>& s, vec<T>& q, const Grid& grid, const LaneMasks<T>& masks, int b, int until, int blocks, F&& f) {
   vec<T> s0 = s, q0 = q, s1{}, q1{};
@@ -131,16 +134,16 @@ SPD_INLINE void sum_vectors(vec<T>& s, vec<T>& q, const Grid& grid, const LaneMa
   s = s0 + s1, q = q0 + q1;
 }
 
-// ---- statistics: of every chunk of the batch, then of all chunks together (Chan, Golub and LeVeque 1983)
+// ---- statistics are taken of every chunk of the batch, and then combined (Chan, Golub and LeVeque 1983)
 
-// mean[c], deviations[c] = sum (y - mean)^2: of channels 0..channels - 1 of blocks begin..end - 1.
+// Computes mean[c] and deviations[c] = sum (y - mean)^2 of the channels 0..channels - 1 in the blocks begin..end - 1.
 template <class T>
 void chunk_statistics(T* mean, T* deviations, View<const T> y, const Grid& grid, int n, int begin, int end, int channels) {
   y = y.around(begin);
   const LaneMasks<T> masks(grid, n);
   const int blocks = grid.blocks(n);
   const T m = static_cast<T>(std::min(end * grid.images, n) - begin * grid.images) * grid.pixels();
-  constexpr int together = lanes<T> / 2;  // two sums each
+  constexpr int together = lanes<T> / 2;  // channels, with two sums each
   for (int first = 0; first < channels; first += together) {
     const int count = std::min(together, channels - first);
     vec<T> sums[lanes<T>]{};
@@ -166,7 +169,7 @@ void chunk_statistics(T* mean, T* deviations, View<const T> y, const Grid& grid,
     }
   }
 }
-// mean, var (biased) over all chunks; chunk k's statistics begin `apart` elements behind those of chunk k - 1.
+// Computes mean and var (biased) of all chunks. The statistics of a chunk begin `apart` elements behind those of the chunk before.
 template <class T>
 void batch_statistics(T* mean, T* var, const T* chunk_mean, const T* chunk_deviations, std::size_t apart, const Grid& grid, int n, int channels) {
   const int chunks = grid.chunks(n), images = grid.chunk() * grid.images;
@@ -185,24 +188,25 @@ void batch_statistics(T* mean, T* var, const T* chunk_mean, const T* chunk_devia
 
 // ---- forward
 
-// One raw tensor read through batch norm (scale, shift per channel) and perhaps ReLU, or as it is (scale = nullptr).
+// One tensor that is added to a sum. It is read through batch norm (a scale and a shift per channel), or as it is where scale is null, and perhaps through
+// ReLU.
 template <class T>
 struct Term {
-  const T* data;  // one block behind the other; from block Grid::half on `gap` elements further
+  const T* data;  // its blocks follow each other; from block Grid::half on they are `gap` elements further
   std::size_t channel, gap;
   const T* scale;
   const T* shift;
   bool relu;
 };
 
-// Below it nothing passes.
+// Returns the value below which nothing passes.
 template <class T>
 SPD_INLINE vec<T> threshold(bool relu) {
   return broadcast<T>(relu ? T(0) : -std::numeric_limits<T>::infinity());
 }
 
-// Channels first..until - 1, vectors begin..end - 1 of each, counted over the blocks of the batch, of one slice: the second, or the first. z: where the first
-// of them goes.
+// Adds up the channels first..until - 1, and of each the vectors begin..end - 1, counted over the blocks of the batch. They are all in one slice, the second
+// one if `second`. z is where the first of these vectors goes.
 template <class T, int K>
 SPD_NOINLINE void add_terms(T* z, std::size_t z_channel, const Term<T>* terms, int first, int until, const LaneMasks<T>& masks, std::size_t begin,
                             std::size_t end, bool second) {
@@ -232,7 +236,7 @@ SPD_NOINLINE void add_terms(T* z, std::size_t z_channel, const Term<T>* terms, i
 
 // ---- backward
 
-// A place where a term's gradient comes from; step 0: one vector per channel serves all pixels (global average pooling).
+// A tensor from which a part of a term's gradient comes. step is 0 where one vector per channel serves all pixels (global average pooling).
 template <class T>
 struct Flow : View<const T> {
   int step;
@@ -256,11 +260,11 @@ struct Arrivals {
   }
 };
 
-// Of channels whose activations flow to the same K places; dy overwrites y.
+// The backward for channels whose gradients come from the same K tensors. dy overwrites y.
 template <class T, int K>
 class BatchNormBackward {
  public:
-  // scale = gamma * istd and shift are those of the forward. relu: else every pixel passes. sums: [slice][channel][2], from slice to slice `apart` elements.
+  // scale = gamma * istd and shift are those of the forward. Without relu every pixel passes. sums: [slice][channel][2]; slices are `apart` elements apart.
   BatchNormBackward(View<T> y, const Flow<T>* flows, const T* mean, const T* istd, const T* scale, const T* shift, bool relu, const Grid& grid, int n, T* sums,
                     std::size_t apart)
       : y_(y),
@@ -283,7 +287,8 @@ class BatchNormBackward {
     begin_[slices_] = blocks_;
   }
 
-  // Of the slices first..last - 1 of every channel: `add_up` what flows in, `apply` what all slices add up to. dgamma, dbeta are those of slice 0.
+  // For the slices first..last - 1 of every channel: add_up sums what flows in, and apply uses the sums of all slices. dgamma and dbeta are written with slice
+  // 0.
   SPD_NOINLINE void run(int channels, int first, int last, bool add_up, bool apply, T* dgamma, T* dbeta) const {
     for (int c = 0; c < channels; ++c) {
       for (int slice = first; add_up && slice < last; ++slice) add_up_slice(slice, c);
@@ -343,7 +348,7 @@ class BatchNormBackward {
   int begin_[Grid::kMostSlices + 1];
 };
 
-// z = sum of the flows (what a pooling vertex receives), of blocks begin..end - 1.
+// z = sum of the flows (what a pooling vertex receives), for the blocks begin..end - 1.
 template <class T, int K>
 SPD_NOINLINE void add_flows(View<T> z, const Flow<T>* flows, const Grid& grid, int n, int begin, int end, int channels) {
   const LaneMasks<T> masks(grid, n);
@@ -356,7 +361,7 @@ SPD_NOINLINE void add_flows(View<T> z, const Flow<T>* flows, const Grid& grid, i
     }
 }
 
-// ---- tangents: every array of the arena has its tangent `apart` elements behind it
+// ---- tangents; the tangent of every array in the arena is `apart` elements behind it
 
 // mean_t = E[y_t],  var_t = 2 E[(y - mean) y_t]
 template <class T>
@@ -380,7 +385,7 @@ void batch_statistics_tangent(T* mean_t, T* var_t, View<const T> y, std::ptrdiff
   }
 }
 
-// Tangents of a term's scale and shift; null where it is read as it is.
+// The tangents of a term's scale and shift, which are null where the term is read as it is.
 template <class T>
 struct TermTangent {
   const T* scale;
@@ -420,7 +425,7 @@ struct NormStatistics {  // per channel
   const T *mean, *istd, *scale, *shift;
 };
 
-// dy overwrites y, dy_t overwrites y_t. dgamma, dbeta are the primal's, which the tangent needs.
+// dy overwrites y, and dy_t overwrites y_t.
 template <class T, int K>
 SPD_NOINLINE void batch_norm_relu_backward_tangent(View<T> y, std::ptrdiff_t apart, T* dgamma_t, T* dbeta_t, const Flow<T>* flows,
                                                    const NormStatistics<T>& norm, const NormStatistics<T>& norm_t, bool relu, const Grid& grid, int n,

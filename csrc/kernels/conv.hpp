@@ -1,4 +1,4 @@
-// Convolutions by the algorithm that the plan chose: the one place where the choice meets the kernels.
+// Runs convolutions by the algorithm that the plan chose. Only this file knows which kernel belongs to which algorithm.
 #pragma once
 
 #include "../plan/plan.hpp"
@@ -11,7 +11,7 @@
 
 namespace spd::SPD_ISA {
 
-// Elements of the packed weights, of the scratch of a forward from c_in channels, and of wgrad's.
+// These return elements: of the packed weights, of the scratch of a forward from c_in channels, and of the scratch of wgrad.
 inline std::size_t conv_packed(Algorithm how, int size, int c_in, int c_out) {
   const int entries = how == Algorithm::direct ? size * size : how == Algorithm::winograd ? 18 : 4 * kPlanes;
   return static_cast<std::size_t>(entries) * c_in * c_out;
@@ -22,7 +22,7 @@ std::size_t conv_scratch(Algorithm how, const Grid& grid, int size, int c_in, bo
   if (how == Algorithm::winograd) return winograd_scratch<T>(c_in);
   return size == 1 ? conv1x1_scratch<T>(grid, c_in, is_made) : 0;
 }
-// threads: that may work on it.
+// threads: how many may work on it.
 template <class T>
 std::size_t conv_wgrad_scratch(Algorithm how, const Grid& grid, int blocks, int size, int c_in, int c_out, int threads) {
   if (how == Algorithm::winograd2d) return winograd2d_wgrad_scratch<T>(grid, blocks, c_in, c_out, threads);
@@ -30,13 +30,13 @@ std::size_t conv_wgrad_scratch(Algorithm how, const Grid& grid, int blocks, int 
   return size == 1 ? conv1x1_wgrad_scratch<T>(grid, blocks, c_in, c_out, threads) : 0;
 }
 
-// f.operator()<S>() for the vectors of a row; vectors of two lanes have no 2-D tiles (Grid::fits_winograd2d).
+// Calls f.operator()<S>() for rows of S vectors. Vectors of two lanes have no 2-D tiles (Grid::fits_winograd2d).
 template <class T, class F>
 void with_tile_columns(const Grid& grid, F&& f) {
   if constexpr (lanes<T> >= 4) with_columns(grid, f);
 }
 
-// k: (c_out, c_in, size, size); `turned`: for dgrad, of the convolution with k: (c_in, c_out, size, size).
+// Packs k: (c_out, c_in, size, size). `turned` packs for dgrad; then k is (c_in, c_out, size, size), that of the convolution.
 template <class T>
 void conv_pack(Algorithm how, T* packed, const T* k, int size, int c_in, int c_out, bool turned) {
   if (how == Algorithm::winograd2d) {
@@ -48,7 +48,8 @@ void conv_pack(Algorithm how, T* packed, const T* k, int size, int c_in, int c_o
   else
     conv1x1_pack<T>(packed, k, c_in, c_out, turned);
 }
-// Blocks begin..end - 1 of the batch, of one slice; `accumulate` adds to y. Only 1x1 and 2-D Winograd convolutions can make x (let_sums_pass, plan.cpp).
+// Runs the blocks begin..end - 1 of the batch, which are in one slice. `accumulate` adds to y. Only 1x1 and 2-D Winograd convolutions can compute x themselves
+// (let_sums_pass, plan.cpp).
 template <class T>
 void conv_run(Algorithm how, View<T> y, std::type_identity_t<Input<T>> x, const T* packed, T* scratch, const Grid& grid, int begin, int end, int size, int c_in,
               int c_out, bool accumulate) {
@@ -62,8 +63,8 @@ void conv_run(Algorithm how, View<T> y, std::type_identity_t<Input<T>> x, const 
   else
     conv1x1_forward<T>(y, x, packed, scratch, grid, begin, end, c_in, c_out, accumulate);
 }
-// done(begin, end, rank): called for every block of the batch once, those of one slice at a time, when no thread needs it any more in x; by the threads
-// of the team at the same time.
+// Computes dk. When no thread needs some blocks of x and dy any more, done(begin, end, rank) is called for them: once for every block of the batch, for blocks
+// of one slice at a time, and by several threads of the team at the same time.
 template <class T, class Done = NoHook>
 void conv_wgrad(Algorithm how, T* dk, View<const T> dy, std::type_identity_t<Input<T>> x, T* scratch, const Grid& grid, int blocks, int size, int c_in,
                 int c_out, Team& team, Done&& done = {}) {

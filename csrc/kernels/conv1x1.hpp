@@ -1,12 +1,12 @@
 // conv1x1: a matrix product over channels at every pixel.
 //
 //   forward   y[n, o, p]  = sum_i k[o, i] * x[n, i, p]
-//   dgrad     dx[n, i, p] = sum_o k[o, i] * dy[n, o, p]      the forward with the matrix turned
+//   dgrad     dx[n, i, p] = sum_o k[o, i] * dy[n, o, p]      (the forward with the matrix transposed)
 //   wgrad     dk[o, i]    = sum_{n, p} dy[n, o, p] * x[n, i, p]
 //
-// x, y: in the row-vector layout, x perhaps made here (input.hpp); k: (c_out, c_in). y and dk are overwritten; nothing aliases.
-// `accumulate` adds to y (tangents: conv3x3.hpp). Precondition: lanes without a pixel are zero in dy. Precision: element type, one chain of fused multiply-adds per output.
-// The specification is conv_forward_ref / conv_backward_ref with size 1 (conv3x3.hpp).
+// x and y are in the row-vector layout; x may be a sum that is computed here (input.hpp). k: (c_out, c_in). y and dk are overwritten, and no arrays overlap.
+// `accumulate` adds to y instead (for tangents, as in conv3x3.hpp). Precondition: lanes without a pixel are zero in dy. Precision: all is in the element type,
+// and each output is one chain of fused multiply-adds. The specification is conv_forward_ref and conv_backward_ref with size 1 (conv3x3.hpp).
 #pragma once
 
 #include <type_traits>
@@ -17,9 +17,9 @@
 
 namespace spd::SPD_ISA {
 
-inline constexpr int kPixels = kManyRegisters ? 4 : 2, kBlock1x1 = 6;  // vectors of kBlock1x1 output channels that are kept in registers
+inline constexpr int kPixels = kManyRegisters ? 4 : 2, kBlock1x1 = 6;  // registers hold kPixels vectors of kBlock1x1 output channels
 
-// k -> [channel block][c_in][channel of the block]; `turned` packs the weights of dgrad.
+// Packs k as [channel block][c_in][channel of the block]. `turned` packs the weights of dgrad.
 template <class T>
 void conv1x1_pack(T* packed, const T* k, int c_in, int c_out, bool turned) {
   const int parts = parts_of(c_out, kBlock1x1);
@@ -57,13 +57,13 @@ SPD_NOINLINE void conv1x1_plane(T* y, std::size_t y_channel, Source x, int vecto
   for (; vectors >= kPixels; vectors -= kPixels, y += kPixels * lanes<T>, x.move(0, kPixels)) conv1x1_tile<T, C, kPixels>(y, y_channel, x, c_in, k, accumulate);
   with_constant<kPixels - 1>(vectors, [&]<int R>() { conv1x1_tile<T, C, R>(y, y_channel, x, c_in, k, accumulate); });
 }
-// Vectors of a channel that are multiplied at a time: a block of a tensor, or 64 KB, in L2, of what is made.
+// Returns how many vectors of a channel are multiplied at a time: a block, if x is a tensor, or, if x is computed here, what fits in 64 KB of L2.
 template <class T>
 int vectors1x1(const Grid& grid, int c_in, bool is_made) {
   constexpr int of_all = 65536 / sizeof(vec<T>);
   return is_made ? std::max(1, of_all / c_in / kPixels) * kPixels : grid.vectors();
 }
-// Elements of scratch that the forward takes.
+// Returns the elements of scratch that the forward takes.
 template <class T>
 std::size_t conv1x1_scratch(const Grid& grid, int c_in, bool is_made) {
   return is_made ? static_cast<std::size_t>(vectors1x1<T>(grid, c_in, true)) * c_in * lanes<T> : 0;
@@ -87,13 +87,13 @@ void conv1x1_forward(View<T> y, const Input<T>& x, const T* packed, T* scratch, 
 
 inline constexpr int kWgradOut = kManyRegisters ? 6 : 4, kWgradIn = kManyRegisters ? 4 : 3;
 
-// Blocks of a round, as many as a slice of 20 images has: more rounds add up lanes more often.
+// Returns the blocks of a round. A slice of 20 images is one round, because every round has to sum over lanes in the end.
 inline int wgrad_blocks(const Grid& grid) { return std::max(1, 160 / grid.vectors()); }
 
-struct NoHook {  // nothing follows a wgrad
+struct NoHook {  // stands for `done` where nothing follows a wgrad
   void operator()(int, int, int) const {}
 };
-// What follows a wgrad that needs no block of the batch any more, shared by the team.
+// Calls done(begin, end, rank) for all blocks of the batch, once a wgrad needs none of them any more. The team shares the blocks.
 template <class Done>
 void done_with_all(Team& team, const Grid& grid, int blocks, Done&& done) {
   if constexpr (!std::is_same_v<std::remove_cvref_t<Done>, NoHook>)
@@ -102,7 +102,7 @@ void done_with_all(Team& team, const Grid& grid, int blocks, Done&& done) {
     });
 }
 
-// acc[i * B + j] += channel i of dy times channel j of x, vector by vector.
+// Adds channel i of dy times channel j of x to acc[i * B + j], vector by vector.
 template <class T, int A, int B, class Source>
 SPD_INLINE void add_outer_products(vec<T> (&acc)[A * B], const T* dy, std::size_t dy_channel, Source x, int vectors) {
   for (int v = 0; v < vectors; ++v, x.move(0, 1), dy += lanes<T>) {
@@ -117,7 +117,7 @@ SPD_INLINE void add_outer_products(vec<T> (&acc)[A * B], const T* dy, std::size_
     }
   }
 }
-// vectors: of one channel, one block behind the other.
+// vectors: the number of vectors of one channel, whose blocks follow each other in memory.
 template <class T, int A, int B, class Source>
 SPD_NOINLINE void conv1x1_wgrad_block(T* dk, int c_in, const T* dy, std::size_t dy_channel, Source x, int vectors, bool add) {
   vec<T> acc[A * B]{};
@@ -134,18 +134,18 @@ template <class T>
 std::size_t conv1x1_wgrad_room(const Grid& grid) {
   return static_cast<std::size_t>(kWgradIn) * wgrad_blocks(grid) * grid.plane();
 }
-// Elements of scratch: the input that each thread makes from x, and dk of every slice but the first.
+// Returns the elements of scratch: for the input that each thread computes from x, and for dk of every slice but the first.
 template <class T>
 std::size_t conv1x1_wgrad_scratch(const Grid& grid, int blocks, int c_in, int c_out, int threads) {
   return threads * conv1x1_wgrad_room<T>(grid) + (grid.slices(blocks) - 1) * static_cast<std::size_t>(c_in) * c_out;
 }
-// done: as of conv_wgrad.
+// done: as in conv_wgrad.
 template <class T, class Done>
 void conv1x1_wgrad(T* dk, View<const T> dy, const Input<T>& x, T* scratch, const Grid& grid, int blocks, int c_in, int c_out, Team& team, Done&& done) {
   const int slices = grid.slices(blocks), parts_o = parts_of(c_out, kWgradOut), parts_i = parts_of(c_in, kWgradIn);
   const std::size_t pairs = static_cast<std::size_t>(c_out) * c_in;
   T* of_slices = scratch + team.most() * conv1x1_wgrad_room<T>(grid);
-  // Parts first..until - 1 of c_out.
+  // For the parts first..until - 1 of c_out.
   const auto run = [&](int slice, int first, int until, int rank, auto&& then) {
     T *of_slice = slice > 0 ? of_slices + (slice - 1) * pairs : dk, *room = scratch + rank * conv1x1_wgrad_room<T>(grid);
     const int slice_begin = grid.slice_begin(slice), slice_end = grid.slice_end(blocks, slice);
@@ -169,7 +169,7 @@ void conv1x1_wgrad(T* dk, View<const T> dy, const Input<T>& x, T* scratch, const
       then(begin, end, rank);
     }
   };
-  if (team.size() <= slices) {  // each slice is one thread's
+  if (team.size() <= slices) {  // each slice belongs to one thread
     team.split(slices, [&](int slice, int until, int rank) {
       for (; slice < until; ++slice) run(slice, 0, parts_o, rank, done);
     });

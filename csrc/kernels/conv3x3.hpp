@@ -1,13 +1,13 @@
-// conv3x3, stride 1, zero padding 1, direct.
+// The direct 3x3 convolution, with stride 1 and zero padding 1.
 //
 //   forward   y[n, o, h, w]     = sum_{i, kh, kw} k[o, i, kh, kw] * x[n, i, h + kh - 1, w + kw - 1]
 //   dgrad     dx                = the forward of dy with the taps turned round and the channel axes exchanged
 //   wgrad     dk[o, i, kh, kw]  = sum_{n, h, w} dy[n, o, h, w] * x[n, i, h + kh - 1, w + kw - 1]
-//   tangents  all three are bilinear: y_t = forward(x_t, k) + forward(x, k_t), and so on; hence `accumulate`, which adds to y instead of overwriting
+//   tangents  all three are bilinear, so y_t = forward(x_t, k) + forward(x, k_t), and so on; for these `accumulate` adds to y instead of overwriting it
 //
-// x, y: views in the row-vector layout (grid.hpp); k: (c_out, c_in, 3, 3). y and dk are overwritten; nothing aliases.
+// x and y are views in the row-vector layout (grid.hpp); k: (c_out, c_in, 3, 3). y and dk are overwritten, and no arrays overlap.
 // Preconditions: lanes without a pixel are zero in x and dy; one vector before and behind x is readable.
-// Precision: element type throughout; each output is one chain of c_in * 9 fused multiply-adds in a fixed order.
+// Precision: all is in the element type; each output is one chain of c_in * 9 fused multiply-adds in a fixed order.
 #pragma once
 
 #include "../plan/grid.hpp"
@@ -15,7 +15,7 @@
 
 namespace spd::SPD_ISA {
 
-// ---- the specification: (n, c, h, w) arrays, no cleverness
+// ---- the specification, in plain loops over (n, c, h, w) arrays
 
 template <class T>
 void conv_forward_ref(T* y, const T* x, const T* k, int n, int c_in, int c_out, int height, int width, int size) {
@@ -57,16 +57,16 @@ void conv_backward_ref(T* dx, T* dk, const T* dy, const T* x, const T* k, int n,
         }
 }
 
-// ---- blocking: kRows rows of kBlock output channels are kept in registers, of which there are 32 (AVX-512) or 16
+// ---- blocking: kRows rows of kBlock output channels are kept in registers; AVX-512 has 32 of them, other sets have 16
 
 inline constexpr bool kManyRegisters = SPD_VECTOR_BYTES == 64;
-inline constexpr int kRows = kManyRegisters ? 4 : 2, kBlock = kManyRegisters ? 6 : 5;  // 24 accumulators and 6 + 1 more, or 10 and 4 + 1
+inline constexpr int kRows = kManyRegisters ? 4 : 2, kBlock = kManyRegisters ? 6 : 5;  // takes 24 accumulators and 6 + 1 other registers, or 10 and 4 + 1
 
-// Channel c of the i-th of `parts` runs into which n channels are split as evenly as they go (10 = 5 + 5, not 6 + 4).
+// n channels are split into parts that are as equal as possible (10 = 5 + 5, not 6 + 4).
 inline int parts_of(int n, int most) { return (n + most - 1) / most; }
 inline int part_begin(int n, int parts, int i) { return n * i / parts; }
 
-// k -> [channel block][c_in][kw][kh][channel of the block]; `turned` packs the weights of dgrad.
+// Packs k as [channel block][c_in][kw][kh][channel of the block]. `turned` packs the weights of dgrad.
 template <class T>
 void conv3x3_pack(T* packed, const T* k, int c_in, int c_out, bool turned) {
   const int parts = parts_of(c_out, kBlock);
@@ -81,13 +81,13 @@ void conv3x3_pack(T* packed, const T* k, int c_in, int c_out, bool turned) {
   }
 }
 
-// The image row's neighbours: column w + kw - 1 in lane w, zero beyond the border.
+// Shifts an image row, so that column w + kw - 1 is in lane w. Beyond the border it is zero.
 template <class T>
 SPD_INLINE vec<T> load_shifted(const T* p, int kw, mask<T> left, mask<T> right) {
   return kw == 0 ? load_masked<T>(p - 1, left) : kw == 1 ? load<T>(p) : load_masked<T>(p + 1, right);
 }
 
-// C channels x R rows of y; kTop, kBottom: the tile's first, last row is the image's.
+// Computes C channels x R rows of y. kTop and kBottom say that the tile's first or last row is that of the image.
 template <class T, int C, int R, bool kTop, bool kBottom>
 SPD_INLINE void conv3x3_tile(T* y, std::size_t y_channel, const T* x, std::size_t x_channel, std::size_t pitch, int c_in, const T* k, mask<T> left,
                              mask<T> right, bool accumulate) {
@@ -117,7 +117,7 @@ SPD_INLINE void conv3x3_tile(T* y, std::size_t y_channel, const T* x, std::size_
   for (int r = 0; r < R; ++r) store(y + c * y_channel + r * pitch, acc[c][r]);
 }
 
-// C channels of one block, one column of vectors, all rows.
+// Computes C channels of one block: one column of vectors, in all rows.
 template <class T, int C>
 SPD_NOINLINE void conv3x3_column(T* y, std::size_t y_channel, const T* x, std::size_t x_channel, std::size_t pitch, int height, int c_in, const T* k,
                                  mask<T> left, mask<T> right, bool accumulate) {
@@ -140,7 +140,7 @@ SPD_NOINLINE void conv3x3_column(T* y, std::size_t y_channel, const T* x, std::s
   });
 }
 
-// Forward; dgrad with `packed` turned and the channel counts exchanged. Blocks begin..end - 1 of the batch.
+// The forward for the blocks begin..end - 1 of the batch. It is dgrad where `packed` is turned and the channel counts are exchanged.
 template <class T>
 void conv3x3_forward(View<T> y, View<const T> x, const T* packed, const Grid& grid, int begin, int end, int c_in, int c_out, bool accumulate = false) {
   const int parts = parts_of(c_out, kBlock);
@@ -164,7 +164,7 @@ void conv3x3_forward(View<T> y, View<const T> x, const T* packed, const Grid& gr
 
 inline constexpr int kOut = kManyRegisters ? 3 : 1;
 
-// One row of x, shifted three ways, meets the rows of dy above, beside and below it (tap kh belongs to dy's row h + 1 - kh).
+// One row of x, shifted in three ways, is multiplied with the rows h + 1, h and h - 1 of dy: tap kh belongs to row h + 1 - kh.
 template <class T, int C, bool kTop, bool kBottom>
 SPD_INLINE void conv3x3_wgrad_row(vec<T> (&acc)[C * 9], const T* x, const T* dy, std::size_t dy_channel, std::size_t pitch, mask<T> left, mask<T> right) {
   vec<T> in[3];
@@ -205,7 +205,7 @@ SPD_NOINLINE void conv3x3_wgrad_block(T* dk, std::size_t dk_channel, View<const 
   for (int c = 0; c < C; ++c)
     for (int tap = 0; tap < 9; ++tap) dk[c * dk_channel + tap] = sums[c * 9 + tap];
 }
-// Of the input channels i..i_end - 1.
+// The weight gradient for the input channels i..i_end - 1.
 template <class T>
 void conv3x3_wgrad(T* dk, View<const T> dy, View<const T> x, const Grid& grid, int begin, int end, int i, int i_end, int c_in, int c_out) {
   const int parts = parts_of(c_out, kOut);

@@ -1,17 +1,16 @@
-// The end of a motif: global average pooling, dense layer, cross-entropy of a softmax, or of a sigmoid for each logit.
+// The end of a motif: global average pooling, a dense layer, and the cross-entropy of a softmax or, for labels that are bits, of a sigmoid for each logit.
 //
 //   feature[n, c] = mean over pixels of x[n, c];   logit[n, k] = bias[k] + sum_c weight[k, c] * feature[n, c];   p = softmax(logit)
 //   loss          = mean_n sum_k -q[n, k] log p[n, k]                 d loss / d logit[n, k] = (p[n, k] * sum_j q[n, j] - q[n, k]) / N
 //   probability   = mean_n p[n, t_n], t_n = argmax_k q[n, k]          (Cassimon et al., eq. 4);  d / d logit[n, k] = p[n, t] ([k = t] - p[n, k]) / N
-//
 //
 //   of bits       p = sigmoid(logit);  loss = mean_{n, k} -q log p - (1 - q) log(1 - p);  d loss / d logit[n, k] = (p - q) / (N K)
 //                 probability = mean_{n, k} of p where q > 1/2, of 1 - p elsewhere
 //
 //   tangent       logit_t = bias_t + weight_t . feature + weight . feature_t;  p_t = p (logit_t - sum_j p_j logit_t_j), of bits p (1 - p) logit_t
 //
-// x: view in the row-vector layout; q: (N, classes) labels, soft or one-hot; weight: (classes, channels).
-// Precision: element type; sums over pixels by lanes, then pairwise.
+// x is a view in the row-vector layout. q: (N, classes) labels, soft or one-hot. weight: (classes, channels).
+// Precision: all is in the element type; sums over pixels are taken by lanes, then pairwise.
 #pragma once
 
 #include <algorithm>
@@ -25,7 +24,7 @@
 
 namespace spd::SPD_ISA {
 
-// ---- the specification: (n, c, pixels) arrays; returns the loss
+// ---- the specification, on (n, c, pixels) arrays; it returns the loss
 
 template <class T>
 T head_ref(T* logit, T* dx, T* dweight, T* dbias, const T* x, const T* weight, const T* bias, const T* label, Loss kind, int n, int channels, int pixels,
@@ -70,7 +69,7 @@ T head_ref(T* logit, T* dx, T* dweight, T* dbias, const T* x, const T* weight, c
   return loss;
 }
 
-// f.operator()<lanes that an image takes in a vector>().
+// Calls f.operator()<slot>() with the number of lanes that an image takes in a vector.
 template <class T, class F>
 SPD_INLINE void with_slot(const Grid& grid, F&& f) {
   const int slot = std::min(grid.slot, lanes<T>);
@@ -78,11 +77,11 @@ SPD_INLINE void with_slot(const Grid& grid, F&& f) {
                                                                  [&]<int width>() { f.template operator()<(1 << (width - 1))>(); });
 }
 
-// feature: (n, channels). Blocks begin..end - 1.
+// Writes feature (n, channels) for the images of the blocks begin..end - 1.
 template <class T>
 void average_pool_forward(T* feature, View<const T> x, const Grid& grid, int n, int begin, int end, int channels) {
   const vec<T> scale = broadcast<T>(T(1) / grid.pixels());
-  with_slot<T>(grid, [&]<int slot>() {  // as many channels together: lane m * slot + j is image m's channel j
+  with_slot<T>(grid, [&]<int slot>() {  // `slot` channels are summed together, and lane m * slot + j is channel j of image m
     for (int b = begin; b < end; ++b)
       for (int first = 0; first < channels; first += slot) {
         const int together = std::min(slot, channels - first);
@@ -98,7 +97,7 @@ void average_pool_forward(T* feature, View<const T> x, const Grid& grid, int n, 
       }
   });
 }
-// dx: one vector per block and channel, every lane of an image's slot holding d feature / pixels.
+// Writes dx, one vector per block and channel. Every lane of an image's slot is d feature / pixels.
 template <class T>
 void average_pool_backward(T* dx, const T* dfeature, const Grid& grid, int n, int channels) {
   const T scale = T(1) / grid.pixels();
@@ -115,13 +114,13 @@ void average_pool_backward(T* dx, const T* dfeature, const Grid& grid, int n, in
 
 inline std::size_t turned_size(int channels, int classes, int lanes) { return static_cast<std::size_t>(channels) * ((classes + lanes - 1) / lanes * lanes); }
 
-// turned: scratch of turned_size. bias null: adds to logit.
+// turned is scratch of turned_size elements. Where bias is null, the result is added to logit.
 template <class T>
 void dense_forward(T* logit, const T* feature, const T* weight, const T* bias, T* turned, int n, int channels, int classes) {
   const std::size_t padded = turned_size(1, classes, lanes<T>);
   for (int c = 0; c < channels; ++c)
     for (std::size_t k = 0; k < padded; ++k) turned[c * padded + k] = static_cast<int>(k) < classes ? weight[k * channels + c] : T(0);
-  constexpr int most = 4;  // images side by side
+  constexpr int most = 4;  // images at a time
   for (int i = 0; i < n; i += most)
     with_constant<most>(std::min(most, n - i), [&]<int N>() {
       for (int first = 0; first < classes; first += lanes<T>) {
@@ -140,7 +139,7 @@ void dense_forward(T* logit, const T* feature, const T* weight, const T* bias, T
       }
     });
 }
-// dbias null: adds to dfeature and dweight.
+// Where dbias is null, the results are added to dfeature and dweight.
 template <class T>
 void dense_backward(T* dfeature, T* dweight, T* dbias, const T* dlogit, const T* feature, const T* weight, int n, int channels, int classes) {
   if (dbias) {
@@ -165,7 +164,7 @@ struct HeadResult {
 
 enum class HeadGradient { none, loss, probability };
 
-// dlogit (may be null for `none`): gradient of the mean over `count` images.
+// Writes dlogit, the gradient of the mean over `count` images. It may be null for `none`.
 template <class T>
 HeadResult softmax_cross_entropy(T* dlogit, const T* logit, const T* label, int n, int classes, HeadGradient gradient, int count, T* p) {
   HeadResult out;
@@ -191,7 +190,7 @@ HeadResult softmax_cross_entropy(T* dlogit, const T* logit, const T* label, int 
   return out;
 }
 
-// The same of bits. With e = exp(-|z|): -log p = log(1 + e) + max(-z, 0); the logarithms of an image are one, of a product.
+// The same for bits. With e = exp(-|z|), -log p = log(1 + e) + max(-z, 0). The logarithms of an image are taken as one logarithm of a product.
 template <class T>
 HeadResult binary_cross_entropy(T* dlogit, const T* logit, const T* label, int n, int classes, HeadGradient gradient, int count) {
   constexpr int most = 64;  // factors of at most 2 in a product
@@ -231,13 +230,13 @@ void add_label_gradient(T* dlabel, T factor, const T* logit, int n, int classes)
   }
 }
 
-// The same of bits: -factor * logit[n, k] / (n K).
+// The same for bits: -factor * logit[n, k] / (n K).
 template <class T>
 void add_bit_gradient(T* dlabel, T factor, const T* logit, int n, int classes) {
   for (int i = 0; i < n * classes; ++i) dlabel[i] -= factor * logit[i] / (n * classes);
 }
 
-// dlogit_t = p_t * sum_j q_j / n;  dlabel_t = tangent of -log p / n, overwritten. p: scratch of `classes`.
+// dlogit_t = p_t * sum_j q_j / n, and dlabel_t is the tangent of -log p / n. Both are overwritten. p is scratch of `classes` elements.
 template <class T>
 void softmax_tangent(T* dlogit_t, T* dlabel_t, const T* logit, const T* logit_t, const T* label, int n, int classes, T* p) {
   for (int i = 0; i < n; ++i) {
@@ -254,7 +253,7 @@ void softmax_tangent(T* dlogit_t, T* dlabel_t, const T* logit, const T* logit_t,
   }
 }
 
-// The same of bits.
+// The same for bits.
 template <class T>
 void binary_tangent(T* dlogit_t, T* dlabel_t, const T* logit, const T* logit_t, int n, int classes) {
   for (int i = 0; i < n * classes; ++i) {

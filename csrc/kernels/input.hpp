@@ -1,5 +1,5 @@
-// What a convolution reads: a tensor as it lies, or a sum of terms (batch_norm.hpp) that is kept nowhere: some channels and pixels of it are made at a time,
-// right where they are multiplied first, so that they are read again from near and what the terms lie in is read once.
+// What a convolution reads: a stored tensor, or a sum of terms (batch_norm.hpp) that is not stored. Some channels and pixels of such a sum are computed at a
+// time, right where they are first multiplied. They are still in a near cache when they are read again, and the terms are read only once.
 #pragma once
 
 #include "../plan/plan.hpp"
@@ -7,7 +7,7 @@
 
 namespace spd::SPD_ISA {
 
-// Channels begin..end - 1 of a sum, and the n terms that meet there: their channel 0 is its channel `begin`.
+// The channels begin..end - 1 of a sum, and the n terms that meet there. Channel 0 of a term is channel `begin` of the sum.
 template <class T>
 struct Meeting {
   int begin, end, n;
@@ -18,25 +18,25 @@ struct Meeting {
 template <class T>
 struct Normalised {
   const T* data;
-  std::size_t gap;  // as of the term
+  std::size_t gap;  // that of the term
   T scale, shift, low;
 };
-inline constexpr int kMostFused = 2;     // terms that are summed where they are multiplied
-inline constexpr int kAhead = 4;         // vectors that are fetched before they are read
-inline constexpr int kChannelsMade = 2;  // together, where each is read once
+inline constexpr int kMostFused = 2;     // so many terms are summed in registers; more are summed in memory first
+inline constexpr int kAhead = 4;         // a vector is prefetched so many vectors before it is read
+inline constexpr int kChannelsMade = 2;  // channels that are computed together where each is read once
 
-// A sum.
+// A sum, as the meetings of all its channels.
 template <class T>
 struct Meetings {
-  int n = 0, fused = 0;  // fused: terms of each channel in `channels`, 0: none are there
+  int n = 0, fused = 0;  // fused: the terms that `channels` lists for each channel, or 0 where it lists none
   Meeting<T> of[kMostSegments];
   LaneMasks<T> masks;
   const Normalised<T>* channels = nullptr;
 
   Meetings(const Grid& grid, int images) : masks(grid, images) {}
 
-  // Channels first..until - 1, vectors begin..end - 1 of each, counted over the blocks of the batch, of one slice: the second, or the first. z: where the first
-  // of them goes.
+  // Computes the channels first..until - 1, and of each the vectors begin..end - 1, counted over the blocks of the batch. They are all in one slice, the second
+  // one if `second`. z is where the first of these vectors goes.
   void add_up(T* z, std::size_t channel, int first, int until, std::size_t begin, std::size_t end, bool second) const {
     for (int i = 0; i < n; ++i) {
       const Meeting<T>& m = of[i];
@@ -46,7 +46,7 @@ struct Meetings {
           m.n, [&]<int K>() { add_terms<T, K>(z + (from - first) * channel, channel, m.terms, from - m.begin, to - m.begin, masks, begin, end, second); });
     }
   }
-  // Lists the terms channel by channel, in as many places as channels times kMostFused, if they are few.
+  // Lists the terms channel by channel, if they are few. The list takes at most channels times kMostFused entries.
   void list_channels(Normalised<T>* to) {
     int most = 0;
     for (int i = 0; i < n; ++i) most = std::max(most, of[i].n);
@@ -55,7 +55,7 @@ struct Meetings {
     for (int i = 0; i < n; ++i)
       for (int c = 0; c < of[i].end - of[i].begin; ++c)
         for (int s = 0; s < most; ++s) {
-          const bool there = s < of[i].n;  // else: adds zero
+          const bool there = s < of[i].n;  // otherwise the entry adds zero
           const Term<T>& t = of[i].terms[there ? s : 0];
           const T scale = !there ? T(0) : t.scale ? t.scale[c] : T(1), shift = there && t.shift ? t.shift[c] : T(0);
           *to++ = {t.data + c * t.channel, t.gap, scale, shift, there && !t.relu ? -std::numeric_limits<T>::infinity() : T(0)};
@@ -63,7 +63,7 @@ struct Meetings {
   }
 };
 
-// One channel of a tensor, or of K terms: the vector so many elements behind its first.
+// One channel of a tensor, or of a sum of K terms. Called with an offset in elements, it returns the vector there.
 template <class T>
 struct StoredChannel {
   const T* x;
@@ -74,7 +74,7 @@ template <class T, int K>
 struct SummedChannel {
   const T* data[K];
   vec<T> scale[K], shift[K], low[K];
-  SPD_INLINE SummedChannel(const Normalised<T>* terms, bool second) {  // slice
+  SPD_INLINE SummedChannel(const Normalised<T>* terms, bool second) {  // second: in the second slice
     SPD_UNROLL
     for (int s = 0; s < K; ++s) {
       const Normalised<T>& t = terms[s];
@@ -94,11 +94,11 @@ struct SummedChannel {
   }
 };
 
-// Vectors of some channels, from a tensor; or from terms, and then they are stored, too, for who reads them next.
+// Vectors of some channels. Stored reads them from a tensor. Made computes them from terms, and also stores them for those who read them next.
 template <class T>
 struct Stored {
   const T* x;
-  std::size_t channel;  // elements from channel to channel
+  std::size_t channel;  // the elements from channel to channel
   struct Channel {
     const T* x;
     SPD_INLINE vec<T> operator()(int v) const { return load<T>(x + v * lanes<T>); }
@@ -108,11 +108,11 @@ struct Stored {
 };
 template <class T, int K>
 struct Made {
-  const Normalised<T>* terms;  // K of each channel
-  std::size_t at;              // elements from the batch's first vector on
+  const Normalised<T>* terms;  // K for each channel
+  std::size_t at;              // the offset in elements from the batch's first vector
   T* room;
   std::size_t channel;
-  bool second;  // slice
+  bool second;  // in the second slice
   struct Channel {
     SummedChannel<T, K> sum;
     std::size_t at;
@@ -135,19 +135,21 @@ class Input {
   Input(const Meetings<T>& sum) : x_{}, sum_(&sum) {}
 
   bool is_made() const { return sum_; }
-  // Elements from channel to channel of what it is read from.
+  // Returns the elements from channel to channel, of the tensor or of a term.
   std::size_t channel() const { return sum_ ? sum_->of[0].terms[0].channel : x_.channel; }
-  // Of a tensor.
+  // Returns the tensor, where x is one.
   View<const T> view() const { return x_; }
-  // For the slice of block b alone (View).
+  // Returns the input for the slice of block b alone, as View::around does.
   Input around(int b, const Grid& grid) const {
     Input out = *this;
     out.x_ = x_.around(b), out.second_ = b >= grid.half;
     return out;
   }
 
-  // Both of one slice, that of `around`. f(part, source) for part = from..until - 1, each of which reads the vectors begin..end - 1, counted over the blocks of the batch, of channels
-  // first..first + n - 1. The source's vector 0 is `begin`. room: elements for all of those.
+  // The next two read one slice, that of `around`.
+
+  // Calls f(part, source) for part = from..until - 1. Each call reads the vectors begin..end - 1, counted over the blocks of the batch, of the channels
+  // first..first + n - 1. The source's vector 0 is `begin`. room has elements for all of these.
   template <class F>
   SPD_INLINE void read_by(int from, int until, int first, int n, std::size_t begin, std::size_t end, T* room, F&& f) const {
     if (from >= until) return;
@@ -160,7 +162,8 @@ class Input {
     const Stored<T> stored = sum_ ? Stored<T>{room, channel} : Stored<T>{x_.data + first * x_.channel + begin * lanes<T>, x_.channel};
     for (; from < until; ++from) f(from, stored);
   }
-  // f(c, channel c, the next) for c = 0..channels - 1, of which the vectors begin..end - 1 are read, once. room: elements for kChannelsMade times those.
+  // Calls f(c, channel c, the next channel) for c = 0..channels - 1. Of each channel the vectors begin..end - 1 are read once. room has elements for those of
+  // kChannelsMade channels.
   template <class F>
   SPD_INLINE void each_channel(int channels, std::size_t begin, std::size_t end, T* room, F&& f) const {
     if (is_listed(end)) {
@@ -185,7 +188,7 @@ class Input {
 
   View<const T> x_;
   const Meetings<T>* sum_ = nullptr;
-  bool second_ = false;  // slice
+  bool second_ = false;  // it is for the second slice
 };
 
 }  // namespace spd::SPD_ISA

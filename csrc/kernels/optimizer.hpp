@@ -1,14 +1,15 @@
-// One pass over the flat parameter vector w with gradient g and two state vectors a, b. lr, t: of this step, t = 1, 2, ...
+// A step of an optimiser is one pass over the flat parameter vector w, its gradient g and two state vectors a and b. t = 1, 2, ... counts steps; lr is the rate
+// of this step.
 //
 //   Adam      g += wd w;  a = b1 a + (1 - b1) g;  b = b2 b + (1 - b2) g^2;  w -= lr / (1 - b1^t) * a / (sqrt(b) / sqrt(1 - b2^t) + eps)
 //             (Kingma and Ba 2015, arXiv:1412.6980; weight decay as PyTorch's Adam: L2, not decoupled)
 //   SGD       g += wd w;  a = momentum a + g (a = g at t = 1);  w -= lr * (nesterov ? g + momentum a : a)                 (PyTorch's)
 //   RMSProp   g += wd w;  b = alpha b + (1 - alpha) g^2 (b = 1 before t = 1);  a = momentum a + lr g / sqrt(b + eps);  w -= a   (TensorFlow 1's)
 //
-// `optimizer_reverse` is the reverse of one step: from the adjoints of w, a, b after it to those before it, without the second-order part
-// (the Hessian's), which needs the gradient's tangent along g_adjoint. Where b = 0 its adjoint's term is 0 (the root is not differentiable there).
+// `optimizer_reverse` is the reverse of one step. From the adjoints of w, a and b after the step it computes those before it, without the second-order part
+// (the Hessian's), which needs the gradient's tangent along g_adjoint. Where b = 0 the term of its adjoint is taken as 0, as the root has no derivative there.
 //
-// Precision: element type; step constants in double.
+// Precision: all is in the element type, but for constants of a step, which are computed in double.
 #pragma once
 
 #include <cmath>
@@ -65,8 +66,9 @@ SPD_NOINLINE void optimizer_step(T* w, const T* g, T* a, T* b, const Optimizer& 
   }
 }
 
-// Adjoints w_a, a_a, b_a after step t become those before it; g_a: adjoint of the gradient (before weight decay; decay's share of w_a is added here).
-// w, a, b: before the step; g: the gradient of the loss at w. Returns d / d rate; momentum_a (may be null) += d / d momentum (Adam: of beta 1, not given).
+// Turns the adjoints w_a, a_a and b_a after step t into those before it, and writes g_a, the adjoint of the gradient before weight decay is added (what the
+// decay adds to w_a is added here). w, a and b are those before the step; g is the gradient of the loss at w. Returns d / d rate. Unless momentum_a is null,
+// adds d / d momentum to it; for Adam, whose momentum is beta 1, that is not computed.
 template <class T>
 SPD_NOINLINE double optimizer_reverse(T* w_a, T* a_a, T* b_a, T* g_a, double* momentum_a, const T* w, const T* a, const T* b, const T* g, const Optimizer& how,
                                       double rate, long t, std::size_t n) {

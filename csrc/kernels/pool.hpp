@@ -1,13 +1,13 @@
-// Pooling. Of a maximum, what won is remembered: the first in row-major order where several tie, as in PyTorch.
+// Pooling. For a maximum, the pixel that won is stored. Where several are equal, the first in row-major order wins, as in PyTorch.
 //
 //   maxpool3x3, stride 1, same     y[h, w] = max_{kh, kw} x[h + kh - 1, w + kw - 1]
 //   maxpool2x2, stride 2, valid    y[h, w] = max_{kh, kw} x[2h + kh, 2w + kw];  an odd last row or column is dropped
 //   avgpool3x3, stride 1, same     y[h, w] = mean_{kh, kw} x[h + kh - 1, w + kw - 1] over the pixels that are there (count_include_pad=False)
 //
-// The maximum of 3x3 is taken along rows and then along columns; what won is kept in bits (`Winners`). 2x2 keeps one.
-// Given the winners, pooling and its backward are linear: the tangent takes y_t from the winners of x_t, the backward's tangent is the backward.
-// The average is linear as it is: its tangent is its forward, its backward's is its backward.
-// x, y: views in the row-vector layout. Outputs are overwritten. dy of 3x3 must be zero in lanes without a pixel.
+// The maximum of 3x3 is taken along rows and then along columns; bits say what won (`Winners`). 2x2 has two bits for each output (`QuadWinners`).
+// Given the winners, pooling and its backward are linear. So the tangent takes y_t from those pixels of x_t that won, and the tangent of the backward is the
+// backward itself. The average is linear anyway: its tangent is its forward, and the tangent of its backward is its backward.
+// x and y are views in the row-vector layout. Outputs are overwritten. dy of 3x3 must be zero in lanes without a pixel.
 #pragma once
 
 #include <limits>
@@ -61,20 +61,20 @@ void avgpool_ref(T* y, T* dx, const T* x, const T* dy, int planes, int height, i
 
 // ---- maximum of 3x3, stride 1
 
-// What won, of a vector in each of two rows that follow each other, the pair. Along each row: lanes where the pixel beats its left neighbour, where the right
-// one beats both. Then of rows: lanes where the pair's upper row is not beaten by its lower one; where the row above is not beaten by the pair, which
-// decides the upper output; where the pair is not beaten by the row below, which decides the lower one.
+// What won, for two vectors in a pair of rows, one above the other; a bit for each lane. Along each row: beats_left, the pixel beats its left neighbour; right,
+// the right neighbour beats both. Then between rows: upper, the lower row of the pair does not beat the upper one; above, the pair does not beat the row above
+// it, which decides the upper output; inside, the row below the pair does not beat the pair, which decides the lower output.
 struct Winners {
   std::uint16_t beats_left[2], right[2], upper, above, inside;
 };
 static_assert(sizeof(Winners) == kWinnerBytes);
-// Where they are: (blocks, channels, pairs of rows, columns).
+// Winners are stored as (blocks, channels, pairs of rows, columns).
 inline View<Winners> view_of(Winners* winners, const Grid& grid, int channels) {
   const std::size_t plane = grid.row_pairs() * grid.columns;
   return {winners, channels * plane, plane};
 }
 
-// The maxima of a vector of pixels and their neighbours in the row, which is the pair's r-th, of S vectors (0: of any number).
+// Returns the maxima of a vector of pixels and their two neighbours in the row, which is row r of its pair. A row has S vectors; S = 0 stands for any number.
 template <class T, int S>
 SPD_INLINE vec<T> row_maximum(const T* p, mask<T> has_left, mask<T> has_right, Winners& won, int r) {
   const vec<T> low = broadcast<T>(-std::numeric_limits<T>::infinity()), b = in_register<T>(load(p));
@@ -116,14 +116,14 @@ void maxpool3x3_forward_of(View<T> y, View<Winners> winners, View<const T> x, co
       }
   }
 }
-// winners: as view_of says. Blocks begin..end - 1 of the batch.
+// Pools the blocks begin..end - 1 of the batch. winners: as view_of says.
 template <class T>
 void maxpool3x3_forward(View<T> y, View<Winners> winners, View<const T> x, const Grid& grid, int begin, int end, int channels) {
   grid.columns == 1 ? maxpool3x3_forward_of<T, 1>(y, winners, x, grid, begin, end, channels)
                     : maxpool3x3_forward_of<T, 0>(y, winners, x, grid, begin, end, channels);
 }
 
-// y_t: the winners of x_t.
+// y_t takes those pixels of x_t that won.
 template <class T>
 void maxpool3x3_tangent(View<T> y_t, View<Winners> winners, View<const T> x_t, const Grid& grid, int begin, int end, int channels) {
   const std::size_t pitch = grid.pitch();
@@ -136,7 +136,7 @@ void maxpool3x3_tangent(View<T> y_t, View<Winners> winners, View<const T> x_t, c
       for (int h = 0; h < height; ++h)
         for (int column = 0; column < columns; ++column, out += lanes<T>) {
           const auto won_in = [&](int h) -> const Winners& { return of_plane[h / 2 * columns + column]; };
-          const auto row = [&](int h) {  // what won along it
+          const auto row = [&](int h) {  // what won along row h
             if (h < 0 || h >= height) return zeros<T>();
             const T* p = x + h * pitch + column * lanes<T>;
             const mask<T> beats_left = mask_of_bits<T>(won_in(h).beats_left[h % 2]), right = mask_of_bits<T>(won_in(h).right[h % 2]);
@@ -149,10 +149,10 @@ void maxpool3x3_tangent(View<T> y_t, View<Winners> winners, View<const T> x_t, c
     }
 }
 
-// One row of dx, its pair's r-th, from what arrived at its row maxima.
+// Computes one row of dx, row r of its pair, from what arrived at the maxima along the row.
 template <class T>
 SPD_INLINE void along_row(T* dx, const vec<T>* maxima, const Winners* won, int r, int columns) {
-  vec<T> from_previous{};  // what the vector before leaves to its right neighbour
+  vec<T> from_previous{};  // what the vector before passes to its right neighbour
   for (int i = 0; i < columns; ++i) {
     const auto not_right = [&](int j) { return keep_not<T>(load_mask<T>(&won[j].right[r]), maxima[j]); };
     const auto to_left = [&](int j) { return keep_not<T>(load_mask<T>(&won[j].beats_left[r]), not_right(j)); };
@@ -161,7 +161,7 @@ SPD_INLINE void along_row(T* dx, const vec<T>* maxima, const Winners* won, int r
     from_previous = to_right;
   }
 }
-// S vectors a row; 0: any number.
+// A row has S vectors; S = 0 stands for any number.
 template <class T, int S>
 void maxpool3x3_backward_of(View<T> dx, View<const T> dy, View<Winners> winners, const Grid& grid, int begin, int end, int channels) {
   constexpr int most = S > 0 ? S : kMostColumns;
@@ -202,11 +202,12 @@ void maxpool3x3_backward(View<T> dx, View<const T> dy, View<Winners> winners, co
 
 // ---- average of 3x3, stride 1
 
-// Forward; `turned`: backward (x is dy, y is dx). The pixels under a window are rows times columns: every row is weighted along itself first.
+// The forward, or the backward if `turned`, with dy as x and dx as y. The number of pixels under a window is that of its rows times that of its columns. So
+// every row is weighted by columns first.
 template <class T>
 void avgpool3x3(View<T> y, View<const T> x, const Grid& grid, int begin, int end, int channels, bool turned) {
   const std::size_t pitch = grid.pitch();
-  const auto share = [](int at, int of) { return T(1) / (1 + (at > 0) + (at + 1 < of)); };  // of a window around `at`, along one axis
+  const auto share = [](int at, int of) { return T(1) / (1 + (at > 0) + (at + 1 < of)); };  // of one pixel in a window around `at`, along one axis
   for (int column = 0; column < grid.columns; ++column) {
     const mask<T> has_left = mask_of_bits<T>(grid.has_left(column)), has_right = mask_of_bits<T>(grid.has_right(column));
     T weights[3][lanes<T>]{};
@@ -238,17 +239,18 @@ void avgpool3x3(View<T> y, View<const T> x, const Grid& grid, int begin, int end
 
 // ---- maximum of 2x2, stride 2: two vectors of the input become the halves of one of the output (Grid::halved)
 
-// Of one vector of the output: lanes whose winner is in the right column, in the lower row.
+// What won, for one vector of the output: bits for the lanes whose winner is in the right column, and in the lower row.
 struct QuadWinners {
   std::uint16_t right, lower;
 };
 
-// Of the channels begin..end - 1, column by column: f(channel, block, where the output vector begins, of it: lanes that count, its two inputs (the second null: none), its winners).
+// For the channels begin..end - 1, column by column, calls f(channel, block, where the output vector begins, its lanes that count, the two input vectors that
+// it comes from (the second may be null), its winners).
 template <class T, class U, class F>
 SPD_INLINE void each_quad_vector(View<U> x, QuadWinners* winners, const Grid& from, const Grid& to, int n, int begin, int end, F&& f) {
   const LaneMasks<T> masks(to, n);
   const int blocks = to.blocks(n), blocks_in = from.blocks(n);
-  const bool side_by_side = from.columns > 1;  // the inputs are neighbours in the row; else they come from two blocks
+  const bool side_by_side = from.columns > 1;  // the two inputs are neighbours in a row, otherwise they come from two blocks
   winners += static_cast<std::size_t>(begin) * blocks * to.vectors();
   for (int c = begin; c < end; ++c)
     for (int b = 0; b < blocks; ++b)
@@ -267,7 +269,7 @@ SPD_INLINE void each_quad_vector(View<U> x, QuadWinners* winners, const Grid& fr
       }
 }
 
-// The left and the right column of the pairs in a row that begins in two vectors (null: zero).
+// Splits two vectors of a row, of which the second may be null, into the left and the right pixels of its pairs.
 template <class T>
 SPD_INLINE void split_columns(vec<T> (&of)[2], const T* first, const T* second) {
   const vec<T> a = load(first), b = second ? load(second) : zeros<T>();

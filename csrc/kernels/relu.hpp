@@ -1,9 +1,9 @@
-// ReLU of a sum, in place. Which lanes were open is kept, a bit a lane: all that its backward needs when the sum's place has long been overwritten.
+// ReLU of a sum, in place. One bit for each lane says where it was open. Backward needs only these, and the sum may be overwritten.
 //
 //   forward   z = max(z, 0),  open = [z > 0]
-//   backward  d = [open] d;  given `open` it is linear, so it is its own tangent, and the forward's
+//   backward  d = [open] d;  given `open` this is linear, so it is also its own tangent and that of the forward
 //
-// z, d: views in the row-vector layout, zero in lanes without a pixel (d: after it).
+// z and d are views in the row-vector layout. z is zero in lanes without a pixel, and so is d afterwards.
 #pragma once
 
 #include "../plan/grid.hpp"
@@ -11,7 +11,7 @@
 
 namespace spd::SPD_ISA {
 
-// ---- the specification: arrays of so many elements
+// ---- the specification, on flat arrays
 
 template <class T>
 void relu_ref(T* z, T* dx, const T* x, const T* dz, int elements) {
@@ -23,9 +23,9 @@ void relu_ref(T* z, T* dx, const T* x, const T* dz, int elements) {
 
 // ----
 
-using Open = std::uint16_t;  // of one vector
+using Open = std::uint16_t;  // a bit for each lane of a vector
 
-// f(where the vector lies, its lanes) of blocks begin..end - 1. open: (blocks, channels, vectors of a plane).
+// Calls f(pointer to a vector, its open lanes) for every vector of the blocks begin..end - 1. open: (blocks, channels, vectors of a plane).
 template <class T, class F>
 SPD_INLINE void each_open_vector(View<T> z, Open* open, const Grid& grid, int begin, int end, int channels, F&& f) {
   open += static_cast<std::size_t>(begin) * channels * grid.vectors();

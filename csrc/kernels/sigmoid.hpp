@@ -4,9 +4,9 @@
 //   backward  dz = slope a (1 - a) da;  dbias = sum over images of dz
 //   tangent   u_t = z_t + bias_t;  a_t = slope a (1 - a) u_t;  dz_t = slope a (1 - a) (da_t + slope (1 - 2 a) da u_t)
 //
-// z, a, da: views in the row-vector layout. Forward leaves a in z's place as well (the gradient of a will take a's own), the tangent u_t in z_t's; there
-// backward finds them, and dz, dz_t overwrite them. da and a may be one place. Precondition of backward: lanes without an image are zero in da.
-// Source of the slope: Rawal et al. 2020, arXiv:2005.13092. Precision: element type; sums by lanes, then pairwise.
+// z, a and da are views in the row-vector layout. Forward writes a over z as well, because the gradient of a will overwrite a; the tangent writes u_t over z_t.
+// Backward reads both there, and overwrites them with dz and dz_t. da and a may be one place. Precondition of backward: lanes without an image are zero in da.
+// The slope is that of Rawal et al. 2020, arXiv:2005.13092. Precision: all is in the element type; sums are taken by lanes, then pairwise.
 #pragma once
 
 #include <cmath>
@@ -16,7 +16,7 @@
 
 namespace spd::SPD_ISA {
 
-// ---- the specification, of the dense layer and its sigmoid: a, da (n, units); x, dx (n, features); weight (units, features)
+// ---- the specification of a dense layer with its sigmoid: a, da (n, units); x, dx (n, features); weight (units, features)
 
 template <class T>
 void dense_sigmoid_ref(T* a, T* dx, T* dweight, T* dbias, const T* x, const T* weight, const T* bias, const T* da, T slope, int n, int features, int units) {
@@ -37,7 +37,7 @@ void dense_sigmoid_ref(T* a, T* dx, T* dweight, T* dbias, const T* x, const T* w
     }
 }
 
-// f(pointer to z, pointer to other) at every vector of channel c in the blocks begin..end - 1.
+// Calls f(pointer to z, pointer to other) for every vector of channel c in the blocks begin..end - 1.
 template <class T, class U, class F>
 SPD_INLINE void each_vector(View<T> z, View<U> other, const Grid& grid, int begin, int end, int c, F&& f) {
   for (int b = begin; b < end; ++b)
@@ -67,7 +67,7 @@ SPD_NOINLINE void sigmoid_backward(View<T> z, T* dbias, View<const T> da, T slop
   }
 }
 
-// apart: elements from a tensor to its tangent.
+// apart: the elements from a tensor to its tangent.
 template <class T>
 SPD_NOINLINE void sigmoid_tangent(View<T> z, View<T> a, std::ptrdiff_t apart, const T* bias_t, T slope, const Grid& grid, int blocks, int channels) {
   for (int c = 0; c < channels; ++c)

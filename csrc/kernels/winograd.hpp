@@ -1,15 +1,16 @@
-// conv3x3 by Winograd's F(4, 3) along columns: four rows of output from six multiplications instead of twelve, so 18 multiply-adds a pixel of
-// four where direct takes 36. Rows are vectors, so the transforms are plain vector arithmetic; along the row the three taps stay direct.
+// conv3x3 by Winograd's F(4, 3) along columns. It computes four rows of output with six multiplications instead of twelve, so 18 multiply-adds for four pixels
+// where direct takes 36. Rows are vectors, so the transforms are plain vector arithmetic. Along a row the three taps stay direct.
 //
-//   y = A^T [ (G k) . (B^T x) ]      x: six rows, k: the three taps of a column, y: four rows            (Lavin and Gray 2016, arXiv:1509.09308)
+//   y = A^T [ (G k) . (B^T x) ]      x is six rows, k the three taps of a column, y four rows            (Lavin and Gray 2016, arXiv:1509.09308)
 //
 //   B^T x    = (4 x0 - 5 x2 + x4,  -4 (x1 + x2) + x3 + x4,  4 (x1 - x2) - x3 + x4,  -2 x1 - x2 + 2 x3 + x4,  2 x1 - x2 - 2 x3 + x4,  4 x1 - 5 x3 + x5)
 //   G k      = (k0 / 4,  -(k0 + k1 + k2) / 6,  -(k0 - k1 + k2) / 6,  (k0 + 2 k1 + 4 k2) / 24,  (k0 - 2 k1 + 4 k2) / 24,  k2)
 //   A^T m    = (m0 + m1 + m2 + m3 + m4,  m1 - m2 + 2 (m3 - m4),  m1 + m2 + 4 (m3 + m4),  m1 - m2 + 8 (m3 - m4) + m5)
 //   wgrad    dk = G^T sum over tiles (A dy) . (B^T x)
 //
-// Arrays and preconditions are those of conv3x3.hpp; besides, the height is a multiple of 4 and a row takes one vector, or, where vectors have two lanes,
-// as many as kTiles is a multiple of (`Grid::fits_winograd`). Precision: element type. The transforms round about two to four times as much as direct: largest relative error 0.4e-6 to 3.0e-6 in float.
+// Arrays and preconditions are those of conv3x3.hpp. Besides, the height is a multiple of 4, and a row takes one vector or, where vectors have two lanes, a
+// number of vectors that divides kTiles (`Grid::fits_winograd`). Precision: all is in the element type. The transforms round about two to four times as much as
+// direct: the largest relative error is 0.4e-6 to 3.0e-6 in float.
 #pragma once
 
 #include "../threads/team.hpp"
@@ -17,7 +18,7 @@
 
 namespace spd::SPD_ISA {
 
-// Vectors of four rows that are transformed together, and output channels: as many accumulators as their product.
+// kTiles vectors of four rows are transformed together. Products with kBlockWinograd output channels are added up in as many registers as the two multiply to.
 inline constexpr int kTiles = 4, kBlockWinograd = kManyRegisters ? 6 : 3;
 
 template <class T>
@@ -57,7 +58,7 @@ SPD_INLINE void gather_taps(V (&k)[3], const V (&u)[6]) {  // G^T u, of numbers 
   k[2] = (u[3] + u[4] - u[1] - u[2]) * (T(1) / 6) + u[5];
 }
 
-// One column of vectors of four rows from row h on; components first .. first + count - 1, each `stride` behind the one before.
+// Transforms one column of vectors, in the four rows from row h on. Writes the components first .. first + count - 1, which are `stride` elements apart.
 template <class T, int first = 0, int count = 6>
 SPD_INLINE void transform_tile(T* out, std::size_t stride, const T* x, int h, const Grid& grid) {
   const std::size_t pitch = grid.pitch();
@@ -69,7 +70,7 @@ SPD_INLINE void transform_tile(T* out, std::size_t stride, const T* x, int h, co
   for (int k = 0; k < count; ++k) store<T>(out + k * stride, o[first + k]);
 }
 
-// k -> [channel block][component][c_in][kw][channel of the block]; `turned` packs the weights of dgrad.
+// Packs k as [channel block][component][c_in][kw][channel of the block]. `turned` packs the weights of dgrad.
 template <class T>
 void winograd_pack(T* packed, const T* k, int c_in, int c_out, bool turned) {
   const int parts = parts_of(c_out, kBlockWinograd);
@@ -89,7 +90,7 @@ void winograd_pack(T* packed, const T* k, int c_in, int c_out, bool turned) {
   }
 }
 
-// m[component][channel][tile] = sum over c_in and kw of packed * shifted x; N tiles of S vectors a row, C channels.
+// m[component][channel][tile] = sum over c_in and kw of packed * shifted x, for N tiles with S vectors a row and C channels.
 template <class T, int C, int N, int S>
 SPD_NOINLINE void winograd_multiply(T* m, const T* x, std::size_t component, int c_in, const T* packed, const mask<T>* left, const mask<T>* right) {
   constexpr int V = N * S;
@@ -114,13 +115,13 @@ SPD_NOINLINE void winograd_multiply(T* m, const T* x, std::size_t component, int
   }
 }
 
-// Elements of scratch that the forward takes.
+// Returns the elements of scratch that the forward takes.
 template <class T>
 std::size_t winograd_scratch(int c_in) {
   return static_cast<std::size_t>(6 * kTiles * lanes<T>) * (c_in + kBlockWinograd) + 2 * lanes<T>;
 }
 
-// Forward; dgrad with `packed` turned and the channel counts exchanged. Blocks begin..end - 1 of the batch.
+// The forward for the blocks begin..end - 1 of the batch. It is dgrad where `packed` is turned and the channel counts are exchanged.
 template <class T, int S>
 void winograd_forward_of(View<T> y, View<const T> x, const T* packed, T* scratch, const Grid& grid, int begin, int end, int c_in, int c_out, bool accumulate) {
   const int per_block = grid.height / 4, tiles = (end - begin) * per_block, groups = parts_of(tiles, kTiles / S), parts = parts_of(c_out, kBlockWinograd);
@@ -166,7 +167,7 @@ void winograd_forward_of(View<T> y, View<const T> x, const T* packed, T* scratch
     });
   }
 }
-// f.operator()<S>() for the 1, 2 or 4 vectors of a row.
+// Calls f.operator()<S>() for rows of S vectors, which are 1, 2 or 4.
 template <class F>
 SPD_INLINE void with_columns(const Grid& grid, F&& f) {
   if (grid.columns == 1)
@@ -176,7 +177,7 @@ SPD_INLINE void with_columns(const Grid& grid, F&& f) {
   else
     f.template operator()<4>();
 }
-// For the rows that `Grid::fits_winograd` leaves.
+// The same for the numbers of vectors that rows have where `Grid::fits_winograd` holds.
 template <class T, class F>
 SPD_INLINE void with_narrow_columns(const Grid& grid, F&& f) {
   if constexpr (lanes<T> < 4)
@@ -213,15 +214,15 @@ SPD_NOINLINE void winograd_wgrad_block(T* out, const T* dy, std::size_t dy_chann
   sum_lanes<T, A * B * 3>(out, acc);
 }
 
-// Components that are transformed and multiplied together: half of them, so that the transformed planes stay in the cache.
+// Half of the components are transformed and multiplied together, so that the transformed planes stay in the cache.
 inline constexpr int kTogether = 3;
 
-// Elements that the transformed planes of `blocks` blocks take, a channel and component; and the scratch of wgrad.
+// Returns the elements of one transformed plane, which is `blocks` blocks of one channel and component.
 template <class T>
 std::size_t winograd_plane(const Grid& grid, int blocks) {
   return static_cast<std::size_t>(blocks) * grid.vectors() / 4 * lanes<T> + lanes<T>;
 }
-// From component to component: an odd number of vectors, as of Grid::strides.
+// Returns the elements from component to component. They are an odd number of vectors, for the reason that Grid::strides gives.
 template <class T>
 std::size_t winograd_component(std::size_t plane, int channels) {
   return (plane / lanes<T> * channels | 1) * lanes<T>;
@@ -244,7 +245,7 @@ void winograd_wgrad(T* dk, View<const T> dy, View<const T> x, T* scratch, const 
       for (int h = 0; h < grid.height; h += 4)
         for (int j = 0; j < grid.columns; ++j, ++v) f(b, h, j, v * lanes<T>);
   };
-  const auto transform = [&]<int first>(int channel) {  // of x, then those of dy
+  const auto transform = [&]<int first>(int channel) {  // the channels of x come first, then those of dy
     if (const int i = channel; i < c_in)
       each_tile(
           [&](int b, int h, int j, int at) { transform_tile<T, first, kTogether>(xt + i * plane + at, x_component, x.at(b, i) + j * lanes<T>, h, grid); });

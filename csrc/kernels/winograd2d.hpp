@@ -1,22 +1,24 @@
-// conv3x3 by Winograd's F(4 x 4, 3 x 3): winograd.hpp's transforms along columns and along rows, so 36 multiply-adds a tile of 4 x 4 pixels
-// where direct takes 144.
+// conv3x3 by Winograd's F(4 x 4, 3 x 3), with the transforms of winograd.hpp along columns and along rows. A tile of 4 x 4 pixels takes 36 multiply-adds, where
+// direct takes 144.
 //
 //   forward  Y  = A^T [ (G k G^T) . (B^T X B) ] A        X: 6 x 6 pixels, k: 3 x 3 taps, Y: 4 x 4 pixels           (Lavin and Gray 2016, arXiv:1509.09308)
 //   wgrad    dk = G^T [ sum over tiles (A dY A^T) . (B^T X B) ] G                                                   (winograd2d_wgrad.hpp)
 //
-// Arrays and preconditions are those of winograd.hpp; besides, an image row takes at least four lanes (`Grid::fits_winograd2d`). Precision: element type.
-// The transforms round 2 to 15 times as much as direct (root mean square): largest error, relative to the largest value, 1.1e-6 to 9.3e-6 in float.
+// Arrays and preconditions are those of winograd.hpp. Besides, an image row takes at least four lanes (`Grid::fits_winograd2d`). Precision: all is in the
+// element type. The transforms round 2 to 15 times as much as direct (root mean square). The largest error, relative to the largest value, is 1.1e-6 to 9.3e-6
+// in float.
 #pragma once
 
 #include "winograd2d_tiles.hpp"
 
 namespace spd::SPD_ISA {
 
-inline constexpr int kForwardRows = 8;  // tile rows that are transformed together; even
+inline constexpr int kForwardRows = 8;  // tile rows (an even number) that are transformed together
 
-// ---- few input channels: one output channel at a time
+// ---- with few input channels, one output channel is computed at a time
 
-// Forward of one output channel. k: its taps in the first plane; the strides between input channels and between planes are in elements.
+// The forward for one output channel. k points to its taps in the first plane; k_channel and k_plane are the elements between input channels and between
+// planes.
 template <class T, int S, int I>
 SPD_NOINLINE void forward_of_few(T* y, const TilePlanes<T>& x, const T* k, std::size_t k_channel, std::size_t k_plane, int pairs, const TileRows* to,
                                  const Grid& grid, bool accumulate) {
@@ -48,11 +50,11 @@ SPD_NOINLINE void forward_of_few(T* y, const TilePlanes<T>& x, const T* k, std::
     });
 }
 
-// ---- forward: output channels x vectors of a plane stay in registers
+// ---- forward; output channels x vectors of a plane stay in registers
 
 inline constexpr int kChannels2d = 4, kVectors2d = kManyRegisters ? 6 : 3;
 
-// G k G^T of n channels, n <= lanes / 4, whose taps begin `apart` from each other; of a plane the four components of each.
+// Computes G k G^T for n <= lanes / 4 channels, whose taps begin `apart` elements from each other. Each plane gets four components of each channel.
 template <class T, int n, bool turned>
 SPD_INLINE void transform_taps_planes(T* packed, std::size_t plane, const T* k, std::size_t apart) {
   alignas(64) static constexpr T u = T(1) / 4, v = T(1) / 6, w = T(1) / 12, z = T(1) / 24,
@@ -79,11 +81,11 @@ SPD_INLINE void transform_taps_planes(T* packed, std::size_t plane, const T* k, 
     for (int q = 0; q < 6; ++q) std::memcpy(packed + (2 * q + odd) * plane, &t[q], n * 4 * sizeof(T));
   }
 }
-// -> [channel block][plane][c_in][channel of the block][4]; `turned` packs the weights of dgrad.
+// Packs k as [channel block][plane][c_in][channel of the block][4]. `turned` packs the weights of dgrad.
 template <class T, bool turned>
 void winograd2d_pack_of(T* packed, const T* k, int c_in, int c_out) {
   constexpr int together = lanes<T> / 4;
-  const std::size_t apart = (turned ? 1 : c_in) * std::size_t{9}, next = (turned ? c_out : 1) * std::size_t{9};  // from output, from input channel to channel
+  const std::size_t apart = (turned ? 1 : c_in) * std::size_t{9}, next = (turned ? c_out : 1) * std::size_t{9};  // between output and between input channels
   const int parts = parts_of(c_out, kChannels2d);
   for (int p = 0; p < parts; ++p) {
     const int begin = part_begin(c_out, parts, p), size = part_begin(c_out, parts, p + 1) - begin;
@@ -103,7 +105,7 @@ void winograd2d_pack(T* packed, const T* k, int c_in, int c_out, bool turned) {
   turned ? winograd2d_pack_of<T, true>(packed, k, c_in, c_out) : winograd2d_pack_of<T, false>(packed, k, c_in, c_out);
 }
 
-// m[channel][vector] = sum over c_in of packed * x, in one plane; C channels, V vectors.
+// m[channel][vector] = sum over c_in of packed * x, in one plane, for C channels and V vectors.
 template <class T, int C, int V>
 SPD_NOINLINE void winograd2d_multiply(T* m, std::size_t m_channel, const T* x, std::size_t x_channel, int c_in, const T* packed) {
   vec<T> acc[C][V]{};
@@ -123,13 +125,13 @@ SPD_NOINLINE void winograd2d_multiply(T* m, std::size_t m_channel, const T* x, s
   for (int v = 0; v < V; ++v) store<T>(m + c * m_channel + v * lanes<T>, acc[c][v]);
 }
 
-// Elements of scratch that the forward takes.
+// Returns the elements of scratch that the forward takes.
 template <class T>
 std::size_t winograd2d_scratch(const Grid& grid, int c_in, bool is_made) {
   return TilePlanes<T>(nullptr, c_in + kChannels2d, kForwardRows, grid.columns).size() + (is_made ? made_size(grid, kForwardRows) : 0);
 }
 
-// Forward; dgrad with `packed` turned and the channel counts exchanged. Blocks begin..end - 1 of the batch.
+// The forward for the blocks begin..end - 1 of the batch. It is dgrad where `packed` is turned and the channel counts are exchanged.
 template <class T, int S>
 void winograd2d_forward(View<T> y, const Input<T>& x, const T* packed, T* scratch, const Grid& grid, int begin, int end, int c_in, int c_out, bool accumulate) {
   const TileNeighbours<T, S> neighbours(grid);

@@ -1,15 +1,16 @@
-// Tiles of 4 x 4 pixels for Winograd's F(4 x 4, 3 x 3) (winograd2d.hpp): where they lie in a tensor, in planes of their own, and their transforms.
+// Tiles of 4 x 4 pixels for Winograd's F(4 x 4, 3 x 3) (winograd2d.hpp): where they are in a tensor and in planes of their own, and how they are transformed.
 //
-// Along columns the transforms work on whole rows and leave six vectors of a tile row. Those of two tile rows are transposed by fours: four of the first row,
-// four of the second, the two that are left of both. So in a vector lane 4 c + j holds component j of the tile in column c, the transforms along rows work on
-// whole vectors again, and what they leave lies in twelve planes, q = 0..5, of vectors of
+// Along columns the transforms work on whole rows. A tile row becomes six vectors. Those of two tile rows are transposed in groups of four: four of the first
+// row, four of the second, and the remaining two of both. Then lane 4 c + j of a vector holds component j of the tile in column c, and the transforms along
+// rows work on whole vectors, too. The results are stored in twelve planes, with q = 0..5, of vectors of
 //
 //   plane 2 q        components (0, q), (1, q), (2, q), (3, q)                   of a tile row
 //   plane 2 q + 1    components (4, q), (5, q) of a tile row, (4, q), (5, q) of the next
 //
-// A lane holds one component all the way, so wgrad has little to sum over lanes at the end; and tile rows fill vectors two by two, however few there are.
+// A lane holds the same component everywhere, so wgrad has little to sum over lanes at the end. Two tile rows fill whole vectors, however few tiles a row has.
 //
-// Of a tensor that L2 does not hold, the same rows of the next channel are fetched before each transform: they are kilobytes away and would come too late.
+// If a tensor does not fit in L2, the same rows of its next channel are prefetched before each transform. They are kilobytes away and would come too late
+// otherwise.
 #pragma once
 
 #include "input.hpp"
@@ -19,7 +20,7 @@ namespace spd::SPD_ISA {
 
 inline constexpr int kPlanes = 12;
 
-// Where two tile rows begin, from the tensor's beginning; the second is absent behind the last of a batch.
+// Where two tile rows begin, counted from the tensor's beginning. At the end of a batch the second one may not be there.
 struct TileRow {
   std::size_t offset;
   bool there, top, bottom;
@@ -28,7 +29,7 @@ struct TileRows {
   TileRow row[2];
 
   TileRows() = default;
-  // From tile row `first` on, of the blocks begin..end - 1 of a tensor.
+  // The tile rows `first` and `first` + 1 of the blocks begin..end - 1 of a tensor.
   TileRows(int first, int begin, int end, std::size_t block, const Grid& grid) {
     const int per_block = grid.height / 4;
     for (int r = 0; r < 2; ++r) {
@@ -37,7 +38,7 @@ struct TileRows {
     }
   }
 };
-// Has two tile rows fetched.
+// Prefetches two tile rows.
 template <class T, class Channel>
 void fetch_rows(const Channel& x, const TileRows& rows, const Grid& grid) {
   for (const TileRow& row : rows.row)
@@ -49,12 +50,12 @@ bool is_large(const Grid& grid, std::size_t channel, int channels) {
 }
 inline int tile_rows(const Grid& grid, int blocks) { return blocks * (grid.height / 4); }
 
-// The planes of some channels and tile rows: from channel to channel an odd number of vectors (as of Grid::strides).
+// The planes of some channels and tile rows. Channels are an odd number of vectors apart, for the reason that Grid::strides gives.
 template <class T>
 struct TilePlanes {
   T* data;
   int channels;
-  std::size_t vectors[2];  // of a channel of an even, an odd plane
+  std::size_t vectors[2];  // of one channel, in an even and in an odd plane
 
   TilePlanes(T* data, int channels, int rows, int columns)
       : data(data), channels(channels), vectors{static_cast<std::size_t>(rows * columns), static_cast<std::size_t>((rows + 1) / 2 * columns)} {}
@@ -64,7 +65,7 @@ struct TilePlanes {
   std::size_t size() const { return kPlanes / 2 * both(); }
 };
 
-// For every vector of a row: tiles that have one to their left, to their right.
+// For every vector of a row, masks of the tiles that have a tile to their left, and to their right.
 template <class T, int S>
 struct TileNeighbours {
   mask<T> left[S], right[S];
@@ -82,7 +83,8 @@ struct TileNeighbours {
   }
 };
 
-// Two tile rows of channel c: along_columns(six vectors, row, s), along_rows(part, f) with f(s, six vectors).
+// Transforms two tile rows of channel c. along_columns(o, row, s) writes the six vectors of column s to o. along_rows(part, f) transforms four vectors of each
+// column and calls f(s, six vectors).
 template <class T, int S, class Columns, class Rows>
 SPD_INLINE void transform_two_rows(const TilePlanes<T>& planes, int c, int pair, const TileRows& rows, Columns&& along_columns, Rows&& along_rows) {
   vec<T> part[3][S][4];
@@ -98,7 +100,7 @@ SPD_INLINE void transform_two_rows(const TilePlanes<T>& planes, int c, int pair,
   const std::size_t both = planes.both();
   const auto put = [&](int group, T* to) {
     SPD_UNROLL
-    for (int s = 0; s < S; ++s) transpose4<T>(part[group][s]);  // to the four columns of the tiles
+    for (int s = 0; s < S; ++s) transpose4<T>(part[group][s]);  // from here on part[group][s][k] is column k of the tiles
     along_rows(part[group], [&](int s, const vec<T>(&o)[6]) {
       SPD_UNROLL
       for (int q = 0; q < 6; ++q) store<T>(to + q * both + s * lanes<T>, o[q]);
@@ -108,7 +110,7 @@ SPD_INLINE void transform_two_rows(const TilePlanes<T>& planes, int c, int pair,
   if (rows.row[1].there) put(1, planes.at(0, c) + (2 * pair + 1) * S * lanes<T>);
   put(2, planes.at(1, c) + pair * S * lanes<T>);
 }
-// B^T X B.
+// Computes B^T X B.
 template <class T, int S, class Channel>
 SPD_NOINLINE void transform_input_planes(const TilePlanes<T>& planes, int c, int pair, const Channel& x, const TileRows& rows, const Grid& grid,
                                          const TileNeighbours<T, S>& neighbours) {
@@ -132,7 +134,7 @@ SPD_NOINLINE void transform_input_planes(const TilePlanes<T>& planes, int c, int
         }
       });
 }
-// A dY A^T.
+// Computes A dY A^T.
 template <class T, int S>
 SPD_NOINLINE void transform_dy_planes(const TilePlanes<T>& planes, int c, int pair, const T* dy, const TileRows& rows, const Grid& grid) {
   const std::size_t pitch = grid.pitch();
@@ -151,13 +153,13 @@ SPD_NOINLINE void transform_dy_planes(const TilePlanes<T>& planes, int c, int pa
         }
       });
 }
-// A^T of the six components along a row, turned to the rows of the tiles.
+// Applies A^T to the six components along a row, and transposes the result to rows of the tiles.
 template <class T>
 SPD_INLINE void transform_output_row(vec<T> (&o)[4], const vec<T> (&in)[6]) {
   transform_output<T>(o, in);
   transpose4<T>(o);
 }
-// A^T M A, to the two tile rows of a channel of y. along_rows(o, odd, v): transform_output_row of vector v of M's even, its odd planes.
+// Writes A^T M A to the two tile rows of a channel of y. along_rows(o, odd, v) writes transform_output_row of vector v of M's even or odd planes to o.
 template <class T, int S, class Rows>
 SPD_INLINE void transform_output_planes(T* y, int pair, const TileRows& rows, const Grid& grid, bool accumulate, Rows&& along_rows) {
   const std::size_t pitch = grid.pitch();
@@ -189,7 +191,9 @@ SPD_NOINLINE void transform_output_channel(T* y, const TilePlanes<T>& m, int c, 
   });
 }
 
-struct TileBlocks {  // that hold the tile rows first..until - 1 of a tensor's blocks from `begin` on; vectors of a channel, counted over the batch
+// The blocks that hold the tile rows first..until - 1, counted from block `begin` on: their first vector in a channel and their last + 1, counted over the
+// batch.
+struct TileBlocks {
   std::size_t begin, end;
   TileBlocks(int first, int until, int begin, const Grid& grid) {
     const int per_block = grid.height / 4;
@@ -197,11 +201,11 @@ struct TileBlocks {  // that hold the tile rows first..until - 1 of a tensor's b
     end = static_cast<std::size_t>(begin + (until + per_block - 1) / per_block) * grid.vectors();
   }
 };
-// Elements that a number of tile rows of an input need, wherever in a block they begin.
+// Returns the elements that some tile rows of an input need, wherever in a block they begin.
 inline std::size_t made_size(const Grid& grid, int rows) { return kChannelsMade * ((rows - 1) / (grid.height / 4) + 2) * grid.plane(); }
 
-// No more input channels than these, as a stem has, and what is done for one output channel at a time costs more than the products: nothing transformed but x
-// goes through memory then.
+// With no more input channels than these, as in a stem, the transforms of output channels would cost more than the products. Then one output channel is
+// computed at a time, and of all that is transformed only x is stored in memory.
 inline constexpr int kFew = 3, kFewWgrad = kManyRegisters ? 3 : 1;
 
 }  // namespace spd::SPD_ISA

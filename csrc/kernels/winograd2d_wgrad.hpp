@@ -2,7 +2,8 @@
 //
 //   dk = G^T [ sum over tiles (A dY A^T) . (B^T X B) ] G
 //
-// Of every plane of the tiles a sum, for all pairs of channels; four components of some tiles in each vector, so little is left to sum over lanes.
+// For every plane of the tiles and every pair of channels, products are summed over tiles. A vector holds four components of some tiles, so in the end there is
+// little left to sum over lanes.
 #pragma once
 
 #include "conv1x1.hpp"
@@ -10,9 +11,9 @@
 
 namespace spd::SPD_ISA {
 
-inline constexpr int kWgradRows = 20;  // tile rows that are transformed and multiplied together, so that their planes stay in the cache; even
+inline constexpr int kWgradRows = 20;  // tile rows (an even number) that are transformed and multiplied together, so that their planes stay in the cache
 
-// u[plane][..][component] (+)= sum over tiles of dy * x, of one output channel; from plane to plane u_plane elements.
+// For one output channel, sets u[plane][input channel][component] to the sum over tiles of dy * x, or adds it. Planes of u are u_plane elements apart.
 template <class T, int S, int I>
 SPD_NOINLINE void wgrad_of_few(T* u, std::size_t u_plane, const T* dy, const TilePlanes<T>& x, int pairs, const TileRows* rows, const Grid& grid, bool add) {
   const T* from[2] = {x.at(0, 0), x.at(1, 0)};
@@ -55,7 +56,7 @@ SPD_NOINLINE void wgrad_of_few(T* u, std::size_t u_plane, const T* dy, const Til
   put(last, 1);
 }
 
-// u[o][i][component] (+)= sum over tiles of dy * x in one plane; A x B channels.
+// In one plane, sets u[o][i][component] to the sum over tiles of dy * x, or adds it, for A x B channels.
 template <class T, int A, int B>
 SPD_NOINLINE void winograd2d_wgrad_block(T* u, int c_in, const T* dy, std::size_t dy_channel, const T* x, std::size_t x_channel, int vectors, bool add) {
   vec<T> acc[A * B]{};
@@ -64,11 +65,11 @@ SPD_NOINLINE void winograd2d_wgrad_block(T* u, int c_in, const T* dy, std::size_
   for (int i = 0; i < A; ++i) sum_fours<T, B>(u + static_cast<std::size_t>(i) * c_in * 4, acc + i * B, add);
 }
 
-// dk = G^T u G, u the sum over slices, of the runs begin..end - 1 of as many pairs of channels as there are lanes. u: [slice][plane][pair][4], readable four
-// vectors beyond its end.
+// dk = G^T u G, with u summed over slices. Pairs of channels are taken in runs of as many as there are lanes; this does the runs begin..end - 1.
+// u: [slice][plane][pair][4], of which four vectors beyond the end must be readable.
 template <class T>
 SPD_NOINLINE void gather_planes(T* dk, const T* u, int slices, std::size_t pairs, int begin, int end) {
-  constexpr int together = lanes<T> / 4;  // pairs of a vector of u
+  constexpr int together = lanes<T> / 4;  // pairs of channels in a vector of u
   for (std::size_t j = static_cast<std::size_t>(begin) * lanes<T>; j < pairs && j < static_cast<std::size_t>(end) * lanes<T>; j += lanes<T>) {
     vec<T> part[2][3][4];
     for (int g = 0; g < 4; ++g) SPD_UNROLL
@@ -102,17 +103,20 @@ SPD_NOINLINE void gather_planes(T* dk, const T* u, int slices, std::size_t pairs
   }
 }
 
-// How wgrad goes through a batch: the tile rows of a slice round by round.
+// wgrad goes through the tile rows of a slice in rounds.
 struct WgradRounds {
-  int slices, all, rows;  // tile rows of the longest slice; of a round: even, but for the only one, as two are in a vector
+  // all: the tile rows of the longest slice. rows: those of a round, an even number, because a vector holds two; a slice that is one round may have an odd
+  // number.
+  int slices, all, rows;
   WgradRounds(const Grid& grid, int blocks) : slices(grid.slices(blocks)), all(0) {
     for (int s = 0; s < slices; ++s) all = std::max(all, tile_rows(grid, grid.slice_end(blocks, s) - grid.slice_begin(s)));
-    const int even = grid.height / 4 % 2 == 0 ? grid.height / 4 : grid.height / 2;  // of whole blocks, if they fit: so that no block is in two rounds
+    // The smallest even number of tile rows that are whole blocks. A round has a multiple of it, if that fits, so that no block is in two rounds.
+    const int even = grid.height / 4 % 2 == 0 ? grid.height / 4 : grid.height / 2;
     rows = std::min(even < kWgradRows ? kWgradRows / even * even : kWgradRows, all);
   }
 };
 
-// Enough for fewer blocks, too.
+// Returns the elements of scratch, which are enough for fewer blocks, too.
 template <class T>
 std::size_t winograd2d_wgrad_scratch(const Grid& grid, int blocks, int c_in, int c_out, int threads) {
   const int slices = grid.slices(blocks), rows = std::min(kWgradRows, tile_rows(grid, blocks));
@@ -137,7 +141,7 @@ class Winograd2dWgrad {
         u_(planes_ + planes_size_ * std::min(threads, rounds_.slices)),
         rooms_(u_ + 4 * kPlanes * pairs_ * rounds_.slices + 4 * lanes<T>) {}
 
-  // done: as of conv_wgrad.
+  // done: as in conv_wgrad.
   template <class Done>
   void run(T* dk, Team& team, Done&& done) const {
     team.size() <= rounds_.slices ? slice_by_slice(team, done) : slices_together(team, done);
@@ -151,7 +155,7 @@ class Winograd2dWgrad {
     int row_pairs() const { return (rows + 1) / 2; }
   };
 
-  // Each slice is one thread's, which waits for no other.
+  // Each slice belongs to one thread, which waits for no other.
   template <class Done>
   void slice_by_slice(Team& team, Done&& done) const {
     team.split(rounds_.slices, [&](int slice, int until, int rank) {
@@ -177,7 +181,7 @@ class Winograd2dWgrad {
     done_with_all(team, grid_, blocks_, done);
   }
 
-  // place: which of the planes in scratch.
+  // place: the number of the planes in scratch that the round uses.
   Round round_of(int slice, int place, int first) const {
     const int begin = grid_.slice_begin(slice), end = grid_.slice_end(blocks_, slice);
     const int rows = std::clamp(tile_rows(grid_, end - begin) - first, 0, rounds_.rows);
@@ -187,7 +191,7 @@ class Winograd2dWgrad {
   void rows_of(TileRows* rows, const Round& r, int pair, int until, std::size_t block) const {
     for (; pair < until; ++pair) *rows++ = {r.first + 2 * pair, r.begin, r.end, block, grid_};
   }
-  // Pairs of tile rows.
+  // Transforms the pairs pair..until - 1 of tile rows.
   void transform(const Round& r, int pair, int until, int rank) const {
     if (pair >= until) return;
     const TileNeighbours<T, S> neighbours(grid_);
@@ -212,7 +216,7 @@ class Winograd2dWgrad {
       }
   }
 
-  // What the products of a round are shared by: channels of dy, or parts of them in every plane.
+  // The products of a round are shared out by channels of dy if x has few channels, otherwise by planes and parts of the channels of dy.
   bool is_few() const { return c_in_ <= kFewWgrad; }
   int parts_o() const { return parts_of(c_out_, kWgradOut); }
   int shares() const { return is_few() ? c_out_ : kPlanes * parts_o(); }
@@ -253,9 +257,9 @@ class Winograd2dWgrad {
   const int blocks_, c_in_, c_out_;
   const WgradRounds rounds_;
   const std::size_t pairs_, planes_size_;
-  T* const planes_;  // of x and of dy: one of a thread, or of a slice
+  T* const planes_;  // of x and of dy, for each thread or for each slice
   T* const u_;       // [slice][plane][c_out][c_in][4]
-  T* const rooms_;   // for what is made of x, one of a thread
+  T* const rooms_;   // for what each thread computes of x
 };
 
 }  // namespace spd::SPD_ISA
