@@ -1,5 +1,5 @@
-// CRC-32C (Castagnoli, polynomial 0x1EDC6F41; RFC 3720, appendix B.4), by the processor's instruction where there is one, else by eight
-// tables of 256 (Kounavis and Berry 2005, slicing-by-8); and TFRecord's masked form of it.
+// CRC-32C (Castagnoli, polynomial 0x1EDC6F41; RFC 3720, appendix B.4), and the masked form of it that TFRecord uses. It is computed by the processor's
+// instruction where there is one, otherwise by eight tables of 256 entries (Kounavis and Berry 2005, slicing-by-8).
 #pragma once
 
 #include <array>
@@ -77,12 +77,12 @@ inline bool crc32c_has_instruction() {
   return found;
 }
 
-// instruction: with the processor's instruction, if it has one.
+// `instruction` asks for the processor's instruction, which is used if there is one.
 inline std::uint32_t crc32c(const std::uint8_t* data, std::size_t n, bool instruction = true) {
   return ~(instruction && crc32c_has_instruction() ? crc32c_detail::by_instruction(~0u, data, n) : crc32c_detail::by_tables(~0u, data, n));
 }
 
-// What TFRecord stores: a CRC of data that holds CRCs would be weak, so they are rotated and shifted by a constant.
+// Returns the CRC as TFRecord stores it, rotated and with a constant added, because a CRC of data that holds CRCs would be weak.
 inline std::uint32_t masked_crc32c(const std::uint8_t* data, std::size_t n) { return std::rotr(crc32c(data, n), 15) + 0xa282ead8u; }
 
 }  // namespace spd::nasbench

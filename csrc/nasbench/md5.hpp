@@ -1,8 +1,8 @@
 // MD5 (Rivest 1992, RFC 1321) of eight messages of one length at a time, one in each lane of a vector.
 //
-// One message at a time, MD5 waits for its own last result at every step; eight side by side fill the processor. Cells with the same
-// matrix hash messages of the same lengths, so lanes never part. The vectors are the compiler's: two registers each with SSE2 or
-// NEON, one with AVX2.
+// Every step of MD5 waits for the step before, so one message alone would leave the processor idle most of the time; eight keep it busy. The messages that are
+// hashed for cells with the same matrix have the same lengths, so all lanes take the same steps. The vectors are the compiler's. Each takes two registers with
+// SSE2 or NEON, and one with AVX2.
 #pragma once
 
 #include <algorithm>
@@ -61,7 +61,7 @@ inline void sixteen_steps(Words& a, Words& b, Words& c, Words& d, const Words* x
 
 }  // namespace md5_detail
 
-// digest[lane] = MD5 of the `length` bytes at message[lane], for every lane.
+// Sets digest[lane] to the MD5 of the `length` bytes at message[lane], for every lane.
 inline void md5(Digest* digest, const std::uint8_t* const* message, std::size_t length) {
   using md5_detail::Words;
   const std::uint32_t* k = md5_detail::sines().data();
@@ -75,7 +75,7 @@ inline void md5(Digest* digest, const std::uint8_t* const* message, std::size_t 
       std::uint32_t words[16];
       if (block < whole) {
         std::memcpy(words, message[lane] + 64 * block, 64);
-      } else {  // the end: what is left of the message, a one bit, zeros, and the length in bits
+      } else {  // the message ends with what is left of it, a one bit, zeros, and its length in bits
         std::memset(words, 0, 64);
         std::uint8_t* bytes = reinterpret_cast<std::uint8_t*>(words);
         if (block == whole) {
@@ -105,7 +105,7 @@ inline void md5(Digest* digest, const std::uint8_t* const* message, std::size_t 
     }
 }
 
-// MD5 of any number of messages. Throws std::invalid_argument unless they have one length.
+// Returns the MD5 of each of any number of messages. Throws std::invalid_argument unless all have the same length.
 inline std::vector<Digest> md5(const std::vector<std::string>& messages) {
   for (const std::string& m : messages)
     if (m.size() != messages[0].size()) throw std::invalid_argument("messages must have one length");

@@ -14,7 +14,7 @@ constexpr int op_places = max_vertices - 2;
 
 std::uint32_t edge_bit(int x, int y) { return std::uint32_t{1} << (x + y * (y - 1) / 2); }
 
-// Whether every vertex lies on a path from input to output: nothing would be pruned.
+// Returns whether every vertex lies on a path from input to output, so that nothing would be pruned.
 bool is_full(const Graph& g) {
   for (int v = 0; v < g.vertices; ++v) {
     bool in = v == 0, out = v == g.vertices - 1;
@@ -24,9 +24,9 @@ bool is_full(const Graph& g) {
   return true;
 }
 
-using Order = std::array<int, max_vertices>;  // vertex -> its new number
+using Order = std::array<int, max_vertices>;  // the new number of every vertex
 
-// The matrix after renumbering, or 0 where an edge would lead downwards.
+// Returns edge_bits after renumbering, or 0 where an edge would lead to a lower number.
 std::uint32_t renumbered(const Graph& g, const Order& order) {
   std::uint32_t bits = 0;
   for (int y = 1; y < g.vertices; ++y)
@@ -38,7 +38,7 @@ std::uint32_t renumbered(const Graph& g, const Order& order) {
   return bits;
 }
 
-// Whether no renumbering of the interior gives smaller edge_bits; those that give the same are its symmetries.
+// Returns whether no renumbering of the interior gives smaller edge_bits. If so, `symmetries` lists the renumberings that give the same ones.
 bool is_smallest(const Graph& g, std::vector<Order>& symmetries) {
   symmetries.clear();
   Order order{};
@@ -51,7 +51,7 @@ bool is_smallest(const Graph& g, std::vector<Order>& symmetries) {
   return true;
 }
 
-// Whether no symmetry gives smaller op codes. Vertex 1 decides first.
+// Returns whether no symmetry gives smaller op codes. They are compared from vertex 1 on.
 bool is_smallest(const Graph& g, const Order& ops, const std::vector<Order>& symmetries) {
   for (const Order& order : symmetries) {
     Order moved{};
@@ -67,7 +67,7 @@ std::uint16_t packed(const Graph& g, const Order& ops) {
   return static_cast<std::uint16_t>(codes);
 }
 
-// The op codes of every cell of this matrix, none isomorphic to another.
+// Returns the op codes of every cell with this matrix. None of the cells is isomorphic to another.
 std::vector<std::uint16_t> labellings(const Graph& g, const std::vector<Order>& symmetries) {
   std::vector<std::uint16_t> found;
   int total = 1;
@@ -84,16 +84,16 @@ void write_hex(std::uint8_t* text, const Digest& digest) {
   for (int i = 0; i < 16; ++i) text[2 * i] = "0123456789abcdef"[digest[i] >> 4], text[2 * i + 1] = "0123456789abcdef"[digest[i] & 15];
 }
 
-// By insertion: there are seven at most. Digests compare as their hexadecimal digits do.
+// Sorts by insertion, as there are at most seven. Digests have the same order as their hexadecimal digits.
 void sort(const Digest** digests, std::size_t n) {
   for (std::size_t i = 1; i < n; ++i)
     for (std::size_t j = i; j > 0 && *digests[j] < *digests[j - 1]; --j) std::swap(digests[j], digests[j - 1]);
 }
 
-// Official hashes of md5_lanes cells with one matrix.
+// Computes the official hashes of md5_lanes cells with one matrix:
 //
 //   h_v = md5(str((out_degree, in_degree, label)))
-//   V times, for all v together: h_v = md5(sorted in-neighbours + "|" + sorted out-neighbours + "|" + h_v)
+//   V times, for all v together: h_v = md5(sorted h of in-neighbours + "|" + sorted h of out-neighbours + "|" + h_v)
 //   md5(str(sorted(h)))
 void hash_lanes(Digest* module_hash, const Graph& g, const std::uint16_t* op_codes) {
   constexpr std::size_t hex = 32;
@@ -157,7 +157,7 @@ void hash_lanes(Digest* module_hash, const Graph& g, const std::uint16_t* op_cod
   md5(module_hash, message, length);
 }
 
-// The same of any number of cells with one matrix.
+// Does the same for any number of cells with one matrix.
 void hash_labellings(Digest* module_hash, const Graph& g, const std::uint16_t* op_codes, std::size_t n) {
   for (std::size_t i = 0; i < n; i += md5_lanes) {
     const std::size_t here = std::min<std::size_t>(md5_lanes, n - i);
@@ -180,8 +180,8 @@ std::int32_t benchmark_parameters(const Graph& g, std::uint32_t op_codes) {
   for (int cell = 0; cell < stacks * cells_per_stack; ++cell) {
     const int stack = cell / cells_per_stack, c_out = stem << stack;
     const int c_in = cell % cells_per_stack == 0 && stack > 0 ? c_out / 2 : c_out;
-    // Vertices that feed the output share its channels, the first ones taking what does not divide; others are as wide as the widest
-    // vertex that they feed.
+    // Vertices with an edge to the output share its channels, and the first of them get the spare ones. Any other vertex has as many channels as the widest
+    // vertex that it has an edge to.
     int channels[max_vertices];
     channels[output] = c_out;
     for (int v = 1, spare = fan_in ? c_out % fan_in : 0; v < output; ++v)

@@ -17,7 +17,7 @@ void TableBuilder::note(std::uint64_t number, std::uint64_t offset, const std::s
   if (faults++ == 0) first_fault = text;
 }
 
-// Frames are cut one after the other, parsed in parallel, and merged in their order.
+// Cuts frames one after the other, parses them in parallel, and merges them in their order.
 void TableBuilder::drain(bool last, const ForEach& for_each) {
   constexpr std::size_t batch = 32768, chunk = 512;
   struct Parsed {

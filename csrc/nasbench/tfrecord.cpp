@@ -6,7 +6,7 @@
 namespace spd::nasbench {
 namespace {
 
-constexpr std::size_t header = 12, footer = 4;  // length and its CRC; the payload's CRC
+constexpr std::size_t header = 12, footer = 4;  // bytes of the length and its CRC, and of the payload's CRC
 
 template <class T>
 T load(const std::uint8_t* p) {
@@ -21,7 +21,7 @@ bool length_is_whole(const std::uint8_t* p) { return masked_crc32c(p, 8) == load
 
 // ---- JSON
 
-// Reads the five values of a row, and no more of JSON than they can hold.
+// Reads the five values of a row. It knows no more of JSON than these can hold.
 class Json {
  public:
   Json(const std::uint8_t* data, std::size_t size) : p_(data), end_(data + size) {}
@@ -157,7 +157,7 @@ class Wire {
     p_ += size;
     return part;
   }
-  // A field's number and wire type.
+  // Returns a field's number and wire type.
   std::pair<std::uint32_t, WireType> tag() {
     const std::uint64_t value = varint();
     const std::uint64_t type = value & 7;
@@ -282,7 +282,7 @@ void parse_metrics(Record& r, const std::uint8_t* data, std::size_t size) {
       if (!(e.value[i] >= 0 && e.value[i] <= most))
         fail(std::string(evaluation_fields[i]) + " of evaluation " + std::to_string(half + 2) + " of 3 is " + std::to_string(e.value[i]) +
              (i < 2 ? ", expected a number of at least 0" : ", expected 0 to 1"));
-      if (i > 0) r.metrics[4 * half + i - 1] = static_cast<float>(e.value[i]);  // doubles that hold float32
+      if (i > 0) r.metrics[4 * half + i - 1] = static_cast<float>(e.value[i]);  // the doubles hold values of float32
     }
   }
   if (evaluations[2].value[0] != r.epochs)
