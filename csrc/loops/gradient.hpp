@@ -1,4 +1,4 @@
-// Metrics of a motif whose weights are fixed, and their gradient in weights, images and labels.
+// Reads the metrics of a motif whose weights are fixed, and computes their gradient in weights, images and labels.
 #pragma once
 
 #include <algorithm>
@@ -8,7 +8,7 @@
 
 namespace spd::SPD_ISA {
 
-// Metrics over a whole set: in one batch with its statistics, or in batches of the plan's size with running ones.
+// Reads metrics on a whole set. Without running statistics it is one batch, whose statistics are used. With them it is read in batches of the plan's size.
 template <class T>
 void measure(Metrics<T>& out, const Plan& plan, T* memory, const T* w, const T* running, const DataSet<T>& data, T eps, const Control& control, Team& team) {
   Network<T> network(plan, memory, team);
@@ -27,8 +27,8 @@ void measure(Metrics<T>& out, const Plan& plan, T* memory, const T* w, const T* 
   out.accuracy = total.correct / data.n;
 }
 
-// How a job begins that passes over its whole set once: its network N holds the set as one batch, and behind the network's memory there is room for the
-// gradient of the weights.
+// What a job begins with that passes over its whole set once. The network, of class N, holds the set as one batch. Behind the network's memory there is room
+// for the gradient of the weights.
 template <class T, class N>
 struct WholeSet {
   const FlushDenormals flush;

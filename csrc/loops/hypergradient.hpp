@@ -1,13 +1,14 @@
 // The exact derivative of a motif's metric through its whole training: back to the images, the labels, the learning rates and the initial weights.
 //
-// Step t takes (w, a, b) to the next state with g = grad_w L(w; batch_t) (a, b: the optimiser's). Given the adjoints after it, with e the adjoint of g,
+// Step t takes the state (w, a, b) to the next one with g = grad_w L(w; batch_t); a and b belong to the optimiser. An adjoint is the derivative of the result
+// in a value. Written with ', the adjoints before the step follow from those after it. With e the adjoint of g,
 //
 //   w' += d/ds grad_w L(w + s e)        images'[batch_t] += d/ds grad_images L(w + s e)        labels'[batch_t] += d/ds grad_labels L(w + s e)
 //
-// all three from one tangent of the forward and backward pass (Pearlmutter 1994), beside the optimiser's own reverse (optimizer.hpp). States are kept
-// at every sqrt(T)-th step and walked through again from there, segment by segment from the end (Griewank 1992). Gradients of the last steps are kept as
-// well, as many as the caller has memory for: from a kept gradient the optimiser alone gives the next state; a step without one is trained again. The
-// same functions either way, so the same bits.
+// One tangent of the forward and backward pass gives all three (Pearlmutter 1994). The optimiser has a reverse of its own (optimizer.hpp). The state is kept at
+// every sqrt(T)-th step. From there the steps of a segment are taken again, segment by segment from the end (Griewank 1992). The gradients of the last steps
+// are kept as well, as many as the caller has memory for. Where a gradient was kept, only the optimiser runs again; otherwise the whole step is trained again.
+// Both ways call the same functions, so they give the same bits.
 #pragma once
 
 #include <algorithm>
@@ -22,10 +23,11 @@
 
 namespace spd::SPD_ISA {
 
-// Steps between kept states.
+// Returns the number of steps from one kept state to the next.
 inline long segment_length(long steps) { return std::max(1L, static_cast<long>(std::ceil(std::sqrt(static_cast<double>(steps))))); }
 
-// Elements: the tangent network, the states kept (w, a, b), one segment walked through again (w, a, b, g), gradients kept, and eight vectors of parameters.
+// Returns the elements that a hypergradient needs: for the tangent network, the kept states (w, a, b), the steps of one segment (w, a, b, g), the kept
+// gradients, and eight vectors of parameters.
 template <class T>
 std::size_t hypergradient_memory(const Plan& plan, long steps, long kept_gradients, Team& team) {
   const long segment = segment_length(steps);
@@ -57,7 +59,7 @@ void motif_hypergradient(HypergradientJob<T>& job, Control& control, Team& team)
   };
   const auto update = [&](long t, const T* g) { optimizer_step<T>(now, g, now + p, now + 2 * p, s.optimizer, s.rates[t], t + 1, p); };
   Sharing training, reversing;
-  // One training step of `now`; the gradient to g.
+  // Takes one training step from the state `now`, and writes its gradient to g.
   const auto train_step = [&](long t, T* g) {
     const Batch batch = batch_of(t);
     HeadResult head;
@@ -72,7 +74,7 @@ void motif_hypergradient(HypergradientJob<T>& job, Control& control, Team& team)
     return head.loss / batch.n;
   };
 
-  // Forward, keeping the state before every segment.
+  // Train, and keep the state before every segment.
   std::memcpy(now, job.initial, p * sizeof(T));
   optimizer_start<T>(now + p, now + 2 * p, s.optimizer, p);
   job.value = 0;
@@ -90,7 +92,7 @@ void motif_hypergradient(HypergradientJob<T>& job, Control& control, Team& team)
   }
   std::memcpy(job.trained, now, p * sizeof(T));
 
-  // The metric at the end, and its adjoint.
+  // Read the metric at the end, and take its gradient as the adjoint of the weights.
   std::memset(w_a, 0, p * sizeof(T));
   std::memset(a_a, 0, p * sizeof(T));
   std::memset(b_a, 0, p * sizeof(T));
@@ -122,7 +124,7 @@ void motif_hypergradient(HypergradientJob<T>& job, Control& control, Team& team)
     for (std::size_t i = 0; i < static_cast<std::size_t>(last.data.n) * plan.head.classes; ++i) last.d_labels[i] *= factor;
   }
 
-  // Backwards, segment by segment.
+  // Go backwards, segment by segment.
   for (long first = (segments - 1) * segment; first >= 0 && first + segment > job.first_step; first -= segment) {
     const long end = std::min(steps, first + segment);
     std::memcpy(now, kept + first / segment * state, state * sizeof(T));

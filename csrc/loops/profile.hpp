@@ -1,4 +1,5 @@
-// Runs one training step many times and measures the time of each part (span.hpp) and, in turns, of the whole. The functions are those of training.
+// Runs one training step many times, and measures by turns the time of the whole step and of each part (span.hpp). It calls the same functions as training
+// does.
 #pragma once
 
 #include "../span.hpp"
@@ -44,7 +45,7 @@ void motif_profile(ProfileJob<T>& job, Control& control, Team& team) {
     }
     return seconds_now() - start;
   };
-  step(nullptr);  // warm
+  step(nullptr);  // the first step is slower and does not count
   for (int r = 0; r < job.repeats && !control.stop.load(std::memory_order_relaxed); ++r) {
     job.whole[r] = step(nullptr);
     StepTimes times{job.seconds + r * cells, 0};

@@ -1,9 +1,9 @@
-// What zero-cost proxies need from an untrained motif, beside the gradient of its loss (spd_fast/proxies.py defines them):
+// What zero-cost proxies need from an untrained motif, besides the gradient of its loss (spd_fast/predictors/proxies.py defines them):
 //
-//   logit_gradient   d / d weights and d / d images of sum over images and classes of the logits; with batch norm in training mode, or without any
-//   activations      agreements[i, j] = ReLUs that are open, or closed, for image i and image j alike
+//   logit_gradient   d / d weights and d / d images of the sum of all logits, over images and classes; with batch norm in training mode, or without batch norm
+//   activations      agreements[i, j] = the number of ReLUs that are open for both image i and image j, or closed for both
 //
-// Without batch norm the weights and the images must not be negative (gamma 1, beta 0): then every ReLU is open and the network is piecewise linear.
+// Without batch norm the weights and the images must not be negative, gamma must be 1 and beta 0. Then every ReLU is open and the network is piecewise linear.
 #pragma once
 
 #include <algorithm>
@@ -28,7 +28,7 @@ class ProxyNetwork : public Network<T> {
   void add_agreements(std::int64_t* agreements, int n) const {
     for (const Conv& c : plan_.convs)
       if (c.relu) add_agreements_of(agreements, plan_.grids[c.grid], c.y, c.c_out, scale_ + c.batch_norm, shift_ + c.batch_norm, n);
-    for (const Sum& s : plan_.sums)  // behind its ReLU: above zero where that is open
+    for (const Sum& s : plan_.sums)  // what a ReLU of a sum wrote is above zero where the ReLU is open
       if (s.relu) add_agreements_of(agreements, plan_.grids[s.grid], s.z, s.channels, nullptr, nullptr, n);
   }
 
@@ -51,7 +51,7 @@ class ProxyNetwork : public Network<T> {
     }
   }
 
-  // Backward where every ReLU is open and nothing is normalised: what a convolution's activation receives is what its output does.
+  // The backward pass where every ReLU is open and nothing is normalised. The gradient of a convolution's output is then that of its activation.
   void backward_open(T* g, const T* w, int n) {
     for (std::size_t i = plan_.ops.size(); i-- > 0;) {
       const Op& op = plan_.ops[i];
@@ -68,15 +68,15 @@ class ProxyNetwork : public Network<T> {
           break;
         }
         case Op::Kind::pool: this->pool_backward(plan_.pools[op.index], n); break;
-        case Op::Kind::dense: break;  // no ReLU to open: proxies are of cells alone
+        case Op::Kind::dense: break;  // only perceptrons have these, and proxies are for cells
         case Op::Kind::head: this->head_backward(g, w, n);
       }
     }
   }
 
-  // One bit for every lane of an image's slot, set where the ReLU of a pixel is open; returns the words of an image.
+  // Sets one bit for every lane of an image's slot where the ReLU of a pixel is open. Returns how many words an image has.
   std::size_t codes_of(std::vector<std::uint64_t>& codes, const Grid& grid, const Place& place, int channels, const T* scales, const T* shifts, int n) const {
-    const int bits = std::min(grid.slot, lanes<T>);  // a power of two: those of one image and vector lie in one word
+    const int bits = std::min(grid.slot, lanes<T>);  // a power of two, so that the bits of one image in one vector are in one word
     const std::uint64_t own = (std::uint64_t{1} << bits) - 1;
     const std::size_t words = (static_cast<std::size_t>(channels) * grid.vectors() * bits + 63) / 64;
     codes.assign(n * words, 0);

@@ -1,4 +1,4 @@
-// How a team comes to work on the steps of one training.
+// Finds out how much of a training step a team should share.
 #pragma once
 
 #include <algorithm>
@@ -9,11 +9,11 @@
 
 namespace spd::SPD_ISA {
 
-// What a team is to share of the steps of a training. What its threads write for each other may cost more than they save (small layers, cores that share no
-// cache), so now and then some steps are taken each way, and the fastest is kept. The bits are the same.
+// Decides what a team shares of the steps of a training. Threads that read what others wrote may lose more time than sharing saves, where layers are small or
+// cores share no cache. So now and then some steps are taken in each way, and the fastest way is kept. All ways give the same bits.
 class Sharing {
  public:
-  // f: a step, of n images.
+  // Calls f, which is a step of n images.
   template <class T, class F>
   void step(Network<T>& network, const Team& team, int n, F&& f) {
     using Share = typename Network<T>::Share;
@@ -23,7 +23,7 @@ class Sharing {
     const double start = seconds_now();
     f();
     batch_ = std::max(batch_, n);
-    if (n < batch_) return;  // a small last batch is no measure
+    if (n < batch_) return;  // the time of a smaller last batch says nothing
     if (way_ < kWays)
       tried(seconds_now() - start);
     else if (++kept_ == keep_)
@@ -33,7 +33,7 @@ class Sharing {
  private:
   static constexpr int kWays = 3, kTries = 2, kKept = 300;
   static constexpr double kNever = std::numeric_limits<double>::infinity();
-  static constexpr double kFar = 1.5;  // times as long as the best in one try: not worth another
+  static constexpr double kFar = 1.5;  // a way that took so many times as long as the best is not tried again
 
   void tried(double seconds) {
     taken_ = std::min(taken_, seconds);
@@ -43,7 +43,7 @@ class Sharing {
   }
 
   int way_ = 0, try_ = 0, best_ = 0, kept_ = 0, batch_ = 0;
-  int keep_ = 60;  // at first, when much is slow for other reasons, not for long
+  int keep_ = 60;  // steps that the best way is kept for; few at first, when much is slow for other reasons
   double taken_ = kNever, least_ = kNever;
 };
 

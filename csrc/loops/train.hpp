@@ -1,4 +1,4 @@
-// Training one motif, step by step, without allocating.
+// Trains one motif step by step. Nothing is allocated here.
 #pragma once
 
 #include <algorithm>
@@ -22,7 +22,7 @@ void update_running(T* running, const Network<T>& network, const Plan& plan, int
   }
 }
 
-// Memory behind the network's: gradient and two optimiser states.
+// Returns the elements that a training needs: those of the network, of the gradient and of two vectors of the optimiser.
 template <class T>
 std::size_t training_memory(const Plan& plan, Team& team) {
   return Network<T>::memory(plan, team) + 3 * (plan.n_parameters + lanes<T>);

@@ -1,4 +1,4 @@
-// Running a plan: its ops over an arena, forward and backward, without allocating.
+// Runs a plan: its ops over an arena, forward and backward. Nothing is allocated here.
 #pragma once
 
 #include <algorithm>
@@ -18,7 +18,7 @@
 
 namespace spd::SPD_ISA {
 
-// A plan, its memory (arena, batch-norm statistics, scratch) and the threads that work on it.
+// A plan with its memory (arena, batch-norm statistics, scratch) and the team of threads that works on it.
 template <class T>
 class Network {
  public:
@@ -48,12 +48,13 @@ class Network {
   const T* logits() const { return logit_; }
   const T* mean() const { return mean_; }
   const T* var() const { return var_; }
-  // What the team shares from now on: nothing, what is large or in slices, all but what is done before others have fetched their share of it.
+  // What the team shares from now on: nothing; tensors that are large or in slices; or most tensors, which are all but those so small that one thread is done
+  // with them before the others have begun.
   enum class Share { nothing, large, most };
   void share(Share what) { shared_ = what; }
-  void time(StepTimes* times) { times_ = times; }  // from now on, on one thread; null: no more
+  void time(StepTimes* times) { times_ = times; }  // measures from now on, on one thread; null ends that
 
-  // Images and labels index[0..n - 1] (null: first, first + 1, ...) of the set become the batch.
+  // Makes the images and labels index[0..n - 1] of the set the batch. Where index is null, they are first, first + 1, ...
   void load(const DataSet<T>& data, const std::int64_t* index, int first, int n) {
     const Grid& grid = plan_.grids[0];
     const std::size_t classes = plan_.head.classes, pixels = grid.pixels();
@@ -66,7 +67,7 @@ class Network {
         int x = 0;
         for (; x + 4 <= width; x += 4) std::memcpy(row + x, from + x, 4 * sizeof(T));
         for (; x < width; ++x) row[x] = from[x];
-        for (; x < slot; ++x) row[x] = 0;  // a gradient may have been there
+        for (; x < slot; ++x) row[x] = 0;  // a gradient may have left something there
         from += width;
       });
     for (int i = n; i % grid.images != 0; ++i) each_image_row(i, [&](T* row, int, int) { std::memset(row, 0, slot * sizeof(T)); });
@@ -79,13 +80,14 @@ class Network {
       });
   }
 
-  // Of the mean over the batch; the probability does not depend on labels but by their argmax.
+  // Writes the gradient, in the labels, of the mean metric over the batch. The probability depends on labels only by their argmax, so its gradient is 0.
   void label_gradient(T* d_labels, Metric metric, int n) {
     std::memset(d_labels, 0, static_cast<std::size_t>(n) * plan_.head.classes * sizeof(T));
     if (metric == Metric::loss) add_loss_by_labels(d_labels, T(1), n);
   }
 
-  // Up to the logits; asked to stop, half-way and worthless. running: (2, batch_norms) statistics to use instead of the batch's, or null.
+  // Computes the logits. If it is asked to stop, it ends half-way, and the logits are worthless. running is null, or statistics (2, batch_norms) that are used
+  // instead of the batch's.
   void forward(const T* w, int n, T eps, const Control& control, const T* running = nullptr) {
     if (running) {
       std::memcpy(mean_, running, plan_.batch_norms * sizeof(T));
@@ -94,13 +96,13 @@ class Network {
     for (std::size_t i = 0, first = 0; i < plan_.runs.size() && !control.stop.load(std::memory_order_relaxed); first = plan_.runs[i++])
       forward_run(first, plan_.runs[i], w, n, eps, running != nullptr);
   }
-  // Sums over the batch; the gradient of the mean is kept for `backward`.
+  // Returns the metrics, summed over the batch. The gradient of the mean metric is stored for `backward`.
   HeadResult evaluate(int n, HeadGradient gradient) {
     const Head& h = plan_.head;
     return h.loss == Loss::softmax ? softmax_cross_entropy<T>(dlogit_, logit_, label_, n, h.classes, gradient, n, softmax_)
                                    : binary_cross_entropy<T>(dlogit_, logit_, label_, n, h.classes, gradient, n);
   }
-  // g: (n_parameters), overwritten. After it the batch's place holds the images' gradient, if asked for.
+  // Overwrites g (n_parameters) with the gradient of the weights. If `images`, the gradient of the images is afterwards in the place of the batch.
   void backward(T* g, const T* w, int n, bool images, const Control& control) {
     for (std::size_t i = plan_.ops.size(); i-- > 0 && !control.stop.load(std::memory_order_relaxed);) {
       const Op& op = begun(plan_.ops[i]);
@@ -121,12 +123,12 @@ class Network {
   }
   void take(T*& part, std::size_t n, T* memory) {
     part = memory + used_;
-    used_ += (n + 2 * lanes<T> - 1) / lanes<T> * lanes<T>;  // a vector more: whole vectors may be written at the end
+    used_ += (n + 2 * lanes<T> - 1) / lanes<T> * lanes<T>;  // one vector more, because whole vectors may be written at the end
   }
-  // Packed weights, scratch of every thread, statistics of chunks: of the convolution that takes most.
+  // Takes packed weights and scratch for every thread, and statistics of chunks, each as large as the most demanding convolution needs.
   void scratch_of_convs(T* memory) {
     std::size_t chunks = 0, wgrad_scratch = 0, made = 0;
-    int shares = 1;  // of chunks, and so threads that need weights and scratch of their own
+    int shares = 1;  // the most shares that a batch's chunks are split into, each by a thread with packed weights and scratch of its own
     const auto fit = [&](const Conv& c) {
       const Grid& grid = plan_.grids[c.grid];
       run_packed_ = std::max(run_packed_, conv_packed(c.forward, c.size, c.c_in, c.c_out));
@@ -157,7 +159,7 @@ class Network {
   View<U> view(const Place& p, int channel = 0) const {
     return {arena_ + p.offset + channel * p.channel, p.block, p.channel, p.half, p.gap};
   }
-  // Images of one pixel a channel: a vector of one feature at a time, of a block's images.
+  // Loads images of one pixel a channel. A vector then holds one feature of all images of a block.
   template <class F>
   void load_features(const DataSet<T>& data, F&& at, int n) {
     const View<T> x = view<T>(plan_.images);
@@ -182,7 +184,7 @@ class Network {
       for (int h = 0; h < height; ++h) f(channel + h * pitch, c, h);
   }
 
-  // Ops first..last - 1, which are a run, chunk by chunk of the batch: what one op writes is in the cache still when the next reads it.
+  // Runs the ops first..last - 1, which are a run, chunk by chunk of the batch, so that what one op writes is still in the cache when the next op reads it.
   void forward_run(int first, int last, const T* w, int n, T eps, bool given_statistics) {
     const Op& at_end = begun(plan_.ops[last - 1]);
     const Conv* conv = at_end.kind == Op::Kind::conv ? &plan_.convs[at_end.index] : nullptr;
@@ -221,12 +223,12 @@ class Network {
     });
     if (conv) normalisation(*conv, w, n, eps, given_statistics);
   }
-  // Where a chunk is of what passes by, on its way to a pooling.
+  // Where one chunk of a sum that is not stored is kept, until the pooling or the head has read it.
   static std::size_t passing_size(const Grid& grid, int channels) { return channels * grid.strides(grid.chunk(), channels, sizeof(T)).channel; }
   static View<T> passing_chunk(const Grid& grid, T* scratch, int begin) {
     return {scratch - begin * grid.plane(), grid.plane(), grid.strides(grid.chunk(), 1, sizeof(T)).channel};
   }
-  // The sum that a convolution makes of what it reads, and what it reads then.
+  // Returns the sum that a convolution computes instead of reading x, if it does. `input` returns what it reads then.
   std::optional<Meetings<T>> sum_of(const Conv& c, int n) const {
     if (c.sum < 0) return std::nullopt;
     std::optional out(meetings_of(plan_.sums[c.sum], n));
@@ -244,12 +246,12 @@ class Network {
     const std::size_t least = shared_ == Share::large ? kHalfL2 : kHalfL2 / 8;
     return grid.slices(blocks) > 1 || channels * blocks * grid.plane() * sizeof(T) > least ? team_ : alone_;
   }
-  // f(chunk, its first block, its end, packed weights and scratch of the thread) for every chunk of a batch of n images. pack(packed weights) before: what
-  // every thread reads all of it makes itself, in no more time than one takes to make it for all.
+  // Calls f(chunk, its first block, its last block + 1, the thread's packed weights, the thread's scratch) for every chunk of a batch of n images. Before its
+  // first chunk every thread calls pack(its packed weights): each needs all of them, and one thread would take as long to pack them for all.
   template <class P, class F>
   void each_chunk(const Grid& grid, int n, int channels, P&& pack, F&& f) {
     const int blocks = grid.blocks(n);
-    bool is_packed[Team::kMost]{};  // one thread may do several shares
+    bool is_packed[Team::kMost]{};  // a thread may do several shares, and packs once
     threads(grid, n, channels).split(grid.chunks(n), [&](int chunk, int until, int rank) {
       T *packed = packed_ + rank * run_packed_, *scratch = scratch_ + rank * run_scratch_;
       if (!is_packed[rank]) pack(packed);
@@ -276,7 +278,7 @@ class Network {
     const Span span(times_, Part::norm_backward);
     const Grid& grid = plan_.grids[c.grid];
     const int slices = grid.slices(grid.blocks(n));
-    // Of channels begin..end - 1.
+    // For the channels begin..end - 1.
     const auto run = [&](int begin, int end, int first_slice, int last_slice, bool add_up, bool apply) {
       for (const Segment& s : c.flows) {
         const int first = std::max(begin, s.begin), last = std::min(end, s.end), bn = c.batch_norm + first;
@@ -291,12 +293,12 @@ class Network {
       }
     };
     Team& team = threads(grid, n, c.c_out);
-    if (team.size() == 1) return run(0, c.c_out, 0, slices, true, true);  // a channel is in the cache still when it is read again
+    if (team.size() == 1) return run(0, c.c_out, 0, slices, true, true);  // a channel is still in the cache when it is read again
     team.split(slices, c.c_out, [&](int slice, int begin, int end, int) { run(begin, end, slice, slice + 1, true, false); });
     team.split(slices, c.c_out, [&](int slice, int begin, int end, int) { run(begin, end, slice, slice + 1, false, true); });
   }
-  // Of the convolution alone, whose y holds dy. Where a slice of the batch is one thread's, the gradient of x follows round by round, while what has been added
-  // to the weight gradient is in L2 still.
+  // The backward of the convolution without its batch norm; y holds dy. Where each slice of the batch belongs to one thread, the thread goes through it in
+  // rounds. In each round it computes the gradient of x right after it has added to the weight gradient, while dy is still in L2.
   void product_backward(const Conv& c, T* g, const T* w, int n, bool images) {
     const Grid& grid = plan_.grids[c.grid];
     const View<const T> dy = view<const T>(c.y);
@@ -305,7 +307,7 @@ class Network {
     if (c.reads_images && !images) return run_wgrad(c, g + c.weight, dy, input(c, made), n);
     bool is_packed[Team::kMost]{};
     run_wgrad(c, g + c.weight, dy, input(c, made), n, [&](int begin, int end, int rank) {
-      span.next(Part::dgrad);  // of one thread, or nothing (`time`)
+      span.next(Part::dgrad);  // times are only measured on one thread
       T *packed = packed_ + rank * run_packed_, *scratch = scratch_ + rank * run_scratch_;
       if (!is_packed[rank]) conv_pack<T>(c.dgrad, packed, w + c.weight, c.size, c.c_out, c.c_in, true);
       is_packed[rank] = true;
@@ -318,7 +320,7 @@ class Network {
     const Grid& grid = plan_.grids[c.grid];
     conv_wgrad<T>(c.wgrad, dk, dy, x, wgrad_scratch_, grid, grid.blocks(n), c.size, c.c_in, c.c_out, threads(grid, n, c.c_out), done);
   }
-  // From channel `first` of the segment on.
+  // Lists the flows to a segment, from the segment's channel `first` on.
   void flows_of(const Segment& s, int first, Flow<T>* flows) const {
     for (int i = 0; i < s.n; ++i) flows[i] = {view<const T>(s.source[i].place, first), s.source[i].step};
   }
@@ -348,7 +350,7 @@ class Network {
     const Grid& grid = plan_.grids[sum.grid];
     meetings_of(sum, n).add_up(z.at(begin), z.channel, 0, sum.channels, begin * grid.vectors(), end * grid.vectors(), begin >= grid.half);
   }
-  // apart: as of pool_backward.
+  // apart: as in pool_backward.
   void sum_backward(const Sum& sum, int n, std::ptrdiff_t apart = 0) {
     if (sum.flows.empty() && !sum.relu) return;  // its gradient lies where its reader wrote it
     const Span span(times_, Part::backward);
@@ -402,7 +404,7 @@ class Network {
     average_pool_backward<T>(arena_ + h.dx, dfeature_, plan_.grids[h.grid], n, h.channels);
   }
 
-  // d_labels += factor * d loss / d labels.
+  // Adds factor * d loss / d labels to d_labels.
   void add_loss_by_labels(T* d_labels, T factor, int n) {
     plan_.head.loss == Loss::softmax ? add_label_gradient<T>(d_labels, factor, logit_, n, plan_.head.classes)
                                      : add_bit_gradient<T>(d_labels, factor, logit_, n, plan_.head.classes);
@@ -413,7 +415,7 @@ class Network {
     return reinterpret_cast<W*>(arena_ + place);
   }
   View<Winners> winners(const Pool& p) { return view_of(taken<Winners>(p.taken), plan_.grids[p.from], p.channels); }
-  // Blocks begin..end - 1; where it downsamples, the whole batch.
+  // Pools the blocks begin..end - 1, or, where it downsamples, the whole batch.
   void pool_forward(const Pool& p, View<const T> x, int n, int begin, int end) {
     const Span span(times_, Part::forward);
     const Grid &from = plan_.grids[p.from], &to = plan_.grids[p.to];
@@ -426,7 +428,7 @@ class Network {
     else
       maxpool3x3_forward<T>(view<T>(p.y), winners(p), x, from, begin, end, p.channels);
   }
-  // y = the sum of what flows there.
+  // Overwrites y with the sum of the flows to it.
   void flows_to(const Place& y, const std::vector<Segment>& segments, const Grid& grid, int n, std::ptrdiff_t apart = 0) {
     const int blocks = grid.blocks(n);
     for (const Segment& s : segments) {
@@ -441,7 +443,7 @@ class Network {
       });
     }
   }
-  // apart: 0, or elements from a tensor to its tangent, whose backward it then is.
+  // apart: 0, or the elements from a tensor to its tangent. Then this is the backward of the tangent.
   void pool_backward(const Pool& p, int n, std::ptrdiff_t apart = 0) {
     const Span span(times_, Part::backward);
     const Grid &from = plan_.grids[p.from], &to = plan_.grids[p.to];
@@ -463,10 +465,10 @@ class Network {
           }
         });
   }
-  // The sum of what flows to a segment, of blocks begin..end - 1: made in y, or where one flow is all of it.
+  // Returns the sum of the flows to a segment, for the blocks begin..end - 1. It is computed in y, or read where it is if there is only one flow.
   View<const T> arrived(const Segment& s, const Place& y, const Grid& grid, int n, int begin, int end, std::ptrdiff_t apart) const {
     const View<T> to = view<T>(y, s.begin).moved(apart);
-    if (s.n == 0) return to;  // its one reader wrote it there
+    if (s.n == 0) return to;  // the one reader of y wrote the gradient there
     Flow<T> flows[kMostSources];
     flows_of(s, 0, flows);
     for (int i = 0; i < s.n; ++i) flows[i].data += apart;
@@ -479,7 +481,7 @@ class Network {
   Team &team_, alone_;
   Share shared_ = Share::most;
   StepTimes* times_ = nullptr;
-  std::size_t used_ = 0, run_packed_ = 0, run_scratch_ = 0;  // run_*: of one thread
+  std::size_t used_ = 0, run_packed_ = 0, run_scratch_ = 0;  // run_packed_, run_scratch_: elements for one thread
   T *arena_, *packed_, *scratch_, *wgrad_scratch_, *made_, *chunk_statistics_, *mean_, *var_, *istd_, *scale_, *shift_, *feature_, *dfeature_, *turned_,
       *logit_, *dlogit_, *label_, *softmax_;
 };

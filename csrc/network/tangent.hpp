@@ -7,7 +7,7 @@
 
 namespace spd::SPD_ISA {
 
-// A network with a second arena of equal layout behind the first, which holds the tangent of every tensor.
+// A network with a second arena behind the first. It has the same layout and holds the tangent of every tensor.
 template <class T>
 class TangentNetwork : public Network<T> {
  public:
@@ -30,7 +30,7 @@ class TangentNetwork : public Network<T> {
     return network.used_;
   }
 
-  // The loaded batch: primal and tangent along w + s w_t, up to the logits and their gradients.
+  // Computes the logits of the loaded batch and their gradients, and the tangents of both along w + s w_t.
   HeadResult forward_tangent(const T* w, const T* w_t, int n, T eps) {
     clear_images_tangent();
     for (int i = 0; i < static_cast<int>(plan_.ops.size()); ++i) {
@@ -55,7 +55,7 @@ class TangentNetwork : public Network<T> {
     return result;
   }
 
-  // g_t: tangent of the gradient, overwritten. The images' place then holds the images' gradient, and its tangent `apart`.
+  // Overwrites g_t with the tangent of the gradient. The gradient of the images is then in the images' place, and its tangent `apart_` elements behind it.
   void backward_tangent(T* g_t, const T* w, const T* w_t, int n) {
     for (std::size_t i = plan_.ops.size(); i-- > 0;) {
       const Op& op = plan_.ops[i];
@@ -76,7 +76,7 @@ class TangentNetwork : public Network<T> {
           T *dweight_t = g_t + h.weight, *dbias_t = g_t + h.bias;
           dense_backward<T>(dfeature_, spare_ + h.weight, spare_ + h.bias, dlogit_, feature_, w + h.weight, n, h.channels, h.classes);
           dense_backward<T>(dfeature_t_, dweight_t, dbias_t, dlogit_t_, feature_, w + h.weight, n, h.channels, h.classes);
-          // dlogit . weight_t joins dfeature_t, dlogit . feature_t joins dweight_t
+          // This adds dlogit . weight_t to dfeature_t, and dlogit . feature_t to dweight_t.
           dense_backward<T>(dfeature_t_, dweight_t, nullptr, dlogit_, feature_t_, w_t + h.weight, n, h.channels, h.classes);
           average_pool_backward<T>(arena_ + h.dx, dfeature_, grid, n, h.channels);
           average_pool_backward<T>(arena_ + h.dx + apart_, dfeature_t_, grid, n, h.channels);
@@ -85,7 +85,7 @@ class TangentNetwork : public Network<T> {
     }
   }
 
-  // images'[index[i]] += tangent of the gradient + factor * gradient, of the batch's image i.
+  // For every image i of the batch, adds the tangent of its gradient + factor * its gradient to d_images[index[i]].
   void add_image_gradient(T* d_images, const std::int64_t* index, int n, T factor) {
     const Grid& grid = plan_.grids[0];
     for (int i = 0; i < n; ++i)
@@ -94,7 +94,7 @@ class TangentNetwork : public Network<T> {
         for (int x = 0; x < grid.width; ++x) to[x] += row[apart_ + x] + factor * row[x];
       });
   }
-  // The same of the labels.
+  // Does the same for the labels.
   void add_label_gradient(T* d_labels, const std::int64_t* index, int n, T factor) {
     const std::size_t classes = plan_.head.classes;
     if (factor != 0) this->add_loss_by_labels(dlabel_t_, factor, n);
@@ -114,14 +114,14 @@ class TangentNetwork : public Network<T> {
   View<U> primal(const Place& p) const {
     return this->template view<U>(p);
   }
-  // The images do not move along w_t: only the weights do.
+  // The tangent of the images is 0, because only the weights move along w_t.
   void clear_images_tangent() {
     const Grid& grid = plan_.grids[0];
     for (int b = 0; b < grid.blocks(plan_.batch); ++b)
       for (int c = 0; c < plan_.image_channels; ++c) std::memset(tangent<T>(plan_.images).at(b, c), 0, grid.plane() * sizeof(T));
   }
 
-  // Forward, or dgrad (`turned`: to and from change places).
+  // Runs the forward of a convolution, or its dgrad if `turned`; `to` and `from` are then gradients.
   void run_conv(const Conv& c, View<T> to, View<const T> from, const T* k, int n, bool turned, bool accumulate) {
     const Grid& grid = plan_.grids[c.grid];
     const Algorithm how = turned ? c.dgrad : c.forward;
@@ -204,7 +204,7 @@ class TangentNetwork : public Network<T> {
     }
     product_backward_tangent(c, g_t, w, w_t, n);
   }
-  // Of the convolution alone, whose y, y_t hold dy, dy_t.
+  // For the convolution without its batch norm. y and y_t hold dy and dy_t.
   void product_backward_tangent(const Conv& c, T* g_t, const T* w, const T* w_t, int n) {
     this->run_wgrad(c, g_t + c.weight, tangent<const T>(c.y), primal<const T>(c.x), n);
     if (!c.reads_images) {

@@ -1,11 +1,12 @@
-// The row-vector layout. Activations are `[slice][channel][block][row][lane]`: pixels, not channels, run along the vector, because a cell's channel
-// counts are odd (5, 8, 10, 16, 21 ...) and its image sides are not. A channel's blocks of a slice of the batch are contiguous, for the passes that sum over them. A row of 16 lanes
-// holds one image row of 16 pixels, or the rows of two images 8 wide side by side, or of four images 4 wide; images wider than a vector take several vectors a row. So
+// The row-vector layout. Activations are stored as `[slice][channel][block][row][lane]`. Pixels, not channels, run along a vector, because the channel counts
+// of cells are uneven (5, 8, 10, 16, 21 ...) and the sides of images are not. A slice is a part of the batch. In it a channel's blocks are contiguous, for the
+// passes that sum over them. A row of 16 lanes holds one image row of 16 pixels, or the rows of two images side by side that are 8 wide, or of four that are 4
+// wide. Images that are wider than a vector take several vectors a row. So
 //
-//   image i, channel c, row h, column w  ->  block i / images, lane (i % images) * slot + w   (slot: lanes an image row takes)
+//   image i, channel c, row h, column w  ->  block i / images, lane (i % images) * slot + w   (slot: the lanes that an image row takes)
 //
-// Lanes that hold no pixel (a width that is no power of two, the missing images of a last block) are zero in every tensor that a
-// convolution reads, and may hold anything in what a convolution wrote.
+// Some lanes hold no pixel, because the width is no power of two or the last block lacks images. They are zero in every tensor that a convolution reads, and
+// may hold anything in a tensor that a convolution wrote.
 #pragma once
 
 #include <algorithm>
@@ -15,7 +16,8 @@
 
 namespace spd {
 
-// How a tensor of the layout lies: elements from block to block, from channel to channel; from block `half` on all lies `gap` elements further.
+// The strides of a tensor in the layout: the elements from block to block and from channel to channel. From block `half` on, everything is `gap` elements
+// further.
 struct Strides {
   std::size_t block = 0, channel = 0;
   int half = INT_MAX;
@@ -24,22 +26,23 @@ struct Strides {
 
 struct Grid {
   int height = 0, width = 0;
-  int lanes = 0;    // of a vector
+  int lanes = 0;    // lanes of a vector
   int slot = 0;     // lanes that one image row takes
-  int images = 0;   // images side by side in a vector (1 where an image row takes a whole vector or more)
-  int columns = 0;  // vectors a row
+  int images = 0;   // images side by side in a vector, or 1 where an image row takes a whole vector or more
+  int columns = 0;  // vectors of a row
 
-  // Blocks of the batch's first slice, whole chunks; more than there are where the batch is one slice. What sums over the batch sums over every
-  // slice first, and slices lie apart in memory: a team's threads keep to slices from op to op, and seldom read, or have fetched, what another writes.
+  // How many blocks the batch's first slice has, which are whole chunks. Where the batch is one slice, it is more than there are. Sums over the batch are taken
+  // over each slice first, and slices are apart in memory. So the threads of a team keep to their slices from op to op, and seldom read or prefetch what
+  // another thread writes.
   int half = INT_MAX;
 
   Grid() = default;
   Grid(int height, int width, int lanes) : Grid(height, width, lanes, 1) {}
 
-  // After 2x2 pooling: every slot half as wide, so that two vectors become one.
+  // The grid after 2x2 pooling. Every slot is half as wide, so that two vectors become one.
   Grid halved() const { return Grid(height / 2, width / 2, lanes, slot / 2); }
 
-  // For a batch of this number of images.
+  // The same grid for a batch of n images.
   Grid of_batch(int n) const {
     Grid out = *this;
     out.half = blocks(n) >= 4 * chunk() ? chunks(n) / 2 * chunk() : INT_MAX;
@@ -55,16 +58,17 @@ struct Grid {
   int pixels() const { return height * width; }
   bool padded() const { return width != slot; }
 
-  // Blocks that one op after the other runs over while they are in the cache: eight tile rows of Winograd's, or one block.
+  // How many blocks a chunk has. The ops of a run go over a chunk one after the other while it is in the cache. It has eight of Winograd's tile rows, or one
+  // block.
   int chunk() const { return std::max(1, 32 / height); }
   int chunks(int n) const { return (blocks(n) + chunk() - 1) / chunk(); }
 
   static constexpr int kMostSlices = 2;
-  int slices() const { return half < INT_MAX ? kMostSlices : 1; }  // of a whole batch
+  int slices() const { return half < INT_MAX ? kMostSlices : 1; }  // slices of a whole batch
   int slices(int blocks) const { return blocks > half ? kMostSlices : 1; }
   int slice_begin(int slice) const { return slice * half; }
   int slice_end(int blocks, int slice) const { return slice + 1 < slices(blocks) ? half : blocks; }
-  // f(begin, end) for the blocks begin..end - 1, slice by slice.
+  // Calls f(begin, end) for the blocks begin..end - 1, slice by slice.
   template <class F>
   void each_slice(int begin, int end, F&& f) const {
     const int middle = std::clamp(half, begin, end);
@@ -72,12 +76,12 @@ struct Grid {
     if (middle < end) f(middle, end);
   }
 
-  // Winograd's algorithms take four rows at a time, and four vectors of them: along columns and rows where a row has whole tiles, along columns alone
-  // elsewhere. There a row has less than four lanes, which are in one vector, or vectors have two.
+  // Winograd's algorithms take four rows at a time, and four vectors of them. They work along columns and rows where a row has whole tiles, and along columns
+  // alone elsewhere. There a row has fewer than four lanes, which are in one vector, or vectors have two lanes.
   bool fits_winograd2d() const { return height % 4 == 0 && 4 % columns == 0 && slot >= 4 && lanes >= 4; }
   bool fits_winograd() const { return height % 4 == 0 && 4 % columns == 0 && (columns == 1 || lanes < 4); }
 
-  // Bits of the lanes of vector `column` in which `keep(w)` holds, for the first `n` images of a block.
+  // Returns a bit for each lane of vector `column`. It is set where the lane has column w of one of the first `n` images of a block and `keep(w)` holds.
   template <class F>
   std::uint64_t bits(int column, int n, F keep) const {
     std::uint64_t out = 0;
@@ -91,7 +95,7 @@ struct Grid {
   std::uint64_t valid(int column, int n) const {
     return bits(column, n, [&](int w) { return w < width; });
   }
-  std::uint64_t has_left(int column) const {  // lanes with a pixel to their left
+  std::uint64_t has_left(int column) const {  // the lanes that have a pixel to their left
     return bits(column, images, [](int w) { return w > 0; });
   }
   std::uint64_t has_right(int column) const {
@@ -107,9 +111,9 @@ struct Grid {
   }
 };
 
-// Slice by slice, channel by channel. Channels are an odd number of pairs of cache lines apart, so that the same rows of consecutive channels,
-// which a convolution reads together, do not meet in the same cache sets. In one slice, whose chunks are split among threads, an odd number of planes
-// leaves room for what is fetched beyond a channel's last block.
+// A tensor is stored slice by slice, and a slice channel by channel. Channels are an odd number of pairs of cache lines apart, so that the same rows of
+// consecutive channels, which a convolution reads together, do not fall into the same cache sets. Where there is one slice, whose chunks are split among
+// threads, a channel takes an odd number of planes, which leaves room for what is prefetched beyond its last block.
 inline Strides Grid::strides(int blocks, int channels, int element_bytes) const {
   const bool is_sliced = blocks > half;
   const std::size_t pair = 128 / element_bytes, taken = plane() * (is_sliced ? std::max(half, blocks - half) : blocks | 1);
@@ -117,24 +121,24 @@ inline Strides Grid::strides(int blocks, int channels, int element_bytes) const 
   return {plane(), channel, half, is_sliced ? channel * channels - half * plane() : 0};
 }
 
-// Bytes, of a common L2 cache: a larger tensor is not there whole when it is read again.
+// Half of a common L2 cache, in bytes. A larger tensor is not in the cache as a whole when it is read again.
 inline constexpr std::size_t kHalfL2 = std::size_t{512} << 10;
 
-// What 3x3 max pooling keeps of a vector in each of two rows (pool.hpp).
+// The bytes that 3x3 max pooling stores for two vectors, one above the other (pool.hpp).
 inline constexpr int kWinnerBytes = 14;
 
 // A tensor in the layout.
 template <class T>
 struct View {
   T* data;
-  std::size_t block, channel;  // as of Strides
+  std::size_t block, channel;  // these four as in Strides
   int half = INT_MAX;
   std::size_t gap = 0;
 
   T* at(int b, int c = 0) const { return data + b * block + c * channel + (b >= half ? gap : 0); }
   View from_channel(int c) const { return {data + c * channel, block, channel, half, gap}; }
   View moved(std::ptrdiff_t by) const { return {data + by, block, channel, half, gap}; }
-  // For the slice of block b alone: there blocks are `block` apart.
+  // A view of the slice of block b alone, in which blocks are `block` apart.
   View around(int b) const { return {b >= half ? data + gap : data, block, channel}; }
   operator View<const T>() const { return {data, block, channel, half, gap}; }
 };

@@ -6,7 +6,7 @@
 namespace spd {
 namespace {
 
-// Whether both are of use at one moment; moment_of(op).
+// Returns whether two tensors are needed at the same moment. moment_of(op) is the moment of an op.
 template <class Tensor, class F>
 bool meet(const Tensor& a, const Tensor& b, F&& moment_of) {
   for (const auto& x : a.lives)
@@ -20,7 +20,7 @@ bool meet(const Tensor& a, const Tensor& b, F&& moment_of) {
 std::size_t Places::take(std::size_t elements, int grid, bool is_sliced) {
   const std::size_t begin = tensors_.empty() ? 0 : tensors_.back().begin + tensors_.back().elements;
   tensors_.push_back(
-      {begin, (elements + 63) / 64 * 64 + 64, grid, is_sliced, {}});  // a cache line more than they are long: equal tensors do not meet in one cache set
+      {begin, (elements + 63) / 64 * 64 + 64, grid, is_sliced, {}});  // one cache line more, so that equal tensors do not fall into the same cache sets
   return begin;
 }
 
@@ -31,7 +31,8 @@ void Places::share(Plan& plan) {
   std::stable_sort(largest_first.begin(), largest_first.end(), [](const Tensor* a, const Tensor* b) { return a->elements > b->elements; });
   const auto meet_in_run = [&](const Tensor& a, const Tensor& b) { return meet(a, b, [&](int op) { return moment_[op]; }); };
   const auto meet_in_op = [](const Tensor& a, const Tensor& b) { return meet(a, b, [](int op) { return op; }); };
-  // A run goes through all of its ops chunk by chunk, so that what meets in it must be apart, or of one grid and in the very same place, chunk upon chunk.
+  // A run goes through all of its ops chunk by chunk. So two tensors that are both needed in it must have places apart, or, if no op needs both and they are of
+  // one grid, the very same place, where a chunk of one overwrites the same chunk of the other.
   std::vector<Tensor*> host(tensors_.size());
   for (Tensor* t : largest_first) {
     const auto of_one_grid = [&](const Tensor* o) { return t->grid >= 0 && o->grid == t->grid && meet_in_run(*o, *t) && !meet_in_op(*o, *t); };
@@ -42,12 +43,12 @@ void Places::share(Plan& plan) {
     else
       (*found)->lives.insert((*found)->lives.end(), t->lives.begin(), t->lives.end());
   }
-  // The arena has two parts. Second slices lie in the second, each where its first slice lies in the first, so that of two threads each writes where it
-  // always has; what is not sliced is in one of them, where it takes less room.
+  // The arena has two parts. A tensor's second slice is in the second part, at the place that its first slice has in the first part, so that each of two
+  // threads keeps to the same part. A tensor without slices is in the part where it takes less room.
   std::vector<const Tensor*> placed;  // in the order of their places
   std::size_t parts[2]{};
   for (Tensor* t : own) {
-    if (t->lives.empty()) continue;  // a sum that passes by, where nothing goes backward
+    if (t->lives.empty()) continue;  // a sum that is not stored, in a plan without a backward pass
     const auto first_fit = [&](int part) {
       std::size_t place = kGuard;
       for (const Tensor* o : placed)
@@ -95,7 +96,7 @@ Places::Tensor& Places::tensor_at(std::size_t offset) {
   return *std::prev(std::upper_bound(tensors_.begin(), tensors_.end(), offset, [](std::size_t at, const Tensor& t) { return at < t.begin; }));
 }
 
-// Goes through a step as network.hpp does.
+// Finds when each tensor is needed, by going through a training step in the way that network.hpp does.
 void Places::find_lives(const Plan& plan) {
   int now = -1;
   const auto write = [&](std::size_t offset) { tensor_at(offset).lives.push_back({now, now}); };
@@ -104,7 +105,7 @@ void Places::find_lives(const Plan& plan) {
     for (const Segment& s : segments)
       for (int i = 0; i < s.n; ++i) read(s.source[i].place.offset);
   };
-  const auto gather = [&](std::size_t offset, const std::vector<Segment>& flows) {  // none: its one reader wrote the gradient there
+  const auto gather = [&](std::size_t offset, const std::vector<Segment>& flows) {  // without flows, its one reader wrote the gradient there
     const auto flow = [](const Segment& s) { return s.n > 0; };
     if (std::none_of(flows.begin(), flows.end(), flow)) return;
     std::all_of(flows.begin(), flows.end(), flow) ? write(offset) : read(offset);
@@ -180,7 +181,7 @@ void Places::find_lives(const Plan& plan) {
       case Op::Kind::head: write(plan.head.dx);
     }
   }
-  tensor_at(plan.images.offset).lives = {{0, now}};  // lanes without a pixel are zero from the start, and the gradient is read at the end
+  tensor_at(plan.images.offset).lives = {{0, now}};  // its lanes without a pixel are zero from the start, and its gradient is read at the end
 }
 
 }  // namespace spd

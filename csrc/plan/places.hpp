@@ -1,4 +1,4 @@
-// Which tensors of a plan share memory: those that are never of use at one moment may have one place.
+// Decides which tensors of a plan share memory. Those that are not needed at the same time may have one place.
 #pragma once
 
 #include <cstddef>
@@ -11,24 +11,26 @@ namespace spd {
 // Gives every tensor a place of its own while a plan is built, and then lets them share.
 class Places {
  public:
-  // Where a tensor begins. grid: -1 where it is not in the layout; is_sliced: it has as many elements again for the second slice.
+  // Returns where a new tensor begins. grid is -1 where the tensor is not in the row-vector layout. A tensor that is_sliced has as many elements again for the
+  // second slice.
   std::size_t take(std::size_t elements, int grid = -1, bool is_sliced = false);
-  // Of the tensor that has this place among its elements, before `share`.
+  // Returns where the tensor begins to which this element belongs. To be called before `share`.
   std::size_t begin_of(std::size_t offset) { return tensor_at(offset).begin; }
-  // Moves all places in the plan, whose ops and runs are complete, to where they share memory; sets the size of the arena.
+  // Moves all places in the plan to where they share memory, and sets the size of the arena. The plan's ops and runs must be complete.
   void share(Plan& plan);
 
  private:
-  struct Life {  // ops, counted through forward and backward, while what a tensor holds is of use, both ends among them
+  // A time in which a tensor is needed: from the op `first` to the op `last`, both included. Ops are counted through the forward and the backward pass.
+  struct Life {
     int first, last;
   };
-  static constexpr std::size_t kGuard = 64;  // readable elements around the parts of the arena (shifted loads)
+  static constexpr std::size_t kGuard = 64;  // elements around the parts of the arena that shifted loads may read
   struct Tensor {
-    std::size_t begin, elements;  // as if no two shared a place
-    int grid;                     // -1: not in the layout
-    bool is_sliced;               // then it has as many elements again for the second slice
+    std::size_t begin, elements;  // as they are while no two tensors share a place
+    int grid;                     // these two as of `take`
+    bool is_sliced;
     std::vector<Life> lives;
-    int part = 0;  // of the arena
+    int part = 0;  // the part of the arena that it is in
     std::size_t place = kGuard;
   };
 
@@ -36,7 +38,9 @@ class Places {
   void find_lives(const Plan& plan);
 
   std::vector<Tensor> tensors_;
-  std::vector<int> moment_;  // of each op, forward and backward: its run; in the backward pass, itself; a convolution's batch norm and product are two
+  // The moment of each op, counted like lives. In the forward pass it is the same for all ops of a run. In the backward pass each op has its own, and a
+  // convolution's batch norm and product have two.
+  std::vector<int> moment_;
 };
 
 }  // namespace spd
