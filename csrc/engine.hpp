@@ -1,4 +1,4 @@
-// The jobs of the engine, and the table of functions that each instruction set fills in. Arrays are row major and belong to the caller.
+// The jobs of the engine, and the table of functions that each instruction set fills in. All arrays are row major and belong to the caller.
 #pragma once
 
 #include <cstddef>
@@ -23,14 +23,14 @@ struct DataSet {
 
 template <class T>
 struct TrainSettings {
-  DataSet<T> train, valid;    // valid.n == 0: none
+  DataSet<T> train, valid;    // valid.n is 0 where there is no validation set
   const std::int64_t* order;  // (epochs, train.n)
   int epochs, batch, steps_per_epoch;
   Optimizer optimizer;
   const double* rates;  // (epochs * steps_per_epoch)
   double batch_norm_momentum, batch_norm_eps;
-  bool batch_statistics;  // of the final metrics; else running statistics
-  bool evaluate;          // read metrics on the training set at the end
+  bool batch_statistics;  // the final metrics use the statistics of the whole set, otherwise the running ones
+  bool evaluate;          // metrics on the training set are read at the end
 };
 
 template <class T>
@@ -42,19 +42,19 @@ struct Metrics {  // of one motif on one data set; NaN where they were not read
 template <class T>
 struct TrainJob {
   const Plan* plan;        // for a batch
-  const Plan* plan_train;  // for the final metrics on the training set, on the validation set; null: not wanted
-  const Plan* plan_valid;
-  T* memory;          // network_memory(...) elements, zeroed, aligned to a vector
-  T* memory_metrics;  // for the larger of plan_train, plan_valid
-  T* parameters;      // (n_parameters): before, and after
-  T* running;         // (2, batch_norms): mean, variance
-  double* loss;       // (epochs)
+  const Plan* plan_train;  // for the final metrics on the training set, or null where they are not wanted
+  const Plan* plan_valid;  // the same for the validation set
+  T* memory;               // as many elements as EngineFunctions::memory says, zeroed, aligned to a vector
+  T* memory_metrics;       // enough for plan_train and for plan_valid, which use it in turn
+  T* parameters;           // (n_parameters): the initial ones, which become the trained ones
+  T* running;              // (2, batch_norms): means, variances
+  double* loss;            // (epochs)
   double* accuracy;
-  double* step_loss;  // (steps) or null
+  double* step_loss;  // (steps), or null where it is not wanted
   double* step_accuracy;
   Metrics<T> train, valid;
-  std::int64_t diverged_step;  // -1: did not
-  double seconds;              // from the first plan to the last metric
+  std::int64_t diverged_step;  // -1 where the motif did not diverge
+  double seconds;              // that making the plans, training and reading the metrics took
 };
 
 enum class Metric { loss, probability };
@@ -71,23 +71,23 @@ struct GradientJob {
   Metrics<T> values;
   T* d_parameters;  // (n_parameters) or null
   T* d_images;      // (n, channels, height, width) or null
-  T* d_labels;      // (n, classes) or null; only beside another
+  T* d_labels;      // (n, classes) or null; asked for only with one of the others
 };
 
 // The derivative of
 //
 //   metric_weight * (metric at the end, on the validation set, or on the training set where there is none) + sum_t step_weights[t] * (loss of step t)
 //
-// through the steps first_step .. steps - 1 of a training. All arrays zeroed by the caller.
+// through the steps first_step .. steps - 1 of a training. The caller zeroes all arrays.
 template <class T>
 struct HypergradientJob {
   const TrainSettings<T>* settings;
   const Plan* plan;         // for a batch
   const Plan* plan_metric;  // for the whole set that the metric is read on
-  T* memory;                // hypergradient_memory(...) elements
+  T* memory;                // as many elements as hypergradient_memory says
   T* memory_metric;
   const T* initial;                        // (n_parameters)
-  long steps, first_step, kept_gradients;  // kept: of the last steps, at most `steps`
+  long steps, first_step, kept_gradients;  // the gradients of the last kept_gradients steps are kept
   Metric metric;
   double metric_weight;
   const double* step_weights;  // (steps) or null
@@ -101,7 +101,7 @@ struct HypergradientJob {
   std::int64_t diverged_step;
 };
 
-// One training step on all of `data`, `repeats` times; the state trains on.
+// One training step on all of `data`, `repeats` times. Each step trains on from where the last one ended.
 template <class T>
 struct ProfileJob {
   const Plan* plan;
@@ -112,22 +112,23 @@ struct ProfileJob {
   Optimizer optimizer;
   double rate, batch_norm_momentum, batch_norm_eps;
   int repeats;
-  double *whole, *timed;  // (repeats): seconds of a step as it is, and of one with its parts timed
-  double* seconds;        // (repeats, ops + 1, kParts), zeroed by the caller: those parts (span.hpp)
+  double *whole, *timed;  // (repeats): seconds of a step as it is, and of a step whose parts are timed
+  double* seconds;        // (repeats, ops + 1, kParts), zeroed by the caller: seconds of those parts (span.hpp)
 };
 
-// Gradient of the sum of all logits; loops/proxies.hpp.
+// The gradient of the sum of all logits (loops/proxies.hpp).
 template <class T>
 struct LogitGradientJob {
   const Plan* plan;
   T* memory;
   const T* parameters;
   DataSet<T> data;
-  bool batch_norm;  // else none: weights and images must not be negative
+  bool batch_norm;  // the network has batch norm; without it weights and images must not be negative
   double batch_norm_eps;
   T* d_parameters;  // (n_parameters)
   T* d_images;      // (n, channels, height, width)
 };
+// How alike the ReLUs react to each pair of images (loops/proxies.hpp).
 template <class T>
 struct ActivationJob {
   const Plan* plan;
@@ -141,7 +142,7 @@ struct ActivationJob {
 template <class T>
 struct EngineFunctions {
   int lanes;
-  std::size_t (*memory)(const Plan&, Team&);  // elements that running a plan takes
+  std::size_t (*memory)(const Plan&, Team&);  // how many elements running a plan takes, training included
   void (*train)(const TrainSettings<T>&, TrainJob<T>&, Control&, Team&);
   void (*gradient)(GradientJob<T>&, Control&, Team&);
   std::size_t (*hypergradient_memory)(const Plan&, long steps, long kept_gradients, Team&);
@@ -155,7 +156,7 @@ struct EngineFunctions {
   void (*profile)(ProfileJob<T>&, Control&, Team&);
   void (*logit_gradient)(LogitGradientJob<T>&, Control&, Team&);
   void (*activations)(ActivationJob<T>&, Control&, Team&);
-  // Of one thread, measured for so many seconds (checks/machine.hpp): FLOP/s, bytes/s of n elements, read and written, cycles/s.
+  // What one thread can do at most, measured for so many seconds (checks/machine.hpp): FLOP/s, bytes/s of reading and of writing n elements, cycles/s.
   double (*peak)(double seconds);
   double (*read)(const T* data, std::size_t n, double seconds);
   double (*write)(T* data, std::size_t n, double seconds);
@@ -164,7 +165,7 @@ struct EngineFunctions {
 
 struct Engine {
   const char* isa;
-  int few;  // input channels, no more than which Winograd's weight gradient keeps in registers (kernels/winograd2d_tiles.hpp)
+  int few;  // with so many input channels or fewer, Winograd's weight gradient keeps what it transforms of dy in registers (kFewWgrad)
   EngineFunctions<float> f32;
   EngineFunctions<double> f64;
 
@@ -187,7 +188,7 @@ namespace baseline {
 const Engine& engine();
 }
 
-// The best that this machine runs, or the one named in SPD_FAST_ISA (std::invalid_argument where it cannot run).
+// Returns the best engine that this machine runs, or the one that SPD_FAST_ISA names. Throws std::invalid_argument where that one cannot run.
 const Engine& engine();
 
 }  // namespace spd

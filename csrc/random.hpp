@@ -18,16 +18,16 @@ inline std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter,
   return counter;
 }
 
-// 64 random bits of entry (i, j, k) under a 64-bit key; k < 2^32.
+// Returns 64 random bits for entry (i, j, k) under a 64-bit key.
 inline std::uint64_t random_bits(std::uint64_t key, std::uint32_t i, std::uint32_t j, std::uint32_t k) {
   const auto r = philox({i, j, k, 0}, {static_cast<std::uint32_t>(key), static_cast<std::uint32_t>(key >> 32)});
   return std::uint64_t{r[0]} << 32 | r[1];
 }
-// Uniform in (0, 1): the middle of one of 2^52 equal cells.
+// Returns a uniform number in (0, 1), which is the middle of one of 2^52 equal intervals.
 inline double uniform(std::uint64_t key, std::uint32_t i, std::uint32_t j, std::uint32_t k) {
   return (static_cast<double>(random_bits(key, i, j, k) >> 12) + 0.5) * 0x1p-52;
 }
-// Uniform numbers in (0, 1), out (rows, columns, taps): entry (i, j, k) is keyed by (key, i, j, taps[k]).
+// Fills out (rows, columns, taps) with uniform numbers in (0, 1). Entry (i, j, k) is keyed by (key, i, j, taps[k]).
 inline void uniforms(double* out, std::uint64_t key, std::uint32_t rows, std::uint32_t columns, const std::vector<std::uint32_t>& taps) {
   for (std::uint32_t i = 0; i < rows; ++i)
     for (std::uint32_t j = 0; j < columns; ++j)

@@ -1,4 +1,5 @@
-// Where the time of a training step goes: seconds of each part of each op. Kept only where somebody asks (loops/profile.hpp); else a span is a branch on a null pointer.
+// Where the time of a training step goes: the seconds of each part of each op. They are measured only for a profile (loops/profile.hpp). Otherwise a span costs
+// one branch on a null pointer.
 #pragma once
 
 #include <chrono>
@@ -6,7 +7,7 @@
 
 namespace spd {
 
-// Of an op: forward (of a convolution: without its statistics) to backward; beside the ops: load and what follows.
+// forward to backward are parts of an op; the forward of a convolution is without its statistics. load and what follows belong to no op.
 enum class Part { forward, statistics, norm_backward, wgrad, dgrad, backward, load, loss, optimizer, running };
 inline constexpr const char* kPartNames[] = {"forward", "statistics", "norm_backward", "wgrad", "dgrad", "backward", "load", "loss", "optimizer", "running"};
 inline constexpr int kParts = sizeof kPartNames / sizeof *kPartNames;
@@ -14,13 +15,13 @@ inline constexpr int kParts = sizeof kPartNames / sizeof *kPartNames;
 inline double seconds_now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 struct StepTimes {
-  double* seconds = nullptr;  // (ops + 1, kParts): the last row is what lies beside the ops
+  double* seconds = nullptr;  // (ops + 1, kParts); the last row is for the parts that belong to no op
   std::size_t op = 0;
 
   void add(Part part, double taken) { seconds[op * kParts + static_cast<int>(part)] += taken; }
 };
 
-// From here to `next` or to the end of the block.
+// Times a part: from where the object is made to `next`, or to the end of its block.
 class Span {
  public:
   Span(StepTimes* times, Part part) : times_(times), part_(part) {

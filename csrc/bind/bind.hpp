@@ -1,4 +1,4 @@
-// What every file of bind/ uses: arrays and records as Python sees them. And what each file adds to the module.
+// What every file of bind/ uses, which is arrays and records as Python sees them; and what each file adds to the module.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -12,7 +12,7 @@ namespace py = pybind11;
 namespace spd {
 
 template <class T>
-using Array = py::array_t<T, py::array::c_style>;  // arguments are taken without copies: the Python side hands over what fits and what nobody else can change
+using Array = py::array_t<T, py::array::c_style>;  // no argument is copied: the Python side hands over arrays that fit and that nobody else can change
 
 [[noreturn]] inline void fail(const std::string& what) { throw py::value_error(what); }
 
@@ -36,7 +36,7 @@ class RecordClass {
 
 // Training, gradients, and the derivative of a whole training.
 void bind_train(py::module_& m);
-// What zero-cost proxies need of the engine.
+// The derivatives and counts of which zero-cost proxies are made.
 void bind_proxies(py::module_& m);
 // Where the time of a training step goes, and what the machine can do at most.
 void bind_measure(py::module_& m);

@@ -1,4 +1,4 @@
-// What the bindings share: taking arrays, and running a call while signals are answered.
+// What the bindings of the engine's calls share: they check arrays, and run a call while signals are answered.
 #pragma once
 
 #include <limits>
@@ -11,7 +11,7 @@
 
 namespace spd {
 
-// The value of an enumeration by its name.
+// Returns the value of an enumeration that has this name.
 template <class E, std::size_t n>
 E named(const char* what, const std::string& name, const char* const (&names)[n]) {
   std::string expected;
@@ -28,7 +28,7 @@ void expect_shape(const Array<T>& a, const char* name, const std::vector<py::ssi
   if (!same) fail(std::string(name) + " has shape " + std::string(py::str(a.attr("shape"))) + ", expected " + std::string(py::str(py::cast(shape))));
 }
 
-// One set for all of the motifs.
+// Returns the data set of a call, which all of its motifs read.
 template <class T>
 DataSet<T> data_set(const Array<T>& images, const Array<T>& labels, const std::vector<MotifSpec>& specs) {
   if (specs.empty()) fail("no motif given");
@@ -42,14 +42,14 @@ DataSet<T> data_set(const Array<T>& images, const Array<T>& labels, const std::v
   return {images.data(), labels.data(), static_cast<int>(n)};
 }
 
-// One flat vector of weights for each motif.
+// Checks that there is one flat vector of weights for each motif.
 template <class T>
 void expect_parameters(const std::vector<Array<T>>& parameters, const Motifs<T>& motifs) {
   if (parameters.size() != motifs.plans.size()) fail("expected one vector of parameters for each motif");
   for (std::size_t k = 0; k < motifs.plans.size(); ++k) expect_shape(parameters[k], "parameters", {static_cast<py::ssize_t>(motifs.plans[k].n_parameters)});
 }
 
-// Answers signals and reports progress, with the GIL, on the calling thread; remembers what was raised.
+// Answers signals and reports progress on the calling thread, for which it takes the GIL. It remembers what was raised.
 class Watch {
  public:
   explicit Watch(py::object progress) : progress_(std::move(progress)) {}
@@ -73,7 +73,7 @@ class Watch {
   std::optional<py::error_already_set> raised_;
 };
 
-// call(run) without the GIL; raises what the watch saw.
+// Calls call(run) without the GIL, and raises what the watch remembers.
 template <class F>
 void watched(int threads, py::object progress, F&& call) {
   Watch watch(progress);
@@ -99,7 +99,7 @@ template <class T>
 Array<T> zero_array(std::vector<py::ssize_t> shape) {
   return filled_array<T>(shape, T(0));
 }
-// value(k) for k = 0..n - 1.
+// Returns an array of value(k) for k = 0..n - 1.
 template <class T, class F>
 Array<T> array_of(py::ssize_t n, F&& value) {
   Array<T> a(std::vector<py::ssize_t>{n});

@@ -1,5 +1,5 @@
 // The kernels one by one, and their references, for tests and benches.
-#define SPD_ISA reference  // the references are plain loops: compiled once, for the baseline
+#define SPD_ISA reference  // the references are plain loops, which are compiled once, for the baseline
 #include "../calls/ops.hpp"
 #include "../engine.hpp"
 #include "../kernels/batch_norm.hpp"
@@ -13,26 +13,26 @@
 namespace spd {
 namespace {
 
-// ---- what comes back; d* is the gradient of *
+// ---- what comes back; a name with d in front is the gradient of that array
 
-struct ConvRecord {  // a convolution
+struct ConvRecord {
   py::array y, dx, dk;
   std::vector<double> seconds;  // of forward, dgrad and wgrad; empty for the reference
 };
-struct BatchNormRecord {  // batch norm and ReLU
+struct BatchNormRecord {  // of batch norm and the ReLU behind it
   py::array z, mean, var, dy, dgamma, dbeta;
 };
-struct PoolRecord {  // pooling
+struct PoolRecord {
   py::array y, dx;
 };
 struct ReluRecord {
   py::array z, dx;
 };
-struct HeadRecord {  // average pooling, dense layer and the mean cross-entropy
+struct HeadRecord {  // of average pooling, the dense layer and the mean cross-entropy
   double loss;
   py::array logit, dx, dweight, dbias;
 };
-struct DenseRecord {  // a dense layer and its sigmoid
+struct DenseRecord {  // of a dense layer and its sigmoid
   py::array a, dx, dweight, dbias;
 };
 

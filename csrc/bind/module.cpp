@@ -55,8 +55,8 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "The compiled engine of spd_fast; see csrc/.";
   m.attr("version") = SPD_FAST_VERSION;
   m.attr("compiler") = SPD_FAST_COMPILER;
-  m.attr("flags") = SPD_FAST_FLAGS;  // beside those of each instruction set
-  m.attr("isa") = engine().isa;      // raises at import where SPD_FAST_ISA names one that cannot run
+  m.attr("flags") = SPD_FAST_FLAGS;  // each instruction set has flags of its own besides
+  m.attr("isa") = engine().isa;      // the import fails here where SPD_FAST_ISA names a set that cannot run
   m.def("default_threads", default_threads);
   m.def("uniforms", uniform_array, py::arg("key"), py::arg("rows"), py::arg("columns"), py::arg("taps"));
 

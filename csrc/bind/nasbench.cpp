@@ -54,7 +54,7 @@ Array<std::uint8_t> hashes_of(const Array<std::uint8_t>& vertices, const Array<s
   const std::size_t n = static_cast<std::size_t>(vertices.size());
   if (vertices.ndim() != 1 || edge_bits.ndim() != 1 || op_codes.ndim() != 1 || edge_bits.size() != vertices.size() || op_codes.size() != vertices.size())
     fail("vertices, edge_bits and op_codes must be columns of one length");
-  // Copies: while the GIL is released, others may write to the caller's arrays.
+  // These are copies, because other threads may write to the caller's arrays while the GIL is released.
   const std::vector<std::uint8_t> sizes = vector_of(vertices);
   const std::vector<std::uint32_t> edges = vector_of(edge_bits);
   const std::vector<std::uint16_t> ops = vector_of(op_codes);
@@ -72,7 +72,7 @@ std::vector<py::bytes> md5_of(const std::vector<std::string>& messages) {
   return found;
 }
 
-// Keeps the array, which may be mapped memory.
+// Finds rows by their hash. It keeps the array of hashes, which may be mapped memory.
 class HashIndex {
  public:
   explicit HashIndex(Array<std::uint8_t> sorted) : sorted_(std::move(sorted)), data_(reinterpret_cast<const Digest*>(sorted_.data())) {

@@ -3,7 +3,7 @@
 namespace spd {
 namespace {
 
-struct LogitGradientRecord {  // of the sum of all logits, one entry a motif
+struct LogitGradientRecord {  // the gradient of the sum of all logits; one entry for each motif
   std::vector<py::array> d_parameters, d_images;
 };
 
@@ -26,7 +26,7 @@ LogitGradientRecord logit_gradient(const std::vector<MotifSpec>& specs, Array<T>
   return out;
 }
 
-// (n, n) agreements of the ReLUs on each pair of images, one entry a motif.
+// Returns for each motif an array (n, n): how many ReLUs agree on each pair of images.
 template <class T>
 std::vector<Array<std::int64_t>> activations(const std::vector<MotifSpec>& specs, Array<T> images, std::vector<Array<T>> parameters, double batch_norm_eps,
                                              bool direct_convolutions, int threads, py::object progress) {

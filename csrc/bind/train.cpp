@@ -3,7 +3,7 @@
 namespace spd {
 namespace {
 
-// ---- what comes back: the arrays of all motifs of a call
+// ---- what comes back: arrays with one row for each motif of the call
 
 struct MetricRecord {
   Array<double> probability, loss, accuracy;
@@ -29,7 +29,7 @@ struct HypergradientRecord {
   std::vector<py::array> d_initial;
 };
 
-// metrics(k): of motif k.
+// metrics(k) returns the metrics of motif k.
 template <class F>
 MetricRecord metric_record(py::ssize_t motifs, py::array logits, F&& metrics) {
   return {array_of<double>(motifs, [&](py::ssize_t k) { return metrics(k).probability; }),
@@ -37,7 +37,7 @@ MetricRecord metric_record(py::ssize_t motifs, py::array logits, F&& metrics) {
           array_of<double>(motifs, [&](py::ssize_t k) { return metrics(k).accuracy; }), logits};
 }
 
-// What training and its reverse have in common. The arrays stay the caller's.
+// Returns the settings that training and its reverse have in common. They point to the caller's arrays.
 template <class T>
 TrainSettings<T> settings_of(const std::vector<MotifSpec>& specs, const Array<T>& images, const Array<T>& labels, const std::optional<Array<T>>& valid_images,
                              const std::optional<Array<T>>& valid_labels, const Array<std::int64_t>& order, int batch, bool drop_last,

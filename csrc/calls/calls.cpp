@@ -11,13 +11,13 @@
 namespace spd {
 namespace {
 
-// job(k, worker, control) for every motif, costs[k] FLOPs each.
+// Runs job(k, worker, control) for every motif. Motif k costs costs[k] FLOPs.
 void run_all(const std::vector<double>& costs, const Run& run, const std::function<void(int, Worker&, Control&)>& job) {
   Control control;
   run_jobs(costs, run.threads, control, [&](int k, Worker& worker) { job(k, worker, control); }, run.poll);
 }
 
-// cost(k): FLOPs of motif k.
+// Returns cost(k), the FLOPs of motif k, for all motifs.
 template <class T, class F>
 std::vector<double> costs_of(const Motifs<T>& motifs, F&& cost) {
   std::vector<double> out;
@@ -29,7 +29,7 @@ template <class T>
 T* zeroed(Memory& memory, std::size_t elements) {
   return static_cast<T*>(memory.zeroed(elements * sizeof(T)));
 }
-// For a network, its gradient and the states of an optimiser.
+// Returns memory for a network, its gradient and the state of an optimiser.
 template <class T>
 T* memory_of(const Plan& plan, Memory& memory, Team& team) {
   return zeroed<T>(memory, engine().of<T>().memory(plan, team));
@@ -45,7 +45,7 @@ void require_order(const TrainSettings<T>& s) {
   if (wrong != end) require(false, "an entry of order", *wrong, "0 to N - 1");
 }
 
-// Jobs of one pass over the whole set; passes: what it costs, in forward passes.
+// Runs jobs that pass over their whole set once. passes: what such a job costs, counted in forward passes.
 template <class T, class Job>
 void run_passes(const Motifs<T>& motifs, std::vector<Job>& jobs, double passes, void (*function)(Job&, Control&, Team&), const Run& run) {
   const auto cost = [&](std::size_t k) { return passes * motifs.plans[k].flops * jobs[k].data.n; };
@@ -82,7 +82,7 @@ Motifs<T> motifs_to_train(const std::vector<MotifSpec>& specs, const TrainSettin
 }
 template <class T>
 void train(const Motifs<T>& motifs, const TrainSettings<T>& s, std::vector<TrainJob<T>>& jobs, const Run& run) {
-  constexpr int running_batch = 100;  // images at once where the running statistics serve
+  constexpr int running_batch = 100;  // images that are read at once where running statistics are used
   const EngineFunctions<T>& f = engine().of<T>();
   const auto cost = [&](std::size_t k) { return 3 * motifs.plans[k].flops * s.train.n * s.epochs + motifs.plans[k].flops; };
   run_all(costs_of(motifs, cost), run, [&](int k, Worker& worker, Control& control) {

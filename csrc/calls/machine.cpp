@@ -8,7 +8,7 @@
 namespace spd {
 namespace {
 
-// rate(data, n, seconds) of whole steps of eight vectors of any instruction set.
+// Returns rate(data, n, seconds). n is a multiple of eight vectors of any instruction set.
 template <class F>
 double rate_of(F&& rate, std::size_t bytes, double seconds) {
   constexpr std::size_t step = 1024;

@@ -5,7 +5,7 @@
 
 namespace spd {
 
-// Each is measured for so many seconds: FLOP/s of multiply-adds, cycles/s, bytes/s of reading and writing a working set of so many bytes.
+// Each measures for so many seconds: FLOP/s of multiply-adds, cycles/s, and bytes/s of reading and of writing a working set of so many bytes.
 double fma_peak(double seconds);
 double clock_rate(double seconds);
 double read_rate(std::size_t bytes, double seconds);

@@ -7,7 +7,7 @@ namespace {
 
 const char* name_of(Algorithm how) { return kAlgorithmNames[static_cast<int>(how)]; }
 
-// `step` 0 (one vector for all pixels) does not count.
+// Returns the sum over channels of how many tensors meet in each. A source whose `step` is 0 (one vector for all pixels) does not count.
 int meeting(const std::vector<Segment>& segments) {
   int total = 0;
   for (const Segment& s : segments)

@@ -1,4 +1,4 @@
-// The ops of a plan in words and counts, for whoever sets the seconds of a profile beside them.
+// The ops of a plan, described in words and counts. A profile lists its seconds beside them.
 #pragma once
 
 #include <optional>
@@ -10,15 +10,15 @@
 
 namespace spd {
 
-// terms, flows: channels times the tensors that meet in each, of what is read and of the gradient. elements: of one channel of the batch, lanes without a
-// pixel among them.
-struct ConvOp {  // with its batch norm
+// terms and flows count channels times the tensors that meet in each channel: terms of what the op reads, flows of the gradient that arrives. elements counts
+// one channel of the whole batch, with the lanes that hold no pixel.
+struct ConvOp {  // a convolution and its batch norm
   int size, c_in, c_out;
   std::size_t weight;  // where its weights begin in the parameter vector
   std::string forward, wgrad;
-  std::optional<std::string> dgrad;  // none where it reads the images
+  std::optional<std::string> dgrad;  // none where the convolution reads the images
   int terms, flows;
-  bool keeps;  // its weight gradient keeps one side in registers
+  bool keeps;  // its weight gradient keeps what it transforms of dy in registers
   int height, width;
   std::size_t elements;
 };
@@ -31,7 +31,7 @@ struct SumOp {
 struct PoolOp {
   int size;
   bool average;
-  int channels, gathered;  // gathered: channels times the tensors that its gradient is gathered from and to
+  int channels, gathered;  // gathered counts channels times the tensors between which its gradient is gathered
   std::size_t elements_in;
   int height, width;
   std::size_t elements;

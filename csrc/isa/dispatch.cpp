@@ -14,7 +14,7 @@ struct Choice {
   const Engine& (*get)();
 };
 
-// Best first.
+// The best comes first.
 const Choice choices[] = {
 #if defined(__x86_64__)
     {"avx512",

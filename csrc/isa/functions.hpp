@@ -1,4 +1,5 @@
-// The table of functions (engine.hpp) of one instruction set: what fills it, compiled in its namespace. Included once for each, with SPD_ISA defined.
+// The table of functions (engine.hpp) of one instruction set. One source file for each set includes this header, with SPD_ISA defined as the namespace in which
+// the functions are compiled.
 #pragma once
 
 #include "../checks/kernels.hpp"

@@ -75,7 +75,8 @@ int threads_to_be_had(int n) {
   return static_cast<int>(threads.size());
 }
 
-// The processors that the calling thread may use. Kept threads have those of an earlier call and take these, unless OpenMP was told to bind threads itself.
+// The processors that the calling thread may use. Kept threads still have those of an earlier call, so they take these before they work. They do not where
+// OpenMP was told to bind threads itself.
 class CallersProcessors {
 #if defined(__linux__)
  public:
@@ -95,8 +96,8 @@ class CallersProcessors {
 
 const int kProcessors = omp_get_num_procs();  // as the OpenMP library counted them when it was loaded
 
-// Threads of a region in which `workers` work: theirs, the caller's, and as many idle ones as make them more than the processors. GCC's OpenMP lets waiting
-// threads sleep at once only then; else those at the end of a region, and those kept, would spin for milliseconds while the caller works.
+// Returns how many threads a region needs in which `workers` work: one for each worker, one for the caller, and idle ones until they are more than the
+// processors. Only then does GCC's OpenMP let waiting threads sleep at once. Otherwise they would spin for milliseconds while others work.
 //
 // OpenMP ends the process where the system refuses it a thread. So this function tries first whether the threads can be had that OpenMP would have to start. If
 // only some can, the region does without idle threads, then with fewer workers. Inside another region OpenMP starts all threads anew and keeps none.
@@ -124,7 +125,7 @@ void run_jobs(const std::vector<double>& costs, int threads, Control& control, c
   const double total = std::accumulate(costs.begin(), costs.end(), 0.0);
 
   threads = std::clamp(threads > 0 ? threads : default_threads(), 1, most_threads());
-  std::vector<std::unique_ptr<Worker>> workers;  // with the cost of the job that each is likely to take first
+  std::vector<std::unique_ptr<Worker>> workers;  // each begins with the cost of the job that it is likely to take first
   for (int t = 0; t < threads; ++t) workers.push_back(std::make_unique<Worker>(threads, t < n ? costs[order[t]] : 0));
   std::atomic<int> next{0};
   std::exception_ptr failure;
@@ -144,7 +145,7 @@ void run_jobs(const std::vector<double>& costs, int threads, Control& control, c
       if (!failure) failure = std::current_exception();
     }
   };
-  // Of the teams that can be joined, the one with the most work a thread; null: none.
+  // Returns the worker whose team can be joined and has the most work a thread, or null.
   const auto hardest = [&](int present) {
     const auto work = [](const Worker& w) { return w.team.open() ? w.cost.load(std::memory_order_relaxed) / w.team.size() : -1; };
     Worker* most = nullptr;
@@ -154,7 +155,7 @@ void run_jobs(const std::vector<double>& costs, int threads, Control& control, c
     }
     return most;
   };
-  // What thread t of the `present` ones does; after_job() behind each.
+  // What worker t of the `present` ones does. after_job() is called after each of its jobs.
   const auto work = [&](int t, int present, const auto& after_job) {
     Worker& own = *workers[t];
     for (int i; !control.stop.load(std::memory_order_relaxed) && (i = next++) < n;) {
@@ -170,13 +171,14 @@ void run_jobs(const std::vector<double>& costs, int threads, Control& control, c
 
   keep_threads_usable();
   const CallersProcessors processors;
-  // A callback of a training may train, too: its region is inside that training's.
+  // A training may call back Python code that trains, too. The region of the inner training is then inside that of the outer one.
   if (omp_get_active_level() >= omp_get_max_active_levels()) omp_set_max_active_levels(omp_get_active_level() + 1);
 #pragma omp parallel num_threads(region_threads(threads))
   {
-    const int t = omp_get_thread_num(), present = std::min(threads, omp_get_num_threads() - 1);  // fewer than asked for: OMP_THREAD_LIMIT, OMP_DYNAMIC
+    // There may be fewer workers than were asked for, because of OMP_THREAD_LIMIT, OMP_DYNAMIC or what region_threads found.
+    const int t = omp_get_thread_num(), present = std::min(threads, omp_get_num_threads() - 1);
     if (present == 0) {
-      work(0, 1, watch);  // the caller is alone
+      work(0, 1, watch);  // the caller is alone and does the jobs itself
     } else if (t == 0) {  // the caller sleeps, so that each of the others finds a processor, and stays free to answer signals
       std::unique_lock<std::mutex> lock(mutex);
       while (!finished.wait_for(lock, std::chrono::milliseconds(100), [&] { return through == present; })) {

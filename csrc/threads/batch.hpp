@@ -1,4 +1,5 @@
-// Many motifs at once: the only parallel region. One thread, one motif, longest first; threads that find no motif (any more) join those that have one.
+// The only parallel region, which runs the jobs of many motifs at once. Each thread takes one motif at a time, the longest first. A thread that finds no motif,
+// from the start or any more, helps one that has.
 #pragma once
 
 #include <atomic>
@@ -11,10 +12,11 @@
 
 namespace spd {
 
-struct Worker {  // what the owner of a team keeps between jobs
+// What a thread that takes jobs keeps between them. It is the owner of a team.
+struct Worker {
   Memory network, metrics;
   Team team;
-  std::atomic<double> cost;  // of its present job
+  std::atomic<double> cost;  // of the job that it is doing
 
   Worker(int threads, double cost) : team(threads), cost(cost) {}
 };
@@ -24,10 +26,10 @@ struct Worker {  // what the owner of a team keeps between jobs
 void run_jobs(const std::vector<double>& costs, int threads, Control& control, const std::function<void(int, Worker&)>& job,
               const std::function<bool(double)>& poll);
 
-// Threads to use where the caller names none: the processors that this process may use.
+// Returns how many threads a call uses where the caller names no number: one for each processor that this process may use.
 int default_threads();
 
-// Threads that a call uses at most: 64, or four times the processors that this process may use, whichever is more.
+// Returns how many threads a call uses at most: 64, or four times the processors that this process may use, whichever is more.
 int most_threads();
 
 }  // namespace spd

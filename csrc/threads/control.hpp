@@ -1,4 +1,4 @@
-// What is shared by the threads that do the jobs and the one that waits for them, which may ask them to stop.
+// The threads that do the jobs and the one that waits for them share this record. Through it the one that waits may ask the others to stop.
 #pragma once
 
 #include <atomic>
@@ -7,7 +7,7 @@ namespace spd {
 
 struct Control {
   std::atomic<bool> stop{false};
-  std::atomic<double> done{0};  // FLOPs
+  std::atomic<double> done{0};  // FLOPs so far
 
   void add(double flops) { done.fetch_add(flops, std::memory_order_relaxed); }
 };

@@ -18,8 +18,8 @@ constexpr std::size_t kLine = 64, kHugePage = std::size_t{2} << 20;
 std::size_t whole(std::size_t bytes, std::size_t units) { return (bytes + units - 1) / units * units; }
 
 #if defined(__linux__)
-// Zeroed, from the system: what an allocator gives out again may lie in small pages. Megabytes read in strides of kilobytes take a few hundredths
-// longer with those, for the translation of addresses. bytes: whole huge pages.
+// Returns zeroed memory from the system, in huge pages. An allocator may hand out memory again that lies in small pages. Reading megabytes in strides of
+// kilobytes takes a few per cent longer there, because more addresses have to be translated. bytes: a multiple of the huge page.
 void* huge_pages(std::size_t bytes) {
   void* mapped = mmap(nullptr, bytes + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapped == MAP_FAILED) throw std::bad_alloc();
@@ -27,7 +27,7 @@ void* huge_pages(std::size_t bytes) {
   char* aligned = reinterpret_cast<char*>(whole(reinterpret_cast<std::uintptr_t>(begin), kHugePage));
   if (aligned > begin) munmap(begin, aligned - begin);
   munmap(aligned + bytes, end - (aligned + bytes));
-  madvise(aligned, bytes, MADV_HUGEPAGE);  // advice: nothing depends on it
+  madvise(aligned, bytes, MADV_HUGEPAGE);  // nothing depends on whether the system follows this advice
   return aligned;
 }
 #endif

@@ -1,4 +1,4 @@
-// The memory that a thread works in.
+// The memory that a thread uses for its jobs.
 #pragma once
 
 #include <cstddef>

@@ -1,6 +1,6 @@
-// A team: the threads that work on one motif, which are its owner and threads that have no motif of their own. The owner divides the work and every
-// thread takes shares of it (fork and join). Shares write to different places and nothing is summed across them, so the bits do not depend on the
-// number of threads or on when they join.
+// A team is the threads that work on one motif: its owner, and threads that have no motif of their own. The owner divides the work and every thread takes
+// shares of it (fork and join). Shares write to different places and nothing is summed across them, so the bits do not depend on the number of threads or on
+// when they join.
 #pragma once
 
 #include <algorithm>
@@ -17,7 +17,8 @@
 
 namespace spd {
 
-// Vanishing gradients would become denormal numbers, which are slow. While an object of this class exists, they are 0 on the thread that made it.
+// Vanishing gradients would become denormal numbers, with which processors calculate slowly. While an object of this class exists, the thread that made it
+// takes them as 0.
 class FlushDenormals {
  public:
 #if defined(__SSE2__)
@@ -33,18 +34,19 @@ class FlushDenormals {
 
 class Team {
  public:
-  static constexpr int kMost = 16;  // threads: a batch of 20 images has no more than ten shares worth waking a thread for
+  static constexpr int kMost = 16;  // threads of a team; a batch of 20 images has no more than ten shares that are worth a thread
 
   explicit Team(int most = 1) : most_(std::min(most, kMost)) {}
   Team(const Team&) = delete;
   Team& operator=(const Team&) = delete;
 
-  int most() const { return most_; }  // threads that may ever belong to it
+  int most() const { return most_; }  // how many threads may ever belong to the team
   int size() const { return joined_.load(std::memory_order_relaxed); }
   bool open() const { return !closed_.load(std::memory_order_relaxed) && size() < most_; }
 
-  // f(begin, end, rank) for contiguous shares of 0 .. n - 1, as many as there are threads; returns when all are done. `f` must not throw. Each thread takes
-  // its own share; those of threads that do not come, because the machine has other work for them, are the owner's. One rank, one thread at a time.
+  // Calls f(begin, end, rank) for contiguous shares of 0 .. n - 1, as many as there are threads, and returns when all are done. `f` must not throw. Each thread
+  // takes its own share. The owner also takes the shares of threads that do not come, because the machine has other work for them. Two calls with one rank
+  // never run at the same time.
   template <class F>
   void split(int n, F&& f) {
     const int shares = std::min(size(), n);
@@ -65,7 +67,7 @@ class Team {
     wait([&] { return working_.load(std::memory_order_acquire) == 0; });
   }
 
-  // f(slice, begin, end, rank) for shares of 0 .. n - 1 of every slice, those of one slice behind those of the other.
+  // Calls f(slice, begin, end, rank) for shares of 0 .. n - 1 of every slice. The shares of one slice follow those of the slice before.
   template <class F>
   void split(int slices, int n, F&& f) {
     split(slices * n, [&](int begin, int end, int rank) {
@@ -73,7 +75,8 @@ class Team {
     });
   }
 
-  // What a thread without a motif of its own does: joins, from the owner's next split on, until the owner closes. At once where it is closed or full.
+  // A thread without a motif of its own calls this to work in the team, from the owner's next split on. It returns when the owner closes the team, and at once
+  // where the team is closed or full.
   void serve() {
     int rank;
     {
@@ -100,7 +103,7 @@ class Team {
   static constexpr int kShareBits = 8;
   static constexpr std::uint64_t kOver = ~std::uint64_t{0};
 
-  // The thread that claims share r of a round does it. After the round no share can be claimed.
+  // A thread that claims share r of a round does that share. After the round no share of it can be claimed.
   bool claim(int r, std::uint64_t round) { return free_[r].compare_exchange_strong(round, 0, std::memory_order_relaxed); }
   void run(int share, int rank, int shares) {
     const auto at = [&](int r) { return static_cast<int>(static_cast<long>(n_) * r / shares); };
@@ -110,7 +113,8 @@ class Team {
     run(share, rank, shares);
     working_.fetch_sub(1, std::memory_order_release);
   }
-  // Shares last microseconds: spin, give way where threads are more than processors, and sleep longer and longer where nothing is to be shared.
+  // Shares last microseconds, so a waiting thread first spins. Then it gives way, in case there are more threads than processors. In the end it sleeps, longer
+  // and longer, as the owner has nothing to share.
   template <class F>
   static void wait(F&& done) {
     constexpr int spins = 4000, yields = 100;
@@ -132,9 +136,9 @@ class Team {
   std::mutex door_;
   std::atomic<bool> closed_{false};
   alignas(64) std::atomic<int> joined_{1};
-  alignas(64) std::atomic<std::uint64_t> round_{0};  // and in its last bits the shares
+  alignas(64) std::atomic<std::uint64_t> round_{0};  // its number, and in the last bits how many shares it has
   alignas(64) std::atomic<int> working_{0};
-  alignas(64) std::atomic<std::uint64_t> free_[kMost]{};  // the round of which share r is not claimed yet
+  alignas(64) std::atomic<std::uint64_t> free_[kMost]{};  // entry r: the round whose share r nobody has claimed yet
 };
 
 }  // namespace spd
