@@ -291,8 +291,8 @@ SPD_INLINE vec<T> at_least(vec<T> low, vec<T> x) {
 #endif
 }
 
-// Shift a row of pixels by d lanes. Lane i takes lane i + d (from_right) or i - d (from_left). The last or first d lanes come from the next or the previous
-// vector.
+// Shift a row of pixels by d lanes. Lane i takes lane i + d (from_right) or i - d (from_left). The last
+// or first d lanes come from the next or the previous vector.
 template <class T, int d = 1>
 SPD_INLINE vec<T> from_right(vec<T> v, vec<T> next) {
   return [&]<int... i>(std::integer_sequence<int, i...>) { return __builtin_shufflevector(v, next, (i + d)...); }(std::make_integer_sequence<int, lanes<T>>{});

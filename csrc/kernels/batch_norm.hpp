@@ -1,5 +1,5 @@
-// Batch norm, ReLU and the sums between the convolutions, fused. Normalised tensors are computed where they are read (input.hpp), or stored only to be read
-// there.
+// Batch norm, ReLU and the sums between the convolutions, fused. Normalised tensors are computed where
+// they are read (input.hpp), or stored only to be read there.
 //
 //   statistics   mean_c = E[y], var_c = E[(y - mean)^2] over images and pixels;  istd = 1 / sqrt(var + eps)
 //   forward      z[c] = sum_s relu(gamma_s * (y_s[c] - mean_s) * istd_s + beta_s)          s runs over the terms that meet in channel c, some without ReLU
@@ -10,8 +10,8 @@
 //   tangent      of both, along a change of y, gamma and beta: see the end of the file
 //
 // (Ioffe and Szegedy 2015, arXiv:1502.03167.) Adds with channel truncation, concatenation and the projected input are all "terms that meet".
-// Precision: all is in the element type. Sums are taken of differences from the channel's first pixel, so that a mean far from zero does not spoil the
-// variance.
+// Precision: all is in the element type. Sums are taken of differences from the channel's first pixel,
+// so that a mean far from zero does not spoil the variance.
 #pragma once
 
 #include <algorithm>
@@ -188,8 +188,8 @@ void batch_statistics(T* mean, T* var, const T* chunk_mean, const T* chunk_devia
 
 // ---- forward
 
-// One tensor that is added to a sum. It is read through batch norm (a scale and a shift per channel), or as it is where scale is null, and perhaps through
-// ReLU.
+// One tensor that is added to a sum. It is read through batch norm (a scale and a shift per channel),
+// or as it is where scale is null, and perhaps through ReLU.
 template <class T>
 struct Term {
   const T* data;  // its blocks follow each other; from block Grid::half on they are `gap` elements further
@@ -287,8 +287,8 @@ class BatchNormBackward {
     begin_[slices_] = blocks_;
   }
 
-  // For the slices first..last - 1 of every channel: add_up sums what flows in, and apply uses the sums of all slices. dgamma and dbeta are written with slice
-  // 0.
+  // For the slices first..last - 1 of every channel: add_up sums what flows in, and apply uses the sums
+  // of all slices. dgamma and dbeta are written with slice 0.
   SPD_NOINLINE void run(int channels, int first, int last, bool add_up, bool apply, T* dgamma, T* dbeta) const {
     for (int c = 0; c < channels; ++c) {
       for (int slice = first; add_up && slice < last; ++slice) add_up_slice(slice, c);

@@ -1,5 +1,5 @@
-// A step of an optimiser is one pass over the flat parameter vector w, its gradient g and two state vectors a and b. t = 1, 2, ... counts steps; lr is the rate
-// of this step.
+// A step of an optimiser is one pass over the flat parameter vector w, its gradient g and two state vectors
+// a and b. t = 1, 2, ... counts steps; lr is the rate of this step.
 //
 //   Adam      g += wd w;  a = b1 a + (1 - b1) g;  b = b2 b + (1 - b2) g^2;  w -= lr / (1 - b1^t) * a / (sqrt(b) / sqrt(1 - b2^t) + eps)
 //             (Kingma and Ba 2015, arXiv:1412.6980; weight decay as PyTorch's Adam: L2, not decoupled)

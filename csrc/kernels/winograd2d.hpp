@@ -1,12 +1,12 @@
-// conv3x3 by Winograd's F(4 x 4, 3 x 3), with the transforms of winograd.hpp along columns and along rows. A tile of 4 x 4 pixels takes 36 multiply-adds, where
-// direct takes 144.
+// conv3x3 by Winograd's F(4 x 4, 3 x 3), with the transforms of winograd.hpp along columns and along rows. A
+// tile of 4 x 4 pixels takes 36 multiply-adds, where direct takes 144.
 //
 //   forward  Y  = A^T [ (G k G^T) . (B^T X B) ] A        X: 6 x 6 pixels, k: 3 x 3 taps, Y: 4 x 4 pixels           (Lavin and Gray 2016, arXiv:1509.09308)
 //   wgrad    dk = G^T [ sum over tiles (A dY A^T) . (B^T X B) ] G                                                   (winograd2d_wgrad.hpp)
 //
 // Arrays and preconditions are those of winograd.hpp. Besides, an image row takes at least four lanes (`Grid::fits_winograd2d`). Precision: all is in the
-// element type. The transforms round 2 to 15 times as much as direct (root mean square). The largest error, relative to the largest value, is 1.1e-6 to 9.3e-6
-// in float.
+// element type. The transforms round 2 to 15 times as much as direct (root mean square). The largest error,
+// relative to the largest value, is 1.1e-6 to 9.3e-6 in float.
 #pragma once
 
 #include "winograd2d_tiles.hpp"
@@ -17,8 +17,8 @@ inline constexpr int kForwardRows = 8;  // tile rows (an even number) that are t
 
 // ---- with few input channels, one output channel is computed at a time
 
-// The forward for one output channel. k points to its taps in the first plane; k_channel and k_plane are the elements between input channels and between
-// planes.
+// The forward for one output channel. k points to its taps in the first plane; k_channel and k_plane
+// are the elements between input channels and between planes.
 template <class T, int S, int I>
 SPD_NOINLINE void forward_of_few(T* y, const TilePlanes<T>& x, const T* k, std::size_t k_channel, std::size_t k_plane, int pairs, const TileRows* to,
                                  const Grid& grid, bool accumulate) {

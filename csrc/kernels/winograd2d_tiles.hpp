@@ -9,8 +9,8 @@
 //
 // A lane holds the same component everywhere, so wgrad has little to sum over lanes at the end. Two tile rows fill whole vectors, however few tiles a row has.
 //
-// If a tensor does not fit in L2, the same rows of its next channel are prefetched before each transform. They are kilobytes away and would come too late
-// otherwise.
+// If a tensor does not fit in L2, the same rows of its next channel are prefetched before each transform.
+// They are kilobytes away and would come too late otherwise.
 #pragma once
 
 #include "input.hpp"
@@ -191,8 +191,8 @@ SPD_NOINLINE void transform_output_channel(T* y, const TilePlanes<T>& m, int c, 
   });
 }
 
-// The blocks that hold the tile rows first..until - 1, counted from block `begin` on: their first vector in a channel and their last + 1, counted over the
-// batch.
+// The blocks that hold the tile rows first..until - 1, counted from block `begin` on: their first vector
+// in a channel and their last + 1, counted over the batch.
 struct TileBlocks {
   std::size_t begin, end;
   TileBlocks(int first, int until, int begin, const Grid& grid) {

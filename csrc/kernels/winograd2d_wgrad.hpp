@@ -105,8 +105,8 @@ SPD_NOINLINE void gather_planes(T* dk, const T* u, int slices, std::size_t pairs
 
 // wgrad goes through the tile rows of a slice in rounds.
 struct WgradRounds {
-  // all: the tile rows of the longest slice. rows: those of a round, an even number, because a vector holds two; a slice that is one round may have an odd
-  // number.
+  // all: the tile rows of the longest slice. rows: those of a round, an even number, because a vector
+  // holds two; a slice that is one round may have an odd number.
   int slices, all, rows;
   WgradRounds(const Grid& grid, int blocks) : slices(grid.slices(blocks)), all(0) {
     for (int s = 0; s < slices; ++s) all = std::max(all, tile_rows(grid, grid.slice_end(blocks, s) - grid.slice_begin(s)));

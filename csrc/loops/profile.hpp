@@ -1,5 +1,5 @@
-// Runs one training step many times, and measures by turns the time of the whole step and of each part (span.hpp). It calls the same functions as training
-// does.
+// Runs one training step many times, and measures by turns the time of the whole step and of each
+// part (span.hpp). It calls the same functions as training does.
 #pragma once
 
 #include "../span.hpp"

@@ -16,8 +16,8 @@
 
 namespace spd {
 
-// The strides of a tensor in the layout: the elements from block to block and from channel to channel. From block `half` on, everything is `gap` elements
-// further.
+// The strides of a tensor in the layout: the elements from block to block and from channel to channel.
+// From block `half` on, everything is `gap` elements further.
 struct Strides {
   std::size_t block = 0, channel = 0;
   int half = INT_MAX;
@@ -58,8 +58,8 @@ struct Grid {
   int pixels() const { return height * width; }
   bool padded() const { return width != slot; }
 
-  // How many blocks a chunk has. The ops of a run go over a chunk one after the other while it is in the cache. It has eight of Winograd's tile rows, or one
-  // block.
+  // How many blocks a chunk has. The ops of a run go over a chunk one after the other while it is in
+  // the cache. It has eight of Winograd's tile rows, or one block.
   int chunk() const { return std::max(1, 32 / height); }
   int chunks(int n) const { return (blocks(n) + chunk() - 1) / chunk(); }
 

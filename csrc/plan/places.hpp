@@ -11,8 +11,8 @@ namespace spd {
 // Gives every tensor a place of its own while a plan is built, and then lets them share.
 class Places {
  public:
-  // Returns where a new tensor begins. grid is -1 where the tensor is not in the row-vector layout. A tensor that is_sliced has as many elements again for the
-  // second slice.
+  // Returns where a new tensor begins. grid is -1 where the tensor is not in the row-vector layout. A tensor
+  // that is_sliced has as many elements again for the second slice.
   std::size_t take(std::size_t elements, int grid = -1, bool is_sliced = false);
   // Returns where the tensor begins to which this element belongs. To be called before `share`.
   std::size_t begin_of(std::size_t offset) { return tensor_at(offset).begin; }

@@ -1,6 +1,6 @@
 // A team is the threads that work on one motif: its owner, and threads that have no motif of their own. The owner divides the work and every thread takes
-// shares of it (fork and join). Shares write to different places and nothing is summed across them, so the bits do not depend on the number of threads or on
-// when they join.
+// shares of it (fork and join). Shares write to different places and nothing is summed across them, so the
+// bits do not depend on the number of threads or on when they join.
 #pragma once
 
 #include <algorithm>
@@ -17,8 +17,8 @@
 
 namespace spd {
 
-// Vanishing gradients would become denormal numbers, with which processors calculate slowly. While an object of this class exists, the thread that made it
-// takes them as 0.
+// Vanishing gradients would become denormal numbers, with which processors calculate slowly. While an object
+// of this class exists, the thread that made it takes them as 0.
 class FlushDenormals {
  public:
 #if defined(__SSE2__)
