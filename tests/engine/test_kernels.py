@@ -306,6 +306,21 @@ def test_a_spec_whose_fields_do_not_fit_together_is_refused(changed, message):
         _core.MotifSpec.perceptron(**PERCEPTRON | changed) if of_a_perceptron else _core.MotifSpec(**CELL | changed)
 
 
+def test_the_tables_of_a_spec_are_made_once_and_cannot_be_changed():
+    spec = _core.MotifSpec.perceptron(**PERCEPTRON)
+    found = [(part.name, part.offset, part.shape) for part in spec.tables.parameters]
+    assert found == [
+        ("hidden1.weight", 0, (2, 16)),
+        ("hidden1.bias", 32, (2,)),
+        ("dense.weight", 34, (3, 2)),
+        ("dense.bias", 40, (3,)),
+    ]
+    assert (spec.tables.n_parameters, spec.tables.running, spec.tables.batch_norms) == (43, (), 0)
+    assert spec.tables.parameters is spec.tables.parameters
+    with pytest.raises(AttributeError):
+        spec.tables.n_parameters = 44
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
