@@ -1,4 +1,4 @@
-"""How evenly many motifs share many cores: the table of docs/engine.md, simulated with the FLOPs of real cells as cost.
+"""How evenly many motifs share many cores: the table of docs/notes/engine.md, simulated with the FLOPs of real cells as cost.
 
 python bench/makespan.py nb101_test108.npz
 """

@@ -209,7 +209,7 @@ def _rawal_slope() -> Recipe:
             gradient="unrolled",
             optimizer=AdamSettings(
                 lr=0.2, weight_decay=2e-5
-            ),  # released: 0.05, 80 epochs (docs/rawal_slope.md); decay: d/dx of 1e-5 x^2
+            ),  # released: 0.05, 80 epochs (docs/notes/rawal_slope.md); decay: d/dx of 1e-5 x^2
             schedule="steps",
         ),
         dtype="float64",
