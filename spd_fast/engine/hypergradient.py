@@ -118,7 +118,7 @@ def motif_hypergradient(
         trained a second time, which is slower and gives the same bits.
     direct_convolutions : bool
         As in `train_motifs`, but true by default: Winograd's algorithm rounds more, and reversing the training
-        magnifies rounding errors (docs/engine.md). False is faster by a tenth at most.
+        magnifies rounding errors (docs/engine.md). False takes about a fifth less time.
     cells, shape, dish and all others
         As in `train_motifs`.
 
