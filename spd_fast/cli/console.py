@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from spd_fast.outer.history import OuterStep
+    from spd_fast.outer.history import OuterEpoch
     from spd_fast.recipes.settings import Recipe
 
 INTERRUPTED = 130
@@ -85,28 +85,28 @@ class Display:
         if self._bar is not None:
             self._bar.stop()
 
-    def __call__(self, epoch: int, fraction: float, step: "OuterStep | None") -> None:
+    def __call__(self, epoch: int, fraction: float, record: "OuterEpoch | None") -> None:
         if self._first is None:
             self._first = epoch
         if self._bar is not None:
             self._bar.update(self._task, completed=epoch + fraction, epoch=epoch + 1)
-        if step is None:
+        if record is None:
             return
-        self._taus.append(step.kendall_tau)
-        self._validation_tau = self._validation_tau if step.validation_tau is None else step.validation_tau
-        numbers = self._numbers(step)
+        self._taus.append(record.kendall_tau)
+        self._validation_tau = self._validation_tau if record.validation_tau is None else record.validation_tau
+        numbers = self._numbers(record)
         if self._bar is not None:
             self._bar.update(self._task, numbers=numbers)
         elif (epoch + 1) % self._every == 0 or epoch + 1 == self._epochs:
             left = (time.monotonic() - self._began) / (epoch + 1 - self._first) * (self._epochs - epoch - 1)
             out.print(f"outer epoch {epoch + 1}/{self._epochs}  {numbers}  {duration(left)} left", markup=False)
 
-    def _numbers(self, step: "OuterStep") -> str:
-        loss = "  -  " if step.loss is None else f"{step.loss:.3f}"
+    def _numbers(self, record: "OuterEpoch") -> str:
+        loss = "  -  " if record.loss is None else f"{record.loss:.3f}"
         mean = sum(self._taus) / len(self._taus)
-        note = f"  {step.skipped}: skipped" if step.skipped else ""
+        note = f"  {record.skipped}: skipped" if record.skipped else ""
         validation = "" if self._validation_tau is None else f"  validation tau {self._validation_tau:+.2f}"
-        return f"loss {loss}  tau {step.kendall_tau:+.2f} (mean {mean:+.3f}){validation}{note}"
+        return f"loss {loss}  tau {record.kendall_tau:+.2f} (mean {mean:+.3f}){validation}{note}"
 
 
 def duration(seconds: float) -> str:

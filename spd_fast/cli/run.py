@@ -131,12 +131,12 @@ def _pool(recipe: "Recipe", n: int) -> str:
 
 def _finish(opened: "Run") -> None:
     """Write the report and print the numbers that matter."""
-    from spd_fast.outer.history import OuterStep
+    from spd_fast.outer.history import OuterEpoch
     from spd_fast.report.run import build
     from spd_fast.report.summary import summarise
 
     page = build(opened.path)
-    summary = summarise([OuterStep.from_json(record) for record in opened.records()], opened.recipe)
+    summary = summarise([OuterEpoch.from_json(record) for record in opened.records()], opened.recipe)
     out.print(
         f"mean Kendall tau {summary.tau} over {summary.epochs} outer epochs "
         f"(one epoch scatters by {summary.chance:.2f} by chance; not an evaluation on test cells)"

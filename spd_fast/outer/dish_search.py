@@ -25,7 +25,7 @@ from spd_fast.base.stores import Journal, content_digest
 from spd_fast.base.types import NamedProgress, Progress
 from spd_fast.outer import runs
 from spd_fast.outer.fit import MIN_MOTIFS, FitResult, fit_dish
-from spd_fast.outer.history import OuterStep
+from spd_fast.outer.history import OuterEpoch
 from spd_fast.outer.start import source_digest
 from spd_fast.recipes.settings import Recipe
 from spd_fast.scoring import score_cells
@@ -363,5 +363,5 @@ def _reached(labelled: Sequence[Labelled], stop_at: float | None) -> bool:
     return stop_at is not None and any(each.accuracy >= stop_at for each in labelled)
 
 
-def _share_of_fit(progress: Progress, epochs: int) -> Callable[[int, float, OuterStep | None], object]:
+def _share_of_fit(progress: Progress, epochs: int) -> Callable[[int, float, OuterEpoch | None], object]:
     return lambda epoch, fraction, _: progress((epoch + fraction) / epochs)

@@ -28,7 +28,7 @@ from spd_fast.base.types import Array, Number, Progress
 from spd_fast.dish import Dish
 from spd_fast.outer import runs
 from spd_fast.outer.forms import dish_of, dish_tensors, free_tensors
-from spd_fast.outer.history import OuterStep, best_check, kept_check, validation_checks
+from spd_fast.outer.history import OuterEpoch, best_check, kept_check, validation_checks
 from spd_fast.outer.losses import LOSSES, OuterLoss, pearson_correlation
 from spd_fast.outer.measure import CellMetrics, Measure, measure_of
 from spd_fast.outer.optimizers import StepTaken, copies, number, optimizer_of
@@ -60,7 +60,7 @@ class FitResult:
     dish, start : Dish
         The dish after learning and before. `dish` is the last dish, or the best on the validation cells, as
         ``outer.keep`` says.
-    history : tuple of OuterStep
+    history : tuple of OuterEpoch
         One per outer epoch.
     recipe : Recipe
         The recipe that the dish was learned with; `score_cells` takes both.
@@ -71,7 +71,7 @@ class FitResult:
 
     dish: Dish
     start: Dish
-    history: tuple[OuterStep, ...]
+    history: tuple[OuterEpoch, ...]
     recipe: Recipe
     training_cells: tuple[int, ...]
     validation_cells: tuple[int, ...]
@@ -86,7 +86,7 @@ class FitResult:
         return None if check is None else check[1]
 
 
-FitProgress = Callable[[int, float, OuterStep | None], object]
+FitProgress = Callable[[int, float, OuterEpoch | None], object]
 
 
 def fit_dish(
@@ -114,9 +114,9 @@ def fit_dish(
         Folder that records the run: a path is created; a folder opened by `spd_fast.outer.runs.resume` is continued, and gives
         the same bits as a run that was never interrupted.
     progress : callable, optional
-        ``progress(epoch, fraction, step)`` is called about ten times a second, with the share of the epoch's training
-        that is done and None for `step`; and at the end of each epoch, with 1 and the epoch's record. An exception that
-        it raises stops the run.
+        ``progress(epoch, fraction, record)`` is called about ten times a second, with the share of the outer epoch's
+        training that is done and None for `record`; and at the end of each outer epoch, with 1 and its record. An
+        exception that it raises stops the run.
     threads : int, optional
         Default: the processors that this process may use. Does not change the result.
     seed : int, optional
@@ -191,15 +191,15 @@ def _fit(
             run.save_dish(start, start=True)
     saved = time.monotonic()
     while not loop.done:
-        loop.step()
-        step = loop.history[-1]
+        loop.run_epoch()
+        record = loop.history[-1]
         if run:
-            run.append(step.to_json())
+            run.append(record.to_json())
             if loop.done or time.monotonic() - saved >= CHECKPOINT_SECONDS:
                 run.save_checkpoint(len(loop.history), loop.state())
                 saved = time.monotonic()
         if progress:
-            progress(step.epoch, 1.0, step)
+            progress(record.epoch, 1.0, record)
     dish = dish_of(dish_tensors(loop.best if recipe.outer.keep == "best" else loop.free, start, recipe.form))
     if run and not run.finished:
         run.save_dish(dish)
@@ -225,7 +225,7 @@ class _Loop:
     measure: Measure
     loss: OuterLoss
     progress: FitProgress | None
-    history: list[OuterStep] = field(default_factory=list)
+    history: list[OuterEpoch] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         optimized = {name: self.free[name] for name in self.recipe.optimized}
@@ -244,12 +244,12 @@ class _Loop:
         """Return the positions, among the training cells, of those that an outer epoch compares."""
         return draw_cells(len(self.training_cells), self.recipe.outer.cells, epoch, self.recipe.seed)
 
-    def step(self) -> None:
+    def run_epoch(self) -> None:
         """Run one outer epoch and append its record to the history."""
         with _one_torch_thread():
-            self.history.append(self._step(len(self.history)))
+            self.history.append(self._run_epoch(len(self.history)))
 
-    def _step(self, epoch: int) -> OuterStep:
+    def _run_epoch(self, epoch: int) -> OuterEpoch:
         began = time.perf_counter()
         validation_tau_start = self._check_validation(0) if epoch == 0 else None
         if epoch % self.recipe.outer.check_every == 0:
@@ -269,7 +269,7 @@ class _Loop:
 
         taken, trust = StepTaken(skipped=skipped), None
         if loss is not None and not skipped:
-            taken = self.optimizer.take(loss, again, epoch, [step.gradient_norm for step in self.history])
+            taken = self.optimizer.take(loss, again, epoch, [record.gradient_norm for record in self.history])
             every = self.recipe.outer.trust_every
             if taken.gradient_norm is not None and every and epoch % every == 0:
                 trust = _trust(loss.item(), again(), taken.predicted)
@@ -308,9 +308,9 @@ class _Loop:
             return loss, f"{perfect} of {len(usable)} motifs are perfect"
         return loss, ""
 
-    def _due(self, steps: int) -> bool:
+    def _check_is_due(self, epochs_done: int) -> bool:
         outer = self.recipe.outer
-        return steps % outer.check_every == 0 or steps >= outer.epochs
+        return epochs_done % outer.check_every == 0 or epochs_done >= outer.epochs
 
     def _solve(self) -> None:
         """If the recipe says so, replace the step weights by those of a ridge regression on the training cells."""
@@ -325,10 +325,10 @@ class _Loop:
             if solved.any():
                 self.free["step_weights"].copy_(torch.from_numpy(solved * self.recipe.steps))
 
-    def _check_validation(self, steps: int) -> Number:
+    def _check_validation(self, epochs_done: int) -> Number:
         """If a check is due after so many outer epochs, return tau on the validation cells, and remember the dish with
         the highest tau."""
-        if not len(self.validation_cells) or not self._due(steps):
+        if not len(self.validation_cells) or not self._check_is_due(epochs_done):
             return None
         with torch.no_grad():
             ranking = self._measured(self.validation_cells, None, None).ranking
@@ -358,7 +358,7 @@ class _Loop:
             for name, value in self.free.items():
                 if stored[name].shape != value.shape:
                     raise ValueError(f"{name} have shape {tuple(stored[name].shape)}, expected {tuple(value.shape)}")
-            history = [OuterStep.from_json(record) for record in records]
+            history = [OuterEpoch.from_json(record) for record in records]
         except (KeyError, ValueError) as error:
             raise runs.RunFolderError(f"{run.path} cannot be resumed, its checkpoint does not fit: {error}") from error
         with torch.no_grad():
@@ -396,7 +396,7 @@ def _record(
     validation_tau: Number,
     skipped: str,
     seconds: float,
-) -> OuterStep:
+) -> OuterEpoch:
     metric = cell_metrics.metric.detach()
     score, final = cell_metrics.score.detach(), cell_metrics.accuracy
     kept = np.isfinite(metric.numpy())
@@ -405,7 +405,7 @@ def _record(
     if kept.sum() >= 2:
         correlation = float(pearson_correlation(score[torch.from_numpy(kept)].double(), torch.from_numpy(truth[kept])))
     curves = {"accuracy": cell_metrics.curve_accuracy[kept], "loss": cell_metrics.curve_loss[kept]}
-    return OuterStep(
+    return OuterEpoch(
         epoch=epoch,
         loss=loss,
         pearson=number(correlation),

@@ -9,14 +9,14 @@ import numpy as np
 from spd_fast.base.types import Number
 
 __all__ = [
-    "OuterStep",
+    "OuterEpoch",
     "kept_check",
     "validation_checks",
 ]
 
 
 @dataclass(frozen=True)
-class OuterStep:
+class OuterEpoch:
     """The record of one outer epoch: one line of ``metrics.jsonl``. The value of a motif that diverged is None.
 
     Attributes
@@ -86,11 +86,11 @@ class OuterStep:
         return float(np.mean(values)) if values else None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the step as a dictionary that `json.dumps` takes."""
+        """Return the record as a dictionary that `json.dumps` takes."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> "OuterStep":
+    def from_json(cls, record: Mapping[str, Any]) -> "OuterEpoch":
         """Read what `to_json` returned.
 
         Raises
@@ -108,16 +108,16 @@ class OuterStep:
         return cls(**fields)
 
 
-def validation_checks(history: Sequence[OuterStep]) -> list[tuple[int, float]]:
+def validation_checks(history: Sequence[OuterEpoch]) -> list[tuple[int, float]]:
     """Return (outer epochs done, tau-b on the validation cells) of every dish that was checked, beginning with the dish
     before learning."""
-    checks = [(0, step.validation_tau_start) for step in history[:1]] + [
-        (step.epoch + 1, step.validation_tau) for step in history
+    checks = [(0, record.validation_tau_start) for record in history[:1]] + [
+        (record.epoch + 1, record.validation_tau) for record in history
     ]
-    return [(steps, tau) for steps, tau in checks if tau is not None]
+    return [(done, tau) for done, tau in checks if tau is not None]
 
 
-def kept_check(history: Sequence[OuterStep], keep: Literal["last", "best"]) -> tuple[int, float] | None:
+def kept_check(history: Sequence[OuterEpoch], keep: Literal["last", "best"]) -> tuple[int, float] | None:
     """Return (outer epochs done, tau-b on the validation cells) of the dish that ``outer.keep`` keeps; of equally good
     ones, the earliest."""
     checks = validation_checks(history)

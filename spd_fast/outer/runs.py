@@ -6,9 +6,10 @@ file                   content
 =====================  ============================================================================================
 ``recipe.json``        every setting
 ``run.json``           schema, version, machine, which truth, a digest of the recipe; with a checksum
-``metrics.jsonl``      a journal (`spd_fast.base.stores`): what the run was begun with, then one line per step, written before the next
-                       step begins; every line is a JSON object with a checksum
-``checkpoint.npz``     what is needed to go on: replaced as a whole after every step, or every second where steps are shorter
+``metrics.jsonl``      a journal (`spd_fast.base.stores`): what the run was begun with, then one line per outer epoch, written before
+                       the next one begins; every line is a JSON object with a checksum
+``checkpoint.npz``     the state from which the run continues: replaced as a whole after every outer epoch, or every second where
+                       outer epochs are shorter
 ``dish_start.npz``     the dish before learning
 ``dish.npz``           the learned dish; it is there when the run is finished
 ``report.html``        the report, with its figures as PNG in ``figures/``
@@ -79,8 +80,8 @@ class RunFolderError(RuntimeError):
 class Run:
     """An open run folder. Made by `create`, `resume` or `read`; closes its lock as a context manager.
 
-    `restore` comes before `append`. A new folder goes when the context ends with a ValueError or TypeError before the first
-    step: what was asked for cannot run.
+    Call `restore` before `append`. If the context ends with a ValueError or TypeError before the first outer epoch, a new
+    folder is removed, because what was asked for cannot run.
 
     Attributes
     ----------
@@ -138,14 +139,14 @@ class Run:
             )
 
     def records(self) -> list[dict[str, Any]]:
-        """Return the steps in ``metrics.jsonl``, without a last one that was cut short.
+        """Return the records of the outer epochs in ``metrics.jsonl``, without a last line that was cut short.
 
         Raises
         ------
         RunFolderError
-            If the file is damaged, or lacks steps that the checkpoint includes.
+            If the file is damaged, or lacks outer epochs that the checkpoint includes.
         """
-        step, _ = self._checkpoint()
+        epochs, _ = self._checkpoint()
         try:
             records = read_journal(self.path / METRICS, _METRICS_SCHEMA, remedy=_REMEDY)
         except FileNotFoundError:
@@ -154,23 +155,24 @@ class Run:
             raise RunFolderError(str(error)) from error
         except OSError as error:
             raise RunFolderError(f"{self.path / METRICS} cannot be read: {_reason(error)}") from error
-        self._require_steps(len(records), step)
+        self._require_epochs(len(records), epochs)
         return records
 
     def restore(self, identity: Mapping[str, Any]) -> tuple[int, dict[str, Array], list[dict[str, Any]]] | None:
-        """Begin or continue: return (step, arrays, records) of the checkpoint, or None where there is none yet.
+        """Begin or continue: return (outer epochs done, arrays, records) of the checkpoint, or None where there is none yet.
 
-        Steps beyond the checkpoint are removed from the file.
+        Records of outer epochs after the checkpoint are removed from the file.
 
         Parameters
         ----------
         identity : mapping that JSON can hold
-            What a run must share with its beginning, beside the recipe: digests of the data, by names that a user knows.
+            What must be the same when the run is continued, beside the recipe: digests of the data, by names that a user
+            knows.
 
         Raises
         ------
         RunFolderError
-            If a file is damaged, or steps that the checkpoint includes are missing.
+            If a file is damaged, or outer epochs that the checkpoint includes are missing.
         ValueError
             If the run was begun with another identity.
         """
@@ -178,25 +180,25 @@ class Run:
             remove_leftovers(folder)
         if self._journal is not None:
             self._journal.close()
-        step, arrays = self._checkpoint()
+        epochs, arrays = self._checkpoint()
         with self._writing(METRICS):
             try:
                 journal = Journal(self.path / METRICS, _METRICS_SCHEMA, remedy=_REMEDY)
             except ValueError as error:
                 raise RunFolderError(str(error)) from error
         try:
-            self._require_steps(len(journal), step)
+            self._require_epochs(len(journal), epochs)
             with self._writing(METRICS):
                 journal.bind(identity)
-                journal.keep(step)
+                journal.keep(epochs)
         except BaseException:
             journal.close()
             raise
         self._journal = journal
-        return None if arrays is None else (step, arrays, journal.records)
+        return None if arrays is None else (epochs, arrays, journal.records)
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Write one line of metrics; `save_checkpoint` sees to it that it is on the disk.
+        """Write one line of metrics; `save_checkpoint` makes sure that it is on the disk.
 
         Raises
         ------
@@ -209,8 +211,8 @@ class Run:
         with self._writing(METRICS):
             self._journal.append([record])
 
-    def save_checkpoint(self, step: int, arrays: Mapping[str, Array]) -> None:
-        """Replace the checkpoint by one that continues at step `step`, as a whole, when all lines of metrics are on the disk.
+    def save_checkpoint(self, epochs: int, arrays: Mapping[str, Array]) -> None:
+        """Replace the checkpoint, as a whole, by one after so many outer epochs. All lines of metrics are on the disk before.
 
         Raises
         ------
@@ -221,7 +223,7 @@ class Run:
             with self._writing(METRICS):
                 self._journal.sync()
         with self._writing(CHECKPOINT):
-            save_arrays(self.path / CHECKPOINT, {**arrays, "step": np.array(step)})
+            save_arrays(self.path / CHECKPOINT, {**arrays, "step": np.array(epochs)})
 
     def dishes(self) -> tuple[Dish, Dish]:
         """Return the dish before learning and the present dish: the learned one, or that of the last checkpoint, or
@@ -269,7 +271,7 @@ class Run:
                 file.write(content)
 
     def _checkpoint(self) -> tuple[int, dict[str, Array] | None]:
-        """Return at which step the checkpoint continues, and its arrays: 0 and None where there is none."""
+        """Return how many outer epochs the checkpoint includes, and its arrays: 0 and None where there is none."""
         if not (self.path / CHECKPOINT).exists():
             return 0, None
         try:
@@ -278,11 +280,11 @@ class Run:
         except (ValueError, KeyError, OSError) as error:
             raise RunFolderError(f"run folder {self.path} is damaged: {error}; {_REMEDY}") from error
 
-    def _require_steps(self, found: int, step: int) -> None:
-        if found < step:
+    def _require_epochs(self, found: int, epochs: int) -> None:
+        if found < epochs:
             raise RunFolderError(
-                f"run folder {self.path} is damaged: {METRICS} has {found} steps, expected at least the {step} of the "
-                f"checkpoint; {_REMEDY}"
+                f"run folder {self.path} is damaged: {METRICS} has {found} outer epochs, expected at least the {epochs} of "
+                f"the checkpoint; {_REMEDY}"
             )
 
     @contextmanager

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from spd_fast.base.types import Array
 from spd_fast.learnables.learnable import Picture
-from spd_fast.outer.history import OuterStep, validation_checks
+from spd_fast.outer.history import OuterEpoch, validation_checks
 from spd_fast.report.summary import chance_tau_sd, mean_max_accuracy, moving_average
 
 if TYPE_CHECKING:
@@ -62,9 +62,9 @@ LIGHT: Final = Theme("light", "#ffffff", "#1d2430", "#667085", "#e6e9ef", "#1f6f
 DARK: Final = Theme("dark", "#161b22", "#e6edf3", "#9aa7b5", "#2b333d", "#6cb0ff", "#ff9f5a")
 
 
-def outer_loss(history: Sequence[OuterStep], theme: Theme) -> bytes:
+def outer_loss(history: Sequence[OuterEpoch], theme: Theme) -> bytes:
     """Outer loss of every outer epoch, with a moving average of 3."""
-    losses = np.array([np.nan if step.loss is None else step.loss for step in history])
+    losses = np.array([np.nan if record.loss is None else record.loss for record in history])
 
     def draw(axes: Axes) -> None:
         epochs = np.arange(len(history))
@@ -77,7 +77,7 @@ def outer_loss(history: Sequence[OuterStep], theme: Theme) -> bytes:
     return _single(draw, theme)
 
 
-def accuracy(history: Sequence[OuterStep], theme: Theme) -> bytes:
+def accuracy(history: Sequence[OuterEpoch], theme: Theme) -> bytes:
     """Mean over the motifs of their highest accuracy, with one standard deviation, moving average of 3 (figure 2)."""
     means, spread = mean_max_accuracy(history)
     middle, half = moving_average(means), moving_average(spread)
@@ -95,9 +95,9 @@ def accuracy(history: Sequence[OuterStep], theme: Theme) -> bytes:
     return _single(draw, theme)
 
 
-def kendall_tau(history: Sequence[OuterStep], theme: Theme) -> bytes:
+def kendall_tau(history: Sequence[OuterEpoch], theme: Theme) -> bytes:
     """Kendall's tau of every outer epoch, moving average of 3, with what chance alone would give (figure 4)."""
-    taus = np.array([step.kendall_tau for step in history])
+    taus = np.array([record.kendall_tau for record in history])
     n = len(history[0].cells) if history else 2
 
     def draw(axes: Axes) -> None:
@@ -120,11 +120,11 @@ def kendall_tau(history: Sequence[OuterStep], theme: Theme) -> bytes:
     return _single(draw, theme)
 
 
-def trust(history: Sequence[OuterStep], theme: Theme) -> bytes:
+def trust(history: Sequence[OuterEpoch], theme: Theme) -> bytes:
     """Actual over predicted change of the outer loss, at the outer epochs where it was measured."""
-    measured = [step for step in history if step.trust is not None]
-    epochs = np.array([step.epoch for step in measured])
-    ratios = np.array([step.trust for step in measured], np.float64)
+    measured = [record for record in history if record.trust is not None]
+    epochs = np.array([record.epoch for record in measured])
+    ratios = np.array([record.trust for record in measured], np.float64)
 
     def draw(axes: Axes) -> None:
         axes.axhline(1, color=theme.faint, linewidth=0.8)
@@ -159,20 +159,20 @@ def learned_curves(
     return _render(draw, theme, (4.6 * len(curves), 2.9))
 
 
-def inner_curves(history: Sequence[OuterStep], theme: Theme) -> bytes:
+def inner_curves(history: Sequence[OuterEpoch], theme: Theme) -> bytes:
     """Training accuracy over the inner epochs in the first, middle and last outer epoch (figure 3)."""
     chosen = sorted({0, len(history) // 2, len(history) - 1}) if history else []
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(1, max(len(chosen), 1), sharey=True, squeeze=False)[0]
         for axes, index in zip(panels, chosen, strict=False):
-            step = history[index]
-            mean, spread = np.array(step.curve_accuracy), np.array(step.curve_accuracy_sd)
+            record = history[index]
+            mean, spread = np.array(record.curve_accuracy), np.array(record.curve_accuracy_sd)
             epochs = np.arange(1, len(mean) + 1)
             _style(axes, theme)
             axes.fill_between(epochs, mean - spread, mean + spread, color=theme.line, alpha=0.18, linewidth=0)
             axes.plot(epochs, mean, color=theme.line, linewidth=1.8)
-            axes.set_title(f"outer epoch {step.epoch}", fontsize=10, color=theme.ink)
+            axes.set_title(f"outer epoch {record.epoch}", fontsize=10, color=theme.ink)
             axes.set(xlabel="inner epoch", ylim=(0, 1.03))
         panels[0].set_ylabel("training accuracy")
 

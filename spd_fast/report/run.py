@@ -14,7 +14,7 @@ from spd_fast.dish import Dish
 from spd_fast.learnables.learnable import Picture
 from spd_fast.learnables.table import LEARNABLES
 from spd_fast.outer import runs
-from spd_fast.outer.history import OuterStep
+from spd_fast.outer.history import OuterEpoch
 from spd_fast.report import figures
 from spd_fast.report.page import embedded, in_themes, template
 from spd_fast.report.summary import EDGE, Summary, summarise
@@ -36,7 +36,7 @@ def build(path: str | os.PathLike[str]) -> Path:
     """
     run = runs.read(path)
     try:
-        history = [OuterStep.from_json(record) for record in run.records()]
+        history = [OuterEpoch.from_json(record) for record in run.records()]
     except ValueError as error:
         raise runs.RunFolderError(f"{run.path / runs.METRICS} cannot be read: {error}") from error
     if not history:
@@ -48,7 +48,7 @@ def build(path: str | os.PathLike[str]) -> Path:
     return run.path / runs.REPORT
 
 
-def _pictures(run: runs.Run, history: Sequence[OuterStep]) -> dict[str, dict[str, bytes]]:
+def _pictures(run: runs.Run, history: Sequence[OuterEpoch]) -> dict[str, dict[str, bytes]]:
     start, dish = (each.arrays() for each in run.dishes())
     pictures = {
         "outer_loss": in_themes(lambda theme: figures.outer_loss(history, theme)),
@@ -68,7 +68,7 @@ def _pictures(run: runs.Run, history: Sequence[OuterStep]) -> dict[str, dict[str
             curves[name] = picture
     if curves:
         pictures["per_step"] = in_themes(lambda theme: figures.learned_curves(start, dish, curves, theme))
-    if any(step.trust is not None for step in history):
+    if any(record.trust is not None for record in history):
         pictures["trust"] = in_themes(lambda theme: figures.trust(history, theme))
     return pictures
 
@@ -79,7 +79,7 @@ def _drawn(dish: Mapping[str, Array]) -> dict[str, Picture]:
     return {name: picture for name, picture in pictures.items() if picture is not None}
 
 
-def _page(run: runs.Run, history: Sequence[OuterStep], pictures: dict[str, dict[str, bytes]]) -> str:
+def _page(run: runs.Run, history: Sequence[OuterEpoch], pictures: dict[str, dict[str, bytes]]) -> str:
     summary = summarise(history, run.recipe)
     return template("report.html.j2", number=_number, percent=_percent).render(
         recipe=run.recipe,

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 import spd_fast.recipes as recipes
-from spd_fast.outer.history import OuterStep, kept_check, validation_checks
+from spd_fast.outer.history import OuterEpoch, kept_check, validation_checks
 from spd_fast.recipes.settings import Recipe
 
 __all__ = ["MeanAndError", "Summary", "chance_tau_sd", "mean_max_accuracy", "moving_average", "summarise"]
@@ -105,30 +105,30 @@ class Summary:
     paper: dict[str, float]
 
 
-def summarise(history: Sequence[OuterStep], recipe: Recipe) -> Summary:
+def summarise(history: Sequence[OuterEpoch], recipe: Recipe) -> Summary:
     """Reduce a history to the numbers of the report."""
-    accuracy = [step.mean_max_accuracy for step in history if step.mean_max_accuracy is not None]
-    losses = [step.loss for step in history if step.loss is not None]
+    accuracy = [record.mean_max_accuracy for record in history if record.mean_max_accuracy is not None]
+    losses = [record.loss for record in history if record.loss is not None]
     checks, check = validation_checks(history), kept_check(history, recipe.outer.keep)
-    trust = [step.trust for step in history if step.trust is not None]
+    trust = [record.trust for record in history if record.trust is not None]
     return Summary(
         epochs=len(history),
-        tau=MeanAndError.of([step.kendall_tau for step in history]),
-        tau_untied=MeanAndError.of([step.kendall_tau for step in history if not step.tied]),
-        tau_metric=MeanAndError.of([step.kendall_tau_metric for step in history]),
+        tau=MeanAndError.of([record.kendall_tau for record in history]),
+        tau_untied=MeanAndError.of([record.kendall_tau for record in history if not record.tied]),
+        tau_metric=MeanAndError.of([record.kendall_tau_metric for record in history]),
         loss_first=_mean(losses[:EDGE]),
         loss_last=_mean(losses[-EDGE:]),
         accuracy_first=_mean(accuracy[:EDGE]),
         accuracy_last=_mean(accuracy[-EDGE:]),
-        perfect=_mean([step.perfect for step in history]),
-        tied=_mean([step.tied for step in history]),
+        perfect=_mean([record.perfect for record in history]),
+        tied=_mean([record.tied for record in history]),
         validation_tau_start=checks[0][1] if checks else None,
         validation_tau_end=None if check is None else check[1],
         kept_after_epochs=None if check is None else check[0],
         trust=float(np.median(trust)) if trust else None,
-        skipped=sum(bool(step.skipped) for step in history),
-        diverged=sum(sum(step.diverged) for step in history),
-        seconds=sum(step.seconds for step in history),
+        skipped=sum(bool(record.skipped) for record in history),
+        diverged=sum(sum(record.diverged) for record in history),
+        seconds=sum(record.seconds for record in history),
         chance=chance_tau_sd(recipe.outer.cells),
         paper=_paper_results(recipe),
     )
@@ -158,9 +158,9 @@ def moving_average(values: npt.ArrayLike, size: int = 3) -> npt.NDArray[np.float
     return average
 
 
-def mean_max_accuracy(history: Sequence[OuterStep]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def mean_max_accuracy(history: Sequence[OuterEpoch]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return mean and standard deviation over the motifs of their highest accuracy, per outer epoch (NaN: none left)."""
-    rows = [[value for value in step.max_accuracy if value is not None] for step in history]
+    rows = [[value for value in record.max_accuracy if value is not None] for record in history]
     means = np.array([np.mean(row) if row else np.nan for row in rows], np.float64)
     spread = np.array([np.std(row) if row else np.nan for row in rows], np.float64)
     return means, spread

@@ -24,7 +24,7 @@ from spd_fast.cli import app
 from spd_fast.dish import Dish
 from spd_fast.outer import runs
 from spd_fast.outer.fit import FitResult, fit_dish
-from spd_fast.outer.history import OuterStep
+from spd_fast.outer.history import OuterEpoch
 from spd_fast.recipes.settings import Recipe
 from spd_fast.truth import table as tables
 from spd_fast.truth.table import TruthTable, write_truth
@@ -184,7 +184,7 @@ def test_run_on_losses(tmp_path: Path, truth: Path, recipe: Path) -> None:
     write_truth(tmp_path / "l.npz", cells=cells, budgets=[4], seeds=[0], arrays=arrays, provenance={})
     shown = succeed("run", *how, "--truth", tmp_path / "l.npz", "--out", tmp_path / "b")
     assert "9 of 9 cells" in shown
-    record = OuterStep.from_json(runs.read(tmp_path / "b").records()[0])
+    record = OuterEpoch.from_json(runs.read(tmp_path / "b").records()[0])
     by_hash = {cell.module_hash: -value for cell, value in zip(cells, loss, strict=True)}
     assert record.truth == pytest.approx([by_hash[name] for name in record.cells], abs=1e-7)
 
@@ -239,7 +239,7 @@ def test_killed_and_resumed(how: signal.Signals, whole: FitResult, tmp_path: Pat
     assert 2 <= (folder / "metrics.jsonl").read_bytes().count(b'"epoch"') < 5
 
     succeed("run", "--resume", "--out", folder)
-    records = [OuterStep.from_json(record) for record in runs.read(folder).records()]
+    records = [OuterEpoch.from_json(record) for record in runs.read(folder).records()]
     assert [replace(step, seconds=0) for step in records] == [replace(step, seconds=0) for step in whole.history]
     assert np.array_equal(Dish.load(folder / "dish.npz").images, whole.dish.images)
 

@@ -17,7 +17,7 @@ from spd_fast.outer import fit as outer
 from spd_fast.outer import measure, runs
 from spd_fast.outer import optimizers as steps
 from spd_fast.outer.fit import FitResult, fit_dish
-from spd_fast.outer.history import OuterStep, validation_checks
+from spd_fast.outer.history import OuterEpoch, validation_checks
 from spd_fast.outer.pool import draw_cells, split_pool, transformed
 from spd_fast.outer.start import start_dish
 from spd_fast.scoring import inner_loops, score_cells
@@ -29,7 +29,7 @@ def fit(**arguments: Any) -> FitResult:
     return fit_dish(cells, accuracy, **({"recipe": small.RECIPE} | arguments))
 
 
-def untimed(history: tuple[OuterStep, ...]) -> list[OuterStep]:
+def untimed(history: tuple[OuterEpoch, ...]) -> list[OuterEpoch]:
     return [replace(step, seconds=0.0) for step in history]
 
 
@@ -74,7 +74,7 @@ def test_first_step_by_hand(whole: FitResult) -> None:
 def test_history_covers_every_epoch(whole: FitResult) -> None:
     assert [step.epoch for step in whole.history] == list(range(small.RECIPE.outer.epochs))
     for step in whole.history:
-        assert OuterStep.from_json(step.to_json()) == step
+        assert OuterEpoch.from_json(step.to_json()) == step
         assert len(step.curve_accuracy) == small.RECIPE.inner.epochs
 
 
@@ -226,7 +226,7 @@ class StopError(Exception):
 def stop_in(epoch: int) -> Any:
     """Stop in the middle of an epoch's training."""
 
-    def progress(at: int, fraction: float, step: OuterStep | None) -> None:
+    def progress(at: int, fraction: float, step: OuterEpoch | None) -> None:
         if at == epoch and step is None:
             raise StopError
 
@@ -249,7 +249,7 @@ def test_resumed_run_is_the_same(epoch: int, whole: FitResult, tmp_path: Path) -
         assert not opened.finished
         assert_same(fit(run=opened), whole)
         assert opened.finished
-        assert untimed(tuple(map(OuterStep.from_json, opened.records()))) == untimed(whole.history)
+        assert untimed(tuple(map(OuterEpoch.from_json, opened.records()))) == untimed(whole.history)
 
 
 @pytest.mark.usefixtures("every_step")
@@ -374,7 +374,7 @@ def test_resumed_run_is_the_same_whatever_is_learned(learn: list[str], tmp_path:
 
 
 def stop_after(epoch: int) -> Any:
-    def progress(at: int, fraction: float, step: OuterStep | None) -> None:
+    def progress(at: int, fraction: float, step: OuterEpoch | None) -> None:
         if at == epoch and step is not None:
             raise StopError
 
@@ -645,4 +645,4 @@ def test_record_of_another_version(whole: FitResult) -> None:
     record = whole.history[0].to_json()
     del record["loss"]
     with pytest.raises(ValueError, match="a line of metrics does not fit this version: loss missing or unknown"):
-        OuterStep.from_json(record)
+        OuterEpoch.from_json(record)

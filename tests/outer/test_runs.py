@@ -225,7 +225,7 @@ def test_metrics_that_lack_steps(folder: Path) -> None:
             for reading in (run.records, lambda opened=run: opened.restore(IDENTITY)):
                 with pytest.raises(
                     RunFolderError,
-                    match=rf"metrics.jsonl has {max(kept - 1, 0)} steps, expected at least the 3 of the checkpoint; start",
+                    match=rf"metrics.jsonl has {max(kept - 1, 0)} outer epochs, expected at least the 3 of the checkpoint; s",
                 ):
                     reading()
 

@@ -14,7 +14,7 @@ from spd_fast import recipes
 from spd_fast.dish import Dish
 from spd_fast.outer import runs
 from spd_fast.outer.fit import FitResult, fit_dish
-from spd_fast.outer.history import OuterStep
+from spd_fast.outer.history import OuterEpoch
 from spd_fast.report import figures
 from spd_fast.report.run import build
 from spd_fast.report.summary import (
@@ -65,7 +65,7 @@ def test_chance_tau_sd() -> None:
     assert chance_tau_sd(6) == pytest.approx(0.3549, abs=1e-4)
 
 
-def steps(finished: tuple[Path, FitResult], **changes: list[Any]) -> list[OuterStep]:
+def steps(finished: tuple[Path, FitResult], **changes: list[Any]) -> list[OuterEpoch]:
     """Copies of the first step with fields changed, one step per entry."""
     first = finished[1].history[0]
     n = len(next(iter(changes.values())))
@@ -159,7 +159,7 @@ def test_page_of_a_run_of_the_paper(finished: tuple[Path, FitResult], tmp_path: 
 def test_page_of_an_unfinished_run(finished: tuple[Path, FitResult], tmp_path: Path) -> None:
     """One epoch done: from the checkpoint, and said so."""
 
-    def stop(epoch: int, fraction: float, step: OuterStep | None) -> None:
+    def stop(epoch: int, fraction: float, step: OuterEpoch | None) -> None:
         if step:
             raise KeyboardInterrupt
 
