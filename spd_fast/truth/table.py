@@ -66,8 +66,8 @@ _NASBENCH_IMAGES: Final = 29952
 class TruthTable:
     """Cells with measured accuracies: a dish is learned from some of them and judged on others.
 
-    `TruthTable.load` reads one from a file. A table holds every budget and seed of its file; `target` and `budget`
-    choose the accuracy and the loss that `accuracy` and `loss` return.
+    `TruthTable.load` reads one from a file. A table holds every budget and seed of its file; `accuracy_name` and `budget`
+    say which of these measurements `accuracy` and `loss` return.
 
     Parameters
     ----------
@@ -79,8 +79,9 @@ class TruthTable:
     budgets : sequence of int, length b, >= 1, ascending
         Epochs that the networks were trained for.
     seeds : sequence of int, length s, distinct
-    target : str, default: the first there is of test, validation, train accuracy
-        The accuracy that `accuracy` returns.
+    accuracy_name : str
+        Which of the measurements `accuracy` returns: ``"test_accuracy"``, ``"validation_accuracy"`` or ``"train_accuracy"``.
+        Default: the first of these that the table has.
     budget : int, default: the largest
     provenance : mapping that JSON can hold
         Where the numbers come from: data set, network, settings.
@@ -88,14 +89,14 @@ class TruthTable:
     Raises
     ------
     ValueError
-        If shapes disagree, a value is out of range, or `target` or `budget` is not in the table.
+        If shapes disagree, a value is out of range, or `accuracy_name` or `budget` is not in the table.
     """
 
     cells: Columns[Any]
     measurements: Mapping[str, npt.NDArray[np.floating]]
     budgets: tuple[int, ...]
     seeds: tuple[int, ...]
-    target: str = ""
+    accuracy_name: str = ""
     budget: int = 0
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -104,18 +105,18 @@ class TruthTable:
         if list(budgets) != sorted(budgets) or budgets[0] < 1:
             raise ValueError(f"budgets are {budgets}, expected epochs of at least 1 in ascending order")
         measurements = _checked_measurements(self.measurements, (len(self.cells), len(budgets), len(seeds)))
-        target = self.target or next(name for name in reversed(_ACCURACIES) if name in measurements)
+        accuracy_name = self.accuracy_name or next(name for name in reversed(_ACCURACIES) if name in measurements)
         budget = self.budget or budgets[-1]
-        if target not in measurements or target not in _ACCURACIES:
+        if accuracy_name not in measurements or accuracy_name not in _ACCURACIES:
             known = ", ".join(name for name in _ACCURACIES if name in measurements)
-            raise ValueError(f"target is {target!r}, expected an accuracy of this table: {known}")
+            raise ValueError(f"accuracy_name is {accuracy_name!r}, expected an accuracy of this table: {known}")
         if budget not in budgets:
             raise ValueError(f"budget is {budget} epochs, expected one of this table: {', '.join(map(str, budgets))}")
         for name, value in {
             "measurements": measurements,
             "budgets": budgets,
             "seeds": seeds,
-            "target": target,
+            "accuracy_name": accuracy_name,
             "budget": budget,
         }.items():
             object.__setattr__(self, name, value)
@@ -125,7 +126,7 @@ class TruthTable:
         cls,
         path: str | os.PathLike[str] | None = None,
         *,
-        target: str | None = None,
+        accuracy_name: str | None = None,
         budget: int | None = None,
         cell_type: type = Cell,
     ) -> "TruthTable":
@@ -136,7 +137,7 @@ class TruthTable:
         path : path, optional
             An .npz in the schema above, a table that `spd_fast.nasbench101.convert` wrote, or columns of NAS-Bench-101 test
             accuracies. Without it, a table that ships with the package.
-        target : str, optional
+        accuracy_name : str, optional
             ``"test_accuracy"``, ``"validation_accuracy"`` or ``"train_accuracy"``; by default the first of these that
             the file holds.
         budget : int, optional
@@ -152,27 +153,27 @@ class TruthTable:
             If the file is not a truth file, is damaged, or lacks what was asked for.
         """
         if path is None:
-            return cls.embedded(cell_type, target=target, budget=budget)
+            return cls.embedded(cell_type, accuracy_name=accuracy_name, budget=budget)
         if is_table(path):
-            return cls.from_nasbench101(open_table(path), target=target, budget=budget)
+            return cls.from_nasbench101(open_table(path), accuracy_name=accuracy_name, budget=budget)
         name = f"truth file {os.fspath(path)}"
         arrays = load_arrays(path, what="truth file")
         try:
             fields = _read_schema(arrays) if "schema" in arrays else _read_nasbench_columns(arrays)
-            return cls(**fields, target=target or "", budget=budget or 0)
+            return cls(**fields, accuracy_name=accuracy_name or "", budget=budget or 0)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
 
     @classmethod
     def from_nasbench101(
-        cls, table: NasbenchTable, *, target: str | None = None, budget: int | None = None
+        cls, table: NasbenchTable, *, accuracy_name: str | None = None, budget: int | None = None
     ) -> "TruthTable":
         """Make a truth of a table of NAS-Bench-101: every run of every cell, at every budget.
 
         Parameters
         ----------
         table : spd_fast.nasbench101.Table
-        target, budget
+        accuracy_name, budget
             As in `load`.
 
         Raises
@@ -182,17 +183,19 @@ class TruthTable:
         """
         provenance = {"data": "CIFAR-10, NAS-Bench-101", **table.provenance}
         runs, measured = tuple(range(table.runs)), table.finals()  # compares checksums, those of the cells too
-        return cls(table.cells, measured, table.budgets, runs, target or "", budget or 0, provenance)
+        return cls(table.cells, measured, table.budgets, runs, accuracy_name or "", budget or 0, provenance)
 
     @classmethod
-    def embedded(cls, cell_type: type = Cell, *, target: str | None = None, budget: int | None = None) -> "TruthTable":
+    def embedded(
+        cls, cell_type: type = Cell, *, accuracy_name: str | None = None, budget: int | None = None
+    ) -> "TruthTable":
         """Read a table that ships with the package.
 
         Parameters
         ----------
         cell_type : type
             `Cell`, or `Perceptron`: the 100 slopes of docs/truth.md.
-        target, budget
+        accuracy_name, budget
             As in `load`.
 
         Raises
@@ -205,12 +208,12 @@ class TruthTable:
         with as_file(files("spd_fast") / "data" / _EMBEDDED[cell_type]) as path:
             if not path.is_file():
                 raise ValueError(f"this installation has no truth of its own, {path} is not there: give a truth file")
-            return cls.load(path, target=target, budget=budget)
+            return cls.load(path, accuracy_name=accuracy_name, budget=budget)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the table in the schema above: a whole file or none.
 
-        Measurements are stored as float32. The chosen target and budget are not stored.
+        Measurements are stored as float32. `accuracy_name` and `budget` are not stored.
 
         Raises
         ------
@@ -227,23 +230,23 @@ class TruthTable:
 
     @cached_property
     def accuracy(self) -> npt.NDArray[np.float64]:
-        """Accuracy `target` at `budget` epochs, mean over seeds: shape (n,), float64, 0 to 1."""
-        means: npt.NDArray[np.float64] = self._at_budget(self.target).mean(axis=1)
+        """The accuracy called `accuracy_name` at `budget` epochs, mean over seeds: shape (n,), float64, 0 to 1."""
+        means: npt.NDArray[np.float64] = self._at_budget(self.accuracy_name).mean(axis=1)
         return means
 
     @cached_property
     def accuracy_sd(self) -> npt.NDArray[np.float64] | None:
         """Sample standard deviation of `accuracy` over seeds, shape (n,), or None where there is one seed only."""
-        return self._at_budget(self.target).std(axis=1, ddof=1) if len(self.seeds) > 1 else None
+        return self._at_budget(self.accuracy_name).std(axis=1, ddof=1) if len(self.seeds) > 1 else None
 
     @cached_property
     def loss(self) -> npt.NDArray[np.float64] | None:
-        """Loss on the split of `target` at `budget` epochs, mean over seeds: shape (n,); None if the table has no
-        losses.
+        """Loss on the split of `accuracy_name` (training, validation or test images) at `budget` epochs, mean over seeds:
+        shape (n,).
 
-        Not finite where a run diverged.
+        It is not finite where a run diverged. None if the table has no losses of this split.
         """
-        name = self.target.replace("_accuracy", "_loss")
+        name = self.accuracy_name.replace("_accuracy", "_loss")
         return self._at_budget(name).mean(axis=1) if name in self.measurements else None
 
     def compared(self, what: Literal["accuracy", "loss"]) -> tuple[Columns[Any], npt.NDArray[np.float64]]:
@@ -302,7 +305,7 @@ class TruthTable:
         return len(self.cells)
 
     def __repr__(self) -> str:
-        return f"TruthTable({len(self)} cells, {self.target} at {self.budget} epochs)"
+        return f"TruthTable({len(self)} cells, {self.accuracy_name} at {self.budget} epochs)"
 
     def subset(self, indices: npt.ArrayLike) -> "TruthTable":
         """Return a table of the rows at `indices` (integers, or one bool per row), in that order.
@@ -348,7 +351,7 @@ class TruthTable:
     def describe(self) -> str:
         """Describe the table in a few lines: which accuracy, of which networks, after how many epochs, with how many
         seeds."""
-        split = self.target.removesuffix("_accuracy")
+        split = self.accuracy_name.removesuffix("_accuracy")
         accuracy = self.accuracy
         lines = [
             f"{len(self)} cells: {split} accuracy after {self.budget} epochs, {self._runs()}",

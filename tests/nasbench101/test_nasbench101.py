@@ -887,7 +887,7 @@ def test_samples_have_no_cell_twice(table: Table) -> None:
 
 
 def test_tables_are_truths(table: Table) -> None:
-    truth = TruthTable.from_nasbench101(table, target="validation_accuracy", budget=4)
+    truth = TruthTable.from_nasbench101(table, accuracy_name="validation_accuracy", budget=4)
     assert np.allclose(truth.accuracy, table.column("validation_accuracy", epochs=4), rtol=1e-15)
     assert list(truth.cells) == list(table)
     assert "validation accuracy after 4 epochs, mean of 3 seeds" in truth.describe()

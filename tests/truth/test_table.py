@@ -110,7 +110,7 @@ def test_written_files_read_back(tmp_path: Path) -> None:
     table = TruthTable.load(tmp_path / "truth.npz")
     assert list(table.cells) == some_cells(5)
     assert table.hashes == tuple(cell.module_hash for cell in some_cells(5))
-    assert (table.target, table.budget, table.budgets, table.seeds) == ("test_accuracy", 12, (4, 12), (0, 1, 2))
+    assert (table.accuracy_name, table.budget, table.budgets, table.seeds) == ("test_accuracy", 12, (4, 12), (0, 1, 2))
     assert table.provenance == PROVENANCE
     assert {name: values.tolist() for name, values in table.measurements.items()} == {
         name: values.tolist() for name, values in arrays.items()
@@ -139,16 +139,16 @@ def test_means_over_seeds_do_not_depend_on_other_cells_nor_on_the_order_in_memor
 
 def test_target_and_budget_choose_the_column(tmp_path: Path) -> None:
     arrays = written(tmp_path / "truth.npz")
-    table = TruthTable.load(tmp_path / "truth.npz", target="validation_accuracy", budget=4)
+    table = TruthTable.load(tmp_path / "truth.npz", accuracy_name="validation_accuracy", budget=4)
     assert np.array_equal(table.accuracy, arrays["validation_accuracy"][:, 0].astype(float).mean(axis=1))
     assert table.loss is None
     assert "validation accuracy after 4 epochs, mean of 3 seeds" in table.describe()
     with pytest.raises(
-        ValueError, match=r"target is 'train_accuracy', expected .*: validation_accuracy, test_accuracy"
+        ValueError, match=r"accuracy_name is 'train_accuracy', expected .*: validation_accuracy, test_accuracy"
     ):
-        TruthTable.load(tmp_path / "truth.npz", target="train_accuracy")
-    with pytest.raises(ValueError, match="target is 'test_loss', expected an accuracy"):
-        TruthTable.load(tmp_path / "truth.npz", target="test_loss")
+        TruthTable.load(tmp_path / "truth.npz", accuracy_name="train_accuracy")
+    with pytest.raises(ValueError, match="accuracy_name is 'test_loss', expected an accuracy"):
+        TruthTable.load(tmp_path / "truth.npz", accuracy_name="test_loss")
     with pytest.raises(ValueError, match="budget is 108 epochs, expected one of this table: 4, 12"):
         TruthTable.load(tmp_path / "truth.npz", budget=108)
 
@@ -161,7 +161,7 @@ def test_default_target_prefers_test_then_validation(tmp_path: Path) -> None:
             tmp_path / "t.npz", cells=some_cells(1), budgets=[1], seeds=[7], arrays=arrays, provenance=PROVENANCE
         )
         table = TruthTable.load(tmp_path / "t.npz")
-        assert table.target == names[0]
+        assert table.accuracy_name == names[0]
         assert table.accuracy_sd is None
         assert "1 seed" in table.describe()
 
@@ -180,7 +180,7 @@ def test_saved_tables_read_back_and_are_byte_for_byte_repeatable(tmp_path: Path)
 
 def test_benchmark_columns(data_dir: Path) -> None:
     table = TruthTable.load(data_dir / "nb101" / "nb101_test108.npz")
-    assert (len(table), table.target, table.budget, table.loss) == (337_332, "test_accuracy", 108, None)
+    assert (len(table), table.accuracy_name, table.budget, table.loss) == (337_332, "test_accuracy", 108, None)
     assert table.accuracy.max() <= 0.943175752957662 + 1e-12
     best = int(np.flatnonzero(table.cells.module_hash[:, 0] == 0)[0])
     assert table.hashes[best] == "00005c142e6f48ac74fdcf73e3439874"
@@ -195,8 +195,8 @@ def test_benchmark_columns(data_dir: Path) -> None:
     assert len(set(drawn.hashes)) == 1000
     lookup = {module_hash: row for row, module_hash in enumerate(table.hashes)}
     assert np.array_equal(drawn.accuracy, table.accuracy[[lookup[module_hash] for module_hash in drawn.hashes]])
-    with pytest.raises(ValueError, match=r"target is 'validation_accuracy', expected .*: test_accuracy"):
-        TruthTable.load(data_dir / "nb101" / "nb101_test108.npz", target="validation_accuracy")
+    with pytest.raises(ValueError, match=r"accuracy_name is 'validation_accuracy', expected .*: test_accuracy"):
+        TruthTable.load(data_dir / "nb101" / "nb101_test108.npz", accuracy_name="validation_accuracy")
 
 
 def table_of(drawn: list[Cell]) -> TruthTable:
