@@ -21,15 +21,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast.spaces.nats_cell import EDGES, NATS_OPS, NatsCell, NatsColumns
+from spd_fast.spaces.nats_cell import NatsCell, NatsColumns
 from spd_fast.truth.table import TruthTable
 
 __all__ = [
-    "EDGES",
-    "NATS_OPS",
     "NatsArchitecture",
-    "NatsCell",
-    "NatsColumns",
     "NatsRun",
     "load_architecture",
     "load_cells",

@@ -20,9 +20,9 @@ from spd_fast import MOTIF_C, Cell, InvalidCellError, MotifShape, TruthTable, co
 from spd_fast.engine.initial import initial_parameters
 from spd_fast.engine.training import train_motifs
 from spd_fast.motif import count_parameters
-from spd_fast.natsbench import EDGES, NATS_OPS, NatsCell, NatsColumns
 from spd_fast.outer.fit import fit_dish
 from spd_fast.reference import pytorch as witness
+from spd_fast.spaces.nats_cell import EDGES, NATS_OPS, NatsCell, NatsColumns
 from spd_fast.truth.table import write_truth
 
 SHORT = st.integers(-(2**59) + 1, 2**59 - 1)

@@ -1,35 +1,8 @@
-"""Recipes: every setting of a run, named, validated and serialisable."""
+"""Recipes: all settings of a run under one name. They are checked when they are made, and can be written as JSON.
+
+`get`, `load` and `names` find the recipes that come with the package; `spd_fast.recipes.settings` defines every setting.
+"""
 
 from spd_fast.recipes.known import get, load, names
-from spd_fast.recipes.settings import (
-    SCHEMA,
-    AdamSettings,
-    CMAESSettings,
-    DishSettings,
-    InnerSettings,
-    MotifSettings,
-    OuterSettings,
-    PerceptronSettings,
-    Recipe,
-    RMSPropSettings,
-    ScaleSettings,
-    SGDSettings,
-)
 
-__all__ = [
-    "SCHEMA",
-    "AdamSettings",
-    "CMAESSettings",
-    "DishSettings",
-    "InnerSettings",
-    "MotifSettings",
-    "OuterSettings",
-    "PerceptronSettings",
-    "RMSPropSettings",
-    "Recipe",
-    "SGDSettings",
-    "ScaleSettings",
-    "get",
-    "load",
-    "names",
-]
+__all__ = ["get", "load", "names"]

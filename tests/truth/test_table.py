@@ -137,7 +137,7 @@ def test_means_over_seeds_do_not_depend_on_other_cells_nor_on_the_order_in_memor
         assert alone.accuracy_sd.tobytes() == whole.accuracy_sd[[row]].tobytes()
 
 
-def test_target_and_budget_choose_the_column(tmp_path: Path) -> None:
+def test_accuracy_name_and_budget_choose_the_column(tmp_path: Path) -> None:
     arrays = written(tmp_path / "truth.npz")
     table = TruthTable.load(tmp_path / "truth.npz", accuracy_name="validation_accuracy", budget=4)
     assert np.array_equal(table.accuracy, arrays["validation_accuracy"][:, 0].astype(float).mean(axis=1))
@@ -153,7 +153,7 @@ def test_target_and_budget_choose_the_column(tmp_path: Path) -> None:
         TruthTable.load(tmp_path / "truth.npz", budget=108)
 
 
-def test_default_target_prefers_test_then_validation(tmp_path: Path) -> None:
+def test_default_accuracy_prefers_test_then_validation(tmp_path: Path) -> None:
     values = np.full((1, 1, 1), 0.5, np.float32)
     for names in (["validation_accuracy", "train_accuracy"], ["train_accuracy"]):
         arrays = dict.fromkeys(names, values)
