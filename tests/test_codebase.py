@@ -244,7 +244,7 @@ def test_reports_need_no_torch() -> None:
     assert done.stdout == "False\n"
 
 
-def test_the_witness_shares_no_code_with_what_it_is_held_against() -> None:
+def test_the_reference_shares_no_code_with_the_engine() -> None:
     assert not set(rooms_imported("reference.pytorch"))
 
 

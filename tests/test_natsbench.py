@@ -21,7 +21,7 @@ from spd_fast.engine.initial import initial_parameters
 from spd_fast.engine.training import train_motifs
 from spd_fast.motif import count_parameters
 from spd_fast.outer.fit import fit_dish
-from spd_fast.reference import pytorch as witness
+from spd_fast.reference import pytorch as reference
 from spd_fast.spaces.nats_cell import EDGES, NATS_OPS, NatsCell, NatsColumns
 from spd_fast.truth.table import write_truth
 
@@ -263,7 +263,7 @@ def test_any_bytes_are_data_or_an_error(noise: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["000000", "000011", "000284", "meta"])
 def test_real_files_agree_with_pickle(name: str, data_dir: Path) -> None:
-    """The witness is pickle itself, on files that are known."""
+    """The reference is pickle itself, on files that are known."""
     content = bz2.decompress((data_dir / "nats" / f"{name}.pickle.pbz2").read_bytes())
     assert natsbench.plain_pickle(content) == pickle.loads(content)
 
@@ -273,15 +273,15 @@ def test_real_files_agree_with_pickle(name: str, data_dir: Path) -> None:
 def test_curves(index: int, data_dir: Path) -> None:
     path = data_dir / "nats" / f"{index:06d}.pickle.pbz2"
     found = natsbench.load_architecture(path)
-    witness = pickle.loads(bz2.decompress(path.read_bytes()))
+    unpickled = pickle.loads(bz2.decompress(path.read_bytes()))
     assert found.index == index
-    assert found.cell.text == witness["200"]["arch_str"]
+    assert found.cell.text == unpickled["200"]["arch_str"]
     assert found.cell == natsbench.load_cells(data_dir / "nats" / "meta.pickle.pbz2")[index]
     for dataset in ("cifar10-valid", "cifar10", "cifar100", "ImageNet16-120"):
         runs = found.select(dataset, 200)
-        assert [run.seed for run in runs] == sorted(witness["200"]["dataset_seed"][dataset])
+        assert [run.seed for run in runs] == sorted(unpickled["200"]["dataset_seed"][dataset])
         for run in runs:
-            result = witness["200"]["all_results"][dataset, run.seed]
+            result = unpickled["200"]["all_results"][dataset, run.seed]
             assert run.train_loss.tolist() == [result["train_losses"][t] for t in range(200)]
             assert run.train_accuracy.tolist() == [result["train_acc1es"][t] / 100 for t in range(200)]
             assert run.seconds.sum() == pytest.approx(sum(result["train_times"].values()))
@@ -369,7 +369,7 @@ def test_edges_on_no_path_are_left_out() -> None:
 
 @settings(deadline=None)  # the first call loads torch
 @given(st.tuples(*[st.sampled_from(NATS_OPS)] * 6), st.integers(1, 3), st.integers(1, 2))
-def test_counts_are_the_witnesss(ops: tuple[str, ...], stacks: int, cells_per_stack: int) -> None:
+def test_counts_are_those_of_the_reference(ops: tuple[str, ...], stacks: int, cells_per_stack: int) -> None:
     cell, shape = NatsCell(ops), MotifShape(4, stacks, cells_per_stack)
     if not cell.matrix.any():
         with pytest.raises(InvalidCellError, match=r"no path of operations leads from node 0 to node 3 of \|"):
@@ -377,7 +377,7 @@ def test_counts_are_the_witnesss(ops: tuple[str, ...], stacks: int, cells_per_st
         with pytest.raises(InvalidCellError, match="there is nothing to train"):
             initial_parameters(cell, shape)
         return
-    expected = {name: w.numel() for name, w in witness.Motif(cell, shape).named_parameters()}
+    expected = {name: w.numel() for name, w in reference.Motif(cell, shape).named_parameters()}
     assert count_parameters(cell, shape) == sum(expected.values())
     assert {name: w.size for name, w in initial_parameters(cell, shape).items()} == expected
 

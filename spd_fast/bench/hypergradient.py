@@ -1,7 +1,7 @@
 """The hypergradient: how exact in float32, how long a reverse step takes, beside PyTorch's create_graph, and a long one's seconds and memory.
 
 What is differentiated is the loss after T steps of Adam on 200 images of 3 x 16 x 16 in batches of 20, in the images. PyTorch
-differentiates the same training (`witness.unrolled`) in the same run.
+differentiates the same training (`reference.unrolled`) in the same run.
 """
 
 import multiprocessing
@@ -158,12 +158,12 @@ def _engine(
 def _pytorch(cell: Cell, shape: MotifShape, dish: Dish, steps: int, dtype: str = "float32") -> Array:
     import torch
 
-    from spd_fast.reference import pytorch as witness
+    from spd_fast.reference import pytorch as reference
 
-    module = witness.build(cell, shape, _weights(cell, shape, dtype), dtype=getattr(torch, dtype))
+    module = reference.build(cell, shape, _weights(cell, shape, dtype), dtype=getattr(torch, dtype))
     arrays = {"images": dish.images, "labels": np.eye(shape.classes)[dish.labels]}
     batches = _order(len(dish.images), steps).reshape(-1, records.BATCH)[:steps]
-    value, leaves = witness.unrolled(module, arrays, batches, optimizer="adam", rates=[LR] * steps)
+    value, leaves = reference.unrolled(module, arrays, batches, optimizer="adam", rates=[LR] * steps)
     (found,) = torch.autograd.grad(value, [leaves["images"]])
     return np.asarray(found.numpy())
 

@@ -2,7 +2,7 @@
 
 An epoch is the paper's: 200 images of 3 x 16 x 16 pixels in batches of 20, Adam. First the step losses of all are compared;
 then they are timed in turns, so that whatever else the machine does meets all alike. PyTorch runs the same motif as the
-tests' witness, with its fastest Adam (fused), gathering batches by index as the engine does, and without accuracies.
+tests' reference, with its fastest Adam (fused), gathering batches by index as the engine does, and without accuracies.
 """
 
 import multiprocessing
@@ -212,10 +212,10 @@ def _pytorch_epoch(
     import torch
     import torch.nn.functional as F
 
-    from spd_fast.reference import pytorch as witness
+    from spd_fast.reference import pytorch as reference
 
     memory_format: torch.memory_format = getattr(torch, layout)
-    module = witness.build(cell, shape, weights, dtype=torch.float32).to(memory_format=memory_format)  # type: ignore[call-overload]
+    module = reference.build(cell, shape, weights, dtype=torch.float32).to(memory_format=memory_format)  # type: ignore[call-overload]
     images = torch.tensor(dish.images).to(memory_format=memory_format)
     labels = torch.tensor(dish.labels)
     batches = [torch.tensor(order[i : i + records.BATCH]) for i in range(0, len(order), records.BATCH)]

@@ -116,7 +116,7 @@ def _pytorch(
     """Builds the modules, which scoring uses up, and returns what scores them."""
     import torch
 
-    from spd_fast.reference import pytorch as witness
+    from spd_fast.reference import pytorch as reference
 
     images, labels = torch.tensor(dish.images), torch.tensor(dish.labels)
 
@@ -124,11 +124,11 @@ def _pytorch(
         with torch.no_grad():
             return float(torch.nn.functional.cross_entropy(module(x), y))
 
-    score = forward if name == FORWARD else witness.PROXIES[name]
+    score = forward if name == FORWARD else reference.PROXIES[name]
 
     def build() -> Call:
         modules = [
-            witness.build(cell, shape, w, dtype=torch.float32).train() for cell, w in zip(cells, weights, strict=True)
+            reference.build(cell, shape, w, dtype=torch.float32).train() for cell, w in zip(cells, weights, strict=True)
         ]
         return lambda: np.array([score(module, images, labels) for module in modules])
 

@@ -1,4 +1,4 @@
-"""Motifs in plain PyTorch: the witness that the engine is held against, in tests and benches.
+"""Motifs in plain PyTorch: the reference that the engine is held against, in tests and benches.
 
 Written for being obviously right, not for speed, and without any code of spd_fast (a test holds it to that): a cell is
 whatever has `matrix` and `ops`, or six `ops` on the edges between four nodes; a shape whatever has the fields of `MotifShape`. Arrays go in and come
@@ -247,7 +247,7 @@ def build(
     module = Motif(cell, shape).to(dtype)
     if parameters is not None:
         own = dict(module.named_parameters())
-        assert list(own) == list(parameters), "weights are named or ordered otherwise than the witness's"
+        assert list(own) == list(parameters), "weights are named or ordered otherwise than the reference's"
         with torch.no_grad():
             for name, array in parameters.items():
                 own[name].copy_(torch.tensor(np.asarray(array)))

@@ -246,10 +246,10 @@ def module_of(case: Case, weights: dict[str, Array]) -> Any:
     """The case's network in PyTorch, in double."""
     import torch
 
-    from spd_fast.reference import pytorch as witness
+    from spd_fast.reference import pytorch as reference
 
     if not isinstance(case.candidate, spd.Perceptron):
-        return witness.build(case.candidate, case.shape, weights)
+        return reference.build(case.candidate, case.shape, weights)
 
     class Perceptron(torch.nn.Module):
         def __init__(self) -> None:
@@ -274,20 +274,20 @@ def initial_weights(case: Case) -> dict[str, Array]:
     return spd.train_motifs([case.candidate], case.shape, case.dish, epochs=0, **how).initial[0]
 
 
-def reference(case: Case) -> Results:
+def reference_results(case: Case) -> Results:
     """The numbers that are pinned, by PyTorch in double: training as it is usually written, derivatives by `create_graph`."""
     import torch
 
-    from spd_fast.reference import pytorch as witness
+    from spd_fast.reference import pytorch as reference
 
     data, options = case.dish, dataclasses.asdict(case.optimizer)
-    kinds = {"Adam": torch.optim.Adam, "SGD": torch.optim.SGD, "RMSProp": witness.RMSPropTF1}
+    kinds = {"Adam": torch.optim.Adam, "SGD": torch.optim.SGD, "RMSProp": reference.RMSPropTF1}
     kind = type(case.optimizer).__name__
     trained = module_of(case, initial_weights(case))
-    losses, _ = witness.train(
+    losses, _ = reference.train(
         trained, data.images, data.labels, ORDER, batch_size=BATCH, optimizer=kinds[kind], **options
     )
-    value, leaves = witness.unrolled(
+    value, leaves = reference.unrolled(
         module_of(case, initial_weights(case)),
         {name: getattr(data, name) for name in ("images", "labels", "valid_images", "valid_labels")},
         np.reshape(ORDER, (STEPS, BATCH)),
@@ -298,7 +298,7 @@ def reference(case: Case) -> Results:
     del leaves["initial"]
     found = torch.autograd.grad(value, list(leaves.values()))
     derivatives = {f"d_{name}": gradient.numpy() for name, gradient in zip(leaves, found, strict=True)}
-    return picked(losses, witness.parameters_of(trained), derivatives)
+    return picked(losses, reference.parameters_of(trained), derivatives)
 
 
 # ---- the tests
@@ -337,7 +337,7 @@ def assert_pinned(name: str, results: dict[str, Any], dtype: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_pins_are_the_reference_s(name: str) -> None:
-    assert_pinned(name, {key: array.tolist() for key, array in reference(CASES[name]).items()}, "float64")
+    assert_pinned(name, {key: array.tolist() for key, array in reference_results(CASES[name]).items()}, "float64")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -350,7 +350,7 @@ def test_the_engine_gives_the_pinned_numbers(name: str, isa: str, dtype: str) ->
 @pytest.mark.parametrize("name", ["motif C", "NATS cell"])
 def test_rounding_crosses_no_kink(name: str) -> None:
     """Inputs of ReLUs and pooling windows are batch norm's outputs or sums of a few: of size 1, in float32 right to 1e-5 (Winograd)."""
-    from spd_fast.reference import pytorch as witness
+    from spd_fast.reference import pytorch as reference
 
     case = CASES[name]
     batches = np.reshape(ORDER, (STEPS, BATCH))
@@ -358,7 +358,7 @@ def test_rounding_crosses_no_kink(name: str) -> None:
         how = {**case.training, "dtype": "float64", "metric": "loss", "steps": step}
         weights = spd.motif_hypergradient([case.candidate], case.shape, case.dish, **how).parameters[0]
         images = case.dish.images[batches[step]] if step < STEPS else case.dish.valid_images
-        assert witness.margin(module_of(case, weights), images) > 3e-5
+        assert reference.margin(module_of(case, weights), images) > 3e-5
 
 
 def build() -> str:
@@ -380,7 +380,9 @@ def main() -> None:
     if "--report" in sys.argv:
         print(json.dumps(report()))
         return
-    pins = {name: {key: array.tolist() for key, array in reference(case).items()} for name, case in CASES.items()}
+    pins = {
+        name: {key: array.tolist() for key, array in reference_results(case).items()} for name, case in CASES.items()
+    }
     print(f"PINS: Final[dict[str, dict[str, list[float]]]] = {pins!r}\n\nPINNED_BUILD: Final = {build()!r}")
     digests = {}
     for isa in INSTRUCTION_SETS:

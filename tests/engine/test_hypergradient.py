@@ -9,7 +9,7 @@ import torch
 import spd_fast as spd
 from spd_fast.engine.hypergradient import motif_hypergradient
 from spd_fast.engine.initial import initial_parameters
-from spd_fast.reference import pytorch as witness
+from spd_fast.reference import pytorch as reference
 
 MIXED = spd.Cell(
     [[0, 1, 1, 1, 1], [0, 0, 1, 0, 1], [0, 0, 0, 1, 0], [0, 0, 0, 0, 1], [0, 0, 0, 0, 0]],
@@ -54,11 +54,11 @@ def relative(a, b):
 
 def unrolled(cell, shape, dish, result, *, optimizer, order, batch, step_weights, metric_weight):
     """Value and derivatives by PyTorch, step by step with create_graph; in the dtype of `result`'s weights."""
-    module = witness.build(cell, shape, result.initial[0], dtype=torch.float64)
+    module = reference.build(cell, shape, result.initial[0], dtype=torch.float64)
     arrays = {name: getattr(dish, name) for name in ("images", "labels", "valid_images", "valid_labels")}
     steps = len(step_weights)
     batches = [row[i : i + batch] for row in order for i in range(0, len(row), batch)][:steps]
-    value, leaves = witness.unrolled(
+    value, leaves = reference.unrolled(
         module,
         arrays,
         batches,

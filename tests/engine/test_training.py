@@ -1,6 +1,6 @@
 """The door to the engine: what is promised about results, seeds, threads, interruption and bad input.
 
-That the numbers are right is test_witness.py's part.
+That the numbers are right is the part of tests/reference/test_pytorch.py.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Zero-cost proxies against their definitions in plain PyTorch, on the witness, in double."""
+"""Zero-cost proxies against their definitions in plain PyTorch, on the reference, in double."""
 
 import numpy as np
 import pytest
@@ -8,13 +8,13 @@ from spd_fast import MOTIF_C, Cell, MotifShape, NatsCell
 from spd_fast.engine.initial import initial_parameters
 from spd_fast.engine.probes import activation_agreements, logit_gradient
 from spd_fast.predictors import proxies
-from spd_fast.reference import pytorch as witness
+from spd_fast.reference import pytorch as reference
 from spd_fast.spaces.cell_files import random_cells
 
 EDGES = NatsCell.parse(
     "|nor_conv_3x3~0|+|nor_conv_1x1~0|avg_pool_3x3~1|+|avg_pool_3x3~0|nor_conv_1x1~1|skip_connect~2|"
 )
-"""No two convolutions of one size leave one node: those share a ReLU in the engine, not in the witness."""
+"""No two convolutions of one size leave one node: those share a ReLU in the engine, not in the reference."""
 CELLS = [*random_cells(5, seed=11), EDGES]
 SHAPES = [MOTIF_C, MotifShape(7, stacks=3, cells_per_stack=2, classes=4)]
 SIZES = [(6, (16, 16)), (5, (9, 6))]  # images and their sides, with the shapes above
@@ -32,19 +32,21 @@ def batch(shape, sizes, seed=0):
 def modules(shape):
     """Each cell's motif with the engine's own weights, in training mode."""
     weights = [initial_parameters(cell, shape, dtype="float64") for cell in CELLS]
-    return [witness.build(cell, shape, w).train() for cell, w in zip(CELLS, weights, strict=True)]
+    return [reference.build(cell, shape, w).train() for cell, w in zip(CELLS, weights, strict=True)]
 
 
 def test_every_proxy_has_its_definition():
-    assert witness.PROXIES.keys() == proxies.PROXIES.keys()
+    assert reference.PROXIES.keys() == proxies.PROXIES.keys()
 
 
 @both_shapes
-@pytest.mark.parametrize("name", witness.PROXIES)
+@pytest.mark.parametrize("name", reference.PROXIES)
 def test_scores_are_those_of_the_definition(name, shape, sizes):
     images, labels = batch(shape, sizes)
     got = proxies.score(CELLS, shape, images, labels, name, dtype="float64")
-    expected = [witness.PROXIES[name](module, torch.tensor(images), torch.tensor(labels)) for module in modules(shape)]
+    expected = [
+        reference.PROXIES[name](module, torch.tensor(images), torch.tensor(labels)) for module in modules(shape)
+    ]
     # Gradients through some ten layers of sums of n <= 9 * 64 products, each rounded by eps sqrt(n) of its size, a factor of 100 for
     # what cancels; jacob_cov divides by eigenvalues that may be as small as 0.01 of their mean. nwot counts: its logarithm alone rounds.
     bound = 100 * 10 * EPS * np.sqrt(9 * 64) * (100 if name == "jacob_cov" else 1)
@@ -58,11 +60,11 @@ def test_agreements_are_counted_exactly(shape, sizes):
     weights = [initial_parameters(cell, shape, dtype="float64") for cell in CELLS]
     got = activation_agreements(CELLS, shape, images, weights, dtype="float64")
     for kernel, module in zip(got, modules(shape), strict=True):
-        codes = witness.relu_codes(module, torch.tensor(images))
+        codes = reference.relu_codes(module, torch.tensor(images))
         np.testing.assert_array_equal(kernel, (codes @ codes.T + (1 - codes) @ (1 - codes).T).numpy())
 
 
-@pytest.mark.parametrize("name", witness.PROXIES)
+@pytest.mark.parametrize("name", reference.PROXIES)
 def test_float32_ranks_alike(name):
     """Same scores but for rounding, which may switch a ReLU: one of some ten thousand, in a few places."""
     images, labels = batch(MOTIF_C, (20, (16, 16)))
@@ -72,7 +74,7 @@ def test_float32_ranks_alike(name):
     np.testing.assert_allclose(single, double, rtol=2e-3)
 
 
-@pytest.mark.parametrize("name", witness.PROXIES)
+@pytest.mark.parametrize("name", reference.PROXIES)
 def test_scores_do_not_depend_on_company_or_threads(name):
     images, labels = batch(MOTIF_C, SIZES[0])
     together = proxies.score(CELLS, MOTIF_C, images, labels, name, threads=3)
@@ -108,7 +110,7 @@ def test_what_is_not_finite_is_nan():
     labels[1] = labels[0]
     assert np.isnan(proxies.score(CELLS, MOTIF_C, images, labels, "nwot", dtype="float64")).all()
     broken = [{name: w * np.nan for name, w in initial_parameters(cell, MOTIF_C).items()} for cell in CELLS]
-    for name in witness.PROXIES:
+    for name in reference.PROXIES:
         assert np.isnan(proxies.score(CELLS, MOTIF_C, images, labels, name, parameters=broken)).all()
 
 

@@ -1,4 +1,4 @@
-"""The engine against the witness, a plain PyTorch implementation that shares no code with it; first the witness itself.
+"""The engine against the reference, a plain PyTorch implementation that shares no code with it. The first tests are of the reference itself.
 
 Random cells of the space x motif shapes A, B, C: 20 cells in a normal run, 100 under the marker `verify`. Batch norm,
 the optimisers, schedules and whole trainings are compared step for step, from the same weights in the same sample order.
@@ -16,7 +16,7 @@ from spd_fast import MOTIF_A, MOTIF_B, MOTIF_C, NASBENCH101, SGD, Adam, Cell, Di
 from spd_fast.engine.gradients import motif_gradient, parameter_gradient
 from spd_fast.engine.initial import initial_parameters
 from spd_fast.engine.training import train_motifs
-from spd_fast.reference import pytorch as witness
+from spd_fast.reference import pytorch as reference
 from spd_fast.spaces.cell_columns import CellColumns
 from spd_fast.spaces.cell_files import random_cells
 from spd_fast.spaces.nats_cell import NATS_OPS, NatsCell
@@ -101,35 +101,35 @@ def assert_agree(got, expected, *, relative, absolute=0.0):
         assert error <= max(relative * scale, absolute), f"{name}: {error:.1e} of {scale:.1e}"
 
 
-# ---- the witness itself
+# ---- the reference itself
 
 
-def test_witness_has_the_parameters_of_the_benchmark(data_dir):
+def test_reference_has_the_parameters_of_the_benchmark(data_dir):
     with np.load(data_dir / "nb101" / "nb101_test108.npz") as archive:
         columns = CellColumns(*(archive[name] for name in ("vertices", "edge_bits", "op_codes")))
         published = archive["trainable_parameters"]
     for row in np.random.default_rng(1).choice(len(columns), 200, replace=False):
         with torch.device("meta"):
-            module = witness.Motif(columns[row], NASBENCH101)
+            module = reference.Motif(columns[row], NASBENCH101)
         assert sum(w.numel() for w in module.parameters()) == published[row]
 
 
-def test_witness_has_the_parameters_of_the_bench_cells(data_dir):
+def test_reference_has_the_parameters_of_the_bench_cells(data_dir):
     for entry in json.loads((data_dir / "bench_cells.json").read_text())["cells"]:
         for name, shape in SHAPES.items():
-            module = witness.Motif(Cell(entry["matrix"], entry["ops"]), shape)
+            module = reference.Motif(Cell(entry["matrix"], entry["ops"]), shape)
             assert sum(w.numel() for w in module.parameters()) == entry["parameters"][name]
 
 
-def test_witness_widths_by_hand():
-    assert witness.widths(BUSY.matrix, 16, 16) == [16, 6, 5, 5, 5, 16]
-    assert witness.widths(BUSY.matrix, 16, 32) == [16, 11, 11, 11, 10, 32]
-    assert witness.widths(TRUNCATING.matrix, 32, 32) == [32, 11, 11, 11, 10, 32]
-    assert witness.widths([[0, 1], [0, 0]], 16, 32) == [16, 32]
+def test_reference_widths_by_hand():
+    assert reference.widths(BUSY.matrix, 16, 16) == [16, 6, 5, 5, 5, 16]
+    assert reference.widths(BUSY.matrix, 16, 32) == [16, 11, 11, 11, 10, 32]
+    assert reference.widths(TRUNCATING.matrix, 32, 32) == [32, 11, 11, 11, 10, 32]
+    assert reference.widths([[0, 1], [0, 0]], 16, 32) == [16, 32]
 
 
-def test_witness_names_and_order():
-    names = [name.removesuffix(".conv.weight") for name, _ in witness.Motif(BUSY, MOTIF_C).named_parameters()]
+def test_reference_names_and_order():
+    names = [name.removesuffix(".conv.weight") for name, _ in reference.Motif(BUSY, MOTIF_C).named_parameters()]
     assert [name for name in names if ".bn." not in name] == [
         "stem",
         "stacks.0.0.projection1",
@@ -143,11 +143,11 @@ def test_witness_names_and_order():
     ]
 
 
-def test_witness_forward_by_hand():
+def test_reference_forward_by_hand():
     """Batch norm made the identity and 1x1 weights of ones: every vertex value can be written down."""
     cell = Cell(["0101", "0011", "0001", "0000"], ["input", CONV1, POOL, "output"])
     shape = MotifShape(2, 1, 1, classes=2, image_channels=1)
-    module = witness.build(cell, shape).eval()
+    module = reference.build(cell, shape).eval()
     with torch.no_grad():
         for layer in module.modules():
             if isinstance(layer, torch.nn.BatchNorm2d):
@@ -161,9 +161,9 @@ def test_witness_forward_by_hand():
     assert logits.numpy() == pytest.approx(np.array([[(3 + 9) / 4 + (3 + 9) / 4, 9 + (3 + 9) / 4]]), rel=1e-12)
 
 
-def test_witness_rmsprop_by_hand():
+def test_reference_rmsprop_by_hand():
     w = torch.nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
-    stepper = witness.RMSPropTF1([w], lr=0.5, alpha=0.9, eps=1.0, momentum=0.9, weight_decay=0.1)
+    stepper = reference.RMSPropTF1([w], lr=0.5, alpha=0.9, eps=1.0, momentum=0.9, weight_decay=0.1)
     w.grad = torch.tensor([1.9], dtype=torch.float64)
     stepper.step()  # g = 2, mean square 0.9 + 0.4, step 0.5 * 2 / sqrt(2.3)
     first = 1 / np.sqrt(2.3)
@@ -174,16 +174,16 @@ def test_witness_rmsprop_by_hand():
     assert w.item() == pytest.approx(1 - first - second, rel=1e-15)
 
 
-def test_witness_margin_by_hand():
+def test_reference_margin_by_hand():
     """The closest call among ReLU inputs and pooling windows: no further than the smallest ReLU input."""
-    module = witness.build(Cell(["010", "001", "000"], ["input", POOL, "output"]), MotifShape(1, 1, 1, 2, 1))
+    module = reference.build(Cell(["010", "001", "000"], ["input", POOL, "output"]), MotifShape(1, 1, 1, 2, 1))
     images = np.zeros((1, 1, 4, 4))
     images[0, 0, 0, 0], images[0, 0, 3, 3] = 1.0, 2.0
     inputs = []
     for layer in (module.stem.bn, module.stacks[0][0].projection1.bn):
         layer.register_forward_hook(lambda _layer, _inputs, output: inputs.append(output.detach().abs().min().item()))
     module.train()(torch.tensor(images))
-    assert 0 < witness.margin(module, images) <= min(inputs)
+    assert 0 < reference.margin(module, images) <= min(inputs)
 
 
 # ---- the engine against it
@@ -196,14 +196,14 @@ def test_gradients_in_double(cells, index, shape):
     cell = cells[index]
     images, labels, rng = drawn(index, shape, dtype=np.float64)
     weights = weights_of(cell, shape, rng, np.float64)
-    module = witness.build(cell, shape, weights)
+    module = reference.build(cell, shape, weights)
     result = train_motifs([cell], shape, Dish(images, labels), epochs=0, init=[weights], dtype="float64")
-    expected = witness.metrics(module, images, labels)
+    expected = reference.metrics(module, images, labels)
     assert_agree({"logits": result.train.logits[0]}, {"logits": expected["logits"]}, relative=1e-9)
     for name in ("loss", "probability", "accuracy"):
         assert getattr(result.train, name)[0] == pytest.approx(expected[name], rel=1e-9)
     loss, d_weights, d_images = parameter_gradient([cell], shape, images, labels, [weights], dtype="float64")
-    expected_loss, expected_d_weights, expected_d_images = witness.gradient(module, images, labels)
+    expected_loss, expected_d_weights, expected_d_images = reference.gradient(module, images, labels)
     assert loss[0] == pytest.approx(expected_loss, rel=1e-9)
     # Some gradients are zero in exact arithmetic (a shift that a later batch norm takes out again): what is left is
     # rounding of a sum over every pixel, whose terms are as large as other weights' gradients.
@@ -212,7 +212,7 @@ def test_gradients_in_double(cells, index, shape):
     assert_agree(d_weights[0], expected_d_weights, relative=1e-9, absolute=residue)
     assert_agree({"images": d_images[0]}, {"images": expected_d_images}, relative=1e-9)
     probability, d_images = motif_gradient([cell], shape, images, labels, [weights], dtype="float64")
-    expected_probability, _, expected_d_images = witness.gradient(module, images, labels, metric="probability")
+    expected_probability, _, expected_d_images = reference.gradient(module, images, labels, metric="probability")
     assert probability[0] == pytest.approx(expected_probability, rel=1e-9)
     assert_agree({"images": d_images[0]}, {"images": expected_d_images}, relative=1e-9)
 
@@ -220,10 +220,10 @@ def test_gradients_in_double(cells, index, shape):
 @twenty_or_all
 @each_shape
 def test_gradients_in_float(cells, index, shape):
-    """In float32, against the witness in double.
+    """In float32, against the reference in double.
 
     Rounding a sum of n products acts like a relative change of its weights by eps sqrt(n), Winograd's by about 8 times that: how far
-    the witness's own output and gradient move under such a change of every weight and image (the largest of three draws) is the
+    the reference's own output and gradient move under such a change of every weight and image (the largest of three draws) is the
     bound; to it comes the rounding of the sum over all pixels, whose terms are as large as other weights' gradients. Inputs are drawn until
     rounding can switch no ReLU and no pooling winner (20 times the usual rounding of an activation away).
     """
@@ -234,20 +234,20 @@ def test_gradients_in_float(cells, index, shape):
         few = max(2, 128 // images[0, 0].size)  # few enough activations to find such inputs
         images, labels = images[:few], labels[:few]
         weights = weights_of(cell, shape, rng, np.float32)
-        module = witness.build(cell, shape, weights)
-        if witness.margin(module, images) > 2e-5:
+        module = reference.build(cell, shape, weights)
+        if reference.margin(module, images) > 2e-5:
             break
 
     def rounded(array):
         return array * (1 + 8 * EPS32 * np.sqrt(np.prod(array.shape[1:])) * rng.standard_normal(array.shape))
 
     def outcome(module, images):
-        _, d_weights, d_images = witness.gradient(module, images, labels)
-        return d_weights | {"images": d_images, "logits": witness.metrics(module, images, labels)["logits"]}
+        _, d_weights, d_images = reference.gradient(module, images, labels)
+        return d_weights | {"images": d_images, "logits": reference.metrics(module, images, labels)["logits"]}
 
     expected = outcome(module, images)
     moved = [
-        outcome(witness.build(cell, shape, {n: rounded(w) for n, w in weights.items()}), rounded(images))
+        outcome(reference.build(cell, shape, {n: rounded(w) for n, w in weights.items()}), rounded(images))
         for _ in range(3)
     ]
     result = train_motifs([cell], shape, Dish(images, labels), epochs=0, init=[weights])
@@ -283,7 +283,7 @@ def assert_trainings_agree(
         record=["step_loss", "step_accuracy"],
     )
     result = run()
-    module = witness.build(cell, shape, weights)
+    module = reference.build(cell, shape, weights)
     losses, accuracies = theirs(
         module, dish.images, dish.labels, order, batch_size=batch_size, rates=rates, drop_last=drop_last
     )
@@ -293,14 +293,14 @@ def assert_trainings_agree(
     assert result.loss[0] == pytest.approx(losses.reshape(epochs, -1).mean(axis=1), rel=tolerance)
     assert result.accuracy[0] == pytest.approx(accuracies.reshape(epochs, -1).mean(axis=1), abs=1e-12)
     assert_agree(result.initial[0], weights, relative=0)
-    assert_agree(result.parameters[0], witness.parameters_of(module), relative=tolerance)
-    assert_agree(result.running[0], witness.running_of(module), relative=tolerance)
+    assert_agree(result.parameters[0], reference.parameters_of(module), relative=tolerance)
+    assert_agree(result.running[0], reference.running_of(module), relative=tolerance)
     for statistics, got in (("batch", result), ("running", run(statistics="running"))):
         sets = {"train": (dish.images, dish.labels)}
         if dish.valid_images is not None:
             sets["valid"] = (dish.valid_images, dish.valid_labels)
         for name, (images, labels) in sets.items():
-            expected = witness.metrics(module, images, labels, statistics=statistics)
+            expected = reference.metrics(module, images, labels, statistics=statistics)
             metrics = getattr(got, name)
             assert_agree({"logits": metrics.logits[0]}, {"logits": expected["logits"]}, relative=tolerance)
             assert metrics.loss[0] == pytest.approx(expected["loss"], rel=tolerance)
@@ -314,7 +314,7 @@ def test_thirty_adam_steps_in_double(cells, index, shape):
     """Six epochs of five batches, the last one of 6 instead of 8 images.
 
     Not fewer: where images are 4 or 5 pixels wide the last stack of B has one pixel an image, and batch norm over two values
-    is nearly a step function. With batches of 4 and 2 the witness departs by 1e-2 from itself when its weights are
+    is nearly a step function. With batches of 4 and 2 the reference departs by 1e-2 from itself when its weights are
     changed by 1e-15; with 8 and 6 by 4e-12.
     """
     rng = np.random.default_rng(index)
@@ -325,26 +325,26 @@ def test_thirty_adam_steps_in_double(cells, index, shape):
         shape,
         dish,
         Adam(lr=2e-3, weight_decay=1e-4),
-        partial(witness.train, lr=2e-3, weight_decay=1e-4),
+        partial(reference.train, lr=2e-3, weight_decay=1e-4),
         batch_size=8,
         epochs=6,
     )
 
 
 OPTIMIZERS = {
-    "adam": (Adam(3e-3, (0.8, 0.95), 1e-6), partial(witness.train, lr=3e-3, betas=(0.8, 0.95), eps=1e-6)),
+    "adam": (Adam(3e-3, (0.8, 0.95), 1e-6), partial(reference.train, lr=3e-3, betas=(0.8, 0.95), eps=1e-6)),
     "sgd": (
         SGD(0.05, weight_decay=1e-2),
-        partial(witness.train, optimizer=torch.optim.SGD, lr=0.05, weight_decay=1e-2),
+        partial(reference.train, optimizer=torch.optim.SGD, lr=0.05, weight_decay=1e-2),
     ),
-    "momentum": (SGD(0.02, 0.9), partial(witness.train, optimizer=torch.optim.SGD, lr=0.02, momentum=0.9)),
+    "momentum": (SGD(0.02, 0.9), partial(reference.train, optimizer=torch.optim.SGD, lr=0.02, momentum=0.9)),
     "nesterov": (
         SGD(0.02, 0.9, nesterov=True, weight_decay=1e-3),
-        partial(witness.train, optimizer=torch.optim.SGD, lr=0.02, momentum=0.9, nesterov=True, weight_decay=1e-3),
+        partial(reference.train, optimizer=torch.optim.SGD, lr=0.02, momentum=0.9, nesterov=True, weight_decay=1e-3),
     ),
     "rmsprop": (
         RMSProp(0.05, weight_decay=1e-3),
-        partial(witness.train, optimizer=witness.RMSPropTF1, lr=0.05, weight_decay=1e-3),
+        partial(reference.train, optimizer=reference.RMSPropTF1, lr=0.05, weight_decay=1e-3),
     ),
 }
 
@@ -382,11 +382,11 @@ def test_image_sizes_and_channels_in_double(cell, size, channels):
     images = rng.standard_normal((12, channels, *size))
     dish = Dish(images[:7], rng.integers(0, 4, 7), images[7:], rng.integers(0, 4, 5))
     assert_trainings_agree(
-        cell, shape, dish, Adam(lr=1e-3), partial(witness.train, lr=1e-3), batch_size=3, epochs=2, drop_last=True
+        cell, shape, dish, Adam(lr=1e-3), partial(reference.train, lr=1e-3), batch_size=3, epochs=2, drop_last=True
     )
     weights = weights_of(cell, shape, rng, np.float64)
     _, _, d_images = parameter_gradient([cell], shape, dish.images, dish.labels, [weights], dtype="float64")
-    _, _, expected = witness.gradient(witness.build(cell, shape, weights), dish.images, dish.labels)
+    _, _, expected = reference.gradient(reference.build(cell, shape, weights), dish.images, dish.labels)
     assert_agree({"images": d_images[0]}, {"images": expected}, relative=1e-9)
 
 
@@ -398,12 +398,12 @@ def test_soft_labels_in_double(classes):
     labels = rng.uniform(0, 1, (14, classes)) / classes * 1.5
     images = rng.standard_normal((14, 3, 8, 8))
     dish = Dish(images[:9], labels[:9], images[9:], labels[9:])
-    assert_trainings_agree(BUSY, shape, dish, Adam(lr=2e-3), partial(witness.train, lr=2e-3), batch_size=4, epochs=4)
+    assert_trainings_agree(BUSY, shape, dish, Adam(lr=2e-3), partial(reference.train, lr=2e-3), batch_size=4, epochs=4)
     weights = weights_of(BUSY, shape, rng, np.float64)
     for metric in ("loss", "probability"):
         value, d_images = motif_gradient([BUSY], shape, images, labels, [weights], metric=metric, dtype="float64")
-        module = witness.build(BUSY, shape, weights)
-        expected_value, _, expected = witness.gradient(module, images, labels, metric=metric)
+        module = reference.build(BUSY, shape, weights)
+        expected_value, _, expected = reference.gradient(module, images, labels, metric=metric)
         assert value[0] == pytest.approx(expected_value, rel=1e-9)
         assert_agree({"images": d_images[0]}, {"images": expected}, relative=1e-9)
 
@@ -428,17 +428,17 @@ def test_running_statistics_of_a_large_set_in_double():
         statistics="running",
         batch_norm_momentum=0.3,
     )
-    module = witness.build(BUSY, MOTIF_B, weights)
-    witness.train(module, dish.images, dish.labels, order, batch_size=6, lr=1e-3, norm_momentum=0.3)
-    assert_agree(result.running[0], witness.running_of(module), relative=1e-6)
-    expected = witness.metrics(module, dish.valid_images, dish.valid_labels, statistics="running")
+    module = reference.build(BUSY, MOTIF_B, weights)
+    reference.train(module, dish.images, dish.labels, order, batch_size=6, lr=1e-3, norm_momentum=0.3)
+    assert_agree(result.running[0], reference.running_of(module), relative=1e-6)
+    expected = reference.metrics(module, dish.valid_images, dish.valid_labels, statistics="running")
     assert_agree({"logits": result.valid.logits[0]}, {"logits": expected["logits"]}, relative=1e-6)
     assert result.valid.loss[0] == pytest.approx(expected["loss"], rel=1e-6)
     assert result.valid.accuracy[0] == pytest.approx(expected["accuracy"], abs=1e-12)
 
 
 def test_default_orders_are_used_as_reported(cells):
-    """Without `order`, epochs are permutations, the same for every motif: the witness trained on them ends alike."""
+    """Without `order`, epochs are permutations, the same for every motif: the reference trained on them ends alike."""
     from spd_fast.engine.training import _orders
 
     rng = np.random.default_rng(7)
@@ -447,9 +447,9 @@ def test_default_orders_are_used_as_reported(cells):
     assert all(np.array_equal(np.sort(row), np.arange(10)) for row in order)
     result = train_motifs(cells[:3], MOTIF_C, dish, epochs=3, batch_size=4, optimizer=Adam(), seed=5, dtype="float64")
     for k in range(3):
-        module = witness.build(cells[k], MOTIF_C, result.initial[k])
-        witness.train(module, dish.images, dish.labels, order, batch_size=4)
-        assert_agree(result.parameters[k], witness.parameters_of(module), relative=1e-6)
+        module = reference.build(cells[k], MOTIF_C, result.initial[k])
+        reference.train(module, dish.images, dish.labels, order, batch_size=4)
+        assert_agree(result.parameters[k], reference.parameters_of(module), relative=1e-6)
 
 
 def test_float_training_is_as_close_to_double_as_pytorchs(cells):
@@ -467,8 +467,8 @@ def test_float_training_is_as_close_to_double_as_pytorchs(cells):
         settings = {"init": [weights], "order": order, "epochs": 6, "batch_size": 4, "record": ["step_loss"]}
         ours = train_motifs([cell], shape, dish, optimizer=Adam(), **settings).recorded["step_loss"][0]
         double, single = (
-            witness.train(
-                witness.build(cell, shape, weights, dtype=dtype), dish.images, dish.labels, order, batch_size=4
+            reference.train(
+                reference.build(cell, shape, weights, dtype=dtype), dish.images, dish.labels, order, batch_size=4
             )[0]
             for dtype in (torch.float64, torch.float32)
         )

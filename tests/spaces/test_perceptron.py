@@ -138,9 +138,9 @@ def test_binary_head_equals_the_reference_and_pytorchs(bits, side, dtype):
     logit = F.linear(double[0].mean(dim=(2, 3)), *double[1:3])
     loss = F.binary_cross_entropy_with_logits(logit, double[3])
     loss.backward()
-    witness = [loss.detach(), logit.detach(), *(t.grad for t in double[:3])]
+    by_pytorch = [loss.detach(), logit.detach(), *(t.grad for t in double[:3])]
     reference = fields(KERNELS.head(*(t.detach().numpy() for t in double), loss="binary", ref=True))
-    for got_part, reference_part, expected in zip(got, reference, witness, strict=True):
+    for got_part, reference_part, expected in zip(got, reference, by_pytorch, strict=True):
         assert_close(np.asarray(reference_part), expected.numpy(), 1e-14)
         assert_close(np.asarray(got_part), expected.numpy(), 4 * rounding(dtype, side**2 + 3))
 
