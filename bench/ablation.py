@@ -1,10 +1,14 @@
 """From the paper's dish to one that ranks, and what learning it takes: the tables of docs/experiments.md.
 
-`steps`: every row is a recipe, the one before with some settings changed; its dish is not learned. `sweep`: one setting at a time changed
-of what `steps` arrives at. `learning`: dishes learned from 100 cells, every row with one cause undone of those that keep the paper's
-outer loop from converging. `pools`: the same from more and from fewer cells. `search`: the same numbers learned along the gradient and
-by CMA-ES. `labels`: how many labelled cells the weights of steps need. Kendall's tau-b with the truth on cells drawn at random that no
-dish has seen, mean of several seeds of dish, weights and orders (and pool), with the interval that holds 95 % of resampled cells and seeds.
+`changes`: every row is a recipe, which is the one before with some settings changed; its dish is not learned.
+`sweep`: every row changes one setting of the recipe that `changes` arrives at.
+`learning`: dishes are learned from 100 cells. Several causes keep the paper's outer loop from converging; every row restores one of them.
+`pools`: dishes are learned from more and from fewer cells.
+`optimizers`: the same numbers are learned along the gradient and by CMA-ES.
+`step_weights`: step weights are learned from pools of several sizes.
+
+Every table has Kendall's tau-b with the truth on cells that are drawn at random and that no dish has seen. It is the mean over several seeds
+of dish, weights and orders (and pool), with the interval that holds 95 % of resampled cells and seeds.
 
     python bench/ablation.py nb101_test108.npz --cells 400 --seeds 2                        # a quarter of an hour on two cores
     python bench/ablation.py nb101_test108.npz --table learning --figure learning.png
@@ -35,11 +39,11 @@ from spd_fast.scoreboard.judge import Judged, judge
 from spd_fast.scoring import score_cells, step_weights, train_cells
 
 VALIDATION_CELLS = 200  # of the cells given to the outer loop; dishes are checked on them for the figure alone
-MOST_LABELS = 300
+LARGEST_POOL = 300
 POOLS_OF_A_SIZE = 20
 
 # (what changes, settings); a row that is tried and taken back begins with "but".
-STEPS: list[tuple[str, dict[str, Any]]] = [
+CHANGES: list[tuple[str, dict[str, Any]]] = [
     (
         "the paper: motif C, true-class probability after 100 epochs of Adam 5e-5, weights drawn for every cell",
         {"outer.ranking": "metric", "inner.redraw": False},
@@ -52,7 +56,7 @@ STEPS: list[tuple[str, dict[str, Any]]] = [
     ("+ inner rate 2e-3, 4 epochs", {"inner.epochs": 4, "inner.optimizer": {"name": "adam", "lr": 2e-3}}),
     ("+ 8 channels, 3 stacks of 1 cell", {"motif": {"stem_channels": 8, "stacks": 3, "cells_per_stack": 1}}),
     ("+ images of 8 x 8", {"dish.image_size": 8}),
-    ("+ the benchmark's initialiser", {"inner.init_distribution": "nasbench101"}),
+    ("+ the benchmark's distribution of initial weights", {"inner.init_distribution": "nasbench101"}),
     ("+ inner rate 5e-3", {"inner.optimizer": {"name": "adam", "lr": 5e-3}}),
     ("+ dense weights doubled", {"inner.initial_scales.dense": 2.0}),
     ("+ the first epoch left out of the score", {"outer.metric_epochs": 3}),
@@ -124,7 +128,7 @@ CAUSES: list[tuple[str, dict[str, Any]]] = [
         {"outer.gradient": "direct", "outer.metric": "loss", "outer.learn": ["images"], **BY_OPTIMIZER},
     ),
     ("2: a loss that is blind to sign", {"outer.loss": "pearson_abs"}),
-    ("3: six cells in a step", {"outer.cells": 6}),
+    ("3: six cells in an outer step", {"outer.cells": 6}),
     ("4: the loss at the end", {"outer.metric": "loss", "outer.learn": ["rates", "initial_scales"], **BY_OPTIMIZER}),
     ("5: inner rate 5e-5", {"inner.optimizer.lr": 5e-5}),
     ("6: pixels, which are many", {"outer.learn": ["images"], **BY_OPTIMIZER}),
@@ -140,11 +144,11 @@ CMAES: dict[str, Any] = {
 POOLS: list[tuple[str, dict[str, Any]]] = [
     (f"{what}, {n} cells", {**settings, "outer.pool": n + VALIDATION_CELLS})
     for what, settings in (("scales, rates, step weights", {}), ("labels", {"outer.learn": ["labels"], **BY_OPTIMIZER}))
-    for n in (30, 60, 100, MOST_LABELS)
+    for n in (30, 60, 100, LARGEST_POOL)
 ]
 SCALES: dict[str, Any] = {"outer.learn": ["initial_scales"], **BY_OPTIMIZER}
 GENERATOR: dict[str, Any] = {"outer.learn": ["images"], "dish.generator": 4, **BY_OPTIMIZER}
-SEARCHES: list[tuple[str, dict[str, Any]]] = [
+OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
     ("4 scales, gradient", SCALES),
     ("4 scales, CMA-ES", SCALES | CMAES),
     ("a generator of 17 numbers, gradient", GENERATOR),
@@ -154,11 +158,11 @@ SEARCHES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def steps(question: "Question") -> None:
+def changes(question: "Question") -> None:
     """Print what each change is worth where nothing is learned."""
     recipe = recipes.get("cassimon_c")
-    print("| step | tau | ms a cell |\n|---|---|---|", flush=True)
-    for what, settings in STEPS[: question.rows]:
+    print("| change | tau | ms a cell |\n|---|---|---|", flush=True)
+    for what, settings in CHANGES[: question.rows]:
         changed = recipe.replace(settings)
         judged, cost = unlearned(question, changed)
         print(f"| {what} | {judged.estimate('tau')} | {cost:.1f} |", flush=True)
@@ -167,14 +171,14 @@ def steps(question: "Question") -> None:
 
 
 def sweep(question: "Question") -> None:
-    """Print what one change is worth where nothing is learned, beside everything as it is."""
+    """Print what one change of a recipe is worth where nothing is learned, beside the recipe as it is."""
     base = recipes.get("curves").replace({"dish.images": 200, "inner.replicates": 1})
-    kept: Judged | None = None
+    unchanged: Judged | None = None
     print("| changed | tau | against as it is | inside the top 10 % | ms a cell |\n|---|---|---|---|---|", flush=True)
     for what, settings in SWEEP[: question.rows]:
         judged, cost = unlearned(question, base.replace(settings))
-        kept = kept or judged
-        against = "" if judged is kept else judged.minus(kept, "tau")
+        unchanged = unchanged or judged
+        against = "" if judged is unchanged else judged.minus(unchanged, "tau")
         print(
             f"| {what} | {judged.estimate('tau')} | {against} | {judged.means['tau_top']:.3f} | {cost:.1f} |",
             flush=True,
@@ -182,7 +186,7 @@ def sweep(question: "Question") -> None:
 
 
 def unlearned(question: "Question", recipe: Recipe) -> tuple[Judged, float]:
-    """Return how the dishes before learning rank, and milliseconds of this process for a cell."""
+    """Return how the dishes before learning rank, and the milliseconds of processor time for a cell."""
     scores, before = [], time.process_time()
     for seed in question.seeds:
         seeded = recipe.replace({**question.changes, "seed": seed})
@@ -192,7 +196,7 @@ def unlearned(question: "Question", recipe: Recipe) -> tuple[Judged, float]:
 
 
 def learning(question: "Question", rows: list[tuple[str, dict[str, Any]]]) -> None:
-    """Print tau before and after learning by each of some recipes, each seed from a pool of its own."""
+    """Print tau before and after learning with each of some recipes; each seed has a pool of its own."""
     first: Judged | None = None
     curves: dict[str, list[tuple[int, float]]] = {}
     print(
@@ -204,10 +208,10 @@ def learning(question: "Question", rows: list[tuple[str, dict[str, Any]]]) -> No
         before, after, checks, pool_taus, started = [], [], [], [], time.process_time()
         for seed in question.seeds:
             recipe = recipes.get("learned_schedule").replace({**SHORT, **settings, **question.changes, "seed": seed})
-            pool = question.rest.sample(MOST_LABELS + VALIDATION_CELLS, seed)
+            pool = question.rest.sample(LARGEST_POOL + VALIDATION_CELLS, seed)
             fit = fit_dish(pool.cells, pool.accuracy, recipe)
             checks.append(validation_checks(fit.history))
-            pool_taus += [step.kendall_tau_metric for step in fit.history[-5:]]
+            pool_taus += [record.kendall_tau_metric for record in fit.history[-5:]]
             spent = time.process_time() - started
             before.append(score_cells(fit.start, recipe, question.sample.cells))
             after.append(score_cells(fit.dish, recipe, question.sample.cells))
@@ -229,7 +233,7 @@ def learning(question: "Question", rows: list[tuple[str, dict[str, Any]]]) -> No
 
 
 def draw(curves: dict[str, list[tuple[int, float]]], path: Path) -> None:
-    """Draw tau on the validation cells over outer epochs, a panel for every row, the others faint behind it."""
+    """Draw tau on the validation cells over outer epochs: a panel for every row, with the other rows faint behind it."""
     columns = 3
     figure = Figure(figsize=(10, 2.3 * -(-len(curves) // columns)), layout="constrained")
     panels = figure.subplots(-(-len(curves) // columns), columns, sharex=True, sharey=True, squeeze=False).ravel()
@@ -246,15 +250,15 @@ def draw(curves: dict[str, list[tuple[int, float]]], path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def labels(question: "Question") -> None:
-    """Print what step weights of pools of several sizes reach on the recipe's dish before learning."""
+def learned_step_weights(question: "Question") -> None:
+    """Print tau of step weights that are learned from pools of several sizes, on the recipe's dish before learning."""
     sample, cells = question.sample, len(question.sample.cells)
     recipe = recipes.get("learned_schedule").replace(question.changes)
     trained = train_cells(start_dish(recipe), recipe, sample.cells)
     losses = np.mean([result.recorded["step_loss"] for result in trained], axis=0)
     equal = kendall_tau(-losses @ step_weights(recipe), sample.accuracy)
     print(
-        f"equal weights: {equal:.3f}\n\n| labels | tau on the other cells, mean ± standard deviation between pools |\n|---|---|"
+        f"equal step weights: {equal:.3f}\n\n| labelled cells | tau on the other cells, mean ± standard deviation between pools |\n|---|---|"
     )
     for n in (30, 60, 100, 200):
         taus = []
@@ -268,30 +272,32 @@ def labels(question: "Question") -> None:
 
 @dataclass(frozen=True)
 class Question:
-    """Cells that are scored, those that pools are drawn from, seeds, where the figure goes, how many rows, and changes of all recipes."""
+    """What a table is measured on, and how much of it."""
 
-    sample: TruthTable
-    rest: TruthTable
+    sample: TruthTable  # the cells that are scored
+    rest: TruthTable  # the cells that pools are drawn from
     seeds: range
     figure: Path | None
-    rows: int | None
-    changes: dict[str, Any]
+    rows: int | None  # how many rows of the table; None: all
+    changes: dict[str, Any]  # of every recipe
 
 
 TABLES: dict[str, Callable[[Question], None]] = {
-    "steps": steps,
+    "changes": changes,
     "sweep": sweep,
     "learning": lambda question: learning(question, CAUSES),
     "pools": lambda question: learning(question, POOLS),
-    "search": lambda question: learning(question, SEARCHES),
-    "labels": labels,
+    "optimizers": lambda question: learning(question, OPTIMIZERS),
+    "step_weights": learned_step_weights,
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("truth", help="cells and accuracies (.npz), or a table of `spd-fast nasbench convert`")
-    parser.add_argument("--table", nargs="+", choices=TABLES, default=["steps"], help="one or several (default: steps)")
+    parser.add_argument(
+        "--table", nargs="+", choices=TABLES, default=["changes"], help="one or several (default: changes)"
+    )
     parser.add_argument("--cells", type=int, default=1000, help="cells that are scored (default: 1000)")
     parser.add_argument("--seeds", type=int, default=3, help="of dish, weights, orders and pool (default: 3)")
     parser.add_argument("--draw", type=int, default=2, help="seed of the draw of the cells (default: 2)")

@@ -2,10 +2,11 @@
 
     python bench/rawal.py --seeds 6 --searches 4 --out runs/rawal
 
-Fits: train MSE of whitened scores on the labelled slopes; Kendall's tau and Pearson's r on all others. From 18 slopes drawn at
-random for every seed, and from the 18 of the released code, all of them at or above 0.37; beside the dish before learning, a
-Gaussian process on the slope itself with the same labels, and the outer steps and rate of the released code. Searches: labels until the
-best slopes of the truth are found, beside drawing at random. Everything that was done is kept in --out: stopped, the same command continues.
+The fits learn a dish from 18 labelled slopes: drawn at random for every seed, or those of the released code, which are all at or above 0.37.
+Their table has the MSE of whitened scores on the labelled slopes, and Kendall's tau and Pearson's r on all others. Beside them stand the dish
+before learning, a Gaussian process on the slope itself with the same labelled slopes, and the outer steps and rate of the released code.
+The searches count how many slopes are labelled until the best ones of the truth are found, beside drawing slopes at random. Finished work
+is in --out: if the command is stopped, the same command continues.
 
 References
 ----------
@@ -31,7 +32,7 @@ from spd_fast.base.ranks import kendall_tau
 from spd_fast.scoring import score_cells
 
 RELEASED = [18, 19, 20, 22, 24, 25, 28, 30, 33, 35, 40, 44, 48, 52, 62, 64, 70, 75]
-"""Places of the released code's 18 training slopes among the 100."""
+"""Rows of the released code's 18 training slopes among the 100 of the truth."""
 
 RECIPE = recipes.get("rawal_slope")
 FITS: dict[str, dict[str, Any]] = {
@@ -39,33 +40,33 @@ FITS: dict[str, dict[str, Any]] = {
     "80 steps": {"outer.epochs": 80},
     "80 steps, rate 0.05, as released": {"outer.epochs": 80, "outer.optimizer.lr": 0.05},
 }
-START, LABELS, SEARCHED = 6, 24, [1, 3, 5]
+START, MAX_LABELLED, SEARCHED = 6, 24, [1, 3, 5]
 
 Array = npt.NDArray[Any]
 
 
 def fit(truth: spd.TruthTable, pool: list[int], changes: dict[str, Any], seed: int) -> dict[str, float]:
-    """Learn a dish on the slopes at these places and judge it on the others."""
+    """Learn a dish on the slopes in these rows and judge it on the others."""
     recipe = RECIPE.replace({"outer.pool": None, "outer.cells": len(pool), **changes})
     began = time.process_time()
     learned = spd.fit_dish([truth.cells[row] for row in pool], truth.accuracy[pool], recipe, seed=seed, threads=1)
     seconds = time.process_time() - began
-    held = np.setdiff1d(np.arange(len(truth)), pool)
+    others = np.setdiff1d(np.arange(len(truth)), pool)
     scores, before = (score_cells(dish, learned.recipe, truth.cells) for dish in (learned.dish, learned.start))
     by_slope = regressed(truth.cells.slope, truth.accuracy, pool)
     return {
         "train_mse": 2 * (1 - float(np.corrcoef(scores[pool], truth.accuracy[pool])[0, 1])),
-        "tau": kendall_tau(scores[held], truth.accuracy[held]),
-        "r": float(np.corrcoef(scores[held], truth.accuracy[held])[0, 1]),
+        "tau": kendall_tau(scores[others], truth.accuracy[others]),
+        "r": float(np.corrcoef(scores[others], truth.accuracy[others])[0, 1]),
         "tau_train": kendall_tau(scores[pool], truth.accuracy[pool]),
-        "tau_before": kendall_tau(before[held], truth.accuracy[held]),
-        "tau_gaussian_process": kendall_tau(by_slope[held], truth.accuracy[held]),
+        "tau_before": kendall_tau(before[others], truth.accuracy[others]),
+        "tau_gaussian_process": kendall_tau(by_slope[others], truth.accuracy[others]),
         "seconds": seconds,
     }
 
 
 def regressed(slopes: Array, accuracy: Array, pool: list[int]) -> Array:
-    """What a Gaussian process on the logarithm of the slope says of all, from the labels of some."""
+    """Return the accuracies of all slopes that a Gaussian process on their logarithms predicts from those of the pool."""
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import RBF, WhiteKernel
 
@@ -76,24 +77,24 @@ def regressed(slopes: Array, accuracy: Array, pool: list[int]) -> Array:
 
 
 def search(truth: spd.TruthTable, seed: int, folder: Path, changes: dict[str, Any]) -> dict[str, int | None]:
-    """Labels until one of the best 1, 3, 5 slopes is found; None where the search ends before."""
+    """Return how many slopes a search labels until one of the best 1, 3, 5 is found; None where it ends before."""
     recipe = RECIPE.replace(changes)
     result = spd.dish_search(
-        truth.cells, truth.accuracy, recipe, max_labelled=LABELS, start=START, seed=seed, folder=folder, threads=1
+        truth.cells, truth.accuracy, recipe, max_labelled=MAX_LABELLED, start=START, seed=seed, folder=folder, threads=1
     )
     ranks = [int((truth.accuracy > each.accuracy).sum()) for each in result.labelled]
     return {f"best {k}": next((n for n, rank in enumerate(ranks, 1) if rank < k), None) for k in SEARCHED}
 
 
-def at_random(n: int, k: int, labels: int) -> tuple[float, float]:
-    """Mean number of labelled candidates until random search finds one of the best k of n, and the chance to find it
-    with `labels` of them."""
-    missed = np.cumprod([(n - k - i) / (n - i) for i in range(labels)])
+def at_random(n: int, k: int, max_labelled: int) -> tuple[float, float]:
+    """Return the mean number of labelled candidates until random search finds one of the best k of n, and the chance to
+    find one among the first `max_labelled`."""
+    missed = np.cumprod([(n - k - i) / (n - i) for i in range(max_labelled)])
     return (n + 1) / (k + 1), 1 - float(missed[-1])
 
 
-def kept(path: Path, done: dict[str, Any], key: str, work: Callable[[], Any]) -> Any:
-    """Return what was done before, or do it and keep it."""
+def once(path: Path, done: dict[str, Any], key: str, work: Callable[[], Any]) -> Any:
+    """Return the result of this key if it was found before; else find it and write it to the file."""
     if key not in done:
         done[key] = work()
         with atomic_write(path) as file:
@@ -103,9 +104,9 @@ def kept(path: Path, done: dict[str, Any], key: str, work: Callable[[], Any]) ->
 
 
 def fits(
-    truth: spd.TruthTable, seeds: int, further: dict[str, Any], kept: Callable[[str, Callable[[], Any]], Any]
+    truth: spd.TruthTable, seeds: int, further: dict[str, Any], do: Callable[[str, Callable[[], Any]], Any]
 ) -> dict[str, dict[str, Array]]:
-    """Every recipe on slopes drawn for each seed, and on those of the released code; a column for each figure."""
+    """Fit every recipe to slopes drawn for each seed, and to those of the released code: columns of figures by row."""
     rows, tried = {}, f"/{json.dumps(further)}" if further else ""
     for name, changes in FITS.items():
         for pool in ("drawn", "released"):
@@ -113,7 +114,7 @@ def fits(
             for seed in range(seeds):
                 drawn = np.random.default_rng(seed).permutation(len(truth))[: len(RELEASED)].tolist()
                 work = partial(fit, truth, drawn if pool == "drawn" else RELEASED, changes | further, seed)
-                found.append(kept(f"fit/{name}/{pool}/{seed}{tried}", work))
+                found.append(do(f"fit/{name}/{pool}/{seed}{tried}", work))
             rows[f"{name}, 18 slopes {pool}"] = {each: np.array([one[each] for one in found]) for each in found[0]}
     return rows
 
@@ -153,19 +154,20 @@ def main() -> None:
     path = options.out / "rawal.json"
     done: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     if options.seeds:
-        rows = fits(truth, options.seeds, options.replace, lambda key, work: kept(path, done, key, work))
+        rows = fits(truth, options.seeds, options.replace, lambda key, work: once(path, done, key, work))
         print("\n".join(tabulated(rows)))
     searches = [
-        kept(
+        once(
             path, done, f"search/{seed}", partial(search, truth, seed, options.out / f"search-{seed}", options.replace)
         )
         for seed in range(options.searches)
     ]
     for k in SEARCHED:
-        mean, chance = at_random(len(truth), k, LABELS)
+        mean, chance = at_random(len(truth), k, MAX_LABELLED)
         found = [one[f"best {k}"] for one in searches]
         print(
-            f"one of the best {k}: labels {found}; at random {mean:.1f} in the mean, within {LABELS} with chance {chance:.2f}"
+            f"one of the best {k}: found after {found} labelled slopes; at random after {mean:.1f} in the mean, "
+            f"among the first {MAX_LABELLED} with chance {chance:.2f}"
         )
 
 

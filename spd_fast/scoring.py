@@ -212,7 +212,7 @@ def step_weights(recipe: Recipe, dish: Dish | None = None) -> npt.NDArray[np.flo
     """
     if dish is None or dish.step_weights is None:
         return equal_weights(recipe.steps, recipe.counted_steps)
-    weights: npt.NDArray[np.float64] = dish.step_weights
-    if len(weights) != recipe.steps:
-        raise ValueError(f"the dish has {len(weights)} step_weights, expected {recipe.steps}: one for each step")
-    return weights
+    learned: npt.NDArray[np.float64] = dish.step_weights
+    if len(learned) != recipe.steps:
+        raise ValueError(f"the dish has {len(learned)} step_weights, expected {recipe.steps}: one for each step")
+    return learned

@@ -63,7 +63,7 @@ def motif_metrics(
         Mean probability of the true class (Cassimon et al., equation 4), or mean cross-entropy, read after training with
         batch statistics over the whole set; or the weighted sum over steps of the loss of the step's batch before its update.
     step_weights : Tensor, shape (steps,), optional
-        With "training_loss": the weight of each step. Default: equal weights of sum 1.
+        With "training_loss": factors of the training losses of the steps. Default: equal factors of sum 1.
     gradient : "unrolled" or "direct"
         "unrolled": the exact derivative through every step of training, the hypergradient (Rawal et al. 2020,
         arXiv:2005.13092). It is a derivative in images, soft labels, the validation set, `step_weights`, `rates`,
@@ -279,16 +279,17 @@ class _Bridge:
         return values.astype(self.loop.dtype)
 
     def direct_gradient(
-        self, images: npt.NDArray[Any], labels: npt.NDArray[Any], weights: npt.NDArray[Any]
+        self, images: npt.NDArray[Any], labels: npt.NDArray[Any], factors: npt.NDArray[Any]
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Return sum_k weights[k] d metric_k in images and in soft labels; motifs of weight 0 (diverged ones, usually) take no part.
+        """Return sum_k factors[k] d metric_k in images and in soft labels.
 
-        A weight that is not finite makes everything NaN.
+        Motifs of factor 0, which are usually those that diverged, take no part. A factor that is not finite makes
+        everything NaN.
         """
         d_labels = np.zeros((len(labels), self.shape.classes), self.loop.dtype)
-        if not np.isfinite(weights).all():
+        if not np.isfinite(factors).all():
             return np.full(images.shape, np.nan, self.loop.dtype), d_labels + np.nan
-        used = np.flatnonzero(weights).tolist()
+        used = np.flatnonzero(factors).tolist()
         if not used:
             return np.zeros(images.shape, self.loop.dtype), d_labels
         cells, trained = [self.cells[k] for k in used], [self.result.parameters[k] for k in used]
@@ -301,11 +302,12 @@ class _Bridge:
             threads=self.threads,
             direct_convolutions=self.loop.direct_convolutions,
         )
-        return weighted_sum(weights[used], reading.d_images), weighted_sum(weights[used], reading.d_labels)
+        return weighted_sum(factors[used], reading.d_images), weighted_sum(factors[used], reading.d_labels)
 
-    def hypergradient(self, weights: npt.NDArray[Any]) -> dict[str, Any]:
-        """Return sum_k weights[k] d metric_k in what training saw, by name, and each in its initial weights."""
-        used = np.flatnonzero(weights).tolist()
+    def hypergradient(self, factors: npt.NDArray[Any]) -> dict[str, Any]:
+        """Return sum_k factors[k] d metric_k in what training saw, by name, and factors[k] d metric_k in each motif's
+        initial weights."""
+        used = np.flatnonzero(factors).tolist()
         window = self.asked.window
         if self.step_weights is None:
             reverse = Reverse(cast(_Read, self.asked.metric), window=window)
@@ -321,11 +323,11 @@ class _Bridge:
             progress=self.progress,
         )
         sums = {
-            name: weighted_sum(weights[used], getattr(found, f"d_{name}"))
+            name: weighted_sum(factors[used], getattr(found, f"d_{name}"))
             for name in ("images", "labels", "valid_images", "valid_labels", "rates")
         }
         initial = {
-            (k, name): weights[k] * gradient
+            (k, name): factors[k] * gradient
             for k, motif in zip(used, found.d_initial, strict=True)
             for name, gradient in motif.items()
         }
@@ -343,9 +345,9 @@ class _Bridge:
                 total[kind] += np.vdot(gradient.astype(np.float64), start.astype(np.float64))
         return total / self.loop.initial_scales
 
-    def step_weight_gradient(self, weights: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        """Return sum_k weights[k] d metric_k in the step weights."""
-        return weighted_sum(weights, self.result.recorded["step_loss"])
+    def step_weight_gradient(self, factors: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Return sum_k factors[k] d metric_k in the step weights."""
+        return weighted_sum(factors, self.result.recorded["step_loss"])
 
 
 def packed_metrics(
@@ -448,21 +450,21 @@ class _UnrolledGradient(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, d_metrics: Tensor) -> tuple[Tensor | None, ...]:
-        weights, needed, likes = d_metrics.numpy(), ctx.needs_input_grad[1:], ctx.saved_tensors
+        factors, needed, likes = d_metrics.numpy(), ctx.needs_input_grad[1:], ctx.saved_tensors
         names: list[Any] = [*_LEARNED, *ctx.bridge.inputs.starts()]
         found: dict[str, Any] | None = None
-        if np.isfinite(weights).all() and np.any(weights):
+        if np.isfinite(factors).all() and np.any(factors):
             found = {}
             if needed[_LEARNED.index("step_weights")]:
-                found["step_weights"] = ctx.bridge.step_weight_gradient(weights)
+                found["step_weights"] = ctx.bridge.step_weight_gradient(factors)
             if any(wanted for name, wanted in zip(names, needed, strict=True) if name != "step_weights"):
-                found |= ctx.bridge.hypergradient(weights)
+                found |= ctx.bridge.hypergradient(factors)
         gradients: list[Tensor | None] = []
         for name, like, wanted in zip(names, likes, needed, strict=True):
             if not wanted:
                 gradients.append(None)
-            elif found is None:  # no weight: nothing arrives; a weight that is not finite: everything is NaN
-                gradients.append(torch.full_like(like, 0.0 if np.isfinite(weights).all() else torch.nan))
+            elif found is None:  # all factors are 0, so the gradient is 0; or one is not finite, so everything is NaN
+                gradients.append(torch.full_like(like, 0.0 if np.isfinite(factors).all() else torch.nan))
             else:
                 zero = np.zeros(tuple(like.shape))
                 array = found[name] if isinstance(name, str) else found["initial"].get(name, zero)
@@ -483,8 +485,8 @@ class _DirectGradient(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, d_metrics: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         images, labels = ctx.saved_tensors
-        weights = d_metrics.numpy()
-        found = ctx.bridge.direct_gradient(images.detach().numpy(), labels.detach().numpy(), weights)
+        factors = d_metrics.numpy()
+        found = ctx.bridge.direct_gradient(images.detach().numpy(), labels.detach().numpy(), factors)
         d_images, d_labels = (
             torch.from_numpy(array).to(like.dtype) if wanted else None
             for array, like, wanted in zip(found, (images, labels), ctx.needs_input_grad[:2], strict=True)
@@ -499,10 +501,10 @@ def _checked_labels(name: str, labels: Tensor) -> npt.NDArray[Any]:
     return array
 
 
-def _checked_step_weights(weights: Tensor | None, steps: int) -> npt.NDArray[np.float64]:
-    if weights is None:
+def _checked_step_weights(step_weights: Tensor | None, steps: int) -> npt.NDArray[np.float64]:
+    if step_weights is None:
         return np.full(steps, 1 / steps)
-    array: npt.NDArray[np.float64] = weights.detach().numpy().astype(np.float64)
+    array: npt.NDArray[np.float64] = step_weights.detach().numpy().astype(np.float64)
     if array.shape != (steps,):
         raise ValueError(f"step_weights have shape {array.shape}, expected ({steps},): one for each step")
     return array

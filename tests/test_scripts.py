@@ -43,7 +43,7 @@ def test_makespan(project_dir: Path, truth: Path) -> None:
 
 def test_ablation(project_dir: Path, truth: Path, tmp_path: Path) -> None:
     changes = {"inner.replicates": 1, "outer.replicates": None, "outer.epochs": 1, "outer.check_every": 1}
-    tables = ["steps", "sweep", "learning", "labels"]
+    tables = ["changes", "sweep", "learning", "step_weights"]
     settings = ["--cells", 210, "--seeds", 1, "--rows", 1, "--figure", tmp_path / "learning.png"]
     text = said(
         project_dir, "ablation.py", truth, "--table", *tables, *settings, "--replace", json.dumps(TINY | changes)
@@ -52,7 +52,7 @@ def test_ablation(project_dir: Path, truth: Path, tmp_path: Path) -> None:
     assert [len(row) for row in rows] == [3] * 2 + [5] * 2 + [7] * 2 + [2] * 5
     for row in (rows[1], rows[3]):
         assert re.fullmatch(r"-?0\.\d{3} \[-?0\.\d{3}, -?0\.\d{3}\]", row[1])
-    assert "equal weights: " in text
+    assert "equal step weights: " in text
     assert (tmp_path / "learning.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -186,12 +186,12 @@ class Reverse:
             raise ValueError(f"steps is {last}, expected 0 to {steps}, those of the epochs")
         return last
 
-    def weights(self, last: int) -> npt.NDArray[np.float64] | None:
-        """Return the weights of the losses of so many steps, as an array."""
-        weights = None if self.step_weights is None else owned(self.step_weights, np.float64)
-        if weights is not None and weights.shape != (last,):
-            raise ValueError(f"step_weights has shape {weights.shape}, expected ({last},): one for each step")
-        return weights
+    def checked_step_weights(self, last: int) -> npt.NDArray[np.float64] | None:
+        """Return the step weights of so many steps, as an array."""
+        array = None if self.step_weights is None else owned(self.step_weights, np.float64)
+        if array is not None and array.shape != (last,):
+            raise ValueError(f"step_weights has shape {array.shape}, expected ({last},): one for each step")
+        return array
 
 
 def differentiate(
@@ -207,7 +207,7 @@ def differentiate(
     """Return the derivatives of motifs through their training: `motif_hypergradient` with its settings in two records."""
     job = prepared(loop, cells, shape, dish)
     last = reverse.last(len(job.rates))
-    weights = reverse.weights(last)
+    step_weights = reverse.checked_step_weights(last)
     require_memory(job.specs, job.n_valid or len(dish.images), loop.dtype, backward=True)
     out = _core.hypergradient(
         job.specs,
@@ -222,7 +222,7 @@ def differentiate(
         0 if reverse.window is None else max(0, last - reverse.window),
         reverse.metric,
         reverse.metric_weight,
-        weights,
+        step_weights,
         BATCH_NORM_EPS,
         reverse.memory_mib * 2**20,
         loop.direct_convolutions,

@@ -319,9 +319,9 @@ class _Loop:
         with torch.no_grad():
             cell_metrics = self._measured(self.training_cells, None, None)
         assert cell_metrics.step_loss is not None  # the recipe has the metric "training_loss"
-        kept = np.isfinite(cell_metrics.metric.numpy())
-        if kept.sum() >= MIN_MOTIFS:
-            solved = ridge_weights(-cell_metrics.step_loss[kept], self.target[kept])
+        finite = np.isfinite(cell_metrics.metric.numpy())
+        if finite.sum() >= MIN_MOTIFS:
+            solved = ridge_weights(-cell_metrics.step_loss[finite], self.target[finite])
             if solved.any():
                 self.free["step_weights"].copy_(torch.from_numpy(solved * self.recipe.steps))
 
@@ -364,10 +364,10 @@ class _Loop:
         with torch.no_grad():
             for name, value in self.free.items():
                 value.copy_(stored[name])
-        kept = {
+        optimizer = {
             name.removeprefix("optimizer."): array for name, array in arrays.items() if name.startswith("optimizer.")
         }
-        self.optimizer.restore(kept)
+        self.optimizer.restore(optimizer)
         self.best, self.history = best, history
 
 
@@ -399,26 +399,28 @@ def _record(
 ) -> OuterEpoch:
     metric = cell_metrics.metric.detach()
     score, final = cell_metrics.score.detach(), cell_metrics.accuracy
-    kept = np.isfinite(metric.numpy())
+    finite = np.isfinite(metric.numpy())
     ranking = cell_metrics.ranking
     correlation = None
-    if kept.sum() >= 2:
-        correlation = float(pearson_correlation(score[torch.from_numpy(kept)].double(), torch.from_numpy(truth[kept])))
-    curves = {"accuracy": cell_metrics.curve_accuracy[kept], "loss": cell_metrics.curve_loss[kept]}
+    if finite.sum() >= 2:
+        correlation = float(
+            pearson_correlation(score[torch.from_numpy(finite)].double(), torch.from_numpy(truth[finite]))
+        )
+    curves = {"accuracy": cell_metrics.curve_accuracy[finite], "loss": cell_metrics.curve_loss[finite]}
     return OuterEpoch(
         epoch=epoch,
         loss=loss,
         pearson=number(correlation),
-        kendall_tau=kendall_tau(ranking[kept], truth[kept]),
-        kendall_tau_metric=kendall_tau(score.numpy()[kept], truth[kept]),
-        tied=bool(kept.any() and np.ptp(ranking[kept]) == 0),
-        perfect=bool(kept.all() and (final == 1).all()),
+        kendall_tau=kendall_tau(ranking[finite], truth[finite]),
+        kendall_tau_metric=kendall_tau(score.numpy()[finite], truth[finite]),
+        tied=bool(finite.any() and np.ptp(ranking[finite]) == 0),
+        perfect=bool(finite.all() and (final == 1).all()),
         cells=tuple(cell.module_hash for cell in cells),
         truth=tuple(map(float, truth)),
         metric=_numbers(metric.numpy()),
         accuracy=_numbers(final),
         max_accuracy=_numbers(cell_metrics.curve_accuracy.max(axis=1)),
-        diverged=tuple(map(bool, ~kept)),
+        diverged=tuple(map(bool, ~finite)),
         curve_accuracy=_curve(curves["accuracy"], np.mean),
         curve_accuracy_sd=_curve(curves["accuracy"], np.std),
         curve_loss=_curve(curves["loss"], np.mean),

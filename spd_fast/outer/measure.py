@@ -158,7 +158,7 @@ def _trained_anew(
 ) -> CellMetrics:
     entered, loops = enter_all(tensors), asked.loops
     scales = entered.get("initial_scales", torch.from_numpy(loops.first.initial_scales))
-    weights = None if asked.step_weights is None else entered.get("step_weights", asked.step_weights)
+    weights_of_steps = None if asked.step_weights is None else entered.get("step_weights", asked.step_weights)
     replicates = asked.replicates_in(epoch)
     metrics, results = [], []
     for part, replicate in enumerate(replicates):
@@ -169,7 +169,7 @@ def _trained_anew(
             entered.get("valid_labels"),
             entered.get("rates"),
             scales,
-            weights,
+            weights_of_steps,
         )
         metric, result = measure_training(
             loops.of(replicate, epoch or 0),

@@ -1,4 +1,4 @@
-"""The pool of an outer loop: which cells are compared, which are kept out, and what their metrics are compared with."""
+"""The pool of an outer loop: its training cells, its validation cells, and the target that metrics are compared with."""
 
 from collections.abc import Sequence
 

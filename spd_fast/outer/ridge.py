@@ -32,13 +32,13 @@ def ridge_weights(features: Array, target: Array) -> npt.NDArray[np.float64]:
     spread = np.where(spread > 0, spread, 1.0)
     x, y = (features - features.mean(axis=0)) / spread, target - target.mean()
     u, s, vt = np.linalg.svd(x.astype(np.float64), full_matrices=False)
-    best, weights = math.inf, np.zeros(features.shape[1])
+    best, solved = math.inf, np.zeros(features.shape[1])
     if s[0] == 0:
-        return weights
+        return solved
     for penalty in s[0] ** 2 * 10.0 ** np.arange(-1, 1.5, 0.5):
         shrunk = s**2 / (s**2 + penalty)
         leverage = 1 / len(y) + (u**2) @ shrunk
         error = float(np.mean(((y - u @ (shrunk * (u.T @ y))) / (1 - leverage)) ** 2))
         if error < best:
-            best, weights = error, vt.T @ (s / (s**2 + penalty) * (u.T @ y)) / spread
-    return weights
+            best, solved = error, vt.T @ (s / (s**2 + penalty) * (u.T @ y)) / spread
+    return solved

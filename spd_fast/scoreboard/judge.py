@@ -103,18 +103,18 @@ def judge(scores: npt.ArrayLike, accuracy: npt.ArrayLike, *, resamples: int = _R
         raise ValueError(f"there are {n} cells, expected at least {MIN_TEST_CELLS}: fewer say nothing about a ranking")
     rng = np.random.default_rng(seed)
     drawn = rng.integers(0, n, (resamples, n))
-    weights = np.stack([np.bincount(row, minlength=n) for row in drawn]).astype(np.float64)
+    counts = np.stack([np.bincount(row, minlength=n) for row in drawn]).astype(np.float64)
     top = truth >= np.quantile(truth, 1 - TOP)
     per_seed: dict[str, list[Array]] = {name: [] for name in MEASURES}
     everyone = np.arange(n)[None]
     for row in table:
         score = np.where(np.isfinite(row), row, np.nanmin(row[np.isfinite(row)], initial=0.0) - 1.0)
         for name, both in {
-            "tau": (_taus(score, truth, np.ones((1, n))), _taus(score, truth, weights)),
+            "tau": (_taus(score, truth, np.ones((1, n))), _taus(score, truth, counts)),
             "rho": (_rhos(score, truth, everyone), _rhos(score, truth, drawn)),
             "tau_top": (
                 _taus(score[top], truth[top], np.ones((1, int(top.sum())))),
-                _taus(score[top], truth[top], weights[:, top]),
+                _taus(score[top], truth[top], counts[:, top]),
             ),
             "precision_10": (precision_at(10, score[None], truth[None]), precision_at(10, score[drawn], truth[drawn])),
             "precision_50": (precision_at(50, score[None], truth[None]), precision_at(50, score[drawn], truth[drawn])),
@@ -157,19 +157,20 @@ def _places_inside(k: int, values: Array) -> Array:
     return inside
 
 
-def _taus(score: Array, truth: Array, weights: Array) -> Array:
-    """Return tau-b for every row of `weights`, shape (B, n), which says how often each cell counts; 0 if tau is
+def _taus(score: Array, truth: Array, counts: Array) -> Array:
+    """Return tau-b for every row of `counts`, shape (B, n), which says how often each cell counts; 0 if tau is
     undefined.
 
-    ``tau_b = w' (s o t) w / sqrt((w' |s| w) (w' |t| w))`` with the matrices s and t of the signs of all differences.
+    ``tau_b = c' (s o t) c / sqrt((c' |s| c) (c' |t| c))`` with a row c of counts, the matrices s and t of the signs of all
+    differences, and their product o entry by entry.
     """
     s, t = np.sign(score[:, None] - score), np.sign(truth[:, None] - truth)
 
     def form(matrix: Array) -> Array:
-        return np.asarray(((weights @ matrix) * weights).sum(axis=1))
+        return np.asarray(((counts @ matrix) * counts).sum(axis=1))
 
     scale = np.sqrt(form(np.abs(s)) * form(np.abs(t)))
-    taus: Array = np.divide(form(s * t), scale, out=np.zeros(len(weights)), where=scale > 0)
+    taus: Array = np.divide(form(s * t), scale, out=np.zeros(len(counts)), where=scale > 0)
     return taus
 
 

@@ -240,8 +240,8 @@ class Measuring:
 
     def _n_parts(self) -> int:
         seeds = len(self.trial.seeds)
-        per_labels = 1 + (self.given is None) + (self.folds > 0)
-        per_seed = 2 + len(self.trial.pool_sizes) * per_labels + (self.images is not None)
+        per_pool_size = 1 + (self.given is None) + (self.folds > 0)
+        per_seed = 2 + len(self.trial.pool_sizes) * per_pool_size + (self.images is not None)
         return 2 + seeds * per_seed + (self.images is not None)
 
 
