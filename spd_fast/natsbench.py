@@ -1,7 +1,7 @@
-"""NATS-Bench's topology space (NAS-Bench-201): its cells and what they reached epoch by epoch, losses included.
+"""Files of NATS-Bench's topology space (NAS-Bench-201): its cells, and the losses and accuracies of every epoch of training.
 
-The benchmark is published as pickles, one bz2-compressed file per architecture. Unpickling runs whatever a file asks for, so
-these are never unpickled: `plain_pickle` interprets the few opcodes that build numbers, strings and containers, and
+The benchmark is published as pickles, one bz2-compressed file for each architecture. Loading a pickle runs whatever code the file
+names, so these files are never unpickled. `plain_pickle` interprets the few opcodes that build numbers, strings and containers, and
 refuses everything else.
 
 References
@@ -39,14 +39,14 @@ _NAMES: Final = {
     ("numpy._core.multiarray", "scalar"): "scalar",
     ("numpy", "dtype"): "dtype",
 }
-# What a file may hold at most. The benchmark's largest have 1.4 million bytes unpacked, 48,285 opcodes, containers 5 deep and
-# texts of 95 characters; all their values one after the other, what is shared written out each time, have 1.4 million characters.
+# Limits of what a file may hold. The benchmark's largest files have 1.4 million bytes unpacked, 48,285 opcodes, containers nested 5
+# deep and texts of 95 characters. Their values, with shared ones written out each time, have 1.4 million characters.
 _MAX_BYTES: Final = 1 << 22
 _MAX_OPCODES: Final = 1 << 18
 _MAX_DEPTH: Final = 64
 _MAX_TEXT: Final = 1 << 16
 _MAX_BITS: Final = 512
-_KEY_BITS: Final = 60  # such integers are their own hashes
+_KEY_BITS: Final = 60  # Python's hash of a shorter integer is the integer itself
 _MAX_UNFOLDED: Final = 1 << 22
 _MAX_RUNS: Final = 64  # of an architecture; the benchmark has 17
 _MAX_EPOCHS: Final = 1000  # the benchmark has 200
@@ -56,7 +56,7 @@ _MAX_QUOTED: Final = 300  # characters of a file's content in a message
 
 @dataclass(frozen=True)
 class NatsRun:
-    """One training: a data set, a seed, and T epochs.
+    """One training of an architecture on a data set, with a seed, for T epochs.
 
     Parameters
     ----------
@@ -66,13 +66,13 @@ class NatsRun:
     epochs : int
         T: 12 or 200 in the published files.
     train_loss, train_accuracy : ndarray, shape (T,), float64
-        Mean cross-entropy, and accuracy from 0 to 1, as training saw them.
+        Mean cross-entropy, and accuracy from 0 to 1, of the training images in each epoch.
     losses, accuracies : mapping of str to ndarray, shape (T,), float64
-        By evaluation set: ``"x-valid"``, ``"x-test"``, ``"ori-test"``. NaN where an epoch was not evaluated.
+        The same on each evaluation set, ``"x-valid"``, ``"x-test"`` or ``"ori-test"``. NaN where an epoch was not evaluated.
     seconds : ndarray, shape (T,), float64
         Training time of every epoch.
     parameters, flops : float
-        Of the network, in millions.
+        Parameters and FLOPs of the network, in millions, as the benchmark states them.
     """
 
     dataset: str
@@ -89,19 +89,19 @@ class NatsRun:
 
 @dataclass(frozen=True)
 class NatsArchitecture:
-    """An architecture of the benchmark with all of its trainings, by budget, data set and seed."""
+    """An architecture of the benchmark: its number, its cell, and all of its trainings."""
 
     index: int
     cell: NatsCell
     runs: tuple[NatsRun, ...] = field(repr=False)
 
     def select(self, dataset: str, epochs: int) -> list[NatsRun]:
-        """Return the runs on a data set with a budget, in the order of their seeds.
+        """Return the runs on a data set of so many epochs, in the order of their seeds.
 
         Raises
         ------
         ValueError
-            If `cells` is empty.
+            If there is no such run.
         """
         found = sorted((r for r in self.runs if (r.dataset, r.epochs) == (dataset, epochs)), key=lambda run: run.seed)
         if not found:
@@ -118,7 +118,7 @@ def load_architecture(path: str | os.PathLike[str]) -> NatsArchitecture:
     Raises
     ------
     ValueError
-        If the file is damaged, asks for more than plain data, or holds something else.
+        If the file is damaged, would run code, or is not an architecture.
     OSError
         If it cannot be read.
     """
@@ -136,12 +136,12 @@ def load_architecture(path: str | os.PathLike[str]) -> NatsArchitecture:
 
 
 def load_cells(path: str | os.PathLike[str]) -> tuple[NatsCell, ...]:
-    """Read the cells of all architectures, by their index, from ``meta.pickle.pbz2``.
+    """Read the cells of all architectures, in the order of their index, from ``meta.pickle.pbz2``.
 
     Raises
     ------
     ValueError
-        If the file is damaged, asks for more than plain data, or holds something else.
+        If the file is damaged, would run code, or is not the benchmark's meta file.
     OSError
         If it cannot be read.
     """
@@ -153,11 +153,11 @@ def load_cells(path: str | os.PathLike[str]) -> tuple[NatsCell, ...]:
 
 
 def truth(architectures: Sequence[NatsArchitecture], *, dataset: str = "cifar10", epochs: int = 200) -> TruthTable:
-    """Make a truth of what architectures reached on one data set with one budget: the means of their runs.
+    """Make a truth of architectures: the mean over their runs on one data set with one budget.
 
     Parameters
     ----------
-    architectures : sequence of n NatsArchitecture, no two of one cell
+    architectures : sequence of n NatsArchitecture, no two with the same cell
     dataset : str
         As in `NatsRun`.
     epochs : int
@@ -166,13 +166,13 @@ def truth(architectures: Sequence[NatsArchitecture], *, dataset: str = "cifar10"
     Returns
     -------
     TruthTable
-        Accuracies and losses after the last epoch: in training, on ``"ori-test"`` as test and, where every run was measured on it, on
-        ``"x-valid"`` as validation.
+        Accuracies and losses after the last epoch. Those of training are the benchmark's own, the test images are
+        ``"ori-test"``, and the validation images ``"x-valid"``, if every run was measured on them.
 
     Raises
     ------
     ValueError
-        If an architecture has no such run, or two have one cell.
+        If an architecture has no such run, or two have the same cell.
     """
     cells = NatsColumns.from_cells(each.cell for each in architectures)
     repeated = len(cells) - len({cell.text for cell in cells})
@@ -259,7 +259,7 @@ def _at_most(most: int, container: Any, of: str) -> Any:
 
 
 def _quoted(error: Exception) -> str:
-    """Return an error as it is told; it may quote the file at any length."""
+    """Return an error as text, cut to a limit, because it may quote the file at any length."""
     text = repr(error)
     return text if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]}..."
 
@@ -269,14 +269,14 @@ def _quoted(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class _Name:
-    """A name that the pickle would have imported; never looked up."""
+    """A name that unpickling would import. It is never looked up."""
 
     kind: str
 
 
 @dataclass(frozen=True)
 class _Scalar:
-    """What a numpy scalar is read with: a dtype's code, and its byte order."""
+    """The dtype of a numpy scalar: its code and its byte order."""
 
     code: str
     order: str = "="
@@ -284,27 +284,28 @@ class _Scalar:
 
 @dataclass(slots=True)
 class _Part:
-    """A value on the stack. A container that was put into another takes no more items, so what is counted of it stays true."""
+    """A value on the stack, with its size. A container that was put into another one takes no more items, so that its size
+    stays right."""
 
     value: Any
-    depth: int = 0  # containers inside one another
-    unfolded: int = 1  # values and characters, those of shared values each time that they are reached
-    placed: bool = False
+    depth: int = 0  # how deep its containers are nested
+    unfolded: int = 1  # how many values and characters it has if shared values are written out each time
+    placed: bool = False  # whether it is inside a container
 
 
 def plain_pickle(content: bytes) -> Any:
-    """Interpret a pickle that holds plain data only: numbers, strings, bytes, None, containers and numpy's scalars.
+    """Interpret a pickle of plain data: numbers, strings, bytes, None, containers and numpy's scalars.
 
-    Nothing is imported and nothing is called. Ordered dictionaries become dictionaries, numpy's scalars Python's numbers.
+    Nothing is imported and nothing is called. Ordered dictionaries become dictionaries, and numpy's scalars Python's numbers.
 
     Raises
     ------
     ValueError
-        If the pickle asks for anything else, is damaged, or is larger or nested deeper than the benchmark's are. Nothing is
-        built that is too large. The message names what was found, and the place.
+        If the pickle holds anything else, is damaged, or is larger or nested deeper than the benchmark's files are. It is
+        refused before anything too large is built. The message says what was found, and at which byte.
     """
     if len(content) > _MAX_BYTES:
-        raise ValueError(f"this pickle has {len(content)} bytes, more than the {_MAX_BYTES} that are read")
+        raise ValueError(f"this pickle has {len(content)} bytes, expected at most {_MAX_BYTES}")
     position = 0
     reader = _Reader()
     try:
@@ -327,11 +328,11 @@ def plain_pickle(content: bytes) -> Any:
 
 
 class _RefusedError(Exception):
-    """The pickle asks for more than plain data."""
+    """The pickle holds more than plain data."""
 
 
 class _TooLargeError(Exception):
-    """The pickle is larger, or nests deeper, than what is read."""
+    """The pickle is larger, or nested deeper, than the limits allow."""
 
 
 _ATOMS = re.compile(
@@ -342,7 +343,7 @@ _EMPTY: Final = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_SET": set, "EMPT
 
 
 class _Reader:
-    """Pickle's machine of stack and memo, for opcodes that build plain data."""
+    """Pickle's stack machine with its memo, for the opcodes that build plain data."""
 
     def __init__(self) -> None:
         self.stack: list[_Part] = []
@@ -455,7 +456,7 @@ def _fill(container: _Part, parts: list[_Part]) -> None:
 
 
 def _counted(container: _Part, parts: list[_Part]) -> _Part:
-    """Count parts that are put into a container, before they are."""
+    """Add the sizes of parts to that of the container that they are about to be put into."""
     for part in parts:
         part.placed = True
         container.depth = max(container.depth, part.depth + 1)
@@ -470,7 +471,7 @@ def _counted(container: _Part, parts: list[_Part]) -> _Part:
 
 
 def _require_keys(items: list[Any]) -> None:
-    """Refuse keys that a file could choose so that their hashes meet, or take long to compute or to compare."""
+    """Refuse keys that a file could choose so that their hashes collide, or so that hashing or comparing them takes long."""
     for item in items:
         parts = item if isinstance(item, tuple) else (item,)
         numbers = [part for part in parts if not isinstance(part, str | bytes)]

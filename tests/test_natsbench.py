@@ -146,7 +146,7 @@ HARM = {
     "a long text": (b"X" + struct.pack("<I", 2**21) + b"a" * 2**21 + b".", "a text of more than 65536 characters"),
     "a long integer": (b"\x8b" + struct.pack("<I", 2**21) + b"a" * 2**21 + b".", "an integer of more than 512 bits"),
     "opcodes": (b"N0" * 2**20 + b".", "has more than 262144 opcodes"),
-    "bytes": (b"N0" * 2**21 + b".", "has 4194305 bytes, more than the 4194304 that are read"),
+    "bytes": (b"N0" * 2**21 + b".", "has 4194305 bytes, expected at most 4194304"),
     "keys of one hash": (
         b"}(" + b"".join(long(k * (2**61 - 1)) + b"N" for k in range(1, 40000)) + b"u.",
         "a key of type int, expected a text, an integer of less than 60 bits, or a pair of which one is a text",

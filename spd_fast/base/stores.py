@@ -180,7 +180,7 @@ def read_journal(path: str | os.PathLike[str], schema: str, *, remedy: str) -> l
     Raises
     ------
     FileNotFoundError
-        If `cells` is empty.
+        If there is no such file.
     ValueError, OSError
         As `Journal`.
     """

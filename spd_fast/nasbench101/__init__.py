@@ -1,7 +1,8 @@
-"""NAS-Bench-101: its files read without TensorFlow, its metrics in a memory-mapped table, its space without any file.
+"""NAS-Bench-101 without TensorFlow: its files, a table of its metrics, and its space.
 
-`enumerate_space` knows every cell; `convert` turns an official file into a table once, and `open` opens that at once.
-`spd_fast.nasbench101.api` has the official names for scripts that exist.
+`enumerate_space` lists every cell of the space and needs no file. `convert` turns an official file into a table; `open` maps
+that table into memory. `spd_fast.nasbench101.api` has the classes and methods of the official package, for scripts that were
+written for it.
 """
 
 from spd_fast.nasbench101.convert import convert

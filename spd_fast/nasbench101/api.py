@@ -1,4 +1,7 @@
-"""The official names, for scripts that exist: ``from spd_fast.nasbench101 import api`` in place of ``from nasbench import api``.
+"""The classes and methods of the official package ``nasbench``, over a table of `spd_fast.nasbench101`.
+
+A script that was written for the official package runs with ``from spd_fast.nasbench101 import api`` in place of
+``from nasbench import api``.
 
 References
 ----------
@@ -26,25 +29,27 @@ _ZIP = b"PK"
 
 
 class OutOfDomainError(Exception):
-    """A graph or number of epochs that the benchmark does not have."""
+    """The benchmark has no such graph, or no such number of epochs."""
 
 
 class ModelSpec:
-    """A graph with operations, pruned if it can be; it need not be a cell of the space.
+    """A graph with an operation on every vertex. It is pruned if a path leads from its first vertex to its last.
+
+    The graph need not be a cell of the space.
 
     Parameters
     ----------
     matrix : array-like, shape (V, V), upper triangular
     ops : sequence of V strings
     data_format : str
-        Kept, and not used.
+        It is stored and has no effect.
 
     Attributes
     ----------
     valid_spec : bool
         Whether a path leads from the first vertex to the last.
     matrix, ops
-        Pruned; None where there is no path. `original_matrix` and `original_ops` are as given.
+        The pruned graph; None where there is no path. `original_matrix` and `original_ops` hold the graph as it was given.
 
     Raises
     ------
@@ -76,20 +81,22 @@ class ModelSpec:
         """
         labels = list(canonical_ops)
         if self.ops is None or any(op not in labels for op in self.ops[1:-1]):
-            raise OutOfDomainError(f"spec {self.ops} has no path, or operations beside {labels}: it has no hash")
+            raise OutOfDomainError(
+                f"spec {self.ops} has no path from input to output, or an operation that is not one of {labels}: it has no hash"
+            )
         return _cell(self, [self.ops[0], *(OPS[labels.index(op)] for op in self.ops[1:-1]), self.ops[-1]]).module_hash
 
 
 class NASBench:
-    """The official interface over a table.
+    """The official interface, on top of a table.
 
     Parameters
     ----------
     dataset_file : path
-        A table of `spd_fast.nasbench101.convert`, or an official TFRecord file: that is converted once, into a table beside it
-        with ``.npz`` after its name.
+        A table that `spd_fast.nasbench101.convert` wrote, or an official TFRecord file. An official file is converted once, into
+        a table beside it with ``.npz`` added to its name.
     seed : int, optional
-        Of the draw among runs; with a seed, `query` draws the runs that the official code draws.
+        Seed of the random choice of runs. With a seed, `query` chooses the same runs as the official code.
     """
 
     def __init__(self, dataset_file: str | os.PathLike[str], seed: int | None = None) -> None:
@@ -106,7 +113,7 @@ class NASBench:
         self._random = random.Random(seed)
 
     def query(self, model_spec: ModelSpec, epochs: int = 108, stop_halfway: bool = False) -> dict[str, Any]:
-        """Return one run of a spec, drawn at random, and count its cost.
+        """Return a run of a spec that is chosen at random, and add its cost to the budget counters.
 
         Returns
         -------
@@ -135,7 +142,7 @@ class NASBench:
         return True
 
     def get_metrics_from_spec(self, model_spec: ModelSpec) -> tuple[dict[str, Any], dict[int, list[dict[str, float]]]]:
-        """Return (fixed, computed) statistics of a spec: `get_metrics_from_hash` of its hash.
+        """Return (fixed, computed) statistics of a spec, as `get_metrics_from_hash` does for its hash.
 
         Raises
         ------
@@ -145,7 +152,9 @@ class NASBench:
         return self.get_metrics_from_hash(self._hash(model_spec))
 
     def get_metrics_from_hash(self, module_hash: str) -> tuple[dict[str, Any], dict[int, list[dict[str, float]]]]:
-        """Return (fixed, computed) statistics of a hash; computed ones by epochs, a dictionary a run. Costs nothing.
+        """Return (fixed, computed) statistics of a hash. The call adds nothing to the budget counters.
+
+        The computed statistics hold, for each number of epochs, one dictionary for each run.
 
         Raises
         ------
@@ -174,7 +183,7 @@ class NASBench:
         return self._fixed(row), computed
 
     def get_budget_counters(self) -> tuple[float, int]:
-        """Return (seconds of training, epochs) that `query` has spent."""
+        """Return (seconds of training, epochs): what the runs that `query` returned cost when they were trained."""
         return self.table.training_time_spent, self.table.epochs_spent
 
     def reset_budget_counters(self) -> None:
@@ -206,7 +215,8 @@ class NASBench:
 
 
 class _Statistics(Mapping[str, Any]):
-    """What the official object keeps as dictionaries by hash, looked up when asked for."""
+    """A mapping from hash to statistics, which the official object holds as a dictionary; here each is read from the table
+    when it is asked for."""
 
     def __init__(self, bench: NASBench, part: int) -> None:
         self._bench, self._part = bench, part
@@ -233,7 +243,7 @@ def _cell(spec: ModelSpec, ops: Sequence[str]) -> Cell:
 
 
 def _on_paths(matrix: npt.NDArray[Any]) -> list[int]:
-    """The vertices on a path from the first to the last, in order; none where there is no path."""
+    """Return the vertices on paths from the first to the last, in order; an empty list where there is no path."""
     n = len(matrix)
     from_input, to_output = {0}, {n - 1}
     for v in range(n):

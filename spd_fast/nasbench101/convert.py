@@ -1,4 +1,4 @@
-"""Official NAS-Bench-101 files into a table: TFRecord, protobuf and checksums without TensorFlow."""
+"""Conversion of an official NAS-Bench-101 file to a table. TFRecord, protobuf and checksums are read without TensorFlow."""
 
 import json
 import os
@@ -31,10 +31,10 @@ def convert(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Table:
-    """Read a NAS-Bench-101 file and write it as a table.
+    """Read an official NAS-Bench-101 file and write it as a table.
 
-    Both checksums of every record are compared. Reading is streamed: memory holds the table and a piece of the file. `out` is
-    written at the end and at once: whatever happens, it is the whole table or what it was before.
+    Both checksums of every record are compared. The file is read in pieces, so memory holds the table and one piece. `out` is
+    replaced at the end, as a whole: if the conversion fails or is killed, `out` is what it was before.
 
     Parameters
     ----------
@@ -43,22 +43,23 @@ def convert(
     out : path
         The table to write, by convention ``.npz``.
     strict : bool
-        Whether the first record that cannot be read ends the conversion. Otherwise such records are passed over, counted
-        in the table's `provenance`, and told in a warning.
+        Whether the conversion stops at the first record that cannot be read. Otherwise such records are left out, the table's
+        `provenance` says how many they are, and a warning says so, too.
     threads : int, optional
         Default: the processors there are. Does not change the result.
     progress : callable, optional
-        Called with the share done, 0 to 1, where the length of the file is known.
+        It is called with the share of the file that is read, 0 to 1, if the length of the file is known.
 
     Returns
     -------
     Table
-        The table, opened.
+        The new table, opened.
 
     Raises
     ------
     ValueError
-        If the file is no such file or is damaged; the message has the number and place of the first bad record.
+        If the file is not a NAS-Bench-101 file or is damaged; the message says which record is the first bad one, and where
+        in the file it is.
     TypeError
         If `tfrecord` is a file object in text mode.
     OSError
@@ -67,8 +68,8 @@ def convert(
     Warns
     -----
     UserWarning
-        If records were passed over, have fields that the official schema does not, or have their middle evaluation at
-        another time than half of the training.
+        If records were left out, if records have fields that the official schema does not have, or if the middle evaluation
+        of a record was not taken after half of the training.
     """
     target = Path(out)
     if target.is_dir():
@@ -76,7 +77,9 @@ def convert(
     if isinstance(tfrecord, str | os.PathLike):
         name = os.fspath(tfrecord)
         if target.exists() and target.samefile(tfrecord):
-            raise ValueError(f"{name} is to be read and written at once: choose another name for the table")
+            raise ValueError(
+                f"{name} is both the file to read and the table to write: choose another name for the table"
+            )
         with Path(tfrecord).open("rb") as file:
             builder = _read(file, name, strict, threads, progress)
     else:
@@ -112,7 +115,7 @@ def _read(
 
 
 def _pieces(file: IO[bytes], progress: Progress | None) -> Iterator[bytes]:
-    """The content of a file, inflated where it is gzipped, in pieces of bounded size."""
+    """Yield the content of a file in pieces of bounded size; gzipped content is decompressed."""
     raw = _raw_pieces(file, progress)
     first = next(raw, b"")
     if first.startswith(_GZIP):
@@ -138,7 +141,7 @@ def _raw_pieces(file: IO[bytes], progress: Progress | None) -> Iterator[bytes]:
 
 
 def _inflated(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    """Gzip members one after the other, never more than a piece at once: a small file may hold terabytes."""
+    """Yield the decompressed content of gzip members, one piece at a time, because a small file may hold terabytes."""
     stream = zlib.decompressobj(wbits=31)
     data = first
     while data:
@@ -159,14 +162,14 @@ def _remarks(builder: _native.TableBuilder) -> dict[str, str]:
         remarks["passed_over"] = f"{builder.faults} places could not be read; the first: {builder.first_fault}"
     if builder.extended:
         remarks["extended_schema"] = (
-            f"{builder.extended} of {builder.records} records have fields beyond the official schema, or official ones of "
-            "another type, as the files with energy measurements of EC-NAS-Bench do: not records of NAS-Bench-101 itself; "
-            "the fields they share were read"
+            f"{builder.extended} of {builder.records} records have fields that the official schema does not have, or official "
+            "fields of another type, so they are not records of NAS-Bench-101 itself (EC-NAS-Bench's files with energy "
+            "measurements have such fields); the official fields were read"
         )
     if builder.off_half:
         remarks["halfway"] = (
-            f"{builder.off_half} of {builder.records} records have their middle evaluation at another time than half of the "
-            "training: their halfway columns are of that time"
+            f"the middle evaluation of {builder.off_half} of {builder.records} records was not taken after half of the "
+            "training: their halfway columns hold it nevertheless"
         )
     return remarks
 

@@ -1,8 +1,8 @@
-"""Moves of search loops: the neighbours of a cell, mutation, crossover, and whether two cells are one.
+"""What search loops do with cells: list the neighbours of a cell, mutate it, cross two cells, and compare two cells.
 
-Random moves work on cells of seven vertices, as those of the benchmark's paper do: a smaller cell is first given more, at random
-places, with random operations and one edge in. Nothing leads out of them, so pruning takes them away again unless the move
-adds an edge that does.
+Mutation and crossover work on graphs of seven vertices, as in the benchmark's paper. A smaller cell is first given more vertices, at random
+places, each with a random operation and one incoming edge. They have no outgoing edge, so pruning removes them again unless the
+mutation or the crossover adds one.
 
 References
 ----------
@@ -24,19 +24,20 @@ _UPPER = np.triu_indices(MAX_VERTICES, 1)
 
 
 def isomorphic(first: Cell, second: Cell) -> bool:
-    """Return whether two cells differ in the numbering of their vertices only.
+    """Return whether two cells differ only in the numbering of their vertices.
 
-    Exact: `enumerate_space` finds as many different hashes as cells that are not isomorphic.
+    The comparison of hashes is exact: in the whole space, cells that are not isomorphic have different hashes
+    (`enumerate_space` counts both).
     """
     return first.module_hash == second.module_hash
 
 
 def neighbours(cell: Cell) -> list[Cell]:
-    """Return every cell that one change away leads to, once each and in the order of their hashes.
+    """Return every cell that differs from this one by one change, without isomorphic ones and in the order of their hashes.
 
-    A change gives one vertex another operation, or takes an edge away, or adds one in either direction that closes no
-    circle, or, in a cell of fewer than seven vertices, adds a vertex with one edge in and one out. What is then on no path
-    is pruned. Isomorphic cells have the same neighbours.
+    A change gives one vertex another operation, removes an edge, or adds an edge, in either direction, that closes no cycle.
+    In a cell of fewer than seven vertices a change may also add a vertex with one incoming and one outgoing edge. The changed
+    graph is pruned. Isomorphic cells have the same neighbours.
 
     Examples
     --------
@@ -63,8 +64,8 @@ def neighbours(cell: Cell) -> list[Cell]:
 def mutate(cell: Cell, rng: np.random.Generator, rate: float = 1.0) -> Cell:
     """Return a random cell near `cell` that is not isomorphic to it.
 
-    Every edge of seven vertices is added or taken away with probability ``rate / 7``, every operation replaced by another
-    with probability ``rate / 5``; again until a different cell of the space comes of it.
+    Each possible edge of seven vertices is added or removed with probability ``rate / 7``, and each operation is replaced by
+    another one with probability ``rate / 5``. This is repeated until the result is another cell of the space.
 
     Parameters
     ----------
@@ -91,9 +92,9 @@ def mutate(cell: Cell, rng: np.random.Generator, rate: float = 1.0) -> Cell:
 
 
 def crossover(first: Cell, second: Cell, rng: np.random.Generator) -> Cell:
-    """Return a random cell that has every edge and operation from one of its parents, with equal chances.
+    """Return a random cell each of whose edges and operations comes from one of two parents, with equal chances.
 
-    Again until a cell of the space comes of it; it may be isomorphic to a parent.
+    This is repeated until the result is a cell of the space. It may be isomorphic to a parent.
     """
     while True:
         (matrix, codes), (other_matrix, other_codes) = _padded(first, rng), _padded(second, rng)
@@ -106,7 +107,8 @@ def crossover(first: Cell, second: Cell, rng: np.random.Generator) -> Cell:
 
 
 def _valid(matrix: npt.NDArray[np.integer], ops: Sequence[str]) -> Cell | None:
-    """The cell of a graph whose vertices may be in any order that ends with the output; None outside the space."""
+    """Return the cell of a graph whose vertices are in any order that ends with the output; None if it is outside the
+    space."""
     order = _topological(matrix)
     try:
         return Cell(matrix[np.ix_(order, order)], [ops[v] for v in order])
@@ -124,7 +126,7 @@ def _topological(matrix: npt.NDArray[np.integer]) -> list[int]:
 
 
 def _paths(matrix: _Matrix) -> npt.NDArray[np.bool_]:
-    """Whether a path leads from x to y, for all x and y."""
+    """Return whether a path leads from x to y, at (x, y)."""
     reached = matrix > 0
     for _ in matrix:
         reached = reached | (reached.astype(np.int64) @ matrix > 0)
@@ -141,7 +143,7 @@ def _with_vertex(cell: Cell, source: int, target: int, op: str) -> tuple[_Matrix
 
 
 def _padded(cell: Cell, rng: np.random.Generator) -> tuple[_Matrix, npt.NDArray[np.int64]]:
-    """A cell as seven vertices: its matrix (7, 7) and op codes (5,), with dead ends at random places."""
+    """Return a cell as a graph of seven vertices, with dead ends at random places: its matrix (7, 7) and op codes (5,)."""
     interior = np.sort(rng.permutation(np.arange(1, MAX_VERTICES - 1))[: cell.n_vertices - 2])
     places = [0, *interior.tolist(), MAX_VERTICES - 1]
     matrix = np.zeros((MAX_VERTICES, MAX_VERTICES), np.int64)

@@ -1,4 +1,4 @@
-"""Every cell of NAS-Bench-101, without a file."""
+"""The space of NAS-Bench-101: all of its cells, which are enumerated and not read from a file."""
 
 import numpy as np
 import numpy.typing as npt
@@ -14,16 +14,17 @@ __all__ = ["Space", "enumerate_space", "sampled_rows"]
 class Space(CellColumns):
     """The 423,624 cells of NAS-Bench-101 in ascending order of their hashes, which is the order of the official file.
 
-    A sequence of `Cell`, each built when it is touched. Of a cell's isomorphic matrices it holds the one with the smallest
-    `edge_bits`, then the smallest op codes in vertex order: the official file's, on which the number of parameters of
-    1.2 % of the cells depends (spare channels go to the first vertices).
+    It is a sequence of `Cell`, each of which is built when it is touched. Isomorphic matrices are one cell; the space holds
+    the matrix with the smallest `edge_bits`, and of several such the one with the smallest op codes in vertex order. That is
+    the official file's choice. The number of parameters of 1.2 % of the cells depends on it, because spare channels go to the
+    first vertices.
 
     Attributes
     ----------
     vertices, edge_bits, op_codes, module_hash : ndarray
         As `CellColumns` has them.
     trainable_parameters : ndarray, shape (n,), int32
-        Of the benchmark's own network.
+        The number of trainable parameters of the benchmark's own network.
     """
 
     trainable_parameters: npt.NDArray[np.int32]
@@ -60,14 +61,15 @@ class Space(CellColumns):
     def sample(self, n: int, seed: int, *, where: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.intp]:
         """Draw `n` different cells uniformly; return their rows.
 
-        The draw follows from the seed and the cells alone, as `TruthTable.sample`: a larger sample begins with the smaller one.
+        The draw depends on the seed and the cells alone, as that of `TruthTable.sample` does. A larger sample with the same seed
+        begins with the smaller one.
 
         Parameters
         ----------
         n : int, >= 0
         seed : int
         where : ndarray, shape (len(self),), bool, optional
-            Draw among these rows only: ``where=space.vertices == 7``.
+            The rows to draw from. Example: ``where=space.vertices == 7``.
 
         Raises
         ------
@@ -78,9 +80,10 @@ class Space(CellColumns):
 
 
 def enumerate_space(*, threads: int | None = None) -> Space:
-    """Enumerate the space: every pruned graph of 2 to 7 vertices and at most 9 edges with its operations, once.
+    """Enumerate the space: every pruned graph of 2 to 7 vertices and at most 9 edges, with every choice of operations.
 
-    Takes one or two seconds. Isomorphic graphs are recognised as such, not by their hashes.
+    Of isomorphic graphs there is one; they are found by comparing the graphs, not their hashes. The call takes one or two
+    seconds.
 
     Parameters
     ----------

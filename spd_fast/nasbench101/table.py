@@ -1,7 +1,7 @@
-"""The metrics of NAS-Bench-101 in a table that opens by memory map.
+"""A table of NAS-Bench-101: its cells with the accuracies and training times of every run.
 
-A table is an uncompressed .npz, so that numpy alone reads it too. Its schema, ``spd_fast.nasbench101/2``, with n cells,
-b budgets and at most r runs of a cell at a budget:
+A table is an uncompressed .npz file that is mapped into memory; `numpy.load` reads it, too. Its schema is
+``spd_fast.nasbench101/2``. With n cells, b budgets and at most r runs of a cell at a budget it holds:
 
 ===========================================  ===================  ================================================
 array                                        dtype, shape         meaning
@@ -44,7 +44,7 @@ __all__ = ["CELL_COLUMNS", "METRICS", "METRIC_COLUMNS", "SCHEMA", "Evaluation", 
 
 SCHEMA: Final = "spd_fast.nasbench101/2"
 METRICS: Final = ("training_time", "train_accuracy", "validation_accuracy", "test_accuracy")
-"""What is measured halfway and at the end of every run."""
+"""What the benchmark measured after half of the epochs and at the end of every run."""
 METRIC_COLUMNS: Final = tuple(f"{moment}_{metric}" for moment in ("halfway", "final") for metric in METRICS)
 CELL_COLUMNS: Final = {
     "vertices": np.uint8,
@@ -58,7 +58,7 @@ Repeat: TypeAlias = int | Literal["mean"] | np.random.Generator
 
 
 class Evaluation(NamedTuple):
-    """What one run reached, or the mean of several: accuracies from 0 to 1, training time in seconds."""
+    """What one run reached, or the mean over several runs. Accuracies are 0 to 1, the training time is in seconds."""
 
     training_time: float
     train_accuracy: float
@@ -69,8 +69,9 @@ class Evaluation(NamedTuple):
 class Table(Sequence[Cell]):
     """The measured cells of NAS-Bench-101 in ascending order of their hashes. `open_table` makes one.
 
-    A sequence of `Cell`, each the stored matrix of its row, built when touched. Every column is a read-only array over mapped
-    memory: what is not read costs nothing. Row numbers index all columns alike.
+    It is a sequence of `Cell`, each of which is built from the stored matrix of its row when it is touched. Every column is a
+    read-only array that is mapped into memory, so only what is used is read from the disk. Cells and columns have the same
+    rows.
 
     Attributes
     ----------
@@ -79,11 +80,11 @@ class Table(Sequence[Cell]):
     budgets : tuple of int
         Epochs of training, ascending.
     runs : int
-        The most runs of a cell at a budget.
+        The largest number of runs that a cell has at a budget.
     training_time_spent : float
-        Seconds that the runs asked for by `query` took when they were made: what a search would have cost.
+        Seconds that the runs returned by `query` took when the benchmark was made: what a search would have cost.
     epochs_spent : int
-        Their epochs; half as many for halfway values.
+        The epochs of these runs; half of them for halfway values.
     """
 
     module_hash: npt.NDArray[np.uint8]
@@ -101,7 +102,7 @@ class Table(Sequence[Cell]):
         self._columns = {name: arrays[name] for name in METRIC_COLUMNS}
         self._provenance = arrays["provenance"]
         self._index = _native.HashIndex(self.module_hash)
-        # item(row) of a plain vector is the fastest way from mapped memory to a Python float
+        # `item(row)` of a one-dimensional array is the fastest way from mapped memory to a Python float
         self._readers = {
             (halfway, epochs): [
                 tuple(self._columns[_column_name(metric, halfway)][b, run].item for metric in METRICS)
@@ -114,13 +115,13 @@ class Table(Sequence[Cell]):
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        """Where the records came from, and what was remarkable about them."""
+        """Where the records came from, and what `convert` remarked on them."""
         record: dict[str, Any] = json.loads(self._provenance.tobytes())
         return record
 
     @cached_property
     def cells(self) -> CellColumns:
-        """The cells as columns, which everything takes that takes a sequence of cells."""
+        """The cells as columns; every function that takes a sequence of cells takes them."""
         return CellColumns(self.vertices, self.edge_bits, self.op_codes, self.module_hash)
 
     def __len__(self) -> int:
@@ -151,7 +152,7 @@ class Table(Sequence[Cell]):
         return row
 
     def rows(self, cells: Iterable[Cell | str]) -> npt.NDArray[np.intp]:
-        """Return the rows of many cells, to index columns with; `row` of each."""
+        """Return the row of each of several cells, as `row` does. The result can index columns."""
         return np.array([self.row(cell) for cell in cells], dtype=np.intp)
 
     def column(
@@ -171,15 +172,15 @@ class Table(Sequence[Cell]):
         epochs : int, optional
             One of `budgets`; by default the largest.
         repeat : int, "mean" or "all"
-            One run, the mean over the runs that a cell has, or all runs.
+            The number of a run, or the mean over the runs that a cell has, or all runs.
         halfway : bool
-            After half of the epochs rather than all.
+            Whether to return what was measured after half of the epochs, and not at the end.
 
         Returns
         -------
         ndarray, shape (n,)
-            float32 mapped from the file for one run, float64 for the mean; NaN where a cell has no such run. For
-            ``"all"`` a float32 view of shape (n, runs).
+            Of one run: float32, mapped from the file. Of the mean: float64. NaN where a cell has no such run. With ``"all"``
+            the shape is (n, runs), float32.
 
         Raises
         ------
@@ -209,7 +210,7 @@ class Table(Sequence[Cell]):
         *,
         halfway: bool = False,
     ) -> Evaluation:
-        """Return what a cell reached, and count what its training cost.
+        """Return what a cell reached, and add the cost of its training to `training_time_spent` and `epochs_spent`.
 
         Parameters
         ----------
@@ -218,9 +219,9 @@ class Table(Sequence[Cell]):
         epochs : int, optional
             One of `budgets`; by default the largest.
         repeat : int, "mean" or numpy.random.Generator
-            One run, the mean over the runs there are, or a run drawn with this generator.
+            The number of a run, or the mean over the runs that the cell has, or a run that is chosen with this generator.
         halfway : bool
-            After half of the epochs rather than all, at half of the cost.
+            Whether to return what was measured after half of the epochs, at half of the cost, and not at the end.
 
         Raises
         ------
@@ -229,7 +230,7 @@ class Table(Sequence[Cell]):
         IndexError
             If a row is out of range.
         """
-        if isinstance(cell, int):  # first, as searches ask millions of times
+        if isinstance(cell, int):  # the fast case comes first, because searches query millions of times
             row = cell
         else:
             row = self.row(cell) if isinstance(cell, str | Cell) else operator.index(cell)
@@ -254,16 +255,17 @@ class Table(Sequence[Cell]):
         self.epochs_spent = 0
 
     def sample(self, n: int, seed: int, *, where: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.intp]:
-        """Draw `n` different cells uniformly; return their rows, for columns and ``table[rows]``.
+        """Draw `n` different cells uniformly; return their rows, which index columns and the table itself.
 
-        The draw follows from the seed and the cells alone, as `TruthTable.sample`: a larger sample begins with the smaller one.
+        The draw depends on the seed and the cells alone, as that of `TruthTable.sample` does. A larger sample with the same seed
+        begins with the smaller one.
 
         Parameters
         ----------
         n : int, >= 0
         seed : int
-        where : ndarray, shape (n,), bool, optional
-            Draw among these rows only: ``where=table.column("test_accuracy") > 0.9``.
+        where : ndarray, shape (len(self),), bool, optional
+            The rows to draw from. Example: ``where=table.column("test_accuracy") > 0.9``.
 
         Raises
         ------
@@ -273,9 +275,10 @@ class Table(Sequence[Cell]):
         return sampled_rows(self.module_hash, n, seed, where)
 
     def finals(self) -> dict[str, npt.NDArray[Any]]:
-        """Return what every run reached at its end: accuracies and seconds by name, shape (n, budgets, runs).
+        """Return what every run reached at its end, by name: accuracies, and ``"seconds"``; shape (n, budgets, runs).
 
-        All of it, and the cells, is read, and its checksums are compared; that takes a fraction of a second for the full benchmark.
+        These columns and those of the cells are read, and their checksums are compared. That takes a fraction of a second for the
+        full benchmark.
 
         Raises
         ------
@@ -287,7 +290,8 @@ class Table(Sequence[Cell]):
         return found | {"seconds": self._columns["final_training_time"].transpose(2, 0, 1)}
 
     def to_pandas(self) -> "pandas.DataFrame":
-        """Return a pandas.DataFrame with a row per cell, indexed by hash: its graph, and means over runs by budget.
+        """Return a pandas.DataFrame with one row for each cell, indexed by hash: its graph, and the means over its runs at
+        each budget.
 
         Raises
         ------
@@ -306,14 +310,14 @@ class Table(Sequence[Cell]):
         return pandas.DataFrame(columns, index=pandas.Index(hashes, name="module_hash"))
 
     def verify(self) -> None:
-        """Read the whole file: checksums, the order of rows, and whether every hash is that of its graph.
+        """Check the whole file: its checksums, the order of its rows, and whether every hash is that of its graph.
 
-        Takes a few seconds for the full benchmark.
+        That takes a few seconds for the full benchmark.
 
         Raises
         ------
         ValueError
-            If something does not agree; the message names it.
+            If one of them is wrong; the message says which.
         """
         load_arrays(self.path, what="table", listed=True)
         ascending = self.module_hash.copy().view(">u8").astype(np.uint64)
@@ -325,12 +329,12 @@ class Table(Sequence[Cell]):
         if differs.any():
             row = int(np.argmax(differs))
             raise ValueError(
-                f"table {self.path}: {int(differs.sum())} rows have a hash that is not of their graph, the first is row "
+                f"table {self.path}: {int(differs.sum())} rows have a hash that is not that of their graph, the first is row "
                 f"{row} ({self._name(row)})"
             )
 
     def describe(self) -> str:
-        """Say in a few lines what the table holds and where it came from."""
+        """Describe in a few lines what the table holds and where it came from."""
         test = self.column("test_accuracy")
         lines = [
             f"{len(self):,} cells, {self.runs} runs at each of {', '.join(map(str, self.budgets))} epochs",
@@ -373,15 +377,15 @@ class Table(Sequence[Cell]):
 
 
 def open_table(path: str | os.PathLike[str]) -> Table:
-    """Open a table that `convert` wrote, by memory map: in milliseconds, whatever its size.
+    """Open a table that `convert` wrote. It is mapped into memory, which takes milliseconds whatever its size.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is not such a table, is cut short, or was written by another version of the format. The checksums of
-        columns are not compared: `spd_fast.TruthTable.from_nasbench101` and `Table.verify` do that.
+        If the file is not such a table, is cut short, or has another version of the schema. The checksums of the columns are
+        not compared here; `spd_fast.TruthTable.from_nasbench101` and `Table.verify` compare them.
     """
     arrays = map_arrays(path, what="table")
     arrays.require_intact(arrays.keys() & {"schema", "budgets", "provenance"})
@@ -411,7 +415,7 @@ def open_table(path: str | os.PathLike[str]) -> Table:
 
 
 def is_table(path: str | os.PathLike[str]) -> bool:
-    """Return whether a file is a table of any version, by its schema alone."""
+    """Return whether a file is a table of NAS-Bench-101, of any version, judging by its schema alone."""
     try:
         return str(map_arrays(path, what="table")["schema"]).startswith(SCHEMA.rpartition("/")[0])
     except (OSError, ValueError, KeyError):
