@@ -1,5 +1,5 @@
-"""Benches that anyone can rerun: `spd-fast bench`. Each verifies, then times, and records where and how.
+"""The benches of `spd-fast bench`. Each first verifies that results are right, then times, and records machine and settings.
 
-Every bench is a module with ``run(...) -> record`` (plain values, ready for JSON) and ``tables(record)``; their figures are in
-`spd_fast.report.run.speed`. `reference` is the motif in plain PyTorch that benches and tests compare with.
+Every bench is a module with ``run(...)``, which returns a record of plain values that JSON can hold, and ``tables(record)``. Their
+figures are in `spd_fast.report.speed`. Benches and tests compare with the reference, `spd_fast.reference.pytorch`.
 """

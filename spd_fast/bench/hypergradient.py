@@ -1,7 +1,8 @@
-"""The hypergradient: how exact in float32, how long a reverse step takes, beside PyTorch's create_graph, and a long one's seconds and memory.
+"""The bench of hypergradients: how exact they are in float32, what a reverse step costs, and what a long training costs.
 
-What is differentiated is the loss after T steps of Adam on 200 images of 3 x 16 x 16 in batches of 20, in the images. PyTorch
-differentiates the same training (`reference.unrolled`) in the same run.
+A training step has a reverse step, which carries the derivative back through it. The bench differentiates the loss after T steps of
+Adam in the images: 200 of 3 x 16 x 16 pixels, in batches of 20. PyTorch differentiates the same training in the same run
+(`spd_fast.reference.pytorch.unrolled`, by autograd with `create_graph`).
 """
 
 import multiprocessing
@@ -36,14 +37,15 @@ __all__ = [
 ]
 
 ENGINE, DIRECT, PYTORCH = "spd_fast", "spd_fast, direct convolutions", "PyTorch"
-"""Strict: direct convolutions, whose rounding is that of a plain sum."""
+"""Names of what is timed. Direct convolutions round as a plain sum does."""
 LR: Final = 1e-3
 STEPS_COMPARED: Final = 10
-"""Of the accuracy: so far PyTorch's float32 and double can be compared for many cells."""
+"""Steps through which accuracy is compared: for many cells, PyTorch's float32 and double are comparable up to here."""
 LONG_STEPS: Final = 1000
 VERIFIED: Final = 1e-8
-"""Relative, of the engine's double against PyTorch's after so few steps that no sign of a gradient is rounding alone."""
+"""Largest relative difference of the engine's derivative in double from PyTorch's, through `STEPS_VERIFIED` steps."""
 STEPS_VERIFIED: Final = 3
+"""So few steps that no gradient is so small that rounding decides its sign."""
 
 
 def run(
@@ -59,38 +61,40 @@ def run(
     clock: str = "wall",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Verify against PyTorch in double, then compare accuracy in float32, then time, on one pinned thread.
+    """Verify the engine against PyTorch in double, then measure its accuracy in float32, then time it, on one pinned thread.
 
     Parameters
     ----------
     cells : sequence of Cell
-        Timed: their training and their hypergradient, in turns.
+        The cells whose training and hypergradient are timed, in turns.
     shapes : str
-        Letters of ABC.
+        Motif shapes, letters of ABC.
     steps : int, a multiple of 10
-        Inner steps that are timed.
+        Number of inner steps that are timed.
     rounds : int
-        Times that the engine is timed; medians count. PyTorch is timed once.
+        How often the engine is timed; the median counts. PyTorch is timed once.
     peers : int
-        Cells, spread over `cells`, that PyTorch differentiates too; it keeps every activation of all steps in memory.
+        How many of `cells`, spread evenly over them, PyTorch differentiates as well. It keeps all activations of all steps in
+        memory.
     compared : int
-        Random cells of the comparison of float32 with double, after 10 steps.
+        Number of random cells on which float32 is compared with double, through 10 steps.
     long : int
-        Cells, spread over `cells`, whose motifs C are differentiated through 1,000 steps, each in a process of its own.
+        How many of `cells`, spread evenly over them, are differentiated through 1,000 steps as motif C, each in its own
+        process.
     core, clock, progress
         As in `spd_fast.bench.inner.run`.
 
     Returns
     -------
     dict
-        Of plain values: for each shape ``cells``, ``accuracy`` and summaries of both; and ``long``.
+        The record: for each shape ``cells``, ``accuracy`` and summaries of both; and ``long``.
 
     Raises
     ------
     ValueError
         If an argument does not fit.
     RuntimeError
-        If the engine's derivative in double is not PyTorch's.
+        If the engine's derivative in double differs from PyTorch's.
     """
     chosen_shapes = records.shapes_named(shapes)
     if steps < 10 or steps % 10 or rounds < 1 or min(peers, compared, long) < 0 or clock not in CLOCKS:
@@ -129,7 +133,7 @@ def run(
 
 
 def _spread(cells: Sequence[Cell], n: int) -> list[Cell]:
-    """`n` of the cells, evenly over their order, which is that of their FLOPs."""
+    """Return `n` of the cells, evenly spread over their order, which is that of their FLOPs."""
     return [cells[round(i)] for i in np.linspace(0, len(cells) - 1, min(n, len(cells)))]
 
 
@@ -169,12 +173,12 @@ def _pytorch(cell: Cell, shape: MotifShape, dish: Dish, steps: int, dtype: str =
 
 
 def _weights(cell: Cell, shape: MotifShape, dtype: str) -> dict[str, Array]:
-    """Initial weights, the same numbers in both precisions."""
+    """Return initial weights: the same numbers in both precisions."""
     return {name: w.astype(dtype) for name, w in initial_parameters(cell, shape).items()}
 
 
 def _order(n: int, steps: int) -> npt.NDArray[np.int64]:
-    """Sample orders of as many epochs as the steps need, shape (epochs, n)."""
+    """Return the sample orders of as many epochs as the steps need, shape (epochs, n)."""
     epochs = -(-steps // (n // records.BATCH))
     return np.stack([np.random.default_rng(epoch).permutation(n) for epoch in range(epochs)])
 
@@ -187,7 +191,7 @@ def _verify(cell: Cell, shape: MotifShape, dish: Dish) -> None:
     error = _distance(ours, theirs)["relative_error"]
     if not error <= VERIFIED:
         raise RuntimeError(
-            f"the hypergradient of {cell!r} is off by {error:.1e}, expected {VERIFIED:.0e}: not timing what is wrong"
+            f"the hypergradient of {cell!r} is off by {error:.1e}, expected {VERIFIED:.0e} at most: wrong results are not timed"
         )
 
 
@@ -202,7 +206,7 @@ def _accuracy(cell: Cell, shape: MotifShape, dish: Dish) -> dict[str, Any]:
 
 
 def _distance(d: Array, exact: Array) -> dict[str, float]:
-    """How far a derivative is from the exact one: |d - exact| / |exact|, and the cosine of their angle."""
+    """Return how far a derivative is from the exact one: |d - exact| / |exact|, and the cosine of the angle between them."""
     a, b = d.ravel().astype(np.float64), exact.ravel()
     norms = np.linalg.norm(a) * np.linalg.norm(b)
     return {
@@ -217,7 +221,7 @@ def _distance(d: Array, exact: Array) -> dict[str, float]:
 def _time(
     cell: Cell, shape: MotifShape, dish: Dish, steps: int, rounds: int, clock: Callable[[], float], peer: bool
 ) -> dict[str, Any]:
-    """Seconds of a training of some steps and of the hypergradient through it, one entry a round."""
+    """Return the seconds of a training and of the hypergradient through it, with one entry for each round."""
     order = _order(len(dish.images), steps)
 
     def train() -> None:
@@ -239,7 +243,7 @@ def _time(
         DIRECT: lambda: _engine(cell, shape, dish, steps, direct_convolutions=True),
     }
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for round_ in range(rounds + 1):  # the first warms up
+    for round_ in range(rounds + 1):  # the first round warms up and is not counted
         for name, once in contenders.items():
             taken = _seconds(once, clock)
             if round_:
@@ -265,7 +269,7 @@ def _seconds(once: Callable[[], object], clock: Callable[[], float]) -> float:
 
 
 def _long(cells: Sequence[Cell], advance: Callable[[int], None]) -> list[dict[str, Any]]:
-    """Motifs C through 1,000 steps, one after the other, on the processor that this process is pinned to."""
+    """Differentiate motifs C through 1,000 steps, one after the other, on the processor that this process is pinned to."""
     context = multiprocessing.get_context("spawn")
     found = []
     for cell in cells:
@@ -276,7 +280,8 @@ def _long(cells: Sequence[Cell], advance: Callable[[int], None]) -> list[dict[st
 
 
 def _long_one(cell: dict[str, Any]) -> dict[str, float]:
-    """In a process of its own: wall and processor seconds, and how far the peak of its memory is above what it began with, in MiB."""
+    """Return wall and processor seconds of one motif, and by how many MiB the peak of this process's memory exceeds what it
+    had at the start. Runs in a process of its own."""
     dish = Dish.random(per_class=20, image_size=records.SIDE)
     own, shape = Cell.from_json(cell), records.SHAPES["C"]
     before = _memory("VmRSS")
@@ -288,12 +293,15 @@ def _long_one(cell: dict[str, Any]) -> dict[str, float]:
 
 
 def _memory(name: str) -> float:
-    """MiB of this process, by Linux's name: now, or at most. (What getrusage says includes the process that began this one.)"""
+    """Return the MiB of this process's memory, by Linux's name: now (VmRSS), or at most so far (VmHWM).
+
+    `getrusage` would include the memory of the process that started this one.
+    """
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1]) / 1024
 
 
-# ---- what comes out
+# ---- summaries and tables
 
 
 def _summarised(accuracy: Sequence[dict[str, Any]], timed: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -331,7 +339,7 @@ def _summarised(accuracy: Sequence[dict[str, Any]], timed: Sequence[dict[str, An
 
 
 def tables(record: dict[str, Any]) -> list[Table]:
-    """Draw the record: accuracy, time beside PyTorch, the long ones."""
+    """Return the record as tables: accuracy, times beside PyTorch, and the long trainings."""
     shapes, machine = record["shapes"], record["machine"]
     where = f"{machine['processor']}, one thread, {machine['instruction_set']}, {record['clock']} clock"
     out = []

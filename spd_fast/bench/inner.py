@@ -1,8 +1,9 @@
-"""Seconds per inner epoch: the engine beside PyTorch (and JAX, where asked for), and many motifs at once on all cores.
+"""The bench of inner epochs: the engine beside PyTorch (and JAX, if asked for) on one core, and many motifs on all cores.
 
-An epoch is the paper's: 200 images of 3 x 16 x 16 pixels in batches of 20, Adam. First the step losses of all are compared;
-then they are timed in turns, so that whatever else the machine does meets all alike. PyTorch runs the same motif as the
-tests' reference, with its fastest Adam (fused), gathering batches by index as the engine does, and without accuracies.
+An epoch is the paper's: 200 images of 3 x 16 x 16 pixels in batches of 20, with Adam. The bench first compares the step losses of all
+contenders. Then it times them in turns, so that other work of the machine slows all of them alike. PyTorch runs the reference
+(`spd_fast.reference.pytorch`) with its fastest Adam (fused). It gathers batches by index, as the engine does, and computes no
+accuracies.
 """
 
 import multiprocessing
@@ -36,15 +37,15 @@ DEFAULT_ADAM: Final = "PyTorch NCHW, default Adam"
 IMAGES: Final = 200
 LR, WEIGHT_DECAY = 5e-5, 1e-6
 ENGINE_EPOCHS: Final = 10
-"""In one call, as a user's call trains many; its set-up is part of the time."""
+"""Epochs in one call of the engine. The time includes the call's set-up."""
 MANY_EPOCHS: Final = 5
-"""Of each of many motifs: a user's motif trains for tens, of which set-up is a smaller part still."""
+"""Epochs of each of many motifs. Users train motifs for tens of epochs, so that set-up is a smaller part of their time."""
 TEAM_CELLS: Final = 4
-"""Spread over the bench's, that are trained on all cores one at a time."""
+"""Number of the bench's cells, spread evenly, that are trained one at a time on all cores."""
 CLOCKS: Final[dict[str, Callable[[], float]]] = {"wall": time.perf_counter, "cpu": time.process_time}
 LOSS_TOLERANCE: Final = 1e-3
-"""Relative, of ten steps in float32: 1e-7 is usual, but Adam turns the sign of a gradient that is rounding alone into a whole step
-of its weight, which has moved a loss by 1e-4."""
+"""Largest relative difference of step losses in the first ten steps, in float32. 1e-7 is usual. If a gradient is so small that rounding
+decides its sign, Adam nevertheless changes the weight by a whole step, which has changed a loss by 1e-4."""
 
 Epoch = Callable[[], np.ndarray[Any, Any]]
 
@@ -61,34 +62,34 @@ def run(
     clock: str = "wall",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Time an inner epoch of the motifs of each cell on one pinned thread, then of `many` random cells on all processors.
+    """Time an inner epoch of the motif of each cell on one pinned thread, then of `many` random cells on all processors.
 
     Parameters
     ----------
     cells : sequence of Cell
     shapes : str
-        Letters of ABC.
+        Motif shapes, letters of ABC.
     rounds : int
-        Times that each is timed, in turns; medians count.
+        How often each contender is timed, in turns; the median counts.
     jax : bool
-        Time JAX beside PyTorch, its compilation not counted (2 to 4 s a cell). It must be installed.
+        Whether to time JAX, too. It must be installed. Its compilation, 2 to 4 s for each cell, is not counted.
     default_adam : bool
-        Time PyTorch NCHW also with the Adam that it takes by default. Everywhere else it has the fused one, which is faster.
+        Whether to time PyTorch NCHW also with its default Adam. Everywhere else PyTorch uses the fused Adam, which is faster.
     many : int
-        Random cells that are trained side by side, beside a pool of as many PyTorch processes as processors, and then a few of
-        the cells one at a time on all processors; 0 leaves both out.
+        Number of random cells that are trained side by side, by the engine and by as many PyTorch processes as there are
+        processors. After that, a few of `cells` are trained one at a time on all processors. 0 leaves out both.
     core : int, optional
-        Processor to pin to. Default: the last that this process may use.
+        Processor to pin to. Default: the last one that this process may use.
     clock : "wall" or "cpu"
-        "cpu" for a machine that is busy otherwise. The many are timed by the wall.
+        The clock of the first part: "cpu" on a machine that is busy with other work. The `many` are timed by the wall clock.
     progress : callable, optional
-        Called with the share done, 0..1.
+        It is called with the share of the work that is done, 0 to 1.
 
     Returns
     -------
     dict
-        Of plain values: for each shape ``cells`` with ``seconds_per_epoch`` by contender and round, means, speed-ups and rates over
-        them, ``many`` and ``team``.
+        The record: for each shape ``cells`` with ``seconds_per_epoch`` by contender and round, their means, speed-ups and
+        rates, and ``many`` and ``team``.
 
     Raises
     ------
@@ -97,7 +98,7 @@ def run(
     ImportError
         If JAX is asked for and not installed.
     RuntimeError
-        If the step losses of a contender are not those of the engine.
+        If the step losses of a contender differ from those of the engine.
     """
     chosen_shapes = records.shapes_named(shapes)
     if rounds < 1 or many < 0 or clock not in CLOCKS:
@@ -153,7 +154,7 @@ def _measure(
     jax: bool,
     default_adam: bool,
 ) -> dict[str, Any]:
-    """Verify, then time: seconds per epoch of each contender, one entry a round."""
+    """Compare the step losses, then return the seconds per epoch of each contender, with one entry for each round."""
     weights = initial_parameters(cell, shape)
 
     def engine() -> np.ndarray[Any, Any]:
@@ -178,11 +179,11 @@ def _measure(
         from spd_fast.reference.jax import epoch
 
         contenders[JAX] = epoch(cell, shape, weights, dish, order, records.BATCH, lr=LR, weight_decay=WEIGHT_DECAY)
-    losses = {name: run_once() for name, run_once in contenders.items()}  # and the first epochs, which warm up
+    losses = {name: run_once() for name, run_once in contenders.items()}  # these epochs also warm up
     apart = max(float(np.abs(other / losses[OURS] - 1).max()) for other in losses.values())
     if not apart <= LOSS_TOLERANCE:
         raise RuntimeError(
-            f"step losses of {cell!r} are {apart:.1e} apart, expected {LOSS_TOLERANCE:.0e}: not timing what is wrong"
+            f"step losses of {cell!r} are {apart:.1e} apart, expected {LOSS_TOLERANCE:.0e} at most: wrong results are not timed"
         )
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
@@ -208,7 +209,7 @@ def _pytorch_epoch(
     layout: str,
     fused: bool | None = True,
 ) -> Epoch:
-    """A function that trains on for one epoch and returns the step losses."""
+    """Return a function that trains for one more epoch and returns the step losses."""
     import torch
     import torch.nn.functional as F
 
@@ -235,7 +236,10 @@ def _pytorch_epoch(
 
 
 def _flop_per_epoch(cell: Cell, shape: MotifShape) -> int:
-    """Forward, data gradient and weight gradient of convolutions and dense; no gradient in the images."""
+    """Return the FLOPs of forward pass, data gradients and weight gradients of convolutions and dense layer.
+
+    A training needs no gradient in the images, so the stem has no data gradient.
+    """
     stem = 2 * records.SIDE**2 * 9 * shape.image_channels * shape.stem_channels
     return IMAGES * (3 * count_flops(cell, shape, records.SIDE) - stem)
 
@@ -246,7 +250,7 @@ def _flop_per_epoch(cell: Cell, shape: MotifShape) -> int:
 def _measure_many(
     cells: Sequence[Cell], shape: MotifShape, dish: Dish, order: np.ndarray[Any, Any], rounds: int
 ) -> dict[str, Any]:
-    """Seconds that a few epochs of all cells take, set-up included: on one thread, on all, and in a pool of PyTorch processes."""
+    """Return the seconds that a few epochs of all cells take, with set-up: on one thread, on all, and in PyTorch processes."""
     processors = len(os.sched_getaffinity(0))
     names = (f"{OURS}, 1 thread", f"{OURS}, {processors} threads", f"PyTorch, {processors} processes")
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -254,7 +258,7 @@ def _measure_many(
     with ProcessPoolExecutor(processors, context, _start_worker, (shape, dish, order)) as pool:
         list(
             pool.map(_pytorch_epochs_from_start, cells[: 2 * processors])
-        )  # every process has imported PyTorch and run once
+        )  # now every process has imported PyTorch and run once
         for _ in range(rounds):
             for name, threads in zip(names, (1, processors, 0), strict=True):
                 started = time.perf_counter()
@@ -280,7 +284,8 @@ def _measure_many(
 def _measure_team(
     cells: Sequence[Cell], shape: MotifShape, dish: Dish, order: np.ndarray[Any, Any], rounds: int
 ) -> dict[str, Any]:
-    """How many times as fast one motif trains on all cores as on one; of each cell the median of ratios taken in turns."""
+    """Return how many times as fast one motif trains on all cores as on one: the median ratio of each cell, measured in
+    turns, and the geometric mean over cells."""
     processors = len(os.sched_getaffinity(0))
     scalings = []
     for cell in cells:
@@ -308,7 +313,7 @@ def _train(
 
 
 _worker: dict[str, Any] = {}
-"""What a process of the pool was started with."""
+"""The arguments with which a process of the pool was started."""
 
 
 def _start_worker(shape: MotifShape, dish: Dish, order: np.ndarray[Any, Any]) -> None:
@@ -319,14 +324,14 @@ def _start_worker(shape: MotifShape, dish: Dish, order: np.ndarray[Any, Any]) ->
 
 
 def _pytorch_epochs_from_start(cell: Cell) -> None:
-    """In a process of the pool: training in the layout that is faster for most cells."""
+    """Train a motif in a process of the pool, in the memory layout that is faster for most cells."""
     weights = initial_parameters(cell, _worker["shape"])
     epoch = _pytorch_epoch(cell, _worker["shape"], weights, _worker["dish"], _worker["order"], "channels_last")
     for _ in range(MANY_EPOCHS):
         epoch()
 
 
-# ---- what comes out
+# ---- summaries and tables
 
 
 def _medians(row: dict[str, Any]) -> dict[str, float]:
@@ -350,7 +355,7 @@ def _summarised(rows: Sequence[dict[str, Any]], peak: float) -> dict[str, Any]:
 
 
 def tables(record: dict[str, Any]) -> list[Table]:
-    """Draw the record: a table of cells for each shape, one of many motifs, and the summary."""
+    """Return the record as tables: one of cells for each shape, one of many motifs, and the summary."""
     peak = max(record["fma_peak_gflops"])
     out = [_cell_table(letter, shape["cells"], peak) for letter, shape in record["shapes"].items()]
     if all("many" in shape for shape in record["shapes"].values()):

@@ -1,4 +1,7 @@
-"""Convolutions one by one: every algorithm of the engine beside oneDNN through PyTorch, forward, dgrad and wgrad."""
+"""The bench of single convolutions: every algorithm of the engine beside oneDNN, which is called through PyTorch.
+
+Each has three passes: forward, the gradient in its input (dgrad) and the gradient in its weights (wgrad).
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -19,10 +22,10 @@ PASSES: Final = ("forward", "dgrad", "wgrad")
 PEER: Final = "oneDNN"
 CHANNELS: Final = [3, 4, 5, 6, 8, 10, 11, 16, 21, 32, 64]
 SIDES: Final = [4, 8, 16, 32]
-ERROR_LIMIT: Final = 3e-5  # the most seen is 9.3e-6
-"""Of anything that is timed in float32, against double, relative to the largest value: wrong code is off by far more."""
+ERROR_LIMIT: Final = 3e-5  # the largest error seen is 9.3e-6
+"""Largest difference of a result in float32 from double, relative to the largest value. Wrong code is off by far more."""
 WORK: Final = 2e8
-"""FLOPs that one measurement runs at least, by repeating."""
+"""FLOPs of one measurement, at least: small convolutions are repeated."""
 
 
 def run(
@@ -33,33 +36,34 @@ def run(
     core: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Verify every algorithm against double, then time it: batch 20, float32, one pinned thread, packing of weights included.
+    """Verify every algorithm against double, then time it, with a batch of 20 in float32 on one pinned thread.
 
-    On each side the algorithms are those whose rows fit: a motif takes no other there.
+    The time includes the packing of weights. For each image size the algorithms are those that a motif can use there.
 
     Parameters
     ----------
     channels : sequence of int
-        3x3 and 1x1 convolutions from each of these to as many; from 3 channels (images) the stem's 3 to 16 instead.
+        Channels of 3x3 and 1x1 convolutions, of input and output alike. 3 stands for the stem, a 3x3 convolution from 3 to 16
+        channels.
     sides : sequence of int
-        Pixels a side.
+        Sides of the images in pixels.
     rounds : int
-        Times that each is timed, in turns; of each round the shortest of several runs.
+        How often each is timed, in turns. Each round has several runs, of which the shortest counts.
     core, progress
         As in `spd_fast.bench.peak.run`.
 
     Returns
     -------
     dict
-        Of plain values. For each convolution ``seconds`` by algorithm, "oneDNN" among them, and pass, one entry a round; ``error``
-        likewise, the largest against double; ``flop`` of one pass.
+        The record. For each convolution ``seconds`` by algorithm ("oneDNN" is one) and pass, with one entry for each round;
+        ``error`` by algorithm and pass, the largest difference from double; ``flop`` of one pass.
 
     Raises
     ------
     ValueError
         If an argument does not fit.
     RuntimeError
-        If an algorithm is wrong.
+        If a result of an algorithm is wrong.
     """
     if rounds < 1 or not channels or not sides or min(*channels, *sides) < 1:
         raise ValueError(
@@ -109,7 +113,7 @@ def _note(
     error[name] = [float(np.abs(g - e).max() / np.abs(e).max()) for g, e in zip(got, expected, strict=True)]
     if not max(error[name]) <= ERROR_LIMIT:
         raise RuntimeError(
-            f"{name} is off by {max(error[name]):.1e}, expected {ERROR_LIMIT:.0e}: not timing what is wrong"
+            f"{name} is off by {max(error[name]):.1e}, expected {ERROR_LIMIT:.0e} at most: wrong results are not timed"
         )
     seconds.setdefault(name, []).append(taken)
 
@@ -117,7 +121,7 @@ def _note(
 def _peer(
     x: npt.NDArray[Any], k: npt.NDArray[Any], dy: npt.NDArray[Any], repeats: int, *, double: bool = False
 ) -> tuple[list[npt.NDArray[Any]], list[float]]:
-    """PyTorch's three passes: results, and the shortest time of each over both memory layouts."""
+    """Return the results of PyTorch's three passes, and the shortest time of each over both memory layouts."""
     import torch
 
     dtype, pad = torch.float64 if double else torch.float32, k.shape[-1] // 2
@@ -143,13 +147,13 @@ def _peer(
 
 
 def tables(record: dict[str, Any]) -> list[Table]:
-    """Draw useful GFLOP/s of every convolution, forward / dgrad / wgrad, the best of all rounds."""
+    """Return a table of the useful GFLOP/s of every convolution: forward / dgrad / wgrad, the best of all rounds."""
     machine, peak = record["machine"], record["fma_gflops"]
     contenders = list(dict.fromkeys(name for entry in record["convolutions"] for name in entry["seconds"]))
     table = Table(
         title=f"GFLOP/s, forward / dgrad / wgrad: {machine['processor']}, {machine['instruction_set']}, FMA peak {peak:.0f}",
         title_justify="left",
-        caption="error: the largest of the engine's against double, relative to the largest value",
+        caption="error: the largest difference of the engine's results from double, relative to the largest value",
         caption_justify="left",
     )
     for heading in ("convolution", *contenders, "best of ours, of peak", "x oneDNN", "error"):
@@ -168,5 +172,5 @@ def tables(record: dict[str, Any]) -> list[Table]:
 
 
 def gflops(entry: dict[str, Any], name: str) -> npt.NDArray[np.float64]:
-    """Return the useful GFLOP/s of each pass, of the shortest time over all rounds."""
+    """Return the useful GFLOP/s of each pass, from the shortest time of all rounds."""
     return np.asarray(entry["flop"] / np.min(entry["seconds"][name], axis=0) / 1e9)

@@ -1,4 +1,5 @@
-"""What one core can do at most: multiply-adds in registers, bytes read from caches and memory, bytes written."""
+"""The bench of the machine's limits: how many multiply-adds one core can do in a second, and how many bytes it can read from
+each cache and from memory, and write."""
 
 import os
 from pathlib import Path
@@ -13,10 +14,10 @@ from spd_fast.bench import record as records
 __all__ = ["ceilings", "run", "tables"]
 
 SIZES: Final = [int(2**exponent * step) for exponent in range(12, 29) for step in (1, 1.5)]
-"""Working sets in bytes: 4 KiB to 384 MiB."""
+"""Sizes of the working sets in bytes: 4 KiB to 384 MiB."""
 
 IN_L1: Final = 16 << 10
-"""Bytes, half of a common L1."""
+"""A working set that lies in the L1 cache, in bytes: half of a usual L1."""
 
 
 def run(*, seconds: float = 0.2, core: int | None = None, progress: Progress | None = None) -> dict[str, Any]:
@@ -25,17 +26,18 @@ def run(*, seconds: float = 0.2, core: int | None = None, progress: Progress | N
     Parameters
     ----------
     seconds : float, > 0
-        Time for each; the best within it counts.
+        Time for each measurement; the best rate within it counts.
     core : int, optional
-        Processor to pin to. Default: the last that this process may use.
+        Processor to pin to. Default: the last one that this process may use.
     progress : callable, optional
-        Called with the share done, 0..1.
+        It is called with the share of the work that is done, 0 to 1.
 
     Returns
     -------
     dict
-        Of plain values: ``fma_gflops`` (float32), ``clock_ghz``, ``caches`` in bytes by name, ``read`` with bytes and GB/s of each
-        working set, ``levels`` with the read rate of each cache and of memory in GB/s, ``write_gbytes_per_second`` of 16 KiB.
+        The record: ``fma_gflops`` (float32), ``clock_ghz``, ``caches`` in bytes by name, ``read`` with bytes and GB/s of each
+        working set, ``levels`` with the read rate of each cache and of memory in GB/s, and ``write_gbytes_per_second`` of a
+        working set of 16 KiB.
     """
     if not seconds > 0:
         raise ValueError(f"seconds is {seconds}, expected more than 0")
@@ -56,7 +58,7 @@ def run(*, seconds: float = 0.2, core: int | None = None, progress: Progress | N
 
 
 def ceilings(seconds: float = 0.1) -> dict[str, float]:
-    """Measure what a share is a share of, on the processor this runs on: FLOP/s, cycles/s, bytes/s from L2 and memory, and into L1."""
+    """Measure the limits of the processor that this runs on: FLOP/s, cycles/s, and bytes/s from L2, from memory and into L1."""
     sizes = caches(min(os.sched_getaffinity(0)))
     last = max(sizes.values(), default=32 << 20)
     return {
@@ -69,7 +71,7 @@ def ceilings(seconds: float = 0.1) -> dict[str, float]:
 
 
 def caches(core: int) -> dict[str, int]:
-    """Return the data caches of a processor in bytes, as Linux states them: L1, L2, L3. Empty where it does not."""
+    """Return the sizes of a processor's data caches L1, L2 and L3 in bytes; empty if Linux does not state them."""
     found = {}
     for folder in sorted(Path(f"/sys/devices/system/cpu/cpu{core}/cache").glob("index*")):
         level, kind, size = ((folder / name).read_text(encoding="utf-8").strip() for name in ("level", "type", "size"))
@@ -88,7 +90,7 @@ def levels(read: list[dict[str, float]], sizes: dict[str, int]) -> dict[str, flo
 
 
 def tables(record: dict[str, Any]) -> list[Table]:
-    """Draw the record as a table."""
+    """Return the record as a table."""
     machine = record["machine"]
     table = Table(title=f"{machine['processor']}, one core, {machine['instruction_set']}", title_justify="left")
     table.add_column("what")

@@ -1,4 +1,8 @@
-"""Where the time of a training step goes: every part of every op, with its cycles, FLOPs and bytes, beside what the core can do."""
+"""The profile of a training step: seconds, cycles, FLOPs and bytes of every part of every op, beside the limits of the core.
+
+An op is one piece of a motif's plan, for example a convolution with its batch norm. Its parts are its forward pass, its gradients and so
+on. The floor of a part is the time that it would take at the limits of the core.
+"""
 
 import re
 from collections.abc import Sequence
@@ -34,10 +38,10 @@ TITLES: Final = {
     (BESIDE, "optimizer"): "optimizer",
     (BESIDE, "running"): "running statistics",
 }
-"""Groups of parts, by kind of op and part; those of convolutions have their size in the name."""
+"""Names of groups of parts, by kind of op and part. Groups of convolutions are named after their size instead."""
 
 NEEDED: Final = {"direct": 1.0, "winograd": 1 / 2, "winograd2d": 1 / 4}
-"""Multiply-adds of an algorithm, as a share of direct convolution's (`csrc/plan/plan.cpp`)."""
+"""Multiply-adds of an algorithm, as a share of those of the direct convolution (`csrc/plan/plan.cpp`)."""
 
 
 def run(
@@ -49,22 +53,23 @@ def run(
     core: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Profile one training step of the motif of each cell: a batch of 20 images of 3 x 16 x 16, Adam, one pinned thread.
+    """Profile one training step of the motif of each cell, with a batch of 20 images of 3 x 16 x 16 and Adam, on one pinned
+    thread.
 
     Parameters
     ----------
     cells : sequence of Cell or NatsCell
     shape : "A", "B" or "C"
     repeats : int
-        Times that each step is run; medians count.
+        How often each step is run; the median counts.
     direct_convolutions, core, progress
         As in `spd_fast.train_motifs` and `spd_fast.bench.peak.run`.
 
     Returns
     -------
     dict
-        Of plain values. For each cell ``rows``: op, part, algorithm, seconds, cycles, flop, bytes (see `cost`), flops and bytes a
-        second, share of the FMA peak and of the step; and ``groups`` of them by kind.
+        The record. For each cell ``rows``: op, part, algorithm, seconds, cycles, flop and bytes (see `cost`), FLOPs and bytes a
+        second, and shares of the FMA peak and of the step; and ``groups``, the sums of rows by group.
 
     Raises
     ------
@@ -111,18 +116,18 @@ def run(
 
 
 def cost(op: dict[str, Any], part: str, measured: dict[str, Any]) -> tuple[int, int]:
-    """Count what a part of an op needs.
+    """Count the FLOPs and bytes of a part of an op.
 
     Returns
     -------
     flop : int
-        Useful FLOPs: two per multiply-add of convolutions and of the dense layer, as direct convolution has them (zero padding
-        counted, padding lanes not). 0 for everything else.
+        Useful FLOPs: two per multiply-add of convolutions and of the dense layer, counted as for a direct convolution. Zero
+        padding counts; padding lanes, which fill the last vector of a row, do not. 0 for all other parts.
     bytes : int
-        Read and written, each array once for every pass over it, with its padding lanes; from whichever cache.
+        Bytes read and written, from whichever cache: each array once for every pass over it, with its padding lanes.
     """
     n, elements = records.BATCH, op.get("elements", 0)
-    flop = values = 0  # values: of FLOAT bytes
+    flop = values = 0  # a value has FLOAT bytes
     match op["kind"], part:
         case "conv", ("forward" | "dgrad" | "wgrad"):
             weights = op["size"] ** 2 * op["c_in"] * op["c_out"]
@@ -130,7 +135,7 @@ def cost(op: dict[str, Any], part: str, measured: dict[str, Any]) -> tuple[int, 
             values = elements * ((op["c_in"] if part == "dgrad" else op["terms"]) + op["c_out"]) + weights
         case "conv", "statistics":
             values = elements * op["c_out"]
-        case "conv", "norm_backward":  # its sums, then its result
+        case "conv", "norm_backward":  # one pass for its sums, another one for its result
             values = elements * (2 * (op["c_out"] + op["flows"]) + op["c_out"])
         case "sum", "forward":
             values = elements * (op["terms"] + op["channels"] * (3 if op["relu"] else 1))
@@ -147,7 +152,7 @@ def cost(op: dict[str, Any], part: str, measured: dict[str, Any]) -> tuple[int, 
             flop, values = 2 * n * op["channels"] * op["classes"], elements * op["terms"]
         case "head", "backward":
             flop, values = 4 * n * op["channels"] * op["classes"], _one_vector(op, measured)
-        case _, "optimizer":  # reads weight, gradient and two states, writes all but the gradient
+        case _, "optimizer":  # it reads weight, gradient and two states, and writes all of them but the gradient
             values = 7 * measured["parameters"]
         case _, "load":
             values = 2 * n * 3 * records.SIDE**2
@@ -155,10 +160,10 @@ def cost(op: dict[str, Any], part: str, measured: dict[str, Any]) -> tuple[int, 
 
 
 def stored(op: dict[str, Any], part: str) -> int:
-    """Count the bytes that Winograd's transforms store, in a part of a convolution: they go on before and after its multiply-adds.
+    """Count the bytes that Winograd's transforms store in a part of a convolution, before and after its multiply-adds.
 
-    Of what is read 36 for every 16 pixels, or 6 for every 4 along columns alone; the results; in wgrad of both sides what is
-    read. The stem keeps what it has transformed of one side in registers.
+    A transform makes 36 values of every 16 pixels that are read, or 6 of every 4 if it runs along columns only. The results are
+    stored as well. A weight gradient (wgrad) transforms both of its inputs; the stem keeps one of them in registers.
     """
     each = {"direct": 0.0, "winograd": 6 / 4, "winograd2d": 36 / 16}[op[part]]
     read, written = (op["c_in"], op["c_out"]) if part != "dgrad" else (op["c_out"], op["c_in"])
@@ -170,13 +175,16 @@ def stored(op: dict[str, Any], part: str) -> int:
 
 
 def _one_vector(op: dict[str, Any], measured: dict[str, Any]) -> int:
-    """A vector for each block and channel, which serves all pixels."""
+    """Return the values of an array with one vector for each block of images and channel, which serves all pixels."""
     vectors = op["height"] * -(-op["width"] // int(measured["lanes"]))
     return int(op["elements"] * op["channels"] // vectors)
 
 
 def _winners(op: dict[str, Any], measured: dict[str, Any]) -> int:
-    """Bytes of a channel, counted in values: of 3x3 14 for two rows of a vector, of 2x2 four a vector; an average has none."""
+    """Return the size of a channel's record of pooling winners, counted in values.
+
+    3x3 pooling has 14 bytes for two rows of a vector, 2x2 pooling has four bytes for each vector, average pooling has none.
+    """
     vectors = int(op["elements"]) // int(measured["lanes"])
     if op["average"]:
         return 0
@@ -212,7 +220,7 @@ def _rows(measured: dict[str, Any], top: dict[str, float]) -> list[dict[str, Any
 
 
 def _floor(flop: float, bytes_: float, algorithm: str | None, top: dict[str, float]) -> float:
-    """Seconds of the multiply-adds of the algorithm at the FMA peak, or else of the bytes at the rate of L2."""
+    """Return the floor in seconds: the algorithm's multiply-adds at the FMA peak; if there are none, the bytes at L2's rate."""
     return flop * NEEDED.get(algorithm or "direct", 1.0) / top["flops"] if flop else bytes_ / top["l2_bytes"]
 
 
@@ -229,7 +237,7 @@ def _rates(flop: float, bytes_: float, seconds: float, step: float, top: dict[st
 def _name(op: dict[str, Any]) -> str:
     if op["kind"] == "conv":
         size, c_in, c_out = op["size"], op["c_in"], op["c_out"]
-        first, *others = op["names"]  # siblings are one convolution: stacks.0.0.projection1+3, stacks.0.0.edge01+02
+        first, *others = op["names"]  # layers that read the same input are one convolution: stacks.0.0.projection1+3
         names = "+".join([first, *(re.sub(r".*\D", "", name) for name in others)])
         return f"{names}: {size}x{size} {c_in}->{c_out} @{op['height']}"
     if op["kind"] == "pool":
@@ -249,12 +257,12 @@ def _verify(rows: Sequence[dict[str, Any]], expected: int) -> None:
     counted = sum(row["flop"] for row in rows if row["part"] == "forward")
     if counted != expected:
         raise RuntimeError(
-            f"the plan's forward pass has {counted} FLOPs, expected {expected}: not timing what is wrong"
+            f"the plan's forward pass has {counted} FLOPs, expected {expected}: a wrong plan is not timed"
         )
 
 
 def groups(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add rows up by group, the longest first."""
+    """Return the sums of rows by group; the group that takes longest comes first."""
     found: dict[str, dict[str, Any]] = {}
     total = sum(row["seconds"] for row in rows)
     for row in rows:
@@ -273,7 +281,7 @@ def groups(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def tables(record: dict[str, Any]) -> list[Table]:
-    """Draw the record: groups over all cells; of a single cell, every part of every op before them."""
+    """Return the record as tables: groups over all cells, and before them, for a single cell, every part of every op."""
     machine, top = record["machine"], record["ceilings"]
     where = (
         f"{machine['processor']}, {machine['instruction_set']}, {top['cycles'] / 1e9:.2f} GHz; "
@@ -292,9 +300,9 @@ def tables(record: dict[str, Any]) -> list[Table]:
     out.append(_table(title, ("part",), [(row["group"],) for row in summed], summed, cells=len(cells)))
     floor, storing = (sum(row[name] for row in summed) / len(cells) for name in ("floor_seconds", "storing_seconds"))
     out[-1].caption = (
-        f"{where}\nfloor of the step, multiply-adds of each algorithm at that peak and all else at that rate: "
-        f"{1e6 * floor:.0f} us, {floor / step:.0%} of it; what Winograd's transforms store, at "
-        f"{top['written_bytes'] / 1e9:.0f} GB/s: {1e6 * storing:.0f} us, with it {(floor + storing) / step:.0%}"
+        f"{where}\nfloor of the step, with each algorithm's multiply-adds at that peak and everything else at that rate: "
+        f"{1e6 * floor:.0f} us, {floor / step:.0%} of the step; stores of Winograd's transforms at "
+        f"{top['written_bytes'] / 1e9:.0f} GB/s: {1e6 * storing:.0f} us, floor and stores: {(floor + storing) / step:.0%}"
     )
     return out
 

@@ -1,7 +1,7 @@
-"""What is read off motifs without training them: the forward pass over a set of images and the zero-cost proxies, beside PyTorch.
+"""The bench of untrained motifs: the forward pass over a set of images, and the zero-cost proxies, beside PyTorch.
 
-The scores of both are compared first. Then all cells are scored in one call of the engine, as a user scores them, and one after the other
-in PyTorch, whose modules are built before the clock starts; in turns, on one pinned thread.
+The bench first compares the scores of both. Then it times them in turns on one pinned thread. The engine scores all cells in one call, as
+a user would; PyTorch scores them one after the other, and its modules are built before the clock starts.
 """
 
 import time
@@ -29,7 +29,7 @@ NAMES: Final = [FORWARD, *proxies.PROXIES]
 IMAGES: Final = 60
 """Images in the batch that all proxies are computed on."""
 TOLERANCE: Final = 1e-2
-"""Relative, in float32: rounding switches a ReLU here and there, and jacob_cov divides by small eigenvalues."""
+"""Largest relative difference of scores in float32: rounding switches single ReLUs, and jacob_cov divides by small eigenvalues."""
 
 Scores = npt.NDArray[np.float64]
 Call = Callable[[], Scores]
@@ -49,24 +49,24 @@ def run(
     ----------
     cells : sequence of Cell
     shapes : str
-        Letters of ABC.
+        Motif shapes, letters of ABC.
     rounds : int
-        Times that each is timed, in turns; medians count.
+        How often each is timed, in turns; the median counts.
     core, progress
         As in `spd_fast.bench.peak.run`.
 
     Returns
     -------
     dict
-        Of plain values: for each shape and each of "forward" and the proxies ``seconds_per_cell`` of both contenders, one entry a round,
-        ``speedup`` of the medians, and how far the scores are ``apart``.
+        The record. For each shape, and for "forward" and each proxy: ``seconds_per_cell`` of both contenders with one entry for
+        each round, ``speedup``, the ratio of their medians, and ``apart``, the relative difference of the scores.
 
     Raises
     ------
     ValueError
         If an argument does not fit.
     RuntimeError
-        If a score is not that of the definition.
+        If a score differs from that of the reference.
     """
     chosen_shapes = records.shapes_named(shapes)
     if rounds < 1:
@@ -92,7 +92,9 @@ def _measure(cells: Sequence[Cell], shape: MotifShape, dish: Dish, name: str, ro
     found, expected = ours(), theirs()()
     apart = float(np.abs(found / expected - 1).max())
     if not apart <= TOLERANCE:
-        raise RuntimeError(f"{name} is {apart:.1e} apart, expected {TOLERANCE:.0e}: not timing what is wrong")
+        raise RuntimeError(
+            f"scores of {name} are {apart:.1e} apart, expected {TOLERANCE:.0e} at most: wrong results are not timed"
+        )
     seconds: dict[str, list[float]] = {"spd_fast": [], "PyTorch": []}
     for _ in range(rounds):
         for contender, call in zip(seconds, (ours, theirs()), strict=True):
@@ -113,7 +115,7 @@ def _engine(cells: Sequence[Cell], shape: MotifShape, dish: Dish, name: str, wei
 def _pytorch(
     cells: Sequence[Cell], shape: MotifShape, dish: Dish, name: str, weights: Sequence[Parameters]
 ) -> Callable[[], Call]:
-    """Builds the modules, which scoring uses up, and returns what scores them."""
+    """Return a function that builds the modules and returns the function that scores them, which uses them up."""
     import torch
 
     from spd_fast.reference import pytorch as reference
@@ -136,7 +138,7 @@ def _pytorch(
 
 
 def tables(record: dict[str, Any]) -> list[Table]:
-    """Draw milliseconds a cell, median (least to most)."""
+    """Return a table of milliseconds for each cell: the median, and the least and the most in brackets."""
     machine = record["machine"]
     table = Table(
         title=f"milliseconds a cell, {record['images'][0]} images, one thread: {machine['processor']}, {machine['instruction_set']}",

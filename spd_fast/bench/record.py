@@ -1,4 +1,4 @@
-"""What all benches share: the shapes they measure, one pinned thread, and the record of where and how."""
+"""What all benches share: motif shapes, cells, pinning to one processor, and the record with machine and settings."""
 
 import json
 import os
@@ -36,7 +36,7 @@ __all__ = [
 SHAPES: Final[dict[str, MotifShape]] = {"A": MOTIF_A, "B": MOTIF_B, "C": MOTIF_C}
 SIDE: Final = 16
 BATCH: Final = 20
-"""Pixels a side and images in a batch of the paper's inner loop."""
+"""Side of the images in pixels, and images in a batch, of the paper's inner loop."""
 
 
 def shapes_named(letters: str) -> dict[str, MotifShape]:
@@ -54,14 +54,14 @@ def shapes_named(letters: str) -> dict[str, MotifShape]:
 
 
 def bench_cells() -> list[Cell]:
-    """Return the 12 cells of the bench, spread over the range of FLOPs."""
+    """Return the 12 cells of the benches, which are spread over the range of FLOPs."""
     text = files("spd_fast.bench").joinpath("cells.json").read_text(encoding="utf-8")
     return [Cell.from_json(record) for record in json.loads(text)]
 
 
 @contextmanager
 def pinned(core: int | None) -> Iterator[int]:
-    """Hold this process and one thread of PyTorch to one processor, the last that it may use unless another is named.
+    """Pin this process to one processor, and PyTorch to one thread. Default: the last processor that this process may use.
 
     Raises
     ------
@@ -96,7 +96,10 @@ def begin(bench: str, **settings: Any) -> dict[str, Any]:
 
 
 def write(record: dict[str, Any], folder: Path, figure: bytes) -> list[Path]:
-    """Write the record as JSON and its figure as PNG into `folder`, named by bench, its one shape, date and commit; return the paths."""
+    """Write the record as JSON and its figure as PNG into `folder`, and return the paths.
+
+    The names consist of the bench, its shape if it has only one, the date and the commit.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     stem = "-".join(
         [record["bench"], *([record["shape"]] if "shape" in record else []), record["date"][:10], record["commit"][:7]]
@@ -119,7 +122,8 @@ def geometric_mean(values: Sequence[float]) -> float:
 
 
 def _commit() -> str:
-    """The commit of the source that this package lies in, "+changes" where files differ; "unknown" outside of one."""
+    """Return the commit of the repository that this package lies in, with "+changes" if files differ from it; "unknown" if
+    there is no repository."""
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *words]

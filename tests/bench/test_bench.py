@@ -117,7 +117,7 @@ def test_kernels_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"channels \[\], .* expected at least 1 of each"):
         kernels.run(channels=[])
     monkeypatch.setattr(kernels, "ERROR_LIMIT", 1e-9)
-    with pytest.raises(RuntimeError, match=r"direct is off by .*: not timing what is wrong"):
+    with pytest.raises(RuntimeError, match=r"direct is off by .* at most: wrong results are not timed"):
         kernels.run(channels=[4], sides=[4], rounds=1)
 
 
@@ -247,7 +247,7 @@ def test_profile_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="repeats is 0, expected at least 1"):
         profile.run(CELLS[:1], "C", repeats=0)
     monkeypatch.setattr(profile, "count_flops", lambda *_: 1)
-    with pytest.raises(RuntimeError, match="FLOPs, expected 20: not timing what is wrong"):
+    with pytest.raises(RuntimeError, match="FLOPs, expected 20: a wrong plan is not timed"):
         profile.run(CELLS[:1], "C", repeats=1)
 
 
@@ -298,7 +298,9 @@ def test_inner_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="clock 'sun'"):
         inner.run(CELLS[:1], clock="sun")
     monkeypatch.setattr(inner, "LOSS_TOLERANCE", 0.0)
-    with pytest.raises(RuntimeError, match=r"step losses of .* apart, expected .*: not timing what is wrong"):
+    with pytest.raises(
+        RuntimeError, match=r"step losses of .* apart, expected .* at most: wrong results are not timed"
+    ):
         inner.run(CELLS[:1], "C", rounds=1, many=0)
 
 
@@ -341,7 +343,9 @@ def test_hypergradient_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"steps 15, rounds 3, .* expected a multiple of 10"):
         hypergradient.run(CELLS[:1], steps=15)
     monkeypatch.setattr(hypergradient, "VERIFIED", 0.0)
-    with pytest.raises(RuntimeError, match=r"the hypergradient of .* is off by .*: not timing what is wrong"):
+    with pytest.raises(
+        RuntimeError, match=r"the hypergradient of .* is off by .* at most: wrong results are not timed"
+    ):
         hypergradient.run(CELLS[:1], "C")
 
 
@@ -372,7 +376,9 @@ def test_proxies_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="shapes are 'X', expected letters of ABC"):
         proxies.run(CELLS[:1], "X")
     monkeypatch.setattr(proxies, "TOLERANCE", 0.0)
-    with pytest.raises(RuntimeError, match=r"forward is .* apart, expected .*: not timing what is wrong"):
+    with pytest.raises(
+        RuntimeError, match=r"scores of forward are .* apart, expected .* at most: wrong results are not timed"
+    ):
         proxies.run(CELLS[:1], "C", rounds=1)
 
 
