@@ -1,4 +1,4 @@
-"""The command line, ``spd-fast``. Heavy imports are inside the commands, so that help answers at once."""
+"""The command line, ``spd-fast``. Slow imports are inside the commands, so that ``--help`` answers at once."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ def main() -> None:
     try:
         app(prog_name="spd-fast")
     except SystemExit as done:
-        if done.code == INTERRUPTED:  # at once: taking the interpreter with its libraries down takes up to two seconds
+        if done.code == INTERRUPTED:  # exit at once: a regular shutdown of the interpreter takes up to two seconds
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(INTERRUPTED)
@@ -45,13 +45,13 @@ def _options(
 
 @app.command()
 def info(debug: Debug = False) -> None:
-    """Show the version, the instruction set, the number of threads and the truth in the package."""
+    """Show the version, the instruction set, the number of threads and the truth that ships with the package."""
     with errors(debug):
         from spd_fast.base.machine import describe_machine
         from spd_fast.truth.table import TruthTable
 
         facts = describe_machine()
-        facts["threads"] = facts.pop("processors")  # what --threads is by default
+        facts["threads"] = facts.pop("processors")  # the default of --threads
         width = max(map(len, facts))
         for name, value in facts.items():
             out.print(f"{name.replace('_', ' '):{width}}  {value}", markup=False)

@@ -16,11 +16,11 @@ app = typer.Typer(
 truth_app = typer.Typer(no_args_is_help=True, help="Build and show truths: cells with measured accuracies.")
 bench_app = typer.Typer(
     no_args_is_help=True,
-    help="Measure this machine: each bench verifies, then times, on a machine that should be idle.",
+    help="Measure speed on this machine, which should be idle. Each bench first verifies that results are right.",
 )
 nasbench_app = typer.Typer(
     no_args_is_help=True,
-    help="NAS-Bench-101: its files into a table, what cells reached, and the space without any file.",
+    help="NAS-Bench-101: convert its files to a table, query the table, and enumerate the space.",
 )
 app.add_typer(truth_app, name="truth")
 app.add_typer(bench_app, name="bench")

@@ -37,19 +37,20 @@ def bench_inner(
     cells: BenchCells = None,
     shapes: BenchShapes = "ABC",
     rounds: BenchRounds = 7,
-    jax: Annotated[bool, typer.Option("--jax", help="Beside JAX too, which must be installed.")] = False,
+    jax: Annotated[bool, typer.Option("--jax", help="Time JAX, too. It must be installed.")] = False,
     default_adam: Annotated[
-        bool, typer.Option("--default-adam", help="Beside PyTorch with its default Adam too, not the fused one alone.")
+        bool,
+        typer.Option("--default-adam", help="Time PyTorch also with its default Adam, not only with the fused one."),
     ] = False,
     many: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Random cells that are trained side by side on all cores; 0: none.")
+        int, typer.Option(metavar="N", min=0, help="Train N random cells side by side on all cores; 0: none.")
     ] = 64,
     core: Core = None,
     clock: BenchClock = "wall",
     folder: BenchFolder = BENCH_FOLDER,
     debug: Debug = False,
 ) -> None:
-    """Seconds per inner epoch on one core beside PyTorch, and of many motifs, and of one, on all cores."""
+    """Time an inner epoch on one core beside PyTorch, then many motifs side by side on all cores, then one motif on all cores."""
     with errors(debug):
         from spd_fast.bench import inner
 
@@ -77,17 +78,17 @@ def bench_hypergradient(
     cells: BenchCells = None,
     shapes: BenchShapes = "ABC",
     steps: Annotated[
-        int, typer.Option(metavar="N", min=10, help="Inner steps that are timed; a multiple of 10.")
+        int, typer.Option(metavar="N", min=10, help="Number of inner steps that are timed, a multiple of 10.")
     ] = 100,
     rounds: BenchRounds = 3,
     peers: Annotated[
         int,
         typer.Option(
-            metavar="N", min=0, help="Cells that PyTorch runs too; of motif A, 100 steps take 5 GiB and more."
+            metavar="N", min=0, help="Cells that PyTorch differentiates, too. 100 steps of motif A take 5 GiB and more."
         ),
     ] = 4,
     compared: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Random cells of the comparison of float32 with double.")
+        int, typer.Option(metavar="N", min=0, help="Random cells on which float32 is compared with double.")
     ] = 30,
     long: Annotated[
         int, typer.Option(metavar="N", min=0, help="Motifs C that are differentiated through 1,000 steps.")
@@ -97,7 +98,8 @@ def bench_hypergradient(
     folder: BenchFolder = BENCH_FOLDER,
     debug: Debug = False,
 ) -> None:
-    """Derivatives through training: accuracy in float32, a reverse step beside a training step and PyTorch, long ones."""
+    """Measure hypergradients: their accuracy in float32, the time of a reverse step beside a training step and beside
+    PyTorch, and the time and memory of long trainings."""
     with errors(debug):
         from spd_fast.bench import hypergradient
 
@@ -119,14 +121,16 @@ def bench_hypergradient(
 
 @bench_app.command("kernels", epilog="Example:\n\n  spd-fast bench kernels --channels 8,16 --sides 16")
 def bench_kernels(
-    channels: Annotated[str | None, typer.Option(metavar="LIST", help="Default: those that occur in motifs.")] = None,
-    sides: Annotated[str, typer.Option(metavar="LIST", help="Pixels a side.")] = "4,8,16,32",
+    channels: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Numbers of channels. Default: those of motifs.")
+    ] = None,
+    sides: Annotated[str, typer.Option(metavar="LIST", help="Sides of the images in pixels.")] = "4,8,16,32",
     rounds: BenchRounds = 5,
     core: Core = None,
     folder: BenchFolder = BENCH_FOLDER,
     debug: Debug = False,
 ) -> None:
-    """GFLOP/s and errors of every convolution kernel beside oneDNN, forward, data gradient and weight gradient."""
+    """Measure GFLOP/s and errors of every convolution kernel beside oneDNN: forward, data gradient and weight gradient."""
     with errors(debug):
         from spd_fast.bench import kernels
 
@@ -148,11 +152,12 @@ def bench_kernels(
 def bench_profile(
     cells: BenchCells = None,
     hashes: Annotated[
-        list[str] | None, typer.Option("--hash", metavar="HEX", help="A cell of the truth instead. Repeatable.")
+        list[str] | None,
+        typer.Option("--hash", metavar="HEX", help="Profile this cell of the truth instead. May be repeated."),
     ] = None,
     truth: TruthFile = None,
     shape: Annotated[str, typer.Option(metavar="A|B|C", help="Motif shape.")] = "C",
-    repeats: Annotated[int, typer.Option(metavar="N", min=1, help="Times that each step is run.")] = 200,
+    repeats: Annotated[int, typer.Option(metavar="N", min=1, help="How often each step is run.")] = 200,
     direct_convolutions: Annotated[
         bool,
         typer.Option("--direct-convolutions", help="Run every convolution directly, none by Winograd's algorithm."),
@@ -161,7 +166,8 @@ def bench_profile(
     folder: BenchFolder = BENCH_FOLDER,
     debug: Debug = False,
 ) -> None:
-    """Where the time of a training step goes: cycles, FLOPs and bytes of every part; of a single cell, of every op."""
+    """Show where the time of a training step goes: cycles, FLOPs and bytes of every part of the step, and for a single cell of
+    every op."""
     with errors(debug):
         from spd_fast.bench import profile
 
@@ -182,7 +188,7 @@ def bench_proxies(
     folder: BenchFolder = BENCH_FOLDER,
     debug: Debug = False,
 ) -> None:
-    """Milliseconds that the forward pass and each zero-cost proxy take a cell, beside PyTorch."""
+    """Measure the milliseconds that the forward pass and each zero-cost proxy take for a cell, beside PyTorch."""
     with errors(debug):
         from spd_fast.bench import proxies
 
@@ -193,12 +199,12 @@ def bench_proxies(
 
 @bench_app.command("peak", epilog="Example:\n\n  spd-fast bench peak")
 def bench_peak(
-    seconds: Annotated[float, typer.Option(metavar="S", help="Time for each figure.")] = 0.2,
+    seconds: Annotated[float, typer.Option(metavar="S", help="Seconds for each measurement.")] = 0.2,
     core: Core = None,
     folder: BenchFolder = BENCH_FOLDER,
     debug: Debug = False,
 ) -> None:
-    """What one core can do at most: multiply-adds, and bytes from each cache and from memory."""
+    """Measure the limits of one core: multiply-adds a second, and bytes a second from each cache and from memory."""
     with errors(debug):
         from spd_fast.bench import peak
 

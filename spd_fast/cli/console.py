@@ -1,4 +1,4 @@
-"""What commands print: tables, progress, errors."""
+"""The output of commands: tables, progress and errors."""
 
 import shlex
 import sys
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from spd_fast.recipes.settings import Recipe
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
+"""Exit code after Ctrl-C, as is usual for shells."""
 LINES_WITHOUT_TERMINAL = 20
-"""About how many progress lines a whole run prints where there is no terminal."""
+"""About how many lines of progress a whole run prints if the output is no terminal."""
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -27,9 +27,9 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 @contextmanager
 def errors(debug: bool, *, again: bool = False) -> Iterator[None]:
-    """Turn an error that the user can mend into one line and exit code 2, and Ctrl-C into exit code 130.
+    """Turn an error that the user can correct into one line and exit code 2, and Ctrl-C into exit code 130.
 
-    With `again`, Ctrl-C prints that the same command continues. A run has printed by then how to continue it.
+    With `again`, Ctrl-C also prints the command that continues, which is the same command. `spd-fast run` prints its own.
     """
     try:
         yield
@@ -45,7 +45,7 @@ def errors(debug: bool, *, again: bool = False) -> Iterator[None]:
 
 
 def message_of(error: BaseException) -> str:
-    """Return what an error says, with the file's name where the system says what is wrong with it."""
+    """Return the text of an error; for an error of the operating system, the file's name and the system's text."""
     if isinstance(error, OSError) and error.strerror:
         what = f"{error.filename}: " if error.filename else ""
         return what + error.strerror
@@ -53,7 +53,7 @@ def message_of(error: BaseException) -> str:
 
 
 class Display:
-    """Live progress of a run: a bar on a terminal, a line now and then elsewhere. Called by `fit_dish`."""
+    """The live progress of a run: a bar on a terminal, otherwise a line from time to time. `fit_dish` calls it."""
 
     def __init__(self, recipe: "Recipe") -> None:
         self._epochs = recipe.outer.epochs
@@ -117,7 +117,7 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Any]:
-    """Yield a function that shows the share done, on a terminal only."""
+    """Yield a function that shows the share of the work that is done; None if the output is no terminal."""
     if not out.is_terminal:
         yield None
         return
@@ -130,7 +130,8 @@ def progress_bar(what: str) -> Iterator[Any]:
 
 @contextmanager
 def named_progress() -> Iterator[Any]:
-    """Yield a function that shows what is being done and the share done: a bar on a terminal, else a line for each."""
+    """Yield a function that shows what is being done and the share that is done: a bar on a terminal, otherwise a line for
+    each thing that is done."""
     if out.is_terminal:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -153,7 +154,7 @@ def named_progress() -> Iterator[Any]:
 
 
 def table_of(title: str, rows: list[dict[str, Any]]) -> Any:
-    """Return rows as a table; the columns are those of the first row."""
+    """Return rows as a table whose columns are those of the first row."""
     from rich.table import Table
 
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
@@ -167,7 +168,7 @@ def table_of(title: str, rows: list[dict[str, Any]]) -> Any:
 
 
 def cell_text(value: Any) -> str:
-    """Return a value as it stands in a table."""
+    """Return the text of a value in a table."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""The command that searches with dishes."""
+"""The command ``spd-fast dish-search``: search with dishes that are learned on the way."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,29 +28,32 @@ def dish_search(
     ] = "rawal_slope",
     truth: TruthFile = None,
     cells: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Candidates, drawn from the truth. Default: all of it.")
+        int | None, typer.Option(metavar="N", min=1, help="Draw N candidates from the truth. Default: all of them.")
     ] = None,
-    max_labelled: Annotated[int, typer.Option(metavar="N", min=1, help="Label at most so many candidates.")] = 40,
-    start: Annotated[int, typer.Option(metavar="N", min=1, help="Of these, before the first dish, at random.")] = 18,
+    max_labelled: Annotated[int, typer.Option(metavar="N", min=1, help="Label at most N candidates in all.")] = 40,
+    start: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Label N random candidates before the first dish.")
+    ] = 18,
     per_round: Annotated[
-        int, typer.Option(metavar="N", min=2, help="Labels of a round: the best but for one at random.")
+        int, typer.Option(metavar="N", min=2, help="Label N candidates a round: the best ones, and one at random.")
     ] = 2,
     stop_at: Annotated[
-        float | None, typer.Option(metavar="X", help="Stop when an accuracy reaches this. Default: use all labels.")
+        float | None,
+        typer.Option(metavar="X", help="Stop when an accuracy reaches X. Default: go on until --max-labelled."),
     ] = None,
     folder: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="Folder of the search. Default: runs/dish-search-NAME-seedN."),
     ] = None,
     threads: Threads = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of first labels, dishes and random labels.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the dishes and of all random candidates.")] = 0,
     settings: Settings = None,
     debug: Debug = False,
 ) -> None:
-    """Search for the best candidate of a truth with a dish that is learned anew, in every round, on all labelled
-    candidates.
+    """Search for the best candidate of a truth: in every round, learn a dish on all labelled candidates, score the others
+    with it, and label the best.
 
-    Ctrl-C, a kill or a crash loses at most a second: the same command continues.
+    After Ctrl-C, a kill or a crash the same command continues; at most a second of work is lost.
     """
     with errors(debug, again=True):
         from spd_fast.outer.dish_search import dish_search
@@ -82,7 +85,7 @@ def dish_search(
 
 
 def name_of(candidate: Any) -> str:
-    """Return the name of a candidate for users: a slope, or the hash of a cell."""
+    """Return what users know a candidate by: its slope, or its hash."""
     return f"slope {candidate.slope:.4f}" if hasattr(candidate, "slope") else str(candidate.module_hash)
 
 

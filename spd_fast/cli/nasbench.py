@@ -1,4 +1,4 @@
-"""Commands around NAS-Bench-101: its files, its cells, its space."""
+"""The commands ``spd-fast nasbench``: the files, the cells and the space of NAS-Bench-101."""
 
 import json
 from collections.abc import Sequence
@@ -27,19 +27,22 @@ def nasbench_convert(
     ],
     file: Annotated[Path, typer.Option("--out", metavar="TABLE", help="The table to write (.npz).")],
     strict: Annotated[
-        bool, typer.Option("--strict/--skip-damaged", help="Stop at the first bad record, or pass over and count them.")
+        bool,
+        typer.Option(
+            "--strict/--skip-damaged", help="Stop at the first bad record, or leave out bad ones and count them."
+        ),
     ] = True,
     threads: Threads = None,
     debug: Debug = False,
 ) -> None:
-    """Turn an official file into a table that opens at once. Takes seconds, needs no TensorFlow."""
+    """Convert an official file to a table. This takes seconds, and the table opens at once. TensorFlow is not needed."""
     with errors(debug, again=True):
         import warnings
 
         import spd_fast.nasbench101 as nasbench101
 
         with warnings.catch_warnings(), progress_bar("reading") as update:
-            warnings.simplefilter("ignore")  # the table tells the same below
+            warnings.simplefilter("ignore")  # the description of the table below says the same
             table = nasbench101.convert(source, file, strict=strict, threads=threads, progress=update)
         out.print(table.describe(), markup=False)
         out.print(f"written to {file}", markup=False)
@@ -49,11 +52,11 @@ def nasbench_convert(
 def nasbench_info(
     file: TableFile,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Read all of it: checksums, order, and the hash of every graph.")
+        bool, typer.Option("--verify", help="Check checksums, the order of rows, and the hash of every graph.")
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Say what a table holds and where it came from."""
+    """Describe a table: what it holds and where it came from."""
     with errors(debug):
         import spd_fast.nasbench101 as nasbench101
 
@@ -71,17 +74,17 @@ def nasbench_info(
 )
 def nasbench_query(
     file: TableFile,
-    hashes: Annotated[list[str] | None, typer.Argument(metavar="[HASH]...", help="Cells by their hashes.")] = None,
+    hashes: Annotated[list[str] | None, typer.Argument(metavar="[HASH]...", help="Hashes of cells.")] = None,
     cells: Annotated[
         Path | None, typer.Option(metavar="FILE", help='JSON list of cells: [{"matrix": [[0, 1], ...], "ops": [...]}].')
     ] = None,
-    epochs: Annotated[int | None, typer.Option(metavar="N", help="Budget. Default: the largest.")] = None,
-    repeat: Annotated[str, typer.Option(metavar="N|mean", help="One run, or the mean over them.")] = "mean",
-    halfway: Annotated[bool, typer.Option("--halfway", help="After half of the epochs.")] = False,
-    draw: Annotated[bool, typer.Option("--draw", help="Draw the cells.")] = False,
+    epochs: Annotated[int | None, typer.Option(metavar="N", help="Budget in epochs. Default: the largest.")] = None,
+    repeat: Annotated[str, typer.Option(metavar="N|mean", help="The number of a run, or the mean over runs.")] = "mean",
+    halfway: Annotated[bool, typer.Option("--halfway", help="Show values after half of the epochs.")] = False,
+    draw: Annotated[bool, typer.Option("--draw", help="Draw the graphs of the cells, too.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Show what cells reached."""
+    """Show the accuracies that cells reached, and their training times."""
     with errors(debug):
         import spd_fast.nasbench101 as nasbench101
         from spd_fast.spaces.cell_files import read_cells
@@ -105,10 +108,12 @@ def nasbench_query(
     "  spd-fast nasbench sample 100 --table nasbench_only108.npz --seed 3",
 )
 def nasbench_sample(
-    n: Annotated[int, typer.Argument(metavar="N", min=1, help="How many cells.")],
+    n: Annotated[int, typer.Argument(metavar="N", min=1, help="Number of cells.")],
     table: Annotated[
         Path | None,
-        typer.Option("--table", metavar="TABLE", help="Draw from its cells. Default: from the whole space."),
+        typer.Option(
+            "--table", metavar="TABLE", help="Draw from the cells of this table. Default: from the whole space."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the draw.")] = 0,
     file: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Also write the cells as JSON.")] = None,
@@ -139,7 +144,7 @@ def nasbench_enumerate(
     threads: Threads = None,
     debug: Debug = False,
 ) -> None:
-    """Count all cells of the space by vertices and edges, without any file."""
+    """Enumerate all cells of the space, and count them by vertices and edges. No file is needed."""
     with errors(debug):
         import numpy as np
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they stand for."""
+"""Options that several commands share."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,13 +14,13 @@ TruthFile = Annotated[
     typer.Option(
         "--truth",
         metavar="FILE",
-        help="Cells and accuracies (.npz), or a table of nasbench convert. Default: the one in the package for the recipe.",
+        help="Truth file (.npz), or a table that nasbench convert wrote. Default: the truth that ships with the package.",
     ),
 ]
 Threads = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Default: the processors there are. Does not change results.")
+    int | None, typer.Option(metavar="N", min=1, help="Default: all processors. The results do not depend on it.")
 ]
-Seed = Annotated[int | None, typer.Option(metavar="N", min=0, help="Used in place of the recipe's.")]
+Seed = Annotated[int | None, typer.Option(metavar="N", min=0, help="Seed, in place of the recipe's.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
@@ -28,32 +28,35 @@ Settings = Annotated[
     ),
 ]
 BenchCells = Annotated[
-    Path | None, typer.Option("--cells", metavar="FILE", help="Cells (.json or .npz). Default: the 12 of the bench.")
+    Path | None,
+    typer.Option(
+        "--cells", metavar="FILE", help="File of cells (.json or .npz). Default: the 12 cells of the benches."
+    ),
 ]
 BenchShapes = Annotated[str, typer.Option(metavar="ABC", help="Motif shapes.")]
-BenchClock = Annotated[str, typer.Option(metavar="wall|cpu", help="cpu: of a machine that is busy otherwise.")]
-BenchRounds = Annotated[int, typer.Option(metavar="N", min=1, help="Times that each is timed, in turns.")]
-Core = Annotated[int | None, typer.Option(metavar="N", min=0, help="Processor to pin to. Default: the last.")]
+BenchClock = Annotated[str, typer.Option(metavar="wall|cpu", help="Choose cpu if the machine is busy with other work.")]
+BenchRounds = Annotated[int, typer.Option(metavar="N", min=1, help="How often each is timed, in turns.")]
+Core = Annotated[int | None, typer.Option(metavar="N", min=0, help="Processor to pin to. Default: the last one.")]
 BenchFolder = Annotated[
     Path, typer.Option("--out", metavar="DIR", help="Folder for the record (JSON) and its figure (PNG).")
 ]
 Images = Annotated[
-    Path, typer.Option(metavar="PATH", help="Folder of IDX files (MNIST and kin), or an .npz of images and labels.")
+    Path, typer.Option(metavar="PATH", help="Folder of IDX files (as MNIST has them), or an .npz of images and labels.")
 ]
 TruthOut = Annotated[Path, typer.Option("--out", metavar="FILE", help="The truth file to write (.npz).")]
 TruthSeeds = Annotated[str, typer.Option(metavar="LIST", help="Seeds of the trainings.")]
 TrainImages = Annotated[int, typer.Option(metavar="N", min=1, help="Training images.")]
 ValidImages = Annotated[int, typer.Option(metavar="N", min=1, help="Validation images.")]
 TestImages = Annotated[int, typer.Option(metavar="N", min=1, help="Test images.")]
-BatchSize = Annotated[int, typer.Option(metavar="N", min=1, help="Images in a step.")]
-CosineRate = Annotated[float, typer.Option(metavar="RATE", help="Adam's learning rate; falls by a cosine.")]
+BatchSize = Annotated[int, typer.Option(metavar="N", min=1, help="Images in a batch.")]
+CosineRate = Annotated[float, typer.Option(metavar="RATE", help="Adam's first learning rate; a cosine takes it to 0.")]
 TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="A table that nasbench convert wrote (.npz).")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 def integers(option: str, text: str) -> list[int]:
-    """Return the whole numbers of an option, which stand between commas."""
+    """Return the whole numbers of an option, which are separated by commas."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise ValueError(f"{option} is {text!r}, expected whole numbers with commas between, such as 2,6,18") from None
+        raise ValueError(f"{option} is {text!r}, expected whole numbers separated by commas, such as 2,6,18") from None

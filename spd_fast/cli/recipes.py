@@ -1,4 +1,4 @@
-"""The command that shows recipes, and the recipe that other commands' options name."""
+"""The command ``spd-fast recipes``, and the recipe that the options of other commands name."""
 
 import json
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     epilog="Examples:\n\n  spd-fast recipes\n\n  spd-fast recipes cassimon_c\n\n  spd-fast recipes demo --json > mine.json"
 )
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="Show this one in full.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Show all settings of this recipe.")] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print it as JSON, to edit and pass to run --recipe.")
+        bool, typer.Option("--json", help="Print the recipe as JSON, to edit it and pass it to run --recipe.")
     ] = False,
     debug: Debug = False,
 ) -> None:

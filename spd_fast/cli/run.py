@@ -1,4 +1,4 @@
-"""Commands that learn a dish and report it."""
+"""The commands ``spd-fast run``, which learns a dish, and ``spd-fast report``."""
 
 import shlex
 from collections.abc import Sequence
@@ -41,10 +41,10 @@ def run(
     settings: Settings = None,
     debug: Debug = False,
 ) -> None:
-    """Learn a dish: the outer loop from start to report.
+    """Learn a dish: run the outer loop of a recipe, and write a report.
 
-    Ctrl-C, a kill or a crash loses at most the epoch in work and the second before: --resume continues, with the same
-    result to the last bit.
+    After Ctrl-C, a kill or a crash, --resume continues. At most the outer epoch that was interrupted and a second before it
+    are lost, and the result is the same to the last bit.
     """
     with errors(debug):
         if recipe is None and not (resume and folder):
@@ -61,7 +61,7 @@ def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run folder, finished or not.")],
     debug: Debug = False,
 ) -> None:
-    """Write report.html and the figures of a run again."""
+    """Write report.html and the figures of a run anew."""
     with errors(debug):
         from spd_fast.report.run import build
 
@@ -69,7 +69,7 @@ def report(
 
 
 def _default_folder(recipe: "Recipe | None") -> Path:
-    assert recipe is not None  # run asks for --out where there is no recipe
+    assert recipe is not None  # without a recipe, `run` requires --out
     return Path("runs") / f"{recipe.name}-seed{recipe.seed}"
 
 
@@ -85,7 +85,7 @@ def _created(folder: Path, recipe: "Recipe | None", truth: Path | None) -> "Run"
 
 
 def _resumed(folder: Path, recipe: "Recipe | None", seed: int | None, settings: Sequence[str] | None) -> "Run":
-    """Open a run to continue it; what the command line says about its recipe must be what it was begun with."""
+    """Open a run to continue it. What the command line says of its recipe must be what the run was begun with."""
     from spd_fast.outer import runs
 
     opened = runs.resume(folder)
@@ -98,7 +98,7 @@ def _resumed(folder: Path, recipe: "Recipe | None", seed: int | None, settings: 
 
 
 def _truth_of(opened: "Run", given: Path | None) -> "TruthTable":
-    """Return the truth of the command line, or else the one that the run was begun with."""
+    """Return the truth that the command line names, or else the one that the run was begun with."""
     from spd_fast.truth.table import TruthTable
 
     return TruthTable.load(given or opened.about.get("truth_file"), cell_type=opened.recipe.cell_type)
@@ -119,18 +119,18 @@ def _fit(opened: "Run", truth: "TruthTable", threads: int | None) -> "FitResult"
             return fit_dish(cells, accuracy, recipe, run=opened, progress=display, threads=threads)
     except KeyboardInterrupt:
         again = shlex.join(["spd-fast", "run", "--resume", "--out", str(opened.path)])
-        err.print(f"stopped; all but the last second is kept. Continue with: {again}", markup=False)
+        err.print(f"stopped; all but the last second of work is saved. Continue with: {again}", markup=False)
         raise
 
 
 def _pool(recipe: "Recipe", n: int) -> str:
-    """Return a text that says how many accuracies are used."""
+    """Return a text that says how many cells the pool has."""
     validation = f", {recipe.outer.validation_cells} of them validation cells" if recipe.outer.validation_cells else ""
     return f"{recipe.outer.pool or n} of {n} cells{validation}"
 
 
 def _finish(opened: "Run") -> None:
-    """Write the report and print the numbers that matter."""
+    """Write the report and print its most important numbers."""
     from spd_fast.outer.history import OuterEpoch
     from spd_fast.report.run import build
     from spd_fast.report.summary import summarise
@@ -143,7 +143,7 @@ def _finish(opened: "Run") -> None:
     )
     out.print(f"outer loss {summary.loss_first:.3f} in the first epochs, {summary.loss_last:.3f} in the last")
     if summary.validation_tau_start is not None and summary.validation_tau_end is not None:
-        chosen = "; this tau chose the dish, so it is optimistic" if opened.recipe.outer.keep == "best" else ""
+        chosen = "; the dish was chosen by this tau, so tau is optimistic" if opened.recipe.outer.keep == "best" else ""
         out.print(
             f"Kendall tau on {opened.recipe.outer.validation_cells} validation cells: {summary.validation_tau_start:+.3f} before learning, "
             f"{summary.validation_tau_end:+.3f} with the dish that is kept, after {summary.kept_after_epochs} outer epochs{chosen}"

@@ -1,4 +1,4 @@
-"""The command that judges dishes."""
+"""The command ``spd-fast score``, which makes a scoreboard."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -30,36 +30,42 @@ def score(
     truth: TruthFile = None,
     recipe: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="How dishes are learned where no runs are given. Default: learned_labels."),
+        typer.Option(
+            metavar="NAME", help="Recipe by which dishes are learned if no runs are given. Default: learned_labels."
+        ),
     ] = None,
     curves: Annotated[
-        str, typer.Option(metavar="NAME", help="Motif and unlearned dish of the learning curves; a recipe.")
+        str, typer.Option(metavar="NAME", help="Recipe with the motif and the unlearned dish of the learning curves.")
     ] = "curves",
     pool_sizes: Annotated[
-        str, typer.Option(metavar="LIST", help="Labelled cells in a pool; several sizes are judged one by one.")
+        str, typer.Option(metavar="LIST", help="Labelled cells in a pool. Each size has rows of its own.")
     ] = "30,100",
-    test_cells: Annotated[int, typer.Option(metavar="N", min=1, help="Cells that are scored.")] = 1000,
-    seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Pools and dishes.")] = 5,
+    test_cells: Annotated[int, typer.Option(metavar="N", min=1, help="Number of test cells.")] = 1000,
+    seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Number of pools, each with a dish of its own.")] = 5,
     folds: Annotated[
         int,
-        typer.Option(metavar="N", min=0, help="More dishes for each pool, for the Gaussian process. 0: leave it out."),
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Folds of a pool, each with a dish, for Gaussian processes on dishes. 0: no such rows.",
+        ),
     ] = 5,
     images: Annotated[
         Path | None,
         typer.Option(metavar="PATH", help="Real images (.npz or a folder of IDX files) for the rows that need them."),
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Folder of the board. Default: runs/score-NAME.")
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder of the scoreboard. Default: runs/score-NAME.")
     ] = None,
     threads: Threads = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the draw of the test cells.")] = 0,
     settings: Settings = None,
     debug: Debug = False,
 ) -> None:
-    """Judge dishes on test cells, beside scores that need no dish.
+    """Score test cells with learned dishes and in every way that needs no dish, and print the scoreboard.
 
-    Measurements are kept in --out as they come: after Ctrl-C or a kill, the same command continues, and with another --folds
-    or fewer numbers in --pool-sizes only what is missing is measured.
+    Every measurement is saved in --out as soon as it is made. After Ctrl-C or a kill the same command continues. With another
+    --folds, or fewer sizes in --pool-sizes, it measures only what is missing.
     """
     with errors(debug, again=True):
         from spd_fast.report import board as page

@@ -1,4 +1,4 @@
-"""The command that trains motifs on a dish."""
+"""The command ``spd-fast train``: train motifs on a dish."""
 
 import csv
 import os
@@ -34,25 +34,28 @@ def train(
     ] = None,
     hashes: Annotated[
         list[str] | None,
-        typer.Option("--hash", metavar="HEX", help="A cell of the truth by its hash, or its first digits. Repeatable."),
+        typer.Option(
+            "--hash", metavar="HEX", help="A cell of the truth, by its hash or the first digits of it. May be repeated."
+        ),
     ] = None,
-    sample: Annotated[int | None, typer.Option(metavar="N", min=1, help="N random cells of the truth.")] = None,
+    sample: Annotated[int | None, typer.Option(metavar="N", min=1, help="Train N random cells of the truth.")] = None,
     dish: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Dish (.npz). Default: the recipe's dish before learning.")
+        Path | None, typer.Option(metavar="FILE", help="Dish file (.npz). Default: the recipe's unlearned dish.")
     ] = None,
     recipe: Annotated[
-        str, typer.Option(metavar="NAME", help="Motif and inner loop; a recipe's name or JSON file.")
+        str, typer.Option(metavar="NAME", help="Recipe with the motif and the inner loop, by name or JSON file.")
     ] = "demo",
     truth: TruthFile = None,
     file: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Also write a .csv (table) or .npz (with curves).")
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Also write the table as .csv, or table and curves as .npz."),
     ] = None,
     threads: Threads = None,
     seed: Seed = None,
     settings: Settings = None,
     debug: Debug = False,
 ) -> None:
-    """Train motifs of some cells on a dish and print what they reach: the inner loop alone."""
+    """Train motifs of some cells on a dish, and print what they reach. This is the inner loop alone; nothing is learned."""
     with errors(debug):
         from spd_fast.dish import Dish
         from spd_fast.engine import training
@@ -83,7 +86,7 @@ def train(
 def picked_cells(
     file: Path | None, hashes: Sequence[str], sample: int | None, truth: Path | None, seed: int
 ) -> "tuple[list[Any], npt.NDArray[Any] | None]":
-    """Return the cells that the command line asks for, with their accuracies where they come from a truth."""
+    """Return the cells that the command line asks for, with their accuracies if they come from a truth."""
     from spd_fast.spaces.cell_files import read_cells
     from spd_fast.truth.table import TruthTable
 

@@ -1,4 +1,4 @@
-"""Commands that build truths and show them."""
+"""The commands ``spd-fast truth``, which build truths and show them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,15 +35,18 @@ if TYPE_CHECKING:
 def truth_build(
     images: Images,
     file: TruthOut,
-    cells: Annotated[int, typer.Option(metavar="N", min=1, help="How many cells to draw.")] = 400,
+    cells: Annotated[int, typer.Option(metavar="N", min=1, help="Number of cells to draw.")] = 400,
     source: Annotated[
-        Path | None, typer.Option("--from", metavar="FILE", help="Draw from these cells. Default: the whole space.")
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="Draw from the cells of this file. Default: the whole space."),
     ] = None,
-    cells_seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the draw.")] = 0,
+    cells_seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the draw of cells.")] = 0,
     stem_channels: Annotated[int, typer.Option(metavar="N", min=1, help="Network: channels of the first stack.")] = 16,
     stacks: Annotated[int, typer.Option(metavar="N", min=1, help="Network: stacks of cells.")] = 3,
     cells_per_stack: Annotated[int, typer.Option(metavar="N", min=1, help="Network: cells in a stack.")] = 1,
-    budgets: Annotated[str, typer.Option(metavar="LIST", help="Epochs of each budget.")] = "2,6,18",
+    budgets: Annotated[
+        str, typer.Option(metavar="LIST", help="Budgets, in epochs. Each is a training of its own.")
+    ] = "2,6,18",
     seeds: TruthSeeds = "0,1,2",
     image_size: Annotated[int, typer.Option(metavar="N", min=4, max=64, help="Side of the images in pixels.")] = 16,
     n_train: TrainImages = 5000,
@@ -55,9 +58,9 @@ def truth_build(
     threads: Threads = None,
     debug: Debug = False,
 ) -> None:
-    """Train networks of many cells on real images and record what they reach.
+    """Train networks of many cells on real images, and record their accuracies and losses.
 
-    Takes hours. The same command continues after Ctrl-C or a kill: finished trainings are in FILE.journal.
+    This takes hours. After Ctrl-C or a kill the same command continues; finished trainings are in FILE.journal.
     """
     with errors(debug, again=True):
         from spd_fast.engine.optimizers import Adam
@@ -97,11 +100,13 @@ def truth_build(
 def truth_slopes(
     images: Images,
     file: TruthOut,
-    slopes: Annotated[int, typer.Option(metavar="N", min=2, help="Slopes, evenly from --from to --to.")] = 100,
+    slopes: Annotated[
+        int, typer.Option(metavar="N", min=2, help="Number of slopes, evenly spaced from --from to --to.")
+    ] = 100,
     lowest: Annotated[float, typer.Option("--from", metavar="X", help="The lowest slope.")] = 0.01,
     highest: Annotated[float, typer.Option("--to", metavar="X", help="The highest slope.")] = 2.01,
-    hidden: Annotated[int, typer.Option(metavar="N", min=1, help="Units of a hidden layer.")] = 100,
-    layers: Annotated[int, typer.Option(metavar="N", min=1, help="Hidden layers.")] = 2,
+    hidden: Annotated[int, typer.Option(metavar="N", min=1, help="Units of each hidden layer.")] = 100,
+    layers: Annotated[int, typer.Option(metavar="N", min=1, help="Number of hidden layers.")] = 2,
     epochs: Annotated[int, typer.Option(metavar="N", min=1, help="Epochs of training.")] = 4,
     seeds: TruthSeeds = "0,1,2,3,4,5,6,7,8,9",
     n_train: TrainImages = 5000,
@@ -112,10 +117,10 @@ def truth_slopes(
     threads: Threads = None,
     debug: Debug = False,
 ) -> None:
-    """Train perceptrons that differ in the slope of their sigmoids on real images and record what they reach.
+    """Train perceptrons that differ in the slope of their sigmoids on real images, and record their accuracies and losses.
 
-    Initial weights are drawn from N(0, 1), once a seed for all slopes (Rawal et al. 2020 have them so in motifs). The same command
-    continues after Ctrl-C or a kill.
+    Initial weights are drawn from N(0, 1), and all slopes of a seed share them (as the motifs of Rawal et al. 2020 do). After
+    Ctrl-C or a kill the same command continues.
     """
     with errors(debug, again=True):
         import numpy as np
@@ -155,16 +160,18 @@ def truth_slopes(
     epilog="Examples:\n\n  spd-fast truth show\n\n  spd-fast truth show --slopes\n\n  spd-fast truth show nb101_test108.npz",
 )
 def truth_show(
-    file: Annotated[Path | None, typer.Argument(help="Truth file (.npz). Default: the table in the package.")] = None,
-    slopes: Annotated[bool, typer.Option("--slopes", help="The table of slopes in the package instead.")] = False,
-    best: Annotated[int, typer.Option(metavar="N", min=0, help="List the N best cells.")] = 5,
-    draw: Annotated[bool, typer.Option("--draw", help="Draw these cells.")] = False,
+    file: Annotated[
+        Path | None, typer.Argument(help="Truth file (.npz). Default: the truth of cells in the package.")
+    ] = None,
+    slopes: Annotated[bool, typer.Option("--slopes", help="Show the truth of slopes in the package.")] = False,
+    best: Annotated[int, typer.Option(metavar="N", min=0, help="List the N best candidates.")] = 5,
+    draw: Annotated[bool, typer.Option("--draw", help="Draw the graphs of these cells.")] = False,
     debug: Debug = False,
 ) -> None:
     """Describe a truth file: its cells, accuracies and networks."""
     with errors(debug):
         if slopes and file is not None:
-            raise ValueError("--slopes is a table in the package: leave the file out")
+            raise ValueError("--slopes shows a truth in the package: leave out the file, or leave out --slopes")
         from spd_fast.spaces.cell import Cell
         from spd_fast.spaces.perceptron import Perceptron
         from spd_fast.truth.table import TruthTable

@@ -1,1 +1,1 @@
-"""Independent implementations of motifs, which share no code with the engine that is held against them."""
+"""Independent implementations of motifs, which share no code with the engine. Tests and benches compare the engine with them."""

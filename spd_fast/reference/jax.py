@@ -1,7 +1,7 @@
-"""A motif in JAX, trained by one jitted step: a peer for the inner bench. Needs the extra `bench`.
+"""A motif in JAX, trained by one jitted step: a contender of the bench of inner epochs. It needs the extra `bench`.
 
-Images are (N, H, W, C), which XLA's convolutions on a CPU like best. Max-pooling is written by slices: its derivative through
-`reduce_window` is several times slower there. Verified by the bench itself: its step losses must be the engine's.
+Images have the shape (N, H, W, C), for which XLA's convolutions are fastest on a CPU. Max-pooling is written with slices, because the
+derivative of `reduce_window` is several times slower on a CPU. The bench itself verifies that the step losses are those of the engine.
 """
 
 from collections.abc import Callable, Mapping
@@ -79,7 +79,7 @@ def _maximum(parts: Any) -> Any:
 def _step(
     state: Any, images: Any, labels: Any, batch: Any, *, cell: Cell, shape: MotifShape, lr: float, weight_decay: float
 ) -> Any:
-    """One step of Adam (Kingma and Ba 2015, with PyTorch's defaults) on images[batch]; the new state and the loss before it."""
+    """Return the state after one step of Adam (Kingma and Ba 2015, PyTorch's defaults) on images[batch], and the loss before."""
     weights, first, second, t = state
 
     def loss_of(weights: Any) -> Any:
@@ -108,7 +108,7 @@ def epoch(
     lr: float,
     weight_decay: float,
 ) -> Callable[[], np.ndarray[Any, Any]]:
-    """Return a function that trains on for one epoch and returns the step losses; its first call compiles."""
+    """Return a function that trains for one more epoch and returns the step losses; its first call compiles."""
     images = jnp.asarray(dish.images.transpose(0, 2, 3, 1))
     labels = jnp.asarray(dish.labels)
     batches = [jnp.asarray(order[i : i + batch_size]) for i in range(0, len(order), batch_size)]

@@ -1,8 +1,8 @@
-"""Motifs in plain PyTorch: the reference that the engine is held against, in tests and benches.
+"""The reference: motifs in plain PyTorch, with which tests and benches compare the engine.
 
-Written for being obviously right, not for speed, and without any code of spd_fast (a test holds it to that): a cell is
-whatever has `matrix` and `ops`, or six `ops` on the edges between four nodes; a shape whatever has the fields of `MotifShape`. Arrays go in and come
-out as NumPy, in the dtype of the module.
+The code is written to be obviously right, not to be fast, and it imports nothing from spd_fast (a test makes sure of that). A cell is
+any object with `matrix` and `ops`, or with six `ops` on the edges between four nodes; a shape is any object with the fields of
+`MotifShape`. Functions take and return NumPy arrays in the dtype of the module.
 
 References
 ----------
@@ -48,7 +48,7 @@ Array = npt.NDArray[Any]
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias and with "same" padding, batch norm."""
+    """A convolution without bias and with "same" padding, followed by batch norm."""
 
     def __init__(self, c_in: int, c_out: int, size: int) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class ConvNorm(nn.Module):
 
 
 class ConvNormRelu(ConvNorm):
-    """ReLU behind it: NAS-Bench-101's order."""
+    """Convolution, batch norm, ReLU: NAS-Bench-101's order."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return relu(bn(conv(x)))."""
@@ -72,7 +72,7 @@ class ConvNormRelu(ConvNorm):
 
 
 class ReluConvNorm(ConvNorm):
-    """ReLU before it: NATS-Bench's order."""
+    """ReLU, convolution, batch norm: NATS-Bench's order."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return bn(conv(relu(x)))."""
@@ -80,9 +80,9 @@ class ReluConvNorm(ConvNorm):
 
 
 def widths(matrix: npt.ArrayLike, c_in: int, c_out: int) -> list[int]:
-    """Channels of every vertex of a pruned cell.
+    """Return the channels of every vertex of a pruned cell.
 
-    The vertices that feed the output share its channels, the first ones taking one more where they do not divide. Any
+    The vertices that feed the output share its channels; if these do not divide evenly, the first vertices take one more. Any
     other interior vertex is as wide as the widest interior vertex it feeds.
     """
     edges = np.asarray(matrix)
@@ -98,7 +98,8 @@ def widths(matrix: npt.ArrayLike, c_in: int, c_out: int) -> list[int]:
 
 
 class CellNetwork(nn.Module):
-    """One cell: children `projection{v}` (cell input into vertex v) and `vertex{v}` (the operation of vertex v)."""
+    """The network of one cell. Its modules are `projection{v}`, which projects the cell's input into vertex v, and
+    `vertex{v}`, the operation of vertex v."""
 
     def __init__(self, cell: Any, c_in: int, c_out: int) -> None:
         super().__init__()
@@ -134,7 +135,7 @@ class CellNetwork(nn.Module):
 
 
 class EdgeCellNetwork(nn.Module):
-    """One cell of NATS-Bench: children `edge{source}{target}`; `projection0` where channels change.
+    """The network of one cell of NATS-Bench. Its modules are `edge{source}{target}`, and `projection0` where channels change.
 
     Edges on no path from node 0 to node 3 are left out.
     """
@@ -176,7 +177,7 @@ class EdgeCellNetwork(nn.Module):
 
 
 class Motif(nn.Module):
-    """A cell in a motif shape: stem, stacks of cells with 2x2 max-pooling between them, global average pool, dense."""
+    """A cell in a motif shape: stem, stacks of cells with 2x2 max-pooling between them, global average pooling, dense layer."""
 
     def __init__(self, cell: Any, shape: Any) -> None:
         super().__init__()
@@ -209,7 +210,10 @@ class Motif(nn.Module):
 
 
 class RMSPropTF1(torch.optim.Optimizer):
-    """TensorFlow 1's: eps inside the root, mean square from 1, momentum on the scaled step; L2 weight decay."""
+    """RMSProp as TensorFlow 1 has it, with L2 weight decay.
+
+    `eps` is inside the root, the mean square begins at 1, and momentum acts on the scaled step.
+    """
 
     def __init__(
         self,
@@ -243,11 +247,13 @@ class RMSPropTF1(torch.optim.Optimizer):
 def build(
     cell: Any, shape: Any, parameters: Mapping[str, Array] | None = None, *, dtype: torch.dtype = torch.float64
 ) -> Motif:
-    """A motif with the given weights ({name: array}, as `TrainResult.initial[k]`), or with PyTorch's own."""
+    """Return a motif with the given weights ({name: array}, as `TrainResult.initial[k]`), or with PyTorch's default ones."""
     module = Motif(cell, shape).to(dtype)
     if parameters is not None:
         own = dict(module.named_parameters())
-        assert list(own) == list(parameters), "weights are named or ordered otherwise than the reference's"
+        assert list(own) == list(parameters), (
+            "the weights have other names or another order than those of the reference"
+        )
         with torch.no_grad():
             for name, array in parameters.items():
                 own[name].copy_(torch.tensor(np.asarray(array)))
@@ -255,12 +261,12 @@ def build(
 
 
 def parameters_of(module: nn.Module) -> dict[str, Array]:
-    """Copy the weights of a motif, by name."""
+    """Return copies of the weights of a motif, by name."""
     return {name: w.detach().numpy().copy() for name, w in module.named_parameters()}
 
 
 def running_of(module: nn.Module) -> dict[str, Array]:
-    """Copy batch norm's running statistics, by name."""
+    """Return copies of batch norm's running statistics, by name."""
     return {name: b.numpy().copy() for name, b in module.named_buffers() if not name.endswith("num_batches_tracked")}
 
 
@@ -277,7 +283,7 @@ def train(
     norm_momentum: float = 0.1,
     **settings: Any,
 ) -> tuple[Array, Array]:
-    """Train in place, step for step.
+    """Train a motif in place.
 
     Parameters
     ----------
@@ -286,17 +292,19 @@ def train(
     labels : ndarray, shape (N,) int or (N, classes) float
     order : ndarray, shape (epochs, N), int
     batch_size : int
-    optimizer : subclass of torch.optim.Optimizer, made with the keywords in `settings`
-    rates : None (constant), "cosine" or sequence of learning rates, one a step
+    optimizer : subclass of torch.optim.Optimizer
+        It is made with the keywords in `settings`.
+    rates : None, "cosine" or sequence of float
+        A constant learning rate, a cosine, or the rate of every step.
     drop_last : bool
-        Whether a smaller last batch is left out.
+        Whether a last batch that is smaller than the others is left out.
     norm_momentum : float
-        Batch norm's, for the running statistics.
+        The momentum of batch norm's running statistics.
 
     Returns
     -------
     loss, accuracy : ndarray, shape (steps,)
-        Of every batch, before its update.
+        Loss and accuracy of every batch, before its update.
     """
     x, y = _tensors(module, images, labels)
     last = len(x) // batch_size * batch_size if drop_last else len(x)
@@ -334,25 +342,28 @@ def unrolled(
     metric_weight: float = 1.0,
     **settings: Any,
 ) -> tuple[Tensor, dict[str, Any]]:
-    """A whole training as one function, every step with `create_graph`, for autograd to differentiate.
+    """Return the value of a whole training as a tensor that autograd can differentiate through every step.
+
+    The value is ``metric_weight * loss + sum_t step_weights[t] * loss_t``, with the loss after training.
 
     Parameters
     ----------
     module : Motif
-        Its weights are the initial ones; it is left alone.
+        Its weights are the initial weights. They are not changed.
     arrays : mapping of "images", "labels" (N, classes), and optionally "valid_images", "valid_labels" to arrays
     batches : iterable of ndarray, int
-        Images of each of T steps.
+        The positions of the images of each of T steps.
     optimizer : "adam", "sgd" or "rmsprop"
-        With PyTorch's update, RMSProp with TensorFlow 1's; `settings` are its own.
+        The update is PyTorch's, or TensorFlow 1's for RMSProp. `settings` are the optimizer's.
     rates : sequence of T learning rates
-    step_weights : sequence of T weights of the steps' losses, optional
+    step_weights : sequence of T step weights, optional
     metric_weight : float
-        Of the loss at the end, on the validation images if there are any, else on the training images.
+        Factor of the loss after training, which is taken on the validation images, or on the training images if there are no
+        validation images.
 
     Returns
     -------
-    value : Tensor, ()
+    value : Tensor, shape ()
     leaves : dict of Tensor, each a leaf that requires its gradient
         The arrays by name, "rates", and "initial": a dict of the initial weights.
     """
@@ -401,7 +412,7 @@ def _update(
     eps: float = 1e-8,
     **_: Any,
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """States after step t = 1, 2, ..., and what is subtracted from the weights."""
+    """Return both states of the optimizer after step t = 1, 2, ..., and what the step subtracts from the weights."""
     if optimizer == "adam":
         b1, b2 = betas
         a = [b1 * ai + (1 - b1) * gi for ai, gi in zip(a, g, strict=True)]
@@ -419,16 +430,16 @@ def _update(
 
 
 def _root(v: Tensor) -> Tensor:
-    """The square root, of derivative 0 at 0, where autograd's is NaN."""
+    """Return the square root, with derivative 0 at 0, where autograd's derivative is NaN."""
     return torch.where(v > 0, torch.sqrt(torch.where(v > 0, v, 1.0)), 0.0)
 
 
 def metrics(
     module: nn.Module, images: npt.ArrayLike, labels: npt.ArrayLike, *, statistics: str = "batch"
 ) -> dict[str, Any]:
-    """Loss, accuracy, mean true-class probability and logits on a whole set, as a dict.
+    """Return loss, accuracy, mean probability of the true class and logits on a whole set, by name.
 
-    Batch norm takes the statistics of the whole set ("batch") or the running ones ("running"). The module is left alone.
+    Batch norm uses the statistics of the whole set ("batch") or the running statistics ("running"). The module is not changed.
     """
     x, y = _tensors(module, images, labels)
     module = copy.deepcopy(module).train(statistics == "batch")
@@ -440,7 +451,8 @@ def metrics(
 def gradient(
     module: nn.Module, images: npt.ArrayLike, labels: npt.ArrayLike, *, metric: str = "loss"
 ) -> tuple[float, dict[str, Array], Array]:
-    """A metric with batch statistics over the whole set, its gradient in the weights {name: array}, and in the images."""
+    """Return a metric with batch statistics over the whole set, its gradient in the weights {name: array}, and in the
+    images."""
     x, y = _tensors(module, images, labels)
     x.requires_grad_(True)
     module = copy.deepcopy(module).train()
@@ -451,10 +463,10 @@ def gradient(
 
 
 def margin(module: nn.Module, images: npt.ArrayLike) -> float:
-    """How far a motif on these images is from a kink: rounding below this switches no ReLU and no pooling winner.
+    """Return how far a motif on these images is from a kink: smaller rounding errors switch no ReLU and no pooling winner.
 
-    The smallest |input| of a ReLU and the smallest gap between the winner of a pooling window and the next lower value
-    (equal values are copies of one pixel, or zeros: which of them wins changes nothing).
+    It is the smallest |input| of a ReLU, or the smallest gap between the winner of a pooling window and the next lower value,
+    whichever is less. Equal values are copies of one pixel, or zeros, so it does not matter which of them wins.
     """
     found: list[Tensor] = []
 
@@ -478,11 +490,11 @@ def margin(module: nn.Module, images: npt.ArrayLike) -> float:
     return min(value.item() for value in found)
 
 
-# ---- zero-cost proxies by their definitions; each uses its motif up: gradients, and in synflow the weights
+# ---- zero-cost proxies by their definitions. Each changes its motif, so a motif serves for one proxy only
 
 
 def relu_codes(module: nn.Module, images: Tensor) -> Tensor:
-    """One row of bits for each image, over all ReLUs."""
+    """Return which ReLUs are open, as zeros and ones: one row for each image."""
     found: list[Tensor] = []
 
     def note(_layer: nn.Module, _inputs: Any, out: Tensor) -> None:
@@ -497,7 +509,7 @@ def relu_codes(module: nn.Module, images: Tensor) -> Tensor:
 
 
 def _weights(module: nn.Module) -> list[Tensor]:
-    """The weights of convolutions and of the dense layer."""
+    """Return the weights of convolutions and of the dense layer."""
     return [layer.weight for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
 
 
@@ -507,7 +519,7 @@ def _grad_norm(module: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 def _snip(module: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """The gradient in masks of ones that multiply the weights."""
+    """Return the sum of the absolute gradients in masks of ones that multiply the weights."""
     layers = {name: w.detach() for name, w in module.named_parameters() if w.ndim > 1}
     masks = {name: torch.ones_like(w, requires_grad=True) for name, w in layers.items()}
     masked = {name: w * masks[name] for name, w in layers.items()}
