@@ -1,4 +1,4 @@
-"""From a recipe to its inner loop, and to the scores of cells."""
+"""The inner loop of a recipe, and the scores of cells that come of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -80,7 +80,7 @@ def inner_loops(recipe: Recipe, dish: Dish | None = None) -> InnerLoops:
     ----------
     recipe : Recipe
     dish : Dish, optional
-        Learning rates and scales of initial weights that the dish holds are used in place of the recipe's.
+        Rates and initial scales that the dish holds are used in place of the recipe's.
     """
     inner, form = recipe.inner, recipe.form
     options = inner.optimizer.model_dump()
@@ -107,16 +107,16 @@ def score_cells(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> npt.NDArray[np.float64]:
-    """Score cells with a dish: train a motif of each as the recipe says and read its score.
+    """Score cells with a dish: train a motif of each cell as the recipe says, and read its score.
 
-    A score needs the recipe and the dish alone and no accuracy, and does not depend on which other cells are scored in
-    the same call. Initial weights and sample orders are those of the recipe's first outer epoch; unless the recipe
-    redraws them, all outer epochs have the same.
+    A score depends on the recipe and the dish alone; no accuracy is used, and other cells in the same call change nothing.
+    Initial weights and sample orders are those of the recipe's first outer epoch; unless the recipe redraws them, all outer
+    epochs have the same.
 
     Parameters
     ----------
     dish : Dish
-        As `spd_fast.fit_dish` learned it, with this recipe.
+        A dish that `spd_fast.fit_dish` learned with this recipe, for example.
     recipe : Recipe
     cells : sequence of n Cell, NatsCell or Perceptron
     threads, progress
@@ -125,8 +125,8 @@ def score_cells(
     Returns
     -------
     ndarray, shape (n,), float64
-        Scores; larger is better. As ``outer.ranking`` says, they are the metric (minus the loss, for losses) or the
-        accuracy, averaged over ``inner.replicates``. NaN if a motif of the cell diverged.
+        Scores; larger is better. ``outer.ranking`` says whether they are the metric (minus the loss, for losses) or the
+        accuracy. They are means over ``inner.replicates``, and NaN if a motif of the cell diverged.
 
     Raises
     ------
@@ -145,14 +145,14 @@ def train_cells(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> list[TrainResult]:
-    """Train the motifs of cells as `score_cells` does and return the results, with the loss of every step.
+    """Train the motifs of cells as `score_cells` does, and return the results with the training loss of every step.
 
     Parameters and errors are those of `score_cells`.
 
     Returns
     -------
     list of TrainResult
-        One for each of ``inner.replicates``.
+        One result for each of ``inner.replicates``.
     """
     dish = entered(dish)
     loops = inner_loops(recipe, dish)
@@ -176,20 +176,19 @@ def shape_for(recipe: Recipe, dish: Dish) -> Shape:
 
 
 def entered(dish: Dish) -> Dish:
-    """Return the dish as the engine is handed it: what was learned has its effect on images and labels."""
+    """Return the dish that the engine gets: learnables that act on images or labels, such as image weights, are applied."""
     return Dish.from_arrays(enter_all(dish.arrays()))
 
 
 def metrics_read(result: TrainResult) -> MotifMetrics:
     """Return the metrics on the validation set, or on the training set if there is none."""
     metrics = result.train if result.valid is None else result.valid
-    assert metrics is not None  # here motifs are always evaluated after training
+    assert metrics is not None  # the inner loops of recipes always evaluate motifs after training
     return metrics
 
 
 def read_score(result: TrainResult, recipe: Recipe, dish: Dish) -> npt.NDArray[np.float64]:
-    """Return the score of every motif as ``outer.ranking`` says, larger is better: shape (K,), NaN where a motif
-    diverged."""
+    """Return the score of every motif, as ``outer.ranking`` says: shape (K,). Larger is better; NaN if a motif diverged."""
     metric = recipe.outer.metric
     if recipe.outer.ranking == "accuracy":
         values = metrics_read(result).accuracy
@@ -202,13 +201,12 @@ def read_score(result: TrainResult, recipe: Recipe, dish: Dish) -> npt.NDArray[n
 
 
 def step_weights(recipe: Recipe, dish: Dish | None = None) -> npt.NDArray[np.float64]:
-    """Return the weight of each step's loss in the metric "training_loss": the learned weights, or equal weights of the
-    last steps.
+    """Return the step weights of the metric "training_loss": the dish's learned ones, or equal ones of the last steps.
 
     Raises
     ------
     ValueError
-        If the dish has learned weights for another number of steps than the recipe trains.
+        If the dish has step weights for another number of steps than the recipe trains.
     """
     if dish is None or dish.step_weights is None:
         return equal_weights(recipe.steps, recipe.counted_steps)

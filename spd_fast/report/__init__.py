@@ -1,1 +1,1 @@
-"""Pages, tables and figures of runs, scoreboards and benches."""
+"""Reports: pages, tables and figures of runs, scoreboards and benches."""

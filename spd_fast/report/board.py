@@ -1,4 +1,4 @@
-"""The scoreboard on the disk: a JSON, a CSV, figures as PNG and one HTML page that opens offline."""
+"""A scoreboard as files: JSON, CSV, figures as PNG, and one HTML page that opens offline."""
 
 import csv
 import json
@@ -52,7 +52,7 @@ def write(board: Board, folder: str | os.PathLike[str]) -> Path:
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    """Return the rows as CSV, an estimate as three columns."""
+    """Return the rows as CSV; an estimate takes three columns."""
     flat = []
     for row in rows:
         record: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Figures of a run, as PNG bytes, for light and for dark pages."""
+"""Figures of runs and scoreboards, as PNG bytes, for light and for dark pages."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,14 +40,14 @@ __all__ = [
 DPI: Final = 144
 MAX_CLASSES, MAX_PER_CLASS = 10, 20
 TRUST_RANGE: Final = (-1.0, 3.0)
-"""Trust ratios beyond are drawn at the edge: dividing by a change near 0 gives any number."""
+"""Trust ratios outside this range are drawn at its edge, because a ratio to a predicted change near 0 may have any size."""
 GAP: Final = 2
-"""Pixels between two images."""
+"""Pixels between two images of a mosaic."""
 
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of a page."""
+    """The colours of a page."""
 
     name: str
     page: str
@@ -63,7 +63,7 @@ DARK: Final = Theme("dark", "#161b22", "#e6edf3", "#9aa7b5", "#2b333d", "#6cb0ff
 
 
 def outer_loss(history: Sequence[OuterEpoch], theme: Theme) -> bytes:
-    """Outer loss of every outer epoch, with a moving average of 3."""
+    """Draw the outer loss of every outer epoch, with a moving average of 3."""
     losses = np.array([np.nan if record.loss is None else record.loss for record in history])
 
     def draw(axes: Axes) -> None:
@@ -78,7 +78,8 @@ def outer_loss(history: Sequence[OuterEpoch], theme: Theme) -> bytes:
 
 
 def accuracy(history: Sequence[OuterEpoch], theme: Theme) -> bytes:
-    """Mean over the motifs of their highest accuracy, with one standard deviation, moving average of 3 (figure 2)."""
+    """Draw the mean of the motifs' highest accuracies with one standard deviation, as moving averages of 3 (the paper's
+    figure 2)."""
     means, spread = mean_max_accuracy(history)
     middle, half = moving_average(means), moving_average(spread)
 
@@ -96,7 +97,8 @@ def accuracy(history: Sequence[OuterEpoch], theme: Theme) -> bytes:
 
 
 def kendall_tau(history: Sequence[OuterEpoch], theme: Theme) -> bytes:
-    """Kendall's tau of every outer epoch, moving average of 3, with what chance alone would give (figure 4)."""
+    """Draw Kendall's tau of every outer epoch and its moving average of 3, with the spread by chance alone (the paper's
+    figure 4)."""
     taus = np.array([record.kendall_tau for record in history])
     n = len(history[0].cells) if history else 2
 
@@ -121,7 +123,7 @@ def kendall_tau(history: Sequence[OuterEpoch], theme: Theme) -> bytes:
 
 
 def trust(history: Sequence[OuterEpoch], theme: Theme) -> bytes:
-    """Actual over predicted change of the outer loss, at the outer epochs where it was measured."""
+    """Draw the trust ratio of the outer steps for which it was measured."""
     measured = [record for record in history if record.trust is not None]
     epochs = np.array([record.epoch for record in measured])
     ratios = np.array([record.trust for record in measured], np.float64)
@@ -138,7 +140,7 @@ def trust(history: Sequence[OuterEpoch], theme: Theme) -> bytes:
 def learned_curves(
     start: Mapping[str, Array], dish: Mapping[str, Array], curves: Mapping[str, Picture], theme: Theme
 ) -> bytes:
-    """What a dish holds for every step, or every image, before and after learning: the arrays that are drawn as curves."""
+    """Draw, before and after learning, the arrays of a dish that are curves: one number for every step, or for every image."""
 
     def draw(figure: Figure) -> None:
         for axes, (name, picture) in zip(
@@ -147,7 +149,7 @@ def learned_curves(
             before, after = start.get(name, dish[name]), dish[name]
             places = np.arange(1, len(after) + 1)
             _style(axes, theme)
-            # weights are compared in shape: scores have no unit
+            # scores have no unit, so step weights and image weights are compared in shape alone
             scales = [np.abs(values).max() if picture.relative else 1.0 for values in (before, after)]
             axes.step(
                 places, before / scales[0], where="mid", color=theme.faint, linewidth=1.2, label="before learning"
@@ -160,7 +162,8 @@ def learned_curves(
 
 
 def inner_curves(history: Sequence[OuterEpoch], theme: Theme) -> bytes:
-    """Training accuracy over the inner epochs in the first, middle and last outer epoch (figure 3)."""
+    """Draw the training accuracy over the inner epochs in the first, the middle and the last outer epoch (the paper's
+    figure 3)."""
     chosen = sorted({0, len(history) // 2, len(history) - 1}) if history else []
 
     def draw(figure: Figure) -> None:
@@ -180,9 +183,9 @@ def inner_curves(history: Sequence[OuterEpoch], theme: Theme) -> bytes:
 
 
 def dish_images(before: npt.NDArray[Any], after: npt.NDArray[Any], labels: npt.NDArray[Any], theme: Theme) -> bytes:
-    """The images by class, before and after learning, and the change between the two on its own scale.
+    """Draw the images by class, before and after learning, and the change between the two on a scale of its own.
 
-    Rows and columns are ordered by `labels`, those before learning.
+    A row holds the images of one class; `labels` are the labels before learning.
     """
     reach = 3 * float(before.std()) or 1.0
     before, after = _mosaic(before, labels), _mosaic(after, labels)
@@ -208,11 +211,11 @@ def dish_images(before: npt.NDArray[Any], after: npt.NDArray[Any], labels: npt.N
 
 
 KIND_MARKS: Final = {"structure": "s", "proxy": "v", "motif": "^", "dish": "D", "predictor": "o"}
-"""Marks of the scoreboard's kinds of rows."""
+"""Marks of the kinds of rows of a scoreboard."""
 
 
 def agreement(rows: "Sequence[Row]", goals: Sequence[float], theme: Theme) -> bytes:
-    """Kendall's tau of every row of a scoreboard with its interval, and the goals as lines."""
+    """Draw Kendall's tau of every row of a scoreboard with its interval, and the goals as lines."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -233,7 +236,7 @@ def agreement(rows: "Sequence[Row]", goals: Sequence[float], theme: Theme) -> by
 
 
 def cost(rows: "Sequence[Row]", theme: Theme) -> bytes:
-    """Kendall's tau of every row of a scoreboard over the time of a query (White et al. 2021, arXiv:2104.01177)."""
+    """Draw Kendall's tau of every row of a scoreboard over the time of a query, as White et al. 2021 do (arXiv:2104.01177)."""
 
     def draw(axes: Axes) -> None:
         for kind, mark in KIND_MARKS.items():
@@ -255,7 +258,7 @@ def cost(rows: "Sequence[Row]", theme: Theme) -> bytes:
 
 
 def _mosaic(images: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Arrange images in rows by class, with gaps of NaN between them: shape (rows, columns, 3)."""
+    """Return images in one array, a row for each class, with gaps of NaN between images: shape (rows, columns, 3)."""
     labels = labels if labels.ndim == 1 else labels.argmax(axis=1)
     classes = np.unique(labels)[:MAX_CLASSES]
     members = [np.flatnonzero(labels == label)[:MAX_PER_CLASS] for label in classes]
@@ -282,7 +285,7 @@ def _single(draw: Callable[[Axes], None], theme: Theme) -> bytes:
 
 
 def _render(draw: Callable[[Figure], None], theme: Theme, size: tuple[float, float], *, dpi: int = DPI) -> bytes:
-    """Draw on a figure of its own, without pyplot's global state, and return it as PNG."""
+    """Draw a new figure, without pyplot's global state, and return it as PNG."""
     settings: Any = {"font.family": "sans-serif", "font.size": 9, "text.color": theme.ink}
     with rc_context(settings):
         figure = Figure(figsize=size, facecolor=theme.page, layout="constrained")

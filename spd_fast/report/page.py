@@ -1,4 +1,4 @@
-"""What all pages of reports share: the template language, the style, and figures for light and dark pages."""
+"""What all pages share: templates, style, and figures for light and dark pages."""
 
 import base64
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ __all__ = ["embedded", "in_themes", "template"]
 
 
 def template(name: str, **filters: Callable[..., str]) -> Template:
-    """Return a template of this package, with these filters."""
+    """Return a template of this folder, which may use these filters."""
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -25,12 +25,12 @@ def template(name: str, **filters: Callable[..., str]) -> Template:
 
 
 def in_themes(draw: Callable[[figures.Theme], bytes]) -> dict[str, bytes]:
-    """Draw a figure once for light and once for dark pages: PNG by the theme's name."""
+    """Draw a figure once for light and once for dark pages; return the PNGs by the theme's name."""
     return {theme.name: draw(theme) for theme in (figures.LIGHT, figures.DARK)}
 
 
 def embedded(pictures: Mapping[str, Mapping[str, bytes]]) -> dict[str, dict[str, str]]:
-    """Return figures in base64, as pages hold them."""
+    """Return figures in base64, in which form pages hold them."""
     return {
         name: {theme: base64.b64encode(png).decode() for theme, png in themes.items()}
         for name, themes in pictures.items()

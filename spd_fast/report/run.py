@@ -1,4 +1,4 @@
-"""Reports of runs: figures as PNG and one HTML page that opens offline."""
+"""The report of a run: figures as PNG, and one HTML page that opens offline."""
 
 import math
 import os
@@ -32,7 +32,7 @@ def build(path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     RunFolderError
-        If it is no run folder, holds no outer epoch yet, is damaged or cannot be written.
+        If the folder is not a run folder, has no finished outer epoch yet, is damaged or cannot be written.
     """
     run = runs.read(path)
     try:
@@ -40,7 +40,7 @@ def build(path: str | os.PathLike[str]) -> Path:
     except ValueError as error:
         raise runs.RunFolderError(f"{run.path / runs.METRICS} cannot be read: {error}") from error
     if not history:
-        raise runs.RunFolderError(f"{run.path} holds no outer epoch yet: there is nothing to report")
+        raise runs.RunFolderError(f"{run.path} has no finished outer epoch yet: there is nothing to report")
     pictures = _pictures(run, history)
     for name, themes in pictures.items():
         run.write(f"{runs.FIGURES}/{name}.png", themes["light"])
@@ -61,7 +61,7 @@ def _pictures(run: runs.Run, history: Sequence[OuterEpoch]) -> dict[str, dict[st
         if picture.kind == "images":
             labels = start[picture.labels]
             if run.recipe.dish.labels == "bits":
-                labels = np.arange(len(labels))  # an image a row: they have no classes
+                labels = np.arange(len(labels))  # these images have no classes, so each gets a row
             draw = partial(figures.dish_images, start[name], dish[name], labels)
             pictures[picture.figure] = in_themes(draw)
         elif picture.kind == "curve":
@@ -74,7 +74,7 @@ def _pictures(run: runs.Run, history: Sequence[OuterEpoch]) -> dict[str, dict[st
 
 
 def _drawn(dish: Mapping[str, Array]) -> dict[str, Picture]:
-    """Return how each array of a dish is drawn, by name, where it is."""
+    """Return how the arrays of a dish are drawn, by name; those that are not drawn are left out."""
     pictures = {name: LEARNABLES[name].picture for name in dish}
     return {name: picture for name, picture in pictures.items() if picture is not None}
 
@@ -97,7 +97,7 @@ def _page(run: runs.Run, history: Sequence[OuterEpoch], pictures: dict[str, dict
 
 
 def _rows(summary: Summary) -> list[tuple[str, str, str]]:
-    """Return (what, this run, the paper) of the table of results."""
+    """Return the rows of the table of results: (what, this run, the paper)."""
     n = min(EDGE, summary.epochs)
     paper = summary.paper
 
@@ -128,7 +128,7 @@ def _rows(summary: Summary) -> list[tuple[str, str, str]]:
         (f"outer loss, last {n} epochs", _number(summary.loss_last), ""),
         *_validation_rows(summary),
         ("motifs that diverged", str(summary.diverged), ""),
-        ("outer epochs that changed nothing", str(summary.skipped), ""),
+        ("outer epochs without an outer step", str(summary.skipped), ""),
     ]
 
 
@@ -149,7 +149,7 @@ def _validation_rows(summary: Summary) -> list[tuple[str, str, str]]:
 
 
 def _factor_rows(start: Dish, dish: Dish) -> list[tuple[str, str, str]]:
-    """Return a row for each of the few named numbers that were learned."""
+    """Return a row for each learned number that has a name, such as the initial scale of a kind of layer."""
     before, after = start.arrays(), dish.arrays()
     return [
         (f"{picture.title}, {what}, before and after learning", f"{was:.3f}, {now:.3f}", "")

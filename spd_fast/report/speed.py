@@ -16,12 +16,12 @@ MARKERS: Final = "os^Dv"
 
 
 def draw(record: dict[str, Any], theme: Theme = LIGHT) -> bytes:
-    """Draw the record of any bench."""
+    """Return the figure of the record of any bench."""
     return FIGURES[record["bench"]](record, theme)
 
 
 def inner(record: dict[str, Any], theme: Theme) -> bytes:
-    """Seconds per inner epoch over the FLOPs of the cells, a panel for each motif shape, a series for each contender."""
+    """Draw the time of an inner epoch over the FLOPs of the cells: a panel for each motif shape, a series for each contender."""
 
     def paint(figure: Figure) -> None:
         for axes, (letter, shape) in zip(_panels(figure, len(record["shapes"])), record["shapes"].items(), strict=True):
@@ -38,7 +38,10 @@ def inner(record: dict[str, Any], theme: Theme) -> bytes:
 
 
 def kernels(record: dict[str, Any], theme: Theme) -> bytes:
-    """Useful GFLOP/s of the passes over channels, for 3x3 and 1x1, each algorithm beside oneDNN; the FMA peak dashed."""
+    """Draw the useful GFLOP/s of each pass of 3x3 and 1x1 convolutions over their channels, for each algorithm and for oneDNN.
+
+    The dashed line is the FMA peak.
+    """
     entries = record["convolutions"]
     sizes = sorted({entry["size"] for entry in entries}, reverse=True)
     sides = sorted({entry["side"] for entry in entries})
@@ -78,7 +81,8 @@ def kernels(record: dict[str, Any], theme: Theme) -> bytes:
 
 
 def profile(record: dict[str, Any], theme: Theme) -> bytes:
-    """Microseconds of each group of a step's parts, mean over the cells, with the limit it is nearer to."""
+    """Draw the microseconds of each group of parts of a training step, the mean over the cells, with the limit of the core
+    that the group comes nearer to."""
     groups = record["groups"][::-1]
     n = len(record["cells"])
 
@@ -111,7 +115,8 @@ def profile(record: dict[str, Any], theme: Theme) -> bytes:
 
 
 def hypergradient(record: dict[str, Any], theme: Theme) -> bytes:
-    """Milliseconds of a reverse step over those of a training step, and the errors of float32 in order, for each motif shape."""
+    """Draw, for each motif shape, the time of a reverse step over that of a training step, and the distribution of errors in
+    float32."""
     shapes = record["shapes"]
 
     def paint(figure: Figure) -> None:
@@ -137,7 +142,7 @@ def hypergradient(record: dict[str, Any], theme: Theme) -> bytes:
 
 
 def proxies(record: dict[str, Any], theme: Theme) -> bytes:
-    """Milliseconds a cell of the forward pass and of each proxy, a panel for each motif shape."""
+    """Draw the milliseconds that the forward pass and each proxy take for a cell: a panel for each motif shape."""
 
     def paint(figure: Figure) -> None:
         for axes, (letter, rows) in zip(_panels(figure, len(record["shapes"])), record["shapes"].items(), strict=True):
@@ -154,7 +159,7 @@ def proxies(record: dict[str, Any], theme: Theme) -> bytes:
 
 
 def peak(record: dict[str, Any], theme: Theme) -> bytes:
-    """Read rate over the working set, with the sizes of the caches."""
+    """Draw the read rate over the size of the working set, with the sizes of the caches."""
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""The numbers of a report, computed from a run's history, with their uncertainty."""
+"""The numbers of a run's report, computed from its history, with their uncertainty."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from spd_fast.recipes.settings import Recipe
 __all__ = ["MeanAndError", "Summary", "chance_tau_sd", "mean_max_accuracy", "moving_average", "summarise"]
 
 EDGE: Final = 5
-"""Outer epochs averaged at the beginning and at the end, as the paper does (section 5.1)."""
+"""Number of outer epochs that are averaged at the beginning and at the end, as in the paper (section 5.1)."""
 
 PAPER: Final = {
     "cassimon_a": {"tau": 0.092, "tau_untied": 0.108, "accuracy_last": 0.9781, "perfect": 0.1471},
@@ -35,7 +35,7 @@ PAPER: Final = {
 
 @dataclass(frozen=True)
 class MeanAndError:
-    """A mean over n values and its standard error; NaN where there are too few."""
+    """A mean over n values with its standard error; each is NaN if there are too few values for it."""
 
     mean: float
     error: float
@@ -57,31 +57,34 @@ class MeanAndError:
 
 @dataclass(frozen=True)
 class Summary:
-    """Numbers computed from a history.
+    """The numbers of a run's report.
 
     Attributes
     ----------
-    tau, tau_untied, tau_metric : Estimate
-        Mean Kendall tau over the outer epochs, with standard error: all of them; those in which the ranking scores do not
-        all tie; of the metric instead.
+    tau : MeanAndError
+        Kendall's tau of the ranking scores, over all outer epochs.
+    tau_untied : MeanAndError
+        The same without the outer epochs in which all ranking scores tie.
+    tau_metric : MeanAndError
+        Kendall's tau of the metric, over all outer epochs.
     loss_first, loss_last, accuracy_first, accuracy_last : float
-        Outer loss, and mean of the motifs' highest accuracy, over the first and last five outer epochs.
+        Means over the first and over the last five outer epochs of the outer loss, and of the motifs' highest accuracies.
     perfect, tied : float
         Share of outer epochs in which all motifs are perfect, or all ranking scores tie.
     validation_tau_start, validation_tau_end : float or None
         Tau on the validation cells, of the dish before learning and of the dish that is kept.
     kept_after_epochs : int or None
-        Outer epochs after which the dish that is kept was found.
+        The number of outer epochs after which the dish that is kept was found.
     trust : float or None
         Median trust ratio of the outer steps.
     skipped, diverged : int
-        Outer epochs that changed nothing; motifs that diverged.
+        The number of outer epochs without an outer step, and the number of motifs that diverged.
     seconds : float
-        Of all epochs together.
+        Wall time of all outer epochs together.
     chance : float
-        Standard deviation of one epoch's tau if scores and accuracies were independent.
+        Standard deviation of tau in one outer epoch if scores and accuracies were independent.
     paper : dict
-        The paper's own results of this recipe, by the names above; empty where it has none.
+        The paper's own results of this recipe, by the names above; empty if the paper has none.
     """
 
     epochs: int
@@ -106,7 +109,7 @@ class Summary:
 
 
 def summarise(history: Sequence[OuterEpoch], recipe: Recipe) -> Summary:
-    """Reduce a history to the numbers of the report."""
+    """Compute the numbers of the report from a history."""
     accuracy = [record.mean_max_accuracy for record in history if record.mean_max_accuracy is not None]
     losses = [record.loss for record in history if record.loss is not None]
     checks, check = validation_checks(history), kept_check(history, recipe.outer.keep)
@@ -135,7 +138,7 @@ def summarise(history: Sequence[OuterEpoch], recipe: Recipe) -> Summary:
 
 
 def chance_tau_sd(n: int) -> float:
-    """Return the standard deviation of Kendall's tau of `n` unrelated pairs without ties.
+    """Return the standard deviation of Kendall's tau of two independent rankings of `n` cells without ties.
 
     References
     ----------
@@ -145,7 +148,7 @@ def chance_tau_sd(n: int) -> float:
 
 
 def moving_average(values: npt.ArrayLike, size: int = 3) -> npt.NDArray[np.float64]:
-    """Return the mean of each value and its neighbours, fewer of them at the ends; NaN values are left out."""
+    """Return the mean of each value and its neighbours. At the ends there are fewer neighbours; NaN values are left out."""
     array = np.asarray(values, np.float64)
     present = np.isfinite(array)
     window = np.ones(size)
@@ -159,7 +162,8 @@ def moving_average(values: npt.ArrayLike, size: int = 3) -> npt.NDArray[np.float
 
 
 def mean_max_accuracy(history: Sequence[OuterEpoch]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return mean and standard deviation over the motifs of their highest accuracy, per outer epoch (NaN: none left)."""
+    """Return the mean and the standard deviation of the motifs' highest accuracies in each outer epoch; NaN if all motifs
+    diverged."""
     rows = [[value for value in record.max_accuracy if value is not None] for record in history]
     means = np.array([np.mean(row) if row else np.nan for row in rows], np.float64)
     spread = np.array([np.std(row) if row else np.nan for row in rows], np.float64)
@@ -167,7 +171,7 @@ def mean_max_accuracy(history: Sequence[OuterEpoch]) -> tuple[npt.NDArray[np.flo
 
 
 def _paper_results(recipe: Recipe) -> dict[str, float]:
-    """Return what the paper found with these very settings, whatever the seed."""
+    """Return the paper's results if a recipe has the paper's settings, whatever its seed."""
     if recipe.name not in PAPER or recipes.get(recipe.name).replace({"seed": recipe.seed}) != recipe:
         return {}
     return dict(PAPER[recipe.name])

@@ -1,1 +1,1 @@
-"""The scoreboard: how well scores rank cells that nobody learned from, beside everything that is known without a dish."""
+"""The scoreboard: how well learned dishes rank test cells, beside other ways to score cells."""

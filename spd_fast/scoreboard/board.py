@@ -1,9 +1,9 @@
-"""The scoreboard: how well scores rank test cells, beside the scores that need no dish.
+"""The scoreboard: how well learned dishes rank test cells, beside other ways to score cells.
 
-A `Trial` fixes the question: the test cells, and for every seed a pool of labelled cells. Every row of the board scores
-the test cells, once for each seed (once in all if nothing depends on the seed). `judge` turns scores into rank
-agreement with intervals. All rows are judged on the same resamples of cells and seeds, so that differences of rows have
-intervals, too.
+A `Trial` fixes the question: the test cells, and for every seed a pool of labelled cells. Every row of the board is one way to
+score the test cells; it does so once for each seed, or once in all if nothing depends on the seed. `judge` computes the rank
+agreement of the scores with the truth, with intervals. All rows are judged on the same resamples of cells and seeds, so that
+differences between rows have intervals, too.
 
 References
 ----------
@@ -55,13 +55,13 @@ __all__ = [
 ]
 
 GOAL_TEST_CELLS, GOAL_SEEDS = 1000, 5
-"""Fewest test cells and seeds with which a goal is judged."""
+"""Smallest numbers of test cells and of seeds with which a goal is judged."""
 _SCHEMA: Final = "spd_fast.board/1"
 
 
 @dataclass(frozen=True)
 class Goal:
-    """A value that a row's measure, or its advantage over another row, should reach."""
+    """A value that a measure of a row should reach; or, with `over`, its advantage over that other row."""
 
     meaning: str
     rows: tuple[str, ...]
@@ -75,18 +75,18 @@ GOALS: Final = (
     Goal("one score per cell, nothing fitted on top, 30 labelled cells", (LEARNED,), "tau", 0.50, 30),
     Goal("one score per cell, nothing fitted on top, 100 labelled cells", (LEARNED,), "tau", 0.60, 100),
     Goal(
-        "what motifs show in a Gaussian process, no structure, 100 labelled cells",
+        "Gaussian process on what motifs show, without structure, 100 labelled cells",
         (GP_CURVES_DISH, GP_CURVES),
         "tau",
         0.65,
         100,
     ),
-    Goal("that and structure together, 100 labelled cells", (GP_ALL, GP_BOTH), "tau", 0.70, 100),
-    Goal("inside the true top 10 %, 100 labelled cells", (GP_ALL, GP_BOTH), "tau_top", 0.35, 100),
+    Goal("Gaussian process on structure and motifs, 100 labelled cells", (GP_ALL, GP_BOTH), "tau", 0.70, 100),
+    Goal("the same inside the true top 10 %, 100 labelled cells", (GP_ALL, GP_BOTH), "tau_top", 0.35, 100),
     Goal("learned dish over the same dish before learning, 100 labelled cells", (LEARNED,), "tau", 0.10, 100, BEFORE),
 )
-"""Goals on at least 1,000 test cells of NAS-Bench-101 and at least 5 seeds. A goal with several rows is judged on the
-first row that the board has. The whole interval of an advantage must be above 0, too."""
+"""The goals, for at least 1,000 test cells of NAS-Bench-101 and at least 5 seeds. A goal with several rows is judged on the first of
+them that the board has. An advantage reaches its goal only if its whole interval is above 0, too."""
 
 
 @dataclass(frozen=True)
@@ -106,10 +106,10 @@ class Board:
     ----------
     rows : tuple of Row
     outcomes : tuple of Outcome
-        Of `GOALS`.
+        The verdicts on `GOALS`.
     trial : Trial
     settings : dict
-        Recipes and other settings of the measurements, as JSON values.
+        Recipes and other settings of the measurements, as values that JSON can hold.
     """
 
     rows: tuple[Row, ...]
@@ -118,7 +118,7 @@ class Board:
     settings: dict[str, Any]
 
     def row(self, name: str, pool_size: int | None = None) -> Row | None:
-        """Return the first row of this name (and pool size), or None."""
+        """Return the first row of this name, and of this pool size if one is given; None if there is no such row."""
         return next((row for row in self.rows if row.name == name and pool_size in (None, row.pool_size)), None)
 
     def to_json(self) -> dict[str, Any]:
@@ -167,20 +167,20 @@ def build_board(
     recipe : Recipe
         How a dish is learned from each pool. The trial's seeds are used in place of the recipe's.
     curves : Recipe
-        Gives motif, inner loop and unlearned dish for the learning curves of the Gaussian process.
+        Its motif, inner loop and unlearned dish give the learning curves of the Gaussian process.
     learned : sequence of S LearnedDish, optional
-        Dishes that were learned from the trial's pools already; the pools must have one size. By default dishes are
+        Dishes that were learned from the trial's pools before; all pools must have the same size. By default dishes are
         learned here.
     folds : int, 0 or at least 2
-        Parts of each pool for the feature "dish" of the Gaussian process (`spd_fast.predictors.spd.SPDPredictor`): so many more
-        dishes are learned for each seed. 0 leaves these rows out.
+        Folds of each pool for the feature "dish" of the Gaussian process (`spd_fast.predictors.spd.SPDPredictor`). For each
+        pool, one more dish is learned for each fold. 0 leaves out the rows that need them.
     images : path, optional
-        Real images, as `spd_fast.images.load_images` reads them: adds the rows that need them. Where a class has too few,
-        fewer of every class are taken.
+        Real images, as `spd_fast.images.load_images` reads them. They add the rows that need them. If a class has too few
+        images, fewer images of every class are used.
     folder : path, optional
-        Where measurements are kept as they come, so that the same call continues after it was stopped, and one with other
-        `folds` or fewer numbers of labels measures only what is missing: ``parts.jsonl``, a journal (`spd_fast.base.stores`) of
-        what is measured, and the measurements in ``parts``.
+        Where every measurement is saved as soon as it is made: ``parts.jsonl`` is a journal (`spd_fast.base.stores`) of what is
+        measured, ``parts`` holds the measurements. After it was stopped, the same call continues. A call with other `folds` or
+        fewer pool sizes measures only what is missing.
     threads : int, optional
         Default: the processors that this process may use. Does not change scores.
     progress : callable, optional
@@ -189,9 +189,10 @@ def build_board(
     Raises
     ------
     ValueError
-        If the recipe does not fit the pools or the images, or the folder holds another board's measurements, or damaged ones.
+        If the recipe does not fit the pools or the images, or if the folder holds measurements of another board, or damaged
+        ones.
     BlockingIOError
-        If another process measures in the same folder.
+        If another process uses the same folder.
     """
     if folds == 1 or folds < 0:
         raise ValueError(f"folds is {folds}, expected 0 or at least 2")
@@ -241,7 +242,7 @@ def _outcome(goal: Goal, rows: Sequence[Row], trial: Trial) -> Outcome:
         return Outcome(
             goal,
             None,
-            f"not measured: {len(trial.test_cells)} test cells and {len(trial.seeds)} seeds, {GOAL_TEST_CELLS} and {GOAL_SEEDS} are asked for",
+            f"not measured: {len(trial.test_cells)} test cells and {len(trial.seeds)} seeds, the goal asks for {GOAL_TEST_CELLS} and {GOAL_SEEDS}",
         )
     row = next(row for name in goal.rows for row in rows if row.name == name and row.pool_size == goal.pool_size)
     estimate = row.judged.estimate(goal.measure)

@@ -1,4 +1,4 @@
-"""How well scores rank cells: measures of rank agreement, with intervals."""
+"""How well scores rank cells: measures of rank agreement with the truth, with intervals."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -21,7 +21,7 @@ MEASURES: Final = ("tau", "rho", "tau_top", "precision_10", "precision_50")
 the 50 best-scored cells that are among the truly best 10 and 50."""
 TOP: Final = 0.1
 MIN_TEST_CELLS: Final = 100
-"""Fewest test cells of a trial: with 100, tau has a standard error of 0.07."""
+"""Smallest number of test cells of a trial. With 100, tau has a standard error of 0.07."""
 _RESAMPLES: Final = 1000
 _CONFIDENCE: Final = 0.95
 
@@ -43,13 +43,13 @@ class Estimate:
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Measures of one row.
+    """The measures of one row.
 
     Attributes
     ----------
     means : dict of measure to float
     samples : dict of measure to ndarray, shape (B,)
-        The measure on every resample; the same resamples for all rows of a board.
+        The measure on every resample. All rows of a board have the same resamples.
     """
 
     means: dict[str, float]
@@ -60,7 +60,7 @@ class Judged:
         return _estimate(self.means[measure], self.samples[measure])
 
     def minus(self, other: "Judged", measure: str) -> Estimate:
-        """Return the difference of a measure of two rows, on the same cells and seeds, with its interval."""
+        """Return the difference of a measure between two rows, on the same cells and seeds, with its interval."""
         return _estimate(self.means[measure] - other.means[measure], self.samples[measure] - other.samples[measure])
 
 
@@ -70,13 +70,13 @@ def judge(scores: npt.ArrayLike, accuracy: npt.ArrayLike, *, resamples: int = _R
     Parameters
     ----------
     scores : array-like, shape (S, n) or (n,)
-        Scores of n cells for S seeds, larger is better. Cells whose score is not finite, because a motif diverged, tie
-        at the last place.
+        Scores of n cells for S seeds; larger is better. Cells whose score is not finite, because a motif diverged, share
+        the last place.
     accuracy : array-like, shape (n,), n >= 100
     resamples : int
-        Bootstrap resamples B.
+        The number B of bootstrap resamples.
     seed : int
-        Seed of the resamples: use the same for all scores that are compared.
+        Seed of the resamples. Use the same seed for all scores that are compared.
 
     Returns
     -------
@@ -89,10 +89,10 @@ def judge(scores: npt.ArrayLike, accuracy: npt.ArrayLike, *, resamples: int = _R
 
     Notes
     -----
-    A resample draws n cells with replacement, the same for all seeds, and S seeds with replacement; a measure is the
-    mean over the drawn seeds. With S = 1 the interval covers the uncertainty of the cells alone. Two copies of a cell
-    tie in both rankings, and tau-b leaves such pairs out. The true top 10 % are those of all n cells. Copies among the
-    best cells of a resample raise precision a little, so its interval is slightly optimistic; its mean is not.
+    A resample draws n cells with replacement, the same for all seeds, and S seeds with replacement; its value of a measure is
+    the mean over the drawn seeds. With S = 1 the interval covers the uncertainty of the cells alone. Two copies of a cell tie
+    in both rankings, and tau-b leaves out such pairs. The true top 10 % are those of all n cells. Copies among the best cells
+    of a resample raise precision a little, so its interval is slightly optimistic; its mean is not.
     """
     truth = np.asarray(accuracy, np.float64)
     table = np.atleast_2d(np.asarray(scores, np.float64))
@@ -136,12 +136,12 @@ def precision_at(k: int, scores: Array, accuracy: Array) -> npt.NDArray[np.float
     ----------
     k : int
     scores, accuracy : ndarray, shape (B, n), finite
-        Row by row.
+        B rankings of n cells, one in each row.
 
     Returns
     -------
     ndarray, shape (B,)
-        0 to 1. Where cells tie at the k-th place, the expectation over drawing among them at random.
+        0 to 1. If cells tie at the k-th place, the expected share when ties are broken at random.
     """
     inside = [_places_inside(k, values) for values in (scores, accuracy)]
     share: npt.NDArray[np.float64] = (inside[0] * inside[1]).sum(axis=1) / k
@@ -149,7 +149,7 @@ def precision_at(k: int, scores: Array, accuracy: Array) -> npt.NDArray[np.float
 
 
 def _places_inside(k: int, values: Array) -> Array:
-    """Return the probability that each cell is among the k largest of its row, ties broken at random."""
+    """Return the probability that each cell is among the k largest of its row if ties are broken at random."""
     edge = -np.partition(-values, k - 1, axis=1)[:, k - 1 : k]
     above, tied = values > edge, values == edge
     left = k - above.sum(axis=1, keepdims=True)

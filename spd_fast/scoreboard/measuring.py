@@ -1,4 +1,4 @@
-"""What the rows of a scoreboard are made of, measured once and kept."""
+"""The measurements that the rows of a scoreboard are made of. Each is made once, when it is first needed, and saved."""
 
 import json
 import os
@@ -28,7 +28,7 @@ from spd_fast.spaces.candidate import Candidate
 REMEDY: Final = "choose another folder"
 LOW_FIDELITY: Final = Recipe(
     name="low_fidelity",
-    summary="The network made small, trained briefly, read by its validation accuracy.",
+    summary="Low-fidelity training: a small network is trained briefly and judged by its validation accuracy.",
     motif="B",
     dish=DishSettings(images=500, valid_images=200),
     inner=InnerSettings(epochs=4, optimizer=AdamSettings(lr=5e-3, weight_decay=1e-4), schedule="cosine"),
@@ -37,7 +37,7 @@ LOW_FIDELITY: Final = Recipe(
 PROXY_MOTIF: Final = MotifSettings(stem_channels=16, stacks=3, cells_per_stack=3)
 _PROXIES: Final = Recipe(
     name="proxies",
-    summary="The benchmark's network, narrow, and one batch: what zero-cost proxies are taken of.",
+    summary="Zero-cost proxies: the benchmark's network with fewer channels, and one batch of images.",
     motif=PROXY_MOTIF,
     dish=DishSettings(images=60),
 )
@@ -48,7 +48,7 @@ _PROXIES: Final = Recipe(
 
 @dataclass(frozen=True, eq=False)
 class _Features:
-    """Features of one group, of the labelled cells and of the test cells, with their cost."""
+    """The features of one group, of a pool and of the test cells, with their cost in seconds."""
 
     pool: Array
     test_cells: Array
@@ -58,7 +58,7 @@ class _Features:
 
 @dataclass(frozen=True, eq=False)
 class Measuring:
-    """Measures the parts of a board, each when it is first needed."""
+    """Makes the measurements of a board, each when it is first needed."""
 
     trial: Trial
     recipe: Recipe
@@ -71,7 +71,7 @@ class Measuring:
     progress: NamedProgress | None
 
     def dish(self, pool_size: int, seed: int) -> LearnedDish:
-        """Return the dish of one pool, which is given or learned here."""
+        """Return the learned dish of one pool, which was given or is learned here."""
         if self.given is not None:
             return self.given[seed]
         recipe, pool = self._seeded(seed), self.trial.pool(pool_size, seed)
@@ -86,7 +86,7 @@ class Measuring:
         return LearnedDish(recipe, Dish(**arrays), seconds=seconds)
 
     def scores_on_learned(self, pool_size: int, seed: int) -> Mapping[str, Array]:
-        """Return scores and seconds of the test cells on the dish of one pool."""
+        """Return scores and seconds of the test cells on the learned dish of one pool."""
         return self._read(f"learned-{pool_size}-{seed}", self.dish(pool_size, seed), self.trial.test_cells.cells)
 
     def scores_on(self, which: Literal["before", "real"], seed: int) -> Mapping[str, Array]:
@@ -105,11 +105,11 @@ class Measuring:
         return {**found, "accuracy": found["score"]}
 
     def proxy_recipe(self) -> Recipe:
-        """Return the network and the batch of zero-cost proxies."""
+        """Return the recipe with the network and the batch of zero-cost proxies."""
         return _PROXIES if self.images is None else self.on_images(_PROXIES)
 
     def proxies(self) -> Mapping[str, Array]:
-        """Return every zero-cost proxy of the test cells, (n,), and its seconds of one core for each cell."""
+        """Return every zero-cost proxy of the test cells, shape (n,), and its seconds of one core for each cell."""
         from spd_fast.predictors import proxies
 
         cells, recipe = self.trial.test_cells.cells, self.proxy_recipe()
@@ -151,7 +151,7 @@ class Measuring:
         folds = self.parts.keep(
             f"folds-{self.folds}-{pool_size}-{seed}",
             lambda report: self._measure_folds(pool_size, seed, report),
-            self._report(f"learning {self.folds} dishes from parts of {pool_size} labelled cells, pool {seed}"),
+            self._report(f"learning {self.folds} dishes from folds of {pool_size} labelled cells, pool {seed}"),
         )
         return _Features(
             folds["pool"][:, None],
@@ -190,7 +190,7 @@ class Measuring:
         return self.parts.keep(name, measure, self._report(f"training motifs: {name}"))
 
     def _seeded(self, seed: int) -> Recipe:
-        """Return the recipe of one pool's dish."""
+        """Return the recipe with the seed of one pool's dish."""
         if self.given is not None:
             return self.given[seed].recipe
         return self.recipe.replace({"seed": self.trial.seeds[seed]})
@@ -246,9 +246,9 @@ class Measuring:
 
 
 class Parts:
-    """Measurements by name, kept in memory and, if there is one, in a folder.
+    """Measurements by name, in memory and, if there is a folder, in its files.
 
-    The journal tells which are measured, and what is in them.
+    The journal says which measurements are there, with a digest of their content.
     """
 
     def __init__(self, folder: Path | None = None, journal: Journal | None = None) -> None:
@@ -258,7 +258,7 @@ class Parts:
 
     @property
     def count(self) -> int:
-        """Parts that are measured."""
+        """The number of measurements that are there."""
         return len(self._kept)
 
     def keep(
@@ -267,7 +267,7 @@ class Parts:
         measure: Callable[[Progress], dict[str, Array]],
         report: Progress,
     ) -> dict[str, Array]:
-        """Return a measurement; make it if it is not there yet."""
+        """Return a measurement; make and save it if it is not there yet."""
         if name not in self._kept:
             self._kept[name] = self._read(name) if name in self._measured else self._write(name, measure(report))
         return self._kept[name]
@@ -295,7 +295,7 @@ def board_identity(
     learned: Sequence[LearnedDish] | None,
     images: str | os.PathLike[str] | None,
 ) -> dict[str, Any]:
-    """Return what decides every measurement; of files their contents, wherever they lie."""
+    """Return everything that the measurements depend on. Files count by their contents, wherever they lie."""
     from spd_fast.images import load_images
 
     dishes = [content_digest(each.dish.arrays()) for each in learned or ()]

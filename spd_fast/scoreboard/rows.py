@@ -1,4 +1,4 @@
-"""The rows of the scoreboard: each is one way to score cells, judged."""
+"""The rows of the scoreboard: each is one way to score cells, with the judgement of its scores."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -34,10 +34,10 @@ class Row:
     ----------
     name, meaning : str
     kind : "structure", "proxy", "motif", "dish" or "predictor"
-        What the score is read from: the cell's graph; an untrained network; motifs on images that were not learned; a
-        dish alone; a Gaussian process.
+        Where the score comes from: the cell's graph; an untrained network; motifs on images that were not learned; motifs on a
+        dish; a Gaussian process.
     pool_size : int
-        How many labelled cells it learned from.
+        How many labelled cells the row learned from.
     scores : ndarray, shape (S, n) or (1, n)
         Larger is better.
     init_seconds : float
@@ -94,8 +94,8 @@ def structure_rows(trial: Trial) -> list[Row]:
         return _row(trial, name, "structure", meaning, [scores], init_seconds=ready - began, query_seconds=each)
 
     return [
-        row("parameters", "log_parameters", "trainable parameters of the full network"),
-        row("FLOPs", "log_flops", "floating-point operations of the full network"),
+        row("parameters", "log_parameters", "trainable parameters of the full-size network"),
+        row("FLOPs", "log_flops", "floating-point operations of the full-size network"),
         row("3x3 convolutions", "conv3x3", "their number in the cell"),
         row("3x3 convolutions on a path", "conv3x3_on_path", "the most on one path from input to output"),
         row("depth", "longest_path", "edges of the longest path"),
@@ -115,7 +115,7 @@ def proxy_rows(m: "Measuring") -> list[Row]:
             m.trial,
             name,
             "proxy",
-            f"zero-cost proxy of the untrained network with {PROXY_MOTIF.stem_channels} channels in place of 128, on one "
+            f"zero-cost proxy of the untrained full-size network with {PROXY_MOTIF.stem_channels} channels in place of 128, on one "
             f"batch of {dish.images} {where}, {dish.image_size} x {dish.image_size}",
             [found[name]],
             query_seconds=float(found[f"{name}_seconds"]),
@@ -133,7 +133,7 @@ def motif_rows(m: "Measuring") -> list[Row]:
             m.trial,
             "speed of learning",
             "motif",
-            f"recipe {m.curves.name}: its motif's score on the unlearned dish of the learning curves",
+            f"recipe {m.curves.name}: score of the motif on the unlearned dish",
             [curves["score"]],
             query_seconds=float(curves["seconds"].sum()) / n,
         ),
@@ -157,7 +157,7 @@ def motif_rows(m: "Measuring") -> list[Row]:
             m.trial,
             REAL,
             "motif",
-            f"the recipe's motif and metric on {n_real} images of {m.images}, not adapted",
+            f"the recipe's motif and metric on {n_real} images of {m.images}, which are not learned",
             [each["score"] for each in real],
             query_seconds=_mean_seconds(real, n),
         ),
@@ -181,7 +181,7 @@ def motif_rows(m: "Measuring") -> list[Row]:
 
 
 def dish_rows(m: "Measuring") -> list[Row]:
-    """Return the rows that score by a motif alone, before and after its dish was learned."""
+    """Return the rows that score by motifs on a dish alone, before and after the dish was learned."""
     seeds = range(len(m.trial.seeds))
     n = len(m.trial.test_cells)
     before = [m.scores_on("before", seed) for seed in seeds]
@@ -262,9 +262,9 @@ def extrapolated_loss(step_loss: npt.ArrayLike, horizon: float = _HORIZON) -> np
     Parameters
     ----------
     step_loss : array-like, shape (K, T), T >= 4
-        Loss of every step. Rows that are not finite give NaN.
+        Training loss of every step. A row that is not finite gives NaN.
     horizon : float
-        Extrapolate to this multiple of the observed steps.
+        Extrapolate to this multiple of the T steps.
 
     Returns
     -------
@@ -273,11 +273,11 @@ def extrapolated_loss(step_loss: npt.ArrayLike, horizon: float = _HORIZON) -> np
 
     Notes
     -----
-    ``a + b t**-c`` with a, b >= 0 by least squares for every c of a grid from 0.1 to 2; the c of least error is taken.
-    One of the curves that Domhan, Springenberg and Hutter 2015 combine (Speeding up automatic hyperparameter optimization
-    of deep neural networks by extrapolation of learning curves, table 1: pow3).
+    The curve is ``a + b t**-c`` with a, b >= 0. For every c of a grid from 0.1 to 2, a and b are fitted by least squares; the c
+    with the smallest error is used. It is one of the curves that Domhan, Springenberg and Hutter 2015 combine (Speeding up
+    automatic hyperparameter optimization of deep neural networks by extrapolation of learning curves, table 1: pow3).
     """
-    # NumPy adds in another order where cells lie side by side in memory
+    # the order in which NumPy adds depends on the layout in memory
     curves = np.ascontiguousarray(step_loss, np.float64)
     if curves.ndim != 2 or curves.shape[1] < 4:
         raise ValueError(f"step_loss has shape {curves.shape}, expected (K, T) with at least 4 steps")

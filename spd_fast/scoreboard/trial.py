@@ -1,4 +1,4 @@
-"""The question that a scoreboard answers: test cells, and a pool of labelled cells for every seed."""
+"""The trial, which is the question that a scoreboard answers: test cells, and a pool of labelled cells for every seed."""
 
 import hashlib
 import os
@@ -38,7 +38,7 @@ class Trial:
     seeds : tuple of S int
         Seeds of the pools, which also seed the dishes.
     pool_sizes : tuple of int, ascending
-        How many labelled cells the rows learn from. A smaller pool is the beginning of the larger one.
+        The sizes of the pools that the rows learn from. A smaller pool is the beginning of the larger one.
     """
 
     test_cells: TruthTable
@@ -67,8 +67,8 @@ def draw_trial(
     Parameters
     ----------
     truth : TruthTable
-    pool_sizes : int or several, at least 6
-        How many cells a pool has. Of several sizes, smaller pools are the beginnings of the largest.
+    pool_sizes : int or sequence of int, at least 6
+        How many cells a pool has. If there are several sizes, a smaller pool is the beginning of the largest one.
     test_cells : int, at least 100
         Number of test cells. They are the same for every seed; pools differ.
     seeds : int, at least 1
@@ -94,7 +94,7 @@ def draw_trial(
     if len(set(truth.hashes)) < test_cells + most:
         raise ValueError(
             f"the truth holds {len(set(truth.hashes))} different cells, expected at least {test_cells + most}: "
-            f"{test_cells} test cells and {most} labelled; ask for fewer"
+            f"{test_cells} test cells and {most} labelled cells; ask for fewer"
         )
     tested, rest = truth.split(test_cells, seed)
     return Trial(tested, tuple(rest.sample(most, each) for each in range(seeds)), tuple(range(seeds)), tuple(numbers))
@@ -119,12 +119,12 @@ def trial_of_pools(
     missing = sorted(seen - rows.keys())
     if missing:
         raise ValueError(
-            f"{len(missing)} cells of the runs, {missing[0]} first, are not in the truth: give the runs' own"
+            f"{len(missing)} cells of the runs are not in the truth, the first is {missing[0]}: give the truth of the runs"
         )
     others = truth.subset([row for each, row in rows.items() if each not in seen])
     if len(others) < test_cells:
         raise ValueError(
-            f"the truth holds {len(others)} cells that no run has seen, expected at least {test_cells}: ask for fewer"
+            f"the truth holds {len(others)} cells that no run has used, expected at least {test_cells}: ask for fewer test cells"
         )
     return Trial(
         others.sample(test_cells, seed),
@@ -168,14 +168,14 @@ def trial_of_runs(
     -------
     Trial
     Recipe
-        That of the first run.
+        The recipe of the first run.
     list of LearnedDish
-        One for each run.
+        The learned dish of each run.
 
     Raises
     ------
     ValueError
-        If a run is not finished, or has another recipe than the first; as `trial_of_pools`.
+        If a run is not finished, or has another recipe than the first one; or as in `trial_of_pools`.
     RunFolderError
         If a folder holds no run, or is damaged.
     """

@@ -210,7 +210,7 @@ def test_page_of_the_original_method(tmp_path: Path) -> None:
 
 def test_nothing_to_report(tmp_path: Path) -> None:
     with runs.create(tmp_path / "run", small.RECIPE) as run:
-        with pytest.raises(runs.RunFolderError, match="holds no outer epoch yet: there is nothing to report"):
+        with pytest.raises(runs.RunFolderError, match="has no finished outer epoch yet: there is nothing to report"):
             build(tmp_path / "run")
         run.restore({})
         run.append({"epoch": 0})

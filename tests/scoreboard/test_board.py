@@ -242,9 +242,9 @@ def test_impossible_trials() -> None:
         ValueError, match="404 different cells, expected at least 1100: 1000 test cells and 100 labelled"
     ):
         draw_trial(truth)
-    with pytest.raises(ValueError, match="1 cells of the runs, abc first, are not in the truth"):
+    with pytest.raises(ValueError, match="1 cells of the runs are not in the truth, the first is abc: give"):
         trial_of_pools(truth, [["abc"]], test_cells=100)
-    with pytest.raises(ValueError, match="holds 394 cells that no run has seen, expected at least 400"):
+    with pytest.raises(ValueError, match="holds 394 cells that no run has used, expected at least 400"):
         trial_of_pools(truth, [list(truth.hashes[:10])], test_cells=400)
 
 
@@ -486,7 +486,7 @@ def test_goals_are_judged_only_where_they_apply(board: tuple[Board, Path], trial
     assert verdicts(nasbench(trial, 30, 1000, 5))[1:] == ["not measured: the pools have 30 cells"] * 5
     assert "30, 50 cells" in verdicts(replace(nasbench(trial, 50, 1000, 5), pool_sizes=(30, 50)))[1]
     few = verdicts(nasbench(trial, 100, 400, 5))
-    assert few[1] == "not measured: 400 test cells and 5 seeds, 1000 and 5 are asked for"
+    assert few[1] == "not measured: 400 test cells and 5 seeds, the goal asks for 1000 and 5"
     assert "not measured" in verdicts(nasbench(trial, 100, 1000, 4))[1]
     whole = nasbench(trial, 100, 1000, 5)
     assert verdicts(whole)[1] == "not reached"
