@@ -1,1 +1,1 @@
-"""Predictors of accuracy: from labelled cells to others."""
+"""Predictors: they learn from labelled cells and predict the accuracies of other cells."""

@@ -1,6 +1,6 @@
-"""Structural features of cells: scalars, adjacency encoding and path encoding, for whole tables at once.
+"""Structural features of cells: scalars, adjacency encoding and path encoding. They are computed for whole tables at once.
 
-They need no training. Predictors learn from them, and the scoreboard compares scores of dishes with them.
+They need no training. Predictors learn from them, and the scoreboard compares learned dishes with them.
 
 References
 ----------
@@ -58,7 +58,7 @@ name                    meaning
 ======================  ===========================================================================================
 """
 PATHS: Final = sum(len(OPS) ** length for length in range(MAX_VERTICES - 1))
-"""Columns of `path_encoding`: 364, one per sequence of 0 to 5 operations."""
+"""Number of columns of `path_encoding`: 364, one for each sequence of 0 to 5 operations."""
 _OUTPUT: Final = MAX_VERTICES - 1
 _IMAGE_SIZE: Final = 32
 _CHANNELS: Final = NASBENCH101.stem_channels
@@ -70,7 +70,7 @@ def structural_features(cells: Sequence[Cell]) -> npt.NDArray[np.float64]:
     Parameters
     ----------
     cells : sequence of n Cell
-        A `CellColumns` is used as it is, without building its cells: 400,000 take about a second.
+        A `CellColumns` is used without building its cells; 400,000 cells take about a second.
 
     Returns
     -------
@@ -78,8 +78,8 @@ def structural_features(cells: Sequence[Cell]) -> npt.NDArray[np.float64]:
 
     Notes
     -----
-    Isomorphic cells have the same scalars, except where their vertex order changes the parameters (1.2 % of the space:
-    spare channels go to the first vertices).
+    Isomorphic cells have the same scalars, except for 1.2 % of the space, where the vertex order changes the number of
+    parameters because spare channels go to the first vertices.
 
     Examples
     --------
@@ -114,11 +114,11 @@ def adjacency_encoding(cells: Sequence[Cell]) -> npt.NDArray[np.uint8]:
     -------
     ndarray, shape (n, 36), uint8
         21 edges in the order of `Cell.edge_bits`, then 5 x 3 operations (vertex 1 first, in the order of `OPS`). The
-        output is always the seventh vertex: vertices that a smaller cell lacks have neither edges nor an operation.
+        output is always the seventh vertex; vertices that a smaller cell lacks have neither edges nor an operation.
 
     Notes
     -----
-    Isomorphic cells with another vertex order have another encoding.
+    Isomorphic cells whose vertices are in another order have other encodings.
     """
     edge, op = _aligned(_columns(cells))
     edges = [edge[:, x, y] for y in range(MAX_VERTICES) for x in range(y)]
@@ -141,7 +141,7 @@ def path_encoding(cells: Sequence[Cell]) -> npt.NDArray[np.uint8]:
 
     Notes
     -----
-    The same for isomorphic cells.
+    Isomorphic cells have the same encoding.
     """
     from spd_fast.spaces.table_loops import encoded_paths
 

@@ -1,4 +1,4 @@
-"""The Gaussian process on groups of features."""
+"""The Gaussian process by which predictors learn from groups of features."""
 
 import warnings
 from collections.abc import Callable, Iterable
@@ -45,9 +45,9 @@ class GaussianProcess:
     Attributes
     ----------
     features : ndarray, shape (N, M), float64
-        Of the labelled cells.
+        The features of the N labelled cells.
     groups : tuple of int, sum M
-        Number of columns of each group; the columns of a group share a length scale.
+        The number of columns of each group. The columns of a group share a length scale.
     accuracy : ndarray, shape (N,), float64
     theta : ndarray
         Logarithms of the kernel's parameters, as scikit-learn orders them.
@@ -80,7 +80,7 @@ def fit_gaussian_process(features: Iterable[npt.ArrayLike], accuracy: npt.ArrayL
         Groups of features, for example structure and learning curves. NaN stands for a motif that diverged and is
         replaced by the largest value of its column.
     accuracy : array-like, shape (N,), finite
-        Of any unit.
+        Accuracies in any unit.
 
     Returns
     -------
@@ -88,20 +88,22 @@ def fit_gaussian_process(features: Iterable[npt.ArrayLike], accuracy: npt.ArrayL
 
     Notes
     -----
-    The target is the normal score of the accuracy's rank, ``Phi^-1((rank - 1/2) / N)``, because accuracies have a heavy lower
-    tail; predictions are mapped back, strictly increasing. Features are standardised over the N cells. The kernel is
-    ``a prod_g Matern_3/2(|x_g - x'_g| / l_g) + noise``, one length scale per group, at the largest marginal likelihood that
-    L-BFGS finds from one start. One thread, so that the same data gives the same bits.
+    The process is fitted to the normal scores of the accuracies' ranks, ``Phi^-1((rank - 1/2) / N)``, because the distribution
+    of accuracies has a heavy lower tail. Predictions are mapped back to accuracies by a strictly increasing function. Features
+    are standardised over the N cells. The kernel is ``a (1 + sqrt(3) r) exp(-sqrt(3) r) + noise`` with
+    ``r**2 = sum_g |x_g - x'_g|**2 / l_g**2``, a Matern kernel with one length scale for each group. Its parameters have the
+    largest marginal likelihood that L-BFGS finds from one start. Linear algebra runs on one thread, so that the same data gives
+    the same bits.
     """
     parts = [np.asarray(part, np.float64) for part in features]
     table = np.concatenate(parts, axis=1)
-    target = np.asarray(accuracy, np.float64)
+    known = np.asarray(accuracy, np.float64)
     groups = tuple(part.shape[1] for part in parts)
     process = _regressor(groups, None)
     with _one_thread(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a parameter at its bound: a group that says nothing
-        process.fit(_standardised(table)[0], _normal_scores(target))
-    return GaussianProcess(table, groups, target, np.asarray(process.kernel_.theta, np.float64))
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a length scale at its bound: the group predicts nothing
+        process.fit(_standardised(table)[0], _normal_scores(known))
+    return GaussianProcess(table, groups, known, np.asarray(process.kernel_.theta, np.float64))
 
 
 class _GroupedMatern(StationaryKernelMixin, NormalizedKernelMixin, Kernel):  # type: ignore[misc]
@@ -138,7 +140,7 @@ class _GroupedMatern(StationaryKernelMixin, NormalizedKernelMixin, Kernel):  # t
 
 
 def _regressor(groups: tuple[int, ...], theta: Array | None) -> Any:
-    """Return an unfitted regressor, its kernel's parameters to be found or given."""
+    """Return an unfitted regressor. `theta` are its kernel's parameters; with None they are found by the fit."""
     matern = _GroupedMatern(groups, np.sqrt(np.array(groups, np.float64)))
     kernel = ConstantKernel(1.0, (1e-2, 1e2)) * matern + WhiteKernel(0.3, (1e-3, 1e1))
     if theta is None:
@@ -154,7 +156,7 @@ def _standardised(known: Array) -> tuple[Array, Callable[[Array], Array]]:
         worst = np.nan_to_num(np.nanmax(known, axis=0))
     filled = np.where(np.isnan(known), worst, known)
     mean, spread = filled.mean(axis=0), filled.std(axis=0)
-    spread = np.where(spread > 1e-9 * np.abs(filled).max(axis=0), spread, np.inf)  # a constant column says nothing
+    spread = np.where(spread > 1e-9 * np.abs(filled).max(axis=0), spread, np.inf)  # a constant column becomes 0
 
     def place(others: Array) -> Array:
         placed: Array = (np.where(np.isnan(others), worst, others) - mean) / spread
@@ -168,7 +170,7 @@ def _normal_scores(accuracy: Array) -> Array:
 
 
 def _accuracies(scores: Array, accuracy: Array) -> npt.NDArray[np.float64]:
-    """Map normal scores back to accuracies: linearly between those of the labelled cells, and linearly beyond them."""
+    """Map normal scores back to accuracies: linearly between the labelled cells, and linearly beyond them."""
     known, first = np.unique(_normal_scores(accuracy), return_index=True)
     values = accuracy[first]
     if len(known) == 1:
@@ -179,5 +181,5 @@ def _accuracies(scores: Array, accuracy: Array) -> npt.NDArray[np.float64]:
 
 
 def _one_thread() -> Any:
-    """Run linear algebra on one thread: how it divides its work may change the last bit."""
+    """Run linear algebra on one thread, because its last bit may depend on how threads divide the work."""
     return threadpool_limits(limits=1)

@@ -1,7 +1,7 @@
-"""NASLib's predictor interface over `spd_fast.SPDPredictor`.
+"""`spd_fast.SPDPredictor` with NASLib's interface of predictors.
 
-NASLib need not be installed: it calls predictors by the names of their methods, and its NAS-Bench-101 architectures are
-read by theirs.
+NASLib need not be installed: it calls the methods of predictors by name, and this module reads the attributes of its
+NAS-Bench-101 architectures by name.
 
 References
 ----------
@@ -26,21 +26,21 @@ __all__ = [
 
 
 class NASLibPredictor:
-    """A predictor as NASLib calls it: for ``PredictorEvaluator``, BANANAS and the others.
+    """A predictor that NASLib can use, for example in ``PredictorEvaluator`` and in BANANAS.
 
     Parameters
     ----------
     predictor : SPDPredictor, optional
         Default: ``SPDPredictor()``.
     ss_type : str
-        NASLib's name of the search space: ``"nasbench101"`` is the only one there is.
+        NASLib's name of the search space, which must be ``"nasbench101"``.
     encoding_type : str, optional
-        Taken because NASLib gives one; cells are used as they are.
+        It is accepted because NASLib passes one, and has no effect.
 
     Raises
     ------
     ValueError
-        If the search space is another.
+        If the search space is another one.
     """
 
     def __init__(
@@ -56,28 +56,28 @@ class NASLibPredictor:
         self.set_ss_type(ss_type)
 
     def set_ss_type(self, ss_type: str | None) -> None:
-        """Take the name of the search space."""
+        """Set the name of the search space."""
         if ss_type not in (None, "nasbench101"):
             raise ValueError(
-                f"ss_type is {ss_type!r}, expected 'nasbench101': cells of other spaces are not known here"
+                f"ss_type is {ss_type!r}, expected 'nasbench101': this predictor knows no cells of other spaces"
             )
         self.ss_type = ss_type
 
     def pre_process(self) -> None:
-        """Do what is needed before any architecture is queried: nothing."""
+        """Do nothing. NASLib calls this before it queries."""
 
     def pre_compute(self, xtrain: object, xtest: object, unlabeled: object = None) -> None:
-        """Compute on all architectures at once: nothing, queries are batched already."""
+        """Do nothing. NASLib calls this to compute on all architectures at once; here, queries do."""
 
     def set_pre_computations(self, **information: object) -> None:
-        """Take zero-cost scores of architectures: they are not used."""
+        """Do nothing. NASLib passes zero-cost scores of architectures, which are not used."""
 
     def fit(self, xtrain: Iterable[Any], ytrain: npt.ArrayLike, train_info: object = None) -> None:
-        """Learn from architectures and their accuracies, in any unit."""
+        """Learn from architectures and their accuracies, which may have any unit."""
         self.predictor.fit([cell_of(each) for each in xtrain], np.asarray(ytrain, np.float64))
 
     def query(self, xtest: Any, info: object = None) -> Any:
-        """Predict architectures, or a single one.
+        """Predict the accuracies of architectures, or of a single one.
 
         Returns
         -------
@@ -88,7 +88,7 @@ class NASLibPredictor:
         return float(self.predictor.query([cell_of(xtest)])[0])
 
     def get_data_reqs(self) -> dict[str, Any]:
-        """Return what must be known of an architecture beside itself: nothing."""
+        """Return which data NASLib must supply about an architecture: none."""
         return {
             "requires_partial_lc": False,
             "metric": None,
@@ -99,7 +99,7 @@ class NASLibPredictor:
         }
 
     def get_hpo_wrapper(self) -> bool:
-        """Return whether NASLib should search hyperparameters: no."""
+        """Return False: NASLib need not search hyperparameters."""
         return False
 
     def get_hyperparams(self) -> dict[str, Any]:
@@ -107,11 +107,11 @@ class NASLibPredictor:
         return cast(dict[str, Any], self.predictor.get_params(deep=False))
 
     def set_hyperparams(self, hyperparams: Mapping[str, Any] | None) -> None:
-        """Set parameters of the predictor, those of `SPDPredictor`."""
+        """Set parameters of the predictor. They are those of `SPDPredictor`."""
         self.predictor.set_params(**(hyperparams or {}))
 
     def reset_hyperparams(self) -> None:
-        """Go back to the default parameters."""
+        """Replace the predictor by one with default parameters."""
         self.predictor = SPDPredictor()
 
 
@@ -120,12 +120,13 @@ def cell_of(architecture: Any) -> Cell:
 
     Parameters
     ----------
-    architecture : Cell, or object with ``get_spec()``, ``spec`` or ``matrix`` and ``ops``, or mapping of these two
+    architecture : Cell, object or mapping
+        An object has ``get_spec()``, ``spec``, or ``matrix`` and ``ops``; a mapping has ``"matrix"`` and ``"ops"``.
 
     Raises
     ------
     TypeError
-        If it is none of them.
+        If it is none of these.
     InvalidCellError
         If its graph is not a cell of the space.
     """

@@ -1,4 +1,4 @@
-"""Zero-cost proxies: scores of cells from an untrained motif, by one or two passes over a batch of images.
+"""Zero-cost proxies: scores of cells that are read off an untrained motif by one or two passes over a batch of images.
 
 They are controls: a learned dish should rank cells better than scores that cost almost nothing.
 
@@ -32,9 +32,9 @@ __all__ = [
 ]
 
 JACOBIAN_SHIFT: Final = 1e-5
-"""Keeps the logarithm and the inverse of an eigenvalue finite (Mellor et al., published code)."""
+"""It is added to eigenvalues to keep their logarithms and inverses finite (Mellor et al., published code)."""
 AT_ONCE: Final = 256
-"""Cells whose gradients are held in memory together."""
+"""Number of cells whose gradients are in memory at the same time."""
 
 
 def score(
@@ -58,20 +58,20 @@ def score(
     cells : sequence of K Cell or NatsCell
     shape : MotifShape
     images : ndarray, shape (N, C, H, W)
-        One batch; batch norm uses its statistics. synflow uses the sides of the images alone.
+        One batch; batch norm uses its statistics. synflow uses only the shape of the images.
     labels : ndarray, shape (N,) int or (N, classes) float
         Only grad_norm and snip use them.
     name : "grad_norm", "snip", "synflow", "jacob_cov" or "nwot"
         See Notes.
     parameters : sequence of K dicts {name: ndarray}, optional
-        Weights of the motifs. Default: those that `train_motifs` starts from, by `seed` and `replicate`.
+        Weights of the motifs. Default: the initial weights of `train_motifs`, which `seed` and `replicate` choose.
     threads, dtype, progress
-        As in `train_motifs`. synflow is computed in float64 whatever `dtype` is: it grows with every layer.
+        As in `train_motifs`. synflow is computed in float64 whatever `dtype` is, because it grows with every layer.
 
     Returns
     -------
     ndarray, shape (K,), float64
-        NaN if a score has no finite value (for example nwot, if two images open the same ReLUs).
+        NaN if a score is not finite. nwot is not finite if two images open the same ReLUs, for example.
 
     Raises
     ------
@@ -80,16 +80,17 @@ def score(
 
     Notes
     -----
-    L is the mean cross-entropy of the batch, w the weights of convolutions and of the dense layer (no batch norm, no bias).
+    L is the mean cross-entropy of the batch; w are the weights of convolutions and of the dense layer, without batch norm and
+    biases.
 
-    * grad_norm: sum over layers of ``||dL/dw||``.
-    * snip: sum over weights of ``|w dL/dw|`` (Lee et al. 2019, arXiv:1810.02340).
-    * synflow: sum over weights of ``w dR/dw`` where R sums the logits of an image of ones in the network with absolute
+    * grad_norm is the sum over layers of ``||dL/dw||``.
+    * snip is the sum over weights of ``|w dL/dw|`` (Lee et al. 2019, arXiv:1810.02340).
+    * synflow is the sum over weights of ``w dR/dw``. R is the sum of the logits of an image of ones in the network with absolute
       weights and without batch norm (Tanaka et al. 2020, arXiv:2006.05467).
-    * jacob_cov: ``-sum_i log(v_i + k) + 1 / (v_i + k)`` over the eigenvalues v of the correlation matrix of the images' rows of
-      d (sum of all logits) / d images, k = 1e-5.
-    * nwot: ``log |det K|``, ``K[i, j]`` the number of ReLUs that are open for both, or for neither, of images i and j. The ReLU before
-      convolutions of one size that leave one node of a `NatsCell` counts once.
+    * jacob_cov is ``-sum_i log(v_i + k) + 1 / (v_i + k)`` with k = 1e-5. The v_i are the eigenvalues of the correlation matrix of
+      the rows of d (sum of all logits) / d images, one row for each image.
+    * nwot is ``log |det K|``. ``K[i, j]`` is the number of ReLUs that are open for both of the images i and j, or for neither.
+      If several convolutions of one size leave the same node of a `NatsCell`, their ReLU counts once.
     """
     cells = checked_cells(cells, shape)
     if name not in PROXIES:
@@ -108,14 +109,14 @@ def score(
             "dtype": dtype,
             "progress": share_of(progress, first / len(cells), len(some) / len(cells)),
         }
-        with np.errstate(all="ignore"):  # what is not finite becomes NaN
+        with np.errstate(all="ignore"):  # values that are not finite become NaN below
             values[first : first + len(some)] = PROXIES[name](_Batch(some, shape, images, labels, weights, how))
     return np.where(np.isfinite(values), values, np.nan)
 
 
 @dataclass(frozen=True, eq=False)
 class _Batch:
-    """Motifs and the images that they are scored on."""
+    """Motifs, and the images that they are scored on."""
 
     cells: Sequence[Candidate]
     shape: Shape
@@ -165,12 +166,12 @@ def _nwot(of: _Batch) -> Array:
 
 
 def _layers(weights: Parameters) -> list[tuple[str, Array]]:
-    """The weights of convolutions and of the dense layer."""
+    """Return the weights of convolutions and of the dense layer."""
     return [(name, w) for name, w in weights.items() if w.ndim > 1]
 
 
 def _saliency(gradients: Sequence[Parameters], parameters: Sequence[Parameters]) -> Array:
-    """Sum of |w dw| over the layers of each motif."""
+    """Return the sum of |w dw| over the layers of each motif."""
     return np.array(
         [
             sum(np.abs(g.astype(np.float64) * np.asarray(weights[name])).sum() for name, g in _layers(of))
@@ -186,4 +187,4 @@ PROXIES: Final[dict[str, Callable[[_Batch], Array]]] = {
     "jacob_cov": _jacob_cov,
     "nwot": _nwot,
 }
-"""How each proxy is computed, by name."""
+"""The function that computes each proxy, by name."""

@@ -1,4 +1,4 @@
-"""What motifs show on dishes that were learned or not, as features of a predictor."""
+"""Readings: scores and learning curves of cells on dishes, learned or not. Predictors use them as features."""
 
 import time
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 _PIECES: Final = 8
-"""Pieces of the inner loop, of about equal length, over which the training loss is averaged."""
+"""Number of pieces of the inner loop, of about equal length. A learning curve has the mean training loss of each piece."""
 
 
 # ---- reading motifs
@@ -41,14 +41,14 @@ class MotifReadings:
     Attributes
     ----------
     score : ndarray, shape (n,), float64
-        What the recipe ranks by, larger is better: `spd_fast.scoring.score_cells`. NaN where a motif diverged.
+        The scores that `spd_fast.scoring.score_cells` returns; larger is better. NaN if a motif diverged.
     curve : ndarray, shape (n, M), float64
-        Learning curve: logarithms of the training loss averaged over each eighth of the inner loop's steps (of each
-        step if there are fewer than eight). NaN if a motif diverged.
+        The learning curve: for each eighth of the inner loop's steps, the logarithm of the mean training loss. If there are
+        fewer than eight steps, each step is a piece of its own. NaN if a motif diverged.
     step_loss : ndarray, shape (n, T), float64
-        Training loss of every step. Not finite after a motif has diverged.
+        The training loss of every step. It is not finite after a motif has diverged.
     seconds : ndarray, shape (n,)
-        Seconds of one core for each cell.
+        Seconds of one core for each cell, the sum over replicates.
     """
 
     score: Array
@@ -70,9 +70,9 @@ def motif_readings(
     Parameters
     ----------
     dish : Dish
-        Learned or not.
+        A dish, learned or not.
     recipe : Recipe
-        Gives motif, inner loop, metric and seed.
+        It says which motif, inner loop, metric and seed to use.
     cells : sequence of n Cell, NatsCell or Perceptron
     threads, progress
         As in `spd_fast.train_motifs`.
@@ -102,7 +102,7 @@ def read_all(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> list[MotifReadings]:
-    """Return the readings of the same cells on each of several dishes: `motif_readings`."""
+    """Return the readings of the same cells on each of several dishes, as `motif_readings` does."""
     reports = [part_of(progress, k, len(dishes)) for k in range(len(dishes))]
     return [dish.read(cells, threads, report) for dish, report in zip(dishes, reports, strict=True)]
 
@@ -112,16 +112,16 @@ def read_all(
 
 @dataclass(frozen=True, eq=False)
 class LearnedDish:
-    """A dish with the recipe that says how motifs are trained on it and read. The dish may be learned or not.
+    """A dish with the recipe by which motifs are trained and read on it. (The dish of learning curves is not learned.)
 
     Attributes
     ----------
     recipe : Recipe
     dish : Dish
     mean, spread : float
-        Of the scores of the labelled cells.
+        Mean and standard deviation of the labelled cells' scores, by which scores are standardised.
     seconds : float
-        Wall time of learning the dish.
+        Wall time that learning the dish took.
     """
 
     recipe: Recipe
@@ -133,12 +133,12 @@ class LearnedDish:
     def read(
         self, cells: Sequence[Candidate], threads: int | None = None, progress: Progress | None = None
     ) -> MotifReadings:
-        """Return scores and learning curves of cells on this dish: `motif_readings`."""
+        """Return the readings of cells on this dish, as `motif_readings` does."""
         return motif_readings(self.dish, self.recipe, cells, threads=threads, progress=progress)
 
     def scaled(self, score: Array) -> Array:
-        """Return standardised scores: mean 0 and standard deviation 1 over the labelled cells; a motif that diverged
-        has -3."""
+        """Return standardised scores, with mean 0 and standard deviation 1 over the labelled cells. A motif that diverged has
+        the score -3."""
         return np.nan_to_num((score - self.mean) / self.spread, nan=-3.0)
 
 
@@ -150,10 +150,10 @@ def learn_dish(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> LearnedDish:
-    """Learn a dish from labelled cells: `spd_fast.fit_dish` with all of them as the pool.
+    """Learn a dish from labelled cells, by `spd_fast.fit_dish` with all of them as the pool.
 
-    The same share of them are validation cells as in the recipe's own pool, at least 3. Parameters and errors are those of
-    `spd_fast.fit_dish`; `progress` is called with the share done.
+    The share of validation cells is that of the recipe's own pool, but there are at least 3. Parameters and errors are those
+    of `spd_fast.fit_dish`; `progress` is called with the share of the work that is done.
     """
     from spd_fast.outer.fit import fit_dish
 
@@ -162,7 +162,7 @@ def learn_dish(
         validation_cells = max(3, validation_cells * len(cells) // pool)
     recipe = recipe.replace({"outer.pool": None, "outer.validation_cells": validation_cells})
 
-    def report(epoch: int, fraction: float, step: object) -> None:
+    def report(epoch: int, fraction: float, record: object) -> None:
         if progress is not None:
             progress((epoch + min(fraction, 1.0)) / recipe.outer.epochs)
 
@@ -188,18 +188,18 @@ def learn_folds(
     accuracy : array-like, shape (n,)
     recipe : Recipe
     folds : int, 2 to n
-        Number of folds; cells are dealt out with the recipe's seed.
+        Number of folds. The recipe's seed decides which cells are in which fold.
     threads, progress
         As in `learn_dish`.
 
     Returns
     -------
     scores : ndarray, shape (n,), float64
-        For every cell the standardised score on the dish that was learned without it.
+        The standardised score of every cell, on the dish that was learned without it.
     dishes : list of LearnedDish
-        One for each fold. The score of any other cell is the mean of `LearnedDish.scaled` over them.
+        One dish for each fold. The score of any other cell is the mean of `LearnedDish.scaled` over them.
     """
-    target = np.asarray(accuracy, np.float64)
+    known = np.asarray(accuracy, np.float64)
     order = np.random.default_rng(derived_seed(recipe.seed, "folds")).permutation(len(cells))
     scores, dishes = np.empty(len(cells)), []
     for k in range(folds):
@@ -207,7 +207,7 @@ def learn_folds(
         inside = np.setdiff1d(order, out)
         report = part_of(progress, k, folds)
         pool = [cells[int(row)] for row in inside]
-        learned = learn_dish(pool, target[inside], recipe, threads=threads, progress=part_of(report, 0, 2))
+        learned = learn_dish(pool, known[inside], recipe, threads=threads, progress=part_of(report, 0, 2))
         score = learned.read(cells, threads, part_of(report, 1, 2)).score
         finite = score[np.isfinite(score)]
         if len(finite) and finite.std() > 0:
@@ -218,5 +218,5 @@ def learn_folds(
 
 
 def mean_scaled(dishes: Sequence[LearnedDish], scores: Sequence[Array]) -> npt.NDArray[np.float64]:
-    """Return the mean over dishes of their scaled scores, shape (n,), from their scores, shape (n,) each."""
+    """Return the mean over dishes of standardised scores, shape (n,), from the scores on each dish, shape (n,)."""
     return mean_of([dish.scaled(score) for dish, score in zip(dishes, scores, strict=True)])

@@ -1,14 +1,14 @@
-"""Predictors of accuracy: they learn from labelled cells and predict the accuracies of others.
+"""`SPDPredictor`: it learns from labelled cells and predicts the accuracies of other cells.
 
-Three kinds of features tell cells apart: *structure* (`spd_fast.predictors.features`, nothing is trained), *curves* (how fast motifs
-learn on a dish that nobody adapted) and the *dish* (the score on a dish learned from the labelled cells). A Gaussian
-process on them is the strongest predictor; a learned dish alone, nothing fitted on top, is the Synthetic Petri Dish as
-it was meant. This module needs scikit-learn (``pip install 'spd_fast[predictor]'``).
+It knows three kinds of features: *structure* (`spd_fast.predictors.features`, for which nothing is trained), *curves* (the learning
+curves of motifs on an unlearned dish) and *dish* (the score on a dish that is learned from the labelled cells). A Gaussian process on
+these features is the strongest predictor. The score on a learned dish alone is the Synthetic Petri Dish as its authors meant it. This
+module needs scikit-learn (``pip install 'spd_fast[predictor]'``).
 
 References
 ----------
 Rasmussen and Williams 2006, Gaussian Processes for Machine Learning: chapter 2 and equation 5.8 (marginal likelihood).
-Wolpert 1992, Stacked generalization, Neural Networks 5(2): features learned from labels are taken out of fold.
+Wolpert 1992, Stacked generalization, Neural Networks 5(2): a labelled cell's feature comes from a dish that was learned without it.
 White et al. 2021, How powerful are performance predictors in neural architecture search?, arXiv:2104.01177: fit and query.
 Rawal et al. 2020, Synthetic Petri Dish, arXiv:2005.13092.
 """
@@ -49,7 +49,7 @@ except ImportError as error:
 SCHEMA: Final = "spd_fast.predictor/2"
 """Version of the file that `SPDPredictor.save` writes."""
 FEATURES: Final = ("structure", "curves", "dish")
-"""Kinds of features of the Gaussian process, in the order of its groups."""
+"""The kinds of features of the Gaussian process, in the order of its groups."""
 DEFAULT_RECIPE: Final = "learned_labels"
 DEFAULT_CURVES: Final = "curves"
 Cells = Sequence[Cell] | Array
@@ -59,25 +59,22 @@ Cells = Sequence[Cell] | Array
 
 
 class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
-    """Predicts accuracies of cells from those of labelled cells. It is a scikit-learn estimator and, in NASLib's terms,
-    a predictor.
+    """Predicts accuracies of cells from those of labelled cells. It is a scikit-learn estimator.
 
     Parameters
     ----------
     recipe : Recipe or str, optional
-        How the dish is learned: a recipe or a recipe's name. Default: ``"learned_labels"``.
+        The recipe by which dishes are learned, or its name. Default: ``"learned_labels"``.
     variant : "gaussian_process" or "dish"
-        "gaussian_process": a Gaussian process on `features`. "dish": the score of a cell's motif on the learned dish
-        and nothing else.
+        "gaussian_process": predict by a Gaussian process on `features`. "dish": predict by the score on a learned dish alone.
     features : sequence of "structure", "curves", "dish"
-        Features of the Gaussian process: structural scalars; learning curves of motifs on an unlearned dish (`curves`);
-        the score on dishes learned from the labelled cells.
+        Features of the Gaussian process: structural scalars; learning curves of motifs on an unlearned dish, as `curves` says;
+        the score on dishes that are learned from the labelled cells.
     curves : Recipe or str, optional
-        Motif, inner loop and dish before learning of the curves. Default: ``"curves"``.
+        The recipe whose motif, inner loop and unlearned dish give the learning curves, or its name. Default: ``"curves"``.
     folds : int, at least 2
-        Number of dishes that are learned for the feature "dish", each without one fold of the labelled cells. A
-        labelled cell's score comes from the dish that was learned without it; other cells have the mean score of all
-        dishes.
+        Number of folds of the labelled cells for the feature "dish". One dish is learned without each fold. The score of a
+        labelled cell comes from the dish that was learned without it; other cells have the mean score of all dishes.
     threads : int, optional
         Default: the processors that this process may use. Does not change the result.
 
@@ -91,7 +88,7 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     Notes
     -----
     Cells are a sequence of n `Cell`, or an integer array of shape (n, 3) with the columns of `CellColumns`: vertices,
-    edge_bits, op_codes. Same arguments, same bits. A query needs no PyTorch; only learning a dish does.
+    edge_bits, op_codes. The same arguments give the same bits. Only learning a dish needs PyTorch; a query does not.
 
     Examples
     --------
@@ -129,9 +126,9 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         ----------
         cells : sequence of n Cell, or integer array, shape (n, 3)
         accuracy : array-like, shape (n,), finite
-            Of any unit; more is better.
+            Accuracies in any unit; more is better.
         progress : callable, optional
-            Called with the share done, 0 to 1. What it raises stops the fit.
+            It is called with the share of the work that is done, 0 to 1. An exception that it raises stops the fit.
 
         Raises
         ------
@@ -140,10 +137,10 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         """
         self._check_parameters()
         pool = _as_cells(cells)
-        target = _checked_accuracy(accuracy, len(pool))
+        known = _checked_accuracy(accuracy, len(pool))
         if self.variant == "dish":
             recipe = _recipe(self.recipe, DEFAULT_RECIPE)
-            learned = learn_dish(pool, target, recipe, threads=self.threads, progress=progress)
+            learned = learn_dish(pool, known, recipe, threads=self.threads, progress=progress)
             self.dishes_, self.process_ = (learned,), None
             return self
         groups: list[Array] = []
@@ -159,14 +156,14 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 groups.append(dishes[-1].read(pool, self.threads, report).curve)
             else:
                 recipe = _recipe(self.recipe, DEFAULT_RECIPE)
-                scores, parts = learn_folds(pool, target, recipe, self.folds, threads=self.threads, progress=report)
+                scores, parts = learn_folds(pool, known, recipe, self.folds, threads=self.threads, progress=report)
                 groups.append(scores[:, None])
                 dishes += parts
-        self.dishes_, self.process_ = tuple(dishes), fit_gaussian_process(groups, target)
+        self.dishes_, self.process_ = tuple(dishes), fit_gaussian_process(groups, known)
         return self
 
     def query(self, cells: Cells, *, progress: Progress | None = None) -> npt.NDArray[np.float64]:
-        """Predict cells.
+        """Predict the accuracies of cells.
 
         Parameters
         ----------
@@ -176,8 +173,8 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         Returns
         -------
         ndarray, shape (n,), float64
-            With a Gaussian process accuracies, in the unit of the labels. With variant "dish" scores of no unit, larger is
-            better, -inf where a motif diverged.
+            With a Gaussian process: accuracies, in the unit of the accuracies that it learned from. With variant "dish": scores
+            without a unit; larger is better, and -inf if a motif diverged.
 
         Raises
         ------
@@ -203,7 +200,7 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return self.process_.predict(np.concatenate(groups, axis=1))
 
     def predict(self, cells: Cells) -> npt.NDArray[np.float64]:
-        """Return `query`, by scikit-learn's name."""
+        """Predict the accuracies of cells: scikit-learn's name for `query`."""
         return self.query(cells)
 
     def score(self, cells: Cells, accuracy: npt.ArrayLike) -> float:
@@ -214,7 +211,7 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return kendall_tau(self.query(known), _checked_accuracy(accuracy, len(known)))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a fitted predictor as an .npz of plain arrays with its settings as JSON: no pickles, atomically.
+        """Write a fitted predictor as an .npz of plain arrays without pickles, with its settings as JSON: a whole file or none.
 
         Raises
         ------
@@ -258,7 +255,7 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             settings = json.loads(arrays["settings"].tobytes())
             if settings["schema"] != SCHEMA:
                 raise ValueError(
-                    f"has schema {settings['schema']!r}, expected {SCHEMA!r}: another version of spd_fast wrote it; fit the predictor anew; fit it anew"
+                    f"has schema {settings['schema']!r}, expected {SCHEMA!r}: another version of spd_fast wrote it; fit the predictor anew"
                 )
             parameters: dict[str, Any] = {
                 name: Recipe.from_json(json.dumps(value)) if isinstance(value, dict) else value
@@ -286,9 +283,7 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.regressor_tags.poor_score = (
-            True  # the score is tau, of cells: not of scikit-learn's own regression problems
-        )
+        tags.regressor_tags.poor_score = True  # `score` returns tau, and scikit-learn's own checks have no cells
         return tags
 
 
@@ -313,15 +308,15 @@ def _as_cells(cells: Cells) -> Sequence[Cell]:
 
 
 def _checked_accuracy(accuracy: npt.ArrayLike, n: int) -> npt.NDArray[np.float64]:
-    target = np.asarray(accuracy, np.float64)
-    if target.shape != (n,):
-        raise ValueError(f"accuracy has shape {target.shape}, expected ({n},) to match cells")
+    checked = np.asarray(accuracy, np.float64)
+    if checked.shape != (n,):
+        raise ValueError(f"accuracy has shape {checked.shape}, expected ({n},) to match cells")
     if n < 2:
         raise ValueError(f"{n} labelled cells were given, expected at least 2")
-    bad = np.flatnonzero(~np.isfinite(target))
+    bad = np.flatnonzero(~np.isfinite(checked))
     if len(bad):
-        raise ValueError(f"accuracy[{bad[0]}] is {target[bad[0]]}, expected finite numbers")
-    return target
+        raise ValueError(f"accuracy[{bad[0]}] is {checked[bad[0]]}, expected finite numbers")
+    return checked
 
 
 def _dish_from(arrays: Mapping[str, Array], k: int, recipe: Recipe) -> LearnedDish:

@@ -1,1 +1,1 @@
-"""Truth: cells and the accuracies that trained networks of them reached, read from files or measured."""
+"""Truth: cells with the measured accuracies of their full-size networks, read from files or measured by training."""

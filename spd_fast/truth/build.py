@@ -1,8 +1,8 @@
-"""Building a truth: train networks of many cells on a real data set and record their accuracies and losses.
+"""Building a truth: networks of many cells are trained on real images, and their accuracies and losses are recorded.
 
 Every (cell, budget, seed) is a training from scratch with a cosine schedule over its budget, as in NAS-Bench-101. A
-build takes hours and may be killed at any moment: results are written to a journal beside the output as they come, and
-the same call continues from there. The truth file is written at the end, as a whole.
+build takes hours and may be killed at any moment: every result is written to a journal beside the output, and the same call
+continues from there. The truth file is written at the end, as a whole.
 """
 
 import hashlib
@@ -39,7 +39,8 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class _Splits:
-    """Normalised images of the three splits; validation and test lie one behind the other in the dish."""
+    """The normalised images of the three splits. The dish's validation set holds the validation images, then the test
+    images."""
 
     dish: Dish
     labels: dict[str, npt.NDArray[np.int64]]
@@ -71,40 +72,40 @@ def build_truth(
 
     Parameters
     ----------
-    cells : sequence of Cell, of NatsCell or of Perceptron, no two of one `module_hash`
+    cells : sequence of Cell, of NatsCell or of Perceptron, no two with the same `module_hash`
         `sample_cells` draws such cells.
     data : ImageData or path
-        What `load_images` returns or reads.
+        Images, or a path that `load_images` reads.
     out : path
-        The truth file, an .npz; must not exist, unless the same call wrote it: then it is read. Beside it lies the journal while
-        the build runs (`journal_path`).
+        The truth file to write, an .npz. If the file exists, it must be the one that this same call wrote; then it is read.
+        While the build runs, its journal lies beside the file (`journal_path`).
     shape : MotifShape, or PerceptronShape
-        The network around each cell, or slope; its image channels and classes must be those of the data.
+        The network around each cell or slope. Its image channels and classes must be those of the data.
     budgets : sequence of int, >= 1, ascending
-        Epochs. Each budget is a training of its own, with its own initial weights and cosine schedule.
+        Epochs of training. Each budget is a training of its own, with its own initial weights and cosine schedule.
     seeds : sequence of int
-        Key initial weights and sample orders.
+        Seeds of initial weights and sample orders.
     batch_size : int
     optimizer : Adam, SGD or RMSProp, optional
         Default: ``Adam(lr=5e-3, weight_decay=1e-4)``.
     init : "motif" or "shared"
-        "motif": draw the initial weights of every cell. "shared": all cells of a seed start as alike as they can, so
-        that differences between cells are less noisy than their accuracies.
+        "motif": every cell has initial weights of its own. "shared": all cells of a seed start as alike as they can, so that
+        the differences between cells are less noisy than their accuracies.
     init_distribution, batch_norm_momentum
         As in `train_motifs`.
     image_size : int, 4 to 64
         Side to which images are resampled (`resize_images`).
     n_train, n_valid, n_test : int, >= 1
-        Images of the three splits. Training and validation images are drawn from the training set, test images from
-        the test set (from the rest of the training set where there is none), by permutations keyed by `split_seed`.
+        Number of images in each split. Training and validation images are drawn from the data's training set, test images from
+        its test set, or from the rest of the training set if there is no test set.
     split_seed : int
-        The splits are the same for all seeds of training.
+        Seed of the splits, which are the same for all `seeds`.
     threads : int, optional
         Default: the processors that this process may use.
     progress : callable, optional
-        Called with the share of the work done (by cost, 0..1) about ten times a second.
+        It is called about ten times a second with the share of the work that is done, 0 to 1, by computing cost.
     provenance : mapping, optional
-        More facts to store in the file, for example where the cells come from.
+        More facts for the file's provenance, for example where the cells come from.
 
     Returns
     -------
@@ -114,23 +115,23 @@ def build_truth(
     Raises
     ------
     FileExistsError
-        If `out` exists already and is not what this call writes.
+        If `out` exists and is not the file that this call writes.
     BlockingIOError
         If another process builds the same file.
     ValueError
-        If an argument does not fit the data, or the journal of an earlier, interrupted build has other settings; the
-        message names them.
+        If an argument does not fit the data, or the journal of an interrupted build has other settings; the message names
+        them.
     OSError
         If `out` cannot be written.
 
     Notes
     -----
-    Metrics are read with batch norm's running statistics. Pixels are normalised by mean and standard deviation of the
-    training images, per channel. Of a network that diverged the loss is NaN and the accuracy that of predicting class
-    0. Same arguments, same measurements, whatever was interrupted and resumed and on however many threads; only
+    Networks are evaluated with batch norm's running statistics. Pixels are normalised by the mean and the standard deviation of
+    the training images, for each channel. If a network diverged, its loss is NaN and its accuracy is that of predicting class
+    0. The same arguments give the same measurements, whatever was interrupted and resumed and on any number of threads; only
     ``seconds`` and the times in `provenance` differ.
 
-    A killed build loses at most the chunk in work, about a minute. To give a build up, delete its journal.
+    A killed build loses at most the trainings in progress, about a minute of work. To abandon a build, delete its journal.
     """
     optimizer = optimizer or Adam(lr=5e-3, weight_decay=1e-4)
     data = data if isinstance(data, ImageData) else load_images(data)
@@ -207,12 +208,12 @@ def build_truth(
 
 
 def _is_built(out: Path, settings: BuildSettings, journal: Journal) -> bool:
-    """Return whether the same build wrote its file already and was killed before it could say so, or is asked for again.
+    """Return whether the file is there and was written by the same build, which was killed just after or is called again.
 
     Raises
     ------
     FileExistsError
-        If another file has its name.
+        If the file is another one.
     """
     if not out.exists():
         return False
@@ -247,7 +248,7 @@ def _checked_axis(name: str, values: Sequence[int], lowest: int = 0) -> tuple[in
 
 
 def _split(data: ImageData, shape: Shape, image_size: int, counts: dict[str, int], split_seed: int) -> _Splits:
-    """Draw the three splits, resample and normalise them."""
+    """Draw the images of the three splits, resample them and normalise them."""
     channels = data.train_images.shape[1]
     if channels != shape.image_channels:
         raise ValueError(
@@ -296,9 +297,9 @@ def _split(data: ImageData, shape: Shape, image_size: int, counts: dict[str, int
 
 
 def _measurements(result: TrainResult, labels: Mapping[str, Array]) -> dict[str, Array]:
-    """Return accuracies and losses (K,) on the three splits.
+    """Return accuracies and losses on the three splits, shape (K,) each.
 
-    The dish's validation logits are those of the validation images, then of the test images.
+    The validation logits are those of the validation images, then of the test images.
     """
     assert result.train is not None
     assert result.valid is not None
@@ -306,7 +307,7 @@ def _measurements(result: TrainResult, labels: Mapping[str, Array]) -> dict[str,
     found: dict[str, Array] = {"seconds": result.seconds}
     for split, logits in (("train", result.train.logits), ("validation", validation), ("test", test)):
         z = logits.astype(np.float64)
-        z[result.diverged] = np.nan  # argmax: class 0
+        z[result.diverged] = np.nan  # argmax of NaN is class 0
         true = labels[split]
         found[f"{split}_accuracy"] = (z.argmax(axis=2) == true).mean(axis=1)
         top = z.max(axis=2, keepdims=True)
@@ -331,10 +332,11 @@ def _tabulated(
 def _provenance(data: ImageData, settings: BuildSettings, arrays: Mapping[str, Array]) -> dict[str, Any]:
     machine = describe_machine()
     size, test_set = settings.image_size, "the test set" if data.test_images is not None else "the same set"
-    kept = {k: v for k, v in asdict(settings).items() if k not in ("cells", "n_cells", "budgets", "seeds", "version")}
-    return kept | {
+    elsewhere = ("cells", "n_cells", "budgets", "seeds", "version")  # in arrays of the file, or under other names below
+    facts = {name: value for name, value in asdict(settings).items() if name not in elsewhere}
+    return facts | {
         "data": Path(data.name).name,
-        "images_sha256": kept.pop("images"),
+        "images_sha256": facts.pop("images"),
         "build": settings.digest(),
         "splits": f"{settings.n_train} training and {settings.n_valid} validation images, {settings.n_test} test images from {test_set}",
         "preprocessing": f"resampled by area to {size} x {size}, normalised by mean and deviation of the training images",

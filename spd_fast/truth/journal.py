@@ -1,4 +1,4 @@
-"""The journal of a truth that is being built: what decides its measurements, their records, and what is left to do."""
+"""The journal of a truth that is being built: its settings, its records, and the trainings that are left to do."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ __all__ = [
     "journal_path",
 ]
 
-_CHUNK_SECONDS: Final = 60.0  # what a kill may cost, about
+_CHUNK_SECONDS: Final = 60.0  # about what a kill may cost
 JOURNAL: Final = "spd_fast.truth_journal/3"
 
 
@@ -27,11 +27,11 @@ JOURNAL: Final = "spd_fast.truth_journal/3"
 
 @dataclass(frozen=True)
 class BuildSettings:
-    """All settings that the measurements depend on; a journal belongs to one set of them."""
+    """All settings that the measurements depend on. A journal belongs to one set of them."""
 
-    cells: str  # digest
+    cells: str  # a digest of the cells
     n_cells: int
-    images: str  # digest
+    images: str  # a digest of the images
     shape: dict[str, Any]
     budgets: tuple[int, ...]
     seeds: tuple[int, ...]
@@ -48,7 +48,7 @@ class BuildSettings:
     version: str
 
     def digest(self) -> str:
-        """What identifies the build in the file that it wrote."""
+        """Return the digest by which the file that a build wrote names its build."""
         return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:16]
 
 
@@ -60,7 +60,7 @@ def journal_path(out: str | os.PathLike[str]) -> Path:
 def records_of(
     measured: Mapping[str, Array], rows: npt.NDArray[np.int64], budget: int, seed: int
 ) -> list[dict[str, int | float | str]]:
-    """Return one record for each row; numbers that JSON has no word for as text."""
+    """Return one record for each row. NaN and infinity, which JSON does not have, become text."""
     return [
         {"cell": int(row), "budget": budget, "seed": seed}
         | {
@@ -72,8 +72,10 @@ def records_of(
 
 
 class Work:
-    """The trainings that are left, in chunks that keep every thread busy for about a minute; and the share that is
-    done. Chunks may have any size, because a motif's result does not depend on the other motifs of a call.
+    """The trainings that are left to do, in chunks that keep every thread busy for about a minute, and the share that is
+    done.
+
+    Chunks may have any size, because the result of a motif does not depend on the other motifs of a call.
     """
 
     def __init__(
@@ -92,14 +94,14 @@ class Work:
         }
         self._total = float(costs.sum()) * sum(budgets) * len(seeds)
         self._left = sum(self._cost(budget, rows) for (budget, _), rows in self._groups.items())
-        self._rate = 0.0  # cost a second
+        self._rate = 0.0  # cost that is done in a second
         self._progress = progress
 
     def _cost(self, budget: int, rows: npt.NDArray[np.int64]) -> float:
         return float(self._costs[rows].sum()) * budget
 
     def chunks(self, fewest: int) -> Iterator[tuple[int, int, npt.NDArray[np.int64]]]:
-        """Yield (budget, seed, rows): at least `fewest` rows where there are as many, more where they are quick."""
+        """Yield (budget, seed, rows): at least `fewest` rows if there are as many, and more rows if they take less time."""
         self._report(0)
         for (budget, seed), rows in self._groups.items():
             while len(rows):

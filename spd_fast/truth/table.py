@@ -1,6 +1,7 @@
-"""Truth: cells with the measured accuracies (and losses) of their full-size networks.
+"""Truth: cells with the measured accuracies, and where known the losses, of their full-size networks.
 
-A truth file is an .npz without pickles, an archive of `spd_fast.base.files`. Its schema, ``spd_fast.truth/2``, with n cells, b epoch budgets and s seeds:
+A truth file is an .npz without pickles, which `spd_fast.base.files` writes. Its schema is ``spd_fast.truth/2``. With n cells,
+b budgets and s seeds it holds:
 
 ======================================  ==================  =====================================================
 array                                   dtype, shape        meaning
@@ -19,8 +20,8 @@ array                                   dtype, shape        meaning
 ``provenance``                          uint8 (bytes,)      a JSON object: data set, network, settings, hours
 ======================================  ==================  =====================================================
 
-At least one accuracy is there; the other measurements are optional. Tables of NAS-Bench-101 test accuracies as columns
-(``test_k29952`` beside the packed cells) are read as well.
+A file holds at least one accuracy; the other measurements are optional. `TruthTable.load` also reads files that hold test accuracies
+of NAS-Bench-101 beside the packed cells, in one column ``test_k29952``: how many of 29,952 images three runs classified correctly.
 """
 
 import json
@@ -55,7 +56,7 @@ SCHEMA: Final = "spd_fast.truth/2"
 _SPLITS: Final = ("train", "validation", "test")
 _ACCURACIES: Final = tuple(f"{split}_accuracy" for split in _SPLITS)
 MEASUREMENTS: Final = (*_ACCURACIES, *(f"{split}_loss" for split in _SPLITS), "seconds")
-"""Names of the arrays of shape (n, b, s) that a truth table may hold."""
+"""Names of the measurements that a truth may hold, arrays of shape (n, b, s)."""
 _KINDS: Final[tuple[type[Columns[Any]], ...]] = (CellColumns, NatsColumns, PerceptronColumns)
 _EMBEDDED: Final = {Cell: "truth.npz", Perceptron: "slopes.npz"}
 _NASBENCH_COUNTS: Final = "test_k29952"
@@ -64,7 +65,7 @@ _NASBENCH_IMAGES: Final = 29952
 
 @dataclass(frozen=True, eq=False)
 class TruthTable:
-    """Cells with measured accuracies: a dish is learned from some of them and judged on others.
+    """Cells with measured accuracies. A dish is learned from some of them and judged on others.
 
     `TruthTable.load` reads one from a file. A table holds every budget and seed of its file; `accuracy_name` and `budget`
     say which of these measurements `accuracy` and `loss` return.
@@ -72,10 +73,10 @@ class TruthTable:
     Parameters
     ----------
     cells : CellColumns, NatsColumns or PerceptronColumns, length n
-        A sequence of cells, or of perceptrons, each built when it is touched.
+        A sequence of cells, or of perceptrons, each of which is built when it is touched.
     measurements : mapping of str to ndarray, shape (n, b, s)
-        By name, one of `MEASUREMENTS`; at least one accuracy. Accuracies are finite and between 0 and 1; a loss may be
-        infinite or NaN where a run diverged.
+        Measurements by name, which is one of `MEASUREMENTS`; at least one of them is an accuracy. Accuracies are 0 to 1; a loss
+        may be infinite or NaN if a run diverged.
     budgets : sequence of int, length b, >= 1, ascending
         Epochs that the networks were trained for.
     seeds : sequence of int, length s, distinct
@@ -135,22 +136,22 @@ class TruthTable:
         Parameters
         ----------
         path : path, optional
-            An .npz in the schema above, a table that `spd_fast.nasbench101.convert` wrote, or columns of NAS-Bench-101 test
-            accuracies. Without it, a table that ships with the package.
+            An .npz in the schema above, a table that `spd_fast.nasbench101.convert` wrote, or a file with a column of
+            NAS-Bench-101 test accuracies. Default: a truth that ships with the package.
         accuracy_name : str, optional
-            ``"test_accuracy"``, ``"validation_accuracy"`` or ``"train_accuracy"``; by default the first of these that
-            the file holds.
+            ``"test_accuracy"``, ``"validation_accuracy"`` or ``"train_accuracy"``. Default: the first of these that the file
+            holds.
         budget : int, optional
-            Epochs of training; by default the largest of the file.
+            Epochs of training. Default: the largest budget of the file.
         cell_type : type
-            Of the table that ships with the package, where no path is given: `Cell`, or `Perceptron`.
+            Without a path, the type of the candidates: `Cell`, or `Perceptron`.
 
         Raises
         ------
         FileNotFoundError
             If there is no such file.
         ValueError
-            If the file is not a truth file, is damaged, or lacks what was asked for.
+            If the file is not a truth file, is damaged, or has no such accuracy or budget.
         """
         if path is None:
             return cls.embedded(cell_type, accuracy_name=accuracy_name, budget=budget)
@@ -168,7 +169,7 @@ class TruthTable:
     def from_nasbench101(
         cls, table: NasbenchTable, *, accuracy_name: str | None = None, budget: int | None = None
     ) -> "TruthTable":
-        """Make a truth of a table of NAS-Bench-101: every run of every cell, at every budget.
+        """Make a truth of a table of NAS-Bench-101, with every run of every cell at every budget.
 
         Parameters
         ----------
@@ -179,39 +180,42 @@ class TruthTable:
         Raises
         ------
         ValueError
-            If there is no such accuracy or budget, a cell lacks a run of some budget, or the file is damaged.
+            If there is no such accuracy or budget, a cell lacks a run at some budget, or the file is damaged.
         """
         provenance = {"data": "CIFAR-10, NAS-Bench-101", **table.provenance}
-        runs, measured = tuple(range(table.runs)), table.finals()  # compares checksums, those of the cells too
+        runs, measured = tuple(range(table.runs)), table.finals()  # it compares all checksums
         return cls(table.cells, measured, table.budgets, runs, accuracy_name or "", budget or 0, provenance)
 
     @classmethod
     def embedded(
         cls, cell_type: type = Cell, *, accuracy_name: str | None = None, budget: int | None = None
     ) -> "TruthTable":
-        """Read a table that ships with the package.
+        """Read a truth that ships with the package.
 
         Parameters
         ----------
         cell_type : type
-            `Cell`, or `Perceptron`: the 100 slopes of docs/truth.md.
+            `Cell`, or `Perceptron` for the 100 slopes of docs/truth.md.
         accuracy_name, budget
             As in `load`.
 
         Raises
         ------
         ValueError
-            If there is no table of this type, or this installation lacks it.
+            If there is no truth of this type, or this installation lacks it.
         """
         if cell_type not in _EMBEDDED:
-            raise ValueError(f"no table of {cell_type.__name__} ships with the package, give one")
+            raise ValueError(
+                f"cell_type is {cell_type.__name__}, expected Cell or Perceptron: no truth of others ships with the package; "
+                "give a truth file"
+            )
         with as_file(files("spd_fast") / "data" / _EMBEDDED[cell_type]) as path:
             if not path.is_file():
                 raise ValueError(f"this installation has no truth of its own, {path} is not there: give a truth file")
             return cls.load(path, accuracy_name=accuracy_name, budget=budget)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the table in the schema above: a whole file or none.
+        """Write a truth file in the schema above, as a whole or not at all.
 
         Measurements are stored as float32. `accuracy_name` and `budget` are not stored.
 
@@ -236,7 +240,7 @@ class TruthTable:
 
     @cached_property
     def accuracy_sd(self) -> npt.NDArray[np.float64] | None:
-        """Sample standard deviation of `accuracy` over seeds, shape (n,), or None where there is one seed only."""
+        """Sample standard deviation of `accuracy` over seeds, shape (n,); None if there is only one seed."""
         return self._at_budget(self.accuracy_name).std(axis=1, ddof=1) if len(self.seeds) > 1 else None
 
     @cached_property
@@ -250,14 +254,14 @@ class TruthTable:
         return self._at_budget(name).mean(axis=1) if name in self.measurements else None
 
     def compared(self, what: Literal["accuracy", "loss"]) -> tuple[Columns[Any], npt.NDArray[np.float64]]:
-        """Return cells and what their motifs are compared with, more is better: accuracies, or losses with their sign reversed.
+        """Return cells with the truth that their motifs are compared with: accuracies, or losses with their sign reversed.
 
-        Cells whose loss is not finite are left out where losses are compared.
+        More is better. With losses, cells whose loss is not finite are left out.
 
         Raises
         ------
         ValueError
-            If losses are asked for and there are none.
+            If losses are asked for and the table has none.
         """
         if what == "accuracy":
             return self.cells, self.accuracy
@@ -274,7 +278,7 @@ class TruthTable:
         Raises
         ------
         ValueError
-            If no hash does, or several do.
+            If no hash begins so, or several do.
         """
         rows = [row for row, each in enumerate(self.hashes) if each.startswith(digits.lower())]
         if len(rows) != 1:
@@ -283,17 +287,17 @@ class TruthTable:
 
     @property
     def nasbench_cells(self) -> CellColumns:
-        """`cells`, where they are of NAS-Bench-101.
+        """`cells`, if they are cells of NAS-Bench-101.
 
         Raises
         ------
         TypeError
-            If they are not: structural features are of such cells alone.
+            If they are others, which have no structural features.
         """
         if isinstance(self.cells, CellColumns):
             return self.cells
         raise TypeError(
-            f"the truth holds {self.cells.cell_type.__name__}s, expected Cells: structural features are of those alone"
+            f"the truth holds {self.cells.cell_type.__name__}s, expected Cells: others have no structural features"
         )
 
     @cached_property
@@ -326,8 +330,8 @@ class TruthTable:
     def sample(self, n: int, seed: int) -> "TruthTable":
         """Draw `n` cells at random, no two with the same `module_hash`.
 
-        The draw depends on the seed and on which cells the table holds, not on their order: every cell has a rank that
-        follows from (seed, module_hash) alone, and the `n` lowest are taken, lowest first. A larger sample with
+        The draw depends on the seed and on which cells the table holds, not on their order: every cell has a rank that depends
+        on (seed, module_hash) alone, and the `n` cells with the lowest ranks are taken, the lowest first. A larger sample with
         the same seed begins with the smaller one.
 
         Raises
@@ -338,7 +342,7 @@ class TruthTable:
         return self.subset(self._drawn(n, seed))
 
     def split(self, n: int, seed: int) -> tuple["TruthTable", "TruthTable"]:
-        """Draw `n` cells as `sample` does; return them and all others, with no `module_hash` twice in the two together.
+        """Draw `n` cells as `sample` does; return them and all other cells. No two cells of both have the same `module_hash`.
 
         Raises
         ------
@@ -381,7 +385,7 @@ class TruthTable:
 
     def _at_budget(self, name: str) -> npt.NDArray[np.float64]:
         values = self.measurements[name][:, self.budgets.index(self.budget)]
-        # NumPy adds a cell's seeds in another order where cells lie side by side in memory
+        # the order in which NumPy adds a cell's seeds depends on the layout in memory
         return np.ascontiguousarray(values, np.float64)
 
     def _drawn(self, n: int, seed: int) -> npt.NDArray[np.intp]:
@@ -392,21 +396,21 @@ class TruthTable:
 
 
 def columns_of(cells: Sequence[Candidate]) -> Columns[Any]:
-    """Pack cells, or perceptrons, into the columns that hold their kind.
+    """Pack candidates into the columns that hold their type.
 
     Raises
     ------
     TypeError
-        If one is of no kind, or of another than the first.
+        If one is not a candidate, or its type is not that of the first.
     """
-    kept = list(cells)
-    first = type(kept[0]) if kept else Cell
+    packed = list(cells)
+    first = type(packed[0]) if packed else Cell
     kind = next((kind for kind in _KINDS if kind.cell_type is first), None)
-    odd = next((k for k, cell in enumerate(kept) if type(cell) is not first or kind is None), None)
+    odd = next((k for k, cell in enumerate(packed) if type(cell) is not first or kind is None), None)
     if kind is None or odd is not None:
         expected = first.__name__ if kind else " or ".join(kind.cell_type.__name__ for kind in _KINDS)
-        raise TypeError(f"cells[{odd}] is {type(kept[odd or 0]).__name__}, expected {expected}")
-    return kind.from_cells(kept)
+        raise TypeError(f"cells[{odd}] is {type(packed[odd or 0]).__name__}, expected {expected}")
+    return kind.from_cells(packed)
 
 
 def write_truth(
@@ -418,7 +422,7 @@ def write_truth(
     arrays: Mapping[str, npt.NDArray[np.floating]],
     provenance: Mapping[str, Any],
 ) -> None:
-    """Check measurements and write them as a truth file, atomically.
+    """Check measurements and write them as a truth file, as a whole or not at all.
 
     Parameters
     ----------
@@ -428,8 +432,8 @@ def write_truth(
         Epochs of training.
     seeds : sequence of int, length s
     arrays : mapping of str to ndarray, shape (n, b, s)
-        By name, one of `MEASUREMENTS`; at least one accuracy. Accuracies lie in 0 to 1; give a run that diverged the
-        accuracy its predictions have, and a loss that is not finite.
+        Measurements by name, which is one of `MEASUREMENTS`; at least one of them is an accuracy. Accuracies are 0 to 1. Give a
+        run that diverged the accuracy of its predictions, and a loss that is not finite.
     provenance : mapping that JSON can hold
 
     Raises
@@ -437,7 +441,7 @@ def write_truth(
     ValueError
         If a shape or value is wrong; the message names the array and the first offending entry.
     TypeError
-        If `provenance` holds what JSON cannot, or `cells` candidates of two kinds.
+        If `provenance` holds values that JSON cannot hold, or if `cells` holds candidates of two types.
     OSError
         If the file cannot be written.
     """

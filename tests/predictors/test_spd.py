@@ -321,7 +321,7 @@ def test_files_that_are_no_predictor(tmp_path: Path, fitted: SPDPredictor) -> No
     for changes, message in (
         (
             {"schema": "spd_fast.predictor/0"},
-            "has schema 'spd_fast.predictor/0', expected 'spd_fast.predictor/2'.*fit it anew",
+            "has schema 'spd_fast.predictor/0', expected 'spd_fast.predictor/2'.*fit the predictor anew",
         ),
         ({"parameters": settings["parameters"] | {"variant": "forest"}}, "variant is 'forest'"),
         ({"parameters": settings["parameters"] | {"colour": 1}}, "unexpected keyword argument 'colour'"),

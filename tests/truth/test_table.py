@@ -101,7 +101,7 @@ def test_the_slopes_of_the_package() -> None:
         "image_channels": 1,
         "loss": "softmax",
     }
-    with pytest.raises(ValueError, match="no table of int ships with the package"):
+    with pytest.raises(ValueError, match="cell_type is int, expected Cell or Perceptron: no truth of others ships"):
         TruthTable.embedded(int)
 
 
