@@ -1,5 +1,5 @@
-"""The search around a dish: learn a dish on the labelled candidates, score the others, label the best of them and one
-at random, and repeat.
+"""Dish-search: learn a dish on the labelled candidates, score the others, label the best of them and one at random, and
+repeat.
 
 References
 ----------
@@ -46,16 +46,17 @@ Truth = npt.ArrayLike | Callable[[list[Candidate]], npt.ArrayLike]
 
 @dataclass(frozen=True)
 class Labelled:
-    """A candidate whose accuracy was asked for.
+    """A candidate that a search has labelled.
 
     Attributes
     ----------
     row : int
-        Which of the candidates.
+        The candidate's position among all candidates.
     accuracy : float
     round : int
-        0: before the first dish.
+        The round in which it was labelled; 0 is before the first dish.
     why : "start", "best" or "random"
+        Whether it was labelled before the first dish, or because its score was among the best, or at random.
     score : float or None
         Its score on the dish of its round; None if it was labelled at the start or its motif diverged.
     """
@@ -69,11 +70,12 @@ class Labelled:
 
 @dataclass(frozen=True)
 class DishSearchResult:
-    """The candidates that a search has labelled, in order.
+    """The result of a dish-search.
 
     Attributes
     ----------
     labelled : tuple of Labelled
+        The labelled candidates, in the order in which they were labelled.
     reached : bool
         Whether one of them reached `stop_at`.
     """
@@ -88,7 +90,7 @@ class DishSearchResult:
 
     @property
     def best_so_far(self) -> npt.NDArray[np.float64]:
-        """Highest accuracy after each labelled candidate, shape (n,)."""
+        """The highest accuracy so far, after each labelled candidate: shape (n,)."""
         return np.maximum.accumulate([each.accuracy for each in self.labelled])
 
 
@@ -106,40 +108,41 @@ def dish_search(
     threads: int | None = None,
     progress: NamedProgress | None = None,
 ) -> DishSearchResult:
-    """Search for the best candidate with few accuracies.
+    """Search for the best of many candidates, and label only a few of them.
 
-    Every round learns a dish on the labelled candidates and scores all others. It labels the `per_round` - 1 candidates
-    of highest score and one drawn at random from the rest, so that the search does not settle too early.
+    Every round learns a dish on the labelled candidates and scores all others. It labels the `per_round` - 1 candidates with
+    the highest scores, and one that is drawn at random from the rest, so that the search does not settle too early.
 
     Parameters
     ----------
     cells : sequence of n Cell, or of n Perceptron
-        All candidates; no two the same.
+        All candidates; no two are the same.
     accuracy : array-like, shape (n,), or callable
-        Accuracies of all candidates, more is better, of which the search uses only those that it asks for; or a
-        function that takes a list of k candidates and returns their k accuracies, called once a round.
+        The accuracies of all candidates; more is better. The search uses only those of the candidates that it labels. Or a
+        function that takes a list of k candidates and returns their k accuracies; it is called once in every round.
     recipe : Recipe
-        How dishes are learned. In place of ``outer.pool``, the pool is all labelled candidates. If the recipe compares
-        its whole pool in every outer epoch, the search does the same. Each round has a seed of its own.
-    labels : int
-        Label at most so many candidates; at most n.
+        The recipe by which dishes are learned. The pool consists of all labelled candidates, whatever ``outer.pool`` says. If
+        the recipe compares its whole pool in every outer epoch, so does the search. Each round has a seed of its own.
+    max_labelled : int, at most n
+        The largest number of candidates to label.
     start : int or sequence of int
-        The candidates that are labelled before the first dish: their number, to be drawn at random, or their positions.
+        How many candidates, drawn at random, are labelled before the first dish; or their positions.
     per_round : int, at least 2
         How many candidates a round labels. Rawal et al. 2020: 2.
     stop_at : float, optional
-        Stop when an accuracy reaches this. Rawal et al. 2020: 0.97.
+        Stop when an accuracy reaches this value. Rawal et al. 2020: 0.97.
     seed : int
-        Keys the first candidates, every round's dish and its random candidate.
+        Seed of the first candidates, of every round's dish and of every round's random candidate.
     folder : path, optional
-        Records the search: ``dish_search.jsonl``, a journal (`spd_fast.base.stores`) with one line per label, and every round's dish as a
-        run folder. The same call continues there after a kill, with the same result; `labels` and `stop_at` may then be
-        others. A function is not asked again for what is labelled, so it must be the same one: that cannot be seen.
+        Where the search is recorded: ``dish_search.jsonl`` is a journal (`spd_fast.base.stores`) with one line for each labelled
+        candidate, and every round's dish has a run folder. After a kill the same call continues there, with the same result;
+        `max_labelled` and `stop_at` may then have other values. If `accuracy` is a function, it is not called again for labelled
+        candidates. It must be the same function as before, which the search cannot check.
     threads : int, optional
-        Default: the processors that this process may use. Does not change the result.
+        Default: the processors that this process may use. The result does not depend on it.
     progress : callable, optional
-        ``progress(what, share)`` is called with what is being done and the share of the work that is done. An exception
-        that it raises stops the search.
+        ``progress(what, share)`` is called with what is being done and the share of the work that is done, 0 to 1. An
+        exception that it raises stops the search.
 
     Returns
     -------
@@ -151,12 +154,12 @@ def dish_search(
         If an argument does not fit, an accuracy is not finite, or `folder` holds a search with other candidates, accuracies
         or settings.
     RunFolderError
-        If `folder` cannot be written, is in use, is damaged, or is of another program or version.
+        If `folder` cannot be written, is in use, is damaged, or belongs to another program or version.
     """
     search = _Search(cells, accuracy, recipe, _first(len(cells), start, seed), per_round, seed)
     if not len(search.start) <= max_labelled <= len(cells):
         raise ValueError(
-            f"max_labelled is {max_labelled}, expected {len(search.start)} (those of the start) to {len(cells)}"
+            f"max_labelled is {max_labelled}, expected {len(search.start)} (the number at the start) to {len(cells)}"
         )
     with _opened(None if folder is None else Path(folder), search) as log:
         return _go_on(search, log, max_labelled, stop_at, threads, progress)
@@ -170,7 +173,7 @@ def _go_on(
     threads: int | None,
     progress: NamedProgress | None,
 ) -> DishSearchResult:
-    """Do the rounds that the log does not have."""
+    """Run the rounds that the log does not hold yet."""
 
     def done() -> bool:
         return len(log.labelled) >= max_labelled or _reached(log.labelled, stop_at)
@@ -197,7 +200,7 @@ _Pick = tuple[int, Literal["start", "best", "random"], float | None]
 
 @dataclass(frozen=True, eq=False)
 class _Search:
-    """The candidates and settings of a search, without its progress."""
+    """The candidates and settings of a search."""
 
     cells: Sequence[Candidate]
     accuracy: Truth
@@ -208,17 +211,17 @@ class _Search:
 
     def __post_init__(self) -> None:
         if self.per_round < 2:
-            raise ValueError(f"per_round is {self.per_round}, expected at least 2: the best and one at random")
+            raise ValueError(f"per_round is {self.per_round}, expected at least 2: the best candidate and a random one")
         fewest = MIN_MOTIFS + self.recipe.outer.validation_cells
         if len(self.start) < fewest:
-            raise ValueError(f"start is {len(self.start)} candidates, expected at least {fewest} to learn a dish on")
+            raise ValueError(f"start is {len(self.start)} candidates, expected at least {fewest}: a dish needs so many")
         if not callable(self.accuracy) and np.shape(self.accuracy) != (len(self.cells),):
             raise ValueError(
                 f"accuracy has shape {np.shape(self.accuracy)}, expected ({len(self.cells)},) to match cells"
             )
 
     def identity(self) -> dict[str, Any]:
-        """Return what must not have changed when a search is continued."""
+        """Return what must be the same when a search is continued."""
         keys = hashlib.sha256("\n".join(cell.key for cell in self.cells).encode()).hexdigest()[:16]
         known = None if callable(self.accuracy) else np.asarray(self.accuracy, np.float64)
         return {
@@ -232,7 +235,7 @@ class _Search:
         }
 
     def label(self, picks: list[_Pick], number: int) -> list[Labelled]:
-        """Ask for the accuracies of candidates."""
+        """Label candidates: ask for their accuracies."""
         rows = [row for row, _, _ in picks]
         asked = self.accuracy([self.cells[row] for row in rows]) if callable(self.accuracy) else self.accuracy
         found = np.asarray(asked, np.float64)
@@ -257,7 +260,7 @@ class _Search:
         threads: int | None,
         progress: Progress | None,
     ) -> list[_Pick]:
-        """Learn a dish on the candidates labelled before, and choose the candidates to label in this round."""
+        """Learn a dish on the candidates that are labelled so far, and choose the candidates to label in this round."""
         fit = self._fit(before, number, folder, threads, progress)
         known = {each.row for each in before}
         rest = [row for row in range(len(self.cells)) if row not in known]
@@ -301,7 +304,7 @@ class _Search:
 
 @dataclass(eq=False)
 class _Log:
-    """What a search has labelled: in a journal in its folder; without a folder in memory alone."""
+    """The candidates that a search has labelled: in the journal of its folder, or in memory if it has no folder."""
 
     folder: Path | None = None
     journal: Journal | None = None
@@ -323,7 +326,7 @@ class _Log:
 
 @contextmanager
 def _opened(folder: Path | None, search: _Search) -> Iterator[_Log]:
-    """Open the log of a search, to begin it or to continue."""
+    """Open the log of a search, to begin or to continue it."""
     if folder is None:
         yield _Log()
         return

@@ -1,7 +1,8 @@
-"""The outer loop: change the dish until the motifs trained on it rank their cells as the truth does.
+"""The outer loop: it changes a dish until the motifs that are trained on it rank their cells as the truth does.
 
-Draw cells of the pool, measure a metric of each (`spd_fast.outer.measure`), compare the metrics with the cells' accuracies
-(`spd_fast.outer.losses`), step what is learned along the gradient. The recipe says which parts are put in each place.
+An outer epoch draws training cells of the pool, measures a metric of each (`spd_fast.outer.measure`), compares the metrics with the
+target (`spd_fast.outer.losses`) and changes what is learned (`spd_fast.outer.optimizers`). The recipe chooses metric, loss and
+optimizer.
 
 References
 ----------
@@ -45,25 +46,25 @@ __all__ = [
 ]
 
 MIN_MOTIFS: Final = 3
-"""An outer step needs at least so many motifs that did not diverge: two always correlate perfectly."""
+"""Smallest number of motifs that did not diverge with which an outer step is taken. Two always correlate perfectly."""
 CHECKPOINT_SECONDS: Final = 1.0
-"""Seconds of finished work that a kill may cost, beside the outer epoch that it interrupts."""
+"""Seconds of finished work that a kill may cost, in addition to the outer epoch that it interrupts."""
 _CURVE_DIGITS: Final = 5
 
 
 @dataclass(frozen=True, eq=False)
 class FitResult:
-    """A learned dish with the history of its learning.
+    """A learned dish with its history.
 
     Attributes
     ----------
     dish, start : Dish
-        The dish after learning and before. `dish` is the last dish, or the best on the validation cells, as
-        ``outer.keep`` says.
+        The dish after learning, and before. ``outer.keep`` says whether `dish` is the last dish or the best one on the
+        validation cells.
     history : tuple of OuterEpoch
-        One per outer epoch.
+        The records of all outer epochs.
     recipe : Recipe
-        The recipe that the dish was learned with; `score_cells` takes both.
+        The recipe by which the dish was learned. `score_cells` takes the dish and the recipe.
     training_cells, validation_cells : tuple of int
         Positions of the cells that outer epochs compared, and of those on which dishes were only checked. The
         accuracies of all other cells were not used.
@@ -78,9 +79,9 @@ class FitResult:
 
     @property
     def validation_tau(self) -> float | None:
-        """Tau-b of `dish` on the validation cells; it is optimistic if it chose the dish.
+        """Tau-b of `dish` on the validation cells; None if there are no validation cells.
 
-        None without validation cells.
+        It is optimistic if the dish was chosen by it (``outer.keep`` is "best").
         """
         check = kept_check(self.history, self.recipe.outer.keep)
         return None if check is None else check[1]
@@ -105,26 +106,26 @@ def fit_dish(
     Parameters
     ----------
     cells : sequence of n Cell, NatsCell or Perceptron
-        Cells that the pool may be drawn from. All other cells are left alone.
+        The cells from which the pool is drawn.
     accuracy : array-like, shape (n,), finite
-        Truth: more is better.
+        The truth of the cells; more is better.
     recipe : Recipe
-        Every setting.
+        All settings.
     run : Run or path, optional
-        Folder that records the run: a path is created; a folder opened by `spd_fast.outer.runs.resume` is continued, and gives
-        the same bits as a run that was never interrupted.
+        The run folder. A path is created. A run that `spd_fast.outer.runs.resume` opened is continued, and gives the same bits
+        as a run that was never interrupted.
     progress : callable, optional
         ``progress(epoch, fraction, record)`` is called about ten times a second, with the share of the outer epoch's
         training that is done and None for `record`; and at the end of each outer epoch, with 1 and its record. An
         exception that it raises stops the run.
     threads : int, optional
-        Default: the processors that this process may use. Does not change the result.
+        Default: the processors that this process may use. The result does not depend on it.
     seed : int, optional
-        Used in place of the recipe's.
+        The seed, in place of the recipe's.
     loss : callable, optional
-        ``loss(metric, accuracy) -> scalar Tensor`` is used in place of the recipe's outer loss. Both tensors have shape
-        (k,), where k is the number of motifs that did not diverge, at least 3. The loss must be differentiable in the
-        metric; a larger metric stands for a better cell.
+        ``loss(metric, target) -> scalar Tensor`` is used in place of the recipe's outer loss. Both tensors have shape (k,),
+        where k is the number of motifs that did not diverge, at least 3. The loss must be differentiable in the metric. A
+        larger metric stands for a better cell.
 
     Returns
     -------
@@ -170,7 +171,7 @@ def _fit(
     start = start_dish(recipe)
     followed = recipe.optimized if recipe.outer.derivative is not None else ()
     free = free_tensors(start, recipe.outer.learn, recipe.form, followed)
-    start = dish_of(dish_tensors(free, start, recipe.form))  # what is measured, to the bit
+    start = dish_of(dish_tensors(free, start, recipe.form))  # as it is measured: free tensors may change last bits
     training_cells, validation_cells = split_pool(len(truth), recipe.outer, recipe.seed)
     loop = _Loop(
         recipe=recipe,
@@ -209,9 +210,9 @@ def _fit(
 
 @dataclass(eq=False)
 class _Loop:
-    """The state of the outer loop between two epochs.
+    """The state of the outer loop between two outer epochs.
 
-    An epoch changes `free`, `optimizer`, `best` and `history`; the rest stays.
+    An outer epoch changes `free`, `optimizer`, `best` and `history`, and nothing else.
     """
 
     recipe: Recipe
@@ -234,7 +235,7 @@ class _Loop:
 
     @property
     def done(self) -> bool:
-        """Whether all epochs are done, or tau on the validation cells has not risen for ``outer.patience`` epochs."""
+        """Whether all outer epochs are done, or tau on the validation cells has not risen for ``outer.patience`` of them."""
         patience, checks = self.recipe.outer.patience, validation_checks(self.history)
         if patience is not None and checks and checks[-1][0] - best_check(checks)[0] >= patience:
             return True
@@ -313,7 +314,7 @@ class _Loop:
         return epochs_done % outer.check_every == 0 or epochs_done >= outer.epochs
 
     def _solve(self) -> None:
-        """If the recipe says so, replace the step weights by those of a ridge regression on the training cells."""
+        """If the recipe asks for it, replace the step weights by those of a ridge regression on the training cells."""
         if self.recipe.outer.step_weights != "ridge":
             return
         with torch.no_grad():
@@ -339,7 +340,8 @@ class _Loop:
         return tau
 
     def state(self) -> dict[str, Array]:
-        """Return copies of everything that an epoch changes, as plain arrays, and the present dish."""
+        """Return copies of everything that an outer epoch changes, as plain arrays, and the learned arrays of the present
+        dish."""
         dish = dish_of(dish_tensors(self.free, self.start, self.recipe.form)).arrays()
         arrays = {name: array for name, array in dish.items() if name in self.free}
         for prefix, tensors in (("free", self.free), ("best", self.best)):
@@ -435,7 +437,7 @@ def _record(
 
 
 def _identity(loop: _Loop, loss: OuterLoss | None) -> dict[str, Any]:
-    """Return what a resumed run must share with its beginning, beside the recipe."""
+    """Return what must be the same when a run is resumed, beside the recipe."""
     first = [loop.cells[row].module_hash for row in loop.training_cells[loop.drawn(0)].tolist()]
     start = {name: tensor.numpy() for name, tensor in dish_tensors({}, loop.start, loop.recipe.form).items()}
     return {
@@ -455,7 +457,7 @@ def _checked_loss(value: Tensor) -> Tensor:
 
 @contextmanager
 def _one_torch_thread() -> Iterator[None]:
-    """Run PyTorch on one thread: how it divides an update among threads may change the last bit."""
+    """Run PyTorch on one thread, because the last bit of an update may depend on how threads divide it."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""From free tensors, which the outer optimizer changes, to the dish that they make, and back."""
+"""The conversion of free tensors, which the outer optimizer changes, to the dish that they make, and back."""
 
 from collections.abc import Container, Mapping, Sequence
 
@@ -19,24 +19,25 @@ Tensors = Mapping[str, Tensor]
 def free_tensors(
     dish: Dish, learned: Sequence[str], form: DishForm, followed: Container[str] = ()
 ) -> dict[str, Tensor]:
-    """Return the tensors that the outer optimizer changes, by name of what is learned, so that they make this dish.
+    """Return the free tensors that make a dish, by name of the learnable.
 
     Parameters
     ----------
     dish : Dish
-        Before learning: `spd_fast.outer.start.start_dish`.
+        The dish before learning, from `spd_fast.outer.start.start_dish`.
     learned : sequence of str
         Names of learnables.
     form : DishForm
     followed : container of str
-        Those of them whose gradient is followed.
+        Those of them whose gradient the outer optimizer follows.
     """
     free = {name: LEARNABLES[name].to_free(torch.from_numpy(np.array(getattr(dish, name))), form) for name in learned}
     return {name: value.requires_grad_(name in followed) for name, value in free.items()}
 
 
 def dish_tensors(free: Tensors, start: Dish, form: DishForm) -> dict[str, Tensor]:
-    """Return the arrays of the dish as tensors, differentiable in the free ones; what is not learned is as at the start."""
+    """Return the arrays of a dish as tensors that are differentiable in the free tensors. Arrays that are not learned are
+    those of `start`."""
     begun = {name: torch.from_numpy(np.asarray(array)) for name, array in start.arrays().items()}
     return begun | {name: LEARNABLES[name].from_free(value, begun, form) for name, value in free.items()}
 

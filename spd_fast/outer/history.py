@@ -1,4 +1,4 @@
-"""What is recorded of an outer loop, and what the records say of the validation cells."""
+"""The history of an outer loop: the records of its outer epochs, and the checks on the validation cells among them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,42 +17,46 @@ __all__ = [
 
 @dataclass(frozen=True)
 class OuterEpoch:
-    """The record of one outer epoch: one line of ``metrics.jsonl``. The value of a motif that diverged is None.
+    """The record of one outer epoch, which is one line of ``metrics.jsonl``. The values of a motif that diverged are None.
 
     Attributes
     ----------
     epoch : int
-        Counted from 0.
+        The number of the outer epoch, counted from 0.
     loss, pearson : float or None
-        Outer loss, and Pearson's correlation of metric and truth, both before the step. None where the step was
-        skipped.
+        Outer loss, and Pearson's correlation of metric and truth, both before the outer step. None if too many motifs
+        diverged, or if the value is not finite.
     kendall_tau : float
-        Tau-b of the recipe's ranking score (accuracy or metric) and truth; 0 where it is undefined (the paper, section 5.2).
+        Tau-b of the truth and the recipe's ranking score, which is the accuracy or the metric. 0 if it is undefined (the
+        paper, section 5.2).
     kendall_tau_metric : float
-        Tau-b of the metric and truth, even where the recipe ranks by accuracy.
+        Tau-b of the truth and the metric, even if the recipe ranks by accuracy.
     tied, perfect : bool
-        Whether the ranking scores of all motifs are equal; whether all motifs classify the whole dish correctly.
+        Whether the ranking scores of all motifs are equal, and whether all motifs classify every image correctly.
     cells : tuple of K str
         Hashes of the cells.
-    truth, metric, accuracy, max_accuracy : tuple of K float
-        Accuracy of the cell; metric of its motif, and its accuracy after training on the set that the metric is read on; the
-        highest accuracy of any inner epoch, as training saw it (the paper's figure 2). Means over replicates.
+    truth : tuple of K float
+        The truth of each cell.
+    metric, accuracy, max_accuracy : tuple of K float
+        The metric of each cell; the accuracy after training, on the set that the metric is read on; and the highest training
+        accuracy of any inner epoch (the paper's figure 2). These are means over replicates.
     diverged : tuple of K bool
-        Motifs that diverged take no part in the loss.
-    curve_accuracy, curve_accuracy_sd, curve_loss, curve_loss_sd : tuple of floats, one per inner epoch
-        Mean and population standard deviation over the motifs that did not diverge (the paper's figure 3), rounded.
+        Whether a motif of the cell diverged. Such cells take no part in the loss.
+    curve_accuracy, curve_accuracy_sd, curve_loss, curve_loss_sd : tuple of float, one for each inner epoch
+        Mean and population standard deviation, over the cells that did not diverge, of training accuracy and training loss
+        (the paper's figure 3), rounded.
     gradient_norm : float or None
-        Euclidean norm of the gradient of the loss in everything that is learned, before clipping.
+        Euclidean norm of the gradient of the loss in all free tensors, before clipping.
     trust : float or None
-        Actual change of the loss over the change that the gradient predicts for the step that was taken, same cells, same
-        initial weights; None where it was not measured. Near 1: the step does what the gradient says.
+        The trust ratio: the actual change of the loss over the change that the gradient predicts for this outer step, for the
+        same cells and initial weights. None if it was not measured.
     validation_tau_start, validation_tau : float or None
-        Tau-b of the ranking score on the validation cells: before learning (in the first record alone) and after the
-        step (None in epochs without a check).
+        Tau-b of the ranking score on the validation cells: before learning, in the first record alone; and after this outer
+        epoch, None if there was no check.
     skipped : str
-        Why this epoch did not change the dish; empty if it did.
+        Why this outer epoch took no outer step; empty if it took one.
     seconds : float
-        Wall time of the epoch.
+        Wall time of the outer epoch.
     """
 
     epoch: int
@@ -81,7 +85,7 @@ class OuterEpoch:
 
     @property
     def mean_max_accuracy(self) -> float | None:
-        """Mean of `max_accuracy` over the motifs that did not diverge."""
+        """The mean of `max_accuracy` over the cells that did not diverge."""
         values = [value for value in self.max_accuracy if value is not None]
         return float(np.mean(values)) if values else None
 
@@ -109,8 +113,7 @@ class OuterEpoch:
 
 
 def validation_checks(history: Sequence[OuterEpoch]) -> list[tuple[int, float]]:
-    """Return (outer epochs done, tau-b on the validation cells) of every dish that was checked, beginning with the dish
-    before learning."""
+    """Return (outer epochs done, tau-b on the validation cells) for every check, beginning with the dish before learning."""
     checks = [(0, record.validation_tau_start) for record in history[:1]] + [
         (record.epoch + 1, record.validation_tau) for record in history
     ]
@@ -118,8 +121,8 @@ def validation_checks(history: Sequence[OuterEpoch]) -> list[tuple[int, float]]:
 
 
 def kept_check(history: Sequence[OuterEpoch], keep: Literal["last", "best"]) -> tuple[int, float] | None:
-    """Return (outer epochs done, tau-b on the validation cells) of the dish that ``outer.keep`` keeps; of equally good
-    ones, the earliest."""
+    """Return (outer epochs done, tau-b on the validation cells) of the dish that ``outer.keep`` keeps. Of equally
+    good dishes it is the earliest."""
     checks = validation_checks(history)
     if not checks:
         return None

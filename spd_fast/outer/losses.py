@@ -1,10 +1,10 @@
-"""Outer losses: how well the motifs' metrics agree with the accuracies of their cells.
+"""Outer losses: how far the metrics of cells disagree with their target, which is the truth or a function of it.
 
-A loss is any torch callable ``loss(metric, accuracy) -> scalar`` of two tensors of shape (K,), differentiable in the
-first; larger metrics stand for better cells. The ones here are known by name to recipes. All but `mse` are invariant to
-the scale and offset of the metric: those on ranks and pairs see it standardised over its K values (mean 0, population
-variance 1), so that a difference of 1 means one standard deviation. Where all metrics, or all accuracies, are equal they
-are not defined: there a loss has its value at zero correlation and its gradient is 0, never NaN.
+A loss is any function ``loss(metric, accuracy) -> scalar`` of two PyTorch tensors of shape (K,) that is differentiable in the
+first. Larger metrics stand for better cells. Recipes name the losses of this module. All but `mse` do not depend on scale and
+offset of the metric: those on ranks and pairs standardise its K values (mean 0, population variance 1), so that a difference
+of 1 is one standard deviation. If all metrics, or all accuracies, are equal, the losses are not defined. They then have their
+value at zero correlation, and the gradient 0, never NaN.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ _KENDALL_SLOPE: Final = 2.0
 
 
 def pearson_correlation(metric: Tensor, accuracy: Tensor) -> Tensor:
-    """Return Pearson's correlation of two tensors of shape (K,), 0 with zero gradient where either has no spread.
+    """Return Pearson's correlation of two tensors of shape (K,); 0, with gradient 0, if one of them has no spread.
 
     Parameters
     ----------
@@ -49,8 +49,8 @@ def pearson_correlation(metric: Tensor, accuracy: Tensor) -> Tensor:
 
     Notes
     -----
-    "No spread" means that rounding is all that distinguishes the values: none is further from their mean than
-    ``4 eps max|x|``. Correlating rounding errors would give any value in -1..1 and a huge gradient.
+    "No spread" means that the values differ by rounding alone: none is further from their mean than ``4 eps max|x|``. The
+    correlation of rounding errors could have any value from -1 to 1, and a huge gradient.
     """
     _check_vectors(metric, accuracy)
     target = accuracy.to(metric.dtype)
@@ -64,7 +64,7 @@ def pearson_correlation(metric: Tensor, accuracy: Tensor) -> Tensor:
 
 
 def pearson_abs(metric: Tensor, accuracy: Tensor) -> Tensor:
-    """Return ``1 - |r|``, which is 0 for a perfect negative correlation, too.
+    """Return ``1 - |r|``, which is 0 also for a perfect negative correlation.
 
     References
     ----------
@@ -79,7 +79,7 @@ def pearson(metric: Tensor, accuracy: Tensor) -> Tensor:
 
 
 def mse_whitened(metric: Tensor, accuracy: Tensor) -> Tensor:
-    """Return the mean squared difference of both vectors whitened (mean 0, population variance 1): ``2 (1 - r)``.
+    """Return the mean squared difference of both vectors after whitening (mean 0, population variance 1): ``2 (1 - r)``.
 
     References
     ----------
@@ -93,7 +93,7 @@ def mse(metric: Tensor, accuracy: Tensor) -> Tensor:
 
     References
     ----------
-    Cassimon et al., section 7, who propose it in place of the correlation, so that perfect motifs still count.
+    Cassimon et al., section 7. They propose it in place of the correlation, so that perfect motifs still count.
     """
     _check_vectors(metric, accuracy)
     return torch.mean((metric - accuracy.to(metric.dtype)) ** 2)
@@ -104,8 +104,9 @@ def soft_spearman(metric: Tensor, accuracy: Tensor) -> Tensor:
 
     Notes
     -----
-    The rank of value i is, but for an offset, ``sum_j sigmoid((z_i - z_j) / t)`` of the standardised metric z, with
-    t = 1/10: exact where differences are many t. Ranks of the accuracies are exact, ties share theirs. O(K^2).
+    The smooth rank of value i is, but for an offset, ``sum_j sigmoid((z_i - z_j) / t)`` of the standardised metric z, with
+    t = 1/10. It is exact where differences are many t. Ranks of the accuracies are exact, and ties share a rank. The cost is
+    O(K^2).
 
     References
     ----------
@@ -124,8 +125,8 @@ def soft_kendall(metric: Tensor, accuracy: Tensor) -> Tensor:
 
     Notes
     -----
-    ``tau = mean over pairs with y_i > y_j of tanh(a (z_i - z_j))`` of the standardised metric z, with a = 2: the sign, but
-    for differences below half a standard deviation. Pairs of equal accuracies are left out. O(K^2).
+    tau is the mean of ``tanh(a (z_i - z_j))`` over the pairs with y_i > y_j, of the standardised metric z, with a = 2. This is
+    nearly the sign for differences above half a standard deviation. Pairs of equal accuracies are left out. The cost is O(K^2).
 
     References
     ----------
@@ -140,9 +141,10 @@ def soft_kendall(metric: Tensor, accuracy: Tensor) -> Tensor:
 
 
 def pairwise_logistic(metric: Tensor, accuracy: Tensor) -> Tensor:
-    """Return the mean over pairs with y_i > y_j of ``log(1 + exp(-(z_i - z_j)))``, z the standardised metric.
+    """Return the mean of ``log(1 + exp(-(z_i - z_j)))`` over the pairs with y_i > y_j, of the standardised metric z.
 
-    log 2 at zero correlation; never 0, since differences of standardised values are bounded. O(K^2).
+    It is log 2 if all metrics are equal. It is never 0, because differences of standardised values are bounded. The cost is
+    O(K^2).
 
     References
     ----------
@@ -157,7 +159,7 @@ def pairwise_logistic(metric: Tensor, accuracy: Tensor) -> Tensor:
 
 
 def pairwise_weighted(metric: Tensor, accuracy: Tensor) -> Tensor:
-    """Return `pairwise_logistic` with every pair weighted by how far its accuracies lie apart, over the sum of weights.
+    """Return the loss of `pairwise_logistic` as a weighted mean: a pair's factor is the difference of its accuracies.
 
     References
     ----------
@@ -172,12 +174,13 @@ def pairwise_weighted(metric: Tensor, accuracy: Tensor) -> Tensor:
 
 
 def listmle(metric: Tensor, accuracy: Tensor) -> Tensor:
-    """Return minus the log-likelihood of the true order under the Plackett-Luce model of the standardised metric, over K.
+    """Return minus the log-likelihood of the true order under the Plackett-Luce model of the standardised metric, divided
+    by K.
 
     Notes
     -----
-    ``-1/K sum_i log(exp(z_i) / sum_(j from i on) exp(z_j))``, cells from the best to the worst. Cells of equal accuracy are
-    taken in the order in which they are given.
+    The loss is ``-1/K sum_i log(exp(z_i) / sum_(j >= i) exp(z_j))`` with the cells ordered from the best to the worst. Cells of
+    equal accuracy are in the order in which they are given.
 
     References
     ----------
@@ -213,7 +216,7 @@ def _check_vectors(metric: Tensor, accuracy: Tensor) -> None:
 
 
 def _standardised(metric: Tensor) -> Tensor:
-    """Shift and scale to mean 0 and population variance 1; the metric is not constant."""
+    """Return the metric shifted and scaled to mean 0 and population variance 1. It must not be constant."""
     centred = metric - metric.mean()
     centred = centred / centred.detach().abs().max()
     return centred / torch.sqrt(torch.mean(centred * centred))

@@ -1,8 +1,8 @@
-"""What the outer loop differentiates: from a dish to a metric of every cell.
+"""The function that the outer loop differentiates: from a dish to a metric of every cell.
 
-To measure cells, their motifs are trained on the dish. If only the validation set is learned and initial weights are
-never redrawn, each motif is trained once and evaluated again in every epoch, which gives the same metric and gradient
-for a fraction of the work.
+To measure cells, the outer loop trains their motifs on the dish. If training depends on nothing that is learned, and initial weights
+are never redrawn, each motif is trained once and read again in every outer epoch. That gives the same metric and gradient for a
+fraction of the work.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -36,12 +36,12 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class CellMetrics:
-    """Metrics of K cells: means over the motifs of each cell, one a replicate; NaN if one of these motifs diverged.
+    """Metrics of K cells: means over the replicates of each cell; NaN if a motif of the cell diverged.
 
     Attributes
     ----------
     metric : Tensor, shape (K,)
-        The recipe's metric; losses keep their sign. Differentiable in the dish's tensors.
+        The recipe's metric, differentiable in the dish's tensors. Losses keep their sign.
     accuracy : ndarray, shape (K,), float64
         Accuracy after training, on the set that the metric is read on.
     curve_loss, curve_accuracy : ndarray, shape (K, epochs)
@@ -64,29 +64,29 @@ class CellMetrics:
 
     @property
     def score(self) -> Tensor:
-        """The metric, with the sign of losses reversed, so that more is better."""
+        """The metric with the sign of losses reversed, so that more is better."""
         return -self.metric if self.is_loss else self.metric
 
     @property
     def ranking(self) -> Array:
-        """The score as ``outer.ranking`` says, more is better: shape (K,), float64."""
+        """The score that ``outer.ranking`` asks for, accuracy or metric: shape (K,), float64. More is better."""
         return self.accuracy if self.ranked_by_accuracy else self.score.detach().double().numpy()
 
 
 Measure = Callable[[Tensors, Sequence[int], int | None, Progress | None], CellMetrics]
-"""``measure(tensors, rows, epoch, progress)`` measures the cells at these rows with the initial weights, sample orders
-and replicates of an outer epoch; with None for the epoch, as `spd_fast.score_cells` does."""
+"""``measure(tensors, rows, epoch, progress)`` measures the cells in these rows with the initial weights, sample orders and
+replicates of an outer epoch. If the epoch is None, it measures as `spd_fast.score_cells` does, with all replicates."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Asked:
-    """What a recipe says of measuring cells."""
+    """What a recipe asks for when cells are measured."""
 
     loops: InnerLoops
     metric: Asked
-    step_weights: Tensor | None  # of the metric "training_loss", where none are learned
+    step_weights: Tensor | None  # with the metric "training_loss": those that count where none are learned
     ranked_by_accuracy: bool
-    replicates: int | None  # measured in an outer epoch; None: all
+    replicates: int | None  # number that an outer epoch measures; None: all
 
     @classmethod
     def by(cls, recipe: Recipe) -> Self:
@@ -126,9 +126,9 @@ def measure_of(cells: Sequence[Candidate], start: Dish, recipe: Recipe, threads:
     Parameters
     ----------
     cells : sequence of Cell, NatsCell or Perceptron
-        What rows refer to.
+        The cells that rows refer to.
     start : Dish
-        Before learning.
+        The dish before learning.
     recipe : Recipe
     threads : int, optional
     """
@@ -143,8 +143,8 @@ def measure_of(cells: Sequence[Candidate], start: Dish, recipe: Recipe, threads:
 
 
 def trains_once(recipe: Recipe) -> bool:
-    """Return whether the trained motifs are the same in every outer epoch, because nothing that training depends on is
-    learned."""
+    """Return whether the trained motifs are the same in every outer epoch, because training depends on nothing that is
+    learned and nothing that is redrawn."""
     return not recipe.inner.redraw and not any(LEARNABLES[name].changes_training for name in recipe.outer.learn)
 
 
@@ -187,14 +187,14 @@ def _trained_anew(
 
 
 class _TrainedOnce:
-    """Measures cells with motifs that are trained once, when their cell is first measured."""
+    """Measures cells with motifs that are trained once, when the cell is first measured."""
 
     def __init__(
         self, cells: Sequence[Candidate], start: Dish, loops: InnerLoops, asked: _Asked, threads: int | None
     ) -> None:
         self._cells, self._start, self._loops, self._asked, self._threads = cells, start, loops, asked, threads
-        self._place: dict[int, int] = {}  # row -> place in what follows
-        self._motifs: list[PackedMotifs] = []  # one entry per replicate
+        self._place: dict[int, int] = {}  # by row of a cell, its place in the motifs and curves below
+        self._motifs: list[PackedMotifs] = []  # one entry for each replicate
         self._curves = (np.empty((0, loops.first.epochs)), np.empty((0, loops.first.epochs)))
 
     def __call__(
@@ -244,7 +244,7 @@ class _TrainedOnce:
 
 
 def _known_parameters(result: TrainResult) -> list[Mapping[str, Array]]:
-    """Return the weights of motifs; NaN where one diverged, so that all of its metrics are NaN."""
+    """Return the weights of motifs. Those of a motif that diverged are NaN, so that all of its metrics are NaN."""
     return [
         {name: np.full_like(array, np.nan) for name, array in weights.items()} if diverged else weights
         for weights, diverged in zip(result.parameters, result.diverged, strict=True)
@@ -252,5 +252,5 @@ def _known_parameters(result: TrainResult) -> list[Mapping[str, Array]]:
 
 
 def _curves(results: Sequence[TrainResult]) -> tuple[Array, Array]:
-    """Return loss and accuracy of every inner epoch, means over replicates: shape (K, epochs) each."""
+    """Return the training loss and accuracy of every inner epoch, means over replicates: shape (K, epochs) each."""
     return mean_of([each.loss for each in results]), mean_of([each.accuracy for each in results])

@@ -1,6 +1,6 @@
-"""How an outer epoch changes what is learned: along the gradient by Adam, or by a generation of CMA-ES.
+"""The outer optimizers, which change what is learned: Adam along the gradient, and CMA-ES.
 
-Both change the free tensors in place and return their state as plain arrays, so that a run can be resumed.
+Both change the free tensors in place. They return their state as plain arrays, so that a run can be resumed.
 
 References
 ----------
@@ -32,21 +32,21 @@ __all__ = [
 ]
 
 MOST_SEARCHED: Final = 500
-"""Numbers that CMA-ES may search: it learns their covariance, from generations of a few dozen dishes."""
+"""The largest number of free numbers for CMA-ES, which learns their covariance from generations of a few dozen dishes."""
 _NORM_MEMORY: Final = 0.9
-"""Decay of the running mean of the gradient's norm, by which it is clipped."""
+"""Decay of the running mean of the gradient's norm. Gradients are clipped at a multiple of this mean."""
 _COSINE_END: Final = 0.1
-"""Share of the learning rate that a cosine schedule ends at (Such et al. 2020, arXiv:1912.07768)."""
+"""The share of the learning rate at which a cosine schedule ends (Such et al. 2020, arXiv:1912.07768)."""
 _STEP: Final = 0.4
-"""What the learning rate is multiplied by at each step of a schedule in steps (Rawal et al. 2020, arXiv:2005.13092)."""
+"""The factor of the learning rate at each stage of the schedule "steps" (Rawal et al. 2020, arXiv:2005.13092)."""
 _STEPS_AT: Final = (1 / 4, 5 / 8)
-"""Shares of the epochs after which it is."""
+"""The shares of the outer epochs after which these stages begin."""
 
 
 @dataclass(frozen=True)
 class StepTaken:
-    """What an outer step did: norm of the gradient before clipping, predicted change of the loss; or why there was no
-    step."""
+    """What an outer step did: the gradient's norm before clipping, and the predicted change of the outer loss. If no step was
+    taken, `skipped` says why."""
 
     gradient_norm: Number = None
     predicted: float = 0.0
@@ -54,31 +54,31 @@ class StepTaken:
 
 
 class OuterOptimizer(Protocol):
-    """An optimizer of the outer loop: it changes the free tensors."""
+    """An optimizer of the outer loop, which changes the free tensors."""
 
     def take(self, loss: Tensor, again: Callable[[], Number], epoch: int, norms: Sequence[Number]) -> StepTaken:
-        """Change the free tensors once.
+        """Take one outer step.
 
         Parameters
         ----------
         loss : Tensor
-            Outer loss of the free tensors as they are.
+            The outer loss of the free tensors before the step.
         again : callable
-            Measures the loss of the same cells with the present free tensors; None if it is not finite.
+            It measures the outer loss of the same cells with the present free tensors, and returns None if that is not finite.
         epoch : int
         norms : sequence of float or None
-            Norms of the gradients of the epochs before.
+            The gradients' norms in the outer epochs before.
         """
 
     def state(self) -> dict[str, Array]:
-        """Return copies of all that the next step depends on, beside the free tensors."""
+        """Return copies of everything that the next step depends on, beside the free tensors."""
 
     def restore(self, arrays: Mapping[str, Array]) -> None:
-        """Restore a state."""
+        """Restore a state that `state` returned."""
 
 
 def optimizer_of(free: Mapping[str, Tensor], outer: OuterSettings, seed: int) -> OuterOptimizer:
-    """Return the optimizer that ``outer.optimizer`` chooses; CMA-ES draws its dishes from the recipe's seed.
+    """Return the optimizer that ``outer.optimizer`` names, for these free tensors. CMA-ES draws from the recipe's seed.
 
     Raises
     ------
@@ -92,14 +92,14 @@ def optimizer_of(free: Mapping[str, Tensor], outer: OuterSettings, seed: int) ->
 
 
 class NothingToStep:
-    """Stands for an optimizer where there is nothing to change."""
+    """The optimizer of a recipe that learns step weights by ridge regression and nothing else."""
 
     def take(self, loss: Tensor, again: Callable[[], Number], epoch: int, norms: Sequence[Number]) -> StepTaken:
-        """Say so."""
+        """Change nothing, and return the reason."""
         return StepTaken(skipped="step weights alone are learned, by ridge regression")
 
     def state(self) -> dict[str, Array]:
-        """Return nothing."""
+        """Return an empty state."""
         return {}
 
     def restore(self, arrays: Mapping[str, Array]) -> None:
@@ -107,7 +107,7 @@ class NothingToStep:
 
 
 class Descent:
-    """Adam along the gradient, which is clipped and scaled as the recipe says."""
+    """Adam along the gradient. The recipe says how gradients are clipped and how the learning rate falls."""
 
     def __init__(self, free: Mapping[str, Tensor], settings: AdamSettings, outer: OuterSettings) -> None:
         self.free, self.settings, self.outer = free, settings, outer
@@ -115,7 +115,7 @@ class Descent:
         self.optimizer = torch.optim.Adam(list(free.values()), foreach=False, **options)
 
     def take(self, loss: Tensor, again: Callable[[], Number], epoch: int, norms: Sequence[Number]) -> StepTaken:
-        """Follow the gradient of the loss; where that is not finite, change nothing."""
+        """Follow the gradient of the loss. If it is not finite, change nothing."""
         outer = self.outer
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -141,7 +141,7 @@ class Descent:
         )
 
     def state(self) -> dict[str, Array]:
-        """Return Adam's state: ``INDEX.NAME`` of every tensor."""
+        """Return Adam's state. An array is named ``INDEX.NAME``, with the index of the free tensor."""
         return {
             f"{index}.{name}": torch.as_tensor(value).numpy().copy()
             for index, values in self.optimizer.state_dict()["state"].items()
@@ -149,7 +149,7 @@ class Descent:
         }
 
     def restore(self, arrays: Mapping[str, Array]) -> None:
-        """Restore a state."""
+        """Restore a state that `state` returned."""
         state: dict[int, dict[str, Tensor]] = {}
         for key, array in arrays.items():
             index, name = key.split(".")
@@ -158,10 +158,10 @@ class Descent:
 
 
 class Evolution:
-    """CMA-ES on everything that is learned as one vector; the free tensors hold the mean of its distribution.
+    """CMA-ES on all free numbers as one vector. The free tensors hold the mean of its distribution.
 
-    All dishes of a generation are measured on the same cells. Beside its seed, CMA-ES depends only on the losses that
-    it was told, so these are its state; to restore it, they are told again.
+    An outer step is one generation, whose dishes are all measured on the same cells. Beside its seed, CMA-ES depends only on the
+    losses that it was told. These are its state; to restore it, they are told to it again.
     """
 
     def __init__(self, free: Mapping[str, Tensor], settings: CMAESSettings, seed: int) -> None:
@@ -177,7 +177,7 @@ class Evolution:
         self.restore({})
 
     def take(self, loss: Tensor, again: Callable[[], Number], epoch: int, norms: Sequence[Number]) -> StepTaken:
-        """Measure a generation and move to the new mean; a dish without a finite loss ranks last."""
+        """Measure a generation of dishes and move to the new mean. A dish without a finite loss ranks last."""
         drawn = [self.strategy.ask() for _ in range(self.strategy.population_size)]
         losses = []
         for vector in drawn:
@@ -189,11 +189,11 @@ class Evolution:
         return StepTaken()
 
     def state(self) -> dict[str, Array]:
-        """Return the losses told, shape (generations, population)."""
+        """Return the losses that CMA-ES was told, shape (generations, population)."""
         return {"told": np.array(self.told).reshape(len(self.told), self.strategy.population_size)}
 
     def restore(self, arrays: Mapping[str, Array]) -> None:
-        """Restore a state."""
+        """Restore a state that `state` returned."""
         try:
             from cmaes import CMA
         except ImportError:
@@ -225,17 +225,17 @@ class Evolution:
 
 
 def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors as they are now, detached."""
+    """Return detached copies of tensors."""
     return {name: value.detach().clone() for name, value in tensors.items()}
 
 
 def number(value: float | None) -> Number:
-    """Return a float, or None in place of what is not finite."""
+    """Return a finite number as a float, and None for every other value."""
     return None if value is None or not np.isfinite(value) else float(value)
 
 
 def _rate_share(outer: OuterSettings, epoch: int) -> float:
-    """Return the outer learning rate of an epoch as a multiple of the optimizer's."""
+    """Return the outer learning rate of an outer epoch, as a share of the optimizer's."""
     if outer.schedule == "cosine":
         share = (1 + math.cos(math.pi * epoch / max(outer.epochs - 1, 1))) / 2
         return _COSINE_END + (1 - _COSINE_END) * share
@@ -245,8 +245,7 @@ def _rate_share(outer: OuterSettings, epoch: int) -> float:
 
 
 def _clip_norm(multiple: float, norms: Sequence[Number]) -> float:
-    """Return the largest norm of a gradient that is not clipped: a multiple of the running mean of the earlier, clipped
-    norms."""
+    """Return the norm at which gradients are clipped: a multiple of the running mean of the earlier norms after clipping."""
     mean: float | None = None
     for norm in norms:
         if norm is not None:

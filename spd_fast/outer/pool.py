@@ -18,7 +18,7 @@ __all__ = [
 def split_pool(n: int, outer: OuterSettings, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return the positions of the training cells and of the validation cells among `n` cells.
 
-    They depend on `n`, ``outer.pool``, ``outer.validation_cells`` and the recipe's seed alone.
+    The positions depend on `n`, ``outer.pool``, ``outer.validation_cells`` and the recipe's seed alone.
     """
     size, n_validation = outer.pool or n, outer.validation_cells
     if size == n and not n_validation:
@@ -28,10 +28,10 @@ def split_pool(n: int, outer: OuterSettings, seed: int) -> tuple[npt.NDArray[np.
 
 
 def draw_cells(n: int, size: int, epoch: int, seed: int) -> npt.NDArray[np.int64]:
-    """Return the positions of the `size` cells that an outer epoch compares, among `n`.
+    """Return the positions of the `size` cells that an outer epoch compares, among `n` training cells.
 
-    Each pass over the training cells is a random permutation, cut into groups of `size`. Cells left over at the end
-    are not used in that pass.
+    Each pass over the training cells is a random permutation, which is cut into groups of `size`. Cells that are left
+    over at the end are not used in that pass.
     """
     passes, piece = divmod(epoch, n // size)
     order = np.random.default_rng(derived_seed(seed, "cells", passes)).permutation(n)
@@ -39,7 +39,7 @@ def draw_cells(n: int, size: int, epoch: int, seed: int) -> npt.NDArray[np.int64
 
 
 def transformed(truth: Array, outer: OuterSettings) -> Array:
-    """Return what the metrics of a pool's cells are compared with, as ``outer.target`` says: shape (n,), float64."""
+    """Return the target of cells, with which metrics are compared, as ``outer.target`` says: shape (n,), float64."""
     if outer.target == "rank":
         from scipy.stats import rankdata
 

@@ -1,4 +1,4 @@
-"""Ridge regression of the target on the losses of the inner steps."""
+"""Ridge regression of the target on the training losses of the steps, which gives step weights."""
 
 import math
 
@@ -9,7 +9,7 @@ from spd_fast.base.types import Array
 
 
 def ridge_weights(features: Array, target: Array) -> npt.NDArray[np.float64]:
-    """Return the weights of a ridge regression with a free intercept; its penalty is chosen by leave-one-out
+    """Return the coefficients of a ridge regression with a free intercept. The penalty is chosen by leave-one-out
     cross-validation.
 
     Parameters
@@ -23,10 +23,11 @@ def ridge_weights(features: Array, target: Array) -> npt.NDArray[np.float64]:
 
     Notes
     -----
-    ``(X' X + lambda I) w = X' y`` of features over their own standard deviations and centred values. Of the penalties lambda = s_1^2 10^p, s_1
-    the largest singular value and p = -1, -0.5, ..., 1, the one of least squared error of ``(y - X w) / (1 - h)``, h the diagonal of the hat
-    matrix: what every cell's error is where it is left out. Smaller penalties, down to 10^-6, were no better with 100 labels and far less
-    steady with 30: what leaving out prefers is then mostly chance (docs/experiments.md).
+    The coefficients solve ``(X' X + lambda I) w = X' y``. X are the centred features, each divided by its standard deviation, and y is the
+    centred target. The penalties are lambda = s_1^2 10^p with the largest singular value s_1 and p = -1, -0.5, ..., 1. The one with the
+    smallest mean square of ``(y - X w) / (1 - h)`` is used, where h is the diagonal of the hat matrix: this is the error of every cell when
+    it is left out. Smaller penalties, down to p = -6, were no better with 100 labelled cells. With 30 they were far less steady, because
+    their choice is then mostly chance (docs/experiments.md).
     """
     spread = features.std(axis=0)
     spread = np.where(spread > 0, spread, 1.0)

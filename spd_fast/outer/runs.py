@@ -1,5 +1,5 @@
-"""Run folders: a run writes its state to the disk as it goes, so that a kill at any moment loses at most a second or
-one outer epoch.
+"""Run folders. A run saves its state as it goes, so that a kill at any moment loses at most a second of work or one outer
+epoch.
 
 =====================  ============================================================================================
 file                   content
@@ -11,9 +11,9 @@ file                   content
 ``checkpoint.npz``     the state from which the run continues: replaced as a whole after every outer epoch, or every second where
                        outer epochs are shorter
 ``dish_start.npz``     the dish before learning
-``dish.npz``           the learned dish; it is there when the run is finished
+``dish.npz``           the learned dish, which exists when the run is finished
 ``report.html``        the report, with its figures as PNG in ``figures/``
-``run.lock``           locked by the process that writes
+``run.lock``           the file that the process locks which writes the run
 =====================  ============================================================================================
 
 Lines of metrics are on the disk before the checkpoint that includes them. When a run is resumed, lines after the
@@ -74,11 +74,11 @@ DISH_START, DISH, REPORT, FIGURES, LOCK = "dish_start.npz", "dish.npz", "report.
 
 
 class RunFolderError(RuntimeError):
-    """A run folder cannot be created, continued or written to; the message says why and what to do."""
+    """A run folder cannot be created, continued or written. The message says why, and what to do."""
 
 
 class Run:
-    """An open run folder. Made by `create`, `resume` or `read`; closes its lock as a context manager.
+    """An open run folder, which `create`, `resume` or `read` returns. As a context manager it releases its lock at the end.
 
     Call `restore` before `append`. If the context ends with a ValueError or TypeError before the first outer epoch, a new
     folder is removed, because what was asked for cannot run.
@@ -88,7 +88,7 @@ class Run:
     path : Path
     recipe : Recipe
     about : dict
-        What ``run.json`` holds.
+        The content of ``run.json``.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._created and isinstance(error, ValueError | TypeError) and not self._journal:
-            shutil.rmtree(self.path, ignore_errors=True)  # the run cannot be started, so there is nothing to continue
+            shutil.rmtree(self.path, ignore_errors=True)  # the run could not begin, so there is nothing to continue
         self.close()
 
     def close(self) -> None:
@@ -119,16 +119,16 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the learned dish is there."""
+        """Whether the run is finished: whether its learned dish exists."""
         return (self.path / DISH).is_file()
 
     def require_recipe(self, recipe: Recipe) -> None:
-        """Refuse a recipe that is not the one that the run was begun with.
+        """Raise unless a recipe is the one that the run was begun with.
 
         Raises
         ------
         ValueError
-            With the names of the settings that differ.
+            If settings differ; the message names them.
         """
         begun = {name: value for name, value, _ in self.recipe.explain()}
         differing = [name for name, value, _ in recipe.explain() if begun.get(name) != value]
@@ -205,7 +205,7 @@ class Run:
         RunFolderError
             If it cannot be written; the run can be resumed.
         ValueError
-            If the record holds NaN or infinity, which JSON has no word for.
+            If the record holds NaN or infinity, which JSON does not have.
         """
         assert self._journal is not None  # restore opens it
         with self._writing(METRICS):
@@ -217,7 +217,7 @@ class Run:
         Raises
         ------
         RunFolderError
-            If it cannot be written; the former one stays.
+            If it cannot be written; the checkpoint before stays.
         """
         if self._journal is not None:
             with self._writing(METRICS):
@@ -226,8 +226,10 @@ class Run:
             save_arrays(self.path / CHECKPOINT, {**arrays, "step": np.array(epochs)})
 
     def dishes(self) -> tuple[Dish, Dish]:
-        """Return the dish before learning and the present dish: the learned one, or that of the last checkpoint, or
-        else the one before learning.
+        """Return the dish before learning and the present dish.
+
+        The present dish is the learned dish if the run is finished, or else the dish of the last checkpoint, or else the dish
+        before learning.
 
         Raises
         ------
@@ -257,7 +259,7 @@ class Run:
             dish.save(self.path / name)
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file of the run, as a whole.
+        """Write a file of the run, as a whole or not at all.
 
         Raises
         ------
@@ -294,7 +296,7 @@ class Run:
         except OSError as error:
             raise RunFolderError(
                 f"{self.path / name} cannot be written: {_reason(error)}; nothing before the last checkpoint is lost, "
-                "resume the run when that is mended"
+                "resume the run when this is corrected"
             ) from error
 
 
@@ -307,7 +309,7 @@ def create(path: str | os.PathLike[str], recipe: Recipe, *, about: Mapping[str, 
         A folder that does not exist yet, or is empty.
     recipe : Recipe
     about : mapping that JSON can hold, optional
-        More for ``run.json``: which truth, for example.
+        More facts for ``run.json``, for example which truth the run uses.
 
     Raises
     ------
@@ -342,20 +344,20 @@ def create(path: str | os.PathLike[str], recipe: Recipe, *, about: Mapping[str, 
 
 
 def _create_staged(target: Path) -> tuple[Path, int]:
-    """Create the folder that becomes a run folder, and lock it, which tells others that its writer lives."""
+    """Create and lock the folder that becomes a run folder. The lock shows other processes that its writer lives."""
     while True:
         staged = target.parent / f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.new"
         staged.mkdir(parents=True)
-        with suppress(FileNotFoundError, BlockingIOError):  # another process removes it before it is locked
+        with suppress(FileNotFoundError, BlockingIOError):  # another process removed it before it was locked
             return staged, lock_file(staged / LOCK)
 
 
 def _remove_staged(target: Path) -> None:
-    """Remove what processes that were killed in `create` left beside a run folder, as `remove_leftovers` does with files."""
+    """Remove the folders that processes which were killed in `create` left beside a run folder."""
     pattern = re.compile(rf"\.{re.escape(target.name)}\.\d+(-[0-9a-f]+)?\.new")
     with suppress(OSError):
         for staged in [path for path in target.parent.iterdir() if pattern.fullmatch(path.name)]:
-            with suppress(OSError):  # also: in work, or on a disk without locks
+            with suppress(OSError):  # its writer lives, or the disk has no locks
                 lock = lock_file(staged / LOCK)
                 for name in (RECIPE, ABOUT, LOCK):
                     (staged / name).unlink(missing_ok=True)
@@ -364,7 +366,7 @@ def _remove_staged(target: Path) -> None:
 
 
 def require_vacant(folder: Path) -> None:
-    """Raise unless a run folder can be created at `folder`. What killed processes left half-written there is removed.
+    """Raise unless a run folder can be created at `folder`. Temporary files of killed processes are removed from it.
 
     Raises
     ------
@@ -395,7 +397,7 @@ def resume(path: str | os.PathLike[str]) -> Run:
     Raises
     ------
     RunFolderError
-        If it is no run folder, another process writes it, or it cannot be written.
+        If the folder is not a run folder, another process writes it, or it cannot be written.
     """
     folder = Path(path)
     run = read(folder)
@@ -412,7 +414,7 @@ def read(path: str | os.PathLike[str]) -> Run:
     Raises
     ------
     RunFolderError
-        If it is no run folder or is damaged.
+        If the folder is not a run folder, or is damaged.
     """
     folder = Path(path)
     if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""The dish before learning, made as a recipe says."""
+"""The dish before learning, which a recipe describes."""
 
 from typing import Any
 
@@ -20,12 +20,12 @@ __all__ = [
 
 
 def start_dish(recipe: Recipe) -> Dish:
-    """Return the dish before learning, in the recipe's dtype; labels that will be learned are soft labels.
+    """Return the dish before learning, in the recipe's dtype. Labels that will be learned are soft labels.
 
     Raises
     ------
     FileNotFoundError
-        If the recipe's source is not there.
+        If the recipe's source does not exist.
     ValueError
         If the source is damaged or does not fit the recipe.
     """
@@ -59,7 +59,7 @@ def start_dish(recipe: Recipe) -> Dish:
 
 
 def source_digest(recipe: Recipe) -> str | None:
-    """Return what identifies the contents of the file or folder that a recipe's dish starts from, None where it has none.
+    """Return a digest of the images or the dish that a recipe's dish starts from; None if it starts from random images.
 
     Raises
     ------
@@ -90,7 +90,8 @@ def _random_dish(recipe: Recipe) -> Dish:
 
 
 def _real_dish(recipe: Recipe) -> Dish:
-    """Draw different real images for both sets, the same number of each class, of each channel mean 0 and variance 1."""
+    """Return a dish of real images, no image twice in its two sets and the same number of every class. Each channel has
+    mean 0 and variance 1."""
     from spd_fast.images import load_images, resize_images
 
     settings = recipe.dish
@@ -144,7 +145,7 @@ def _of_each_class(labels: npt.NDArray[Any], n: int) -> npt.NDArray[np.int64]:
 
 
 def _in_basis(images: Array, settings: DishSettings) -> Array:
-    """Project images onto the recipe's basis; random ones are scaled up again to variance 1."""
+    """Return images projected onto the recipe's basis. Random images are scaled to variance 1 again."""
     if settings.basis is None:
         return images
     return in_basis(

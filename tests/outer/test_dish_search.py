@@ -102,7 +102,7 @@ def test_it_climbs_to_the_best_slope() -> None:
 @pytest.mark.parametrize(
     ("match", "arguments"),
     [
-        (r"max_labelled is 4, expected 5 \(those of the start\) to 40", {"max_labelled": 4}),
+        (r"max_labelled is 4, expected 5 \(the number at the start\) to 40", {"max_labelled": 4}),
         (r"max_labelled is 41, expected 5", {"max_labelled": 41}),
         ("per_round is 1, expected at least 2", {"per_round": 1}),
         ("start is 2 candidates, expected at least 3", {"start": 2}),
