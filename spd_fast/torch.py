@@ -1,6 +1,6 @@
-"""The engine as a differentiable PyTorch function from images to the metric of every trained motif.
+"""The engine as a PyTorch function from images to the metrics of trained motifs, which autograd can differentiate.
 
-Any outer loss and any outer optimiser written in PyTorch works on top of `motif_metrics`.
+Any outer loss and any outer optimizer that is written in PyTorch works on top of `motif_metrics`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,48 +52,47 @@ def motif_metrics(
     Parameters
     ----------
     images : Tensor, shape (N, C, H, W), float32 or float64, on the CPU
-        Training images. Their dtype is that of the whole computation and of the result.
+        Training images. The whole computation and the result have their dtype.
     labels : Tensor, shape (N,) int64 or (N, classes) floating point
-        Classes, or soft labels.
+        Hard labels, or soft labels.
     cells : sequence of K Cell, NatsCell or Perceptron
     shape : MotifShape, or PerceptronShape
     valid_images, valid_labels : Tensor, optional, both or neither
-        If given, the metric is read on these instead of on the training set.
+        The validation set. If it is given, the metric is read on it and not on the training set.
     metric : "probability", "loss" or "training_loss"
-        Mean probability of the true class (Cassimon et al., equation 4), or mean cross-entropy, read after training with
-        batch statistics over the whole set; or the weighted sum over steps of the loss of the step's batch before its update.
+        Mean probability of the true class (Cassimon et al., equation 4), or mean cross-entropy, both read after training with
+        batch statistics over the whole set; or the sum of the training losses of all steps times their step weights.
     step_weights : Tensor, shape (steps,), optional
         With "training_loss": factors of the training losses of the steps. Default: equal factors of sum 1.
     gradient : "unrolled" or "direct"
-        "unrolled": the exact derivative through every step of training, the hypergradient (Rawal et al. 2020,
-        arXiv:2005.13092). It is a derivative in images, soft labels, the validation set, `step_weights`, `rates`,
-        `initial_scales` and `init`. "direct": the derivative of the metric with the trained weights held fixed
-        (Cassimon et al., section 3.5). It is a derivative in the
-        images, and for "loss" in the soft labels, of the set that the metric is read on. The influence of the training
-        set on the weights is left out.
+        "unrolled": the hypergradient, which is the exact derivative through every step of training (Rawal et al. 2020,
+        arXiv:2005.13092), in images, soft labels, the validation set, `step_weights`, `rates`, `initial_scales` and `init`.
+        "direct": the direct gradient, which is the derivative with the trained weights held fixed (Cassimon et al., section
+        3.5), in the images of the set that the metric is read on, and for "loss" in its soft labels. It leaves out the influence
+        of the training set on the weights.
     window : int, optional
         With "unrolled": differentiate through the last `window` steps of training only.
     rates : Tensor, shape (steps,), optional
-        Learning rate of every step, in place of the optimizer's and a schedule.
+        Learning rate of every step, in place of the optimizer's and of a schedule.
     initial_scales : Tensor, shape (4,), optional
-        Factors of the initial weights of stem, 3x3 convolutions, 1x1 convolutions and dense layer, where `init` draws them.
-        They must be constant with `window`, since a window does not reach back to the initial weights.
+        Factors of the drawn initial weights of stem, 3x3 convolutions, 1x1 convolutions and dense layer. With a `window` they
+        must be constant, because it does not reach back to the initial weights.
     init : "shared", "motif" or sequence of K dicts
-        Initial weights, as `spd_fast.train_motifs` takes them; the arrays may be tensors.
+        Initial weights, as in `spd_fast.train_motifs`; the arrays may be tensors.
     **training
-        Other keywords of `spd_fast.train_motifs`: epochs, batch_size, optimizer, schedule, seed, threads, progress ...
+        Other keyword arguments of `spd_fast.train_motifs`, for example epochs, batch_size, optimizer, schedule and seed.
 
     Returns
     -------
     Tensor, shape (K,), of the dtype of `images`
-        The metric of a motif that diverged is NaN. Multiply it by 0 or leave it out, and no NaN enters the gradient.
+        The metric of a motif that diverged is NaN. If you multiply it by 0 or leave it out, no NaN enters the gradient.
 
     Raises
     ------
     ValueError
         If a setting does not apply to the chosen gradient, or `train_motifs` refuses a value.
     TypeError
-        If images or labels are not tensors of the right kind, or `training` sets what this function decides.
+        If images or labels are not tensors of the right type, or `training` sets something that this function decides.
 
     Examples
     --------
@@ -121,7 +120,7 @@ def motif_metrics(
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """The tensors that a metric depends on: those of `motif_metrics`, which gives their shapes. None: as the inner loop says."""
+    """The tensors that a metric depends on. `motif_metrics` describes them. For None, the inner loop's setting is used."""
 
     images: Tensor
     labels: Tensor
@@ -133,7 +132,7 @@ class Inputs:
     init: Init | None = None
 
     def dish(self) -> Dish:
-        """Return the dish that they make, after a check of what they are."""
+        """Check the tensors and return the dish that they make."""
         _check_images("images", self.images)
         if self.valid_images is not None and self.valid_labels is not None:
             _check_images("valid_images", self.valid_images)
@@ -149,7 +148,7 @@ class Inputs:
         )
 
     def loop(self, loop: InnerLoop, *, record_losses: bool) -> InnerLoop:
-        """Return an inner loop with the settings that these tensors stand for."""
+        """Return an inner loop with the settings that these tensors give."""
         changes: dict[str, Any] = {"dtype": np.dtype(str(self.images.dtype).removeprefix("torch."))}
         if self.rates is not None:
             changes["schedule"] = self.rates.detach().numpy().copy()
@@ -163,7 +162,7 @@ class Inputs:
         return replace(loop, **changes)
 
     def starts(self) -> list[tuple[int, str]]:
-        """Return which initial weights are tensors: motif and name."""
+        """Return which initial weights are tensors, as (motif, name)."""
         if self.init is None or isinstance(self.init, str):
             return []
         return [(k, name) for k, motif in enumerate(self.init) for name, w in motif.items() if isinstance(w, Tensor)]
@@ -171,19 +170,19 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked of a training: a metric, and which gradient of it."""
+    """What a caller asks for: a metric, and which gradient of it."""
 
     metric: Metric = "probability"
     gradient: Gradient = "unrolled"
     window: int | None = None
 
     def require_fit(self, inputs: Inputs) -> None:
-        """Refuse what does not go together.
+        """Raise unless metric, gradient and inputs fit each other.
 
         Raises
         ------
         ValueError
-            If a setting is unknown, or an input does not belong to the metric or the gradient that is asked for.
+            If a setting is unknown, or an input does not belong to the metric or the gradient.
         """
         if self.gradient not in ("unrolled", "direct"):
             raise ValueError(f'gradient is {self.gradient!r}, expected "unrolled" or "direct"')
@@ -223,7 +222,7 @@ def measure_training(
     Parameters
     ----------
     loop : InnerLoop
-        Its dtype, schedule, initial scales and initial weights are those of the inputs, where these have them.
+        The inner loop. If `inputs` have a dtype, rates, initial scales or initial weights, those are used in its place.
     inputs : Inputs
     asked : Asked
     cells, shape, threads, progress
@@ -234,7 +233,7 @@ def measure_training(
     loop = inputs.loop(loop, record_losses=asked.metric == "training_loss")
     result = train(loop, cells, shape, dish, threads=threads, progress=progress)
     measured = result.train if result.valid is None else result.valid
-    assert measured is not None  # evaluate=True: no other is allowed
+    assert measured is not None  # `evaluate` is always true here
     counted = None
     if asked.metric == "training_loss":
         counted = _checked_step_weights(inputs.step_weights, result.recorded["step_loss"].shape[1])
@@ -254,7 +253,7 @@ def measure_training(
 
 @dataclass(frozen=True, eq=False)
 class _Bridge:
-    """What the backward pass needs to know about a finished training."""
+    """A finished training with everything that the backward pass needs."""
 
     cells: Sequence[Candidate]
     shape: Shape
@@ -358,16 +357,15 @@ def packed_metrics(
     metric: _Read = "probability",
     threads: int | None = None,
 ) -> tuple[Tensor, MotifEvaluation]:
-    """Evaluate packed motifs on a set: return the metric of each, differentiable in images and soft labels, and the
-    whole evaluation.
+    """Read packed motifs on a set: return the metric of each, differentiable in images and soft labels, and the evaluation.
 
-    It does what `motif_metrics` does with ``gradient="direct"``, for motifs that are trained already. If autograd is
-    on, metrics and derivatives come from one pass over the motifs.
+    The function does for trained motifs what `motif_metrics` does with ``gradient="direct"``. If autograd is on, metrics and
+    derivatives are computed in one pass over the motifs.
 
     Parameters
     ----------
     motifs : PackedMotifs
-        From `spd_fast.engine.gradients.pack_motifs`.
+        Motifs that `spd_fast.engine.gradients.pack_motifs` returned.
     images : Tensor, shape (N, C, H, W)
     labels : Tensor, shape (N,) int64 or (N, classes) floating point
     metric : "probability" or "loss"
@@ -381,7 +379,7 @@ def packed_metrics(
     Raises
     ------
     TypeError
-        If images or labels are not tensors of the right kind, or images are not of the motifs' element type.
+        If images or labels are not tensors of the right type, or images do not have the motifs' element type.
     ValueError
         If images or labels do not fit the motifs.
     """
@@ -422,8 +420,8 @@ class _PackedGradient(torch.autograd.Function):
 
 
 _LEARNED = ("images", "labels", "valid_images", "valid_labels", "rates", "initial_scales", "step_weights")
-"""What the unrolled gradient is a derivative in, in the order of `_UnrolledGradient`'s arguments before the initial
-weights."""
+"""The inputs in which the unrolled gradient is a derivative, in the order of `_UnrolledGradient`'s arguments; initial weights
+follow them."""
 
 
 class _UnrolledGradient(torch.autograd.Function):
@@ -443,7 +441,7 @@ class _UnrolledGradient(torch.autograd.Function):
         *starts: Tensor,
     ) -> Tensor:
         ctx.bridge = bridge
-        # autograd refuses a backward after one of them was changed in place: training saw other values
+        # with saved tensors, autograd raises an error if one of them was changed in place before the backward pass
         ctx.save_for_backward(images, labels, valid_images, valid_labels, rates, initial_scales, step_weights, *starts)
         return torch.from_numpy(bridge.values())
 

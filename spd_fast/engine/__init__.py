@@ -1,1 +1,1 @@
-"""The door to the compiled engine: alone trains motifs with `_core`."""
+"""The interface to the compiled engine. No other folder trains motifs with `_core`."""

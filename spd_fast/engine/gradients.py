@@ -1,4 +1,4 @@
-"""Trained motifs read on a set of images, and the gradients of what is read with their weights held fixed."""
+"""Reading trained motifs on a set of images, and the derivatives of their metrics at fixed weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -51,9 +51,9 @@ def motif_gradient(
     dtype: npt.DTypeLike = "float32",
     direct_convolutions: bool = False,
 ) -> tuple[Array, Array]:
-    """Return the metric of trained motifs and its direct gradient: d metric / d images with the trained weights held
-    fixed. The metric is read with batch statistics of the whole set; the gradient includes their dependence on the
-    images.
+    """Return the metric of trained motifs and its direct gradient: d metric / d images with the trained weights held fixed.
+
+    The metric is read with batch statistics of the whole set, and the gradient includes their dependence on the images.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def motif_gradient(
     metric : "probability" or "loss"
         Mean probability of the true class (Cassimon et al., eq. 4), or mean cross-entropy.
     factors : ndarray, shape (K,), optional
-        If given, the gradients are multiplied by these factors, in the order of the cells, and summed.
+        If given, the gradients of the cells are multiplied by these factors and summed.
     threads, dtype, direct_convolutions
         As in `train_motifs`.
 
@@ -91,7 +91,8 @@ def motif_gradient(
 
 
 def weighted_sum(factors: Array, arrays: Array) -> Array:
-    """Return sum_k factors[k] arrays[k], added in the order of k; an array whose factor is 0 is left out, even if it holds NaN."""
+    """Return sum_k factors[k] arrays[k], added in the order of k. An array whose factor is 0 is left out, even if it holds
+    NaN."""
     total = np.zeros(arrays.shape[1:], arrays.dtype)
     for factor, array in zip(factors, arrays, strict=True):
         if factor != 0:
@@ -101,15 +102,14 @@ def weighted_sum(factors: Array, arrays: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class PackedMotifs:
-    """K trained motifs in the engine's own format: `pack_motifs` makes them, `read_motifs` evaluates them as often
-    as needed.
+    """K trained motifs in the engine's own format. `pack_motifs` makes them, and `read_motifs` reads them as often as needed.
 
     Attributes
     ----------
     specs : list of K MotifSpec
     weights : list of K ndarray, shape (parameters of the motif,), read-only
     image_shape : (C, H, W)
-        Of the images that they read.
+        Shape of the images on which they are read.
     classes : int
     element : dtype
         float32 or float64.
@@ -125,12 +125,12 @@ class PackedMotifs:
         return len(self.specs)
 
     def __add__(self, other: "PackedMotifs") -> "PackedMotifs":
-        """Return the motifs of both, these first.
+        """Return the motifs of both, those of `self` first.
 
         Raises
         ------
         ValueError
-            If they read images of different shapes, tell different numbers of classes, or have different element types.
+            If image shapes, numbers of classes or element types differ.
         """
         if not isinstance(other, PackedMotifs):
             return NotImplemented
@@ -141,7 +141,7 @@ class PackedMotifs:
         return replace(self, specs=self.specs + other.specs, weights=self.weights + other.weights)
 
     def take(self, rows: Sequence[int]) -> "PackedMotifs":
-        """Return the motifs at these places, in this order, without copying weights."""
+        """Return the motifs in these rows, in this order. Weights are not copied."""
         return replace(self, specs=[self.specs[k] for k in rows], weights=[self.weights[k] for k in rows])
 
 
@@ -154,9 +154,9 @@ class MotifEvaluation:
     probability, loss, accuracy : ndarray, shape (K,)
         As in `MotifMetrics`.
     d_images : ndarray, shape (K, N, C, H, W)
-        Derivatives of the chosen metric in the images; shape (0, N, C, H, W) without gradients.
+        Derivatives of the chosen metric in the images. Without gradients the shape is (0, N, C, H, W).
     d_labels : ndarray, shape (K, N, classes)
-        Derivatives of the chosen metric in soft labels; 0 for "probability".
+        Derivatives of the chosen metric in soft labels. They are 0 for "probability".
     """
 
     probability: Array
@@ -181,9 +181,9 @@ def pack_motifs(
     cells : sequence of K Cell, NatsCell or Perceptron
     shape : MotifShape
     parameters : sequence of K dicts {name: ndarray}
-        As ``TrainResult.parameters``. They are copied.
+        Weights, as ``TrainResult.parameters``. They are copied.
     image_shape : (C, H, W)
-        Shape of the images that the motifs will be evaluated on.
+        Shape of the images on which the motifs will be read.
     dtype : "float32" or "float64"
 
     Raises
@@ -209,9 +209,9 @@ def read_motifs(
     threads: int | None = None,
     direct_convolutions: bool = False,
 ) -> MotifEvaluation:
-    """Evaluate trained motifs on a set of images.
+    """Read trained motifs: compute their metrics on a set of images.
 
-    Batch norm uses the statistics of the whole set; gradients include their dependence on the images.
+    Batch norm uses the statistics of the whole set, and gradients include their dependence on the images.
 
     Parameters
     ----------
@@ -222,13 +222,14 @@ def read_motifs(
     metric : "probability" or "loss"
         The metric whose derivatives are taken.
     gradients : bool
+        Whether to compute derivatives.
     threads, direct_convolutions
         As in `train_motifs`.
 
     Raises
     ------
     ValueError, TypeError, MemoryError
-        As `motif_gradient`; if there is no motif, or if images are of another shape than the motifs were packed for.
+        As `motif_gradient`. Also if there is no motif, or if the images have another shape than the motifs were packed for.
     """
     require_metric(metric)
     if not len(motifs):

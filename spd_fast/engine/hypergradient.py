@@ -1,4 +1,4 @@
-"""The hypergradient: exact derivatives of a motif's metric through its whole training."""
+"""The hypergradient: the exact derivative of a motif's metric through its whole training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,23 +33,25 @@ class Hypergradient:
     Attributes
     ----------
     value : ndarray, shape (K,)
-        The value that was differentiated. It is NaN for a motif that diverged, and its derivatives are 0.
+        The value that was differentiated. If a motif diverged, it is NaN, and its derivatives are 0.
     loss, probability, accuracy : ndarray, shape (K,)
-        Of the trained motif, on the validation images (on the training images where there are none).
+        Metrics of the trained motif on the validation images, or on the training images if there is no validation set.
     step_loss : ndarray, shape (K, T)
-        Loss of each step's batch, before its update.
+        Training loss of each step, which is that of its batch before its update.
     d_images, d_labels : ndarray, shape (K, N, C, H, W) and (K, N, classes)
-    d_valid_images, d_valid_labels : ndarray, of the validation set likewise (empty where there is none)
+        Derivatives in the training set.
+    d_valid_images, d_valid_labels : ndarray
+        Derivatives in the validation set, of the same form. They are empty if there is no validation set.
     d_rates : ndarray, shape (K, T)
         Derivative in the learning rate of each step.
     d_momenta : ndarray, shape (K, T)
-        Derivative in the momentum of each step (SGD, RMSProp; 0 with Adam).
+        Derivative in the momentum of each step, for SGD and RMSProp. 0 with Adam.
     d_initial : list of K dicts {name: ndarray}
-        Derivative in the weights before the first step that was reversed.
+        Derivative in the weights before the first step that was reversed; these are the initial weights if there is no window.
     parameters : list of K dicts {name: ndarray}
         The trained weights.
-    diverged : ndarray, shape (K,), bool
-    diverged_step : ndarray, shape (K,), int
+    diverged, diverged_step : ndarray, shape (K,), bool and int
+        As in `TrainResult`.
     """
 
     value: Array
@@ -96,29 +98,30 @@ def motif_hypergradient(
     direct_convolutions: bool = True,
     memory_mib: float = 128.0,
 ) -> Hypergradient:
-    """The hypergradient: the exact derivative of a motif's metric through its whole training.
+    """Return the hypergradient of each motif: the exact derivative of its metric through its whole training.
 
-    Differentiates ``metric_weight * metric + sum_t step_weights[t] * loss_t``, where the metric is read after training on
-    the validation images, or on the training images where the dish has no validation set.
+    The value ``metric_weight * metric + sum_t step_weights[t] * loss_t`` is differentiated. The metric is read after training,
+    on the validation images, or on the training images if the dish has no validation set.
 
     Parameters
     ----------
     metric : "probability" or "loss"
-        Mean probability of the true class (Cassimon et al., eq. 4), or mean cross-entropy; batch statistics over the set.
+        Mean probability of the true class (Cassimon et al., eq. 4), or mean cross-entropy, with batch statistics over the set.
     metric_weight : float
+        Factor of the metric.
     step_weights : ndarray, shape (T,), optional
-        Step weights: factors of the training losses of the steps. Ones give the sum of training losses (SoTL).
+        Factors of the training losses of the steps. Ones give the sum of training losses (SoTL).
     window : int, optional
-        Differentiate through the last `window` steps only and take the network's weights before them as constant
-        (truncated back-propagation).
+        Differentiate through the last `window` steps only. The weights before them count as constant (truncated
+        back-propagation).
     steps : int, optional
         Stop training after this number of steps. Default: train all epochs.
     memory_mib : float, at least 0
-        Memory in MiB in which each motif may keep the gradients of its last steps. Steps whose gradients do not fit are
-        trained a second time, which is slower and gives the same bits.
+        Memory in MiB for the gradients of the last steps of each motif. Steps whose gradients do not fit are trained a second
+        time, which is slower and gives the same bits.
     direct_convolutions : bool
-        As in `train_motifs`, but true by default: Winograd's algorithm rounds more, and reversing the training
-        magnifies rounding errors (docs/engine.md). False takes about a fifth less time.
+        As in `train_motifs`, but true by default, because Winograd's algorithm rounds more, and the reverse steps magnify
+        rounding errors (docs/engine.md). False takes about a fifth less time.
     cells, shape, dish and all others
         As in `train_motifs`.
 
@@ -133,10 +136,10 @@ def motif_hypergradient(
 
     Notes
     -----
-    The state of the training is kept at every sqrt(T)-th step. Beside the kept gradients this takes about 7 sqrt(T)
-    vectors as long as the weights, for each motif. Training is not continuous in the images: where a ReLU or a pooling
-    switches, the exact derivative does not show the jump. A hypergradient costs about four trainings, or five if no
-    gradient is kept.
+    The state of the training is stored at every sqrt(T)-th step. For each motif, this takes about 7 sqrt(T) vectors as long as
+    its weights, in addition to the gradients in `memory_mib`. Training is not continuous in the images: if a ReLU or a pooling
+    winner switches, the exact derivative does not show the jump. A hypergradient costs about as much as four trainings, or five
+    if no gradients are stored.
 
     References
     ----------
@@ -163,7 +166,7 @@ def motif_hypergradient(
 
 @dataclass(frozen=True, eq=False)
 class Reverse:
-    """What is differentiated, and how far back: the arguments of `motif_hypergradient` that are not of the inner loop."""
+    """The arguments of `motif_hypergradient` that do not belong to the inner loop: what is differentiated, and how far back."""
 
     metric: Metric = "probability"
     metric_weight: float = 1.0
@@ -180,7 +183,7 @@ class Reverse:
             raise ValueError(f"memory_mib is {self.memory_mib}, expected at least 0")
 
     def last(self, steps: int) -> int:
-        """Return the step after which training stops, of so many in all."""
+        """Return how many of so many steps are trained."""
         last = steps if self.steps is None else self.steps
         if not 0 <= last <= steps:
             raise ValueError(f"steps is {last}, expected 0 to {steps}, those of the epochs")
@@ -204,7 +207,7 @@ def differentiate(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Hypergradient:
-    """Return the derivatives of motifs through their training: `motif_hypergradient` with its settings in two records."""
+    """Return what `motif_hypergradient` returns, for settings in two records."""
     job = prepared(loop, cells, shape, dish)
     last = reverse.last(len(job.rates))
     step_weights = reverse.checked_step_weights(last)

@@ -1,4 +1,4 @@
-"""Initial weights of motifs."""
+"""The initial weights of motifs: how they are drawn."""
 
 import hashlib
 import math
@@ -34,10 +34,11 @@ def initial_parameters(
     initial_scales: npt.ArrayLike | None = None,
     dtype: npt.DTypeLike = "float32",
 ) -> dict[str, Array]:
-    """Return the weights that `train_motifs` starts from.
+    """Return the initial weights of a motif, from which `train_motifs` starts.
 
-    Every weight is keyed by (seed, replicate, layer name, c_out, c_in, tap) and nothing else; with ``init="motif"``
-    also by the cell and the shape. A 1x1 convolution takes the centre tap of the 3x3 tensor of its layer's name.
+    Every weight depends on (seed, replicate, layer name, c_out, c_in, tap) and nothing else; with ``init="motif"`` also on the
+    cell and the shape. A tap is one of the nine places of a 3x3 convolution. A 1x1 convolution takes the centre tap of the 3x3
+    tensor of its layer's name.
 
     Parameters
     ----------
@@ -49,12 +50,14 @@ def initial_parameters(
     Returns
     -------
     dict {name: ndarray}
-        By the names of a PyTorch state_dict; convolution weights (c_out, c_in, k, k), dense ones (units, features).
+        Names are those of a PyTorch state_dict. Weights of convolutions have the shape (c_out, c_in, k, k), those of dense
+        layers (units, features).
 
     References
     ----------
-    PyTorch: uniform in +-1/sqrt(fan_in). Benchmark: ``variance_scaling_initializer`` (normal of variance 1/fan_in, cut at two
-    standard deviations) for convolutions, Glorot uniform for the dense layer, whose bias is 0. Normal: Rawal et al. 2020.
+    "pytorch" is PyTorch's default, uniform in +-1/sqrt(fan_in). "nasbench101" is the benchmark's: TensorFlow's
+    ``variance_scaling_initializer`` for convolutions (normal with variance 1/fan_in, cut at two standard deviations), and Glorot
+    uniform for the dense layer, whose bias is 0. "normal" is N(0, 1), of Rawal et al. 2020.
     """
     loop = InnerLoop.of(
         seed=seed,
@@ -70,7 +73,7 @@ def initial_parameters(
 def draw_weights(
     cells: Sequence[Candidate], shape: Shape, loop: InnerLoop, *, image_shape: tuple[int, int, int] | None = None
 ) -> list[dict[str, Array]]:
-    """Return `initial_parameters` of each of some cells, for an inner loop.
+    """Return the initial weights of the motif of each cell, as `initial_parameters` does, for an inner loop.
 
     Raises
     ------
@@ -87,12 +90,12 @@ def draw_weights(
 def starting_weights(
     specs: Sequence[_core.MotifSpec], cells: Sequence[Candidate], shape: Shape, loop: InnerLoop
 ) -> list[dict[str, Array]]:
-    """Return the weights that an inner loop starts the motifs of some cells from, by name.
+    """Return the initial weights of the motif of each cell, by name: those that the inner loop holds, or drawn ones.
 
     Raises
     ------
     ValueError
-        If explicit weights are given for another number of cells.
+        If the inner loop holds weights for another number of cells.
     """
     if isinstance(loop.init, str):
         shared: dict[tuple[str, tuple[int, ...], int], Array] = {}
@@ -109,9 +112,9 @@ def _weights(
     loop: InnerLoop,
     shared: dict[tuple[str, tuple[int, ...], int], Array],
 ) -> dict[str, Array]:
-    """Return the initial weights of one motif.
+    """Return drawn initial weights of one motif.
 
-    `shared` keeps drawn tensors for other cells, which use the same ones with ``init="shared"``.
+    `shared` collects drawn tensors, because with ``init="shared"`` other cells use the same ones.
     """
     scope = f"{loop.seed}/{loop.replicate}"
     if loop.init == "motif":

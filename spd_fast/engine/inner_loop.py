@@ -1,4 +1,4 @@
-"""One record for an inner loop: every setting of how motifs are trained, checked once."""
+"""`InnerLoop`, the record of all settings of how motifs are trained. The settings are checked when it is made."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,18 +24,18 @@ InitDistribution = Literal["pytorch", "nasbench101", "normal"]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class InnerLoop:
-    """How motifs are trained, whatever their cells, their shape and their dish are. `InnerLoop.of` takes what people write.
+    """All settings of an inner loop, but for cells, shape and dish. `InnerLoop.of` makes it from arguments as users write them.
 
     Parameters
     ----------
     epochs, batch_size, drop_last, order
-        What each step sees, as in `spd_fast.train_motifs`.
+        Which images each step sees. All settings are as in `spd_fast.train_motifs`.
     optimizer, schedule
-        How weights change.
+        How the weights change.
     seed, replicate, init, init_distribution, initial_scales
-        Where weights begin, and the sample orders.
+        The initial weights and the sample orders.
     dtype, direct_convolutions
-        How it is computed.
+        How the arithmetic is done.
     statistics, batch_norm_momentum, evaluate, record
         What is read off the motifs.
 
@@ -84,7 +84,7 @@ class InnerLoop:
 
     @classmethod
     def of(cls, **settings: Any) -> "InnerLoop":
-        """Return the record of settings as people write them: dtypes by name, arrays as lists, None for what has a default."""
+        """Return the record of settings as users write them: a dtype by its name, an array as a list, None for a default."""
         if settings.get("optimizer", INNER_OPTIMIZER) is None:
             settings["optimizer"] = INNER_OPTIMIZER
         if "dtype" in settings:
@@ -94,20 +94,20 @@ class InnerLoop:
         for name in ("schedule", "order"):
             value = settings.get(name)
             if value is not None and not isinstance(value, str):
-                settings[name] = np.array(value)  # a copy: nobody can change it while motifs are trained
+                settings[name] = np.array(value)  # a copy, so that nobody can change it while motifs are trained
         return cls(**settings | {"record": tuple(settings.get("record", ()))})
 
     def batch(self, images: int) -> int:
-        """Return the images of a step, of so many in all."""
+        """Return the number of images in a batch, of so many images."""
         return min(self.batch_size, images)
 
     def steps(self, images: int) -> int:
-        """Return the steps of all epochs over so many images."""
+        """Return the number of steps of all epochs over so many images."""
         batch = self.batch(images)
         return self.epochs * (images // batch if self.drop_last else -(-images // batch))
 
     def rates(self, images: int) -> npt.NDArray[np.float64]:
-        """Return the learning rate of every step, over so many images.
+        """Return the rates, which are the learning rates of all steps, over so many images.
 
         Raises
         ------

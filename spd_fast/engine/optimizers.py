@@ -1,4 +1,4 @@
-"""Optimizers of the inner loop."""
+"""The optimizers of the inner loop."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam with PyTorch's semantics: weight decay is added to the gradient (Kingma and Ba 2015, arXiv:1412.6980)."""
+    """Adam as in PyTorch: weight decay is added to the gradient (Kingma and Ba 2015, arXiv:1412.6980)."""
 
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
@@ -34,7 +34,7 @@ class Adam:
 
 @dataclass(frozen=True)
 class SGD:
-    """Stochastic gradient descent with PyTorch's semantics, with momentum and Nesterov's variant."""
+    """Stochastic gradient descent as in PyTorch, with momentum and Nesterov's variant of it."""
 
     lr: float = 1e-2
     momentum: float = 0.0
@@ -50,8 +50,7 @@ class SGD:
 
 @dataclass(frozen=True)
 class RMSProp:
-    """RMSProp with TensorFlow 1's semantics, NAS-Bench-101's optimizer: `eps` is inside the root, the mean square
-    begins at 1."""
+    """RMSProp as in TensorFlow 1, NAS-Bench-101's optimizer: `eps` is inside the root, and the mean square begins at 1."""
 
     lr: float = 0.2
     alpha: float = 0.9

@@ -1,4 +1,4 @@
-"""What untrained motifs show, for zero-cost proxies, and how long each part of a training step takes."""
+"""Measurements of untrained motifs for zero-cost proxies, and the profile of a training step."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -46,20 +46,21 @@ def logit_gradient(
     direct_convolutions: bool = False,
     progress: Progress | None = None,
 ) -> tuple[list[dict[str, Array]], Array]:
-    """Return the gradients of the sum of all logits of all images, in the weights and in the images, for each motif.
+    """Return the gradient of the sum of all logits of all images, in the weights and in the images, for each motif.
 
     Parameters
     ----------
     batch_norm : bool
-        With batch statistics of the whole set, through which the gradient runs as well; or with no batch norm and no
-        ReLU at all: the gradient of the linear network that is left where neither weights nor images are negative.
+        If true, batch norm uses the statistics of the whole set, and the gradient includes them. If false, batch norm and ReLUs
+        are left out; the network is then linear but for max-pooling. Neither weights nor images may be negative, so that the
+        ReLUs would change nothing.
     cells, shape, images, parameters, threads, dtype, direct_convolutions, progress
         As in `motif_gradient` and `train_motifs`.
 
     Returns
     -------
     d_parameters : list of K dicts {name: ndarray}
-        Without batch norm, its own entries are of no use.
+        Without batch norm, the entries of batch norm have no meaning.
     d_images : ndarray, shape (K, N, C, H, W)
 
     Raises
@@ -74,7 +75,9 @@ def logit_gradient(
                 if ".bn." in name:
                     values[...] = name.endswith("weight")
         if min(data.min(), *(weights.min() for weights in flat)) < 0:
-            raise ValueError("weights or images hold negative values, expected none without batch norm: take absolutes")
+            raise ValueError(
+                "weights or images hold negative values, expected none without batch norm: take absolute values"
+            )
     out = _core.logit_gradient(
         specs, data, flat, batch_norm, BATCH_NORM_EPS, direct_convolutions, thread_count(threads), progress
     )
@@ -94,15 +97,14 @@ def activation_agreements(
     direct_convolutions: bool = False,
     progress: Progress | None = None,
 ) -> npt.NDArray[np.int64]:
-    """Return for each pair of images how many ReLUs of a motif are open for both or for neither, with batch statistics
-    of the set.
+    """Return, for each pair of images, how many ReLUs of a motif are open for both or for neither.
 
-    Parameters are those of `logit_gradient`.
+    Batch norm uses the statistics of the set. Parameters are those of `logit_gradient`.
 
     Returns
     -------
     ndarray, shape (K, N, N), int64
-        On the diagonal the number of ReLUs.
+        The diagonal holds the number of ReLUs.
     """
     specs, data, flat = _proxy_inputs(cells, shape, images, parameters, dtype)
     return np.stack(
@@ -120,26 +122,28 @@ def step_profile(
     direct_convolutions: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Measure the time of every part of every op of a training step in float32, on one thread, many times.
+    """Measure the time of every part of every op of a training step, in float32 on one thread.
 
-    All N images are one batch. The optimizer is Adam at rate 0: the pass costs the same, the weights stay as they are.
+    All N images are one batch. The optimizer is Adam with learning rate 0: a step then costs the same and leaves the weights as
+    they are.
 
     Parameters
     ----------
     repeats : int
-        How often the step is run with its parts timed, at least 1; it is run as often without.
+        How often the step is run with its parts timed, at least 1. It is run as often without timing its parts.
     cell, shape, images, labels, direct_convolutions, progress
         As in `train_motifs` and `motif_gradient`.
 
     Returns
     -------
     dict
-        ``whole`` and ``timed``, ndarray, shape (repeats,): seconds of a step as it is, and of one whose parts are timed.
-        ``seconds``, ndarray, shape (repeats, ops + 1, parts): those parts; the last row is what lies beside the ops.
-        ``parts``: their names. ``ops``: a dict for each op of the plan with its ``kind`` ("conv" with its batch norm, "sum",
-        "pool", "head"), ``names`` (of convolutions), sizes and algorithms. ``elements`` counts one channel of the batch with
-        its padding lanes, ``terms`` and ``flows`` the channels of all tensors that are read there. ``parameters``: their number.
-        ``lanes``: pixels in a vector.
+        ``whole`` and ``timed``, ndarray, shape (repeats,): seconds of a step, without and with its parts timed.
+        ``seconds``, ndarray, shape (repeats, ops + 1, parts): seconds of the parts; the last row is work beside the ops.
+        ``parts``: names of the parts. ``ops``: a dict for each op of the plan with its ``kind`` ("conv", which includes its batch
+        norm, "sum", "pool" or "head"), the ``names`` of its layers if it is a convolution, sizes and algorithms. ``elements``
+        is the size of one channel of the batch with its padding lanes; ``terms`` and ``flows`` are the numbers of channels of all
+        tensors that the forward pass and the backward pass add. ``parameters``: the number of weights. ``lanes``: pixels in a
+        vector.
     """
     dish = Dish(np.asarray(images), np.asarray(labels))
     (spec,) = specs_of([cell], shape, dish.images.shape[1:])

@@ -1,4 +1,4 @@
-"""What the engine builds a motif from, and a motif's weights by name and as the engine's flat vector."""
+"""The description from which the engine builds a motif, and the conversion of weights by name to the engine's flat vector."""
 
 import math
 import os
@@ -25,7 +25,7 @@ Parameters = Mapping[str, Array]
 
 
 def forward_flops(cells: Sequence[Candidate], shape: Shape, image_shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
-    """Return the floating-point operations of one image's forward pass of each motif, shape (K,): 2 per multiply-add.
+    """Return the floating-point operations of one image's forward pass of each motif, shape (K,). A multiply-add counts as 2.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def specs_of(cells: Sequence[Candidate], shape: Shape, image_shape: tuple[int, .
 def _spec(shape: Any, cell: Any, image_shape: tuple[int, ...]) -> _core.MotifSpec:
     """Return the description from which the engine builds a motif.
 
-    `checked_cells` has made sure that shape and cell belong together.
+    `checked_cells` makes sure before that shape and cell fit each other.
     """
     raise NotImplementedError(type(shape))
 
@@ -125,13 +125,12 @@ def unpack_running(spec: _core.MotifSpec, values: Array) -> dict[str, Array]:
 
 
 def checked_cells(cells: Sequence[Candidate], shape: Shape) -> Sequence[Candidate]:
-    """Return the cells.
+    """Return the cells if they fit the shape.
 
     Raises
     ------
     TypeError
-        If `cells` is a single cell, if a cell is of a type that `shape` cannot hold, or if `shape` is not a motif
-        shape.
+        If `cells` is a single cell, if `shape` cannot hold the type of a cell, or if `shape` is not a motif shape.
     ValueError
         If `cells` is empty.
     """
@@ -150,7 +149,7 @@ def checked_cells(cells: Sequence[Candidate], shape: Shape) -> Sequence[Candidat
 
 
 def owned(array: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> Array:
-    """Return a copy for the engine, which reads it while callbacks and other threads run: they cannot change what was checked."""
+    """Return a copy for the engine, so that callbacks and other threads cannot change the array after it was checked."""
     return np.array(array, dtype, order="C")
 
 
@@ -172,10 +171,10 @@ def thread_count(threads: int | None) -> int:
 def require_memory(specs: Sequence[_core.MotifSpec], n: int, element: npt.DTypeLike, *, backward: bool) -> None:
     needed = (
         max(spec.memory(n, backward=backward) for spec in specs) * np.dtype(element).itemsize // 4
-    )  # it counts in float32
+    )  # `memory` is in bytes for float32
     installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > installed // 2:
         raise MemoryError(
-            f"batch statistics over {n} images need {needed / 2**30:.1f} GiB a thread, the machine has {installed / 2**30:.1f}: "
-            "use statistics='running', or fewer images"
+            f"batch statistics over {n} images need {needed / 2**30:.1f} GiB for each thread, expected at most half of the machine's "
+            f"{installed / 2**30:.1f} GiB: use statistics='running', or fewer images"
         )

@@ -1,4 +1,4 @@
-"""The inner loop: trains motifs with the compiled engine. No other folder trains with `_core`."""
+"""The inner loop: it trains motifs with the compiled engine."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,12 +44,12 @@ class MotifMetrics:
     Attributes
     ----------
     probability : ndarray, shape (K,)
-        Mean probability of the true class, 0 to 1 (Cassimon et al., eq. 4). With soft labels, the true class is the one
-        of largest weight.
+        Mean probability of the true class, 0 to 1 (Cassimon et al., eq. 4). With soft labels, the true class is the one with the
+        largest label.
     loss : ndarray, shape (K,)
         Mean cross-entropy, in nats.
     accuracy : ndarray, shape (K,)
-        Share of images whose largest logit is the true class.
+        Share of images whose largest logit is that of the true class.
     logits : ndarray, shape (K, N, classes)
     """
 
@@ -66,10 +66,10 @@ class TrainResult:
     Attributes
     ----------
     loss, accuracy : ndarray, shape (K, epochs)
-        Training loss and accuracy of each epoch: means over its batches, each taken before the batch's update. NaN
-        after a motif has diverged.
+        Training loss and accuracy of each epoch: means over its batches, each before the batch's update. NaN after a motif has
+        diverged.
     train, valid : MotifMetrics or None
-        After training, on the dish's training and validation images.
+        Metrics after training, on the dish's training images and on its validation images.
     initial, parameters : list of K dicts {name: ndarray}
         Weights before and after training. Names are those of a PyTorch state_dict.
     running : list of K dicts {name: ndarray}
@@ -125,8 +125,8 @@ def train_motifs(
     """Train one motif of each cell on a dish.
 
     Motifs are independent: the result of a motif does not depend on the other motifs of the call, on the number of
-    threads, or on the order of the cells. The same arguments give the same bits. The GIL is released while motifs
-    train. Ctrl-C stops within a second.
+    threads, or on the order of the cells. The same arguments give the same bits. The GIL is released while motifs are
+    trained. Ctrl-C stops the training within a second.
 
     Parameters
     ----------
@@ -134,52 +134,53 @@ def train_motifs(
     shape : MotifShape, or PerceptronShape
         How a cell or a perceptron becomes a network.
     dish : Dish
-        N training images, optionally a validation set.
+        N training images, and optionally a validation set.
     epochs : int
-        Passes over the training images, at least 0.
+        Number of passes over the training images, at least 0.
     batch_size : int
-        Images a step, at least 1. The last batch of an epoch may be smaller: see `drop_last`.
+        Images in a batch, at least 1. The last batch of an epoch may be smaller: see `drop_last`.
     optimizer : Adam, SGD or RMSProp, optional
         Default: ``Adam(lr=5e-5, weight_decay=1e-6)``, the paper's.
     schedule : None, "cosine" or ndarray, shape (steps,)
         Learning rate of each step. None: the optimizer's, constant. "cosine": from the optimizer's to 0 along half a
         cosine. An array: the rates themselves.
     seed, replicate : int
-        Both key the initial weights; `seed` alone keys the sample orders.
+        Both choose the initial weights; `seed` alone chooses the sample orders.
     init : "shared", "motif" or sequence of K dicts
-        ``"shared"``: the layers of one name are slices of one tensor in all motifs, scaled by fan-in, so that all cells
-        start as alike as they can. ``"motif"``: the cell and the shape key the weights, too, so that cells start
-        independently (the paper). Or explicit weights, named as in ``TrainResult.parameters``.
+        ``"shared"``: layers with the same name are slices of one tensor in all motifs, scaled by fan-in, so that all cells
+        start as alike as they can. ``"motif"``: the weights depend on the cell and the shape, too, so that cells start
+        independently (the paper). Or the weights themselves, named as in ``TrainResult.parameters``.
     order : ndarray, shape (epochs, N), int, optional
-        The order of the images in each epoch. Default: permutations keyed by (seed, epoch), the same for every motif.
+        The order of the images in each epoch. Default: permutations that depend on (seed, epoch) alone, so that they are the
+        same for every motif.
     threads : int, optional
-        Default: the processors that this process may use. At most 64 are used, or four times the processors, whichever
-        is more. They are kept for later calls, and sleep until then.
+        Default: the processors that this process may use. At most 64 threads are used, or four times the processors, whichever
+        is more. They sleep between calls.
     dtype : "float32" or "float64"
         Element type of weights, images and all arithmetic.
     record : sequence of "step_loss", "step_accuracy"
-        Values of every step to return in ``TrainResult.recorded``.
+        The values of every step that ``TrainResult.recorded`` should hold.
     progress : callable, optional
-        Called about ten times a second, on the calling thread, with the share of the work that is done, 0 to 1. An
+        It is called about ten times a second, on the calling thread, with the share of the work that is done, 0 to 1. An
         exception that it raises stops the training.
     drop_last : bool
-        Whether to leave out the last batch of an epoch if it is smaller than the others. By default it is trained on.
+        Whether to leave out the last batch of an epoch if it is smaller than the others. By default it is used.
     statistics : "batch" or "running"
-        Statistics of batch norm in the final metrics. "batch": of the whole set as one batch. "running": the running
-        statistics, for sets of thousands of images, because memory grows with the batch.
+        Statistics of batch norm in the metrics after training. "batch": those of the whole set as one batch. "running": the
+        running statistics, for sets of thousands of images, because memory grows with the batch.
     init_distribution : "pytorch", "nasbench101" or "normal"
-        PyTorch's default (uniform), the benchmark's (variance scaling, truncated normal; Glorot dense), or N(0, 1) for all weights
-        and biases (Rawal et al. 2020).
+        Distribution of the initial weights: PyTorch's default, the benchmark's, or N(0, 1) for all weights and biases (Rawal et
+        al. 2020). `spd_fast.engine.initial` defines them.
     initial_scales : ndarray, shape (4,), optional
-        Factors above 0 that multiply the drawn weights of the stem, the 3x3 convolutions, the 1x1 convolutions
-        (projections too) and the dense layer (`LAYER_KINDS`). Batch norm and biases are not scaled. Default: ones.
+        Factors above 0 that multiply the drawn weights of the stem, the 3x3 convolutions, the 1x1 convolutions (projections
+        among them) and the dense layer. Batch norm and biases are not scaled. Default: ones.
     batch_norm_momentum : float
         Share of the new batch in the running statistics, 0 to 1, as PyTorch defines momentum.
     evaluate : bool
         Whether to evaluate the trained motifs on the training set.
     direct_convolutions : bool
-        Whether to compute every convolution directly. By default 3x3 convolutions use Winograd's F(4x4, 3x3) or F(4, 3)
-        where it is faster; its relative rounding errors in float32 reach 8.3e-6 instead of 1e-6.
+        Whether to compute every convolution directly. By default 3x3 convolutions use Winograd's algorithms F(4x4, 3x3) or
+        F(4, 3) if they are faster. Their relative rounding errors in float32 reach 8.3e-6 instead of 1e-6.
 
     Returns
     -------
@@ -233,7 +234,7 @@ def train(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> TrainResult:
-    """Train one motif of each cell on a dish, as an inner loop says: `train_motifs` with its settings in one record."""
+    """Train one motif of each cell on a dish, as `train_motifs` does, with its settings in one record."""
     job = prepared(loop, cells, shape, dish)
     if loop.statistics == "batch":
         require_memory(job.specs, max(len(dish.images), job.n_valid), loop.dtype, backward=False)
@@ -281,20 +282,20 @@ def _metrics(of: _core.Metrics) -> MotifMetrics:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """Arguments of the engine that training and its reverse share.
+    """The engine's arguments that training and the hypergradient have in common.
 
     Attributes
     ----------
     specs : list of K MotifSpec
     initial, flat : list of K dicts {name: ndarray}, list of K ndarray
-        The initial weights by name, and the same as the engine's flat vectors, which training changes.
+        The initial weights by name, and the same weights as the engine's flat vectors, which training changes.
     data : tuple
-        Images, labels, validation images and validation labels; None for the last two where there are none.
+        Images, labels, validation images and validation labels. The last two are None if there is no validation set.
     n_valid : int
-        Validation images.
+        Number of validation images.
     order : ndarray, shape (epochs, N), int64
     batch : int
-        Images of a step.
+        Images in a batch.
     optimizer : _core.Optimizer
     rates : ndarray, shape (steps,), float64
     """
@@ -311,7 +312,7 @@ class Job:
 
 
 def prepared(loop: InnerLoop, cells: Sequence[Candidate], shape: Shape, dish: Dish) -> Job:
-    """Return what the engine is handed to train motifs of these cells on a dish, or to reverse their training.
+    """Return the engine's arguments for motifs of these cells on a dish.
 
     Raises
     ------

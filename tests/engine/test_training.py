@@ -316,7 +316,10 @@ def test_memory_is_for_what_is_of_use_at_one_moment():
 def test_a_set_that_does_not_fit_the_machine_is_refused(monkeypatch):
     images = np.zeros((400, 3, 32, 32), np.float32)
     monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1 << 17}.__getitem__)
-    with pytest.raises(MemoryError, match=r"need .* GiB a thread, the machine has 0\.5: use statistics='running'"):
+    with pytest.raises(
+        MemoryError,
+        match=r"need .* GiB for each thread, expected at most half of the machine's 0\.5 GiB: use statistics='running'",
+    ):
         spd.train_motifs([MIXED], spd.NASBENCH101, spd.Dish(images, np.zeros(400, int)), epochs=1)
 
 
