@@ -1,4 +1,4 @@
-"""The dish: synthetic images and labels, on which motifs are trained and their metrics are read."""
+"""The dish: a tiny data set on which motifs are trained and their metrics are read."""
 
 import os
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ else:
         eq=False,
         kw_only=True,
     )
-    """An optional field for each learnable that a dish holds only where it was learned."""
+    """An optional field for each learnable that a dish holds only if it was learned."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,14 +42,15 @@ class Dish(_Added):
     Parameters
     ----------
     images : ndarray, shape (N, C, H, W), float
-        C in 1..4, H and W in 1..64 (for cells 4..64); usually about zero mean and unit variance. Other dtypes become float32.
+        C is 1 to 4, H and W are 1 to 64 (for cells 4 to 64). Mean 0 and variance 1 are usual. Dtypes other than float32 and
+        float64 become float32.
     labels : ndarray, shape (N,) int or (N, classes) float
-        Class of each image, counted from 0; or soft labels, the weight of each class (finite, of any sum).
+        Hard labels, which are classes counted from 0; or soft labels, which are finite numbers of any sign and sum.
     valid_images, valid_labels : ndarray, optional
         Images and labels of the validation set; both or neither. Channels and sides are those of `images`.
     rates, initial_scales, step_weights and others : ndarray, optional
-        What else was learned, one array for each learnable in `spd_fast.learnables.table.ADDED`, whose file gives its shape and its
-        bounds. They are used where a recipe trains motifs on the dish (`spd_fast.score_cells`), not by `train_motifs`.
+        What else was learned: one array for each learnable in `spd_fast.learnables.table.ADDED`, whose file gives its shape and
+        bounds. They are used when a recipe trains motifs on the dish (`spd_fast.score_cells`), but not by `train_motifs`.
 
     Raises
     ------
@@ -92,8 +93,8 @@ class Dish(_Added):
     def random(
         cls, *, per_class: int = 20, classes: int = 10, image_size: int = 16, image_channels: int = 3, seed: int = 0
     ) -> "Dish":
-        """Return a dish of standard normal images with balanced labels, ordered by class, as the paper's before
-        learning (section 3.3)."""
+        """Return a dish of standard normal images, with the same number of images of each class, ordered by class. The paper's
+        dish is such a one before learning (section 3.3)."""
         for name, value in (("per_class", per_class), ("classes", classes)):
             if value < 1:
                 raise ValueError(f"{name} is {value}, expected at least 1")
@@ -102,7 +103,7 @@ class Dish(_Added):
         return cls(images, np.repeat(np.arange(classes), per_class))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write an .npz of plain arrays, atomically."""
+        """Write an .npz of plain arrays, as a whole or not at all."""
         save_arrays(path, self.arrays())
 
     @classmethod
@@ -112,7 +113,7 @@ class Dish(_Added):
         Raises
         ------
         FileNotFoundError, ValueError
-            If the file is not there, is not an .npz, or its arrays do not make a dish.
+            If the file does not exist, is not an .npz, or its arrays do not make a dish.
         """
         arrays: Mapping[str, npt.NDArray[Any]] = load_arrays(path, what="dish file")
         missing = [name for name in ("images", "labels") if name not in arrays]
@@ -121,13 +122,13 @@ class Dish(_Added):
         return cls.from_arrays(arrays)
 
     def arrays(self) -> dict[str, Array]:
-        """Return what the dish holds, by name of the learnable."""
+        """Return the arrays of the dish by name."""
         held = {name: getattr(self, name) for name in LEARNABLES}
         return {name: array for name, array in held.items() if array is not None}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> "Dish":
-        """Return the dish of which `arrays` returns these; others are passed over."""
+        """Return the dish with these arrays, by name. Arrays of other names are ignored."""
         return cls(**{name: arrays[name] for name in LEARNABLES if name in arrays})
 
 
@@ -167,5 +168,5 @@ def _checked_labels(labels: npt.ArrayLike, n: int, name: str, of: str) -> npt.ND
             f"{name} has dtype {array.dtype}, expected floating point for soft labels of shape (N, classes)"
         )
     if not np.isfinite(array).all():
-        raise ValueError(f"{name} holds NaN or infinity, expected finite weights")
+        raise ValueError(f"{name} holds NaN or infinity, expected finite numbers")
     return array

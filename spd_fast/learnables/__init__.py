@@ -1,1 +1,1 @@
-"""What an outer loop can learn: a file for each kind, and the table that names them all."""
+"""Learnables: what an outer loop can learn. Each kind has a file, and a table names them all."""

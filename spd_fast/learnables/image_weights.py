@@ -1,4 +1,4 @@
-"""Weights of single validation images in the score as what is learned: through their logarithms, so in proportion."""
+"""The learnable "image_weights": factors of single validation images in the metric "loss"."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -16,13 +16,13 @@ __all__ = ["ImageWeights"]
 
 
 class ImageWeights(Learnable):
-    """The weight of each validation image in the metric "loss".
+    """A factor for each validation image in the metric "loss". The free tensor holds the logarithms.
 
-    The weighted mean of the cross-entropies is the cross-entropy of labels that are multiplied by the weights, and that is how they
-    enter the engine; the class of the largest label, and with it the accuracy, stays what it is.
+    The weighted mean of the cross-entropies is the mean cross-entropy of labels that are multiplied by the factors, and so they
+    enter the engine. The class of the largest label stays the same, and with it the accuracy.
     """
 
-    meaning = 'the weights of single validation images in the metric "loss", through their logarithms'
+    meaning = 'factors of single validation images in the metric "loss", through their logarithms'
     picture = Picture("curve", axis="validation image", title="weight of the image in the score", relative=True)
     changes_training = False
     metrics = direct_metrics = ("loss",)
@@ -32,16 +32,16 @@ class ImageWeights(Learnable):
         super().__init__("image_weights")
 
     def begin(self, arrays: dict[str, Array], form: DishForm) -> None:
-        """Begin with ones, and turn the classes of the validation images into weights of classes."""
+        """Begin with ones, and turn the validation labels into soft labels."""
         arrays["valid_labels"] = label_matrix(arrays["valid_labels"], form.classes, form.dtype, "valid_labels")
         arrays.setdefault(self.name, np.ones(len(arrays["valid_labels"]), form.dtype))
 
     def checked(self, values: Any, arrays: Mapping[str, Array]) -> Array:
-        """Return finite numbers above 0, one for each validation image, whose labels are weights of classes."""
+        """Return finite numbers above 0, one for each validation image. The validation labels must be soft labels."""
         array, labels = np.asarray(values), arrays.get("valid_labels")
         if labels is None or np.ndim(labels) != 2:
             raise ValueError(
-                "image_weights are given and valid_labels are not weights of classes, expected a validation set with soft labels"
+                "image_weights are given and valid_labels are not soft labels, expected a validation set with soft labels"
             )
         if array.shape != (len(labels),) or not (np.isfinite(array) & (array > 0)).all():
             raise ValueError(
@@ -59,6 +59,6 @@ class ImageWeights(Learnable):
         return free.exp()
 
     def enter(self, inputs: dict[str, Any]) -> None:
-        """Multiply the labels of each validation image by its weight."""
-        weights = inputs.pop(self.name)
-        inputs["valid_labels"] = inputs["valid_labels"] * weights[:, None]
+        """Multiply the labels of each validation image by its factor."""
+        factors = inputs.pop(self.name)
+        inputs["valid_labels"] = inputs["valid_labels"] * factors[:, None]

@@ -1,4 +1,4 @@
-"""Images of a dish as what is learned: pixels, coefficients of cosines, or the parameters of a generator."""
+"""The learnables "images" and "valid_images": by their pixels, by coefficients of cosines, or by the numbers of a generator."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -32,7 +32,7 @@ class Images(Learnable):
             self.metrics = self.direct_metrics
 
     def to_free(self, value: "Tensor", form: DishForm) -> "Tensor":
-        """Return pixels; with a basis, coefficients of cosines; with a generator, its parameters where they change nothing."""
+        """Return pixels; with a basis, coefficients of cosines; with a generator, its numbers, which change nothing at first."""
         import torch
 
         if form.generator is not None:
@@ -44,7 +44,7 @@ class Images(Learnable):
         return value
 
     def from_free(self, free: "Tensor", start: "Mapping[str, Tensor]", form: DishForm) -> "Tensor":
-        """Return the images that pixels, coefficients or a generator make."""
+        """Return the images that pixels, coefficients or the numbers of a generator make."""
         if form.generator is not None:
             return _generated(free, start[self.name], start[self.labels].numpy(), form)
         if form.basis is not None:
@@ -80,12 +80,12 @@ def _cosines(n: int, form: DishForm) -> "Tensor":
 
 
 def _generated(free: "Tensor", images: "Tensor", labels: Array, form: DishForm) -> "Tensor":
-    """Return the images that a generator makes of those at the start: ``dish.generator``.
+    """Return the images that a generator makes of those before learning (see ``dish.generator``).
 
     Parameters
     ----------
     free : Tensor, shape (2 B + C^2,)
-        Logarithms of the bands' amplitudes, shares of the prototype, the matrix that mixes channels.
+        The logarithms of the B bands' amplitudes, their shares of the prototype, and the matrix that mixes C channels.
     images : Tensor, shape (N, C, H, H)
     labels : ndarray, shape (N,) or (N, classes)
     """

@@ -1,4 +1,4 @@
-"""Scales of the initial weights as what is learned: through their logarithms, so in proportion."""
+"""The learnable "initial_scales": factors of the initial weights."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ __all__ = ["InitialScales", "checked_scales"]
 
 
 class InitialScales(Learnable):
-    """Factors of the initial weights, one for each kind of layer."""
+    """A factor of the initial weights for each kind of layer. The free tensor holds the logarithms."""
 
     meaning = (
         "factors of the initial weights by kind of layer, through their logarithms (Zhu et al. 2021, GradInit, "
@@ -29,15 +29,16 @@ class InitialScales(Learnable):
         super().__init__("initial_scales")
 
     def objection(self, conditions: Conditions) -> str | None:
-        """Return why they cannot be learned: nothing reaches initial weights, or layers are of other kinds."""
+        """Return why they cannot be learned, or None: a window does not reach initial weights, and perceptrons have other
+        layers."""
         if conditions.window is not None:
-            return f'learn holds "{self.name}" and window is {conditions.window}, expected None: a window forgets them'
+            return f'learn holds "{self.name}" and window is {conditions.window}, expected None: a window does not reach them'
         if conditions.perceptrons:
             return "initial_scales are set or learned, expected motifs of cells: a perceptron has other layers"
         return super().objection(conditions)
 
     def begin(self, arrays: dict[str, Array], form: DishForm) -> None:
-        """Begin with those of the recipe."""
+        """Begin with the initial scales of the recipe."""
         arrays.setdefault(self.name, form.initial_scales)
 
     def checked(self, values: Any, arrays: Mapping[str, Array]) -> Array:
@@ -54,12 +55,12 @@ class InitialScales(Learnable):
 
 
 def checked_scales(scales: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Return factors of initial weights as an array of shape (4,), one for each of `LAYER_KINDS`.
+    """Return initial scales as an array of shape (4,), one for each of `LAYER_KINDS`.
 
     Raises
     ------
     ValueError
-        If there are more or fewer, or one is not a finite number above 0.
+        If their number is another one, or one is not a finite number above 0.
     """
     array = np.array(scales, np.float64)
     if array.shape != (len(LAYER_KINDS),) or not (np.isfinite(array) & (array > 0)).all():

@@ -1,4 +1,4 @@
-"""Labels of a dish's images as what is learned: weights of classes, free of sign and sum."""
+"""The learnables "labels" and "valid_labels": soft labels of any sign and sum."""
 
 from typing import Any
 
@@ -19,26 +19,26 @@ class Labels(Learnable):
     def __init__(self, *, validation: bool = False) -> None:
         super().__init__("valid_labels" if validation else "labels")
         which = "validation" if validation else "training"
-        self.meaning = f"the labels of the {which} images, as weights of classes, free of sign and sum"
+        self.meaning = f"the labels of the {which} images, as soft labels of any sign and sum"
         self.of = "validation set" if validation else "training set"
         if validation:
             self.changes_training = False
             self.metrics = self.direct_metrics
 
     def begin(self, arrays: dict[str, Array], form: DishForm) -> None:
-        """Turn classes into weights of classes."""
+        """Turn hard labels into soft labels."""
         arrays[self.name] = label_matrix(arrays[self.name], form.classes, form.dtype, self.name)
 
 
 def label_matrix(
     labels: npt.NDArray[Any], classes: int, dtype: npt.DTypeLike, name: str = "labels"
 ) -> npt.NDArray[Any]:
-    """Return labels as weights of classes in a new array of shape (N, classes): hard ones become one-hot rows.
+    """Return labels as soft labels in a new array of shape (N, classes). Hard labels become one-hot rows.
 
     Raises
     ------
     ValueError
-        If a hard label is outside 0..classes - 1, or soft labels have another number of classes.
+        If a hard label is not one of 0 to classes - 1, or soft labels have another number of classes.
     """
     if labels.ndim == 2:
         if labels.shape[1] != classes:

@@ -1,13 +1,12 @@
-"""What everything that can be learned has in common.
+"""`Learnable`, the class of everything that an outer loop can learn.
 
-A learnable is one array of a dish: training images, labels, learning rates and so on. Its object says all that the rest of
-the package asks of it: where it begins, in which form it is learned, which values it may take, how it enters the engine
-and how a report draws it. It is saved as the array of its name in the dish's file.
+A learnable is one array of a dish: training images, labels, rates and so on. Its object holds all that the rest of the package must
+know of it: how it begins, what its free tensor is, which values it may have, how it enters the engine and how a report draws it. A
+dish's file holds the array under the learnable's name.
 
-Its gradient needs no words of its own. A learnable enters the engine through the inputs of
-`spd_fast.torch.measure_training`, which autograd differentiates: images, labels, the validation set, learning rates,
-scales of initial weights, weights of steps. What is computed from several of them, as labels that are weighted, has its
-gradient by the chain rule.
+A learnable needs no code for its gradient. It enters the engine through the inputs of `spd_fast.torch.measure_training`, which autograd
+differentiates: images, labels, the validation set, rates, initial scales and step weights. If an input is computed from several
+learnables, for example labels times image weights, autograd applies the chain rule.
 """
 
 from collections.abc import Mapping
@@ -30,15 +29,16 @@ class DishForm:
     ----------
     classes, image_size, image_channels : int
     basis, generator : int or None
-        ``dish.basis`` and ``dish.generator``: the form in which images are learned.
+        ``dish.basis`` and ``dish.generator``, which say in which form images are learned.
     steps, counted_steps : int
-        Steps of the inner loop, and how many of the last ones count in the metric "training_loss" before learning.
+        The number of steps of the inner loop, and how many of the last ones count in the metric "training_loss" before
+        learning.
     rates : ndarray, shape (steps,)
-        Learning rates before learning.
+        The rates before learning.
     initial_scales : ndarray, shape (4,)
-        Factors of the initial weights before learning.
+        The initial scales before learning.
     dtype : str
-        Of images and soft labels.
+        The dtype of images and soft labels.
     """
 
     classes: int
@@ -55,20 +55,20 @@ class DishForm:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What decides whether something can be learned at all.
+    """The settings of a recipe that decide whether something can be learned.
 
     Attributes
     ----------
     metric : "probability", "loss" or "training_loss"
         What is read off a motif.
     gradient : "direct", "unrolled" or None
-        Which gradient of the metric is followed; None where the optimizer looks at none.
+        Which gradient of the metric the optimizer follows; None if it uses none.
     window : int or None
-        How many of the last inner steps are unrolled; None means all.
+        How many of the last inner steps the hypergradient goes through; None means all.
     validation : bool or None
-        Whether the dish has a validation set; None where that is not known yet.
+        Whether the dish has a validation set; None if that is not known yet.
     perceptrons : bool or None
-        Whether motifs are perceptrons; None where that is not known yet.
+        Whether motifs are perceptrons; None if that is not known yet.
     """
 
     metric: str
@@ -80,20 +80,20 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Picture:
-    """How a report draws what was learned, beside what it was before.
+    """How a report draws an array of a dish, before and after learning.
 
     Attributes
     ----------
     kind : "images", "curve" or "factors"
-        A mosaic of images; a curve over steps or images; a row of the table for each of a few named numbers.
+        "images": a mosaic. "curve": a curve over steps or images. "factors": a row of the table for each named number.
     figure, labels : str
-        For kind "images": the figure's file name, and the array that says of which class each image is.
+        For kind "images": the figure's file name, and the name of the array with the labels of the images.
     axis, title : str
-        What a curve runs over, and what it, or the row, shows. All curves share one figure.
+        The name of a curve's axis, and the title of the curve or of the row. All curves are in one figure.
     relative : bool
         Whether a curve is divided by its largest value, because it has no unit.
     names : tuple of str
-        Of the numbers, for kind "factors".
+        For kind "factors": the names of the numbers.
     """
 
     kind: Literal["images", "curve", "factors"]
@@ -106,24 +106,24 @@ class Picture:
 
 
 class Learnable:
-    """One thing that an outer loop can learn. A kind of its own derives from this class and says what differs.
+    """One thing that an outer loop can learn. Each kind derives from this class and overrides what is different.
 
     Attributes
     ----------
     name : str
-        The dish's array, and the word in ``outer.learn``.
+        The name of the dish's array, and the name in ``outer.learn``.
     meaning : str
-        What it is, as a part of a sentence: `spd-fast recipes` lists it.
+        What it is, as a part of a sentence that ``spd-fast recipes`` prints.
     picture : Picture or None
-        How a report draws it; None: not at all.
+        How a report draws it; None if it is not drawn.
     changes_training : bool
-        Whether trained weights depend on it. Where nothing that is learned changes them, motifs are trained once.
+        Whether trained weights depend on it. If they depend on nothing that is learned, motifs are trained once.
     metrics : tuple of str
-        The metrics that change with it.
+        The metrics that depend on it.
     direct_metrics : tuple of str
-        Those of them whose direct gradient reaches it.
+        The metrics whose direct gradient reaches it.
     of : "training set", "validation set" or None
-        The images that it belongs to. With a validation set the direct gradient does not reach what belongs to the training set.
+        The set that it belongs to. If the dish has a validation set, the direct gradient does not reach the training set.
     """
 
     meaning: str = ""
@@ -137,7 +137,7 @@ class Learnable:
         self.name = name
 
     def objection(self, conditions: Conditions) -> str | None:
-        """Return why it cannot be learned under these conditions, or None where it can."""
+        """Return why it cannot be learned under these conditions, or None if it can."""
         metric, direct = conditions.metric, conditions.gradient == "direct"
         what = f'learn holds "{self.name}"'
         if metric not in self.metrics:
@@ -152,26 +152,26 @@ class Learnable:
         return None
 
     def begin(self, arrays: dict[str, Array], form: DishForm) -> None:
-        """Put what it is before learning into the arrays of a dish, where they lack it or hold it in a form that cannot be learned.
+        """Add its values before learning to the arrays of a dish, or bring those that are there into a form that can be learned.
 
         Raises
         ------
         ValueError
-            If what the arrays hold cannot be learned.
+            If the values that are there cannot be learned.
         """
 
     def checked(self, values: Any, arrays: Mapping[str, Array]) -> Array:
-        """Return its values as an array that is inside its bounds, for a dish that holds these other arrays.
+        """Check its values for a dish with these other arrays, and return them as an array.
 
         Raises
         ------
         ValueError
-            If they are not inside its bounds, or have a wrong shape.
+            If a value is out of bounds, or the shape is wrong.
         """
         raise NotImplementedError(self.name)
 
     def to_free(self, value: "Tensor", form: DishForm) -> "Tensor":
-        """Return the tensor that the outer optimizer changes: `from_free` makes `value` of it."""
+        """Return the free tensor, from which `from_free` makes `value`."""
         return value
 
     def from_free(self, free: "Tensor", start: "Mapping[str, Tensor]", form: DishForm) -> "Tensor":
@@ -179,4 +179,4 @@ class Learnable:
         return free
 
     def enter(self, inputs: dict[str, Any]) -> None:
-        """Change the inputs of the engine: arrays, or tensors, of a whole dish by name, this one's among them."""
+        """Change the inputs of the engine, which are the arrays or tensors of a dish by name, as this learnable requires."""

@@ -1,4 +1,4 @@
-"""Learning rates of the inner loop's steps as what is learned: through their logarithms, so in proportion."""
+"""The learnable "rates": the learning rates of the inner loop's steps."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +16,7 @@ __all__ = ["Rates", "learning_rates"]
 
 
 class Rates(Learnable):
-    """The learning rate of every step (Such et al. 2020, GTN, arXiv:1912.07768)."""
+    """The learning rate of every step (Such et al. 2020, GTN, arXiv:1912.07768). The free tensor holds the logarithms."""
 
     meaning = "the learning rate of every inner step, through its logarithm (Such et al. 2020, GTN, arXiv:1912.07768)"
     picture = Picture("curve", axis="inner step", title="learning rate")
@@ -49,12 +49,14 @@ class Rates(Learnable):
 def learning_rates(
     schedule: Literal["cosine"] | npt.ArrayLike | None, lr: float, steps: int
 ) -> npt.NDArray[np.float64]:
-    """Return the learning rate of every step, shape (steps,): `schedule` as in `train_motifs`, `lr` the optimizer's.
+    """Return the rates, which are the learning rates of all steps: shape (steps,).
+
+    `schedule` is as in `train_motifs`, `lr` is the optimizer's learning rate.
 
     Raises
     ------
     ValueError
-        If the schedule is unknown, has another length or is not finite.
+        If the schedule is unknown, or if its array has another length or is not finite.
     """
     if schedule is None:
         return np.full(steps, lr)

@@ -1,4 +1,4 @@
-"""Weights of the inner steps' losses in the score as what is learned: free of sign and sum."""
+"""The learnable "step_weights": factors of the steps' training losses in the metric "training_loss", of any sign and sum."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,9 @@ __all__ = ["StepWeights", "equal_weights"]
 
 
 class StepWeights(Learnable):
-    """The weight of each step's training loss in the metric "training_loss"."""
+    """A factor of each step's training loss in the metric "training_loss"."""
 
-    meaning = 'the weights of the training losses of the inner steps in the metric "training_loss"'
+    meaning = 'factors of the training losses of the inner steps in the metric "training_loss"'
     picture = Picture("curve", axis="inner step", title="weight of the step's loss in the score", relative=True)
     metrics = ("training_loss",)
 
@@ -25,7 +25,7 @@ class StepWeights(Learnable):
         super().__init__("step_weights")
 
     def begin(self, arrays: dict[str, Array], form: DishForm) -> None:
-        """Begin with the mean over the steps that count."""
+        """Begin with the mean over the counted steps."""
         arrays.setdefault(self.name, equal_weights(form.steps, form.counted_steps))
 
     def checked(self, values: Any, arrays: Mapping[str, Array]) -> Array:
@@ -38,14 +38,14 @@ class StepWeights(Learnable):
         return array
 
     def to_free(self, value: "Tensor", form: DishForm) -> "Tensor":
-        """Return numbers of about 1 where all steps count alike."""
+        """Return the step weights times their number: ones if all steps count alike."""
         return value * form.steps
 
     def from_free(self, free: "Tensor", start: "Mapping[str, Tensor]", form: DishForm) -> "Tensor":
-        """Return weights of sum 1 where all steps count alike."""
+        """Return the step weights, whose sum is 1 if all steps count alike."""
         return free / form.steps
 
 
 def equal_weights(steps: int, counted: int) -> Array:
-    """Return the weights of a mean over the last `counted` of the steps, shape (steps,)."""
+    """Return the step weights of a mean over the last `counted` steps: shape (steps,)."""
     return np.repeat([0.0, 1 / counted], [steps - counted, counted])

@@ -1,4 +1,4 @@
-"""The table of all that can be learned. A new learnable is a file beside this one, and a line here."""
+"""The table of all learnables. A new learnable is a file beside this one and a line here."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -30,11 +30,11 @@ LEARNABLES: Final[dict[str, Learnable]] = {
 """Every learnable by its name, in the order in which dishes hold them."""
 
 ADDED: Final = tuple(LEARNABLES)[4:]
-"""Those that a dish holds only where they were learned: all but images and labels."""
+"""The learnables that a dish holds only if they were learned: all but images and labels."""
 
 
 def enter_all(arrays: Mapping[str, Array | Any]) -> dict[str, Any]:
-    """Return the inputs of the engine that a dish's arrays, or tensors, by name make."""
+    """Return the inputs of the engine that the arrays or tensors of a dish make, by name."""
     inputs = dict(arrays)
     for name in arrays:
         LEARNABLES[name].enter(inputs)

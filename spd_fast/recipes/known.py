@@ -1,4 +1,4 @@
-"""The recipes that come with the package, and reading others from files."""
+"""The recipes that come with the package, and the function that reads others from files."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -88,8 +88,8 @@ def _valid_c() -> Recipe:
     return Recipe(
         name="valid_c",
         summary=(
-            "A learned validation set alone: motifs C are trained once on random images, all cells from shared initial weights, "
-            "and the images and labels that they are read on are learned on 100 cells, 20 of them validation cells."
+            "A learned validation set: motifs C are trained once on random images, all of them from shared initial weights. The "
+            "images and labels that they are read on are learned from 100 cells, 20 of them validation cells."
         ),
         motif="C",
         dish=DishSettings(images=60, valid_images=40, image_size=8),
@@ -112,8 +112,8 @@ def _valid_c() -> Recipe:
 
 
 def _memorising(replicates: int) -> dict[str, Any]:
-    """Return the settings of small deep motifs on 200 random images a replicate: they rank best before anything is
-    learned (docs/experiments.md)."""
+    """Return the settings of small deep motifs that memorise random images, 200 for each replicate. Of all settings that were
+    tried, these rank cells best before anything is learned (docs/experiments.md)."""
     return {
         "motif": MotifSettings(stem_channels=8, stacks=3),
         "dish": DishSettings(images=200 * replicates, image_size=8),
@@ -134,9 +134,8 @@ def _learned_labels() -> Recipe:
     return Recipe(
         name="learned_labels",
         summary=(
-            "How fast small deep motifs memorise random images that they have seen before, and which labels of these make the speed "
-            "tell: 4 replicates, each on 200 images of its own, the labels learned in few steps by the hypergradient on 100 cells, 20 of "
-            "them validation cells."
+            "Learned labels: small deep motifs memorise random images, and cells are ranked by how fast they do. The labels are learned from "
+            "100 cells, 20 of them validation cells, in 15 outer steps along the hypergradient. 4 replicates, each on 200 images of its own."
         ),
         **_memorising(replicates=4),
         outer=OuterSettings(
@@ -166,8 +165,8 @@ def _learned_weights() -> Recipe:
         update={
             "name": "learned_weights",
             "summary": (
-                "How fast small deep motifs memorise random images: which of the inner steps tell, by ridge regression on 100 cells from all "
-                "steps alike, and which labels of the images, in few steps by the hypergradient."
+                "Learned labels and step weights: small deep motifs memorise random images, and cells are ranked by how fast they do. The labels "
+                "are learned along the hypergradient, the step weights by ridge regression, both from 100 cells, 20 of them validation cells."
             ),
         }
     )
@@ -177,8 +176,9 @@ def _rawal_slope() -> Recipe:
     return Recipe(
         name="rawal_slope",
         summary=(
-            "The original method: which slope of the sigmoid is best, from perceptrons of one unit a layer on ten learned vectors of ten "
-            "random bits each, by the hypergradient through 250 steps, on 18 of 100 slopes (Rawal et al. 2020, with a larger outer rate, twice as long)."
+            "The original method, which finds the best slope of a sigmoid: perceptrons with one unit in each layer are trained on ten learned "
+            "vectors, each labelled with ten random bits. The vectors are learned from 18 of 100 slopes along the hypergradient through 250 steps "
+            "(as Rawal et al. 2020, with a larger outer learning rate and twice as many outer epochs)."
         ),
         motif=PerceptronSettings(hidden=1),
         dish=DishSettings(
@@ -209,7 +209,7 @@ def _rawal_slope() -> Recipe:
             gradient="unrolled",
             optimizer=AdamSettings(
                 lr=0.2, weight_decay=2e-5
-            ),  # released: 0.05, 80 epochs (docs/notes/rawal_slope.md); decay: d/dx of 1e-5 x^2
+            ),  # the released code: 0.05, 80 epochs (docs/notes/rawal_slope.md); the decay is d/dx of its penalty 1e-5 x^2
             schedule="steps",
         ),
         dtype="float64",
@@ -222,8 +222,9 @@ def _learned_schedule() -> Recipe:
     return Recipe(
         name="learned_schedule",
         summary=(
-            "How fast small deep motifs memorise random images, from PyTorch's initial weights, one learning rate and the mean of all steps: learned "
-            "on 100 cells are scales of initial weights, the rate of every step and, by ridge regression, the weight of every step in the score."
+            "Learned initial scales, rates and step weights: small deep motifs memorise random images, and cells are ranked by how fast they do. "
+            "Learning begins with PyTorch's initial weights, one learning rate and the mean of all steps, and uses 100 cells. The step weights "
+            "are learned by ridge regression."
         ),
         **(memorising | {"inner": memorising["inner"].model_copy(update=plain)}),
         outer=OuterSettings(
@@ -250,8 +251,8 @@ def _curves() -> Recipe:
     return Recipe(
         name="curves",
         summary=(
-            "How fast small deep motifs memorise random images, 8 replicates, each on 200 images of its own that are not learned: "
-            "the learning curves that predictors read."
+            "The learning curves that predictors use: small deep motifs memorise random images, which are not learned. 8 replicates, each on "
+            "200 images of its own."
         ),
         **_memorising(replicates=8),
         outer=OuterSettings(metric="training_loss", metric_epochs=3, ranking="metric", gradient="unrolled"),

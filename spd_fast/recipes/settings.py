@@ -1,8 +1,8 @@
-"""Recipes: every setting of a run, named, validated and serialisable.
+"""The settings of recipes.
 
-A recipe has four groups, `motif`, `dish`, `inner` (train weights) and `outer` (change the dish). Settings are addressed
-by dotted names, ``inner.epochs``. Unknown names, wrong types and values out of range are refused when a recipe is made,
-so every recipe can be run.
+A recipe has four groups of settings: `motif`, `dish`, `inner` (how weights are trained) and `outer` (how the dish is changed). A setting
+has a dotted name such as ``inner.epochs``. Unknown names, wrong types and values out of range are refused when a recipe is made, so
+that every recipe can be run. The text under a setting is what ``spd-fast recipes NAME`` prints.
 
 References
 ----------
@@ -56,7 +56,7 @@ _RENAMED: Final = {
     "inner.initializer": "inner.init_distribution",
     "outer.kept_out": "outer.validation_cells",
 }
-"""Settings of schema 1 by their present names: an error suggests these, and nothing reads the old ones."""
+"""The present names of settings of schema 1. Nothing reads the old names; an error suggests the present ones."""
 _SHAPES: Final = {
     "A": motifs.MOTIF_A,
     "B": motifs.MOTIF_B,
@@ -92,14 +92,14 @@ Betas = Annotated[tuple[Decay, Decay], Field(strict=False)]
 
 
 class MotifSettings(_Settings):
-    """The network built around a cell (the paper, figure 1). A name stands for its numbers: "A", "B" or "C"."""
+    """The network built around a cell (the paper, figure 1). The names "A", "B" and "C" stand for the paper's numbers."""
 
     stem_channels: int = Field(ge=1, le=1024)
-    """Channels after the stem and in the first stack; doubled from stack to stack. A 32, B and C 16."""
+    """Channels after the stem and in the first stack. They double from stack to stack. Motif A has 32, B and C have 16."""
     stacks: int = Field(default=1, ge=1, le=8)
-    """Stacks of cells, with a 2x2 max-pool between them. A and C 1, B 3."""
+    """Number of stacks of cells, with a 2x2 max-pool between them. Motifs A and C have 1, B has 3."""
     cells_per_stack: int = Field(default=1, ge=1, le=16)
-    """Cells in a stack. A 3, B and C 1."""
+    """Number of cells in a stack. Motif A has 3, B and C have 1."""
 
     @property
     def name(self) -> str:
@@ -112,12 +112,12 @@ class MotifSettings(_Settings):
 
 
 class PerceptronSettings(_Settings):
-    """A perceptron in place of a network around a cell: its sigmoids have the candidate's slope (Rawal et al. 2020)."""
+    """A perceptron in place of a network around a cell. Its sigmoids have the candidate's slope (Rawal et al. 2020)."""
 
     hidden: int = Field(ge=1, le=65_536)
-    """Units of each hidden layer. Rawal et al. 2020: 1."""
+    """Number of units in each hidden layer. Rawal et al. 2020: 1."""
     layers: int = Field(default=2, ge=1, le=64)
-    """Hidden layers. Rawal et al. 2020: 2."""
+    """Number of hidden layers. Rawal et al. 2020: 2."""
 
     @property
     def name(self) -> str:
@@ -131,44 +131,46 @@ def _kind_of_motif(value: Any) -> str:
 
 
 class DishSettings(_Settings):
-    """The synthetic data before learning (the paper, section 3.3)."""
+    """The dish before learning (the paper, section 3.3)."""
 
     images: int = Field(default=200, ge=2, le=100_000)
-    """Images, the same number of each class. The paper: 200."""
+    """Number of training images, the same for each class. The paper: 200."""
     classes: int = Field(default=10, ge=2, le=1000)
-    """Classes. The paper: 10, as CIFAR-10."""
+    """Number of classes. The paper: 10, as CIFAR-10 has."""
     image_size: int = Field(default=16, ge=4, le=64)
     """Side of the square images in pixels. The paper: 16."""
     image_rows: int | None = Field(default=None, ge=1, le=64)
-    """Rows of images that are not square: 1 makes them vectors of `image_size` features (Rawal et al. 2020: of 10). None: square."""
+    """Number of rows of images that are not square. With 1, images are vectors of `image_size` features (Rawal et al. 2020: 10
+    features). None: images are square."""
     image_channels: int = Field(default=3, ge=1, le=4)
-    """Colour channels. The paper: 3."""
+    """Number of colour channels. The paper: 3."""
     labels: Literal["classes", "bits"] = "classes"
-    """Labels of the images. "classes": one class for each image, the same number of images of each class (the paper).
-    "bits": one random bit for each class, which its logit predicts (Rawal et al. 2020); for perceptrons only."""
+    """The labels of the images. "classes": each image has one class, and all classes have the same number of images (the
+    paper). "bits": each image has one random bit for each class, which the class's logit predicts (Rawal et al. 2020); this is
+    for perceptrons only."""
     start: Literal["gaussian", "images", "dish"] = "gaussian"
-    """The images before learning. "gaussian": every value is drawn from N(0, 1); the paper says "randomly generating".
-    "images": real images drawn from `source`, resized, each channel shifted and scaled to mean 0 and variance 1. "dish":
-    the dish saved in `source`, a warm start."""
+    """The images before learning. "gaussian": every value is drawn from N(0, 1) (the paper says "randomly generating").
+    "images": real images are drawn from `source`, resized, and each channel is shifted and scaled to mean 0 and variance 1.
+    "dish": learning starts from the dish that is saved in `source`."""
     source: str | None = Field(default=None, min_length=1)
-    """File that `start` reads: for "images" an .npz of images and labels or a folder of IDX files (MNIST and kin), for
-    "dish" a dish .npz."""
+    """The file that `start` reads: for "images" an .npz of images and labels or a folder of IDX files (as MNIST has them), for
+    "dish" the .npz of a dish."""
     valid_images: int = Field(default=0, ge=0, le=100_000)
-    """Images of a separate validation set, the same number of each class; the metric is then read on it. 0: none, the
-    metric is read on the training images (the paper). Rawal et al. 2020 (arXiv:2005.13092) have one."""
+    """Number of validation images, the same for each class. If there are any, the metric is read on them (Rawal et al. 2020,
+    arXiv:2005.13092). 0: there is no validation set, and the metric is read on the training images (the paper)."""
     valid_start: Literal["drawn", "copy"] = "drawn"
-    """The validation images before learning. "drawn": drawn as `start` says, independently of the training images.
-    "copy": a copy of the first training images of each class (of all images, if labels are bits). Rawal et al. 2020: a
-    copy of all."""
+    """The validation images before learning. "drawn": they are drawn as `start` says, independently of the training images.
+    "copy": they are copies of the first training images of each class; if labels are bits, of the first training images
+    (Rawal et al. 2020: of all of them)."""
     basis: int | None = Field(default=None, ge=1, le=64)
-    """Few parameters: every channel is a sum of the `basis` x `basis` cosines of lowest frequency (DCT-II), whose
-    coefficients are learned. None: every pixel is learned (the paper)."""
+    """Learn few numbers in place of pixels: every channel is a sum of the `basis` x `basis` cosines of lowest frequency
+    (DCT-II), whose coefficients are learned. None: every pixel is learned (the paper)."""
 
     generator: int | None = Field(default=None, ge=1, le=16)
-    """Few parameters: images are generated from those of the start. Their frequencies (DCT-II) are divided by radius
-    into this number of bands. Each band has a learned amplitude and a learned share of a prototype of the class (the
-    sum of its images at the start), and a learned matrix mixes the channels. These 2 x `generator` + `image_channels`^2
-    numbers begin with values that change nothing. None: no generator."""
+    """Learn few numbers in place of pixels: images are generated from those before learning. Their frequencies (DCT-II) are
+    divided by radius into this number of bands. Each band has a learned amplitude and a learned share of a prototype of the
+    class, which is proportional to the sum of the class's images before learning; and a learned matrix mixes the channels.
+    These 2 x `generator` + `image_channels`^2 numbers begin with values that change nothing. None: no generator."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -202,22 +204,23 @@ class DishSettings(_Settings):
 
 
 class AdamSettings(_Settings):
-    """Adam with PyTorch's semantics (Kingma and Ba 2015, arXiv:1412.6980)."""
+    """Adam as in PyTorch (Kingma and Ba 2015, arXiv:1412.6980)."""
 
     name: Literal["adam"] = "adam"
-    """Name of the optimiser."""
+    """Name of the optimizer."""
     lr: Rate
     """Learning rate. The paper: 5e-5 for motifs, 1e-2 for the dish."""
     betas: Betas = (0.9, 0.999)
-    """Decay of the running mean and of the running mean square. PyTorch's default; the paper names none."""
+    """Decay of the running mean and of the running mean square. The default is PyTorch's; the paper names none."""
     eps: float = Field(default=1e-8, gt=0, le=1)
-    """Added to the root of the mean square. PyTorch's default."""
+    """The number that is added to the root of the mean square. The default is PyTorch's."""
     weight_decay: float = Field(default=0.0, ge=0, le=10)
-    """Factor of the weights added to the gradient (L2). The paper: 1e-6 for motifs, none for the dish."""
+    """Weight decay: the weights times this factor are added to the gradient (L2). The paper: 1e-6 for motifs, none for the
+    dish."""
 
 
 class SGDSettings(_Settings):
-    """Stochastic gradient descent with PyTorch's semantics."""
+    """Stochastic gradient descent as in PyTorch."""
 
     name: Literal["sgd"]
     lr: Rate
@@ -225,9 +228,9 @@ class SGDSettings(_Settings):
     momentum: Decay = 0.0
     """Decay of the running sum of gradients."""
     nesterov: bool = False
-    """Use Nesterov's momentum; needs a momentum above 0."""
+    """Whether to use Nesterov's momentum, which needs a momentum above 0."""
     weight_decay: float = Field(default=0.0, ge=0, le=10)
-    """Factor of the weights added to the gradient (L2)."""
+    """Weight decay: the weights times this factor are added to the gradient (L2)."""
 
     @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> Self:
@@ -237,7 +240,7 @@ class SGDSettings(_Settings):
 
 
 class RMSPropSettings(_Settings):
-    """RMSProp with TensorFlow 1's semantics, the benchmark's own optimiser (Ying et al. 2019, arXiv:1902.09635)."""
+    """RMSProp as in TensorFlow 1, the benchmark's own optimizer (Ying et al. 2019, arXiv:1902.09635)."""
 
     name: Literal["rmsprop"]
     lr: Rate
@@ -245,66 +248,66 @@ class RMSPropSettings(_Settings):
     alpha: Decay = 0.9
     """Decay of the running mean square. The benchmark: 0.9."""
     eps: float = Field(default=1.0, gt=0, le=10)
-    """Added under the root. The benchmark: 1.0."""
+    """The number that is added under the root. The benchmark: 1.0."""
     momentum: Decay = 0.9
     """Decay of the running sum of steps. The benchmark: 0.9."""
     weight_decay: float = Field(default=0.0, ge=0, le=10)
-    """Factor of the weights added to the gradient (L2). The benchmark: 1e-4."""
+    """Weight decay: the weights times this factor are added to the gradient (L2). The benchmark: 1e-4."""
 
 
 class CMAESSettings(_Settings):
-    """CMA-ES, which needs no gradient (Hansen 2016, arXiv:1604.00772): an outer epoch measures a generation of dishes on the
-    same cells. It suits few numbers: scales, rates, step weights, a generator."""
+    """CMA-ES, which needs no gradient (Hansen 2016, arXiv:1604.00772). An outer epoch measures a generation of dishes on the
+    same cells. It suits few numbers: initial scales, rates, step weights, a generator."""
 
     name: Literal["cmaes"]
     sigma: float = Field(gt=0, le=10)
-    """Standard deviation of the first generation, in each free number (for rates: in their logarithms)."""
+    """Standard deviation of the first generation in each free number; for rates, of their logarithms."""
     population: int | None = Field(default=None, ge=4, le=10_000)
-    """Dishes of a generation. None: 4 + 3 log n of n numbers, rounded down (Hansen 2016, equation 48)."""
+    """Number of dishes in a generation. None: 4 + 3 log n for n free numbers, rounded down (Hansen 2016, equation 48)."""
 
 
 class ScaleSettings(_Settings):
-    """Factors that multiply the initial weights, by kind of layer. 1: as drawn."""
+    """Factors that multiply the drawn initial weights, one for each kind of layer."""
 
     stem: Scale = 1.0
-    """Of the stem's convolution."""
+    """Factor of the initial weights of the stem's convolution."""
     conv3x3: Scale = 1.0
-    """Of the cells' 3x3 convolutions."""
+    """Factor of the initial weights of the cells' 3x3 convolutions."""
     conv1x1: Scale = 1.0
-    """Of the cells' 1x1 convolutions, projections of their inputs among them."""
+    """Factor of the initial weights of the cells' 1x1 convolutions, among them the projections of the cells' inputs."""
     dense: Scale = 1.0
-    """Of the dense layer: sets the spread of the logits before training."""
+    """Factor of the initial weights of the dense layer, on which the spread of the logits before training depends."""
 
 
 class InnerSettings(_Settings):
     """The inner loop: how a motif is trained on the dish (the paper, section 4)."""
 
     epochs: int = Field(default=100, ge=1, le=100_000)
-    """Passes over the dish. The paper: 100, or 16 in section 5.3."""
+    """Number of passes over the training images. The paper: 100, or 16 in section 5.3."""
     batch_size: int = Field(default=20, ge=1)
-    """Images in a step. The paper: 20."""
+    """Number of images in a batch. The paper: 20."""
     optimizer: Annotated[AdamSettings | SGDSettings | RMSPropSettings, Field(discriminator="name")] = AdamSettings(
         lr=5e-5, weight_decay=1e-6
     )
-    """Changes the weights. The paper: Adam, learning rate 5e-5, weight decay 1e-6."""
+    """The optimizer of the weights. The paper: Adam, learning rate 5e-5, weight decay 1e-6."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """Learning rate over the steps: "constant", or "cosine" from the learning rate to 0. The paper: constant."""
+    """The learning rate over the steps: "constant", or "cosine" from the optimizer's learning rate to 0. The paper: constant."""
     init: Literal["motif", "shared"] = "motif"
-    """Initial weights: "motif" draws them for every cell anew (the paper probably does); "shared" takes slices of one
-    set, so that all cells start as alike as they can (Rawal et al. 2020, arXiv:2005.13092)."""
+    """Who shares initial weights. "motif": every cell has its own (the paper probably does this). "shared": all motifs take
+    slices of one set, so that cells start as alike as they can (Rawal et al. 2020, arXiv:2005.13092)."""
     init_distribution: Literal["pytorch", "nasbench101", "normal"] = "pytorch"
-    """Distribution of the initial weights: PyTorch's default (the paper), the benchmark's (Ying et al. 2019), or N(0, 1) for
+    """The distribution of the initial weights: PyTorch's default (the paper), the benchmark's (Ying et al. 2019), or N(0, 1) for
     weights and biases alike (Rawal et al. 2020)."""
     initial_scales: ScaleSettings = ScaleSettings()
     replicates: int = Field(default=1, ge=1, le=1000)
-    """Number of motifs of each cell, which differ in their initial weights; the cell's metric is their mean. The paper:
-    1."""
+    """Number of motifs of each cell, which differ in their initial weights. The metric of a cell is the mean over them. The
+    paper: 1."""
     split_images: bool = False
-    """If true, replicate r of R trains on images r, r + R, r + 2R and so on, so that replicates differ in their images
-    as well. If false, all replicates train on all images."""
+    """Whether replicates differ in their images as well: replicate r of R is then trained on images r, r + R, r + 2R and so on.
+    If false, all replicates are trained on all images."""
     redraw: bool = True
-    """If true, draw initial weights and sample orders anew at every outer epoch (the paper probably does). If false,
-    use the same ones throughout (Rawal et al. 2020)."""
+    """Whether initial weights and sample orders are drawn anew in every outer epoch (the paper probably does this). If false,
+    all outer epochs have the same ones (Rawal et al. 2020)."""
 
 
 def _known_learnable(name: str) -> str:
@@ -320,50 +323,51 @@ class OuterSettings(_Settings):
     """The outer loop: how the dish is changed (the paper, sections 3.5 and 4)."""
 
     epochs: int = Field(default=170, ge=1, le=1_000_000)
-    """Changes of the dish. The paper: 170."""
+    """Number of outer epochs. The paper: 170."""
     cells: int = Field(default=6, ge=3, le=100_000)
-    """Cells compared in one outer epoch. They are drawn from the training cells without replacement until all are used,
-    then again in another order. The paper: 6, each used once (1,020 in 170 epochs)."""
+    """Number of cells that are compared in one outer epoch. They are drawn from the training cells without replacement until
+    all are used, then again in another order. The paper: 6, each used once (1,020 in 170 outer epochs)."""
     pool: int | None = Field(default=None, ge=3)
-    """Size of the pool: the cells whose accuracies are used at all, drawn at random from those given. None: all of them
-    (the paper)."""
+    """Size of the pool, which are the cells whose accuracies are used at all. They are drawn at random from those given. None:
+    all of them (the paper)."""
     validation_cells: int = Field(default=0, ge=0)
-    """Validation cells: cells of the pool that no outer epoch compares. Kendall's tau of the dish's scores on them is
-    recorded. 0: none (the paper)."""
+    """Number of validation cells: cells of the pool that no outer epoch compares, on which dishes are checked. Kendall's tau of
+    the dish's scores on them is recorded. 0: none (the paper)."""
     keep: Literal["last", "best"] = "last"
-    """Which dish is kept in the end: the "last" (the paper), or the "best" on the validation cells of all dishes that
-    were checked. On few cells tau is noisy, so the best of many checks is mostly luck, unless dishes get worse
-    again."""
+    """Which dish is kept in the end: the "last" one (the paper), or of all dishes that were checked the "best" one on the
+    validation cells. Tau on few cells is noisy, so the best of many checks is mostly luck, unless dishes get worse again."""
     check_every: int = Field(default=10, ge=1)
-    """Outer epochs between two checks on the validation cells (the first check is before learning), and between two
+    """Number of outer epochs between two checks on the validation cells, of which the first is before learning; and between two
     ridge regressions."""
     replicates: int | None = Field(default=None, ge=1)
-    """Replicates of each cell that an outer epoch measures; epochs take them in turn. Checks on validation cells, ridge
+    """Number of replicates of each cell that an outer epoch measures; outer epochs take the replicates in turn. Checks, ridge
     regressions and scores use all replicates. None: all."""
     patience: int | None = Field(default=None, ge=1)
     """Early stopping: stop when tau on the validation cells has not risen for this number of outer epochs (Prechelt
     1998, Early stopping - but when?). None: never (the paper)."""
     truth: Literal["accuracy", "loss"] = "accuracy"
-    """Which measurement of a cell the metrics are compared with: its "accuracy" (the paper) or minus its "loss" (Rawal
-    et al. 2020, arXiv:2005.13092). NAS-Bench-101 has no losses."""
+    """Which measurement of a cell is its truth: the "accuracy" (the paper), or minus the "loss" (Rawal et al. 2020,
+    arXiv:2005.13092). NAS-Bench-101 has no losses."""
     target: Literal["plain", "rank", "winsorised"] = "plain"
-    """What metrics are compared with: the truth as it is ("plain", the paper); its "rank" in the pool, scaled to 0..1, ties
-    sharing theirs (Conover and Iman 1981, Rank transformations); or the truth "winsorised"."""
+    """What metrics are compared with. "plain": the truth as it is (the paper). "rank": its rank among the training cells, scaled
+    to 0 to 1; ties share a rank (Conover and Iman 1981, Rank transformations). "winsorised": the truth with its ends cut."""
     winsorise: float = Field(default=0.05, gt=0, lt=0.5)
-    """Share of the pool at either end whose truth is moved to the quantile there, with target "winsorised" (Tukey 1962)."""
+    """With target "winsorised": the share of the training cells at either end whose truth is moved to the quantile there (Tukey
+    1962)."""
     metric: Literal["probability", "loss", "training_loss"] = "probability"
-    """Read off a trained motif: mean "probability" of the true class (the paper, equation 4), or mean cross-entropy
-    "loss" (Rawal et al. 2020), on the validation set, or on the training set where there is none; or "training_loss", the
-    mean over all steps of the loss of the step's batch before its update, which measures the speed of learning
-    (training speed estimation, TSE: Ru et al. 2021, arXiv:2006.04492). Losses enter the outer loss with their sign
-    reversed, so that more is better."""
+    """What is read off a motif. "probability": the mean probability of the true class (the paper, equation 4). "loss": the mean
+    cross-entropy (Rawal et al. 2020). Both are read after training, on the validation set, or on the training set if there is
+    no validation set. "training_loss": the mean of the training losses of all steps, which measures the speed of learning
+    (training speed estimation, TSE: Ru et al. 2021, arXiv:2006.04492). Losses enter the outer loss with their sign reversed,
+    so that more is better."""
     step_weights: Literal["optimizer", "ridge"] = "optimizer"
-    """How step weights are learned, where they are: by the "optimizer" with everything else, or by "ridge" regression of the target
-    on the steps' losses of all cells of the pool that are compared, before every `check_every`-th epoch and at the end; its penalty is chosen by
-    leaving each cell out (Golub, Heath and Wahba 1979, Generalized cross-validation). Linear in what is learned, so it needs no more epochs."""
+    """How step weights are learned, if they are. "optimizer": by the optimizer, as everything else. "ridge": by ridge regression
+    of the target on the training losses of the steps of all training cells, before every `check_every`-th outer epoch and at the
+    end. The penalty is chosen by leaving out each cell (Golub, Heath and Wahba 1979, Generalized cross-validation). The metric is
+    linear in step weights, so the regression needs no outer epochs."""
     metric_epochs: int | None = Field(default=None, ge=1)
-    """With "training_loss": average over this number of last inner epochs (TSE-E of Ru et al. 2021, who find that the
-    first epochs say least). Where step weights are learned, this is where they begin. None: all epochs."""
+    """With the metric "training_loss": average over this number of last inner epochs (TSE-E of Ru et al. 2021, who find that the
+    first epochs predict least). If step weights are learned, they begin with this average. None: all inner epochs."""
     loss: Literal[
         "pearson_abs",
         "pearson",
@@ -375,37 +379,36 @@ class OuterSettings(_Settings):
         "pairwise_weighted",
         "listmle",
     ] = "pearson_abs"
-    """Compares metrics with the target: `spd_fast.outer.losses`. The paper: "pearson_abs", equation 8; Rawal et al. 2020:
-    "mse_whitened"; the paper's future work: "mse"."""
+    """The outer loss, which compares metrics with the target (`spd_fast.outer.losses`). The paper: "pearson_abs", equation 8.
+    Rawal et al. 2020: "mse_whitened". The paper's future work: "mse"."""
     ranking: Literal["accuracy", "metric"] = "accuracy"
-    """What Kendall's tau is taken of, and what scores new cells: the motifs' "accuracy" on the dish after training, which
-    ties when motifs are perfect as the paper describes in section 5.2, or the "metric"."""
+    """The score by which cells are ranked: the motifs' "accuracy" on the dish after training, or the "metric". Accuracies tie
+    when motifs are perfect (the paper, section 5.2)."""
     learn: Annotated[tuple[Learned, ...], Field(strict=False, min_length=1)] = ("images",)
-    """Names of what is changed. With the validation set or step weights alone, unrolled and direct gradient are the same, and motifs
-    that are not redrawn are trained once."""
+    """Names of the learnables that the outer loop changes. If only the validation set or step weights are learned, the
+    hypergradient equals the direct gradient, and motifs that are not redrawn are trained once."""
     gradient: Literal["direct", "unrolled"] = "direct"
-    """Of the metric: "direct" holds the trained weights fixed (the paper, section 3.5); "unrolled" goes through every step
-    of training (Rawal et al. 2020)."""
+    """Which gradient of the metric the optimizer follows. "direct": the direct gradient, which holds the trained weights fixed
+    (the paper, section 3.5). "unrolled": the hypergradient, which goes through every step of training (Rawal et al. 2020)."""
     window: int | None = Field(default=None, ge=1)
     """Differentiate through this number of last inner steps only (truncated back-propagation; Feng et al. 2024,
-    RaT-BPTT, arXiv:2310.04408: 60 of 200). None: all."""
+    RaT-BPTT, arXiv:2310.04408: 60 of 200). None: through all steps."""
     optimizer: Annotated[AdamSettings | CMAESSettings, Field(discriminator="name")] = AdamSettings(lr=1e-2)
-    """Changes what is learned. The paper: Adam, learning rate 1e-2, no weight decay; GTN: betas (0.9, 0.9). Or CMA-ES,
-    which uses no gradient, so that `gradient` has no effect."""
+    """The optimizer of what is learned. The paper: Adam, learning rate 1e-2, no weight decay. Such et al. 2020 (GTN,
+    arXiv:1912.07768): Adam with betas (0.9, 0.9). CMA-ES uses no gradient, so that `gradient` has no effect."""
     schedule: Literal["constant", "cosine", "steps"] = "constant"
-    """Outer learning rate: "constant" (the paper); "cosine" from `optimizer.lr` to a tenth of it at the last epoch (GTN); or in
-    "steps" to 0.4 of it after a quarter of the epochs and again after five eighths, where the optimiser begins anew (Rawal et al.
-    2020: after 20 and 50 of 80)."""
+    """The outer learning rate. "constant": always the optimizer's (the paper). "cosine": from the optimizer's to a tenth of it in
+    the last outer epoch (GTN). "steps": 0.4 times as much after a quarter of the outer epochs, and again after five eighths; the
+    optimizer then begins anew (Rawal et al. 2020: after 20 and 50 of 80)."""
     clip: float | None = Field(default=None, gt=0, le=1e6)
     """Clip gradients whose norm exceeds this multiple of its running mean (RaT-BPTT: 2). None: never (the paper)."""
     saturation: float | None = Field(default=None, gt=0, le=1)
-    """Skip the step of an outer epoch in which at least this share of the motifs classify every image correctly,
-    because such motifs differ by rounding alone. None: never skip (the paper, where all six were perfect in 44 % of
-    epochs with motif B)."""
+    """Take no outer step if at least this share of the motifs classify every image correctly, because such motifs differ by
+    rounding alone. None: always take it (the paper, where all six motifs B were perfect in 44 % of the outer epochs)."""
     trust_every: int = Field(default=0, ge=0)
-    """At every such outer epoch, measure the same motifs again after the step. The actual over the predicted change of
-    the outer loss is the trust ratio of the step (Conn, Gould and Toint 2000, Trust-region methods). It costs one more
-    measurement. 0: never."""
+    """Number of outer epochs between two measurements of the trust ratio, which is the actual over the predicted change of the
+    outer loss by an outer step (Conn, Gould and Toint 2000, Trust-region methods). To measure it, the same motifs are measured
+    again after the step. 0: it is never measured."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -438,7 +441,7 @@ class OuterSettings(_Settings):
         return self
 
     def require_learnable(self, *, validation: bool | None = None, perceptrons: bool | None = None) -> None:
-        """Refuse to learn what the metric does not see or its gradient does not reach.
+        """Raise if something is learned on which the metric does not depend, or which its gradient does not reach.
 
         Parameters
         ----------
@@ -448,7 +451,7 @@ class OuterSettings(_Settings):
         Raises
         ------
         ValueError
-            With the objection of the first learnable that has one.
+            If a learnable cannot be learned under these conditions; the message says why.
         """
         conditions = Conditions(self.metric, self.derivative, self.window, validation, perceptrons)
         for name in self.learn:
@@ -462,7 +465,7 @@ class OuterSettings(_Settings):
         return self.gradient if isinstance(self.optimizer, AdamSettings) else None
 
     def _require_no_gradient(self) -> None:
-        """Refuse settings of the gradient if the optimizer uses none."""
+        """Raise if a setting of the gradient is changed, because the optimizer uses no gradient."""
         for name, without in (("window", None), ("clip", None), ("trust_every", 0), ("schedule", "constant")):
             value = getattr(self, name)
             if value != without:
@@ -472,17 +475,17 @@ class OuterSettings(_Settings):
 
 
 class Recipe(_Settings):
-    """Every setting of a run.
+    """All settings of a run.
 
     Parameters
     ----------
     **settings
-        The fields below; groups as objects of their class or as mappings of their fields.
+        The settings below. A group is an object of its class, or a mapping of its settings.
 
     Raises
     ------
     ValueError
-        If a field is unknown, has the wrong type or is out of range; one line per wrong field.
+        If a setting is unknown, has the wrong type or is out of range. The message names all wrong settings.
 
     Examples
     --------
@@ -493,9 +496,9 @@ class Recipe(_Settings):
     """
 
     name: str = Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")
-    """What the run is called: letters, digits and ``_ . + -``. Names the run folder."""
+    """The name of the recipe, of letters, digits and ``_ . + -``. Run folders are named after it."""
     summary: str = Field(default="", max_length=500)
-    """One sentence on what the recipe is for."""
+    """A sentence or two on what the recipe does."""
     motif: Annotated[
         Annotated[MotifSettings, Tag("cell")] | Annotated[PerceptronSettings, Tag("perceptron")],
         Discriminator(_kind_of_motif),
@@ -505,9 +508,9 @@ class Recipe(_Settings):
     inner: InnerSettings = InnerSettings()
     outer: OuterSettings = OuterSettings()
     seed: int = Field(default=0, ge=0, lt=2**63)
-    """Seeds the dish, the choice of cells, the initial weights and the sample orders."""
+    """The seed of the dish, of the choice of cells, of the initial weights and of the sample orders."""
     dtype: Literal["float32", "float64"] = "float32"
-    """Element type of images, weights and arithmetic. float64 is for checks and is several times slower."""
+    """The element type of images, weights and arithmetic. float64 is for checks and is several times slower."""
 
     def __init__(self, **settings: Any) -> None:
         try:
@@ -546,7 +549,7 @@ class Recipe(_Settings):
         return self
 
     def _require_cell_images(self, motif: MotifSettings) -> None:
-        """Refuse a dish on which no motif of a cell can be trained."""
+        """Raise if no motif of a cell can be trained on the dish."""
         if self.dish.labels == "bits":
             raise ValueError('dish.labels is "bits", expected "classes": motifs of cells tell classes apart')
         if self.dish.image_rows is not None and self.dish.image_rows < 4:
@@ -560,7 +563,7 @@ class Recipe(_Settings):
 
     @property
     def shape(self) -> motifs.MotifShape | PerceptronShape:
-        """The motif shape, with the dish's classes and image channels."""
+        """The motif shape, which has the dish's classes and image channels."""
         if isinstance(self.motif, PerceptronSettings):
             return PerceptronShape(
                 hidden=self.motif.hidden,
@@ -601,30 +604,30 @@ class Recipe(_Settings):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of an inner epoch; the last has fewer images where the batch size does not divide their number."""
+        """Number of steps of an inner epoch. The last step has fewer images if the batch size does not divide their number."""
         return -(-self.images_of_a_motif // self.inner.batch_size)
 
     @property
     def images_of_a_motif(self) -> int:
-        """Number of training images of a motif."""
+        """Number of images that a motif is trained on."""
         return self.dish.images // (self.inner.replicates if self.inner.split_images else 1)
 
     @property
     def optimized(self) -> tuple[str, ...]:
-        """What the outer optimizer changes: everything that is learned, except step weights that ridge regression
-        finds."""
+        """Names of the learnables that the outer optimizer changes: all that are learned, except step weights that ridge
+        regression finds."""
         return tuple(
             name for name in self.outer.learn if name != "step_weights" or self.outer.step_weights == "optimizer"
         )
 
     @property
     def steps(self) -> int:
-        """Steps of the inner loop."""
+        """Number of steps of the inner loop."""
         return self.inner.epochs * self.steps_per_epoch
 
     @property
     def counted_steps(self) -> int:
-        """Number of last inner steps that the metric "training_loss" averages over, if no step weights are learned."""
+        """Number of last steps over which the metric "training_loss" averages if no step weights are learned."""
         return (self.outer.metric_epochs or self.inner.epochs) * self.steps_per_epoch
 
     def replace(self, settings: Mapping[str, Any]) -> "Recipe":
@@ -638,7 +641,7 @@ class Recipe(_Settings):
         Raises
         ------
         ValueError
-            If a name is unknown or a value is refused.
+            If a name is unknown or a value is wrong.
         """
         fields = self.model_dump()
         for key, value in settings.items():
@@ -664,7 +667,7 @@ class Recipe(_Settings):
         Raises
         ------
         ValueError
-            If the text is not JSON, is of another schema, or a setting is missing, unknown or refused.
+            If the text is not JSON or has another schema, or if a setting is missing, unknown or wrong.
         """
         try:
             fields = json.loads(text)
@@ -685,7 +688,7 @@ _TAGS: Final = ("adam", "sgd", "rmsprop", "cmaes", "cell", "perceptron")
 
 
 def _describe(error: ValidationError, name: Any) -> str:
-    """Return an error message that says what is wrong with every refused field."""
+    """Return an error message that says what is wrong with every wrong setting."""
     lines = []
     for item in error.errors(include_url=False):
         where = ".".join(str(part) for part in item["loc"] if part not in _TAGS)
@@ -702,7 +705,7 @@ def _describe(error: ValidationError, name: Any) -> str:
 
 
 def _suggestion(name: str) -> str:
-    """Return the setting that was probably meant, as part of an error message; an empty text where none is close."""
+    """Return the setting that was probably meant, as part of an error message; an empty text if no name is similar."""
     meant = [_RENAMED[name]] if name in _RENAMED else get_close_matches(name, _setting_names(Recipe, ""), 1)
     return f" (did you mean {meant[0]}?)" if meant else ""
 

@@ -157,5 +157,5 @@ def test_bad_image_weights(weights: np.ndarray) -> None:
     start = start_dish(WEIGHTED)
     with pytest.raises(ValueError, match=r"image_weights have shape .*, expected \(6,\): finite numbers above 0"):
         replace(start, image_weights=weights)
-    with pytest.raises(ValueError, match="image_weights are given and valid_labels are not weights of classes"):
+    with pytest.raises(ValueError, match="image_weights are given and valid_labels are not soft labels"):
         Dish(start.images, start.labels, image_weights=np.ones(6))
