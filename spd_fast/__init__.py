@@ -1,8 +1,8 @@
 """spd_fast: the Synthetic Petri Dish on a compiled CPU engine.
 
-Train motifs (cells in tiny networks) on a dish (tiny learned synthetic data), take exact gradients back to the images,
-and rank NAS-Bench-101 cells by what the motifs show. Every name below is loaded when it is first touched, so that
-``import spd_fast`` itself loads neither numpy nor torch.
+The package trains motifs, which are cells in tiny networks, on a dish, which is a tiny data set. It computes exact gradients of their
+metrics in the dish, learns the dish by them, and ranks cells of a search space by the scores of their motifs. Every name below is
+loaded when it is first touched, so that ``import spd_fast`` itself loads neither numpy nor torch.
 """
 
 from importlib import import_module

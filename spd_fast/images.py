@@ -1,4 +1,4 @@
-"""Labelled sets of real images: read from files, and resized."""
+"""Real images with labels: they are read from files and resized."""
 
 import gzip
 import hashlib
@@ -33,16 +33,16 @@ _IDX_FILES: Final = {
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """A labelled image set, as read from its files.
+    """Real images with their labels.
 
     Attributes
     ----------
     train_images : ndarray, shape (N, C, H, W), uint8 or float
     train_labels : ndarray, shape (N,), int
     test_images, test_labels : ndarray or None
-        The test set; None where the files have none.
+        The test set; None if there is none.
     name : str
-        The folder or file, for messages and provenance.
+        The folder or file that they come from, for messages and provenance.
     """
 
     train_images: Array
@@ -78,7 +78,7 @@ class ImageData:
             )
 
     def digest(self) -> str:
-        """SHA-256 of every image and label, 64 hexadecimal digits."""
+        """Return the SHA-256 of all images and labels, 64 hexadecimal digits."""
         digest = hashlib.sha256()
         for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
             if array is not None:
@@ -88,21 +88,20 @@ class ImageData:
 
 
 def load_images(path: str | os.PathLike[str]) -> ImageData:
-    """Read a labelled image set.
+    """Read real images with their labels.
 
     Parameters
     ----------
     path : path
-        A folder with the four IDX files of MNIST and its kin (``train-images-idx3-ubyte`` and so on, plain or .gz), or an
-        .npz with arrays ``images`` (N, H, W) or (N, C, H, W) and ``labels`` (N,), optionally ``test_images`` and
-        ``test_labels``. Without a test set, test images are drawn from `images`.
+        A folder with the four IDX files that MNIST has (``train-images-idx3-ubyte`` and so on, plain or .gz); or an .npz with
+        arrays ``images`` (N, H, W) or (N, C, H, W) and ``labels`` (N,), and optionally ``test_images`` and ``test_labels``.
 
     Raises
     ------
     FileNotFoundError
-        If the path or one of its files is not there.
+        If the path or one of its files does not exist.
     ValueError
-        If a file is not what its name says, was cut short, or shapes disagree.
+        If a file is not what its name says or was cut short, or if shapes disagree.
     """
     source = Path(path)
     if source.is_dir():
@@ -127,7 +126,7 @@ def _plain_or_gz(folder: Path, name: str) -> Path:
 
 
 def _read_idx(path: Path) -> npt.NDArray[np.uint8]:
-    """Read an IDX file of bytes: 0, 0, type 8, number of axes, big-endian lengths, data."""
+    """Read an IDX file of bytes. It begins with 0, 0, the type 8, the number of axes and their big-endian lengths."""
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -150,7 +149,7 @@ def _read_idx(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def resize_images(images: Array, size: int) -> npt.NDArray[np.float32]:
-    """Resample to `size` x `size` by area: each new pixel is the mean of the image over the square it covers.
+    """Resample images to `size` x `size` pixels by area: each new pixel is the mean of the image over the area that it covers.
 
     Parameters
     ----------
@@ -164,8 +163,8 @@ def resize_images(images: Array, size: int) -> npt.NDArray[np.float32]:
 
     Notes
     -----
-    The image is taken as piecewise constant; new pixel i covers old rows i H / size to (i + 1) H / size, a row that it covers
-    in part counting for that part. No padding; where size divides H and W this is block averaging.
+    The image counts as piecewise constant. New pixel i covers the old rows i H / size to (i + 1) H / size; a row that it covers
+    in part counts for that part. There is no padding. If size divides H and W, this is the average over blocks.
     """
     rows, columns = (_area_weights(n, size) for n in images.shape[2:])
     resized = np.empty((*images.shape[:2], size, size), np.float32)

@@ -46,19 +46,19 @@ class Shape(Protocol):
     """How a candidate becomes a network: a `MotifShape`, or a `spd_fast.spaces.perceptron.PerceptronShape`."""
 
     cell_types: ClassVar[tuple[type, ...]]
-    """Of the candidates."""
+    """The types of the candidates."""
 
     @property
     def classes(self) -> int:
-        """Logits."""
+        """The number of classes, which is that of the logits."""
 
     @property
     def image_channels(self) -> int:
-        """Channels of the images."""
+        """The number of channels of the images."""
 
     @property
     def key(self) -> str:
-        """Text that keys the initial weights of this shape alone."""
+        """A text on which the initial weights depend with ``init="motif"``, so that each shape has its own."""
 
     def require_images(self, image_shape: tuple[int, ...]) -> None:
         """Raise ValueError unless images of this (C, H, W) fit."""
@@ -142,7 +142,7 @@ class MotifShape:
 
     @property
     def key(self) -> str:
-        """Text that keys initial weights with ``init="motif"``: another text draws others."""
+        """A text on which the initial weights depend with ``init="motif"``, so that each shape has its own."""
         return (
             f"MotifShape(stem_channels={self.stem_channels!r}, stacks={self.stacks!r}, cells_per_stack={self.cells_per_stack!r}, "
             f"classes={self.classes!r}, image_channels={self.image_channels!r})"

@@ -315,7 +315,7 @@ def test_cells(ops: tuple[str, ...]) -> None:
         NatsCell(ops[:5])
     with pytest.raises(ValueError, match=r"ops are .*, expected 6 of none"):
         NatsCell((*ops[:5], "maxpool"))
-    with pytest.raises(ValueError, match=r"cell is .*, expected such as"):
+    with pytest.raises(ValueError, match=r"cell is .*, expected the benchmark.s notation, such as"):
         NatsCell.parse(cell.text.replace("~0", "~1", 1))
     with pytest.raises(ValueError, match="expected 6 of none"):
         NatsCell.parse("")

@@ -1,1 +1,1 @@
-"""What knows no cells: files, errors, seeds, the machine, progress, rank agreement, shared types."""
+"""Code that knows nothing of cells: files, stores, errors, seeds, sums, the machine, progress, ranks and shared types."""

@@ -6,4 +6,4 @@ __all__ = [
 
 
 class InvalidCellError(ValueError):
-    """A cell lies outside the NAS-Bench-101 space; the message names the limit and the offending vertex."""
+    """A graph is not a cell of its space. The message says which limit it breaks, and at which vertex."""

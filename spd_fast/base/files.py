@@ -1,9 +1,9 @@
-"""Reading and writing files: nothing half-written is left behind, no damage passes unnoticed, no pickle is ever loaded.
+"""Reading and writing files. No half-written file is left behind, damage is noticed, and no pickle is ever loaded.
 
-An archive that is written here is an ordinary .npz whose zip comment lists its members: a sealed JSON object
-``{"format": "spd_fast.archive/1", "members": {name: [dtype, shape, CRC-32], ...}, "crc32": ...}``. Reading compares the list with
-what the archive's directory says, and the checksums with the contents. Archives of other programs have no list, and are read
-without one.
+An archive that is written here is an ordinary .npz whose zip comment lists its members. The list is a JSON object with a checksum,
+``{"format": "spd_fast.archive/1", "members": {name: [dtype, shape, CRC-32], ...}, "crc32": ...}``. When an archive is read, its list
+is compared with its directory, and the checksums with its contents. Archives of other programs have no list, and are read without
+one.
 """
 
 import fcntl
@@ -45,12 +45,12 @@ __all__ = [
 ]
 
 _FORMAT: Final = "spd_fast.archive/1"
-_LONGEST_LIST: Final = 65_535  # bytes of a zip comment
+_LONGEST_LIST: Final = 65_535  # the most bytes that a zip comment can have
 _ALIGNMENT: Final = 64
-_PADDING_FIELD: Final = 0xD935  # the extra field by which zipalign of Android pads local headers
+_PADDING_FIELD: Final = 0xD935  # the extra field with which Android's zipalign pads local headers
 _LOCAL_HEADER: Final = struct.Struct("<4s22xHH")  # magic, lengths of name and extra field
 _END: Final = struct.Struct("<4s16xH")  # magic, length of the comment
-_LONGEST_HEADER: Final = 1 << 14  # more than numpy takes of an array's header
+_LONGEST_HEADER: Final = 1 << 14  # more bytes than numpy allows in an array's header
 _UNREADABLE: Final = (
     zipfile.BadZipFile,
     zlib.error,
@@ -61,7 +61,7 @@ _UNREADABLE: Final = (
     RuntimeError,
     ValueError,
 )
-"""What `zipfile` raises of damaged archives."""
+"""The exceptions that reading a damaged archive may raise."""
 
 
 # ---- files
@@ -69,11 +69,11 @@ _UNREADABLE: Final = (
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Open a file for writing that takes the place of `path` only when the block ends without an error.
+    """Open a file for writing that replaces `path` when the block ends without an error.
 
-    The bytes go to a sibling with a temporary name, are flushed to the disk and then renamed over `path`: a reader sees
-    the old file or the new one, and a kill at any moment leaves `path` as it was. What a killed process left of an earlier
-    write of `path` is removed.
+    The bytes are written to a file beside it with a temporary name, flushed to the disk, and renamed to `path`. A reader sees the
+    old file or the new one, and a kill at any moment leaves `path` as it was. Temporary files that killed processes left of
+    `path` are removed.
 
     Raises
     ------
@@ -94,48 +94,48 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 
 def _open_partial(target: Path) -> tuple[Path, IO[bytes]]:
-    """Create the temporary file of a target and lock it, which tells others that its writer lives."""
+    """Create and lock the temporary file of a target. The lock shows other processes that its writer lives."""
     while True:
         partial = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
         file = open(partial, "xb")  # noqa: SIM115 - the caller closes it
-        with suppress(OSError):  # on a disk without locks nobody removes leftovers
+        with suppress(OSError):  # on a disk without locks, temporary files of killed processes stay
             fcntl.flock(file, fcntl.LOCK_EX)
         if _is_at(file.fileno(), partial):
             return partial, file
-        file.close()  # removed by another process before it was locked
+        file.close()  # another process removed it before it was locked
 
 
 def remove_leftovers(folder: str | os.PathLike[str], name: str | None = None) -> None:
-    """Remove the temporary files that killed processes left in a folder: of one target, or of all.
+    """Remove the temporary files that killed processes left in a folder: those of one target, or all of them.
 
-    A temporary file stays where its writer lives, on this machine or on another that shares the folder: the writer holds a
-    lock on it. A process that has the number of the dead one today holds none.
+    A temporary file stays if its writer lives, on this machine or on another one that shares the folder, because the writer
+    holds a lock on it.
     """
     with suppress(OSError), os.scandir(folder) as entries:
         for path in [entry.path for entry in entries if is_leftover(entry.name, name)]:
-            with suppress(OSError), open(path, "r+b") as file:  # also: being written, or not ours to write
+            with suppress(OSError), open(path, "r+b") as file:  # its writer lives, or this process may not write it
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 os.unlink(path)
 
 
 def is_leftover(found: str, name: str | None = None) -> bool:
-    """Return whether a file's name is that of a temporary file: of one target, or of any."""
+    """Return whether a name is that of a temporary file: of one target, or of any."""
     of = ".+" if name is None else re.escape(name)
     return re.fullmatch(rf"\.{of}\.\d+(-[0-9a-f]+)?\.partial", found) is not None
 
 
 def lock_file(path: str | os.PathLike[str]) -> int:
-    """Open a file to read and to append to, created where there is none, and lock it.
+    """Open and lock a file for reading and appending. It is created if it does not exist.
 
     Returns
     -------
     int
-        The descriptor. The lock ends with `release`, and when the process dies.
+        The file's descriptor. The lock ends with `release`, or when the process dies.
 
     Raises
     ------
     BlockingIOError
-        If another process holds the lock, on this machine or on another.
+        If another process holds the lock, on this machine or on another one.
     OSError
         If the file cannot be opened.
     """
@@ -148,17 +148,17 @@ def lock_file(path: str | os.PathLike[str]) -> int:
             raise
         if _is_at(descriptor, path):
             return descriptor
-        os.close(descriptor)  # removed by the process that held the lock before
+        os.close(descriptor)  # the process that held the lock before removed the file
 
 
 def release(descriptor: int) -> None:
-    """Close what `lock_file` opened, and end its lock, also where a process that was forked meanwhile has it open."""
+    """Close a file that `lock_file` opened, and end its lock even if a forked process has the file open."""
     fcntl.flock(descriptor, fcntl.LOCK_UN)
     os.close(descriptor)
 
 
 def _is_at(descriptor: int, path: str | os.PathLike[str]) -> bool:
-    """Return whether an open file is the one that lies at a path."""
+    """Return whether an open file is the one at a path."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:
@@ -169,30 +169,30 @@ def _is_at(descriptor: int, path: str | os.PathLike[str]) -> bool:
 
 
 def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record with one more member, ``crc32``: a checksum of the others, as text.
+    """Return a record with one more member, ``crc32``, which is a checksum of the other members as text.
 
     Raises
     ------
     ValueError
-        If the record holds NaN or infinity, which JSON has no word for.
+        If the record holds NaN or infinity, which JSON does not have.
     """
     return {**record, "crc32": f"{zlib.crc32(_compact(record)):08x}"}
 
 
 def unsealed(text: str | bytes) -> dict[str, Any]:
-    """Read the JSON of what `sealed` returned, and check it.
+    """Read a record that `sealed` returned from its JSON, and compare its checksum.
 
     Raises
     ------
     ValueError
-        If the text is not JSON, or not what was written.
+        If the text is not JSON, has no checksum, or was changed.
     """
     record = json.loads(text)
     if not isinstance(record, dict) or "crc32" not in record:
         raise ValueError("there is no checksum, expected an object with crc32")
     found = record.pop("crc32")
     if found != (expected := f"{zlib.crc32(_compact(record)):08x}"):
-        raise ValueError(f"crc32 is {found!r}, expected {expected!r} of what is there: something was changed")
+        raise ValueError(f"crc32 is {found!r}, expected {expected!r} for this content: it was changed")
     return record
 
 
@@ -204,7 +204,7 @@ def _compact(record: Mapping[str, Any]) -> bytes:
 
 
 def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Array]) -> None:
-    """Write arrays to a compressed .npz file, atomically, without pickles, with a list of what it holds.
+    """Write arrays to a compressed .npz file without pickles, with a list of its members: the whole file or none.
 
     Equal arrays give equal bytes.
 
@@ -213,7 +213,7 @@ def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Array]) -> No
     TypeError
         If an array holds Python objects.
     ValueError
-        If there are more arrays than can be listed, hundreds.
+        If there are more arrays than the list can hold, which is several hundred.
     OSError
         As `atomic_write`.
     """
@@ -221,10 +221,11 @@ def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Array]) -> No
 
 
 def save_mappable(path: str | os.PathLike[str], arrays: Iterable[tuple[str, Array]]) -> None:
-    """Write arrays to an uncompressed .npz file that `map_arrays` maps into memory, atomically, with a list of what it holds.
+    """Write arrays to an uncompressed .npz file, which `map_arrays` maps into memory, with a list of its members: the whole file
+    or none.
 
-    It is an ordinary .npz for everyone else. Members lie on boundaries of 64 bytes. Arrays are taken one by one, so a generator
-    need not hold them all. Equal arrays give equal bytes.
+    Other programs can read it as any .npz. Members lie on boundaries of 64 bytes. Arrays are taken one by one, so that a
+    generator need not hold all of them. Equal arrays give equal bytes.
 
     Raises
     ------
@@ -258,18 +259,18 @@ def _write_archive(path: str | os.PathLike[str], arrays: Iterable[tuple[str, Arr
 
 
 def _entry(array: Array, member: zipfile.ZipInfo) -> list[Any]:
-    """Return what the list of an archive says of a member."""
+    """Return the entry of a member in the list of its archive."""
     return [array.dtype.str, list(array.shape), f"{member.CRC:08x}"]
 
 
 def load_arrays(path: str | os.PathLike[str], *, what: str, listed: bool = False) -> dict[str, Array]:
-    """Read every array of an .npz file, never unpickling, and compare every checksum.
+    """Read every array of an .npz file without unpickling, and compare every checksum.
 
     Parameters
     ----------
     path : path
     what : str
-        What the file should be, for messages: ``"truth file"``.
+        What the file should be, for messages, such as ``"truth file"``.
     listed : bool
         Whether the file must have the list that `save_arrays` writes. Files of other programs have none.
 
@@ -278,7 +279,8 @@ def load_arrays(path: str | os.PathLike[str], *, what: str, listed: bool = False
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is not an .npz, is damaged or cut short, holds anything but plain arrays, or other ones than it lists.
+        If the file is not an .npz, is damaged or cut short, holds anything but plain arrays, or holds other arrays than it
+        lists.
     OSError
         If the file cannot be read.
     """
@@ -302,12 +304,12 @@ def load_arrays(path: str | os.PathLike[str], *, what: str, listed: bool = False
 
 
 class MappedArchive(Mapping[str, Array]):
-    """The arrays of an .npz by name, read-only and mapped into memory. `map_arrays` makes one.
+    """The arrays of an .npz by name, read-only and mapped into memory. `map_arrays` returns one.
 
     Attributes
     ----------
     listed : bool
-        Whether the archive lists what it holds, so that names, dtypes and shapes are known to be those that were written.
+        Whether the archive has a list of its members, so that names, dtypes and shapes are certainly those that were written.
     """
 
     def __init__(self, called: str, members: Mapping[str, tuple[Array, memoryview, int]], listed: bool) -> None:
@@ -328,7 +330,7 @@ class MappedArchive(Mapping[str, Array]):
         Raises
         ------
         ValueError
-            If one is not what was written.
+            If an array is not the one that was written.
         """
         for name in names:
             _, content, checksum = self._members[name]
@@ -339,7 +341,7 @@ class MappedArchive(Mapping[str, Array]):
 
 
 def map_arrays(path: str | os.PathLike[str], *, what: str) -> MappedArchive:
-    """Map the arrays of an uncompressed .npz file into memory: read-only, and read from the disk when touched.
+    """Map the arrays of an uncompressed .npz file into memory, read-only. They are read from the disk when they are touched.
 
     Parameters
     ----------
@@ -352,9 +354,9 @@ def map_arrays(path: str | os.PathLike[str], *, what: str) -> MappedArchive:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is not an .npz, is cut short, holds compressed members or anything but plain arrays, or other names,
-        dtypes and shapes than it lists. Checksums of contents are not compared, as that would read the whole file:
-        `MappedArchive.require_intact` does that.
+        If the file is not an .npz, is cut short, holds compressed members or anything but plain arrays, or holds arrays of other
+        names, dtypes or shapes than it lists. Checksums of contents are not compared, because that would read the whole file;
+        `MappedArchive.require_intact` compares them.
     OSError
         If the file cannot be read.
     """
@@ -406,7 +408,7 @@ def _array(filename: str, content: bytes | memoryview) -> Array:
     try:
         version = np.lib.format.read_magic(header)
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-        with warnings.catch_warnings(action="ignore"):  # of headers that only seem to be from Python 2
+        with warnings.catch_warnings(action="ignore"):  # numpy warns of headers that look like those of Python 2
             shape, fortran, dtype = read(header)
     except KeyError:
         raise ValueError(f"{name} is not an array of format 1.0 or 2.0") from None
@@ -424,8 +426,8 @@ def _array(filename: str, content: bytes | memoryview) -> Array:
 def _check_list(
     archive: zipfile.ZipFile, content: bytes | memoryview, members: list[tuple[zipfile.ZipInfo, Array]]
 ) -> bool:
-    """Compare what an archive holds with what it lists; return whether it has a list."""
-    end = len(content) - len(archive.comment) - _END.size  # of the directory
+    """Compare the members of an archive with its list; return whether it has a list."""
+    end = len(content) - len(archive.comment) - _END.size  # where the directory ends
     if _END.unpack_from(content, end) != (b"PK\5\6", len(archive.comment)):
         raise ValueError("the archive does not end where its directory says")
     if not archive.comment:

@@ -1,4 +1,4 @@
-"""The machine and the installation that a result was made with."""
+"""A description of the machine and the installation, for the records of results."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version

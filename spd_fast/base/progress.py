@@ -1,4 +1,4 @@
-"""Progress of work that consists of parts."""
+"""Progress callbacks for the parts of a work."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,8 @@ __all__ = ["counter_of", "named_part", "part_of", "share_of"]
 
 
 def share_of(progress: Progress | None, before: float, size: float) -> Progress | None:
-    """Return a progress callback for a part of the work: the share of the whole that comes before it, and its own."""
+    """Return a progress callback for a part of the work. `before` is the share of the work before the part, `size` that of
+    the part."""
     if progress is None:
         return None
     return lambda share: progress(before + share * size)
@@ -22,7 +23,7 @@ def part_of(progress: Progress | None, part: int, parts: int) -> Progress | None
 
 
 def named_part(progress: NamedProgress | None, what: str, before: float, size: float) -> Progress | None:
-    """Return `share_of` where the callback is also told what is being done."""
+    """Return a progress callback for a part of the work, as `share_of` does, which also says what is being done."""
     return None if progress is None else share_of(lambda share: progress(what, share), before, size)
 
 

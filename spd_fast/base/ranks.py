@@ -9,18 +9,18 @@ __all__ = [
 
 
 def kendall_tau(score: npt.ArrayLike, accuracy: npt.ArrayLike) -> float:
-    """Return Kendall's tau-b of two vectors, 0 where it is undefined.
+    """Return Kendall's tau-b of two vectors; 0 if it is undefined.
 
     Parameters
     ----------
     score, accuracy : array-like, shape (K,)
-        Finite numbers. Tied pairs are discounted (the variant b).
+        Finite numbers. The variant b corrects for ties.
 
     Returns
     -------
     float
-        -1 to 1. 0 where all scores, or all accuracies, tie or where there are fewer than two: the paper counts an outer
-        epoch in which all motifs are perfect as 0.
+        -1 to 1. It is 0 if all scores or all accuracies tie, or if there are fewer than two: the paper counts an outer epoch in
+        which all motifs are perfect as 0.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Seeds for single purposes, derived from the one seed of a recipe or a call."""
+"""Seeds for single purposes, which are derived from the one seed of a recipe or a call."""
 
 import hashlib
 
@@ -8,6 +8,7 @@ __all__ = [
 
 
 def derived_seed(seed: int, purpose: str, index: int = 0) -> int:
-    """Return a seed for one purpose, in 0..2^63 - 1: independent of the others, the same on every machine."""
+    """Return a seed for one purpose, 0 to 2^63 - 1. It is independent of those for other purposes, and the same on every
+    machine."""
     text = f"spd_fast/{seed}/{purpose}/{index}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1

@@ -1,8 +1,8 @@
-"""What work that can be continued keeps on the disk: whose it is, and a journal of what is done.
+"""Journals: the files by which work that was interrupted is continued.
 
-Everything that resumes (the outer loop, a search, a scoreboard, the building of a truth) writes one `Journal`. Its first line holds
-the identity of the work: settings, and digests of the data. Work is continued only with the same identity. Every further
-line is a record of something that need not be done again.
+Everything that can be continued (the outer loop, a dish-search, a scoreboard, the building of a truth) writes a `Journal`. Its first
+line holds the identity of the work, which consists of settings and of digests of the data. Work is continued only with the same
+identity. Every further line is a record of something that need not be done again.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ Record = dict[str, Any]
 
 
 def content_digest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
-    """Return what identifies arrays with their names: 16 hexadecimal digits of a SHA-256."""
+    """Return a digest of arrays and their names: 16 hexadecimal digits of a SHA-256."""
     digest = hashlib.sha256()
     for name, array in arrays.items():
         digest.update(f"{name} {array.dtype.str} {array.shape} ".encode())
@@ -39,29 +39,29 @@ class Journal:
     """An append-only file of JSON lines that belongs to one identity and survives a kill at any moment.
 
     Every line is a JSON object whose last member ``crc32`` is a checksum of the others. The first line holds schema and
-    identity. What follows the last whole line was being written when the process died, and is dropped. While a journal is open
-    its file is locked.
+    identity. An incomplete last line is removed when the journal is opened, because its writer died while it was written. The
+    file of an open journal is locked.
 
     Parameters
     ----------
     path : path
-        Created where there is none.
+        The file, which is created if it does not exist.
     schema : str
-        What the records are, with a version.
+        The name and the version of the form of the records.
     remedy : str
-        What to do where the journal cannot be continued, for messages: ``"choose another folder"``.
+        What to do if the journal cannot be continued, for messages, such as ``"choose another folder"``.
 
     Attributes
     ----------
     records : list of dict
-        Those that were there when the journal was opened, without what `keep` dropped.
+        The records that were there when the journal was opened, without those that `keep` dropped.
 
     Raises
     ------
     BlockingIOError
         If another process has the journal open.
     ValueError
-        If the file is no journal, has another schema, or is damaged. It is left as it is.
+        If the file is not a journal, has another schema, or is damaged. The file is not changed.
     OSError
         If it cannot be read or written.
     """
@@ -90,7 +90,7 @@ class Journal:
         self.close()
 
     def __len__(self) -> int:
-        """Records in the file."""
+        """The number of records in the file."""
         return len(self._ends) - 1
 
     def close(self) -> None:
@@ -100,12 +100,12 @@ class Journal:
         self._file = None
 
     def bind(self, identity: Mapping[str, Any]) -> None:
-        """Make the journal that of an identity, or see that it is. A journal without records takes any.
+        """Give the journal an identity, or raise unless it is the journal's own. A journal without records accepts any identity.
 
         Parameters
         ----------
         identity : mapping that JSON can hold
-            By names that a user knows.
+            Its names should be known to users, because messages contain them.
 
         Raises
         ------
@@ -129,19 +129,19 @@ class Journal:
         self._identity = wanted
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Write records, which are on the disk for certain after `sync`. If that fails none of them is kept.
+        """Write records: all of them, or none if that fails. They are certainly on the disk after `sync`.
 
         Raises
         ------
         ValueError
-            If a record holds NaN or infinity, which JSON has no word for.
+            If a record holds NaN or infinity, which JSON does not have.
         OSError
-            If the disk is full, for example.
+            If they cannot be written, for example because the disk is full.
         """
         self._write(records)
 
     def sync(self) -> None:
-        """See to it that all records are on the disk."""
+        """Make sure that all records are on the disk."""
         assert self._file is not None
         os.fsync(self._file)
 
@@ -151,7 +151,7 @@ class Journal:
         self._cut()
 
     def delete(self) -> None:
-        """Remove the file: the work is done."""
+        """Remove the file, because the work is done."""
         self.path.unlink()
 
     def _write(self, records: Iterable[Mapping[str, Any]]) -> None:
@@ -169,7 +169,7 @@ class Journal:
             self._ends.append(self._ends[-1] + len(line))
 
     def _cut(self) -> None:
-        """Remove what follows the last record."""
+        """Remove everything after the last record."""
         assert self._file is not None
         os.ftruncate(self._file, self._ends[-1])
 
@@ -188,7 +188,8 @@ def read_journal(path: str | os.PathLike[str], schema: str, *, remedy: str) -> l
 
 
 def _parsed(path: Path, schema: str, remedy: str) -> tuple[Record, list[Record], list[int]]:
-    """Return the identity, the records of the whole lines, and where the header and each of these end."""
+    """Return the identity, the records of the complete lines, and the positions in the file where the header and each record
+    end."""
     found: list[Record] = []
     ends: list[int] = []
     *whole, tail = path.read_bytes().split(b"\n")
@@ -213,7 +214,7 @@ def _parsed(path: Path, schema: str, remedy: str) -> tuple[Record, list[Record],
 
 
 def _record(line: bytes) -> Record | None:
-    """Return what a line says, None where that is not what was written."""
+    """Return the record of a line; None if the line is incomplete or was changed."""
     try:
         return unsealed(line)
     except ValueError:
@@ -226,7 +227,7 @@ def _is_torn_header(line: bytes, schema: str) -> bool:
 
 
 def _differences(begun: Any, wanted: Any, name: str = "") -> str:
-    """Say in which settings two identities differ."""
+    """Return a text that says in which settings two identities differ."""
     if isinstance(begun, dict) and isinstance(wanted, dict):
         names = [each for each in {**wanted, **begun} if begun.get(each) != wanted.get(each)]
         return "; ".join(

@@ -1,4 +1,4 @@
-"""Sums and means whose bits do not depend on how many cells are in a batch."""
+"""Sums and means in which the bits of a cell's result do not depend on how many other cells are computed with it."""
 
 import functools
 import operator
@@ -16,13 +16,13 @@ _Array = TypeVar("_Array")
 def sum_of(arrays: Sequence[_Array]) -> _Array:
     """Return the sum of arrays, or tensors, of one shape, added one after the other.
 
-    NumPy's and PyTorch's own sums add in an order that depends on the shape, so that a cell's last bit would depend on how many
-    others are beside it.
+    The order in which NumPy's and PyTorch's own sums add depends on the shape of the arrays. The last bit of a cell's result would
+    then depend on the number of other cells.
     """
     return functools.reduce(operator.add, arrays)
 
 
 def mean_of(arrays: Sequence[_Array]) -> _Array:
-    """Return the mean of arrays, or tensors, of one shape: their `sum_of` over their number."""
+    """Return the mean of arrays, or tensors, of one shape: their `sum_of` divided by their number."""
     mean: _Array = operator.truediv(sum_of(arrays), len(arrays))
     return mean

@@ -1,1 +1,1 @@
-"""Spaces of candidates: what can be made into a motif, one by one and in columns."""
+"""Candidates, from which motifs are made: cells and perceptrons, one by one and in columns."""

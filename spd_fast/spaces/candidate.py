@@ -1,4 +1,4 @@
-"""What every space of cells offers: the protocols of a candidate and of many candidates in columns."""
+"""The protocols that every space fulfils: those of a candidate, and of many candidates in columns."""
 
 import hashlib
 import operator
@@ -25,11 +25,11 @@ class Candidate(Protocol):
 
     @property
     def module_hash(self) -> str:
-        """32 hexadecimal digits, the same for candidates that are the same network."""
+        """32 hexadecimal digits, which are the same for candidates that count as one, such as isomorphic cells."""
 
     @property
     def key(self) -> str:
-        """Text that keys what is drawn for this candidate alone."""
+        """A text on which everything depends that is drawn for this candidate alone, such as its initial weights."""
 
 
 AnyCandidate = TypeVar("AnyCandidate", bound=Candidate)
@@ -43,9 +43,9 @@ class Columns(Sequence[AnyCandidate]):
     Attributes
     ----------
     cell_type : type
-        Of the candidates.
+        The type of the candidates.
     names : tuple of str
-        Attributes that hold the columns; the constructor takes them in this order, then `module_hash`.
+        The attributes that hold the columns. The constructor takes them in this order, then `module_hash`.
     """
 
     cell_type: ClassVar[type]
@@ -84,10 +84,10 @@ class Columns(Sequence[AnyCandidate]):
 
 
 def drawn_order(module_hash: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.intp]:
-    """Return one row of every different hash in a random order that follows from (seed, hash) alone.
+    """Return one row for every different hash, in a random order that depends on the seed and the hashes alone.
 
-    Every hash has a rank of its own, so the order does not depend on which other rows there are, nor on their order: the
-    first n rows are a uniform sample without repeated cells, and a larger sample begins with the smaller one.
+    Every hash has a rank that depends on (seed, hash). The order therefore does not depend on which other rows there are, nor on
+    their order. The first n rows are a uniform sample without repeated cells, and a larger sample begins with the smaller one.
 
     Parameters
     ----------
@@ -130,18 +130,18 @@ class MotifCell(Candidate, Protocol):
 
     @property
     def n_vertices(self) -> int:
-        """Vertices, input and output among them."""
+        """The number of vertices, with input and output."""
 
     @property
     def matrix(self) -> npt.NDArray[np.uint8]:
-        """Edges from row to column, shape (V, V); where operations are on edges, the codes of them."""
+        """Edges from row to column, shape (V, V): 1 for an edge, or the code of its operation if operations are on edges."""
 
     @property
     def op_codes(self) -> tuple[int, ...]:
-        """Operations of the interior vertices; none where they are on edges."""
+        """Codes of the operations of the interior vertices; empty if operations are on edges."""
 
     def vertex_channels(self, c_in: int, c_out: int) -> tuple[int, ...]:
         """Return the number of output channels of each of the V vertices."""
 
     def conv_counts(self, channels: Sequence[int]) -> tuple[int, int]:
-        """Return (convolution weights, channels under a batch norm) where the vertices have `channels`."""
+        """Return (convolution weights, channels under a batch norm) if the vertices have these channels."""

@@ -1,13 +1,12 @@
-"""NAS-Bench-101 cells: validation, pruning, hashing, channel counts and a drawing for the terminal.
+"""Cells of NAS-Bench-101: validation, pruning, hashing, channel counts and a drawing for the terminal.
 
 A cell is a directed acyclic graph of at most 7 vertices and 9 edges. Vertex 0 is the input, the last vertex is the
-output, every other vertex carries one of three operations.
+output, and every other vertex has one of three operations.
 
 References
 ----------
-Ying et al. 2019, NAS-Bench-101: Towards Reproducible Neural Architecture Search, arXiv:1902.09635. Rules follow its
-published reference implementation: pruning (``ModelSpec``), hashing (``hash_module``), channel counts
-(``compute_vertex_channels``).
+Ying et al. 2019, NAS-Bench-101: Towards Reproducible Neural Architecture Search, arXiv:1902.09635. The rules are those of its
+published code: pruning (``ModelSpec``), hashing (``hash_module``) and channel counts (``compute_vertex_channels``).
 """
 
 import operator
@@ -35,36 +34,36 @@ __all__ = [
 INPUT: Final = "input"
 OUTPUT: Final = "output"
 OPS: Final = ("conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3")
-"""Operations of interior vertices; an operation's code is its position here."""
+"""Operations of interior vertices. The code of an operation is its position here."""
 MAX_VERTICES: Final = 7
-"""Vertices of a pruned cell, input and output included."""
+"""The most vertices of a pruned cell, with input and output."""
 MAX_EDGES: Final = 9
-"""Edges of a pruned cell."""
+"""The most edges of a pruned cell."""
 MAX_RAW_VERTICES: Final = 64
-"""Vertices of a matrix before pruning: no limit of the space, only a guard against arrays that are not cells."""
+"""The most vertices of a matrix before pruning. The space has no such limit; this one catches arrays that are not cells."""
 ABSENT_OP: Final = 3
 
 
 class Cell:
-    """One cell of the NAS-Bench-101 space, pruned at construction and immutable.
+    """One cell of the space of NAS-Bench-101. It is pruned when it is made, and immutable.
 
-    Two cells are equal when their pruned matrices and operations are: isomorphic cells with differently numbered
-    vertices share a `module_hash` but compare unequal, because spare channels go to the first vertices and the networks
-    built from them can differ.
+    Two cells are equal if their pruned matrices and operations are equal. Isomorphic cells whose vertices are numbered
+    differently have the same `module_hash` but are not equal, because spare channels go to the first vertices, so that the
+    networks that are built from them can differ.
 
     Parameters
     ----------
     matrix : array-like, shape (V, V), of 0/1 or bool, or V strings of V characters 0/1
-        Adjacency matrix: ``matrix[x][y]`` is 1 when an edge leads from vertex x to vertex y. Upper triangular. V is
-        between 2 and 64; the limits of the space (7 vertices, 9 edges) apply after pruning, as they do officially.
+        Adjacency matrix: ``matrix[x][y]`` is 1 if an edge leads from vertex x to vertex y. It is upper triangular. V is 2 to
+        64. The limits of the space (7 vertices, 9 edges) apply after pruning, as in the benchmark.
     ops : sequence of V strings
-        ``"input"``, then one of `OPS` per interior vertex, then ``"output"``. Checked before pruning: an unknown
-        operation is an error even on a vertex that pruning would remove.
+        ``"input"``, then one of `OPS` for each interior vertex, then ``"output"``. An unknown operation is an error even on a
+        vertex that pruning would remove.
 
     Raises
     ------
     InvalidCellError
-        If the graph is not a cell of the space. The message names the limit and the offending vertex, numbered as in
+        If the graph is not a cell of the space. The message says which limit it breaks, and at which vertex, numbered as in
         `matrix`.
 
     Examples
@@ -99,16 +98,16 @@ class Cell:
 
     @classmethod
     def from_bits(cls, vertices: int, edge_bits: int, op_codes: int) -> "Cell":
-        """Build a cell from the packed integers that tables of cells hold.
+        """Build a cell from packed integers, which tables of cells hold.
 
         Parameters
         ----------
         vertices : int, 2 to 7
         edge_bits : int
-            Bit ``x + y (y - 1) / 2`` is set when an edge leads from vertex x to vertex y > x.
+            Bit ``x + y (y - 1) / 2`` is set if an edge leads from vertex x to vertex y > x.
         op_codes : int
-            Two bits per interior vertex, the first vertex lowest: the position in `OPS`. Bits above the last interior
-            vertex are ignored (tables fill them with 3).
+            Two bits for each interior vertex, those of the first vertex lowest: the operation's position in `OPS`. Bits above
+            the last interior vertex are ignored (tables fill them with 3).
 
         Raises
         ------
@@ -147,7 +146,7 @@ class Cell:
         return cls(record["matrix"], record["ops"])
 
     def to_json(self) -> dict[str, Any]:
-        """Return the pruned cell as a dictionary of lists that `json.dumps` takes and `from_json` reads back."""
+        """Return the pruned cell as a dictionary of lists, which `json.dumps` and `from_json` take."""
         return {"matrix": self.matrix.tolist(), "ops": list(self.ops)}
 
     @property
@@ -157,7 +156,7 @@ class Cell:
 
     @property
     def edge_bits(self) -> int:
-        """Edges as an integer: bit ``x + y (y - 1) / 2`` is set when an edge leads from vertex x to vertex y > x."""
+        """Edges as an integer: bit ``x + y (y - 1) / 2`` is set if an edge leads from vertex x to vertex y > x."""
         return self._edge_bits
 
     @cached_property
@@ -185,7 +184,7 @@ class Cell:
 
     @property
     def packed_op_codes(self) -> int:
-        """Op codes as tables hold them: two bits per interior vertex, first lowest, and 3 (absent) up to five."""
+        """Op codes as tables hold them: two bits for each of five interior vertices, the first lowest; 3 for an absent one."""
         codes = (*self.op_codes, *[ABSENT_OP] * (MAX_VERTICES - self.n_vertices))
         return sum(code << 2 * i for i, code in enumerate(codes))
 
@@ -195,13 +194,14 @@ class Cell:
 
     @cached_property
     def module_hash(self) -> str:
-        """The benchmark's isomorphism-invariant MD5 fingerprint, 32 hexadecimal digits.
+        """The benchmark's hash, which is the same for isomorphic cells: an MD5, 32 hexadecimal digits.
 
         Notes
         -----
-        Per vertex ``md5(str((out_degree, in_degree, label)))`` with label -1 for input, -2 for output and the op code
-        otherwise; V rounds of ``md5(sorted in-neighbours + "|" + sorted out-neighbours + "|" + self)``; then the MD5 of
-        Python's text of the sorted list.
+        Each vertex begins with ``md5(str((out_degree, in_degree, label)))``; the label is -1 for the input, -2 for the output,
+        and the op code otherwise. In each of V rounds it becomes
+        ``md5(sorted in-neighbours + "|" + sorted out-neighbours + "|" + itself)``. The hash is the MD5 of Python's text of the
+        sorted list of the vertices' hashes.
         """
         vertices = range(self.n_vertices)
         sources = [[x for x in vertices if self.has_edge(x, y)] for y in vertices]
@@ -223,26 +223,26 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """Text that differs between cells, isomorphic matrices of one cell included."""
+        """A text that is different for cells that are not equal, also for isomorphic ones."""
         return f"{self.n_vertices}/{self.edge_bits}/{','.join(self.ops)}"
 
     def vertex_channels(self, c_in: int, c_out: int) -> tuple[int, ...]:
         """Return the number of output channels of each of the V vertices.
 
-        The output's channels are divided evenly among the interior vertices that feed it, spare channels going to the
-        first of them in vertex order; every other interior vertex is as wide as the widest vertex it feeds.
+        The output's channels are divided evenly among the interior vertices that feed it, and spare channels go to the first
+        of these vertices. Every other interior vertex is as wide as the widest vertex that it feeds.
 
         Parameters
         ----------
         c_in : int, >= 1
-            Channels of the cell's input: the first entry of the result.
+            Channels of the cell's input, which is the first entry of the result.
         c_out : int, >= the number of interior vertices that feed the output
-            Channels of the cell's output: the last entry of the result.
+            Channels of the cell's output, which is the last entry of the result.
 
         Raises
         ------
         ValueError
-            If a width is below 1, or if `c_out` leaves a vertex without channels.
+            If a number is below 1, or if `c_out` leaves a vertex without channels.
 
         Examples
         --------
@@ -263,7 +263,7 @@ class Cell:
         return tuple(channels)
 
     def conv_counts(self, channels: Sequence[int]) -> tuple[int, int]:
-        """Return (convolution weights, channels under a batch norm) where the vertices have `channels`."""
+        """Return (convolution weights, channels under a batch norm) if the vertices have these channels."""
         return count_convs(self.n_vertices, self.edge_bits, self.packed_op_codes, channels)
 
     def __eq__(self, other: object) -> bool:
@@ -281,9 +281,10 @@ class Cell:
         return f"Cell({self.module_hash[:16]}, {self.n_vertices} vertices, {self.n_edges} edges)"
 
     def __str__(self) -> str:
-        """Draw the graph: one vertex a row, its lane running down from its number to the last vertex it feeds.
+        """Return a drawing of the graph with one row for each vertex.
 
-        Edges run down and to the right. A corner, tee or dot on a lane joins it to the row; a plain bar crosses it.
+        Below the number of a vertex runs its lane, down to the last vertex that it feeds. Edges run down and to the right. A
+        corner, tee or dot on a lane joins it to the row; a plain bar crosses the row.
         """
         return "\n".join(self._drawn_row(v) for v in range(self.n_vertices))
 
@@ -303,10 +304,10 @@ class Cell:
 def fill_vertex_channels(
     n_vertices: int, edge_bits: int, c_in: int, c_out: int, channels: MutableSequence[int]
 ) -> None:
-    """Write the channels of each vertex of a pruned graph into `channels`: the rule behind `Cell.vertex_channels`.
+    """Write the channels of each vertex of a pruned graph into `channels`, by the rule of `Cell.vertex_channels`.
 
-    Written with integers and indexing only, so that numba compiles the same function for whole tables of graphs.
-    `channels` holds at least `n_vertices` entries; `c_out` must reach every interior vertex that feeds the output.
+    The function uses integers and indexing only, so that numba can compile it for whole tables of graphs. `channels` has at
+    least `n_vertices` entries. `c_out` must suffice for every interior vertex that feeds the output.
     """
     output = n_vertices - 1
     to_output = output * (output - 1) // 2
@@ -331,9 +332,9 @@ def fill_vertex_channels(
 
 
 def count_convs(n_vertices: int, edge_bits: int, op_codes: int, channels: Sequence[int]) -> tuple[int, int]:
-    """Return (convolution weights, channels under a batch norm) of a cell: the rule behind `Cell.conv_counts`.
+    """Return (convolution weights, channels under a batch norm) of a cell, by the rule of `Cell.conv_counts`.
 
-    Integers and indexing only, so that numba compiles the same function for tables.
+    The function uses integers and indexing only, so that numba can compile it for whole tables of graphs.
     """
     weights = 0
     normalised = 0
@@ -354,7 +355,8 @@ def _edge_bit(source: int, target: int) -> int:
 
 
 def _checked_rows(matrix: npt.ArrayLike | Sequence[str]) -> list[int]:
-    """Check shape, entries and triangle of a raw matrix; return its rows as integers, bit y for an edge to y."""
+    """Check that a matrix is square, of zeros and ones, and upper triangular; return its rows as integers with bit y for an
+    edge to vertex y."""
     if isinstance(matrix, Sequence) and matrix and all(isinstance(row, str) for row in matrix):
         matrix = [[int(entry) if entry in "01" else -1 for entry in str(row)] for row in matrix]
     try:
@@ -371,7 +373,9 @@ def _checked_rows(matrix: npt.ArrayLike | Sequence[str]) -> list[int]:
     wrong = np.argwhere((entries != 0) & (entries != 1))
     if len(wrong):
         x, y = map(int, wrong[0])
-        raise InvalidCellError(f"matrix[{x}][{y}] is not 0 or 1: an edge from vertex {x} to vertex {y} is there or not")
+        raise InvalidCellError(
+            f"matrix[{x}][{y}] is not 0 or 1, expected 1 for an edge from vertex {x} to vertex {y} and 0 for none"
+        )
     below = np.argwhere(np.tril(entries))
     if len(below):
         x, y = map(int, below[0])

@@ -1,4 +1,4 @@
-"""Many NAS-Bench-101 cells in columns of numbers, as tables and files hold them."""
+"""Many cells of NAS-Bench-101 in columns of numbers, which tables and files hold."""
 
 from collections.abc import Iterable
 from typing import Final, overload
@@ -29,21 +29,23 @@ GRAPH_SCALARS: Final = (
     "output_fan_in",
     "input_to_output",
 )
-"""Names of the columns of `spd_fast.spaces.table_loops.graph_scalars`, here so that they can be read without numba."""
+"""Names of the columns of `spd_fast.spaces.table_loops.graph_scalars`. They are in this module so that reading them does not load
+numba."""
 
 
 class CellColumns(Columns[Cell]):
-    """Many cells packed in columns of integers; a `Cell` is built when it is touched.
+    """Many cells, packed in columns of integers. A `Cell` is built when it is touched.
 
-    Indexing with an integer gives a `Cell`; with a slice or an integer array it gives the rows as `CellColumns`.
+    Indexing with an integer returns a `Cell`; with a slice or an integer array it returns the rows as `CellColumns`.
 
     Parameters
     ----------
     vertices, edge_bits, op_codes : array-like of integers, shape (n,)
-        Pruned cells packed as `Cell.from_bits` takes them. Ranges are checked here, paths and limits at building.
+        Pruned cells, packed as `Cell.from_bits` takes them. Ranges are checked here; paths and limits are checked when a cell is
+        built.
     module_hash : array-like, shape (n, 16), uint8, optional
-        The bytes of every cell's `Cell.module_hash`. Computed when first needed if not given; if given, checked against
-        each cell that is built.
+        The bytes of every cell's `Cell.module_hash`. They are compared with every cell that is built. If they are not given,
+        they are computed when they are first needed.
 
     Raises
     ------
@@ -78,13 +80,13 @@ class CellColumns(Columns[Cell]):
     @classmethod
     def from_cells(cls, cells: Iterable[Cell]) -> "CellColumns":
         """Pack cells into columns."""
-        kept = list(cells)
+        packed = list(cells)
         columns = cls(
-            np.array([cell.n_vertices for cell in kept], dtype=np.int64),
-            np.array([cell.edge_bits for cell in kept], dtype=np.int64),
-            np.array([cell.packed_op_codes for cell in kept], dtype=np.int64),
+            np.array([cell.n_vertices for cell in packed], dtype=np.int64),
+            np.array([cell.edge_bits for cell in packed], dtype=np.int64),
+            np.array([cell.packed_op_codes for cell in packed], dtype=np.int64),
         )
-        columns._cells = dict(enumerate(kept))
+        columns._cells = dict(enumerate(packed))
         return columns
 
     def __len__(self) -> int:

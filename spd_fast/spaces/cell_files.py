@@ -1,4 +1,4 @@
-"""Cells from files, and cells drawn at random from a file or from the whole space."""
+"""Reading cells from files, and drawing cells at random from a file or from the whole space."""
 
 import hashlib
 import json
@@ -26,14 +26,15 @@ _CELLS_IN_SPACE: Final = 423_624
 
 
 def random_cells(n: int, seed: int) -> list[Cell]:
-    """Draw cells as random search on NAS-Bench-101 does, from the whole space, no two isomorphic.
+    """Draw cells from the whole space as random search on NAS-Bench-101 does. No two of them are isomorphic.
 
-    A raw cell has 7 vertices, every edge with probability 1/2 and every operation with 1/3; it is pruned, and drawn again
-    if it is then outside the space or has the hash of an earlier one.
+    A graph of 7 vertices is drawn: each edge with probability 1/2, each operation with probability 1/3. It is pruned. It is drawn
+    again if it is then outside the space or has the hash of an earlier cell.
 
     Parameters
     ----------
-    n : int, 0 to 423,624 (drawing most of the space takes hours)
+    n : int, 0 to 423,624
+        Drawing most of the space takes hours.
     seed : int, >= 0
 
     Raises
@@ -59,7 +60,7 @@ def random_cells(n: int, seed: int) -> list[Cell]:
 
 
 def sample_cells(n: int, seed: int, source: str | os.PathLike[str] | None = None) -> list[Cell]:
-    """Draw `n` cells without isomorphic duplicates, from a file or from the whole space.
+    """Draw `n` cells from a file or from the whole space. No two of them are isomorphic.
 
     Parameters
     ----------
@@ -67,13 +68,13 @@ def sample_cells(n: int, seed: int, source: str | os.PathLike[str] | None = None
     seed : int, >= 0
         A larger sample with the same seed begins with the smaller one.
     source : path, optional
-        A file that `read_cells` reads. Cells are ranked by a digest of (seed, module_hash), so that the draw does not depend
-        on their order in the file. Without it: `random_cells`.
+        A file that `read_cells` reads. Its cells are ranked by a digest of (seed, module_hash), so that the draw does not depend
+        on their order in the file. Default: the whole space, by `random_cells`.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If the file is not there, is damaged, or holds fewer than `n` different cells.
+        If the file does not exist, is damaged, or holds fewer than `n` different cells.
     InvalidCellError
         If an entry is not a cell.
     """
@@ -97,13 +98,13 @@ def read_cells(path: str | os.PathLike[str]) -> CellColumns:
     Parameters
     ----------
     path : path
-        An .npz with columns `vertices`, `edge_bits`, `op_codes` (and optionally `module_hash`), or a JSON list of cells
-        ``{"matrix": [[...], ...], "ops": [...]}`` (or an object whose ``"cells"`` is one).
+        An .npz with columns `vertices`, `edge_bits`, `op_codes` and optionally `module_hash`; or a JSON list of cells
+        ``{"matrix": [[...], ...], "ops": [...]}``, or a JSON object whose ``"cells"`` is such a list.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If the file is not there or is damaged.
+        If the file does not exist or is damaged.
     InvalidCellError
         If an entry is not a cell.
     """

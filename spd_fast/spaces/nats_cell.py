@@ -25,9 +25,10 @@ __all__ = [
 ]
 
 NATS_OPS: Final = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
-"""Operations of edges; an operation's code is its position here. Convolutions are in the order ReLU, convolution, batch norm."""
+"""Operations of edges. The code of an operation is its position here. A convolution is ReLU, convolution and batch norm in this
+order."""
 EDGES: Final = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
-"""The edges (source, target) between the four nodes, in the order of `NatsCell.ops`. A node is the sum of what enters it."""
+"""The edges (source, target) between the four nodes, in the order of `NatsCell.ops`. A node is the sum of its incoming edges."""
 _NODES: Final = 4
 
 
@@ -35,20 +36,20 @@ _NODES: Final = 4
 class NatsCell:
     """A cell of four nodes with an operation on each of its six edges.
 
-    Motifs are made of it as of a `Cell` (`spd_fast.MotifShape`): the stem is a convolution and batch norm, node 0 of the first cell; ReLU stands
-    behind node 3 of the last cell, before the average pooling; where channels double between stacks a 1x1 convolution
-    and batch norm projects the pooled input. Edges that lie on no path from node 0 to node 3 are left out: in the benchmark's
-    own networks they add a constant at most.
+    Motifs are made of it as of a `Cell`, in a `spd_fast.MotifShape`. The stem is a convolution with batch norm and becomes node 0 of
+    the first cell. A ReLU follows node 3 of the last cell, before the average pooling. If channels double between stacks, a 1x1
+    convolution with batch norm projects the pooled input. Edges that lie on no path from node 0 to node 3 are left out; in the
+    benchmark's own networks they add at most a constant.
 
     Parameters
     ----------
     ops : tuple of 6 str
-        One of `NATS_OPS` per edge, in the order of `EDGES`.
+        One of `NATS_OPS` for each edge, in the order of `EDGES`.
 
     Raises
     ------
     ValueError
-        If there are not six, or one is unknown.
+        If there are not six operations, or one is unknown.
 
     Examples
     --------
@@ -61,7 +62,7 @@ class NatsCell:
     n_vertices: ClassVar = _NODES
     ops_on_edges: ClassVar = True
     op_codes: ClassVar[tuple[int, ...]] = ()
-    """Operations of vertices: none. `matrix` holds those of the edges."""
+    """Vertices have no operations. `matrix` holds those of the edges."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ops", tuple(self.ops))
@@ -71,27 +72,27 @@ class NatsCell:
 
     @classmethod
     def parse(cls, text: str) -> "NatsCell":
-        """Read the benchmark's own notation: the edges into node 1, 2 and 3, each as ``op~source``.
+        """Read a cell in the benchmark's own notation, which lists the edges into nodes 1, 2 and 3, each as ``op~source``.
 
         Raises
         ------
         ValueError
-            If it is not that.
+            If the text is not in this notation.
         """
         nodes = text.split("+")
         edges = [edge.split("~") for node in nodes for edge in re.findall(r"[^|]+", node)]
         cell = cls(tuple(edge[0] for edge in edges))
         if cell.text != text:
-            raise ValueError(f"cell is {text!r}, expected such as {cell.text!r}")
+            raise ValueError(f"cell is {text!r}, expected the benchmark's notation, such as {cell.text!r}")
         return cell
 
     def to_json(self) -> dict[str, str]:
-        """Return the cell as a dictionary that `json.dumps` takes: its `text`."""
+        """Return the cell as a dictionary that `json.dumps` takes. It holds the cell's `text`."""
         return {"nats": self.text}
 
     @property
     def text(self) -> str:
-        """The benchmark's own notation, which `parse` reads."""
+        """The cell in the benchmark's own notation, which `parse` reads."""
         into = {
             target: "".join(f"|{op}~{x}" for op, (x, y) in zip(self.ops, EDGES, strict=True) if y == target)
             for target in (1, 2, 3)
@@ -103,17 +104,18 @@ class NatsCell:
 
     @property
     def key(self) -> str:
-        """Text that differs between cells: `text`."""
+        """A text that is different for cells that are not equal: `text`."""
         return self.text
 
     @cached_property
     def module_hash(self) -> str:
-        """MD5 of `text`, 32 hexadecimal digits. Cells that compute the same in another notation have other hashes."""
+        """MD5 of `text`, 32 hexadecimal digits. Cells with different operations have different hashes, even if they compute the
+        same function."""
         return md5(self.text)
 
     @cached_property
     def matrix(self) -> npt.NDArray[np.uint8]:
-        """Codes of the operations from node to node, shape (4, 4), uint8; 0 for edges on no path from node 0 to node 3."""
+        """Codes of the operations from node to node, shape (4, 4), uint8. Edges on no path from node 0 to node 3 have 0."""
         matrix = np.zeros((_NODES, _NODES), np.uint8)
         for op, edge in zip(self.ops, EDGES, strict=True):
             matrix[edge] = NATS_OPS.index(op)
@@ -128,12 +130,12 @@ class NatsCell:
         return matrix
 
     def vertex_channels(self, c_in: int, c_out: int) -> tuple[int, ...]:
-        """Return the channels of the cell's input, then of nodes 1 to 3, which all have `c_out`.
+        """Return the channels of the cell's input and of nodes 1 to 3, which all have `c_out`.
 
         Raises
         ------
         InvalidCellError
-            If no path of operations leads from node 0 to node 3: such a network sees nothing of an image.
+            If no path of operations leads from node 0 to node 3. The output of such a network does not depend on its input.
         """
         if not self.matrix.any():
             raise InvalidCellError(
@@ -142,7 +144,7 @@ class NatsCell:
         return (c_in, *[c_out] * (_NODES - 1))
 
     def conv_counts(self, channels: Sequence[int]) -> tuple[int, int]:
-        """Return (convolution weights, channels under a batch norm) where the cell has `vertex_channels`."""
+        """Return (convolution weights, channels under a batch norm) if the vertices have these channels."""
         c_in, c = channels[0], channels[-1]
         codes = self.matrix.ravel().tolist()
         narrow, wide = codes.count(NATS_OPS.index("nor_conv_1x1")), codes.count(NATS_OPS.index("nor_conv_3x3"))
@@ -151,21 +153,21 @@ class NatsCell:
 
 
 class NatsColumns(Columns[NatsCell]):
-    """Many cells as a table of operation codes; a `NatsCell` is built when it is touched.
+    """Many cells as a table of operation codes. A `NatsCell` is built when it is touched.
 
-    Indexing with an integer gives a `NatsCell`; with a slice or an integer array it gives the rows as `NatsColumns`.
+    Indexing with an integer returns a `NatsCell`; with a slice or an integer array it returns the rows as `NatsColumns`.
 
     Parameters
     ----------
     edge_ops : array-like of integers, shape (n, 6)
-        Positions in `NATS_OPS`, edges in the order of `EDGES`.
+        Positions in `NATS_OPS`, with the edges in the order of `EDGES`.
     module_hash : array-like, shape (n, 16), uint8, optional
-        The bytes of every cell's `NatsCell.module_hash`; compared with them if given.
+        The bytes of every cell's `NatsCell.module_hash`. They are compared with the cells.
 
     Raises
     ------
     ValueError
-        If a shape, type or code is wrong, or a hash is another cell's. The message names the row.
+        If a shape, type or code is wrong, or a hash is not that of its cell. The message names the row.
     """
 
     cell_type = NatsCell

@@ -48,7 +48,7 @@ class Perceptron:
 
     @property
     def key(self) -> str:
-        """Text that differs between perceptrons."""
+        """A text that is different for perceptrons that are not equal."""
         return f"sigmoid {self.slope!r}"
 
     @property
@@ -61,20 +61,20 @@ class Perceptron:
 class PerceptronShape:
     """The network around a slope: `layers` hidden layers of `hidden` units, and a dense layer to the classes.
 
-    All pixels of an image are the features of the first layer.
+    The pixels of an image are the features of the first layer.
 
     Parameters
     ----------
     hidden : int, 1 to 65,536
-        Units of each hidden layer. Rawal et al. 2020: 1 in motifs, 100 in the truth.
+        Number of units in each hidden layer. Rawal et al. 2020: 1 in motifs, 100 in the truth.
     layers : int, 1 to 64
-        Hidden layers. Rawal et al. 2020: 2.
+        Number of hidden layers. Rawal et al. 2020: 2.
     classes : int, 1 to 1000
-        Logits.
+        Number of classes, which is that of the logits.
     image_channels : int, 1 to 4
     loss : "softmax" or "binary"
-        Cross-entropy of one class an image, or of a bit for each logit (a sigmoid of slope 1 of the logit), the mean over the
-        logits: Rawal et al. 2020.
+        "softmax": the cross-entropy of one class for each image. "binary": the mean over the logits of the cross-entropies of
+        one bit for each logit, whose probability is the sigmoid of the logit (Rawal et al. 2020).
 
     Raises
     ------
@@ -106,7 +106,10 @@ class PerceptronShape:
 
     @property
     def key(self) -> str:
-        """Text that keys initial weights with ``init="motif"``: another text draws others."""
+        """A text on which the initial weights depend with ``init="motif"``, so that each shape has its own.
+
+        It holds a former name of the class, so that the weights stay the same.
+        """
         return (
             f"MLPShape(hidden={self.hidden!r}, layers={self.layers!r}, classes={self.classes!r}, "
             f"image_channels={self.image_channels!r}, loss={self.loss!r})"
@@ -118,7 +121,7 @@ class PerceptronShape:
         Raises
         ------
         ValueError
-            If they have other channels.
+            If they have another number of channels.
         """
         if image_shape[0] != self.image_channels:
             raise ValueError(
@@ -127,18 +130,18 @@ class PerceptronShape:
 
 
 class PerceptronColumns(Columns[Perceptron]):
-    """Many perceptrons as a column of slopes; indexed as `spd_fast.spaces.cell_columns.CellColumns` is.
+    """Many perceptrons as a column of slopes. It is indexed as `spd_fast.spaces.cell_columns.CellColumns` is.
 
     Parameters
     ----------
     slope : array-like, shape (n,), finite
     module_hash : array-like, shape (n, 16), uint8, optional
-        Checked against the slopes.
+        The bytes of every perceptron's `Perceptron.module_hash`. They are compared with the slopes.
 
     Raises
     ------
     ValueError
-        If a slope is not finite, or hashes are not those of the slopes.
+        If a slope is not finite, or a hash is not that of its slope.
     """
 
     cell_type = Perceptron

@@ -1,7 +1,7 @@
-"""Loops over the graphs of whole tables, compiled by numba: one pass over each cell in place of many passes over the table.
+"""Loops over all cells of a table, which numba compiles. They visit each cell once, where NumPy would visit the table many times.
 
-Loading numba takes most of a second, so this module is imported inside the functions that need it. What is compiled is kept on
-the disk, beside this file or in the user's cache.
+Loading numba takes most of a second, so this module is imported inside the functions that need it. Compiled code is cached on the
+disk, beside this file or in the user's cache.
 """
 
 from typing import Any, Final
@@ -42,8 +42,8 @@ def weighted_counts(vertices: Any, edge_bits: Any, op_codes: Any, positions: Any
     vertices, edge_bits, op_codes : ndarray, shape (n,), int64
         The columns of a `CellColumns`.
     positions : ndarray, shape (p, 4), int64
-        For each place where a network has the cell: input channels, output channels, weight of a convolution weight, weight of
-        a normalised channel.
+        For each place of the cell in a network: input channels, output channels, and the factors by which a convolution weight
+        and a normalised channel count.
 
     Returns
     -------
@@ -61,7 +61,8 @@ def weighted_counts(vertices: Any, edge_bits: Any, op_codes: Any, positions: Any
 
 @numba.njit(cache=True)
 def _longest(edge_bits: int, op_codes: int, output: int, which: int, best: Any) -> Any:
-    """The most on one path from input to output of: edges (-1), minus edges (-2), vertices with the op `which`."""
+    """Return the largest value of a path from input to output: its number of edges (`which` = -1), minus that number (-2), or
+    its number of vertices with the op `which`."""
     best[0] = 0
     for y in range(1, output + 1):
         length = 1 if which == -1 else -1 if which == -2 else int(_op(op_codes, y, output) == which)
@@ -111,20 +112,20 @@ def graph_scalars(vertices: Any, edge_bits: Any, op_codes: Any) -> Any:
 
 @numba.njit(cache=True)
 def encoded_paths(vertices: Any, edge_bits: Any, op_codes: Any, n_paths: int) -> Any:
-    """Return which sequences of operations lead from input to output of every cell: `path_encoding`.
+    """Return which sequences of operations lead from input to output of every cell, as `path_encoding` does.
 
     Parameters
     ----------
     vertices, edge_bits, op_codes : ndarray, shape (n,), int64
     n_paths : int
-        Columns: one for each sequence of 0 to 5 operations.
+        Number of columns, one for each sequence of 0 to 5 operations.
 
     Returns
     -------
     ndarray, shape (n, n_paths), uint8
     """
     encoding = np.zeros((vertices.shape[0], n_paths), np.uint8)
-    # partial paths that are still to be followed: where they end, the code of their operations, and how many these are
+    # paths that are still to be followed: the vertex where a path ends, the code of its operations, and their number
     at, index, length = np.empty(64, np.int64), np.empty(64, np.int64), np.empty(64, np.int64)
     for i in range(vertices.shape[0]):
         bits, codes, output = edge_bits[i], op_codes[i], vertices[i] - 1
