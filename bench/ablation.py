@@ -13,7 +13,7 @@ of dish, weights and orders (and pool), with the interval that holds 95 % of res
     python bench/ablation.py nb101_test108.npz --cells 400 --seeds 2                        # a quarter of an hour on two cores
     python bench/ablation.py nb101_test108.npz --table learning --figure learning.png
 
-Costs are processor time; the cost of a dish includes the checks on validation cells.
+Costs are processor times. The cost of learning a dish includes the checks on validation cells.
 """
 
 import argparse
@@ -38,11 +38,11 @@ from spd_fast.recipes.settings import Recipe
 from spd_fast.scoreboard.judge import Judged, judge
 from spd_fast.scoring import score_cells, step_weights, train_cells
 
-VALIDATION_CELLS = 200  # of the cells given to the outer loop; dishes are checked on them for the figure alone
+VALIDATION_CELLS = 200  # the outer loop gets so many cells on which dishes are checked, for the figure alone
 LARGEST_POOL = 300
 POOLS_OF_A_SIZE = 20
 
-# (what changes, settings); a row that is tried and taken back begins with "but".
+# (name of the change, settings). A change whose name begins with "but" is tried and taken back.
 CHANGES: list[tuple[str, dict[str, Any]]] = [
     (
         "the paper: motif C, true-class probability after 100 epochs of Adam 5e-5, weights drawn for every cell",
@@ -72,7 +72,7 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
     ("+ 8 replicates", {"dish.images": 1600, "inner.replicates": 8}),
 ]
 
-# Of the last row of one replicate above.
+# Changes of the recipe of the last row above that has one replicate.
 SWEEP: list[tuple[str, dict[str, Any]]] = [
     (
         "**as it is**: motif of 3 stacks, 8 channels; 200 images of 8 x 8, 4 epochs, 5e-3, mean loss of the last 3 epochs",
@@ -109,7 +109,7 @@ SWEEP: list[tuple[str, dict[str, Any]]] = [
     ),
 ]
 
-# What is learned of `learned_schedule`, short and with one replicate.
+# Settings by which `learned_schedule` learns for a short time, with one replicate.
 SHORT: dict[str, Any] = {
     "dish.images": 200,
     "inner.replicates": 1,

@@ -1,4 +1,4 @@
-"""How evenly many motifs share many cores: the table of docs/notes/engine.md, simulated with the FLOPs of real cells as cost.
+"""How evenly the work of many motifs is spread over many cores: a simulation in which a motif costs the FLOPs of its cell.
 
 python bench/makespan.py nb101_test108.npz
 """
@@ -13,7 +13,7 @@ from spd_fast.motif import count_flops_table
 
 
 def share_at_work(costs: np.ndarray, cores: int) -> float:
-    """Mean share of the time that the cores work, where each takes the next cost when it is free."""
+    """Return the mean share of the time in which a core works. A core takes the next motif as soon as it is free."""
     busy_until = [0.0] * cores
     for cost in costs:
         heapq.heappush(busy_until, heapq.heappop(busy_until) + cost)
@@ -22,14 +22,16 @@ def share_at_work(costs: np.ndarray, cores: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("truth", help="cells, 1,000 or more (.npz)")
+    parser.add_argument("truth", help="truth file with 1,000 cells or more (.npz)")
     parser.add_argument(
-        "--draws", type=int, default=200, help="draws of motifs that a figure is the mean of (default: 200)"
+        "--draws", type=int, default=200, help="number of random draws of motifs that a figure averages (default: 200)"
     )
     arguments = parser.parse_args()
     columns = TruthTable.load(arguments.truth).nasbench_cells
     flops = count_flops_table(columns.vertices, columns.edge_bits, columns.op_codes, MOTIF_A).astype(float)
-    print(f"cost of the mean: least {flops.min() / flops.mean():.2f}, most {flops.max() / flops.mean():.1f}")
+    print(
+        f"cost of a motif over the mean cost: least {flops.min() / flops.mean():.2f}, most {flops.max() / flops.mean():.1f}"
+    )
     rng = np.random.default_rng(0)
     for motifs in (64, 256, 1000):
         for cores in (2, 16, 64):

@@ -1,14 +1,14 @@
-"""NAS-Bench-101 from file to facts: conversion, opening, queries and enumeration, beside what else reads these files.
+"""The bench of NAS-Bench-101's files: conversion, opening, queries and enumeration, beside other programs that read these files.
 
-First a file of full size is made: every cell of the space with its official hash, matrix and number of parameters, random metrics, the
-row format of the official files, valid checksums. Then every figure is taken in a process of its own; each is verified before
-it counts.
+The script first makes a file of full size in the format of the official files, with valid checksums. It holds every cell of the space with
+its official hash, matrix and number of parameters, and random metrics. Then every figure is measured in a process of its own, and its
+result is verified.
 
     python bench/nasbench.py --folder /tmp/nb                # nasbench_only108: 1,270,872 records, 0.5 GB
     python bench/nasbench.py --folder /tmp/nb --kind full    # 5,083,488 records, 2 GB
 """
 
-# ruff: noqa: E402 -- the path is set before the package is imported
+# ruff: noqa: E402 -- the search path is set before the package is imported
 
 import argparse
 import base64
@@ -84,22 +84,32 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, required=True, help="where the file and the table go; both stay")
-    parser.add_argument("--kind", choices=BUDGETS, default="only108", help="(default: only108)")
+    parser.add_argument("--folder", type=Path, required=True, help="folder for the file and the table, which both stay")
     parser.add_argument(
-        "--cells", type=int, default=CELLS, help=f"that a file is made of, the first so many (default: {CELLS:,})"
+        "--kind", choices=BUDGETS, default="only108", help="which official file to make (default: only108)"
     )
     parser.add_argument(
-        "--figures", nargs="+", choices=FIGURES, default=FIGURES, help=f"(default: {' '.join(FIGURES)})"
+        "--cells",
+        type=int,
+        default=CELLS,
+        help=f"number of cells in the file, the first of the space (default: {CELLS:,})",
     )
     parser.add_argument(
-        "--rounds", type=int, default=3, help="times that each figure is taken, but for open (default: 3)"
+        "--figures", nargs="+", choices=FIGURES, default=FIGURES, help=f"what to measure (default: {' '.join(FIGURES)})"
     )
-    parser.add_argument("--queries", type=int, default=1_000_000, help="that are timed together (default: 1,000,000)")
     parser.add_argument(
-        "--cores", type=lambda text: [int(core) for core in text.split(",")], default=[0, 1], help="(default: 0,1)"
+        "--rounds", type=int, default=3, help="how often each figure is measured; open is measured 5 times (default: 3)"
     )
-    parser.add_argument("--no-peers", dest="peers", action="store_false", help="leave out what else reads these files")
+    parser.add_argument(
+        "--queries", type=int, default=1_000_000, help="number of queries that are timed together (default: 1,000,000)"
+    )
+    parser.add_argument(
+        "--cores",
+        type=lambda text: [int(core) for core in text.split(",")],
+        default=[0, 1],
+        help="processors to run on (default: 0,1)",
+    )
+    parser.add_argument("--no-peers", dest="peers", action="store_false", help="do not measure other programs")
     parser.add_argument("--out", type=Path, help="JSON file (default: bench/results/nasbench-KIND-DATE-COMMIT.json)")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--table", type=Path, help=argparse.SUPPRESS)
@@ -139,7 +149,7 @@ def evaluation(epoch: float, values: list[float]) -> list[float]:
     return [0x0A, 45, 0x09, epoch, 0x11, 1000 * time_, 0x19, train, 0x21, valid, 0x29, test]
 
 
-# ---- each in a process of its own
+# ---- figures, each in a process of its own
 
 
 def in_process(name: str, source: Path, table: Path, queries: int) -> dict[str, Any]:
@@ -197,7 +207,7 @@ def bench_convert(source: Path, table: Path) -> dict[str, float]:
 
 
 def bench_open(source: Path, table: Path) -> dict[str, float]:
-    """Beyond the interpreter with numpy and this package; the file is in the system's cache."""
+    """Measure opening and one query, with interpreter, numpy and this package loaded and the file in the system's cache."""
     wanted = "00005c142e6f48ac74fdcf73e3439874"
     before = resident_megabytes()
     found = clocks(lambda: nasbench101.open(table).query(wanted))
@@ -238,33 +248,34 @@ def bench_enumerate(source: Path, table: Path) -> dict[str, float]:
 
 
 def bench_protobuf(source: Path, table: Path) -> dict[str, Any]:
-    """The official reader's path without TensorFlow: json, base64 and protobuf a record; checksums not compared."""
+    """Measure what the official reader does, without TensorFlow: JSON, base64 and protobuf for each record. Checksums are not
+    compared."""
     return peer(source, raw_records)
 
 
 def bench_tfrecord(source: Path, table: Path) -> dict[str, Any]:
-    """The same with the iterator of the PyPI package tfrecord."""
+    """Measure the same with the iterator of the PyPI package tfrecord."""
     from tfrecord.reader import tfrecord_iterator  # type: ignore[import-not-found, unused-ignore]
 
     return peer(source, lambda path: (bytes(record) for record in tfrecord_iterator(str(path))))
 
 
 def bench_tensorflow(source: Path, table: Path) -> dict[str, Any]:
-    """The official reader's path: the same with TensorFlow's iterator, which compares checksums; TensorFlow's import beside it."""
-    kept: dict[str, Any] = {}
+    """Measure what the official reader does, with TensorFlow's iterator, which compares checksums; and TensorFlow's import."""
+    loaded_api: dict[str, Any] = {}
 
     def load() -> None:
-        kept["read"] = importlib.import_module("tensorflow").compat.v1.io.tf_record_iterator
+        loaded_api["read"] = importlib.import_module("tensorflow").compat.v1.io.tf_record_iterator
 
     before = resident_megabytes()
     loading = clocks(load)
     loaded = {f"import_{clock}": spent for clock, spent in loading.items()}
     loaded["import_megabytes"] = resident_megabytes() - before
-    return peer(source, lambda path: kept["read"](str(path))) | loaded
+    return peer(source, lambda path: loaded_api["read"](str(path))) | loaded
 
 
 def bench_nasbenchapi(source: Path, table: Path) -> dict[str, Any]:
-    """The PyPI package nasbenchapi: its pickle, made of what its reader looks at, loaded and asked once."""
+    """Measure the PyPI package nasbenchapi: a pickle with everything that its reader uses is made, loaded and queried once."""
     from nasbenchapi import NASBench101  # type: ignore[import-not-found, unused-ignore]
 
     entries: dict[str, list[dict[str, Any]]] = {}
@@ -284,14 +295,14 @@ def bench_nasbenchapi(source: Path, table: Path) -> dict[str, Any]:
     made.write_bytes(pickle.dumps(content))
     del content, entries, latest
     gc.collect()
-    kept: dict[str, Any] = {}
+    loaded: dict[str, Any] = {}
 
     def load() -> None:
-        kept["api"] = NASBench101(str(made), verbose=False)
+        loaded["api"] = NASBench101(str(made), verbose=False)
 
     before = resident_megabytes()
     found = scaled(source, clocks(load), before)
-    api = kept["api"]
+    api = loaded["api"]
     (arch,) = api.random_sample(1, seed=0)
     found["first_query_milliseconds"] = 1000 * clocks(lambda: api.query(arch))["seconds"]
     return found | {"pickle_gigabytes_for_the_file": made.stat().st_size / PEER_RECORDS * records_in(source) / 1e9}
@@ -311,7 +322,7 @@ def records_in(source: Path) -> float:
 
 
 def scaled(source: Path, found: dict[str, float], megabytes_before: float) -> dict[str, Any]:
-    """What reading `PEER_RECORDS` took, and the whole file would take."""
+    """Return what reading `PEER_RECORDS` records took, and what the whole file would take."""
     per_record = found["cpu_seconds"] / PEER_RECORDS
     total = records_in(source)
     return {
@@ -327,7 +338,7 @@ def peer(source: Path, records: Callable[[Path], Any]) -> dict[str, Any]:
 
     data = Path(os.environ.get("SPD_FAST_DATA", HERE.parent.parent / "shared" / "data"))
     kind = message_class(data / "nb101/tfrecord/model_metrics.proto")
-    kept: dict[str, Any] = {}
+    cells: dict[str, Any] = {}
 
     def read() -> None:
         for i, payload in enumerate(records(source)):
@@ -335,7 +346,7 @@ def peer(source: Path, records: Callable[[Path], Any]) -> dict[str, Any]:
                 break
             module_hash, epochs, adjacency, ops, encoded = json.loads(payload)
             message = kind.FromString(base64.b64decode(encoded))
-            cell = kept.setdefault(
+            cell = cells.setdefault(
                 module_hash, {"matrix": [int(c) for c in adjacency], "ops": ops.split(","), "runs": {}}
             )
             halfway, final = message.evaluation_data[1:3]
@@ -352,7 +363,8 @@ def peer(source: Path, records: Callable[[Path], Any]) -> dict[str, Any]:
 
 
 def bench_containers(source: Path, table: Path) -> dict[str, Any]:
-    """Milliseconds from a fresh interpreter with numpy to one number, and megabytes more, by container of the same columns."""
+    """Measure, for several file formats with the same columns, the milliseconds and megabytes that a fresh interpreter with
+    numpy takes to read one number."""
     import pyarrow  # type: ignore[import-not-found, unused-ignore]
     import pyarrow.parquet  # type: ignore[import-not-found, unused-ignore]
 

@@ -1,4 +1,4 @@
-"""The original method reproduced: what `rawal_slope` learns, over several seeds, and what a search with it finds.
+"""The original method, reproduced: what the recipe `rawal_slope` learns over several seeds, and what a dish-search with it finds.
 
     python bench/rawal.py --seeds 6 --searches 4 --out runs/rawal
 

@@ -1,17 +1,19 @@
-"""What the package computes, as digests: held against another commit, they tell whether a change of the code changed a result.
+"""A record of everything that the package computes, as digests. Comparing the records of two commits shows whether a change of the code
+changed a result.
 
     SPD_FAST_ISA=avx2 python bench/record.py before.json         # at one commit
-    SPD_FAST_ISA=avx2 python bench/record.py after.json          # at another
-    python bench/record.py --compare before.json after.json      # names what differs; exit status 1 if anything does
+    SPD_FAST_ISA=avx2 python bench/record.py after.json          # at another commit
+    python bench/record.py --compare before.json after.json      # names what differs; the exit status is 1 if anything does
 
-A record holds a digest for each named result: SHA-256 over type, shape and bytes of an array, every NaN counting as the same one.
-Recorded are the engine (training, gradients, hypergradients, proxies) in both element types, and what is built on it: runs of the outer
-loop, scores, a search, a truth, predictors, a scoreboard, structural features, the enumerated space and the tables that ship. Times,
-paths, versions and the bytes of files are not recorded, so that files may be laid out anew as long as the numbers in them stay.
+A record holds a digest for each named result: a SHA-256 of type, shape and bytes of an array. All NaNs count as the same NaN. The record
+covers the engine (training, gradients, hypergradients, proxies) in both element types, and everything that is built on it: runs of the
+outer loop, scores, a dish-search, truths, predictors, a scoreboard, structural features, the enumerated space and the truths that ship
+with the package. Times, paths, versions and the bytes of files are not recorded, so that the form of files may change as long as their
+numbers stay.
 
-Results are equal for the same commit, instruction set (`SPD_FAST_ISA`), compiler and libraries, whatever the number of threads. Each commit is
-recorded by its own script. Names that moved between modules are looked up in `PLACES`; names of results that changed are told in the old words by
-`RENAMED`, so that records of both can be compared.
+Results are equal for the same commit, instruction set (`SPD_FAST_ISA`), compiler and libraries, with any number of threads. Each commit is
+recorded by the script of that commit. `PLACES` says where names lie that moved between modules. `RENAMED` gives results that were renamed
+their former names, so that records from before and after can be compared.
 """
 
 import argparse
@@ -27,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-# Of names that lie elsewhere than in `spd_fast` itself: the modules that have or had them, `module:name` where the name was another.
+# For names that are not in `spd_fast` itself: the modules that have them or had them; `module:name` if the name is or was another one.
 PLACES: dict[str, tuple[str, ...]] = {
     "CellColumns": ("spd_fast.cell", "spd_fast.spaces.cell_columns"),
     "count_flops_table": ("spd_fast.motif",),
@@ -60,18 +62,18 @@ PLACES: dict[str, tuple[str, ...]] = {
     "command_line": ("spd_fast.cli:app",),
     "describe_machine": ("spd_fast.runs", "spd_fast.base.machine"),
 }
-# Parts of names of results: the word of today and the one in the record.
+# Parts of names of results: the present word, and the word in records.
 RENAMED: dict[str, str] = {
     "validation_cells": "kept_out",
     "validation_tau": "kept_tau",
     "validation_tau_start": "kept_tau_start",
 }
-# What differs from run to run.
+# Results that differ from run to run.
 TIMES = {"seconds", "wall", "init_seconds", "query_seconds"}
 
 
 def find(name: str) -> Any:
-    """Return what has this name, from the first place that has it."""
+    """Return the object of this name from the first place that has it."""
     places = PLACES.get(name, ("spd_fast",))
     for place in places:
         module, _, other = place.partition(":")
@@ -79,18 +81,23 @@ def find(name: str) -> Any:
             return getattr(importlib.import_module(module), other or name)
         except (ImportError, AttributeError):
             continue
-    raise SystemExit(f"{name} lies in none of {', '.join(places)}: add where it lies now to PLACES in {__file__}")
+    raise SystemExit(
+        f"{name} is in none of {', '.join(places)}: add the module that has it now to PLACES in {__file__}"
+    )
 
 
 class Record:
-    """Digests by name."""
+    """Digests of results by name."""
 
     def __init__(self, threads: int | None) -> None:
         self.threads = threads
         self.digests: dict[str, str] = {}
 
     def add(self, name: str, value: Any) -> None:
-        """Take down an array or number, or everything in a mapping, sequence or record of such, but for times; a motif's weights as one."""
+        """Record an array or a number, or everything in a mapping, a sequence or a dataclass of them, but no times.
+
+        A mapping in a sequence, such as the weights of a motif, becomes one result.
+        """
         if value is None:
             return
         if dataclasses.is_dataclass(value):
@@ -117,7 +124,7 @@ class Record:
 
 
 def _digest(value: Any) -> tuple[str, str]:
-    """Return the digest of an array, of numbers among which None stands for NaN, or of a text, and what it is of."""
+    """Return the digest of an array, a text, or a list of numbers in which None stands for NaN; and a description of it."""
     if isinstance(value, str):
         value = np.frombuffer(value.encode(), np.uint8)
     if isinstance(value, list | tuple) and None in value:
@@ -132,11 +139,12 @@ def _digest(value: Any) -> tuple[str, str]:
     return digest, f"{what} of mean {float(array.mean(dtype=np.float64))!r}" if array.size else what
 
 
-# ---- what is trained
+# ---- the engine
 
 
 def cells() -> list[Any]:
-    """Return three cells: every operation, projections of the input, sums, unlike widths, and one path through all seven vertices."""
+    """Return three cells that have every operation, projections of the input, sums, vertices of different widths, and a path
+    through seven vertices."""
     cell = find("Cell")
     c3, c1, pool = "conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3"
     return [
@@ -167,7 +175,7 @@ def slopes() -> list[Any]:
 def dish(
     n: int, n_valid: int, sides: tuple[int, int], *, classes: int = 10, channels: int = 3, soft: bool = False
 ) -> Any:
-    """Return random images in float32, and labels, from a bit generator that stays the same in every NumPy."""
+    """Return a dish of random images in float32, from a bit generator that is the same in every version of NumPy."""
     rng = np.random.Generator(np.random.PCG64(n + 1000 * sides[1]))
 
     def drawn(count: int) -> tuple[Any, Any]:
@@ -185,7 +193,7 @@ def shapes() -> dict[str, Any]:
 
 
 def engine_training(record: Record) -> None:
-    """The inner loop: every motif of the paper, other cells and perceptrons, and every option that changes a number."""
+    """Record the inner loop: every motif of the paper, other cells and perceptrons, and every option that changes a number."""
     train, adam, sgd, rmsprop = (find(name) for name in ("train_motifs", "Adam", "SGD", "RMSProp"))
     everything = {"record": ["step_loss", "step_accuracy"], "threads": record.threads}
     plain: dict[str, Any] = {"epochs": 2, "batch_size": 10, "optimizer": adam(lr=3e-3, weight_decay=1e-4)}
@@ -245,7 +253,7 @@ def engine_training(record: Record) -> None:
 
 
 def engine_gradients(record: Record) -> None:
-    """Gradients of trained motifs with their weights held fixed."""
+    """Record gradients of trained motifs with their weights held fixed."""
     train, gradient, packed = find("train_motifs"), find("motif_gradient"), find("pack_motifs")
     small = find("MotifShape")(6, stacks=2, classes=4)
     candidates = [*cells(), *nats_cells()]
@@ -288,7 +296,7 @@ def engine_gradients(record: Record) -> None:
 
 
 def engine_hypergradients(record: Record) -> None:
-    """Derivatives through whole trainings."""
+    """Record hypergradients."""
     hypergradient, adam, sgd = find("motif_hypergradient"), find("Adam"), find("SGD")
     small = find("MotifShape")(6, stacks=2, classes=4)
     plain: dict[str, Any] = {"epochs": 2, "batch_size": 10, "optimizer": adam(lr=3e-3, weight_decay=1e-4)}
@@ -328,7 +336,7 @@ def engine_hypergradients(record: Record) -> None:
 
 
 def engine_in_torch(record: Record) -> None:
-    """The engine as a function of PyTorch, and the outer losses with their gradients."""
+    """Record the engine as a PyTorch function, and the outer losses with their gradients."""
     import torch
 
     shape = find("MotifShape")(6, stacks=2, classes=4)
@@ -356,7 +364,7 @@ def engine_in_torch(record: Record) -> None:
 
 
 def proxies(record: Record) -> None:
-    """Zero-cost proxies."""
+    """Record zero-cost proxies."""
     small = find("MotifShape")(6, stacks=2, classes=4)
     data = dish(12, 0, (8, 8), classes=4)
     for dtype in ("float32", "float64"):
@@ -366,11 +374,11 @@ def proxies(record: Record) -> None:
             record.add(f"proxies/{name}/{dtype}", found)
 
 
-# ---- what is built on it
+# ---- what is built on the engine
 
 
 def recipes() -> dict[str, Any]:
-    """Return small recipes that reach every part of the outer loop: those of the tests and some more."""
+    """Return small recipes that use every part of the outer loop: those of the tests, and some more."""
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
     small = importlib.import_module("small")
     shared = {"inner.init": "shared", "inner.redraw": False}
@@ -410,7 +418,7 @@ def pool(recipe_name: str) -> tuple[list[Any], Any]:
 
 
 def runs(record: Record) -> None:
-    """Runs of the outer loop as their folders hold them, the scores of other cells, and one run by the command line."""
+    """Record runs of the outer loop from their folders, the scores of cells, and one run of the command line."""
     for name, recipe in recipes().items():
         candidates, accuracy = pool(name)
         with tempfile.TemporaryDirectory() as folder:
@@ -434,19 +442,20 @@ def runs(record: Record) -> None:
 
 
 def add_run(record: Record, name: str, folder: Path) -> None:
-    """Take down the dishes of a run folder and the numbers of its metrics."""
+    """Record the dishes of a run folder and the numbers of its metrics."""
     run = find("read_run")(folder)
     for when, each in zip(("start", "learned"), run.dishes(), strict=True):
         record.add(f"{name}/{when}", each)
-    steps = run.records()
-    numbers = [field for field in steps[0] if field not in {"cells", "skipped", *TIMES}]
+    history = run.records()
+    numbers = [field for field in history[0] if field not in {"cells", "skipped", *TIMES}]
     for field in numbers:
-        record.add(f"{name}/metrics/{RENAMED.get(field, field)}", np.array([step[field] for step in steps], np.float64))
-    record.add(f"{name}/metrics/cells", "".join(each for step in steps for each in step["cells"]))
+        values = np.array([epoch[field] for epoch in history], np.float64)
+        record.add(f"{name}/metrics/{RENAMED.get(field, field)}", values)
+    record.add(f"{name}/metrics/cells", "".join(each for epoch in history for each in epoch["cells"]))
 
 
 def known_recipes(record: Record) -> None:
-    """The numbers of every recipe that comes with the package."""
+    """Record the numbers of every recipe that comes with the package."""
 
     def numbers(value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -463,7 +472,7 @@ def known_recipes(record: Record) -> None:
 
 
 def search(record: Record) -> None:
-    """A search around a dish, on cells and on slopes."""
+    """Record a dish-search on cells and one on slopes."""
     for name in ("small", "slopes"):
         candidates, accuracy = pool(name)
         how = {"max_labelled": 9, "start": 5, "per_round": 2, "seed": 3, "threads": record.threads}
@@ -477,7 +486,7 @@ def search(record: Record) -> None:
 
 
 def made_up_images(classes: int, of_each: int, channels: int, side: int) -> tuple[Any, Any]:
-    """Return images of bytes with labels."""
+    """Return made-up images of bytes, with labels."""
     rng = np.random.Generator(np.random.PCG64(7))
     labels = np.repeat(np.arange(classes), of_each)
     return rng.integers(0, 200, (len(labels), channels, side, side), np.uint8) + 5 * labels[:, None, None, None].astype(
@@ -486,7 +495,7 @@ def made_up_images(classes: int, of_each: int, channels: int, side: int) -> tupl
 
 
 def truth(record: Record) -> None:
-    """Truth built on small images: what the file holds, and draws from it."""
+    """Record truths that are built on small images."""
     images, labels = made_up_images(3, 20, 1, 9)
     shape = find("MotifShape")(6, classes=3, image_channels=1)
     how: dict[str, Any] = {
@@ -512,7 +521,7 @@ def truth(record: Record) -> None:
 
 
 def add_truth(record: Record, name: str, table: Any) -> None:
-    """Take down every array of a truth table and what is read off it."""
+    """Record every array of a truth, and the accuracies and losses that it returns."""
     record.add(f"{name}/measured", table.measurements)
     record.add(f"{name}/axes", [np.array(table.budgets), np.array(table.seeds)])
     record.add(f"{name}/hashes", "".join(table.hashes))
@@ -521,7 +530,8 @@ def add_truth(record: Record, name: str, table: Any) -> None:
 
 
 def tables(record: Record) -> None:
-    """The truth that ships, cells that are drawn, the enumerated space, features of cells, a converted file of the benchmark."""
+    """Record the truths that ship with the package, drawn cells, the enumerated space, features of cells, and a converted file
+    of the benchmark."""
     table = find("TruthTable")
     shipped = table.load()
     add_truth(record, "shipped/cells", shipped)
@@ -545,7 +555,7 @@ def tables(record: Record) -> None:
     for letter, shape in shapes().items():
         record.add(f"features/parameters/{letter}", find("count_parameters_table")(*columns, shape))
         record.add(f"features/flops/{letter}", find("count_flops_table")(*columns, shape, (21, 32)))
-    recipes()  # the folder of tests is on the path from here on
+    recipes()  # it adds the folder of tests to the search path
     files = importlib.import_module("nasbench_files")
     rng = np.random.default_rng(9)
     payloads = [
@@ -564,7 +574,7 @@ def tables(record: Record) -> None:
 
 
 def predictors(record: Record) -> None:
-    """Predictors of every kind: what they hold and what they answer."""
+    """Record predictors of every kind: what they learned and what they predict."""
     predictor = find("SPDPredictor")
     labelled, others = find("TruthTable").load().split(30, 0)
     asked = others.sample(20, 1)
@@ -588,7 +598,7 @@ def predictors(record: Record) -> None:
 
 
 def board(record: Record) -> None:
-    """A scoreboard with real images: scores of every row and how they are judged."""
+    """Record a scoreboard with made-up images: the scores of every row, and how they are judged."""
     trial = find("draw_trial")(find("TruthTable").load(), pool_sizes=(8, 12), test_cells=100, seeds=2)
     images, labels = made_up_images(10, 8, 2, 5)
     with tempfile.TemporaryDirectory() as folder:
@@ -625,7 +635,7 @@ PARTS: dict[str, Callable[[Record], None]] = {
 
 
 def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Return a line for every result that two records do not share."""
+    """Return a line for every result that differs between two records or is in only one of them."""
     lines = []
     for name in sorted(before["results"].keys() | after["results"].keys()):
         one, other = (each["results"].get(name) for each in (before, after))
@@ -640,8 +650,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", nargs="?", type=Path, help="record to write (.json)")
     parser.add_argument("--compare", nargs=2, type=Path, metavar="RECORD", help="two records to compare instead")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="record these alone")
-    parser.add_argument("--threads", type=int, help="default: the processors there are; changes no result")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="record only these parts")
+    parser.add_argument("--threads", type=int, help="default: all processors; the results do not depend on it")
     arguments = parser.parse_args()
     if arguments.compare:
         before, after = (json.loads(path.read_text(encoding="utf-8")) for path in arguments.compare)
