@@ -74,8 +74,8 @@ def _demo() -> Recipe:
     return Recipe(
         name="demo",
         summary=(
-            "A small outer loop that learns something in about a minute: the paper's motif C and gradient, but twelve cells "
-            "at a time, shared initial weights, the training loss as the metric and a signed outer loss."
+            "A small outer loop that learns something in about a minute. It has the paper's motif C and direct gradient, but it compares twelve "
+            "cells at a time, initial weights are shared, the metric is the loss, and the outer loss minds the sign of the correlation."
         ),
         motif="C",
         dish=DishSettings(images=100),
@@ -135,7 +135,7 @@ def _learned_labels() -> Recipe:
         name="learned_labels",
         summary=(
             "Learned labels: small deep motifs memorise random images, and cells are ranked by how fast they do. The labels are learned from "
-            "100 cells, 20 of them validation cells, in 15 outer steps along the hypergradient. 4 replicates, each on 200 images of its own."
+            "100 cells, 20 of them validation cells, in 15 outer epochs along the hypergradient. 4 replicates, each on 200 images of its own."
         ),
         **_memorising(replicates=4),
         outer=OuterSettings(
