@@ -55,7 +55,9 @@ class Space(CellColumns):
         module_hash = cell if isinstance(cell, str) else cell.module_hash
         row = self._index.find(module_hash)
         if row < 0:
-            raise ValueError(f"no cell of the space has module_hash {module_hash}")
+            raise ValueError(
+                f"no cell of the space has module_hash {module_hash}, expected 32 hexadecimal digits of a cell's hash"
+            )
         return row
 
     def sample(self, n: int, seed: int, *, where: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.intp]:

@@ -148,7 +148,9 @@ class Table(Sequence[Cell]):
         module_hash = cell if isinstance(cell, str) else cell.module_hash
         row = self._index.find(module_hash)
         if row < 0:
-            raise ValueError(f"no cell of the table {self.path} has module_hash {module_hash}")
+            raise ValueError(
+                f"no cell of the table {self.path} has module_hash {module_hash}, expected 32 hexadecimal digits of a cell's hash"
+            )
         return row
 
     def rows(self, cells: Iterable[Cell | str]) -> npt.NDArray[np.intp]:
@@ -244,7 +246,8 @@ class Table(Sequence[Cell]):
         else:
             found = self._over_runs(row, readers, repeat)
         if found.training_time != found.training_time:
-            raise ValueError(f"cell {self._name(row)} has no run {repeat} at {epochs or self.budgets[-1]} epochs")
+            run = f"run {repeat}" if isinstance(repeat, int) else "run"
+            raise ValueError(f"cell {self._name(row)} has no {run} at {epochs or self.budgets[-1]} epochs")
         self.training_time_spent += found.training_time
         self.epochs_spent += (epochs or self.budgets[-1]) // (2 if halfway else 1)
         return found

@@ -105,7 +105,9 @@ class OuterEpoch:
         names = set(cls.__dataclass_fields__)
         if set(record) != names:
             odd = ", ".join(sorted(set(record) ^ names))
-            raise ValueError(f"a line of metrics does not fit this version: {odd} missing or unknown")
+            raise ValueError(
+                f"a line of metrics lacks or adds fields ({odd}), expected those of this version of spd_fast"
+            )
         fields: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
         }

@@ -266,7 +266,7 @@ def _split(data: ImageData, shape: Shape, image_size: int, counts: dict[str, int
     needed = fit_and_valid + (counts["test"] if data.test_images is None else 0)
     if needed > len(order):
         raise ValueError(
-            f"n_train, n_valid and n_test ask for {needed} of the images in {data.name}, which has {len(order)}"
+            f"n_train, n_valid and n_test ask for {needed} of the images in {data.name}, which has {len(order)}: ask for fewer"
         )
     chosen = {
         "train": (data.train_images, data.train_labels, order[: counts["train"]]),

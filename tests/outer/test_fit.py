@@ -644,5 +644,5 @@ def test_begun_with_another_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_record_of_another_version(whole: FitResult) -> None:
     record = whole.history[0].to_json()
     del record["loss"]
-    with pytest.raises(ValueError, match="a line of metrics does not fit this version: loss missing or unknown"):
+    with pytest.raises(ValueError, match=r"a line of metrics lacks or adds fields \(loss\), expected those"):
         OuterEpoch.from_json(record)
