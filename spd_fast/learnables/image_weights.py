@@ -23,7 +23,7 @@ class ImageWeights(Learnable):
     """
 
     meaning = 'factors of single validation images in the metric "loss", through their logarithms'
-    picture = Picture("curve", axis="validation image", title="weight of the image in the score", relative=True)
+    picture = Picture("curve", axis="validation image", title="image weight", relative=True)
     changes_training = False
     metrics = direct_metrics = ("loss",)
     of = "validation set"

@@ -18,7 +18,7 @@ class StepWeights(Learnable):
     """A factor of each step's training loss in the metric "training_loss"."""
 
     meaning = 'factors of the training losses of the inner steps in the metric "training_loss"'
-    picture = Picture("curve", axis="inner step", title="weight of the step's loss in the score", relative=True)
+    picture = Picture("curve", axis="inner step", title="step weight", relative=True)
     metrics = ("training_loss",)
 
     def __init__(self) -> None:
