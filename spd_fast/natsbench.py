@@ -96,7 +96,7 @@ class NatsArchitecture:
     runs: tuple[NatsRun, ...] = field(repr=False)
 
     def select(self, dataset: str, epochs: int) -> list[NatsRun]:
-        """Return the runs on a data set of so many epochs, in the order of their seeds.
+        """Return the runs on a data set with this number of epochs, in the order of their seeds.
 
         Raises
         ------
