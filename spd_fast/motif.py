@@ -16,6 +16,7 @@ from typing import ClassVar, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from spd_fast.base.types import checked_integer
 from spd_fast.spaces.candidate import MotifCell, require_rows
 from spd_fast.spaces.cell import MAX_VERTICES, Cell
 from spd_fast.spaces.cell_columns import CellColumns
@@ -81,7 +82,7 @@ class MotifShape:
     Raises
     ------
     TypeError
-        If a value is not an integer.
+        If a value is not an integer; a boolean is none.
     ValueError
         If a value is out of range.
     """
@@ -96,11 +97,7 @@ class MotifShape:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
-            try:
-                number = operator.index(value)
-            except TypeError:
-                raise TypeError(f"{field.name} is {value!r}, expected an integer") from None
+            number = checked_integer(field.name, getattr(self, field.name))
             object.__setattr__(self, field.name, number)
             low, high = {"classes": (2, 1000), "image_channels": (1, 4)}.get(field.name, (1, None))
             if number < low or (high is not None and number > high):

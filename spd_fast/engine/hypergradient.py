@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 import spd_fast._core as _core
-from spd_fast.base.types import Array, Progress
+from spd_fast.base.types import Array, Progress, checked_integer, checked_number
 from spd_fast.dish import Dish
 from spd_fast.engine.gradients import Metric, require_metric
 from spd_fast.engine.inner_loop import Init, InitDistribution, InnerLoop
@@ -177,9 +177,13 @@ class Reverse:
 
     def __post_init__(self) -> None:
         require_metric(self.metric)
+        for name in ("window", "steps"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, checked_integer(name, getattr(self, name)))
         if self.window is not None and self.window < 0:
             raise ValueError(f"window is {self.window}, expected at least 0")
-        if not self.memory_mib >= 0:
+        checked_number("metric_weight", self.metric_weight)
+        if not checked_number("memory_mib", self.memory_mib) >= 0:
             raise ValueError(f"memory_mib is {self.memory_mib}, expected at least 0")
 
     def last(self, steps: int) -> int:

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast.base.types import Array
+from spd_fast.base.types import Array, checked_integer, checked_number
 from spd_fast.engine.optimizers import Adam, Optimizer
 from spd_fast.engine.specs import Parameters, element_of
 from spd_fast.learnables.initial_scales import checked_scales
@@ -42,7 +42,7 @@ class InnerLoop:
     Raises
     ------
     ValueError, TypeError
-        If a setting is out of range or of the wrong type; the message says what was expected.
+        If a setting is out of range or of the wrong type; the message says what was expected. A boolean is no number.
     """
 
     epochs: int = 100
@@ -69,7 +69,9 @@ class InnerLoop:
             raise ValueError(f"record names {sorted(unknown)[0]!r}, expected 'step_loss' or 'step_accuracy'")
         if self.statistics not in ("batch", "running"):
             raise ValueError(f"statistics is {self.statistics!r}, expected 'batch' or 'running'")
-        if not 0 <= self.batch_norm_momentum <= 1:
+        for name in ("epochs", "batch_size", "seed", "replicate"):
+            object.__setattr__(self, name, checked_integer(name, getattr(self, name)))
+        if not 0 <= checked_number("batch_norm_momentum", self.batch_norm_momentum) <= 1:
             raise ValueError(f"batch_norm_momentum is {self.batch_norm_momentum}, expected 0 to 1")
         if self.epochs < 0:
             raise ValueError(f"epochs is {self.epochs}, expected at least 0")

@@ -1,8 +1,10 @@
 """The optimizers of the inner loop."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import spd_fast._core as _core
+from spd_fast.base.types import checked_number
 
 __all__ = [
     "SGD",
@@ -21,6 +23,7 @@ class Adam:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
+        _require_numbers(self, "lr", "betas", "eps", "weight_decay")
         _require(self, "at least 0", lr=self.lr >= 0, eps=self.eps >= 0, weight_decay=self.weight_decay >= 0)
         _require(
             self, "two of at least 0 and below 1", betas=len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas)
@@ -42,6 +45,7 @@ class SGD:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
+        _require_numbers(self, "lr", "momentum", "weight_decay")
         _require(self, "at least 0", lr=self.lr >= 0, momentum=self.momentum >= 0, weight_decay=self.weight_decay >= 0)
 
     def _for_engine(self) -> _core.Optimizer:
@@ -59,6 +63,7 @@ class RMSProp:
     weight_decay: float = 1e-4
 
     def __post_init__(self) -> None:
+        _require_numbers(self, "lr", "alpha", "eps", "momentum", "weight_decay")
         _require(self, "at least 0", lr=self.lr >= 0, eps=self.eps >= 0, momentum=self.momentum >= 0)
         _require(self, "at least 0", weight_decay=self.weight_decay >= 0)
         _require(self, "0 to 1", alpha=0 <= self.alpha <= 1)
@@ -70,6 +75,13 @@ class RMSProp:
 
 
 Optimizer = Adam | SGD | RMSProp
+
+
+def _require_numbers(owner: object, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        for number in value if isinstance(value, Sequence) else [value]:
+            checked_number(f"{type(owner).__name__}.{name}", number)
 
 
 def _require(owner: object, expected: str, **conditions: bool) -> None:

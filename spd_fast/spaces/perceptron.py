@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal, overload
 import numpy as np
 import numpy.typing as npt
 
+from spd_fast.base.types import checked_integer, checked_number
 from spd_fast.spaces.candidate import Columns, md5
 
 __all__ = [
@@ -35,14 +36,17 @@ class Perceptron:
 
     Raises
     ------
+    TypeError
+        If `slope` is not a number; a boolean is none.
     ValueError
-        If `slope` is not finite.
+        If it is not finite.
     """
 
     slope: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "slope", float(self.slope) + 0.0)  # -0.0 becomes 0.0: equal slopes have one key
+        slope = float(checked_number("slope", self.slope))
+        object.__setattr__(self, "slope", slope + 0.0)  # -0.0 becomes 0.0: equal slopes have one key
         if not math.isfinite(self.slope):
             raise ValueError(f"slope is {self.slope}, expected a finite number")
 
@@ -79,7 +83,7 @@ class PerceptronShape:
     Raises
     ------
     TypeError
-        If a number is not an integer.
+        If a number is not an integer; a boolean is none.
     ValueError
         If a value is out of range.
     """
@@ -95,12 +99,10 @@ class PerceptronShape:
     def __post_init__(self) -> None:
         limits = {"hidden": (1, 65_536), "layers": (1, 64), "classes": (1, 1000), "image_channels": (1, 4)}
         for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer):
-                raise TypeError(f"{name} is {value!r}, expected an integer")
+            value = checked_integer(name, getattr(self, name))
             if not low <= value <= high:
                 raise ValueError(f"{name} is {value}, expected {low} to {high}")
-            object.__setattr__(self, name, int(value))
+            object.__setattr__(self, name, value)
         if self.loss not in ("softmax", "binary"):
             raise ValueError(f"loss is {self.loss!r}, expected 'softmax' or 'binary'")
 
