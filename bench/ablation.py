@@ -29,6 +29,7 @@ from matplotlib.figure import Figure
 
 from spd_fast import TruthTable, recipes
 from spd_fast.base.ranks import kendall_tau
+from spd_fast.base.sums import mean_of
 from spd_fast.outer.fit import fit_dish
 from spd_fast.outer.history import validation_checks
 from spd_fast.outer.pool import transformed
@@ -224,10 +225,10 @@ def learning(question: "Question", rows: list[tuple[str, dict[str, Any]]]) -> No
             end.estimate("tau"),
             end.minus(start, "tau"),
             against,
-            f"{np.mean(pool_taus):.2f}",
+            f"{mean_of(pool_taus):.2f}",
         )
         print(f"| {what} | {' | '.join(map(str, columns))} | {spent / len(question.seeds):.0f} |", flush=True)
-        curves[what] = [(epoch, float(np.mean([dict(check)[epoch] for check in checks]))) for epoch, _ in checks[0]]
+        curves[what] = [(epoch, mean_of([dict(check)[epoch] for check in checks])) for epoch, _ in checks[0]]
         if question.figure:
             draw(curves, question.figure)
 
@@ -255,7 +256,7 @@ def learned_step_weights(question: "Question") -> None:
     sample, cells = question.sample, len(question.sample.cells)
     recipe = recipes.get("learned_schedule").replace(question.changes)
     trained = train_cells(start_dish(recipe), recipe, sample.cells)
-    losses = np.mean([result.recorded["step_loss"] for result in trained], axis=0)
+    losses = mean_of([result.recorded["step_loss"] for result in trained])
     equal = kendall_tau(-losses @ step_weights(recipe), sample.accuracy)
     print(
         f"equal step weights: {equal:.3f}\n\n| labelled cells | tau on the other cells, mean ± standard deviation between pools |\n|---|---|"
@@ -267,7 +268,9 @@ def learned_step_weights(question: "Question") -> None:
             pool, others = order[:n], order[200:]
             solved = ridge_weights(-losses[pool], transformed(sample.accuracy[pool], recipe.outer))
             taus.append(kendall_tau(-losses[others] @ solved, sample.accuracy[others]))
-        print(f"| {n} | {np.mean(taus):.3f} ± {np.std(taus):.3f} |", flush=True)
+        mean = mean_of(taus)
+        deviation = mean_of([(tau - mean) ** 2 for tau in taus]) ** 0.5
+        print(f"| {n} | {mean:.3f} ± {deviation:.3f} |", flush=True)
 
 
 @dataclass(frozen=True)
