@@ -19,7 +19,7 @@ from spd_fast.engine.probes import step_profile
 from spd_fast.motif import count_flops
 from spd_fast.spaces.candidate import MotifCell
 
-__all__ = ["BESIDE", "cost", "groups", "run", "stored", "tables"]
+__all__ = ["BESIDE", "cost", "groups", "require_flops", "run", "stored", "tables"]
 
 BESIDE: Final = "beside the ops"
 ADDED: Final = ("seconds", "floor_seconds", "storing_seconds", "cycles")
@@ -99,7 +99,7 @@ def run(
                 cell, motif, dish.images, dish.labels, repeats=repeats, direct_convolutions=direct_convolutions
             )
             rows = _rows(measured, top)
-            _verify(rows, count_flops(cell, motif, records.SIDE) * records.BATCH)
+            require_flops(rows, count_flops(cell, motif, records.SIDE) * records.BATCH)
             whole, timed = (float(np.median(measured[name])) for name in ("whole", "timed"))
             entry = {
                 "cell": cell.to_json(),
@@ -253,7 +253,14 @@ def _group(op: dict[str, Any], part: str) -> str:
     return TITLES[op["kind"], part]
 
 
-def _verify(rows: Sequence[dict[str, Any]], expected: int) -> None:
+def require_flops(rows: Sequence[dict[str, Any]], expected: int) -> None:
+    """Refuse the rows of a plan that does not compute what is counted.
+
+    Raises
+    ------
+    RuntimeError
+        If the forward parts have another number of FLOPs.
+    """
     counted = sum(row["flop"] for row in rows if row["part"] == "forward")
     if counted != expected:
         raise RuntimeError(

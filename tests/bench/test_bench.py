@@ -111,14 +111,13 @@ def test_kernels(tmp_path: Path) -> None:
         assert all(1e-8 < error < kernels.ERROR_LIMIT for errors in entry["error"].values() for error in errors)
 
 
-def test_kernels_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_errors() -> None:
     with pytest.raises(ValueError, match=r"rounds 0, .* expected at least 1 of each"):
         kernels.run(rounds=0)
     with pytest.raises(ValueError, match=r"channels \[\], .* expected at least 1 of each"):
         kernels.run(channels=[])
-    monkeypatch.setattr(kernels, "ERROR_LIMIT", 1e-9)
     with pytest.raises(RuntimeError, match=r"direct is off by .* at most: wrong results are not timed"):
-        kernels.run(channels=[4], sides=[4], rounds=1)
+        kernels.run(channels=[4], sides=[4], rounds=1, tolerance=1e-9)
 
 
 # ---- profile
@@ -241,14 +240,14 @@ def test_profile(tmp_path: Path) -> None:
         assert row["share_of_peak"] == pytest.approx(row["gflops"] * 1e9 / record["ceilings"]["flops"])
 
 
-def test_profile_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_profile_errors() -> None:
     with pytest.raises(ValueError, match="shapes are 'AB', expected one letter of ABC"):
         profile.run(CELLS[:1], "AB")
     with pytest.raises(ValueError, match="repeats is 0, expected at least 1"):
         profile.run(CELLS[:1], "C", repeats=0)
-    monkeypatch.setattr(profile, "count_flops", lambda *_: 1)
+    rows = profile.run(CELLS[:1], "C", repeats=1)["cells"][0]["rows"]
     with pytest.raises(RuntimeError, match="FLOPs, expected 20: a wrong plan is not timed"):
-        profile.run(CELLS[:1], "C", repeats=1)
+        profile.require_flops(rows, 20)
 
 
 # ---- inner
@@ -290,18 +289,15 @@ def test_inner(tmp_path: Path) -> None:
     assert team["scaling"] == pytest.approx(np.exp(np.mean(np.log(np.ravel(team["scalings"])))))
 
 
-def test_inner_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inner_errors() -> None:
     with pytest.raises(ValueError, match="shapes are 'AX', expected letters of ABC"):
         inner.run(CELLS[:1], "AX")
     with pytest.raises(ValueError, match=r"rounds 0, many 64, clock 'wall': expected at least 1"):
         inner.run(CELLS[:1], rounds=0)
     with pytest.raises(ValueError, match="clock 'sun'"):
         inner.run(CELLS[:1], clock="sun")
-    monkeypatch.setattr(inner, "LOSS_TOLERANCE", 0.0)
-    with pytest.raises(
-        RuntimeError, match=r"step losses of .* apart, expected .* at most: wrong results are not timed"
-    ):
-        inner.run(CELLS[:1], "C", rounds=1, many=0)
+    with pytest.raises(RuntimeError, match=r"step losses of .* apart, expected .* at most: wrong results are not timed"):
+        inner.run(CELLS[:1], "C", rounds=1, many=0, tolerance=0.0)
 
 
 # ---- hypergradient
@@ -331,22 +327,20 @@ def test_hypergradient(tmp_path: Path) -> None:
     assert shape["speedup"]["least"] == pytest.approx(first["PyTorch"][0] / first["spd_fast"][0])
 
 
-def test_a_long_hypergradient_has_its_memory_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hypergradient, "LONG_STEPS", 20)
-    found = hypergradient._long_one(CELLS[0].to_json())
-    assert found["seconds"] > 0
-    assert 0 < found["more_mib"] < found["process_mib"]
-    assert [cell.module_hash for cell in hypergradient._spread(CELLS, 3)] == [CELLS[i].module_hash for i in (0, 6, 11)]
+def test_long_hypergradients_have_their_memory_measured() -> None:
+    record = hypergradient.run(CELLS[:3], "C", steps=10, rounds=1, peers=0, compared=0, long=2, long_steps=20)
+    assert [row["hash"] for row in record["long"]] == [CELLS[i].module_hash for i in (0, 2)], "spread over the cells"
+    for row in record["long"]:
+        assert row["seconds"] > 0
+        assert 0 < row["more_mib"] < row["process_mib"]
+    assert "motifs C through 20 steps" in str(hypergradient.tables(record)[-1].title)
 
 
-def test_hypergradient_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hypergradient_errors() -> None:
     with pytest.raises(ValueError, match=r"steps 15, rounds 3, .* expected a multiple of 10"):
         hypergradient.run(CELLS[:1], steps=15)
-    monkeypatch.setattr(hypergradient, "VERIFIED", 0.0)
-    with pytest.raises(
-        RuntimeError, match=r"the hypergradient of .* is off by .* at most: wrong results are not timed"
-    ):
-        hypergradient.run(CELLS[:1], "C")
+    with pytest.raises(RuntimeError, match=r"the hypergradient of .* is off by .* at most: wrong results are not timed"):
+        hypergradient.run(CELLS[:1], "C", tolerance=0.0)
 
 
 # ---- proxies
@@ -370,16 +364,13 @@ def test_proxies(tmp_path: Path) -> None:
         assert row["apart"] < proxies.TOLERANCE
 
 
-def test_proxies_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxies_errors() -> None:
     with pytest.raises(ValueError, match="rounds is 0, expected at least 1"):
         proxies.run(CELLS[:1], "C", rounds=0)
     with pytest.raises(ValueError, match="shapes are 'X', expected letters of ABC"):
         proxies.run(CELLS[:1], "X")
-    monkeypatch.setattr(proxies, "TOLERANCE", 0.0)
-    with pytest.raises(
-        RuntimeError, match=r"scores of forward are .* apart, expected .* at most: wrong results are not timed"
-    ):
-        proxies.run(CELLS[:1], "C", rounds=1)
+    with pytest.raises(RuntimeError, match=r"scores of forward are .* apart, expected .* at most: wrong results are not timed"):
+        proxies.run(CELLS[:1], "C", rounds=1, tolerance=0.0)
 
 
 @pytest.mark.filterwarnings("ignore")  # those of another's library
