@@ -49,6 +49,7 @@ def score(
     replicate: int = 0,
     threads: int | None = None,
     dtype: npt.DTypeLike = "float32",
+    at_once: int = AT_ONCE,
     progress: Progress | None = None,
 ) -> npt.NDArray[np.float64]:
     """Score each cell by a zero-cost proxy of its motif; higher should mean a better cell.
@@ -67,6 +68,8 @@ def score(
         Weights of the motifs. Default: the initial weights of `train_motifs`, which `seed` and `replicate` choose.
     threads, dtype, progress
         As in `train_motifs`. synflow is computed in float64 whatever `dtype` is, because it grows with every layer.
+    at_once : int, at least 1
+        Number of cells whose gradients are in memory together. It does not change the scores.
 
     Returns
     -------
@@ -99,11 +102,13 @@ def score(
         raise ValueError(
             f"parameters holds {len(parameters)} sets of weights, expected {len(cells)}: one for each cell"
         )
+    if at_once < 1:
+        raise ValueError(f"at_once is {at_once}, expected at least 1")
     values = np.full(len(cells), np.nan)
     loop = InnerLoop.of(seed=seed, replicate=replicate, dtype=dtype)
-    for first in range(0, len(cells), AT_ONCE):
-        some = cells[first : first + AT_ONCE]
-        weights = draw_weights(some, shape, loop) if parameters is None else parameters[first : first + AT_ONCE]
+    for first in range(0, len(cells), at_once):
+        some = cells[first : first + at_once]
+        weights = draw_weights(some, shape, loop) if parameters is None else parameters[first : first + at_once]
         how = {
             "threads": threads,
             "dtype": dtype,

@@ -82,16 +82,16 @@ def test_scores_do_not_depend_on_company_or_threads(name):
     np.testing.assert_array_equal(together, alone)
 
 
-def test_many_cells_are_taken_in_parts(monkeypatch):
+def test_many_cells_are_taken_in_parts():
     images, labels = batch(MOTIF_C, SIZES[0])
     whole = proxies.score(CELLS, MOTIF_C, images, labels, "snip")
-    monkeypatch.setattr(proxies, "AT_ONCE", 2)
     shares: list[float] = []
     weights = [initial_parameters(cell, MOTIF_C) for cell in CELLS]
-    parts = proxies.score(CELLS, MOTIF_C, images, labels, "snip", parameters=weights, progress=shares.append)
+    parts = proxies.score(CELLS, MOTIF_C, images, labels, "snip", parameters=weights, at_once=2, progress=shares.append)
     np.testing.assert_array_equal(parts, whole)
     assert shares == sorted(shares)
     assert shares[-1] == 1
+    assert len(set(shares)) >= 3, "each of the three parts tells its end"
 
 
 def test_seed_and_replicate_choose_the_weights():
@@ -131,6 +131,8 @@ def test_errors():
         proxies.score(CELLS[0], MOTIF_C, images, labels, "snip")
     with pytest.raises(ValueError, match=r"name is 'zen', expected one of grad_norm, snip"):
         proxies.score(CELLS, MOTIF_C, images, labels, "zen")
+    with pytest.raises(ValueError, match="at_once is 0, expected at least 1"):
+        proxies.score(CELLS, MOTIF_C, images, labels, "snip", at_once=0)
     with pytest.raises(ValueError, match=r"parameters holds 1 sets of weights, expected 6: one for each cell"):
         proxies.score(CELLS, MOTIF_C, images, labels, "snip", parameters=weights[:1])
     with pytest.raises(ValueError, match=r"parameters holds 1 sets of weights, expected 6"):
