@@ -48,7 +48,6 @@ __all__ = [
 MIN_MOTIFS: Final = 3
 """Smallest number of motifs that did not diverge with which an outer step is taken. Two always correlate perfectly."""
 CHECKPOINT_SECONDS: Final = 1.0
-"""Seconds of finished work that a kill may cost, in addition to the outer epoch that it interrupts."""
 _CURVE_DIGITS: Final = 5
 
 
@@ -100,6 +99,7 @@ def fit_dish(
     threads: int | None = None,
     seed: int | None = None,
     loss: OuterLoss | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> FitResult:
     """Learn a dish on which motifs rank these cells by their accuracies.
 
@@ -126,6 +126,9 @@ def fit_dish(
         ``loss(metric, target) -> scalar Tensor`` is used in place of the recipe's outer loss. Both tensors have shape (k,),
         where k is the number of motifs that did not diverge, at least 3. The loss must be differentiable in the metric. A
         larger metric stands for a better cell.
+    checkpoint_seconds : float
+        Seconds of finished work that a kill may cost a run, in addition to the outer epoch that it interrupts. 0 writes a checkpoint after
+        every outer epoch.
 
     Returns
     -------
@@ -152,11 +155,11 @@ def fit_dish(
     if isinstance(run, runs.Run):
         if run.recipe != recipe:
             raise ValueError(f"the recipe differs from the one that {run.path} was begun with: resume with run.recipe")
-        return _fit(cells, truth, recipe, run, progress, threads, loss)
+        return _fit(cells, truth, recipe, run, progress, threads, loss, checkpoint_seconds)
     if run is None:
-        return _fit(cells, truth, recipe, None, progress, threads, loss)
+        return _fit(cells, truth, recipe, None, progress, threads, loss, checkpoint_seconds)
     with runs.create(run, recipe) as opened:
-        return _fit(cells, truth, recipe, opened, progress, threads, loss)
+        return _fit(cells, truth, recipe, opened, progress, threads, loss, checkpoint_seconds)
 
 
 def _fit(
@@ -167,6 +170,7 @@ def _fit(
     progress: FitProgress | None,
     threads: int | None,
     loss: OuterLoss | None,
+    checkpoint_seconds: float,
 ) -> FitResult:
     start = start_dish(recipe)
     followed = recipe.optimized if recipe.outer.derivative is not None else ()
@@ -196,7 +200,7 @@ def _fit(
         record = loop.history[-1]
         if run:
             run.append(record.to_json())
-            if loop.done or time.monotonic() - saved >= CHECKPOINT_SECONDS:
+            if loop.done or time.monotonic() - saved >= checkpoint_seconds:
                 run.save_checkpoint(len(loop.history), loop.state())
                 saved = time.monotonic()
         if progress:

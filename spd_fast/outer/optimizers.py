@@ -26,6 +26,7 @@ __all__ = [
     "Evolution",
     "OuterOptimizer",
     "StepTaken",
+    "clip_norm",
     "copies",
     "number",
     "optimizer_of",
@@ -124,7 +125,7 @@ class Descent:
         if norm is None:
             return StepTaken(skipped="the gradient is not finite")
         if outer.clip is not None:
-            longest = _clip_norm(outer.clip, norms)
+            longest = clip_norm(outer.clip, norms)
             for value in self.free.values():
                 if value.grad is not None and norm > longest:
                     value.grad *= longest / norm
@@ -244,7 +245,7 @@ def _rate_share(outer: OuterSettings, epoch: int) -> float:
     return 1.0
 
 
-def _clip_norm(multiple: float, norms: Sequence[Number]) -> float:
+def clip_norm(multiple: float, norms: Sequence[Number]) -> float:
     """Return the norm at which gradients are clipped: a multiple of the running mean of the earlier norms after clipping."""
     mean: float | None = None
     for norm in norms:

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import small
-from spd_fast.outer import fit as outer
 from spd_fast.outer import runs
 from spd_fast.outer.fit import FitResult, fit_dish
 from spd_fast.outer.optimizers import Descent, Evolution, NothingToStep, optimizer_of
@@ -78,20 +77,22 @@ def test_search_lowers_the_loss_of_a_dish() -> None:
     assert all(step.gradient_norm is None and step.trust is None and not step.skipped for step in history)
 
 
-def test_search_needs_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    from spd_fast import torch as bridge
+def test_search_needs_no_gradient() -> None:
+    followed: list[bool] = []
 
-    monkeypatch.setattr(bridge, "differentiate", None)
-    result = fit(SEARCHING.replace({"outer.gradient": "direct"}))
+    def loss(metric: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        followed.append(metric.requires_grad or torch.is_grad_enabled())
+        return (metric - target).square().mean()
+
+    result = fit(SEARCHING.replace({"outer.gradient": "direct"}), loss=loss)
+    assert len(followed) > SEARCHING.outer.epochs
+    assert not any(followed)
     for name in SEARCHING.outer.learn:
         assert (getattr(result.dish, name) != getattr(result.start, name)).all()
 
 
 @pytest.mark.parametrize("recipe", [SEARCHING, RIDGE], ids=["cmaes", "ridge"])
-def test_same_bits_with_more_threads_and_after_a_stop(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(outer, "CHECKPOINT_SECONDS", 0.0)
+def test_same_bits_with_more_threads_and_after_a_stop(recipe: Recipe, tmp_path: Path) -> None:
     expected = fit(recipe, threads=1)
     assert_same(fit(recipe, threads=2), expected)
 
@@ -100,7 +101,7 @@ def test_same_bits_with_more_threads_and_after_a_stop(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(recipe, run=tmp_path / "run", progress=stop)
+        fit(recipe, run=tmp_path / "run", progress=stop, checkpoint_seconds=0)
     with runs.resume(tmp_path / "run") as opened:
         assert len(opened.records()) == 2
         assert_same(fit(recipe, run=opened), expected)
@@ -112,6 +113,7 @@ def test_too_many_numbers_to_search() -> None:
 
 
 def test_without_cmaes_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests need cmaes, so that this process has it: Python is told that it has not."""
     monkeypatch.setitem(sys.modules, "cmaes", None)
     with pytest.raises(ImportError, match=r"needs the package cmaes: pip install 'spd_fast\[cmaes\]'"):
         fit(SEARCHING)
