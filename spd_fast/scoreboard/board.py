@@ -29,7 +29,14 @@ from spd_fast.base.types import NamedProgress
 from spd_fast.predictors.readings import LearnedDish
 from spd_fast.recipes.settings import Recipe
 from spd_fast.scoreboard.judge import MEASURES, Estimate
-from spd_fast.scoreboard.measuring import REMEDY, Measuring, Parts, board_identity
+from spd_fast.scoreboard.measuring import (
+    LOW_FIDELITY_NETWORK,
+    PROXY_NETWORK,
+    REMEDY,
+    Measuring,
+    Parts,
+    board_identity,
+)
 from spd_fast.scoreboard.rows import (
     BEFORE,
     GP_ALL,
@@ -52,6 +59,7 @@ __all__ = [
     "Goal",
     "Outcome",
     "build_board",
+    "outcome_of",
 ]
 
 GOAL_TEST_CELLS, GOAL_SEEDS = 1000, 5
@@ -156,6 +164,8 @@ def build_board(
     folds: int = 5,
     images: str | os.PathLike[str] | None = None,
     folder: str | os.PathLike[str] | None = None,
+    proxy_network: Recipe = PROXY_NETWORK,
+    low_fidelity_network: Recipe = LOW_FIDELITY_NETWORK,
     threads: int | None = None,
     progress: NamedProgress | None = None,
 ) -> Board:
@@ -181,6 +191,10 @@ def build_board(
         Where every measurement is saved as soon as it is made: ``parts.jsonl`` is a journal (`spd_fast.base.stores`) of what is
         measured, ``parts`` holds the measurements. After it was stopped, the same call continues. A call with other `folds` or
         fewer pool sizes measures only what is missing.
+    proxy_network : Recipe
+        Its motif and dish are the network and the batch of the zero-cost proxies.
+    low_fidelity_network : Recipe
+        Its motif is the small network of low-fidelity training, its inner loop says how that is trained.
     threads : int, optional
         Default: the processors that this process may use. Does not change scores.
     progress : callable, optional
@@ -202,8 +216,9 @@ def build_board(
         )
     if learned is not None and len(trial.pool_sizes) > 1:
         raise ValueError(f"dishes were given for pools of {list(trial.pool_sizes)} cells, expected pools of one size")
-    with _opened(folder, lambda: board_identity(trial, recipe, curves, learned, images)) as parts:
-        m = Measuring(trial, recipe, curves, learned, folds, images, threads, parts, progress)
+    networks = {"proxy_network": proxy_network, "low_fidelity_network": low_fidelity_network}
+    with _opened(folder, lambda: board_identity(trial, recipe, curves, learned, images, **networks)) as parts:
+        m = Measuring(trial, recipe, curves, learned, folds, images, threads, parts, progress, **networks)
         rows = (*structure_rows(trial), *proxy_rows(m), *motif_rows(m), *dish_rows(m), *predictor_rows(m))
     settings = {
         "recipe": json.loads(recipe.to_json()),
@@ -212,7 +227,7 @@ def build_board(
         "images": None if images is None else os.fspath(images),
         "machine": describe_machine(),
     }
-    return Board(rows, tuple(_outcome(goal, rows, trial) for goal in GOALS), trial, settings)
+    return Board(rows, tuple(outcome_of(goal, rows, trial) for goal in GOALS), trial, settings)
 
 
 @contextmanager
@@ -232,7 +247,8 @@ def _opened(folder: str | os.PathLike[str] | None, identity: Callable[[], dict[s
         yield Parts(parts, journal)
 
 
-def _outcome(goal: Goal, rows: Sequence[Row], trial: Trial) -> Outcome:
+def outcome_of(goal: Goal, rows: Sequence[Row], trial: Trial) -> Outcome:
+    """Judge a goal on the rows of a trial."""
     network = str(trial.test_cells.provenance.get("network", ""))
     if "NAS-Bench-101" not in network:
         return Outcome(goal, None, "not measured: the truth is not that of NAS-Bench-101")

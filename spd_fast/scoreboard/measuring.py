@@ -26,7 +26,7 @@ from spd_fast.scoreboard.trial import Trial
 from spd_fast.spaces.candidate import Candidate
 
 REMEDY: Final = "choose another folder"
-LOW_FIDELITY: Final = Recipe(
+LOW_FIDELITY_NETWORK: Final = Recipe(
     name="low_fidelity",
     summary="Low-fidelity training: a small network is trained briefly and judged by its validation accuracy.",
     motif="B",
@@ -34,11 +34,10 @@ LOW_FIDELITY: Final = Recipe(
     inner=InnerSettings(epochs=4, optimizer=AdamSettings(lr=5e-3, weight_decay=1e-4), schedule="cosine"),
     outer=OuterSettings(metric="loss", ranking="accuracy", learn=("valid_images",)),
 )
-PROXY_MOTIF: Final = MotifSettings(stem_channels=16, stacks=3, cells_per_stack=3)
-_PROXIES: Final = Recipe(
+PROXY_NETWORK: Final = Recipe(
     name="proxies",
     summary="Zero-cost proxies: the benchmark's network with fewer channels, and one batch of images.",
-    motif=PROXY_MOTIF,
+    motif=MotifSettings(stem_channels=16, stacks=3, cells_per_stack=3),
     dish=DishSettings(images=60),
 )
 
@@ -69,6 +68,8 @@ class Measuring:
     threads: int | None
     parts: "Parts"
     progress: NamedProgress | None
+    proxy_network: Recipe = PROXY_NETWORK
+    low_fidelity_network: Recipe = LOW_FIDELITY_NETWORK
 
     def dish(self, pool_size: int, seed: int) -> LearnedDish:
         """Return the learned dish of one pool, which was given or is learned here."""
@@ -100,13 +101,13 @@ class Measuring:
 
     def low_fidelity(self) -> Mapping[str, Array]:
         """Return accuracies and losses of small networks after a short training on real images."""
-        recipe = self.on_images(LOW_FIDELITY)
+        recipe = self.on_images(self.low_fidelity_network)
         found = self._read("low-fidelity", LearnedDish(recipe, start_dish(recipe)), self.trial.test_cells.cells)
         return {**found, "accuracy": found["score"]}
 
     def proxy_recipe(self) -> Recipe:
         """Return the recipe with the network and the batch of zero-cost proxies."""
-        return _PROXIES if self.images is None else self.on_images(_PROXIES)
+        return self.proxy_network if self.images is None else self.on_images(self.proxy_network)
 
     def proxies(self) -> Mapping[str, Array]:
         """Return every zero-cost proxy of the test cells, shape (n,), and its seconds of one core for each cell."""
@@ -294,6 +295,9 @@ def board_identity(
     curves: Recipe,
     learned: Sequence[LearnedDish] | None,
     images: str | os.PathLike[str] | None,
+    *,
+    proxy_network: Recipe = PROXY_NETWORK,
+    low_fidelity_network: Recipe = LOW_FIDELITY_NETWORK,
 ) -> dict[str, Any]:
     """Return everything that the measurements depend on. Files count by their contents, wherever they lie."""
     from spd_fast.images import load_images
@@ -306,6 +310,8 @@ def board_identity(
         "recipe's source": source_digest(recipe),
         "curves": json.loads(curves.to_json()),
         "curves' source": source_digest(curves),
+        "proxy network": json.loads(proxy_network.to_json()),
+        "low-fidelity network": json.loads(low_fidelity_network.to_json()),
         "dishes": dishes,
         "images": None if images is None else load_images(images).digest()[:16],
     }

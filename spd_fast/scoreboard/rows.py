@@ -11,8 +11,9 @@ import numpy.typing as npt
 from spd_fast.base.types import Array
 from spd_fast.predictors.features import SCALARS, structural_features
 from spd_fast.predictors.gaussian_process import fit_gaussian_process
+from spd_fast.recipes.settings import MotifSettings
 from spd_fast.scoreboard.judge import Judged, judge
-from spd_fast.scoreboard.measuring import LOW_FIDELITY, PROXY_MOTIF, Measuring
+from spd_fast.scoreboard.measuring import Measuring
 from spd_fast.scoreboard.trial import Trial
 
 __all__ = [
@@ -108,14 +109,15 @@ def proxy_rows(m: "Measuring") -> list[Row]:
     """Return the rows of zero-cost proxies: scores of an untrained network on one batch."""
     from spd_fast.predictors.proxies import PROXIES
 
-    found, dish = m.proxies(), m.proxy_recipe().dish
+    found, dish, network = m.proxies(), m.proxy_recipe().dish, m.proxy_network.motif
+    assert isinstance(network, MotifSettings)  # it is one of cells, or they could not be scored
     where = "random images" if m.images is None else f"images of {m.images}"
     return [
         _row(
             m.trial,
             name,
             "proxy",
-            f"zero-cost proxy of the untrained full-size network with {PROXY_MOTIF.stem_channels} channels in place of 128, on one "
+            f"zero-cost proxy of the untrained full-size network with {network.stem_channels} channels in place of 128, on one "
             f"batch of {dish.images} {where}, {dish.image_size} x {dish.image_size}",
             [found[name]],
             query_seconds=float(found[f"{name}_seconds"]),
@@ -150,7 +152,7 @@ def motif_rows(m: "Measuring") -> list[Row]:
         return rows
     real = [m.scores_on("real", seed) for seed in range(len(m.trial.seeds))]
     n_real = m.on_images(m.recipe).dish.images
-    fidelity, n_low = m.low_fidelity(), m.on_images(LOW_FIDELITY).dish.images
+    fidelity, n_low = m.low_fidelity(), m.on_images(m.low_fidelity_network).dish.images
     return [
         *rows,
         _row(
@@ -165,7 +167,7 @@ def motif_rows(m: "Measuring") -> list[Row]:
             m.trial,
             "low-fidelity training",
             "motif",
-            f"validation accuracy of a small network after {LOW_FIDELITY.inner.epochs} epochs on {n_low} real images (the paper, section 2.1)",
+            f"validation accuracy of a small network after {m.low_fidelity_network.inner.epochs} epochs on {n_low} real images (the paper, section 2.1)",
             [fidelity["accuracy"]],
             query_seconds=float(fidelity["seconds"].sum()) / n,
         ),

@@ -533,7 +533,7 @@ def moves(recipe: Recipe) -> tuple[list[float], list[int]]:
     """How far each outer step of Adam goes along a gradient that never changes, which is its learning rate; and how many
     steps its running means know of."""
     free = {"images": torch.zeros(1, dtype=torch.float64, requires_grad=True)}
-    descent = Descent(free, recipe.outer.optimizer, recipe)
+    descent = Descent(free, recipe.outer.optimizer, recipe.outer)
     places, steps = [0.0], []
     for epoch in range(recipe.outer.epochs):
         descent.take(free["images"].sum(), lambda: None, epoch, [])

@@ -3,7 +3,6 @@
 import itertools
 import json
 import re
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,10 +26,9 @@ from spd_fast.predictors.spd import SPDPredictor
 from spd_fast.recipes.settings import Recipe
 from spd_fast.report import board as page
 from spd_fast.scoreboard import board as scoreboard
-from spd_fast.scoreboard import measuring as measuring_module
-from spd_fast.scoreboard import rows as rows_module
-from spd_fast.scoreboard.board import GOALS, Board, build_board
+from spd_fast.scoreboard.board import GOALS, Board, outcome_of
 from spd_fast.scoreboard.judge import MEASURES, Estimate, judge, precision_at
+from spd_fast.scoreboard.measuring import LOW_FIDELITY_NETWORK, PROXY_NETWORK, Measuring, Parts, board_identity
 from spd_fast.scoreboard.rows import BEFORE, LEARNED, REAL, extrapolated_loss
 from spd_fast.scoreboard.trial import Trial, draw_trial, pool_of_run, trial_of_pools
 from spd_fast.scoring import score_cells
@@ -47,13 +45,12 @@ def trial() -> Trial:
     return draw_trial(TruthTable.load(), pool_sizes=(8, 12), test_cells=100, seeds=2)
 
 
-@pytest.fixture(scope="module")
-def narrow_proxies() -> Iterator[None]:
-    """A smaller network for the proxies: their values are tested elsewhere."""
-    with pytest.MonkeyPatch.context() as patch:
-        small_network = {"motif": RECIPE.motif.model_dump(), "dish.images": 20, "dish.image_size": 4}
-        patch.setattr(measuring_module, "_PROXIES", measuring_module._PROXIES.replace(small_network))
-        yield
+NARROW = PROXY_NETWORK.replace({"motif": RECIPE.motif.model_dump(), "dish.images": 20, "dish.image_size": 4})
+"""A smaller network for the proxies: their values are tested elsewhere."""
+
+
+def build_board(trial: Trial, recipe: Recipe, curves: Recipe, **arguments: Any) -> Board:
+    return scoreboard.build_board(trial, recipe, curves, proxy_network=NARROW, **arguments)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +63,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def board(trial: Trial, narrow_proxies: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Board, Path]:
+def board(trial: Trial, tmp_path_factory: pytest.TempPathFactory) -> tuple[Board, Path]:
     folder = tmp_path_factory.mktemp("board")
     return build_board(trial, RECIPE, VALID, folds=2, folder=folder, threads=1), folder
 
@@ -278,10 +275,9 @@ def test_a_board_holds_what_its_parts_say(board: tuple[Board, Path], trial: Tria
 
 
 def test_proxies_are_taken_of_one_batch(board: tuple[Board, Path], trial: Trial) -> None:
-    recipe = measuring_module._PROXIES
-    batch = start_dish(recipe)
+    batch = start_dish(NARROW)
     for name in proxies.PROXIES:
-        expected = proxies.score(trial.test_cells.cells, recipe.shape, batch.images, batch.labels, name)
+        expected = proxies.score(trial.test_cells.cells, NARROW.shape, batch.images, batch.labels, name)
         assert np.array_equal(row_of(board[0], name).scores, [expected]), name
 
 
@@ -329,7 +325,6 @@ def test_a_board_continues_where_it_stopped(trial: Trial, board: tuple[Board, Pa
         build_board(trial, RECIPE, RECIPE, folder=tmp_path)
 
 
-@pytest.mark.usefixtures("narrow_proxies")
 def test_what_a_board_continues_with_is_what_was_written(trial: Trial, tmp_path: Path) -> None:
     """A measurement that was changed or exchanged is refused; one whose writing was not recorded is measured again."""
 
@@ -389,10 +384,12 @@ def test_a_board_belongs_to_the_content_of_its_images(trial: Trial, images: Path
     np.savez(there, **known)
 
     def identity(path: Path, recipe: Recipe = RECIPE) -> dict[str, Any]:
-        return measuring_module.board_identity(trial, recipe, VALID, None, path)
+        return board_identity(trial, recipe, VALID, None, path)
 
     before = identity(here)
     assert identity(there) == before
+    for network in ("proxy_network", "low_fidelity_network"):
+        assert board_identity(trial, RECIPE, VALID, None, here, **{network: NARROW}) != before
     source = RECIPE.replace({"dish.start": "images", "dish.source": str(here)})
     started = identity(there, source)
     known["images"][3, 0, 0, 0] ^= 1
@@ -402,7 +399,6 @@ def test_a_board_belongs_to_the_content_of_its_images(trial: Trial, images: Path
     assert [name for name, value in identity(there, source).items() if started[name] != value] == ["recipe's source"]
 
 
-@pytest.mark.usefixtures("narrow_proxies")
 def test_dishes_that_are_given_are_not_learned_again(trial: Trial) -> None:
     trial = replace(trial, pool_sizes=(12,))
     given = [
@@ -423,14 +419,10 @@ def test_dishes_that_are_given_are_not_learned_again(trial: Trial) -> None:
         build_board(trial, VALID, VALID, folds=1)
 
 
-@pytest.mark.usefixtures("narrow_proxies")
-def test_rows_on_real_images(trial: Trial, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    low = measuring_module.LOW_FIDELITY.replace(
-        {"motif": RECIPE.motif.model_dump(), "inner.epochs": 1, "dish.image_size": 4}
-    )
-    for module in (measuring_module, rows_module):
-        monkeypatch.setattr(module, "LOW_FIDELITY", low)
-    built = build_board(replace(trial, pool_sizes=(8,)), VALID, VALID, folds=0, images=images)
+def test_rows_on_real_images(trial: Trial, images: Path) -> None:
+    low = LOW_FIDELITY_NETWORK.replace({"motif": RECIPE.motif.model_dump(), "inner.epochs": 1, "dish.image_size": 4})
+    one_size = replace(trial, pool_sizes=(8,))
+    built = build_board(one_size, VALID, VALID, folds=0, images=images, low_fidelity_network=low)
     real = VALID.replace({"seed": 1, "dish.start": "images", "dish.source": str(images)})
     assert np.array_equal(row_of(built, REAL).scores[1], score_cells(start_dish(real), real, trial.test_cells.cells))
     fidelity = row_of(built, "low-fidelity training")
@@ -442,8 +434,8 @@ def test_rows_on_real_images(trial: Trial, images: Path, monkeypatch: pytest.Mon
     assert np.isfinite(row_of(built, "snip").scores).all()
 
 
-def measuring(trial: Trial, images: Path) -> measuring_module.Measuring:
-    return measuring_module.Measuring(trial, RECIPE, VALID, None, 0, images, 1, measuring_module.Parts(), None)
+def measuring(trial: Trial, images: Path) -> Measuring:
+    return Measuring(trial, RECIPE, VALID, None, 0, images, 1, Parts(), None)
 
 
 def test_fewer_images_are_taken_where_a_class_has_too_few(trial: Trial, images: Path, tmp_path: Path) -> None:
@@ -458,7 +450,7 @@ def test_fewer_images_are_taken_where_a_class_has_too_few(trial: Trial, images: 
         ValueError, match=r"has 7 images of class 7, too few .*inner\.batch_size is 20, expected at most"
     ):
         measuring(trial, tmp_path / "rare.npz").on_images(asked)
-    fewer = measuring(trial, tmp_path / "rare.npz").on_images(measuring_module.LOW_FIDELITY)
+    fewer = measuring(trial, tmp_path / "rare.npz").on_images(LOW_FIDELITY_NETWORK)
     assert (fewer.dish.images, fewer.dish.valid_images) == (50, 20)
     dish = start_dish(fewer)
     assert np.bincount(dish.labels).tolist() == [5] * 10
@@ -478,7 +470,7 @@ def test_goals_are_judged_only_where_they_apply(board: tuple[Board, Path], trial
     rows = tuple(replace(row, pool_size={0: 0, 8: 30, 12: 100}[row.pool_size]) for row in board[0].rows)
 
     def verdicts(asked: Trial) -> list[str]:
-        return [scoreboard._outcome(goal, rows, asked).verdict for goal in GOALS]
+        return [outcome_of(goal, rows, asked).verdict for goal in GOALS]
 
     assert {outcome.verdict for outcome in board[0].outcomes} == {
         "not measured: the truth is not that of NAS-Bench-101"
@@ -494,12 +486,12 @@ def test_goals_are_judged_only_where_they_apply(board: tuple[Board, Path], trial
     better = judge(scores, truth)
     fine = tuple(replace(row, judged=better) if row.name == LEARNED else row for row in rows)
     goal = replace(GOALS[1], at_least=better.means["tau"] - 0.01)
-    assert scoreboard._outcome(goal, fine, whole).verdict == "reached"
-    assert scoreboard._outcome(replace(goal, at_least=better.means["tau"] + 0.01), fine, whole).verdict == "not reached"
+    assert outcome_of(goal, fine, whole).verdict == "reached"
+    assert outcome_of(replace(goal, at_least=better.means["tau"] + 0.01), fine, whole).verdict == "not reached"
     advantage = replace(GOALS[5], at_least=0.0)
     even = tuple(replace(row, judged=better) if row.name in (LEARNED, BEFORE) else row for row in rows)
-    assert scoreboard._outcome(advantage, even, whole).verdict == "not reached", "its interval reaches 0"
-    assert scoreboard._outcome(advantage, fine, whole).estimate is not None
+    assert outcome_of(advantage, even, whole).verdict == "not reached", "its interval reaches 0"
+    assert outcome_of(advantage, fine, whole).estimate is not None
 
 
 # ---- on the disk
