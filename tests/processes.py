@@ -1,6 +1,9 @@
-"""Other processes that tests start: watched with a deadline, and ended with all that they started, whatever the test does."""
+"""Other processes that tests start: watched with a deadline, and ended with all that they started, whatever the test does.
+And a limit of the files of this one, which stands for a full disk.
+"""
 
 import os
+import resource
 import signal
 import subprocess
 import tempfile
@@ -101,3 +104,14 @@ def size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Within the block this process can write no file beyond so many bytes: the system refuses, as it does on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))  # Python ignores the signal that comes with it
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

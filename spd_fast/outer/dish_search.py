@@ -341,9 +341,11 @@ def _opened(folder: Path | None, search: _Search) -> Iterator[_Log]:
     except (OSError, ValueError) as error:
         raise runs.RunFolderError(f"the search in {folder} cannot be continued: {error}") from error
     with journal:
-        journal.bind(identity)
         try:
+            journal.bind(identity)
             labelled = [Labelled(**each) for each in journal.records]
+        except OSError as error:
+            raise runs.RunFolderError(f"{path} cannot be written: {error}") from error
         except TypeError as error:
             raise runs.RunFolderError(f"the search in {folder} cannot be continued: {error}; {_REMEDY}") from error
         yield _Log(folder, journal, labelled)

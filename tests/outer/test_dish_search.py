@@ -9,6 +9,7 @@ import pytest
 
 import small
 import spd_fast as spd
+from processes import files_of_at_most
 from spd_fast import recipes
 from spd_fast.base.seeds import derived_seed
 from spd_fast.base.stores import Journal
@@ -181,13 +182,19 @@ def test_one_process_searches_in_a_folder(tmp_path: Path) -> None:
         spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path, progress=again, **HOW)
 
 
-def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Journal, "append", full)
-    with pytest.raises(RunFolderError, match=r"dish_search\.jsonl cannot be written: .*No space left on device"):
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    """In the first line and in a later one; what was written stays, and the search goes on from there."""
+    path = tmp_path / "dish_search.jsonl"
+    told = r"dish_search\.jsonl cannot be written: .*File too large"
+    with files_of_at_most(0), pytest.raises(RunFolderError, match=told):
         spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path, **HOW)
+    whole = spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path, **HOW)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:3]))
+    with files_of_at_most(path.stat().st_size + 9), pytest.raises(RunFolderError, match=told):
+        spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path, **HOW)
+    assert path.read_bytes() == b"".join(lines[:3])
+    assert spd.dish_search(SLOPES, TRUTH, QUICK, folder=tmp_path, **HOW) == whole
 
 
 def test_a_folder_belongs_to_one_search(tmp_path: Path) -> None:
