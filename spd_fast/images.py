@@ -20,7 +20,7 @@ __all__ = [
     "resize_images",
 ]
 
-_IDX_FILES: Final = {
+IDX_FILES: Final = {
     "train_images": "train-images-idx3-ubyte",
     "train_labels": "train-labels-idx1-ubyte",
     "test_images": "t10k-images-idx3-ubyte",
@@ -105,7 +105,7 @@ def load_images(path: str | os.PathLike[str]) -> ImageData:
     """
     source = Path(path)
     if source.is_dir():
-        arrays = {name: _read_idx(_plain_or_gz(source, file)) for name, file in _IDX_FILES.items()}
+        arrays = {name: _read_idx(_plain_or_gz(source, file)) for name, file in IDX_FILES.items()}
         return ImageData(**arrays, name=os.fspath(source))
     arrays = load_arrays(source, what="image file")
     missing = [name for name in ("images", "labels") if name not in arrays]

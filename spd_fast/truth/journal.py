@@ -93,11 +93,12 @@ class Work:
             for budget in budgets
         }
         self._total = float(costs.sum()) * sum(budgets) * len(seeds)
-        self._left = sum(self._cost(budget, rows) for (budget, _), rows in self._groups.items())
+        self._left = sum(self.cost(budget, rows) for (budget, _), rows in self._groups.items())
         self._rate = 0.0  # cost that is done in a second
         self._progress = progress
 
-    def _cost(self, budget: int, rows: npt.NDArray[np.int64]) -> float:
+    def cost(self, budget: int, rows: npt.NDArray[np.int64]) -> float:
+        """Return the cost of training these rows, in the unit of the costs."""
         return float(self._costs[rows].sum()) * budget
 
     def chunks(self, fewest: int) -> Iterator[tuple[int, int, npt.NDArray[np.int64]]]:
@@ -113,11 +114,11 @@ class Work:
                 rows = rows[size:]
 
     def reporter(self, budget: int, rows: npt.NDArray[np.int64]) -> Progress:
-        cost = self._cost(budget, rows)
+        cost = self.cost(budget, rows)
         return lambda share: self._report(share * cost)
 
     def finished(self, budget: int, seed: int, rows: npt.NDArray[np.int64], seconds: float) -> None:
-        cost = self._cost(budget, rows)
+        cost = self.cost(budget, rows)
         self._left -= cost
         self._rate = cost / max(seconds, 1e-3)
         self._report(0)
