@@ -58,7 +58,7 @@ _ACCURACIES: Final = tuple(f"{split}_accuracy" for split in _SPLITS)
 MEASUREMENTS: Final = (*_ACCURACIES, *(f"{split}_loss" for split in _SPLITS), "seconds")
 """Names of the measurements that a truth may hold, arrays of shape (n, b, s)."""
 _KINDS: Final[tuple[type[Columns[Any]], ...]] = (CellColumns, NatsColumns, PerceptronColumns)
-_EMBEDDED: Final = {Cell: "truth.npz", Perceptron: "slopes.npz"}
+EMBEDDED: Final = {Cell: "truth.npz", Perceptron: "slopes.npz"}
 _NASBENCH_COUNTS: Final = "test_k29952"
 _NASBENCH_IMAGES: Final = 29952
 
@@ -204,12 +204,12 @@ class TruthTable:
         ValueError
             If there is no truth of this type, or this installation lacks it.
         """
-        if cell_type not in _EMBEDDED:
+        if cell_type not in EMBEDDED:
             raise ValueError(
                 f"cell_type is {cell_type.__name__}, expected Cell or Perceptron: no truth of others ships with the package; "
                 "give a truth file"
             )
-        with as_file(files("spd_fast") / "data" / _EMBEDDED[cell_type]) as path:
+        with as_file(files("spd_fast") / "data" / EMBEDDED[cell_type]) as path:
             if not path.is_file():
                 raise ValueError(f"this installation has no truth of its own, {path} is not there: give a truth file")
             return cls.load(path, accuracy_name=accuracy_name, budget=budget)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -302,17 +303,28 @@ def test_usage_errors() -> None:
 
 
 def test_no_truth_in_the_package(tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(tables._EMBEDDED, Cell, "none.npz")
+    """Every installation that runs tests has its data, so that another file's name stands for one that has not."""
+    monkeypatch.setitem(tables.EMBEDDED, Cell, "none.npz")
     assert "has no truth of its own" in fail("run", "--recipe", recipe, "--out", tmp_path / "run")
     assert "none in this installation" in succeed("info")
 
 
-def test_interruption_of_what_keeps_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+def test_interruption_of_what_keeps_no_run(tmp_path: Path) -> None:
+    """While it waits for a truth that does not come: a pipe that is open and says nothing."""
+    os.mkfifo(tmp_path / "truth.npz")
+    ours: list[int] = []
 
-    monkeypatch.setattr(TruthTable, "load", interrupt)
-    assert call("truth", "show").exit_code == 130
+    def is_read() -> bool:
+        with suppress(OSError):  # nobody has opened it to read
+            ours.append(os.open(tmp_path / "truth.npz", os.O_WRONLY | os.O_NONBLOCK))
+        return bool(ours)
+
+    with started([*COMMAND, "truth", "show", tmp_path / "truth.npz"], env=ENVIRONMENT) as process:
+        assert process.reaches(is_read), process.err
+        process.send(signal.SIGINT)
+        assert process.wait() == 130
+        assert process.err == ""
+    os.close(ours[0])
 
 
 # ---- train
