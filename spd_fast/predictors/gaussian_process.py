@@ -68,7 +68,7 @@ class GaussianProcess:
             scores = np.concatenate(
                 [process.predict(part) for part in np.array_split(wanted, max(1, len(wanted) // 4096))]
             )
-        return _accuracies(scores, self.accuracy)
+        return accuracies_of(scores, self.accuracy)
 
 
 def fit_gaussian_process(features: Iterable[npt.ArrayLike], accuracy: npt.ArrayLike) -> GaussianProcess:
@@ -106,7 +106,7 @@ def fit_gaussian_process(features: Iterable[npt.ArrayLike], accuracy: npt.ArrayL
     return GaussianProcess(table, groups, known, np.asarray(process.kernel_.theta, np.float64))
 
 
-class _GroupedMatern(StationaryKernelMixin, NormalizedKernelMixin, Kernel):  # type: ignore[misc]
+class GroupedMatern(StationaryKernelMixin, NormalizedKernelMixin, Kernel):  # type: ignore[misc]
     """Matern kernel of smoothness 3/2 with one length scale for each group of columns.
 
     ``k = (1 + sqrt(3) r) exp(-sqrt(3) r)`` with ``r**2 = sum_g |x_g - x'_g|**2 / l_g**2`` (Rasmussen and Williams 2006,
@@ -141,7 +141,7 @@ class _GroupedMatern(StationaryKernelMixin, NormalizedKernelMixin, Kernel):  # t
 
 def _regressor(groups: tuple[int, ...], theta: Array | None) -> Any:
     """Return an unfitted regressor. `theta` are its kernel's parameters; with None they are found by the fit."""
-    matern = _GroupedMatern(groups, np.sqrt(np.array(groups, np.float64)))
+    matern = GroupedMatern(groups, np.sqrt(np.array(groups, np.float64)))
     kernel = ConstantKernel(1.0, (1e-2, 1e2)) * matern + WhiteKernel(0.3, (1e-3, 1e1))
     if theta is None:
         return GaussianProcessRegressor(kernel)
@@ -169,7 +169,7 @@ def _normal_scores(accuracy: Array) -> Array:
     return np.asarray(norm.ppf((rankdata(accuracy) - 0.5) / len(accuracy)))
 
 
-def _accuracies(scores: Array, accuracy: Array) -> npt.NDArray[np.float64]:
+def accuracies_of(scores: Array, accuracy: Array) -> npt.NDArray[np.float64]:
     """Map normal scores back to accuracies: linearly between the labelled cells, and linearly beyond them."""
     known, first = np.unique(_normal_scores(accuracy), return_index=True)
     values = accuracy[first]

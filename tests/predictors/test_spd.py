@@ -124,7 +124,7 @@ def test_one_group_is_scikit_learns_own_matern() -> None:
 def test_the_kernels_gradient_by_central_differences() -> None:
     """Error of a central difference with h = 1e-5: h^2 / 6 times a third derivative of order 10, and eps / h = 2e-11."""
     x = np.random.default_rng(1).normal(size=(6, 5))
-    kernel = gaussian_process._GroupedMatern((2, 3), np.array([0.7, 1.9]))
+    kernel = gaussian_process.GroupedMatern((2, 3), np.array([0.7, 1.9]))
     value, gradient = kernel(x, eval_gradient=True)
     assert np.allclose(np.diag(value), 1)
     h = 1e-5
@@ -149,10 +149,10 @@ def test_a_group_that_says_nothing_is_left_out() -> None:
 def test_predictions_go_up_with_normal_scores_and_meet_the_labels() -> None:
     accuracy = np.array([0.1, 0.5, 0.9, 0.91])
     knots = norm.ppf((np.arange(4) + 0.5) / 4)
-    assert np.allclose(gaussian_process._accuracies(knots, accuracy), accuracy, rtol=1e-12)
-    grid = gaussian_process._accuracies(np.linspace(-4, 4, 101), accuracy)
+    assert np.allclose(gaussian_process.accuracies_of(knots, accuracy), accuracy, rtol=1e-12)
+    grid = gaussian_process.accuracies_of(np.linspace(-4, 4, 101), accuracy)
     assert (np.diff(grid) > 0).all()
-    assert np.array_equal(gaussian_process._accuracies(np.zeros(2), np.full(3, 0.7)), [0.7, 0.7])
+    assert np.array_equal(gaussian_process.accuracies_of(np.zeros(2), np.full(3, 0.7)), [0.7, 0.7])
 
 
 def test_constant_and_missing_features() -> None:

@@ -15,7 +15,8 @@ import torch
 from spd_fast import MOTIF_A, MOTIF_B, MOTIF_C, NASBENCH101, SGD, Adam, Cell, Dish, MotifShape, RMSProp
 from spd_fast.engine.gradients import motif_gradient, parameter_gradient
 from spd_fast.engine.initial import initial_parameters
-from spd_fast.engine.training import train_motifs
+from spd_fast.engine.inner_loop import InnerLoop
+from spd_fast.engine.training import prepared, train_motifs
 from spd_fast.reference import pytorch as reference
 from spd_fast.spaces.cell_columns import CellColumns
 from spd_fast.spaces.cell_files import random_cells
@@ -439,11 +440,9 @@ def test_running_statistics_of_a_large_set_in_double():
 
 def test_default_orders_are_used_as_reported(cells):
     """Without `order`, epochs are permutations, the same for every motif: the reference trained on them ends alike."""
-    from spd_fast.engine.training import _orders
-
     rng = np.random.default_rng(7)
     dish = Dish(rng.standard_normal((10, 3, 8, 8)), rng.integers(0, 10, 10))
-    order = _orders(None, 5, 3, 10)
+    order = prepared(InnerLoop(epochs=3, batch_size=4, seed=5), cells[:1], MOTIF_C, dish).order
     assert all(np.array_equal(np.sort(row), np.arange(10)) for row in order)
     result = train_motifs(cells[:3], MOTIF_C, dish, epochs=3, batch_size=4, optimizer=Adam(), seed=5, dtype="float64")
     for k in range(3):
