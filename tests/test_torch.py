@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from spd_fast.dish import Dish
-from spd_fast.engine.gradients import motif_gradient, pack_motifs, read_motifs
+from spd_fast.engine.gradients import motif_gradient, pack_motifs
 from spd_fast.engine.hypergradient import motif_hypergradient
 from spd_fast.engine.inner_loop import InnerLoop
 from spd_fast.engine.optimizers import SGD, Adam
@@ -140,20 +140,27 @@ def _dish(images: torch.Tensor) -> Any:
 
 
 @pytest.mark.parametrize("direct_convolutions", [False, True])
-def test_strict_arithmetic_reaches_the_gradient(direct_convolutions: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    from spd_fast import torch as bridge
-
-    seen = []
-
-    def spy(*args: Any, **kwargs: Any) -> Any:
-        seen.append(kwargs["direct_convolutions"])
-        return read_motifs(*args, **kwargs)
-
-    monkeypatch.setattr(bridge, "read_motifs", spy)
-    motif_metrics(
-        some_images(8, 0), LABELS, cells(), shape=SHAPE, direct_convolutions=direct_convolutions, **TRAINING
-    ).sum().backward()
-    assert seen == [direct_convolutions]
+def test_direct_convolutions_reach_the_gradient(direct_convolutions: bool) -> None:
+    """Bit by bit the gradient of motifs that are read in the same way, which is not that of the other way."""
+    images = torch.from_numpy(np.random.default_rng(0).normal(size=(8, 2, 8, 8)).astype(np.float32)).requires_grad_()
+    metrics, result = train_and_measure(
+        images, LABELS, cells(), shape=SHAPE, direct_convolutions=direct_convolutions, **TRAINING
+    )
+    metrics.sum().backward()
+    same, other = (
+        motif_gradient(
+            cells(),
+            SHAPE,
+            images.detach().numpy(),
+            LABELS.numpy(),
+            result.parameters,
+            factors=np.ones(3),
+            direct_convolutions=how,
+        )[1]
+        for how in (direct_convolutions, not direct_convolutions)
+    )
+    assert np.array_equal(images.grad, same)
+    assert not np.array_equal(images.grad, other)
 
 
 def test_weight_that_is_not_finite() -> None:
@@ -171,10 +178,13 @@ def test_zero_weight_everywhere() -> None:
 def test_other_optimizers_and_threads_pass_through() -> None:
     images = some_images(8, 0)
     seen: list[float] = []
+    adam = motif_metrics(images, LABELS, cells(), shape=SHAPE, **TRAINING)
     arguments: dict[str, Any] = {**TRAINING, "optimizer": SGD(lr=0.1, momentum=0.9), "progress": seen.append}
     one = motif_metrics(images, LABELS, cells(), shape=SHAPE, threads=1, **arguments)
     two = motif_metrics(images, LABELS, cells(), shape=SHAPE, threads=2, **arguments)
     assert torch.equal(one, two)
+    assert (one != adam).all()
+    assert seen[-1] == 1
 
 
 def test_unrolled_gradient_reaches_everything_that_training_saw() -> None:
@@ -354,6 +364,10 @@ def test_reading_trained_motifs() -> None:
     (z * weights).sum().backward()
     assert torch.equal(images.grad, d_images)
     assert torch.equal(labels.grad, d_labels)
+    with torch.no_grad():
+        quiet, without = packed_metrics(motifs, images, labels, metric="loss")
+    assert torch.equal(quiet, z)
+    assert (len(reading.d_images), len(without.d_images)) == (3, 0), "without autograd no gradient is computed"
     one, _ = packed_metrics(motifs.take([2]), images, labels, metric="loss")
     assert torch.equal(one, expected[2:])
     with pytest.raises(
