@@ -52,8 +52,9 @@ def test_what_the_benchmark_uses_comes_back(protocol: int) -> None:
     value = collections.OrderedDict(
         a=1, b=[shared, shared, (), (1,), (1, 2, 3, 4)], c={"d": {5, 6}, "e": frozenset([7])}
     )
-    found = natsbench.plain_pickle(pickle.dumps(value, protocol)) if protocol >= 4 else value
-    assert found == value
+    if protocol < 4:
+        del value["c"]  # sets are made by calls there
+    assert natsbench.plain_pickle(pickle.dumps(value, protocol)) == value
     assert type(natsbench.plain_pickle(pickle.dumps(collections.OrderedDict(a=1), protocol))) is dict
 
 
