@@ -99,7 +99,10 @@ def source_of(module: str) -> ast.Module:
 
 
 def names_imported(module: str) -> Iterator[str]:
-    """What `module` imports of the package, inside functions and for type checking too: dotted names without ``spd_fast``."""
+    """What `module` imports of the package, inside functions and for type checking too: dotted names without ``spd_fast``.
+
+    Where a name of `spd_fast` itself comes from stands in a private table alone.
+    """
     public = spd_fast._HOME_OF
     for node in ast.walk(source_of(module)):
         names: list[str] = []

@@ -369,6 +369,7 @@ def test_the_number_of_a_living_process_protects_nothing_that_is_not_locked(tmp_
 def test_a_temporary_file_that_is_taken_away_before_it_is_locked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Between its creation and its lock: a moment that only a function in place of the system's can meet."""
     lock, calls = fcntl.flock, []
 
     def slow(file: Any, how: int) -> None:
@@ -386,6 +387,8 @@ def test_a_temporary_file_that_is_taken_away_before_it_is_locked(
 
 
 def test_a_disk_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disks of the machines that run tests have locks: the system's answer is made up."""
+
     def unknown(*_: Any) -> None:
         raise OSError(95, "Operation not supported")
 
@@ -428,7 +431,8 @@ def test_a_process_that_was_forked_keeps_no_lock(tmp_path: Path) -> None:
 
 
 def test_a_lock_on_a_file_that_was_removed_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The holder removes the file at its end, between another's opening and locking."""
+    """The holder removes the file at its end, between another's opening and locking: a moment that only a function in place of
+    the system's can meet."""
     lock, calls = fcntl.flock, []
 
     def removing(file: Any, how: int) -> None:

@@ -898,7 +898,7 @@ def test_pandas(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(frame.index) == [cell.module_hash for cell in table]
     assert np.array_equal(frame["test_accuracy_108"], table.column("test_accuracy"))
     assert np.array_equal(frame["trainable_parameters"], table.trainable_parameters)
-    monkeypatch.setitem(sys.modules, "pandas", None)
+    monkeypatch.setitem(sys.modules, "pandas", None)  # the tests need it: Python is told that it is not there
     with pytest.raises(ImportError, match="to_pandas needs pandas, which is not installed: pip install pandas"):
         table.to_pandas()
 
