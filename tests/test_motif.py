@@ -78,14 +78,14 @@ shapes = st.builds(
 
 @given(shapes, shapes, st.sampled_from([int, np.int64, np.uint32]))
 def test_a_shape_is_its_numbers(shape: MotifShape, other: MotifShape, kind: type) -> None:
-    """Initial weights with init "motif" are keyed by the text of a shape: it must be that of any equal one, and of no other."""
+    """Initial weights with init "motif" are keyed by the key of a shape: it must be that of any equal one, and of no other."""
     numbers = dataclasses.asdict(shape)
     again = MotifShape(**{name: kind(value) for name, value in numbers.items()})
     for same in (again, pickle.loads(pickle.dumps(shape)), dataclasses.replace(other, **numbers), eval(repr(shape))):
         assert same == shape
         assert hash(same) == hash(shape)
-        assert repr(same) == repr(shape)
-    assert (repr(shape) == repr(other)) == (shape == other)
+        assert (repr(same), same.key) == (repr(shape), shape.key)
+    assert (repr(shape) == repr(other)) == (shape.key == other.key) == (shape == other)
     assert len(shape.cell_io()) == shape.stacks * shape.cells_per_stack
     assert shape.cell_io()[-1][3] == shape.out_channels
 

@@ -120,6 +120,38 @@ changes = st.fixed_dictionaries(
     },
 )
 """Changes of the recipe "demo" that fit each other."""
+searched = st.fixed_dictionaries(
+    {
+        "outer.optimizer": st.fixed_dictionaries(
+            {"name": st.just("cmaes"), "sigma": st.floats(1e-6, 10)},
+            optional={"population": st.none() | st.integers(4, 10_000)},
+        )
+    },
+    optional={"seed": st.integers(0, 2**63 - 1), "outer.epochs": st.integers(1, 1_000_000)},
+)
+"""Changes of "demo" that have it search by CMA-ES."""
+of_perceptrons = st.fixed_dictionaries(
+    {},
+    optional={
+        "motif": st.fixed_dictionaries({"hidden": st.integers(1, 65_536), "layers": st.integers(1, 64)}),
+        "dish.images": st.integers(10, 10_000),
+        "dish.image_size": st.integers(4, 64),
+        "dish.image_rows": st.integers(1, 64),
+        "inner.epochs": st.integers(1, 100_000),
+        "inner.optimizer": optimizers,
+        "outer.optimizer": st.fixed_dictionaries(
+            {"name": st.just("adam"), "lr": rates},
+            optional={"betas": st.tuples(decays, decays), "eps": st.floats(1e-12, 1)},
+        ),
+        "outer.window": st.none() | st.integers(1, 1000),
+    },
+)
+"""Changes of the recipe "rawal_slope", whose motifs are perceptrons."""
+begun = st.one_of(
+    st.tuples(st.just(name), some)
+    for name, some in (("demo", changes), ("demo", searched), ("rawal_slope", of_perceptrons))
+)
+"""A recipe to begin with, and changes of it."""
 
 
 def explained(recipe: Recipe) -> dict[str, Any]:
@@ -127,27 +159,29 @@ def explained(recipe: Recipe) -> dict[str, Any]:
 
 
 @settings(deadline=None)
-@given(changes)
-def test_every_recipe_comes_back_from_json(changes: dict[str, Any]) -> None:
-    recipe = recipes.get("demo").replace(changes)
+@given(begun)
+def test_every_recipe_comes_back_from_json(begun: tuple[str, dict[str, Any]]) -> None:
+    name, changes = begun
+    recipe = recipes.get(name).replace(changes)
     again = Recipe.from_json(recipe.to_json())
     assert again == recipe
     assert again.to_json() == recipe.to_json()
+    assert again.shape == recipe.shape
 
 
 @settings(deadline=None)
-@given(changes)
-def test_replace_changes_what_it_names_and_nothing_else(changes: dict[str, Any]) -> None:
-    demo = recipes.get("demo")
-    recipe = demo.replace(changes)
-    before, after = explained(demo), explained(recipe)
+@given(begun)
+def test_replace_changes_what_it_names_and_nothing_else(begun: tuple[str, dict[str, Any]]) -> None:
+    original, changes = recipes.get(begun[0]), begun[1]
+    recipe = original.replace(changes)
+    before, after = explained(original), explained(recipe)
     for name, value in changes.items():
         inside = value.items() if isinstance(value, dict) else [(None, value)]
         for key, expected in inside:
             assert after[name if key is None else f"{name}.{key}"] == expected
     untouched = [name for name in before if not any(f"{name}.".startswith(f"{changed}.") for changed in changes)]
     assert {name: after[name] for name in untouched} == {name: before[name] for name in untouched}
-    assert demo.replace(dict(reversed(changes.items()))) == recipe, "in any order"
+    assert original.replace(dict(reversed(changes.items()))) == recipe, "in any order"
     assert recipe.replace({}) == recipe
     assert recipe.replace(after) == recipe, "every setting under its own name"
 
@@ -171,6 +205,20 @@ def test_unknown_names_are_refused(name: str) -> None:
         del inside[name]
     with pytest.raises(ValueError, match=f"inner.epochs.{name} is not a setting"):
         demo.replace({f"inner.epochs.{name}": 1})
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_a_boolean_is_no_number(name: str) -> None:
+    recipe = recipes.get(name)
+    numbers = [
+        key
+        for key, value in explained(recipe).items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+    assert len(numbers) > 20
+    for key in numbers:
+        with pytest.raises(ValueError, match=f"{key} is True: input should be a valid (integer|number)"):
+            recipe.replace({key: True})
 
 
 def test_every_setting_is_explained() -> None:

@@ -75,15 +75,15 @@ slopes = st.floats(allow_nan=False, allow_infinity=False)
 
 @given(shapes, shapes, st.sampled_from([int, np.int64, np.uint32]))
 def test_a_shape_is_its_numbers(shape, other, kind):
-    """Initial weights with init "motif" are keyed by the text of a shape: it must be that of any equal one, and of no other."""
+    """Initial weights with init "motif" are keyed by the key of a shape: it must be that of any equal one, and of no other."""
     fields = dataclasses.asdict(shape)
     again = spd.PerceptronShape(**{name: kind(value) if name != "loss" else value for name, value in fields.items()})
     named = eval(repr(shape), {"PerceptronShape": spd.PerceptronShape})
     for same in (again, pickle.loads(pickle.dumps(shape)), dataclasses.replace(other, **fields), named):
         assert same == shape
         assert hash(same) == hash(shape)
-        assert repr(same) == repr(shape)
-    assert (repr(shape) == repr(other)) == (shape == other)
+        assert (repr(same), same.key) == (repr(shape), shape.key)
+    assert (repr(shape) == repr(other)) == (shape.key == other.key) == (shape == other)
 
 
 @given(slopes, slopes)
