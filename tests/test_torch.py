@@ -36,10 +36,10 @@ LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
 
 
 def trained(
-    inputs: Inputs, cells: list[Cell], metric: Any = "probability", gradient: Any = "direct"
+    inputs: Inputs, cells: list[Cell], metric: Any = "probability", gradient: Any = "direct", **training: Any
 ) -> tuple[torch.Tensor, TrainResult]:
     """Return the metrics of trained motifs, and what their training gave."""
-    return measure_training(InnerLoop.of(**INNER), inputs, Asked(metric, gradient), cells, SHAPE)
+    return measure_training(InnerLoop.of(**INNER, **training), inputs, Asked(metric, gradient), cells, SHAPE)
 
 
 def directional(function: Any, at: torch.Tensor, direction: torch.Tensor, step: float = 1e-5) -> float:
@@ -143,9 +143,7 @@ def _dish(images: torch.Tensor) -> Any:
 def test_direct_convolutions_reach_the_gradient(direct_convolutions: bool) -> None:
     """Bit by bit the gradient of motifs that are read in the same way, which is not that of the other way."""
     images = torch.from_numpy(np.random.default_rng(0).normal(size=(8, 2, 8, 8)).astype(np.float32)).requires_grad_()
-    metrics, result = train_and_measure(
-        images, LABELS, cells(), shape=SHAPE, direct_convolutions=direct_convolutions, **TRAINING
-    )
+    metrics, result = trained(Inputs(images, LABELS), cells(), direct_convolutions=direct_convolutions)
     metrics.sum().backward()
     same, other = (
         motif_gradient(

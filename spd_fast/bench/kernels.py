@@ -121,7 +121,9 @@ def _note(
 
 def _require_close(name: str, errors: Sequence[float], tolerance: float) -> None:
     if not max(errors) <= tolerance:
-        raise RuntimeError(f"{name} is off by {max(errors):.1e}, expected {tolerance:.0e} at most: wrong results are not timed")
+        raise RuntimeError(
+            f"{name} is off by {max(errors):.1e}, expected {tolerance:.0e} at most: wrong results are not timed"
+        )
 
 
 def _peer(

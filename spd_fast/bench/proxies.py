@@ -97,7 +97,9 @@ def _measure(
     found, expected = ours(), theirs()()
     apart = float(np.abs(found / expected - 1).max())
     if not apart <= tolerance:
-        raise RuntimeError(f"scores of {name} are {apart:.1e} apart, expected {tolerance:.0e} at most: wrong results are not timed")
+        raise RuntimeError(
+            f"scores of {name} are {apart:.1e} apart, expected {tolerance:.0e} at most: wrong results are not timed"
+        )
     seconds: dict[str, list[float]] = {"spd_fast": [], "PyTorch": []}
     for _ in range(rounds):
         for contender, call in zip(seconds, (ours, theirs()), strict=True):

@@ -296,7 +296,9 @@ def test_inner_errors() -> None:
         inner.run(CELLS[:1], rounds=0)
     with pytest.raises(ValueError, match="clock 'sun'"):
         inner.run(CELLS[:1], clock="sun")
-    with pytest.raises(RuntimeError, match=r"step losses of .* apart, expected .* at most: wrong results are not timed"):
+    with pytest.raises(
+        RuntimeError, match=r"step losses of .* apart, expected .* at most: wrong results are not timed"
+    ):
         inner.run(CELLS[:1], "C", rounds=1, many=0, tolerance=0.0)
 
 
@@ -339,7 +341,9 @@ def test_long_hypergradients_have_their_memory_measured() -> None:
 def test_hypergradient_errors() -> None:
     with pytest.raises(ValueError, match=r"steps 15, rounds 3, .* expected a multiple of 10"):
         hypergradient.run(CELLS[:1], steps=15)
-    with pytest.raises(RuntimeError, match=r"the hypergradient of .* is off by .* at most: wrong results are not timed"):
+    with pytest.raises(
+        RuntimeError, match=r"the hypergradient of .* is off by .* at most: wrong results are not timed"
+    ):
         hypergradient.run(CELLS[:1], "C", tolerance=0.0)
 
 
@@ -369,7 +373,9 @@ def test_proxies_errors() -> None:
         proxies.run(CELLS[:1], "C", rounds=0)
     with pytest.raises(ValueError, match="shapes are 'X', expected letters of ABC"):
         proxies.run(CELLS[:1], "X")
-    with pytest.raises(RuntimeError, match=r"scores of forward are .* apart, expected .* at most: wrong results are not timed"):
+    with pytest.raises(
+        RuntimeError, match=r"scores of forward are .* apart, expected .* at most: wrong results are not timed"
+    ):
         proxies.run(CELLS[:1], "C", rounds=1, tolerance=0.0)
 
 

@@ -321,7 +321,9 @@ def test_a_set_that_does_not_fit_the_machine_is_refused():
     n = installed // (2048 * 16 * 4)
     dish = spd.Dish(np.zeros((n, 1, 4, 4), np.float32), np.zeros(n, int))
     has = f"{installed / 2**30:.1f}".replace(".", r"\.")
-    with pytest.raises(MemoryError, match=rf"need .* GiB for each thread, .* the machine's {has} GiB: use statistics='running'"):
+    with pytest.raises(
+        MemoryError, match=rf"need .* GiB for each thread, .* the machine's {has} GiB: use statistics='running'"
+    ):
         spd.train_motifs([SKIP], shape, dish, epochs=1)
 
 

@@ -15,7 +15,7 @@ from spd_fast.outer.forms import dish_of, dish_tensors, free_tensors
 from spd_fast.outer.measure import measure_of, trains_once
 from spd_fast.outer.start import start_dish
 from spd_fast.recipes.settings import Recipe
-from spd_fast.scoring import inner_loop, score_cells, step_weights, train_cells
+from spd_fast.scoring import inner_loops, score_cells, step_weights, train_cells
 from spd_fast.spaces.cell import Cell
 from spd_fast.spaces.perceptron import Perceptron
 
@@ -229,7 +229,7 @@ def test_motif_that_diverged_shows_nothing() -> None:
     start = start_dish(how)
     start = replace(start, images=np.zeros_like(start.images))
     cells = [Perceptron(slope) for slope in (0.5, 1e39, 2.0)]
-    result = train(inner_loop(how), cells, how.shape, start)
+    result = train(inner_loops(how).of(0), cells, how.shape, start)
     assert result.diverged.tolist() == [False, True, False]
     motifs = pack_motifs(cells, how.shape, result.parameters, start.images.shape[1:])
     assert np.isfinite(read_motifs(motifs, start.valid_images, start.valid_labels, gradients=False).loss).all()
