@@ -26,7 +26,8 @@ int most_threads() { return std::max(64, 4 * default_threads()); }
 
 namespace {
 
-// How many threads the last region of this thread had, itself included. OpenMP keeps them, and starts more only where the next region needs more.
+// How many threads the last region of this thread had, itself included. OpenMP keeps them, and starts more only where the next region needs more. Where others
+// use the same OpenMP library, they may have made it keep fewer since.
 thread_local int kept_threads = 1;
 
 // OpenMP keeps the threads of a region for the next region of the same caller. A forked child has none of them and would wait for them for ever. So the thread
@@ -173,7 +174,8 @@ void run_jobs(const std::vector<double>& costs, int threads, Control& control, c
   const CallersProcessors processors;
   // A training may call back Python code that trains, too. The region of the inner training is then inside that of the outer one.
   if (omp_get_active_level() >= omp_get_max_active_levels()) omp_set_max_active_levels(omp_get_active_level() + 1);
-#pragma omp parallel num_threads(region_threads(threads))
+  const int asked_for = region_threads(threads);
+#pragma omp parallel num_threads(asked_for)
   {
     // There may be fewer workers than were asked for, because of OMP_THREAD_LIMIT, OMP_DYNAMIC or what region_threads found.
     const int t = omp_get_thread_num(), present = std::min(threads, omp_get_num_threads() - 1);
