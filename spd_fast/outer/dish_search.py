@@ -22,7 +22,7 @@ import numpy.typing as npt
 from spd_fast.base.progress import named_part
 from spd_fast.base.seeds import derived_seed
 from spd_fast.base.stores import Journal, content_digest
-from spd_fast.base.types import NamedProgress, Progress
+from spd_fast.base.types import NamedProgress, Progress, checked_integer
 from spd_fast.outer import runs
 from spd_fast.outer.fit import MIN_MOTIFS, FitResult, fit_dish
 from spd_fast.outer.history import OuterEpoch
@@ -150,6 +150,8 @@ def dish_search(
 
     Raises
     ------
+    TypeError
+        If a place of `start` is not an integer; a boolean is none.
     ValueError
         If an argument does not fit, an accuracy is not finite, or `folder` holds a search with other candidates, accuracies
         or settings.
@@ -358,7 +360,7 @@ def _first(n: int, start: int | Sequence[int], seed: int) -> list[int]:
             raise ValueError(f"start is {start}, expected at most {n}, the number of candidates")
         order = np.random.default_rng(derived_seed(seed, "first labels")).permutation(n)
         return [int(row) for row in order[:start]]
-    rows = [int(row) for row in start]
+    rows = [checked_integer("a place to start from", row) for row in start]
     if len(set(rows)) < len(rows) or any(not 0 <= row < n for row in rows):
         raise ValueError(f"start is {rows}, expected different places, 0 to {n - 1}")
     return rows

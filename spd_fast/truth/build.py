@@ -20,7 +20,7 @@ import numpy.typing as npt
 import spd_fast._core as _core
 from spd_fast.base.machine import describe_machine
 from spd_fast.base.stores import Journal
-from spd_fast.base.types import Array, Progress
+from spd_fast.base.types import Array, Progress, checked_integer
 from spd_fast.dish import Dish
 from spd_fast.engine.inner_loop import InitDistribution, InnerLoop
 from spd_fast.engine.optimizers import SGD, Adam, RMSProp
@@ -118,6 +118,8 @@ def build_truth(
         If `out` exists and is not the file that this call writes.
     BlockingIOError
         If another process builds the same file.
+    TypeError
+        If a budget or a seed is not an integer; a boolean is none.
     ValueError
         If an argument does not fit the data, or the journal of an interrupted build has other settings; the message names
         them.
@@ -241,7 +243,7 @@ def _checked_cells(cells: Sequence[Candidate]) -> Columns[Any]:
 
 
 def _checked_axis(name: str, values: Sequence[int], lowest: int = 0) -> tuple[int, ...]:
-    axis = tuple(int(value) for value in values)
+    axis = tuple(checked_integer(f"one of the {name}", value) for value in values)
     if not axis or list(axis) != sorted(set(axis)) or axis[0] < lowest:
         raise ValueError(f"{name} are {list(axis)}, expected different integers of at least {lowest}, ascending")
     return axis

@@ -119,6 +119,12 @@ def test_bad_arguments(match: str, arguments: dict[str, Any]) -> None:
         spd.dish_search(**({"cells": SLOPES, "accuracy": TRUTH, "recipe": QUICK} | HOW | arguments))
 
 
+def test_places_to_start_from_are_integers() -> None:
+    for wrong in (0.5, True, "0"):
+        with pytest.raises(TypeError, match=f"a place to start from is {wrong!r}, expected an integer"):
+            spd.dish_search(SLOPES, TRUTH, QUICK, **(HOW | {"start": [wrong, 1, 2]}))
+
+
 def test_a_search_killed_in_its_first_write_goes_on(tmp_path: Path) -> None:
     """Before anything is written, with half a first line, and with what other versions leave."""
     start = {"max_labelled": 5, "start": 5}

@@ -580,6 +580,9 @@ def test_arguments_that_do_not_fit(tmp_path: Path, changes: dict[str, Any], word
 
 def test_cells_and_outputs_that_do_not_fit(tmp_path: Path) -> None:
     data, out = made_up_images(), tmp_path / "truth.npz"
+    for name, wrong in (("budgets", (1.5, 3)), ("budgets", (True, 3)), ("seeds", ("0",))):
+        with pytest.raises(TypeError, match=f"one of the {name} is {wrong[0]!r}, expected an integer"):
+            build_truth(CELLS, data, out, **(SETTINGS | {name: wrong}))
     without = replace(data, test_images=None, test_labels=None)
     with pytest.raises(ValueError, match="ask for 61 of the images in made up, which has 60"):
         build_truth(CELLS, without, out, **(SETTINGS | {"n_valid": 18}))
