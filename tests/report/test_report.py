@@ -214,7 +214,9 @@ def test_nothing_to_report(tmp_path: Path) -> None:
             build(tmp_path / "run")
         run.restore({})
         run.append({"epoch": 0})
-    with pytest.raises(runs.RunFolderError, match=r"metrics.jsonl cannot be read: a line of metrics does not fit"):
+    with pytest.raises(
+        runs.RunFolderError, match=r"metrics.jsonl cannot be read: a line of metrics lacks or adds fields"
+    ):
         build(tmp_path / "run")
     with pytest.raises(runs.RunFolderError, match="does not exist"):
         build(tmp_path / "nowhere")
