@@ -36,10 +36,13 @@ if TYPE_CHECKING:
     from spd_fast.outer.fit import FitResult as FitResult
     from spd_fast.outer.fit import fit_dish as fit_dish
     from spd_fast.predictors.spd import SPDPredictor as SPDPredictor
+    from spd_fast.ranking.rank import Ranking as Ranking
+    from spd_fast.ranking.rank import rank as rank
     from spd_fast.recipes.settings import Recipe as Recipe
     from spd_fast.scoring import score_cells as score_cells
     from spd_fast.spaces.cell import Cell as Cell
     from spd_fast.spaces.nats_cell import NatsCell as NatsCell
+    from spd_fast.spaces.notations import cell_of as cell_of
     from spd_fast.spaces.perceptron import Perceptron as Perceptron
     from spd_fast.spaces.perceptron import PerceptronShape as PerceptronShape
     from spd_fast.truth.table import TruthTable as TruthTable
@@ -57,10 +60,12 @@ _HOMES = {
     "outer.fit": ["FitResult", "fit_dish"],
     "outer.dish_search": ["DishSearchResult", "dish_search"],
     "predictors.spd": ["SPDPredictor"],
+    "ranking.rank": ["Ranking", "rank"],
     "recipes.settings": ["Recipe"],
     "scoring": ["score_cells"],
     "spaces.cell": ["Cell"],
     "spaces.nats_cell": ["NatsCell"],
+    "spaces.notations": ["cell_of"],
     "spaces.perceptron": ["PerceptronShape", "Perceptron"],
     "truth.table": ["TruthTable"],
 }

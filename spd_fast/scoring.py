@@ -142,20 +142,27 @@ def train_cells(
     recipe: Recipe,
     cells: Sequence[Candidate],
     *,
+    replicates: Sequence[int] | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> list[TrainResult]:
     """Train the motifs of cells as `score_cells` does, and return the results with the training loss of every step.
 
-    Parameters and errors are those of `score_cells`.
+    Errors and all other parameters are those of `score_cells`.
+
+    Parameters
+    ----------
+    replicates : sequence of int, optional
+        The replicates that are trained. Default: all of ``inner.replicates``.
 
     Returns
     -------
     list of TrainResult
-        One result for each of ``inner.replicates``.
+        One result for each replicate.
     """
     dish = entered(dish)
     loops = inner_loops(recipe, dish)
+    wanted = range(loops.replicates) if replicates is None else replicates
     return [
         train(
             replace(loops.of(replicate), record=("step_loss",)),
@@ -163,9 +170,9 @@ def train_cells(
             loops.shape,
             replace(dish, images=dish.images[loops.images(replicate)], labels=dish.labels[loops.images(replicate)]),
             threads=threads,
-            progress=part_of(progress, replicate, loops.replicates),
+            progress=part_of(progress, part, len(wanted)),
         )
-        for replicate in range(loops.replicates)
+        for part, replicate in enumerate(wanted)
     ]
 
 

@@ -33,7 +33,7 @@ FLOORS = [
     {"truth"},
     {"outer", "natsbench"},
     {"predictors"},
-    {"scoreboard", "bench"},
+    {"scoreboard", "bench", "ranking"},
     {"report"},
     {"cli"},
 ]

@@ -18,8 +18,10 @@ import numpy.typing as npt
 from spd_fast.motif import NASBENCH101, count_flops_table, count_parameters_table
 from spd_fast.spaces.cell import MAX_VERTICES, OPS, Cell
 from spd_fast.spaces.cell_columns import GRAPH_SCALARS, CellColumns
+from spd_fast.spaces.nats_cell import EDGES, NATS_OPS, NatsCell, NatsColumns
 
 __all__ = [
+    "NATS_SCALARS",
     "PATHS",
     "SCALARS",
     "adjacency_encoding",
@@ -57,6 +59,41 @@ name                    meaning
 ``log_flops``           natural logarithm of its floating-point operations for one 32 x 32 image
 ======================  ===========================================================================================
 """
+NATS_SCALARS: Final = (
+    "skip_connect",
+    "nor_conv_1x1",
+    "nor_conv_3x3",
+    "avg_pool_3x3",
+    "paths",
+    "shortest_path",
+    "longest_path",
+    "conv3x3_on_path",
+    "convs_on_path",
+    "pools_on_path",
+    "input_to_output",
+    "log_weights",
+)
+"""Names of the columns of `structural_features` of NATS-Bench's cells.
+
+======================  ===========================================================================================
+name                    meaning
+======================  ===========================================================================================
+``skip_connect``, ...   edges with that operation which lie on a path from node 0 to node 3: 0 to 6
+``paths``               different paths of operations from node 0 to node 3: 0 to 4
+``shortest_path``       fewest convolutions and poolings on a path (0 where there is no path)
+``longest_path``        most of them: the depth of the cell
+``conv3x3_on_path``     most 3x3 convolutions on one path
+``convs_on_path``       most convolutions of either kind on one path
+``pools_on_path``       most poolings on one path
+``input_to_output``     1 where a skip connection leads from node 0 to node 3, else 0
+``log_weights``         natural logarithm of 1 plus the weights of the cell's convolutions for one pair of channels: 9 for
+                        each 3x3 convolution and 1 for each 1x1 convolution. FLOPs are proportional to the weights.
+======================  ===========================================================================================
+"""
+_NATS_ON_PATHS: Final = {"conv3x3_on_path": (3,), "convs_on_path": (2, 3), "pools_on_path": (4,)}
+"""Codes of the operations that these columns count."""
+_NATS_PATHS: Final = ((3,), (0, 4), (1, 5), (0, 2, 5))
+"""The paths from node 0 to node 3, as positions in `EDGES`."""
 PATHS: Final = sum(len(OPS) ** length for length in range(MAX_VERTICES - 1))
 """Number of columns of `path_encoding`: 364, one for each sequence of 0 to 5 operations."""
 _OUTPUT: Final = MAX_VERTICES - 1
@@ -64,17 +101,17 @@ _IMAGE_SIZE: Final = 32
 _CHANNELS: Final = NASBENCH101.stem_channels
 
 
-def structural_features(cells: Sequence[Cell]) -> npt.NDArray[np.float64]:
-    """Return the scalars of `SCALARS` for every cell.
+def structural_features(cells: Sequence[Cell] | Sequence[NatsCell]) -> npt.NDArray[np.float64]:
+    """Return the scalars of `SCALARS` for every cell, or those of `NATS_SCALARS` for cells of NATS-Bench.
 
     Parameters
     ----------
-    cells : sequence of n Cell
-        A `CellColumns` is used without building its cells; 400,000 cells take about a second.
+    cells : sequence of n Cell, or of n NatsCell
+        A `CellColumns` or `NatsColumns` is used without building its cells; 400,000 cells take about a second.
 
     Returns
     -------
-    ndarray, shape (n, len(SCALARS)), float64
+    ndarray, shape (n, len(SCALARS)) or (n, len(NATS_SCALARS)), float64
 
     Notes
     -----
@@ -89,7 +126,9 @@ def structural_features(cells: Sequence[Cell]) -> npt.NDArray[np.float64]:
     """
     from spd_fast.spaces.table_loops import graph_scalars
 
-    columns = _columns(cells)
+    if isinstance(cells, NatsColumns) or (len(cells) and isinstance(cells[0], NatsCell)):
+        return _nats_features(cells if isinstance(cells, NatsColumns) else NatsColumns.from_cells(cells))  # type: ignore[arg-type]
+    columns = _columns(cells)  # type: ignore[arg-type]
     table = (columns.vertices, columns.edge_bits, columns.op_codes)
     values = dict(zip(GRAPH_SCALARS, graph_scalars(*_integers(columns)).T, strict=True))
     divisor = np.maximum(values["output_fan_in"], 1)
@@ -101,6 +140,35 @@ def structural_features(cells: Sequence[Cell]) -> npt.NDArray[np.float64]:
         "log_flops": np.log(count_flops_table(*table, NASBENCH101, _IMAGE_SIZE)),
     }
     return np.stack([values[name] for name in SCALARS], axis=1).astype(np.float64)
+
+
+def _nats_features(cells: NatsColumns) -> npt.NDArray[np.float64]:
+    none, skip, conv1, conv3, pool = range(len(NATS_OPS))
+    ops = cells.edge_ops
+    whole = np.stack([(ops[:, path] != none).all(axis=1) for path in _NATS_PATHS], axis=1)
+    used = np.zeros(ops.shape, bool)
+    for k, path in enumerate(_NATS_PATHS):
+        used[:, path] |= whole[:, k, None]
+    counts = {name: ((ops == code) & used).sum(axis=1) for code, name in enumerate(NATS_OPS) if code != none}
+
+    def on_paths(codes: Sequence[int]) -> npt.NDArray[np.int64]:
+        """Return how many of these operations each path has, -1 where it is broken: shape (n, 4)."""
+        found = [np.isin(ops[:, path], codes).sum(axis=1) for path in _NATS_PATHS]
+        return np.where(whole, np.stack(found, axis=1), -1)
+
+    layers = on_paths([conv1, conv3, pool])
+    most = {name: np.maximum(on_paths(codes).max(axis=1), 0) for name, codes in _NATS_ON_PATHS.items()}
+    shortest = np.where(whole, layers, len(EDGES)).min(axis=1)
+    values = {
+        **counts,
+        "paths": whole.sum(axis=1),
+        "shortest_path": np.where(whole.any(axis=1), shortest, 0),
+        "longest_path": np.maximum(layers.max(axis=1), 0),
+        **most,
+        "input_to_output": ops[:, _NATS_PATHS[0][0]] == skip,
+        "log_weights": np.log(1 + 9 * counts["nor_conv_3x3"] + counts["nor_conv_1x1"]),
+    }
+    return np.stack([values[name] for name in NATS_SCALARS], axis=1).astype(np.float64)
 
 
 def adjacency_encoding(cells: Sequence[Cell]) -> npt.NDArray[np.uint8]:

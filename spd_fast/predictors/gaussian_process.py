@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -58,17 +59,53 @@ class GaussianProcess:
     accuracy: Array
     theta: Array
 
-    def predict(self, features: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Return the predicted accuracies, shape (n,), of cells with these features, shape (n, M)."""
+    @cached_property
+    def _fitted(self) -> tuple[Any, Callable[[Array], Array]]:
+        """The regressor, whose kernel matrix is factorised once, and the function that standardises features."""
         known, place = _standardised(self.features)
-        wanted = place(np.asarray(features, np.float64))
         process = _regressor(self.groups, self.theta)
         with _one_thread():
             process.fit(known, _normal_scores(self.accuracy))
-            scores = np.concatenate(
-                [process.predict(part) for part in np.array_split(wanted, max(1, len(wanted) // 4096))]
-            )
+        return process, place
+
+    def predict(self, features: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Return the predicted accuracies, shape (n,), of cells with these features, shape (n, M)."""
+        process, place = self._fitted
+        with _one_thread():
+            scores = np.concatenate([process.predict(part) for part in _pieces(place, features)])
         return accuracies_of(scores, self.accuracy)
+
+    def predict_interval(
+        self, features: npt.ArrayLike, share: float = 0.9
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return the predicted accuracies with the ends of the intervals that hold this share of the probability.
+
+        Parameters
+        ----------
+        features : array-like, shape (n, M)
+        share : float, above 0 and below 1
+
+        Returns
+        -------
+        accuracy, lower, upper : ndarray, shape (n,) each
+            The intervals are those of a measured accuracy, its noise included, and need not be symmetric.
+        """
+        process, place = self._fitted
+        with _one_thread():
+            found = [process.predict(part, return_std=True) for part in _pieces(place, features)]
+        mean, spread = (np.concatenate([each[k] for each in found]) for k in range(2))
+        reach = norm.ppf((1 + share) / 2)
+        return (
+            accuracies_of(mean, self.accuracy),
+            accuracies_of(mean - reach * spread, self.accuracy),
+            accuracies_of(mean + reach * spread, self.accuracy),
+        )
+
+
+def _pieces(place: Callable[[Array], Array], features: npt.ArrayLike) -> list[Array]:
+    """Return standardised features in pieces, so that kernel matrices stay small."""
+    wanted = place(np.asarray(features, np.float64))
+    return np.array_split(wanted, max(1, len(wanted) // 4096))
 
 
 def fit_gaussian_process(features: Iterable[npt.ArrayLike], accuracy: npt.ArrayLike) -> GaussianProcess:

@@ -62,6 +62,7 @@ def motif_readings(
     recipe: Recipe,
     cells: Sequence[Candidate],
     *,
+    replicates: Sequence[int] | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> MotifReadings:
@@ -74,6 +75,8 @@ def motif_readings(
     recipe : Recipe
         It says which motif, inner loop, metric and seed to use.
     cells : sequence of n Cell, NatsCell or Perceptron
+    replicates : sequence of int, optional
+        The replicates that are trained and averaged. Default: all of the recipe's.
     threads, progress
         As in `spd_fast.train_motifs`.
 
@@ -83,7 +86,7 @@ def motif_readings(
         If dish and recipe do not fit each other.
     """
     scores, curves, trained, seconds = [], [], [], []
-    for result in train_cells(dish, recipe, cells, threads=threads, progress=progress):
+    for result in train_cells(dish, recipe, cells, replicates=replicates, threads=threads, progress=progress):
         steps = np.asarray(result.recorded["step_loss"], np.float64)
         pieces = np.array_split(steps, min(_PIECES, steps.shape[1]), axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -234,7 +234,10 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             arrays |= {f"dish.{k}.{name}": array for name, array in each.dish.arrays().items()}
             arrays[f"scale.{k}"] = np.array([each.mean, each.spread])
         if self.process_ is not None:
-            arrays |= {f"process.{name}": np.asarray(value) for name, value in vars(self.process_).items()}
+            arrays |= {
+                f"process.{name}": np.asarray(getattr(self.process_, name))
+                for name in GaussianProcess.__dataclass_fields__
+            }
         save_arrays(path, arrays)
 
     @classmethod

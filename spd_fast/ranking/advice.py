@@ -1,0 +1,122 @@
+"""How far a ranking can be relied on, and what to do next, in sentences.
+
+Everything is reckoned from the labelled cells themselves: they are dealt out to folds, and each fold is predicted from the others.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from spd_fast.base.ranks import kendall_tau
+from spd_fast.base.seeds import derived_seed
+from spd_fast.base.sums import mean_of
+from spd_fast.base.types import Array
+from spd_fast.predictors.gaussian_process import fit_gaussian_process
+from spd_fast.ranking.measuring import Curves
+
+__all__ = ["FEW", "advise", "first_to_label"]
+
+FOLDS: Final = 5
+"""Parts into which labelled cells are dealt out to see how well they predict each other."""
+DEALS: Final = 3
+"""Times that they are dealt out."""
+FEW: Final = 30
+"""With fewer labelled cells, more of them help most."""
+_ON_TEST_CELLS: Final = {0: "0.66 [0.64, 0.68]", 30: "0.68 [0.66, 0.70]", 100: "0.755 [0.74, 0.77]"}
+"""Kendall's tau on 1,000 test cells of NAS-Bench-101 with so many labelled cells, 5 pools: docs/experiments.md, "The board"."""
+_NEARLY: Final = 0.03
+"""A control that is so near in tau does nearly as well."""
+
+
+def advise(
+    groups: Sequence[Array],
+    target: npt.NDArray[np.float64],
+    controls: dict[str, Array],
+    curves: Curves,
+    wanted: npt.NDArray[np.int64],
+    first: Sequence[str],
+) -> list[str]:
+    """Return sentences on how far a ranking can be relied on.
+
+    Parameters
+    ----------
+    groups : sequence of ndarray, shape (m, ...)
+        Features of the labelled cells; empty where nothing was learned.
+    target : ndarray, shape (m,)
+        Their accuracies.
+    controls : dict of ndarray, shape (m,)
+        Cheap scores of the labelled cells by name: counts, parameters, FLOPs.
+    curves : Curves
+        What was measured.
+    wanted : ndarray of int
+        Rows of the candidates in it.
+    first : sequence of str
+        Names of the candidates that should be labelled first; empty where there are labelled cells enough.
+    """
+    said = []
+    if len(groups):
+        tau = cross_validated(groups, target)
+        said.append(
+            f"Within your {len(target)} labelled cells, predictions of cells that were left out agree with their accuracies by a "
+            f"Kendall's tau of {tau:.2f} (1: the same order, 0: chance)."
+        )
+        best = max(controls, key=lambda name: abs(kendall_tau(controls[name], target)))
+        alone = abs(kendall_tau(controls[best], target))
+        if alone >= tau - _NEARLY:
+            said.append(f"Ranking these cells by {best} alone does as well: tau {alone:.2f}. Be wary of this ranking.")
+        else:
+            said.append(f"The best cheap control on the same cells is {best}: tau {alone:.2f}.")
+    known = max(n for n in _ON_TEST_CELLS if n <= len(target)) if len(groups) else 0
+    what = f"{known} labelled cells" if known else "no labels"
+    said.append(
+        f"With {what} and all motifs trained, tau on 1,000 other cells of NAS-Bench-101 was {_ON_TEST_CELLS[known]} when we measured it."
+    )
+    most = curves.score.shape[0]
+    never, partly = (
+        int((curves.done[wanted] == 0).sum()),
+        int(((curves.done[wanted] > 0) & (curves.done[wanted] < most)).sum()),
+    )
+    if never:
+        said.append(
+            f"No motif of {never:,} candidates was trained: they are ranked by their structure{'' if len(groups) else ' last'}."
+        )
+    if partly:
+        said.append(
+            f"Of {partly:,} candidates fewer than {most} motifs were trained. Run it again, with a larger budget, to go on."
+        )
+    if len(first):
+        said.append(
+            f"{len(target) or 'No'} labelled cells are few. These candidates differ most from each other, so train them first and rank "
+            f"again: {', '.join(first)}."
+        )
+    return said
+
+
+def cross_validated(groups: Sequence[Array], target: npt.NDArray[np.float64]) -> float:
+    """Return Kendall's tau of predictions of labelled cells, each from the folds without it: the mean over several deals."""
+    n, taus = len(target), []
+    for deal in range(DEALS):
+        order = np.random.default_rng(derived_seed(deal, "advice")).permutation(n)
+        predicted = np.empty(n)
+        for fold in range(FOLDS):
+            out = order[fold::FOLDS]
+            inside = np.setdiff1d(order, out)
+            process = fit_gaussian_process([group[inside] for group in groups], target[inside])
+            predicted[out] = process.predict(np.concatenate([group[out] for group in groups], axis=1))
+        taus.append(np.array(kendall_tau(predicted, target)))
+    return float(mean_of(taus))
+
+
+def first_to_label(structure: Array, n: int) -> npt.NDArray[np.int64]:
+    """Return `n` rows that differ most from each other: the first is nearest to the mean, each further one is farthest from those
+    before it (Gonzalez 1985, Clustering to minimize the maximum intercluster distance)."""
+    spread = structure.std(axis=0)
+    scaled = (structure - structure.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    chosen = [int(np.argmin((scaled**2).sum(axis=1)))]
+    nearest = ((scaled - scaled[chosen[0]]) ** 2).sum(axis=1)
+    while len(chosen) < min(n, len(scaled)):
+        chosen.append(int(np.argmax(nearest)))
+        nearest = np.minimum(nearest, ((scaled - scaled[chosen[-1]]) ** 2).sum(axis=1))
+    return np.array(chosen, np.int64)

@@ -1,0 +1,135 @@
+"""Learning curves of many cells, one replicate after the other, kept on the disk as they come."""
+
+import base64
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+import spd_fast._core as _core
+from spd_fast.base.stores import Journal, content_digest
+from spd_fast.base.types import Array, Progress
+from spd_fast.dish import Dish
+from spd_fast.outer.start import start_dish
+from spd_fast.predictors.readings import motif_readings
+from spd_fast.recipes.settings import Recipe
+from spd_fast.spaces.candidate import MotifCell
+
+__all__ = [
+    "SCHEMA",
+    "Curves",
+]
+
+SCHEMA: Final = "spd_fast.curves/1"
+"""Version of the journal's records."""
+
+
+@dataclass(eq=False)
+class Curves:
+    """What motifs of cells show on an unlearned dish, replicate by replicate.
+
+    Attributes
+    ----------
+    cells : sequence of n Cell, or of n NatsCell
+        No two the same.
+    recipe : Recipe
+        Motif, dish and inner loop.
+    threads : int, optional
+    curve : ndarray, shape (R, n, M), float64
+        Learning curve of each replicate of each cell; NaN where it was not measured or a motif diverged.
+    score : ndarray, shape (R, n), float64
+        Scores likewise: minus the mean training loss.
+    done : ndarray, shape (n,), int
+        Replicates that were measured of each cell: the first ones.
+    seconds : float
+        Of one core, measured in this process.
+    """
+
+    cells: Sequence[MotifCell]
+    recipe: Recipe
+    threads: int | None
+    curve: Array = field(init=False)
+    score: Array = field(init=False)
+    done: npt.NDArray[np.int64] = field(init=False)
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        n, replicates = len(self.cells), self.recipe.inner.replicates
+        pieces = min(8, self.recipe.steps)
+        self.curve = np.full((replicates, n, pieces), np.nan)
+        self.score = np.full((replicates, n), np.nan)
+        self.done = np.zeros(n, np.int64)
+        self._dish: Dish = start_dish(self.recipe)
+        self._journal: Journal | None = None
+
+    def keep_in(self, path: str | os.PathLike[str]) -> None:
+        """Keep measurements in a file from now on, and take those that it has already.
+
+        Raises
+        ------
+        ValueError
+            If the file has measurements of other cells or of another recipe, or is damaged.
+        OSError
+            If it cannot be written, or another process writes it.
+        """
+        journal = Journal(path, SCHEMA, remedy=f"remove {os.fspath(path)} or choose another name with --out")
+        keys = np.array([cell.key for cell in self.cells])
+        recipe = self.recipe.model_dump(mode="json")
+        journal.bind({"version": _core.version, "cells": content_digest({"keys": keys}), "recipe": recipe})
+        for record in journal.records:
+            rows, replicate = _array(record["rows"], np.int64), int(record["replicate"])
+            self._take(rows, replicate, _array(record["curve"]).reshape(len(rows), -1), _array(record["score"]))
+        self._journal = journal
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._journal is not None:
+            self._journal.close()
+
+    def measure(self, rows: npt.NDArray[np.int64], replicate: int, progress: Progress | None = None) -> None:
+        """Train one motif of each of these cells, and remember what it shows: NaN of a cell that nothing leads through."""
+        trained = np.array([self.cells[row].matrix.any() for row in rows.tolist()], bool)
+        curve, score = np.full((len(rows), self.curve.shape[2]), np.nan), np.full(len(rows), np.nan)
+        if trained.any():
+            found = motif_readings(
+                self._dish,
+                self.recipe,
+                [self.cells[row] for row in rows[trained].tolist()],
+                replicates=[replicate],
+                threads=self.threads,
+                progress=progress,
+            )
+            self.seconds += float(found.seconds.sum())
+            curve[trained], score[trained] = found.curve, found.score
+        self._take(rows, replicate, curve, score)
+        if self._journal is not None:
+            record = {"replicate": replicate, "rows": _text(rows), "curve": _text(curve), "score": _text(score)}
+            self._journal.append([record])
+
+    def _take(self, rows: npt.NDArray[np.int64], replicate: int, curve: Array, score: Array) -> None:
+        self.curve[replicate, rows], self.score[replicate, rows] = curve, score
+        self.done[rows] = replicate + 1
+
+    def mean_curve(self, rows: npt.NDArray[np.int64], replicates: int) -> Array:
+        """Return the learning curves of cells as means over their first replicates: shape (len(rows), M)."""
+        from spd_fast.base.sums import mean_of
+
+        return mean_of([self.curve[replicate, rows] for replicate in range(replicates)])
+
+    def mean_score(self) -> Array:
+        """Return the scores of all cells as means over the replicates that were measured, NaN where there are none."""
+        total = np.zeros(len(self.cells))
+        for replicate, score in enumerate(self.score):
+            total += np.where(replicate < self.done, score, 0.0)
+        return np.where(self.done > 0, total / np.maximum(self.done, 1), np.nan)
+
+
+def _text(array: Array) -> str:
+    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
+
+
+def _array(text: str, dtype: Any = np.float64) -> Array:
+    return np.frombuffer(base64.b64decode(text), dtype).copy()

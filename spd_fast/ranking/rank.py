@@ -1,0 +1,429 @@
+"""The main job: from labelled cells and candidates to the candidates that are worth training next.
+
+All candidates are told apart by their structure first. Then their motifs are trained, one replicate after the other, those that may
+be the best first, until all are measured or a budget of time is spent. A Gaussian process that learned from the labelled
+cells predicts accuracies from both; without labelled cells the speed of learning alone ranks.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import numpy as np
+import numpy.typing as npt
+
+import spd_fast.recipes as recipes
+from spd_fast.base.types import Array, NamedProgress
+from spd_fast.motif import NASBENCH101, MotifShape, count_flops, count_parameters
+from spd_fast.predictors.features import NATS_SCALARS, SCALARS, structural_features
+from spd_fast.predictors.gaussian_process import GaussianProcess, fit_gaussian_process
+from spd_fast.predictors.spd import DEFAULT_CURVES
+from spd_fast.ranking.advice import FEW, advise, first_to_label
+from spd_fast.ranking.measuring import Curves
+from spd_fast.ranking.tables import CellTable, read_table, write_table
+from spd_fast.spaces.candidate import MotifCell
+from spd_fast.spaces.nats_cell import NatsCell
+
+__all__ = [
+    "FEWEST_LABELLED",
+    "Ranking",
+    "rank",
+]
+
+FEWEST_LABELLED: Final = 10
+"""Labelled cells that a Gaussian process needs to be of use; with fewer, cells are ranked without labels."""
+SHARE: Final = 0.9
+"""Probability that an interval of a predicted accuracy is meant to hold."""
+_NATS_NETWORK: Final = MotifShape(16, 3, 5)
+"""Channels, stacks and cells of NATS-Bench's networks, in which residual blocks stand between the stacks."""
+_CONTROLS: Final = (
+    {
+        "conv3x3": "the number of 3x3 convolutions",
+        "log_parameters": "the number of parameters",
+        "longest_path": "the depth",
+        "shortest_path": "the shortest path",
+        "maxpool3x3": "the number of max-poolings",
+    },
+    {
+        "nor_conv_3x3": "the number of 3x3 convolutions",
+        "log_weights": "the number of parameters",
+        "longest_path": "the depth",
+        "avg_pool_3x3": "the number of poolings",
+    },
+)
+"""Structural scalars that serve as cheap controls, with their words: of NAS-Bench-101's cells, of NATS-Bench's."""
+_DIGITS: Final = 12
+"""Digits of a cell's hash in sentences."""
+_CHUNK_SECONDS: Final = 1.0
+"""Length of a piece of work, after which it is kept on the disk and the budget is looked at."""
+_FIRST_CHUNK: Final = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Candidates and how good they are expected to be. Arrays have an entry for each candidate, in the order given.
+
+    Attributes
+    ----------
+    cells : list of n Cell or NatsCell
+    order : ndarray, shape (n,), int
+        Positions of the candidates, the best first.
+    accuracy, lower, upper : ndarray, shape (n,), float64, or None
+        Predicted accuracy, in the unit of the labelled cells', and the ends of its 90 % interval. None without labelled cells.
+    label_free : ndarray, shape (n,), float64
+        The score that needs no labels: minus the mean training loss of the motifs' last epochs. NaN where no motif was
+        trained.
+    replicates : ndarray, shape (n,), int
+        Motifs that were trained of each candidate.
+    known : ndarray, shape (n,), float64
+        Accuracy of candidates that are among the labelled cells, else NaN.
+    parameters, flops : ndarray, shape (n,), int
+        Of the benchmark's network, for one image of 32 x 32. For cells of NATS-Bench without its residual blocks.
+    labelled : int
+        Number of labelled cells.
+    label_first : list of Cell or NatsCell
+        Where the labelled cells are few: ten candidates that differ most from each other, which help most when they are labelled.
+    advice : tuple of str
+        Sentences on how far this ranking can be relied on, and what to do next.
+    seconds, core_seconds : float
+        Wall time, and time of cores that trained motifs, in this call.
+    columns : mapping of str to list
+        Columns of the candidates' file, carried through.
+    """
+
+    cells: list[MotifCell]
+    order: npt.NDArray[np.int64]
+    accuracy: Array | None
+    lower: Array | None
+    upper: Array | None
+    label_free: Array
+    replicates: npt.NDArray[np.int64]
+    known: Array
+    parameters: npt.NDArray[np.int64]
+    flops: npt.NDArray[np.int64]
+    labelled: int
+    label_first: list[MotifCell]
+    advice: tuple[str, ...]
+    seconds: float
+    core_seconds: float
+    columns: dict[str, list[Any]]
+
+    def best(self, n: int = 10) -> list[MotifCell]:
+        """Return the best candidates whose accuracy is not known yet, the best first."""
+        fresh = [row for row in self.order.tolist() if np.isnan(self.known[row])]
+        return [self.cells[row] for row in fresh[:n]]
+
+    def table(self) -> dict[str, list[Any]]:
+        """Return the ranked candidates as columns, the best first; those of the candidates' file come last."""
+        rows = self.order
+        found: dict[str, list[Any]] = {
+            "rank": list(range(1, len(rows) + 1)),
+            "cell": [self.cells[row].module_hash for row in rows.tolist()],
+        }
+        if self.accuracy is not None and self.lower is not None and self.upper is not None:
+            found |= {
+                "predicted_accuracy": self.accuracy[rows].tolist(),
+                "lower_90": self.lower[rows].tolist(),
+                "upper_90": self.upper[rows].tolist(),
+            }
+        found |= {
+            "label_free_score": self.label_free[rows].tolist(),
+            "motifs_trained": self.replicates[rows].tolist(),
+            "known_accuracy": self.known[rows].tolist(),
+            "parameters": self.parameters[rows].tolist(),
+            "flops": self.flops[rows].tolist(),
+        }
+        for name, values in self.columns.items():
+            found[f"given_{name}" if name in found else name] = [values[row] for row in rows.tolist()]
+        return found
+
+    def to_pandas(self) -> Any:
+        """Return `table` as a pandas.DataFrame.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError("to_pandas needs pandas, which is not installed: pip install pandas") from error
+        return pandas.DataFrame(self.table())
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `table` as .csv, .tsv, .json, .jsonl or .parquet."""
+        write_table(path, self.table())
+
+
+def rank(
+    candidates: Sequence[MotifCell] | str | os.PathLike[str],
+    labelled: Sequence[MotifCell] | str | os.PathLike[str] | None = None,
+    accuracy: npt.ArrayLike | str | None = None,
+    *,
+    cell: str | None = None,
+    lower_is_better: bool = False,
+    budget: float | None = None,
+    measured: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
+    progress: NamedProgress | None = None,
+) -> Ranking:
+    """Rank candidates by the accuracy that they are expected to reach.
+
+    Parameters
+    ----------
+    candidates : path or sequence of Cell or NatsCell
+        A file that `spd_fast.ranking.tables.read_table` reads, or cells. Cells that occur twice are measured once.
+    labelled : path or sequence, optional
+        Cells that were trained. Without them (or with fewer than 10) candidates are ranked by how fast their motifs learn,
+        which needs no labels.
+    accuracy : array-like, shape (m,), or str
+        What the labelled cells reached; where `labelled` is a file, the name of its column (found by its name by default).
+    cell : str, optional
+        The column of the files that holds the cells. By default it is found by its name.
+    lower_is_better : bool
+        Whether `accuracy` are losses or errors; predictions have their sign reversed then.
+    budget : float, optional
+        Seconds after which no more motifs are trained. Default: all motifs of all candidates are trained.
+    measured : path, optional
+        File that keeps what was measured: a ranking that was interrupted goes on from there, and what is there is not
+        measured again.
+    threads : int, optional
+        Default: the processors that this process may use. Does not change the result.
+    progress : callable, optional
+        ``progress(what, share)`` is told what is being done and the share done. What it raises stops the ranking.
+
+    Returns
+    -------
+    Ranking
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, TypeError
+        If a file or a cell cannot be read, or cells and accuracies do not fit each other.
+
+    Notes
+    -----
+    Same arguments, same bits, for any number of threads and after any interruption, if there is no budget. With one, what
+    is measured depends on the time that it takes.
+
+    Examples
+    --------
+    >>> from spd_fast import TruthTable
+    >>> trained, others = TruthTable.load().split(40, seed=0)
+    >>> found = rank(others.cells[:20], trained.cells, trained.accuracy, budget=0)
+    >>> found.to_pandas().columns[:3].tolist()
+    ['rank', 'cell', 'predicted_accuracy']
+    """
+    began = time.perf_counter()
+    wanted, columns = _candidates(candidates, cell)
+    pool, target = _labelled(labelled, accuracy, cell, lower_is_better)
+    kinds = {type(each) for each in [*wanted, *pool]}
+    if len(kinds) != 1:
+        raise ValueError(
+            "cells of NAS-Bench-101 and of NATS-Bench were given, expected labelled cells and candidates of one space"
+        )
+    unique = list({each.key: each for each in [*pool, *wanted]}.values())
+    place = {each.key: row for row, each in enumerate(unique)}
+    at_pool = np.array([place[each.key] for each in pool], np.int64)
+    at_wanted = np.array([place[each.key] for each in wanted], np.int64)
+    curves = Curves(unique, recipes.get(DEFAULT_CURVES), threads)
+    judge = _Judge(curves, structural_features(cast(Any, unique)), at_pool, target)
+    try:
+        if measured is not None:
+            curves.keep_in(measured)
+        _measure(judge, np.unique(at_wanted), began, budget, progress)
+    finally:
+        curves.close()
+    predicted = judge.predict()
+    score = curves.mean_score()
+    known = np.full(len(unique), np.nan)
+    known[at_pool] = target
+    by = score if predicted is None else predicted[0]
+    order = np.argsort(-np.where(np.isnan(by), -np.inf, by)[at_wanted], kind="stable")
+    parts = (None, None, None) if predicted is None else tuple(each[at_wanted] for each in predicted)
+    fresh = np.setdiff1d(at_wanted, at_pool)
+    few = (
+        fresh[first_to_label(judge.structure[fresh], FEWEST_LABELLED)] if len(pool) < FEW and len(fresh) else fresh[:0]
+    )
+    label_first = [unique[row] for row in few.tolist()]
+    counts = np.array([_counts(each) for each in wanted], np.int64).T
+    return Ranking(
+        cells=wanted,
+        order=order,
+        accuracy=parts[0],
+        lower=parts[1],
+        upper=parts[2],
+        label_free=score[at_wanted],
+        replicates=curves.done[at_wanted],
+        known=known[at_wanted],
+        parameters=counts[0],
+        flops=counts[1],
+        labelled=len(pool),
+        label_first=label_first,
+        advice=tuple(
+            advise(
+                judge.groups_of_pool(),
+                target,
+                judge.controls(),
+                curves,
+                np.unique(at_wanted),
+                [each.module_hash[:_DIGITS] for each in label_first],
+            )
+        ),
+        seconds=time.perf_counter() - began,
+        core_seconds=curves.seconds,
+        columns=columns,
+    )
+
+
+def _counts(cell: MotifCell) -> tuple[int, int]:
+    """Return parameters and FLOPs of the full-size network of a cell; 0 where nothing leads through the cell."""
+    shape = _NATS_NETWORK if isinstance(cell, NatsCell) else NASBENCH101
+    if not cell.matrix.any():
+        return 0, 0
+    return count_parameters(cell, shape), count_flops(cell, shape, 32)
+
+
+def _candidates(
+    given: Sequence[MotifCell] | str | os.PathLike[str], column: str | None
+) -> tuple[list[MotifCell], dict[str, list[Any]]]:
+    if isinstance(given, str | os.PathLike):
+        table = CellTable.of(read_table(given), os.fspath(given), column)
+        return table.cells, {name: list(values) for name, values in table.table.items()}
+    cells = list(given)
+    if not cells:
+        raise ValueError("no candidates were given, expected at least one")
+    return cells, {}
+
+
+def _labelled(
+    given: Sequence[MotifCell] | str | os.PathLike[str] | None,
+    accuracy: npt.ArrayLike | str | None,
+    column: str | None,
+    lower_is_better: bool,
+) -> tuple[list[MotifCell], npt.NDArray[np.float64]]:
+    """Return the labelled cells, each once with the mean of its accuracies, more is better."""
+    if given is None:
+        if accuracy is not None:
+            raise ValueError("accuracy is given without labelled, expected both or neither")
+        return [], np.empty(0)
+    if isinstance(given, str | os.PathLike):
+        table = CellTable.of(read_table(given), os.fspath(given), column)
+        if accuracy is not None and not isinstance(accuracy, str):
+            raise TypeError(
+                f"accuracy is a {type(accuracy).__name__} with a file of labelled cells, expected the name of its column"
+            )
+        cells, (values, _) = table.cells, table.accuracy(accuracy, lower_is_better=lower_is_better)
+    else:
+        cells = list(given)
+        if accuracy is None or isinstance(accuracy, str):
+            raise TypeError("labelled are cells and accuracy is not an array, expected a number for each of them")
+        values = np.asarray(accuracy, np.float64) * (-1.0 if lower_is_better else 1.0)
+        if values.shape != (len(cells),):
+            raise ValueError(f"accuracy has shape {values.shape}, expected ({len(cells)},) to match labelled")
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            raise ValueError(f"accuracy[{bad[0]}] is {values[bad[0]]}, expected finite numbers")
+    found: dict[str, list[float]] = {}
+    for each, value in zip(cells, values.tolist(), strict=True):
+        found.setdefault(each.key, []).append(value)
+    once = list({each.key: each for each in cells}.values())
+    return once, np.array([sum(found[each.key]) / len(found[each.key]) for each in once])
+
+
+class _Judge:
+    """Predicts accuracies from structure and from as many replicates of learning curves as a cell has."""
+
+    def __init__(self, curves: Curves, structure: Array, pool: npt.NDArray[np.int64], target: Array) -> None:
+        self.curves, self.structure, self.pool, self.target = curves, structure, pool, target
+        self._processes: dict[int, GaussianProcess] = {}
+
+    @property
+    def learns(self) -> bool:
+        """Whether there are labelled cells enough to learn from, which do not all have one accuracy."""
+        return len(self.pool) >= FEWEST_LABELLED and bool(np.ptp(self.target) > 0)
+
+    def groups(self, rows: npt.NDArray[np.int64], replicates: int) -> list[Array]:
+        """Return the groups of features of cells: structure, and curves of their first replicates if there are any."""
+        found = [self.structure[rows]]
+        return [*found, self.curves.mean_curve(rows, replicates)] if replicates else found
+
+    def controls(self) -> dict[str, Array]:
+        """Return cheap scores of the labelled cells by name."""
+        if not self.learns:
+            return {}
+        nats = isinstance(self.curves.cells[0], NatsCell)
+        names = NATS_SCALARS if nats else SCALARS
+        return {meaning: self.structure[self.pool, names.index(name)] for name, meaning in _CONTROLS[nats].items()}
+
+    def groups_of_pool(self) -> list[Array]:
+        """Return the features of the labelled cells, with all replicates that each of them has; none if none are learned from."""
+        if not self.learns:
+            return []
+        return self.groups(self.pool, int(self.curves.done[self.pool].min(initial=self.curves.score.shape[0])))
+
+    def predict(self) -> tuple[Array, Array, Array] | None:
+        """Return predicted accuracies of all cells with their intervals; None where nothing can be learned."""
+        if not self.learns:
+            return None
+        found = np.empty((3, len(self.structure)))
+        for level in np.unique(self.curves.done).tolist():
+            rows = np.flatnonzero(self.curves.done == level)
+            groups = self.groups(rows, level)
+            found[:, rows] = self._process(level).predict_interval(np.concatenate(groups, axis=1), SHARE)
+        return found[0], found[1], found[2]
+
+    def promise(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the rows in the order in which they are worth measuring: what may be best comes first."""
+        if self.learns:
+            predicted = self.predict()
+            assert predicted is not None
+            value = predicted[2][rows]
+        else:
+            value = np.nan_to_num(self.curves.mean_score()[rows], nan=-np.inf)
+        return rows[np.argsort(-value, kind="stable")]
+
+    def _process(self, level: int) -> GaussianProcess:
+        if level not in self._processes:
+            self._processes[level] = fit_gaussian_process(self.groups(self.pool, level), self.target)
+        return self._processes[level]
+
+
+def _measure(
+    judge: _Judge, wanted: npt.NDArray[np.int64], began: float, budget: float | None, progress: NamedProgress | None
+) -> None:
+    """Train motifs, replicate by replicate: those of the labelled cells, then those of the candidates."""
+    curves = judge.curves
+    replicates = curves.score.shape[0]
+    pool = judge.pool if judge.learns else np.empty(0, np.int64)
+    rate = _FIRST_CHUNK / _CHUNK_SECONDS
+
+    def spent() -> bool:
+        return budget is not None and time.perf_counter() - began >= budget
+
+    others, everything = np.setdiff1d(wanted, pool), np.union1d(wanted, pool)
+    total = replicates * len(everything)
+    for replicate in range(replicates):
+        if spent():
+            return
+        # A process that reads r replicates learns from the labelled cells' first r, so these go first, in one piece.
+        pieces = [pool[curves.done[pool] == replicate]]
+        left = judge.promise(others[curves.done[others] == replicate])
+        while len(pieces) or len(left):
+            if not pieces:
+                size = max(1, int(rate * _CHUNK_SECONDS))
+                pieces, left = [left[:size]], left[size:]
+            chunk = pieces.pop()
+            if spent():
+                return
+            if not len(chunk):
+                continue
+            started = time.perf_counter()
+            curves.measure(chunk, replicate)
+            rate = len(chunk) / max(time.perf_counter() - started, 1e-3)
+            if progress is not None:
+                done = int(curves.done[everything].sum())
+                progress(f"training motif {replicate + 1} of {replicates} of each cell", done / total)

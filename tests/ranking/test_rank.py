@@ -1,0 +1,230 @@
+"""Ranking candidates: it predicts what the predictor predicts, goes on where it was stopped, and says how sure it is."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from spd_fast import SPDPredictor, TruthTable, rank
+from spd_fast.cli import app
+from spd_fast.outer.start import start_dish
+from spd_fast.ranking.advice import first_to_label
+from spd_fast.ranking.rank import Ranking
+from spd_fast.recipes import get
+from spd_fast.scoring import score_cells
+from spd_fast.spaces.cell_files import random_cells
+from spd_fast.spaces.nats_cell import NatsCell
+
+TRAINED, OTHERS = TruthTable.load().split(14, seed=0)
+CANDIDATES = list(OTHERS.cells[:6])
+NATS = [
+    NatsCell(ops)
+    for ops in (
+        ("nor_conv_3x3", "none", "nor_conv_3x3", "skip_connect", "none", "nor_conv_1x1"),
+        ("skip_connect", "avg_pool_3x3", "none", "nor_conv_1x1", "none", "skip_connect"),
+        ("none",) * 6,
+    )
+]
+
+
+class StopError(Exception):
+    """Stops a ranking."""
+
+
+@pytest.fixture(scope="module")
+def whole() -> Ranking:
+    return rank(CANDIDATES, TRAINED.cells, TRAINED.accuracy)
+
+
+def assert_same(one: Ranking, other: Ranking) -> None:
+    for name in ("order", "accuracy", "lower", "upper", "label_free", "replicates", "known", "parameters", "flops"):
+        assert np.array_equal(getattr(one, name), getattr(other, name), equal_nan=True), name
+    assert one.advice == other.advice
+
+
+def test_predictions_are_the_predictor_s(whole: Ranking) -> None:
+    expected = SPDPredictor().fit(TRAINED.cells, TRAINED.accuracy).query(CANDIDATES)
+    assert np.array_equal(whole.accuracy, expected)
+    assert np.array_equal(whole.order, np.argsort(-expected, kind="stable"))
+    assert np.all(whole.lower < whole.accuracy)
+    assert np.all(whole.accuracy < whole.upper)
+
+
+def test_without_time_structure_alone_predicts() -> None:
+    found = rank(CANDIDATES, TRAINED.cells, TRAINED.accuracy, budget=0)
+    expected = SPDPredictor(features=("structure",)).fit(TRAINED.cells, TRAINED.accuracy).query(CANDIDATES)
+    assert np.array_equal(found.accuracy, expected)
+    assert np.isnan(found.label_free).all()
+    assert any("No motif of 6 candidates was trained" in each for each in found.advice)
+
+
+def test_a_stopped_ranking_goes_on_and_gives_the_same_bits(whole: Ranking, tmp_path: Path) -> None:
+    told: list[float] = []
+
+    def stop(what: str, share: float) -> None:
+        told.append(share)
+        if len(told) == 5:
+            raise StopError
+
+    kept = tmp_path / "kept"
+    with pytest.raises(StopError):
+        rank(CANDIDATES, TRAINED.cells, TRAINED.accuracy, measured=kept, progress=stop, threads=1)
+    assert told == sorted(told)
+    assert 0 < told[0] < told[-1] < 1
+    with kept.open("ab") as file:
+        file.write(b'{"replicate": 3, "ro')  # the next piece was being written when the process died
+    assert_same(rank(CANDIDATES, TRAINED.cells, TRAINED.accuracy, measured=kept, threads=2), whole)
+    again = rank(CANDIDATES, TRAINED.cells, TRAINED.accuracy, measured=kept)
+    assert again.core_seconds == 0, "nothing is measured twice"
+    assert_same(again, whole)
+    with pytest.raises(
+        ValueError, match=r"kept was begun with other settings \(cells is .*choose another name with --out"
+    ):
+        rank(CANDIDATES[:3], TRAINED.cells, TRAINED.accuracy, measured=kept)
+
+
+def test_without_labels_the_speed_of_learning_ranks() -> None:
+    recipe = get("curves")
+    found = rank(CANDIDATES)
+    scores = score_cells(start_dish(recipe), recipe, CANDIDATES)
+    assert np.allclose(found.label_free, scores, rtol=1e-12)  # added in another order
+    assert found.order.tolist() == np.argsort(-scores, kind="stable").tolist()
+    assert found.accuracy is None
+    assert "predicted_accuracy" not in found.table()
+    few = rank(CANDIDATES, TRAINED.cells[:3], TRAINED.accuracy[:3], budget=0)
+    assert few.accuracy is None
+    assert few.labelled == 3
+    assert any("3 labelled cells are few" in each and CANDIDATES[0].module_hash[:12] in each for each in few.advice)
+    assert set(few.label_first) == set(CANDIDATES)
+
+
+def test_cells_that_occur_twice_are_measured_once() -> None:
+    found = rank([CANDIDATES[0], *CANDIDATES, TRAINED.cells[2]], TRAINED.cells, TRAINED.accuracy, budget=0)
+    assert len(found.cells) == 8
+    assert found.accuracy[0] == found.accuracy[1]
+    assert found.known[-1] == TRAINED.accuracy[2]
+    assert np.isnan(found.known[:-1]).all()
+    assert TRAINED.cells[2] not in found.best(8)
+    twice = [*TRAINED.cells, TRAINED.cells[0]]
+    apart = rank(twice, twice, [*TRAINED.accuracy, TRAINED.accuracy[0] + 0.02], budget=0)
+    assert apart.known[0] == pytest.approx(TRAINED.accuracy[0] + 0.01), "the mean of its accuracies"
+
+
+def test_cells_of_nats_bench() -> None:
+    """One has no path of operations: it has no motif, and is ranked."""
+    found = rank(NATS, budget=60)
+    assert found.order.tolist()[-1] == 2
+    assert np.isnan(found.label_free).tolist() == [False, False, True]
+    assert found.parameters[2] == 0
+    assert (found.parameters[:2] > 1000).all()
+
+
+def test_no_signal_is_no_reason_to_fail() -> None:
+    found = rank(CANDIDATES, TRAINED.cells, np.full(14, 0.9), budget=0)
+    assert found.accuracy is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"candidates": []}, ValueError, "no candidates were given"),
+        ({"labelled": NATS}, TypeError, "accuracy is not an array, expected a number for each"),
+        (
+            {"labelled": NATS, "accuracy": [0.1, 0.2, 0.3]},
+            ValueError,
+            "expected labelled cells and candidates of one space",
+        ),
+        (
+            {"labelled": NATS, "accuracy": [0.1]},
+            ValueError,
+            r"accuracy has shape \(1,\), expected \(3,\) to match labelled",
+        ),
+        (
+            {"labelled": NATS, "accuracy": [0.1, 0.2, np.nan]},
+            ValueError,
+            r"accuracy\[2\] is nan, expected finite numbers",
+        ),
+        ({"accuracy": [0.1]}, ValueError, "accuracy is given without labelled, expected both or neither"),
+    ],
+)
+def test_what_does_not_fit_is_refused(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        rank(**{"candidates": CANDIDATES, "budget": 0} | arguments)
+
+
+def test_the_first_to_label_differ() -> None:
+    spread = np.array([[0.0], [0.1], [5.0], [-5.0], [4.9]])
+    assert first_to_label(spread, 3).tolist() == [1, 3, 2]
+    assert len(first_to_label(spread, 9)) == 5
+
+
+# ---- the command
+
+
+def files(folder: Path) -> tuple[Path, Path]:
+    candidates, trained = folder / "candidates.jsonl", folder / "trained.csv"
+    candidates.write_text(
+        "".join(json.dumps({"mine": k, **cell.to_json()}) + "\n" for k, cell in enumerate(CANDIDATES))
+    )
+    rows = [
+        f'"{json.dumps(cell.to_json()).replace(chr(34), chr(34) * 2)}",{100 * value}'
+        for cell, value in zip(TRAINED.cells, TRAINED.accuracy, strict=True)
+    ]
+    trained.write_text("\n".join(["cell,test accuracy", *rows]) + "\n")
+    return candidates, trained
+
+
+def test_the_command(tmp_path: Path) -> None:
+    candidates, trained = files(tmp_path)
+    out = tmp_path / "ranked.csv"
+    arguments = [
+        "rank",
+        candidates,
+        "--labelled",
+        trained,
+        "--accuracy",
+        "test accuracy",
+        "--budget",
+        "0s",
+        "--out",
+        out,
+    ]
+    done = CliRunner().invoke(app, [*map(str, arguments), "--best", "2"])
+    assert done.exit_code == 0, done.output
+    assert "Train these next" in done.output
+    assert "6 candidates ranked" in done.output
+    header, *rows = out.read_text().splitlines()
+    assert header.split(",")[:5] == ["rank", "cell", "predicted_accuracy", "lower_90", "upper_90"]
+    expected = rank(CANDIDATES, TRAINED.cells, TRAINED.accuracy, budget=0)
+    order = [int(row.split(",")[header.split(",").index("mine")]) for row in rows]
+    assert order == expected.order.tolist()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--budget", "soon"], "--budget is 'soon', expected a time such as 90s, 10m or 2h"),
+        (["--out", "ranked.txt"], "ranked.txt ends in '.txt', expected .csv"),
+        (["--accuracy", "odd"], "has no column 'odd', expected one of cell, test accuracy"),
+        ([], "has no column of accuracies that is known by its name"),
+    ],
+)
+def test_commands_that_are_refused(
+    tmp_path: Path, changes: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where the output goes
+    candidates, trained = files(tmp_path)
+    done = CliRunner().invoke(app, ["rank", str(candidates), "--labelled", str(trained), *changes])
+    assert done.exit_code == 2
+    assert message in " ".join(done.stderr.split())
+
+
+def test_random_cells_survive_every_format(tmp_path: Path) -> None:
+    found = rank(random_cells(3, 7), budget=0)
+    for name in ("t.csv", "t.tsv", "t.json", "t.jsonl"):
+        found.save(tmp_path / name)
+        assert (tmp_path / name).stat().st_size > 100
+    assert len(found.to_pandas()) == 3

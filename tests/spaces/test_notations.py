@@ -1,0 +1,76 @@
+"""Cells in the notations of other programs."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from spd_fast.base.errors import InvalidCellError
+from spd_fast.spaces.cell import Cell
+from spd_fast.spaces.nats_cell import NatsCell
+from spd_fast.spaces.notations import cell_of
+
+CELL = Cell(["0110", "0001", "0001", "0000"], ["input", "conv3x3-bn-relu", "maxpool3x3", "output"])
+NATS = NatsCell.parse("|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|none~2|")
+TUPLE = (*CELL.matrix.ravel().tolist(), 0, 4, 2, 1)
+
+
+class Graph:
+    """As a directed networkx graph."""
+
+    def __init__(self, name: str) -> None:
+        self.nodes = {k: {name: op} for k, op in enumerate(CELL.ops)}
+        self.edges = [(int(x), int(y)) for x, y in zip(*np.nonzero(CELL.matrix), strict=True)]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        CELL,
+        CELL.to_json(),
+        {"module_adjacency": CELL.matrix, "module_operations": list(CELL.ops), "trainable_parameters": 3},
+        {"matrix": str(CELL.matrix.tolist()), "ops": str(list(CELL.ops))},
+        SimpleNamespace(matrix=CELL.matrix, ops=list(CELL.ops)),
+        SimpleNamespace(original_matrix=CELL.matrix, original_ops=list(CELL.ops)),
+        SimpleNamespace(get_spec=lambda: {"matrix": CELL.matrix, "ops": list(CELL.ops)}),
+        SimpleNamespace(spec={"matrix": CELL.matrix, "ops": list(CELL.ops)}),
+        Graph("op"),
+        Graph("label"),
+        TUPLE,
+        list(TUPLE),
+        np.array(TUPLE),
+        str(TUPLE),
+        '{"matrix": ["0110", "0001", "0001", "0000"], "ops": ["input", "conv3x3-bn-relu", "maxpool3x3", "output"]}',
+    ],
+)
+def test_notations_of_nasbench101(given: Any) -> None:
+    assert cell_of(given) == CELL
+
+
+@pytest.mark.parametrize(
+    "given", [NATS, NATS.text, f" {NATS.text}\n", NATS.to_json(), (2, 2, 0, 4, 2, 1), "(2, 2, 0, 4, 2, 1)"]
+)
+def test_notations_of_nats_bench(given: Any) -> None:
+    assert cell_of(given) == NATS
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        (3.5, TypeError, "a cell is given as float, expected a Cell"),
+        ({"a": 1}, TypeError, r"a cell is given as mapping with \['a'\], expected a matrix"),
+        (SimpleNamespace(matrix=[[0]]), TypeError, r"a cell is given as SimpleNamespace with \['matrix'\]"),
+        (Graph("odd"), TypeError, r"node 0 of the graph holds \['odd'\], expected its operation as 'op'"),
+        ((1, 2, 3), InvalidCellError, "a tuple of 3 numbers is no cell"),
+        ((0, 0, 0, 0, 0, 7), InvalidCellError, r"codes of edges are \(0, 0, 0, 0, 0, 7\), expected 0 to 4"),
+        ((*TUPLE[:-1], 9), InvalidCellError, r"codes of operations are \(0, 4, 2, 9\), expected 0 to 4"),
+        ("conv", InvalidCellError, "'conv' is no cell"),
+        ("3", InvalidCellError, "'3' is no cell"),
+        ("|odd~0|", ValueError, "ops are"),
+        ("(" * 10_000, InvalidCellError, "is no cell"),
+    ],
+)
+def test_what_is_no_cell_is_refused(given: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        cell_of(given)
