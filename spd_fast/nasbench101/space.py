@@ -1,5 +1,7 @@
 """The space of NAS-Bench-101: all of its cells, which are enumerated and not read from a file."""
 
+from typing import Protocol
+
 import numpy as np
 import numpy.typing as npt
 
@@ -8,10 +10,48 @@ from spd_fast.spaces.candidate import drawn_order
 from spd_fast.spaces.cell import Cell
 from spd_fast.spaces.cell_columns import CellColumns
 
-__all__ = ["Space", "enumerate_space", "sampled_rows"]
+__all__ = ["Drawn", "Space", "enumerate_space"]
 
 
-class Space(CellColumns):
+class _Hashed(Protocol):
+    @property
+    def module_hash(self) -> npt.NDArray[np.uint8]: ...
+
+
+class Drawn:
+    """Cells that can be drawn from: the space, or a table."""
+
+    def sample(self: _Hashed, n: int, seed: int, *, where: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.intp]:
+        """Draw `n` different cells uniformly; return their rows, which index columns and the cells themselves.
+
+        The draw depends on the seed and the cells alone, as that of `TruthTable.sample` does. A larger sample with the same seed
+        begins with the smaller one.
+
+        Parameters
+        ----------
+        n : int, >= 0
+        seed : int
+        where : ndarray, shape (len(self),), bool, optional
+            The rows to draw from. Examples: ``where=space.vertices == 7``, ``where=table.column("test_accuracy") > 0.9``.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than `n` cells to draw from, or `where` has another shape or type.
+        """
+        rows = np.arange(len(self.module_hash))
+        if where is not None:
+            allowed = np.asarray(where)
+            if allowed.shape != rows.shape or allowed.dtype != bool:
+                raise ValueError(f"where is {allowed.dtype} {allowed.shape}, expected one bool per row: ({len(rows)},)")
+            rows = rows[allowed]
+        order = drawn_order(self.module_hash[rows], seed)
+        if not 0 <= n <= len(order):
+            raise ValueError(f"n is {n}, expected 0 to {len(order)}: the number of cells to draw from")
+        return rows[order[:n]]
+
+
+class Space(Drawn, CellColumns):
     """The 423,624 cells of NAS-Bench-101 in ascending order of their hashes, which is the order of the official file.
 
     It is a sequence of `Cell`, each of which is built when it is touched. Isomorphic matrices are one cell; the space holds
@@ -60,26 +100,6 @@ class Space(CellColumns):
             )
         return row
 
-    def sample(self, n: int, seed: int, *, where: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.intp]:
-        """Draw `n` different cells uniformly; return their rows.
-
-        The draw depends on the seed and the cells alone, as that of `TruthTable.sample` does. A larger sample with the same seed
-        begins with the smaller one.
-
-        Parameters
-        ----------
-        n : int, >= 0
-        seed : int
-        where : ndarray, shape (len(self),), bool, optional
-            The rows to draw from. Example: ``where=space.vertices == 7``.
-
-        Raises
-        ------
-        ValueError
-            If there are fewer than `n` cells to draw from, or `where` has another shape or type.
-        """
-        return sampled_rows(self.module_hash, n, seed, where)
-
 
 def enumerate_space(*, threads: int | None = None) -> Space:
     """Enumerate the space: every pruned graph of 2 to 7 vertices and at most 9 edges, with every choice of operations.
@@ -104,19 +124,3 @@ def enumerate_space(*, threads: int | None = None) -> Space:
     """
     found = _native.enumerate_space(threads or 0)
     return Space(found.vertices, found.edge_bits, found.op_codes, found.module_hash, found.trainable_parameters)
-
-
-def sampled_rows(
-    module_hash: npt.NDArray[np.uint8], n: int, seed: int, where: npt.NDArray[np.bool_] | None
-) -> npt.NDArray[np.intp]:
-    """Draw `n` rows uniformly, by `drawn_order`, among those that `where` allows."""
-    rows = np.arange(len(module_hash))
-    if where is not None:
-        allowed = np.asarray(where)
-        if allowed.shape != rows.shape or allowed.dtype != bool:
-            raise ValueError(f"where is {allowed.dtype} {allowed.shape}, expected one bool per row: ({len(rows)},)")
-        rows = rows[allowed]
-    order = drawn_order(module_hash[rows], seed)
-    if not 0 <= n <= len(order):
-        raise ValueError(f"n is {n}, expected 0 to {len(order)}: the number of cells to draw from")
-    return rows[order[:n]]

@@ -32,7 +32,8 @@ import numpy.typing as npt
 
 from spd_fast._core import nasbench as _native
 from spd_fast.base.files import MappedArchive, load_arrays, map_arrays
-from spd_fast.nasbench101.space import sampled_rows
+from spd_fast.base.frames import pandas_for
+from spd_fast.nasbench101.space import Drawn
 from spd_fast.spaces.cell import Cell
 from spd_fast.spaces.cell_columns import CellColumns
 
@@ -66,7 +67,7 @@ class Evaluation(NamedTuple):
     test_accuracy: float
 
 
-class Table(Sequence[Cell]):
+class Table(Drawn, Sequence[Cell]):
     """The measured cells of NAS-Bench-101 in ascending order of their hashes. `open_table` makes one.
 
     It is a sequence of `Cell`, each of which is built from the stored matrix of its row when it is touched. Every column is a
@@ -257,26 +258,6 @@ class Table(Sequence[Cell]):
         self.training_time_spent = 0.0
         self.epochs_spent = 0
 
-    def sample(self, n: int, seed: int, *, where: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.intp]:
-        """Draw `n` different cells uniformly; return their rows, which index columns and the table itself.
-
-        The draw depends on the seed and the cells alone, as that of `TruthTable.sample` does. A larger sample with the same seed
-        begins with the smaller one.
-
-        Parameters
-        ----------
-        n : int, >= 0
-        seed : int
-        where : ndarray, shape (len(self),), bool, optional
-            The rows to draw from. Example: ``where=table.column("test_accuracy") > 0.9``.
-
-        Raises
-        ------
-        ValueError
-            If there are fewer than `n` cells to draw from, or `where` has another shape or type.
-        """
-        return sampled_rows(self.module_hash, n, seed, where)
-
     def finals(self) -> dict[str, npt.NDArray[Any]]:
         """Return what every run reached at its end, by name: accuracies, and ``"seconds"``; shape (n, budgets, runs).
 
@@ -301,10 +282,7 @@ class Table(Sequence[Cell]):
         ImportError
             If pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise ImportError("to_pandas needs pandas, which is not installed: pip install pandas") from error
+        pandas = pandas_for("to_pandas")
         hashes = [self._name(row) for row in range(len(self))]
         columns: dict[str, Any] = {name: getattr(self, name) for name in CELL_COLUMNS if name != "module_hash"}
         for epochs in self.budgets:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 import spd_fast.recipes as recipes
+from spd_fast.base.frames import pandas_for
 from spd_fast.base.types import Array, NamedProgress
 from spd_fast.motif import NASBENCH101, MotifShape, count_flops, count_parameters
 from spd_fast.predictors.features import NATS_SCALARS, SCALARS, structural_features
@@ -147,11 +148,7 @@ class Ranking:
         ImportError
             If pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise ImportError("to_pandas needs pandas, which is not installed: pip install pandas") from error
-        return pandas.DataFrame(self.table())
+        return pandas_for("to_pandas").DataFrame(self.table())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `table` as .csv, .tsv, .json, .jsonl or .parquet."""
