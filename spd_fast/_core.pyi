@@ -1,5 +1,5 @@
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ class _Record:
     __match_args__: ClassVar[tuple[str, ...]]
     """The names of the fields."""
 
-class NamedSlice(_Record):
+class NamedSlice(NamedTuple):
     """One tensor in a flat vector: it begins at `offset`."""
 
     name: str

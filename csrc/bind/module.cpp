@@ -8,21 +8,17 @@
 namespace spd {
 namespace {
 
-struct SliceRecord {
-  py::str name;
-  std::size_t offset;
-  py::tuple shape;
-};
-struct TablesRecord {
+struct TablesRecord {  // tuples of NamedSlice
   py::tuple parameters;
   std::size_t n_parameters;
   py::tuple running;
   int batch_norms;
 };
 
-py::tuple slice_records(const std::vector<NamedSlice>& slices) {
+// named_slice: the Python class, a named tuple, whose fields are read faster than those of other records.
+py::tuple slice_records(const std::vector<NamedSlice>& slices, const py::object& named_slice) {
   py::list out;
-  for (const NamedSlice& s : slices) out.append(SliceRecord{s.name, s.offset, py::tuple(py::cast(s.shape))});
+  for (const NamedSlice& s : slices) out.append(named_slice(s.name, s.offset, py::tuple(py::cast(s.shape))));
   return out;
 }
 
@@ -32,11 +28,11 @@ struct HeldSpec : MotifSpec {
 };
 std::shared_ptr<MotifSpec> held(MotifSpec spec) { return std::make_shared<HeldSpec>(HeldSpec{checked(std::move(spec)), {}}); }
 
-const TablesRecord& tables_of(MotifSpec& spec) {
+const TablesRecord& tables_of(MotifSpec& spec, const py::object& named_slice) {
   std::optional<TablesRecord>& tables = static_cast<HeldSpec&>(spec).tables;
   if (!tables) {
     const Plan plan = plan_of_one(spec);
-    tables = TablesRecord{slice_records(plan.parameters), plan.n_parameters, slice_records(plan.running), plan.batch_norms};
+    tables = TablesRecord{slice_records(plan.parameters, named_slice), plan.n_parameters, slice_records(plan.running, named_slice), plan.batch_norms};
   }
   return *tables;
 }
@@ -60,7 +56,9 @@ PYBIND11_MODULE(_core, m) {
   m.def("default_threads", default_threads);
   m.def("uniforms", uniform_array, py::arg("key"), py::arg("rows"), py::arg("columns"), py::arg("taps"));
 
-  RecordClass<SliceRecord>(m, "NamedSlice").field("name", &SliceRecord::name).field("offset", &SliceRecord::offset).field("shape", &SliceRecord::shape);
+  const py::object named_slice =
+      py::module_::import("collections").attr("namedtuple")("NamedSlice", "name offset shape", py::arg("module") = m.attr("__name__"));
+  m.attr("NamedSlice") = named_slice;
   RecordClass<TablesRecord>(m, "Tables")
       .field("parameters", &TablesRecord::parameters)
       .field("n_parameters", &TablesRecord::n_parameters)
@@ -89,7 +87,7 @@ PYBIND11_MODULE(_core, m) {
           },
           py::kw_only(), py::arg("hidden"), py::arg("slope"), py::arg("loss"), py::arg("classes"), py::arg("image_channels"), py::arg("height"),
           py::arg("width"))
-      .def_property_readonly("tables", tables_of)
+      .def_property_readonly("tables", [named_slice](MotifSpec& spec) -> const TablesRecord& { return tables_of(spec, named_slice); })
       .def("flops", [](const MotifSpec& spec) { return plan_of_one(spec).flops; })
       .def("memory", memory_of, py::arg("batch"), py::kw_only(), py::arg("backward"));
   py::class_<Optimizer>(m, "Optimizer")

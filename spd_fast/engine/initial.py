@@ -122,8 +122,7 @@ def _weights(
         shared = {}
     weights = {}
     fan_in = 1
-    for part in spec.tables.parameters:
-        name, dims = part.name, part.shape
+    for name, _, dims in spec.tables.parameters:
         if name.endswith("bn.weight"):
             weights[name] = np.ones(dims, loop.dtype)
         elif name.endswith("bn.bias"):

@@ -160,7 +160,7 @@ def step_profile(
         repeats,
         progress,
     )
-    weights = [(part.name, part.offset) for part in spec.tables.parameters if len(part.shape) == 4]
+    weights = [(name, at) for name, at, dims in spec.tables.parameters if len(dims) == 4]
     ops = []
     for op in out.ops:
         kind = type(op).__name__.removesuffix("Op").lower()

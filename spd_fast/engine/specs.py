@@ -95,32 +95,28 @@ def _(shape: PerceptronShape, cell: Perceptron, image_shape: tuple[int, ...]) ->
 def pack_weights(spec: _core.MotifSpec, weights: Parameters, element: npt.DTypeLike) -> Array:
     """Return named weights as the engine's flat vector."""
     slices = spec.tables.parameters
-    missing = [part.name for part in slices if part.name not in weights]
-    foreign = sorted(set(weights) - {part.name for part in slices})
+    missing = [name for name, _, _ in slices if name not in weights]
+    foreign = sorted(set(weights) - {name for name, _, _ in slices})
     if missing or foreign:
         what = f"lack {missing[0]!r}" if missing else f"hold {foreign[0]!r}, which the motif does not have"
         raise ValueError(f"weights {what}; expected the names of TrainResult.parameters")
     flat = np.zeros(spec.tables.n_parameters, element)
-    for part in slices:
-        array = np.asarray(weights[part.name])
-        if array.shape != part.shape:
-            raise ValueError(f"weights {part.name!r} have shape {array.shape}, expected {part.shape}")
-        flat[part.offset : part.offset + array.size] = array.ravel()
+    for name, offset, dims in slices:
+        array = np.asarray(weights[name])
+        if array.shape != dims:
+            raise ValueError(f"weights {name!r} have shape {array.shape}, expected {dims}")
+        flat[offset : offset + array.size] = array.ravel()
     return flat
 
 
 def unpack_weights(spec: _core.MotifSpec, flat: Array) -> dict[str, Array]:
-    return {
-        part.name: flat[part.offset : part.offset + math.prod(part.shape)].reshape(part.shape)
-        for part in spec.tables.parameters
-    }
+    return {name: flat[at : at + math.prod(dims)].reshape(dims) for name, at, dims in spec.tables.parameters}
 
 
 def unpack_running(spec: _core.MotifSpec, values: Array) -> dict[str, Array]:
     rows = {"running_mean": 0, "running_var": 1}
     return {
-        part.name: values[rows[part.name.rpartition(".")[2]], part.offset : part.offset + math.prod(part.shape)]
-        for part in spec.tables.running
+        name: values[rows[name.rpartition(".")[2]], at : at + math.prod(dims)] for name, at, dims in spec.tables.running
     }
 
 
