@@ -14,15 +14,15 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 FUZZ_CXX ?= clang++
 CXX_FILES := $(shell find csrc tests -name '*.hpp' -o -name '*.cpp')
 PACKAGES := $(shell find spd_fast -name '__init__.py')
-# Requirements by the name of their extra, or of `build`, as pyproject.toml states them.
+# Requirements by the name of their extra, or of `build` or `base`, as pyproject.toml states them.
 REQUIREMENTS := $(BIN)/python -c 'import sys, tomllib; p = tomllib.load(open("pyproject.toml", "rb")); \
-  print(*(p["project"]["optional-dependencies"] | {"build": p["build-system"]["requires"]})[sys.argv[1]], sep="\n")'
+  print(*(p["project"]["optional-dependencies"] | {"build": p["build-system"]["requires"], "base": p["project"]["dependencies"]})[sys.argv[1]], sep="\n")'
 
 .PHONY: help demo test verify fuzz aarch64 lint format bench dev clean
 .DELETE_ON_ERROR:
 
 help:
-	@echo 'make demo    a whole run from cells to report in runs/demo, on the truth that ships with the package'
+	@echo 'make demo    the main job on the truth that ships with the package: 100 cells labelled, the others ranked and checked'
 	@echo 'make test    the tests; ARGS= is handed to pytest'
 	@echo 'make verify  the whole agreement with the plain PyTorch motifs (longer than test)'
 	@echo 'make fuzz    libFuzzer on the reader of NAS-Bench-101 files, until Ctrl-C; needs clang++; ARGS=-runs=1000000'
@@ -35,9 +35,8 @@ help:
 	@echo
 	@echo 'Nothing needs to be installed before: the first target makes $(VENV) with $(or $(PYTHON),a Python that is not here yet).'
 
-demo: $(VENV)/.installed
-	rm -rf runs/demo
-	$(BIN)/spd-fast run --recipe demo --out runs/demo $(ARGS)
+demo: $(VENV)/.base
+	$(BIN)/spd-fast demo --out runs/demo $(ARGS)
 
 test: $(VENV)/.installed
 	$(BIN)/pytest $(ARGS)
@@ -90,14 +89,24 @@ clean:
 $(VENV)/.tools: pyproject.toml constraints.txt
 	@test -n '$(PYTHON)' || { echo 'No Python 3.11 or newer found: install one, or name it with PYTHON=.' >&2; exit 1; }
 	@command -v $${CXX:-c++} >/dev/null || { echo 'No C++ compiler found: install g++ or clang++, or name it with CXX=.' >&2; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(REQUIREMENTS) build > $(VENV)/tools.txt
-	$(PIP) cmake -r $(VENV)/tools.txt
+	@echo '1/3 making the environment in $(VENV), with the tools that compile the engine'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(REQUIREMENTS) build > $(VENV)/tools.txt
+	@$(PIP) cmake -r $(VENV)/tools.txt
 	@touch $@
 
 # Editable: Python files are used where they lie, so only the extension needs building again, and packages that are new need installing.
-$(VENV)/.installed: $(VENV)/.tools CMakeLists.txt $(CXX_FILES) $(PACKAGES)
-	$(PIP) --no-build-isolation --editable '.[test]'
+$(VENV)/.base: $(VENV)/.tools CMakeLists.txt $(CXX_FILES) $(PACKAGES)
+	@echo '2/3 installing numpy, scipy, numba, scikit-learn and others that ranking needs'
+	@$(REQUIREMENTS) base > $(VENV)/base.txt
+	@$(PIP) -r $(VENV)/base.txt
+	@echo '3/3 compiling the engine for every instruction set: one to three minutes'
+	@$(PIP) --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.base
+	@echo 'installing PyTorch, matplotlib and what the tests need'
+	@$(PIP) --no-build-isolation --editable '.[test]'
 	@touch $@
 
 # mypy reads the types of torch and the others, so linting needs the whole installation.

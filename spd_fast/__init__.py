@@ -76,12 +76,15 @@ __all__ = ["__version__", *_HOME_OF, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME_OF:
-        value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
-    elif name in _MODULES:
-        value = import_module(f"{__name__}.{name}")
-    else:
+    if name not in _HOME_OF and name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        module = import_module(f"{__name__}.{_HOME_OF.get(name, name)}")
+    except ModuleNotFoundError as error:
+        from spd_fast.base.extras import explained
+
+        raise explained(error) from error
+    value = getattr(module, name) if name in _HOME_OF else module
     globals()[name] = value
     return value
 

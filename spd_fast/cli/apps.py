@@ -11,7 +11,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Synthetic Petri Dish on a compiled CPU engine: learn a tiny data set on which tiny networks rank cells.",
-    epilog="Start with [bold]spd-fast run --recipe demo[/bold]; it takes a minute and needs no download.",
+    epilog="Start with [bold]spd-fast demo[/bold]; it takes a minute and needs no download.",
 )
 truth_app = typer.Typer(no_args_is_help=True, help="Build and show truths: cells with measured accuracies.")
 bench_app = typer.Typer(

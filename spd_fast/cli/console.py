@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 from rich.console import Console
 
+from spd_fast.base.extras import explained
+
 if TYPE_CHECKING:
     from spd_fast.outer.history import OuterEpoch
     from spd_fast.recipes.settings import Recipe
@@ -46,6 +48,8 @@ def errors(debug: bool, *, again: bool = False) -> Iterator[None]:
 
 def message_of(error: BaseException) -> str:
     """Return the text of an error; for an error of the operating system, the file's name and the system's text."""
+    if isinstance(error, ImportError):
+        return str(explained(error))
     if isinstance(error, OSError) and error.strerror:
         what = f"{error.filename}: " if error.filename else ""
         return what + error.strerror

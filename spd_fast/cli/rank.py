@@ -13,6 +13,7 @@ from spd_fast.cli.options import Debug, Threads
 if TYPE_CHECKING:
     from spd_fast.ranking.rank import Ranking
 
+_DEMO_LABELLED = 100
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -90,6 +91,54 @@ def rank(
         )
 
 
+@app.command(epilog="Example:\n\n  spd-fast demo")
+def demo(
+    folder: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder for the ranked candidates, which is made anew.")
+    ] = Path("runs/demo"),
+    seconds: Annotated[
+        float, typer.Option("--seconds", metavar="S", min=0, help="Time in which motifs are trained.")
+    ] = 40,
+    threads: Threads = None,
+    debug: Debug = False,
+) -> None:
+    """Show the main job on the truth in the package: 100 cells are labelled, all others are ranked, and the ranking is checked.
+
+    It takes about a minute. `spd-fast run --recipe demo` shows how a dish is learned.
+    """
+    with errors(debug, again=True):
+        from dataclasses import replace
+
+        from spd_fast.ranking.advice import judged
+        from spd_fast.ranking.rank import controls_of, rank
+        from spd_fast.truth.table import TruthTable
+
+        folder.mkdir(parents=True, exist_ok=True)
+        labelled, others = TruthTable.load().split(_DEMO_LABELLED, seed=0)
+        out.print(
+            f"{len(labelled)} cells of the truth in the package count as trained, the other {len(others):,} as candidates.\n"
+            f"For {seconds:g} seconds, motifs of the candidates are trained, those that may be the best first.",
+            markup=False,
+        )
+        with named_progress() as update:
+            found = rank(
+                list(others.cells),
+                list(labelled.cells),
+                labelled.accuracy,
+                budget=seconds,
+                threads=threads,
+                progress=update,
+            )
+        file = folder / "ranked.csv"
+        replace(found, columns={"reached": others.accuracy.tolist()}).save(file)
+        _print_best(found, 10, drawn=3)
+        out.print("\nThese candidates were trained, too, so that the ranking can be checked:", markup=False)
+        assert found.accuracy is not None  # there are labelled cells
+        for sentence in judged(found.accuracy, others.accuracy, controls_of(found.cells)):
+            out.print(f"  {sentence}", markup=False)
+        out.print(f"\nAll ranked candidates are in {file}. To rank your own: spd-fast rank --help", markup=False)
+
+
 def _seconds(text: str) -> float:
     """Return the seconds of a time such as 90, 90s, 10m or 2h."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", text)
@@ -98,7 +147,7 @@ def _seconds(text: str) -> float:
     return float(found[1]) * _SECONDS[found[2]]
 
 
-def _print_best(found: "Ranking", n: int) -> None:
+def _print_best(found: "Ranking", n: int, drawn: int | None = None) -> None:
     import numpy as np
 
     rows = [row for row in found.order.tolist() if np.isnan(found.known[row])][:n]
@@ -116,6 +165,6 @@ def _print_best(found: "Ranking", n: int) -> None:
         shown.append(line)
     title = "Train these next" if found.labelled else "The most promising candidates"
     out.print(table_of(title, shown))
-    for place, row in enumerate(rows, start=1):
+    for place, row in enumerate(rows[:drawn], start=1):
         out.print(f"\n{place}", markup=False)
         out.print(str(found.cells[row]), markup=False)

@@ -31,8 +31,8 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast._core import nasbench as _native
+from spd_fast.base.extras import required
 from spd_fast.base.files import MappedArchive, load_arrays, map_arrays
-from spd_fast.base.frames import pandas_for
 from spd_fast.nasbench101.space import Drawn
 from spd_fast.spaces.cell import Cell
 from spd_fast.spaces.cell_columns import CellColumns
@@ -282,7 +282,7 @@ class Table(Drawn, Sequence[Cell]):
         ImportError
             If pandas is not installed.
         """
-        pandas = pandas_for("to_pandas")
+        pandas = required("pandas", "to_pandas")
         hashes = [self._name(row) for row in range(len(self))]
         columns: dict[str, Any] = {name: getattr(self, name) for name in CELL_COLUMNS if name != "module_hash"}
         for epochs in self.budgets:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spd_fast.base.extras import required
 from spd_fast.base.seeds import derived_seed
 from spd_fast.base.types import Array, Number
 from spd_fast.recipes.settings import AdamSettings, CMAESSettings, OuterSettings
@@ -195,12 +196,7 @@ class Evolution:
 
     def restore(self, arrays: Mapping[str, Array]) -> None:
         """Restore a state that `state` returned."""
-        try:
-            from cmaes import CMA
-        except ImportError:
-            raise ImportError(
-                "outer.optimizer is CMA-ES, which needs the package cmaes: pip install 'spd_fast[cmaes]'"
-            ) from None
+        CMA = required("cmaes", 'outer.optimizer "cmaes"').CMA
         options = {"sigma": self.settings.sigma, "population_size": self.settings.population, "seed": self.seed}
         self.strategy = CMA(mean=self.start.copy(), **options)
         self.told: list[list[float]] = []

@@ -10,23 +10,19 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.distance import cdist
 from scipy.stats import norm, rankdata
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import (
+    ConstantKernel,
+    Hyperparameter,
+    Kernel,
+    NormalizedKernelMixin,
+    StationaryKernelMixin,
+    WhiteKernel,
+)
+from threadpoolctl import threadpool_limits
 
 from spd_fast.base.types import Array
-
-try:
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.gaussian_process import GaussianProcessRegressor
-    from sklearn.gaussian_process.kernels import (
-        ConstantKernel,
-        Hyperparameter,
-        Kernel,
-        NormalizedKernelMixin,
-        StationaryKernelMixin,
-        WhiteKernel,
-    )
-    from threadpoolctl import threadpool_limits
-except ImportError as error:
-    raise ImportError("predictors need scikit-learn: pip install 'spd_fast[predictor]'") from error
 
 __all__ = [
     "GaussianProcess",

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from spd_fast.base.extras import required
 from spd_fast.base.progress import part_of
 from spd_fast.base.seeds import derived_seed
 from spd_fast.base.sums import mean_of, sum_of
@@ -158,6 +159,7 @@ def learn_dish(
     The share of validation cells is that of the recipe's own pool, but there are at least 3. Parameters and errors are those
     of `spd_fast.fit_dish`; `progress` is called with the share of the work that is done.
     """
+    required("torch", "learning a dish")
     from spd_fast.outer.fit import fit_dish
 
     pool, validation_cells = recipe.outer.pool, recipe.outer.validation_cells

@@ -2,8 +2,8 @@
 
 It knows three kinds of features: *structure* (`spd_fast.predictors.features`, for which nothing is trained), *curves* (the learning
 curves of motifs on an unlearned dish) and *dish* (the score on a dish that is learned from the labelled cells). A Gaussian process on
-these features is the strongest predictor. The score on a learned dish alone is the Synthetic Petri Dish as its authors meant it. This
-module needs scikit-learn (``pip install 'spd_fast[predictor]'``).
+these features is the strongest predictor. The score on a learned dish alone is the Synthetic Petri Dish as its authors meant it.
+Only learning a dish needs PyTorch.
 
 References
 ----------
@@ -20,6 +20,8 @@ from typing import Any, Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils.validation import check_is_fitted
 
 import spd_fast.recipes as recipes
 from spd_fast.base.files import load_arrays, save_arrays
@@ -39,12 +41,6 @@ __all__ = [
     "SPDPredictor",
 ]
 
-
-try:
-    from sklearn.base import BaseEstimator, RegressorMixin
-    from sklearn.utils.validation import check_is_fitted
-except ImportError as error:
-    raise ImportError("predictors need scikit-learn: pip install 'spd_fast[predictor]'") from error
 
 SCHEMA: Final = "spd_fast.predictor/2"
 """Version of the file that `SPDPredictor.save` writes."""

@@ -3,7 +3,7 @@
 Everything is reckoned from the labelled cells themselves: they are dealt out to folds, and each fold is predicted from the others.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -16,7 +16,7 @@ from spd_fast.base.types import Array
 from spd_fast.predictors.gaussian_process import fit_gaussian_process
 from spd_fast.ranking.measuring import Curves
 
-__all__ = ["FEW", "advise", "first_to_label"]
+__all__ = ["FEW", "advise", "first_to_label", "judged"]
 
 FOLDS: Final = 5
 """Parts into which labelled cells are dealt out to see how well they predict each other."""
@@ -120,3 +120,30 @@ def first_to_label(structure: Array, n: int) -> npt.NDArray[np.int64]:
         chosen.append(int(np.argmax(nearest)))
         nearest = np.minimum(nearest, ((scaled - scaled[chosen[-1]]) ** 2).sum(axis=1))
     return np.array(chosen, np.int64)
+
+
+def judged(
+    predicted: npt.ArrayLike, accuracy: npt.ArrayLike, controls: Mapping[str, Array], top: int = 10
+) -> list[str]:
+    """Return sentences on how well a ranking agrees with what its candidates really reached.
+
+    Parameters
+    ----------
+    predicted, accuracy : array-like, shape (n,)
+    controls : mapping of str to ndarray, shape (n,)
+        Cheap scores of the same candidates by name.
+    top : int
+        Number of best candidates that are looked at.
+    """
+    score, reached = np.asarray(predicted, np.float64), np.asarray(accuracy, np.float64)
+    taus = {name: kendall_tau(values, reached) for name, values in controls.items()}
+    best = max(taus, key=lambda name: abs(taus[name]))
+    chosen = np.argsort(-score, kind="stable")[:top]
+    truly_best = np.argsort(-reached, kind="stable")[: len(reached) // 10]
+    hits = len(np.intersect1d(chosen, truly_best))
+    return [
+        f"The ranking agrees with what the {len(reached):,} candidates really reached by a Kendall's tau of "
+        f"{kendall_tau(score, reached):.2f}; the best cheap control, {best}, by {abs(taus[best]):.2f}.",
+        f"Of the {len(chosen)} candidates ranked first, {hits} are truly among the best tenth. They reached "
+        f"{100 * reached[chosen].mean():.1f} % on average, all candidates {100 * reached.mean():.1f} %, the best one {100 * reached.max():.1f} %.",
+    ]

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 import spd_fast.recipes as recipes
-from spd_fast.base.frames import pandas_for
+from spd_fast.base.extras import required
 from spd_fast.base.types import Array, NamedProgress
 from spd_fast.motif import NASBENCH101, MotifShape, count_flops, count_parameters
 from spd_fast.predictors.features import NATS_SCALARS, SCALARS, structural_features
@@ -30,6 +30,7 @@ from spd_fast.spaces.nats_cell import NatsCell
 __all__ = [
     "FEWEST_LABELLED",
     "Ranking",
+    "controls_of",
     "rank",
 ]
 
@@ -148,7 +149,7 @@ class Ranking:
         ImportError
             If pandas is not installed.
         """
-        return pandas_for("to_pandas").DataFrame(self.table())
+        return required("pandas", "to_pandas").DataFrame(self.table())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `table` as .csv, .tsv, .json, .jsonl or .parquet."""
@@ -264,7 +265,7 @@ def rank(
             advise(
                 judge.groups_of_pool(),
                 target,
-                judge.controls(),
+                controls_of(pool) if judge.learns else {},
                 curves,
                 np.unique(at_wanted),
                 [each.module_hash[:_DIGITS] for each in label_first],
@@ -331,6 +332,13 @@ def _labelled(
     return once, np.array([sum(found[each.key]) / len(found[each.key]) for each in once])
 
 
+def controls_of(cells: Sequence[MotifCell]) -> dict[str, Array]:
+    """Return cheap scores of cells by name, shape (n,) each: counts, depth, parameters."""
+    nats = isinstance(cells[0], NatsCell)
+    names, features = NATS_SCALARS if nats else SCALARS, structural_features(cast(Any, cells))
+    return {meaning: features[:, names.index(name)] for name, meaning in _CONTROLS[nats].items()}
+
+
 class _Judge:
     """Predicts accuracies from structure and from as many replicates of learning curves as a cell has."""
 
@@ -347,14 +355,6 @@ class _Judge:
         """Return the groups of features of cells: structure, and curves of their first replicates if there are any."""
         found = [self.structure[rows]]
         return [*found, self.curves.mean_curve(rows, replicates)] if replicates else found
-
-    def controls(self) -> dict[str, Array]:
-        """Return cheap scores of the labelled cells by name."""
-        if not self.learns:
-            return {}
-        nats = isinstance(self.curves.cells[0], NatsCell)
-        names = NATS_SCALARS if nats else SCALARS
-        return {meaning: self.structure[self.pool, names.index(name)] for name, meaning in _CONTROLS[nats].items()}
 
     def groups_of_pool(self) -> list[Array]:
         """Return the features of the labelled cells, with all replicates that each of them has; none if none are learned from."""

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.errors import InvalidCellError
+from spd_fast.base.extras import required
 from spd_fast.base.files import atomic_write
 from spd_fast.spaces.candidate import MotifCell
 from spd_fast.spaces.cell import Cell
@@ -264,14 +265,10 @@ def _read_separated(source: Path, delimiter: str) -> dict[str, list[Any]]:
 
 
 def _read_parquet(source: Path) -> dict[str, list[Any]]:
+    required("pyarrow", f"{source}, a Parquet file,")
+    pandas = required("pandas", f"{source}, a Parquet file,")
     try:
-        import pandas
-
         return {str(name): column.tolist() for name, column in pandas.read_parquet(source).items()}
-    except ImportError as error:
-        raise ImportError(
-            f"{source} is a Parquet file, which needs pandas and pyarrow: pip install pandas pyarrow"
-        ) from error
     except ValueError as error:
         raise ValueError(f"{source} is not a Parquet file: {error}") from None
 
@@ -322,15 +319,9 @@ def write_table(path: str | os.PathLike[str], table: Table) -> None:
         lines = "".join(f"{json.dumps(row)}\n" for row in plain)
         _write(target, json.dumps(plain, indent=1) + "\n" if kind == ".json" else lines)
     elif kind == ".parquet":
-        try:
-            import pandas
-
-            with atomic_write(target) as file:
-                pandas.DataFrame(dict(table)).to_parquet(file)
-        except ImportError as error:
-            raise ImportError(
-                f"{target} is a Parquet file, which needs pandas and pyarrow: pip install pandas pyarrow"
-            ) from error
+        required("pyarrow", f"{target}, a Parquet file,")
+        with atomic_write(target) as file:
+            required("pandas", f"{target}, a Parquet file,").DataFrame(dict(table)).to_parquet(file)
 
 
 def require_writable(path: Path) -> None:

@@ -901,7 +901,9 @@ def test_pandas(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.array_equal(frame["test_accuracy_108"], table.column("test_accuracy"))
     assert np.array_equal(frame["trainable_parameters"], table.trainable_parameters)
     monkeypatch.setitem(sys.modules, "pandas", None)  # the tests need it: Python is told that it is not there
-    with pytest.raises(ImportError, match="to_pandas needs pandas, which is not installed: pip install pandas"):
+    with pytest.raises(
+        ImportError, match=r"to_pandas needs pandas, which is not installed: pip install 'spd_fast\[tables\]'"
+    ):
         table.to_pandas()
 
 

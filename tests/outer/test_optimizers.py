@@ -115,7 +115,9 @@ def test_too_many_numbers_to_search() -> None:
 def test_without_cmaes_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests need cmaes, so that this process has it: Python is told that it has not."""
     monkeypatch.setitem(sys.modules, "cmaes", None)
-    with pytest.raises(ImportError, match=r"needs the package cmaes: pip install 'spd_fast\[cmaes\]'"):
+    with pytest.raises(
+        ImportError, match=r"outer.optimizer \"cmaes\" needs cmaes, .*: pip install 'spd_fast\[learn\]'"
+    ):
         fit(SEARCHING)
 
 

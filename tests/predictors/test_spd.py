@@ -458,13 +458,6 @@ def packed(columns: CellColumns) -> Any:
     return np.column_stack([columns.vertices, columns.edge_bits, columns.op_codes]).astype(np.int64)
 
 
-def test_without_scikit_learn_the_remedy_is_named() -> None:
-    script = "import sys; sys.modules['sklearn'] = None\nimport spd_fast\nspd_fast.Cell\nspd_fast.SPDPredictor"
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert run.returncode != 0
-    assert "predictors need scikit-learn: pip install 'spd_fast[predictor]'" in run.stderr
-
-
 def test_a_process_is_plain_data(fitted: SPDPredictor) -> None:
     process = fitted.process_
     assert isinstance(process, GaussianProcess)

@@ -228,3 +228,13 @@ def test_random_cells_survive_every_format(tmp_path: Path) -> None:
         found.save(tmp_path / name)
         assert (tmp_path / name).stat().st_size > 100
     assert len(found.to_pandas()) == 3
+
+
+def test_the_demo(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["demo", "--seconds", "0", "--out", str(tmp_path / "demo")])
+    assert done.exit_code == 0, done.output
+    assert "the other 1,404 as candidates" in done.output
+    assert "truly among the best tenth" in done.output
+    header, *rows = (tmp_path / "demo" / "ranked.csv").read_text().splitlines()
+    assert header.endswith(",reached")
+    assert len(rows) == 1404
