@@ -1,6 +1,7 @@
 """The main job on the command line: rank candidates."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from spd_fast.cli.options import Debug, Threads
 
 if TYPE_CHECKING:
     from spd_fast.ranking.rank import Ranking
+    from spd_fast.spaces.candidate import MotifCell
 
 _DEMO_LABELLED = 100
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -20,22 +22,30 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 @app.command(
     epilog="Examples:\n\n  spd-fast rank candidates.csv --labelled trained.csv\n\n"
     "  spd-fast rank candidates.csv --labelled trained.csv --budget 5m --out ranked.csv\n\n"
-    "  spd-fast rank candidates.jsonl"
+    "  spd-fast rank candidates.jsonl\n\n"
+    "  spd-fast rank --neighbours 1000 --labelled trained.csv"
 )
 def rank(
     candidates: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
-            metavar="CANDIDATES",
+            metavar="[CANDIDATES]",
             help="File of cells: .csv, .tsv, .json, .jsonl, .parquet or .npz. Columns that hold no cell are carried through.",
         ),
-    ],
+    ] = None,
     labelled: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
             help="Cells that were trained, with the accuracy that they reached. Without it the speed of learning ranks, which needs no labels.",
         ),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Rank all 423,624 cells of NAS-Bench-101; give a --budget with it.")
+    ] = False,
+    neighbours: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Rank N cells that differ from the best labelled cells by one change."),
     ] = None,
     file: Annotated[
         Path,
@@ -71,7 +81,7 @@ def rank(
         seconds = None if budget is None else _seconds(budget)
         with named_progress() as update:
             found = ranking.rank(
-                candidates,
+                _wanted(candidates, everything, neighbours, labelled, accuracy, cell, lower_is_better),
                 labelled,
                 accuracy,
                 cell=cell,
@@ -139,6 +149,36 @@ def demo(
         out.print(f"\nAll ranked candidates are in {file}. To rank your own: spd-fast rank --help", markup=False)
 
 
+def _wanted(
+    candidates: Path | None,
+    everything: bool,
+    neighbours: int | None,
+    labelled: Path | None,
+    accuracy: str | None,
+    cell: str | None,
+    lower_is_better: bool,
+) -> "Path | Sequence[MotifCell]":
+    """Return the candidates that the options name: a file, the space, or neighbours of the labelled cells."""
+    if sum([candidates is not None, everything, neighbours is not None]) != 1:
+        raise ValueError("expected one of a file of candidates, --all and --neighbours")
+    if candidates is not None:
+        return candidates
+    if everything:
+        from spd_fast.nasbench101 import enumerate_space
+
+        return enumerate_space()
+    if labelled is None:
+        raise ValueError("--neighbours are those of labelled cells: name their file with --labelled")
+    from spd_fast.ranking.rank import labelled_cells, neighbours_of
+    from spd_fast.spaces.cell import Cell
+
+    cells, values = labelled_cells(labelled, accuracy, cell, lower_is_better)
+    known = [each for each in cells if isinstance(each, Cell)]
+    if len(known) < len(cells):
+        raise ValueError("--neighbours are known of cells of NAS-Bench-101 alone: give a file of candidates")
+    return neighbours_of(known, values, neighbours or 0)
+
+
 def _seconds(text: str) -> float:
     """Return the seconds of a time such as 90, 90s, 10m or 2h."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", text)
@@ -153,13 +193,13 @@ def _print_best(found: "Ranking", n: int, drawn: int | None = None) -> None:
     rows = [row for row in found.order.tolist() if np.isnan(found.known[row])][:n]
     if not rows:
         return
-    shown = []
+    shown, sign = [], -1 if found.lower_is_better else 1
     for place, row in enumerate(rows, start=1):
         line = {"": place, "cell": found.cells[row].module_hash[:12]}
         if found.accuracy is not None and found.lower is not None and found.upper is not None:
             line |= {
-                "predicted": float(found.accuracy[row]),
-                "90 % interval": f"{found.lower[row]:.3f} to {found.upper[row]:.3f}",
+                "predicted": sign * float(found.accuracy[row]),
+                "90 % interval": "{:.3f} to {:.3f}".format(*sorted([sign * found.lower[row], sign * found.upper[row]])),
             }
         line |= {"label-free score": float(found.label_free[row]), "parameters": f"{found.parameters[row]:,}"}
         shown.append(line)

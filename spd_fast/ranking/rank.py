@@ -17,7 +17,14 @@ import numpy.typing as npt
 import spd_fast.recipes as recipes
 from spd_fast.base.extras import required
 from spd_fast.base.types import Array, NamedProgress
-from spd_fast.motif import NASBENCH101, MotifShape, count_flops, count_parameters
+from spd_fast.motif import (
+    NASBENCH101,
+    MotifShape,
+    count_flops,
+    count_flops_table,
+    count_parameters,
+    count_parameters_table,
+)
 from spd_fast.predictors.features import NATS_SCALARS, SCALARS, structural_features
 from spd_fast.predictors.gaussian_process import GaussianProcess, fit_gaussian_process
 from spd_fast.predictors.spd import DEFAULT_CURVES
@@ -25,12 +32,16 @@ from spd_fast.ranking.advice import FEW, advise, first_to_label
 from spd_fast.ranking.measuring import Curves
 from spd_fast.ranking.tables import CellTable, read_table, write_table
 from spd_fast.spaces.candidate import MotifCell
+from spd_fast.spaces.cell import Cell
+from spd_fast.spaces.cell_columns import CellColumns
 from spd_fast.spaces.nats_cell import NatsCell
 
 __all__ = [
     "FEWEST_LABELLED",
     "Ranking",
     "controls_of",
+    "labelled_cells",
+    "neighbours_of",
     "rank",
 ]
 
@@ -85,6 +96,8 @@ class Ranking:
         Of the benchmark's network, for one image of 32 x 32. For cells of NATS-Bench without its residual blocks.
     labelled : int
         Number of labelled cells.
+    lower_is_better : bool
+        Whether the labelled cells came with losses. Then `accuracy`, `lower`, `upper` and `known` are minus these.
     label_first : list of Cell or NatsCell
         Where the labelled cells are few: ten candidates that differ most from each other, which help most when they are labelled.
     advice : tuple of str
@@ -106,6 +119,7 @@ class Ranking:
     parameters: npt.NDArray[np.int64]
     flops: npt.NDArray[np.int64]
     labelled: int
+    lower_is_better: bool
     label_first: list[MotifCell]
     advice: tuple[str, ...]
     seconds: float
@@ -119,21 +133,22 @@ class Ranking:
 
     def table(self) -> dict[str, list[Any]]:
         """Return the ranked candidates as columns, the best first; those of the candidates' file come last."""
-        rows = self.order
+        rows, sign, what = (self.order, -1, "loss") if self.lower_is_better else (self.order, 1, "accuracy")
         found: dict[str, list[Any]] = {
             "rank": list(range(1, len(rows) + 1)),
             "cell": [self.cells[row].module_hash for row in rows.tolist()],
         }
         if self.accuracy is not None and self.lower is not None and self.upper is not None:
+            ends = sorted([sign * self.lower[rows], sign * self.upper[rows]], key=lambda end: float(end[0]))
             found |= {
-                "predicted_accuracy": self.accuracy[rows].tolist(),
-                "lower_90": self.lower[rows].tolist(),
-                "upper_90": self.upper[rows].tolist(),
+                f"predicted_{what}": (sign * self.accuracy[rows]).tolist(),
+                "lower_90": ends[0].tolist(),
+                "upper_90": ends[1].tolist(),
             }
         found |= {
             "label_free_score": self.label_free[rows].tolist(),
             "motifs_trained": self.replicates[rows].tolist(),
-            "known_accuracy": self.known[rows].tolist(),
+            f"known_{what}": (sign * self.known[rows]).tolist(),
             "parameters": self.parameters[rows].tolist(),
             "flops": self.flops[rows].tolist(),
         }
@@ -182,7 +197,7 @@ def rank(
     cell : str, optional
         The column of the files that holds the cells. By default it is found by its name.
     lower_is_better : bool
-        Whether `accuracy` are losses or errors; predictions have their sign reversed then.
+        Whether `accuracy` are losses or errors, of which less is better.
     budget : float, optional
         Seconds after which no more motifs are trained. Default: all motifs of all candidates are trained.
     measured : path, optional
@@ -217,7 +232,7 @@ def rank(
     """
     began = time.perf_counter()
     wanted, columns = _candidates(candidates, cell)
-    pool, target = _labelled(labelled, accuracy, cell, lower_is_better)
+    pool, target = labelled_cells(labelled, accuracy, cell, lower_is_better)
     kinds = {type(each) for each in [*wanted, *pool]}
     if len(kinds) != 1:
         raise ValueError(
@@ -247,7 +262,7 @@ def rank(
         fresh[first_to_label(judge.structure[fresh], FEWEST_LABELLED)] if len(pool) < FEW and len(fresh) else fresh[:0]
     )
     label_first = [unique[row] for row in few.tolist()]
-    counts = np.array([_counts(each) for each in wanted], np.int64).T
+    parameters, flops = _counts(wanted)
     return Ranking(
         cells=wanted,
         order=order,
@@ -257,9 +272,10 @@ def rank(
         label_free=score[at_wanted],
         replicates=curves.done[at_wanted],
         known=known[at_wanted],
-        parameters=counts[0],
-        flops=counts[1],
+        parameters=parameters,
+        flops=flops,
         labelled=len(pool),
+        lower_is_better=lower_is_better,
         label_first=label_first,
         advice=tuple(
             advise(
@@ -277,12 +293,18 @@ def rank(
     )
 
 
-def _counts(cell: MotifCell) -> tuple[int, int]:
-    """Return parameters and FLOPs of the full-size network of a cell; 0 where nothing leads through the cell."""
-    shape = _NATS_NETWORK if isinstance(cell, NatsCell) else NASBENCH101
-    if not cell.matrix.any():
-        return 0, 0
-    return count_parameters(cell, shape), count_flops(cell, shape, 32)
+def _counts(cells: Sequence[MotifCell]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return parameters and FLOPs of the full-size networks of cells; 0 where nothing leads through a cell."""
+    if isinstance(cells[0], Cell):
+        columns = CellColumns.from_cells(cast(Any, cells))
+        table = (columns.vertices, columns.edge_bits, columns.op_codes)
+        return count_parameters_table(*table, NASBENCH101), count_flops_table(*table, NASBENCH101, 32)
+    counts = [
+        (count_parameters(cell, _NATS_NETWORK), count_flops(cell, _NATS_NETWORK, 32)) if cell.matrix.any() else (0, 0)
+        for cell in cells
+    ]
+    parameters, flops = np.array(counts, np.int64).T
+    return parameters, flops
 
 
 def _candidates(
@@ -297,7 +319,7 @@ def _candidates(
     return cells, {}
 
 
-def _labelled(
+def labelled_cells(
     given: Sequence[MotifCell] | str | os.PathLike[str] | None,
     accuracy: npt.ArrayLike | str | None,
     column: str | None,
@@ -330,6 +352,22 @@ def _labelled(
         found.setdefault(each.key, []).append(value)
     once = list({each.key: each for each in cells}.values())
     return once, np.array([sum(found[each.key]) / len(found[each.key]) for each in once])
+
+
+def neighbours_of(labelled: Sequence[Cell], accuracy: npt.ArrayLike, n: int) -> list[Cell]:
+    """Return cells that differ from labelled ones by one change: those of the best labelled cell first, until there are `n`.
+
+    None is isomorphic to a labelled cell or to another one.
+    """
+    from spd_fast.nasbench101 import neighbours
+
+    found: dict[str, Cell] = {}
+    taken = {cell.module_hash for cell in labelled}
+    for row in np.argsort(-np.asarray(accuracy, np.float64), kind="stable").tolist():
+        for cell in neighbours(labelled[row]):
+            if len(found) < n and cell.module_hash not in taken:
+                found.setdefault(cell.module_hash, cell)
+    return list(found.values())
 
 
 def controls_of(cells: Sequence[MotifCell]) -> dict[str, Array]:

@@ -10,9 +10,10 @@ from typer.testing import CliRunner
 
 from spd_fast import SPDPredictor, TruthTable, rank
 from spd_fast.cli import app
+from spd_fast.nasbench101 import neighbours
 from spd_fast.outer.start import start_dish
 from spd_fast.ranking.advice import first_to_label
-from spd_fast.ranking.rank import Ranking
+from spd_fast.ranking.rank import Ranking, neighbours_of
 from spd_fast.recipes import get
 from spd_fast.scoring import score_cells
 from spd_fast.spaces.cell_files import random_cells
@@ -155,6 +156,28 @@ def test_what_does_not_fit_is_refused(arguments: dict[str, Any], error: type[Exc
         rank(**{"candidates": CANDIDATES, "budget": 0} | arguments)
 
 
+def test_losses_are_ranked_the_other_way_round() -> None:
+    losses = 1 - TRAINED.accuracy
+    found = rank(CANDIDATES, TRAINED.cells, losses, lower_is_better=True, budget=0)
+    expected = rank(CANDIDATES, TRAINED.cells, -losses, budget=0)
+    assert np.array_equal(found.order, expected.order)
+    table = found.table()
+    assert np.array_equal(table["predicted_loss"], -expected.accuracy[expected.order])
+    assert all(
+        low < value < high
+        for low, value, high in zip(table["lower_90"], table["predicted_loss"], table["upper_90"], strict=True)
+    )
+    assert "known_loss" in table
+
+
+def test_neighbours_of_the_best_come_first() -> None:
+    found = neighbours_of(list(TRAINED.cells), TRAINED.accuracy, 40)
+    assert len({cell.module_hash for cell in found} - {cell.module_hash for cell in TRAINED.cells}) == 40
+    best = neighbours(TRAINED.cells[int(np.argmax(TRAINED.accuracy))])
+    known = {cell.module_hash for cell in TRAINED.cells}
+    assert found[:5] == [cell for cell in best if cell.module_hash not in known][:5]
+
+
 def test_the_first_to_label_differ() -> None:
     spread = np.array([[0.0], [0.1], [5.0], [-5.0], [4.9]])
     assert first_to_label(spread, 3).tolist() == [1, 3, 2]
@@ -210,6 +233,7 @@ def test_the_command(tmp_path: Path) -> None:
         (["--out", "ranked.txt"], "ranked.txt ends in '.txt', expected .csv"),
         (["--accuracy", "odd"], "has no column 'odd', expected one of cell, test accuracy"),
         ([], "has no column of accuracies that is known by its name"),
+        (["--all"], "expected one of a file of candidates, --all and --neighbours"),
     ],
 )
 def test_commands_that_are_refused(
@@ -220,6 +244,15 @@ def test_commands_that_are_refused(
     done = CliRunner().invoke(app, ["rank", str(candidates), "--labelled", str(trained), *changes])
     assert done.exit_code == 2
     assert message in " ".join(done.stderr.split())
+
+
+def test_the_command_ranks_neighbours(tmp_path: Path) -> None:
+    _, trained = files(tmp_path)
+    out = tmp_path / "ranked.json"
+    arguments = ["--labelled", trained, "--accuracy", "test accuracy", "--budget", "0", "--out", out, "--best", "0"]
+    done = CliRunner().invoke(app, ["rank", "--neighbours", "25", *map(str, arguments)])
+    assert done.exit_code == 0, done.output
+    assert len(json.loads(out.read_text())) == 25
 
 
 def test_random_cells_survive_every_format(tmp_path: Path) -> None:
