@@ -199,7 +199,7 @@ def rank(
     lower_is_better : bool
         Whether `accuracy` are losses or errors, of which less is better.
     budget : float, optional
-        Seconds after which no more motifs are trained. Default: all motifs of all candidates are trained.
+        Seconds of training after which no more motifs are trained. Default: all motifs of all candidates are trained.
     measured : path, optional
         File that keeps what was measured: a ranking that was interrupted goes on from there, and what is there is not
         measured again.
@@ -247,7 +247,7 @@ def rank(
     try:
         if measured is not None:
             curves.keep_in(measured)
-        _measure(judge, np.unique(at_wanted), began, budget, progress)
+        _measure(judge, np.unique(at_wanted), budget, progress)
     finally:
         curves.close()
     predicted = judge.predict()
@@ -428,10 +428,10 @@ class _Judge:
 
 
 def _measure(
-    judge: _Judge, wanted: npt.NDArray[np.int64], began: float, budget: float | None, progress: NamedProgress | None
+    judge: _Judge, wanted: npt.NDArray[np.int64], budget: float | None, progress: NamedProgress | None
 ) -> None:
     """Train motifs, replicate by replicate: those of the labelled cells, then those of the candidates."""
-    curves = judge.curves
+    began, curves = time.perf_counter(), judge.curves
     replicates = curves.score.shape[0]
     pool = judge.pool if judge.learns else np.empty(0, np.int64)
     rate = _FIRST_CHUNK / _CHUNK_SECONDS
