@@ -114,6 +114,7 @@ def _print_board(board: "Board") -> None:
             "50": f"{row.judged.means['precision_50']:.2f}",
             "init s": f"{row.init_seconds:.2f}",
             "query ms": f"{1e3 * row.query_seconds:.2f}",
+            "in 90 %": "" if row.inside_90 is None else f"{row.inside_90:.2f}",
         }
         for row in board.rows
     ]

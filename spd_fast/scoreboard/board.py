@@ -141,6 +141,7 @@ class Board:
                 **{name: asdict(row.judged.estimate(name)) for name in MEASURES},
                 "init_seconds": row.init_seconds,
                 "query_seconds": row.query_seconds,
+                "inside_90": row.inside_90,
             }
             for row in self.rows
         ]

@@ -270,6 +270,8 @@ def test_a_board_holds_what_its_parts_say(board: tuple[Board, Path], trial: Tria
         assert (row.pool_size > 0) == (row.kind == "predictor" or row.name == LEARNED)
         assert (row.init_seconds > 0) == (row.pool_size > 0 or row.kind == "structure")
         assert row.judged.means == judge(row.scores, held.accuracy).means
+        assert (row.inside_90 is not None) == (row.kind == "predictor")
+        assert row.inside_90 is None or 0 < row.inside_90 <= 1
     assert built.row("no such row") is None
     assert built.row(LEARNED, 99) is None
 
@@ -507,7 +509,9 @@ def test_files_of_a_board(board: tuple[Board, Path], tmp_path: Path) -> None:
     table = (tmp_path / "board" / "board.csv").read_text().splitlines()
     heads = table[0].split(",")
     assert len(table) == 1 + len(built.rows)
-    assert {*MEASURES, *(f"{name}_low" for name in MEASURES), "init_seconds", "query_seconds"} <= set(heads)
+    assert {*MEASURES, *(f"{name}_low" for name in MEASURES), "init_seconds", "query_seconds", "inside_90"} <= set(
+        heads
+    )
     text = written.read_text()
     for row in built.rows:
         assert row.name in text
@@ -526,9 +530,9 @@ def test_seconds_are_told_in_a_unit_that_fits(board: tuple[Board, Path], tmp_pat
     times = {5e-6: "5 µs", 0.0125: "12.5 ms", 3.0: "3.0 s", 600.0: "10.0 min"}
     rows = tuple(replace(built.rows[0], init_seconds=value, query_seconds=2e-6) for value in times)
     text = page.write(replace(built, rows=rows), tmp_path).read_text()
-    assert re.findall(
-        r'<td class="number">([\d.]+ (?:µs|ms|s|min))</td><td class="number">2 µs</td></tr>', text
-    ) == list(times.values())
+    assert re.findall(r'<td class="number">([\d.]+ (?:µs|ms|s|min))</td><td class="number">2 µs</td>', text) == list(
+        times.values()
+    )
 
 
 def test_goals_are_coloured(board: tuple[Board, Path], tmp_path: Path) -> None:
