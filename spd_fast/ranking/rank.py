@@ -396,17 +396,21 @@ class _Judge:
 
     def groups_of_pool(self) -> list[Array]:
         """Return the features of the labelled cells, with all replicates that each of them has; none if none are learned from."""
-        if not self.learns:
-            return []
-        return self.groups(self.pool, int(self.curves.done[self.pool].min(initial=self.curves.score.shape[0])))
+        return self.groups(self.pool, self.learned_replicates) if self.learns else []
+
+    @property
+    def learned_replicates(self) -> int:
+        """The number of first replicates that were measured of every labelled cell."""
+        return int(self.curves.done[self.pool].min())
 
     def predict(self) -> tuple[Array, Array, Array] | None:
         """Return predicted accuracies of all cells with their intervals; None where nothing can be learned."""
         if not self.learns:
             return None
         found = np.empty((3, len(self.structure)))
-        for level in np.unique(self.curves.done).tolist():
-            rows = np.flatnonzero(self.curves.done == level)
+        levels = np.minimum(self.curves.done, self.learned_replicates)
+        for level in np.unique(levels).tolist():
+            rows = np.flatnonzero(levels == level)
             groups = self.groups(rows, level)
             found[:, rows] = self._process(level).predict_interval(np.concatenate(groups, axis=1), SHARE)
         return found[0], found[1], found[2]

@@ -87,6 +87,25 @@ def test_a_stopped_ranking_goes_on_and_gives_the_same_bits(whole: Ranking, tmp_p
         rank(CANDIDATES[:3], TRAINED.cells, TRAINED.accuracy, measured=kept)
 
 
+def test_what_was_a_candidate_may_be_labelled_next(tmp_path: Path) -> None:
+    """The same cells, two of the candidates labelled by now: what was measured still counts, and nothing is read that is not there."""
+    kept, told = tmp_path / "kept", []
+
+    def stop(what: str, share: float) -> None:
+        told.append(share)
+        if len(told) == 3:  # the labelled cells have two motifs, the candidates one
+            raise StopError
+
+    with pytest.raises(StopError):
+        rank(CANDIDATES, TRAINED.cells, TRAINED.accuracy, measured=kept, progress=stop)
+    cells = [*TRAINED.cells, *CANDIDATES[:2]]
+    truth = [*TRAINED.accuracy, *OTHERS.accuracy[:2]]
+    found = rank([*CANDIDATES, *TRAINED.cells[:3]], cells, truth, measured=kept, budget=0)
+    assert found.replicates.tolist() == [1] * 6 + [2] * 3
+    assert np.isfinite(found.accuracy).all()
+    assert_same(rank(CANDIDATES, cells, truth, measured=kept), rank(CANDIDATES, cells, truth))
+
+
 def test_without_labels_the_speed_of_learning_ranks() -> None:
     recipe = get("curves")
     found = rank(CANDIDATES)
