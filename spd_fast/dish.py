@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.files import load_arrays, save_arrays
-from spd_fast.base.types import Array
+from spd_fast.base.types import Array, checked_array, checked_instance, checked_integer, shown
 from spd_fast.learnables.table import ADDED, LEARNABLES
 
 __all__ = ["Dish"]
@@ -72,7 +72,7 @@ class Dish(_Added):
         arrays = self.arrays()
         for name in ADDED:
             if name in arrays:
-                object.__setattr__(self, name, LEARNABLES[name].checked(arrays[name], arrays))
+                object.__setattr__(self, name, LEARNABLES[name].checked(checked_array(name, arrays[name]), arrays))
 
     def _check_validation_set(self) -> None:
         if (self.valid_images is None) != (self.valid_labels is None):
@@ -95,9 +95,10 @@ class Dish(_Added):
     ) -> "Dish":
         """Return a dish of standard normal images, with the same number of images of each class, ordered by class. The paper's
         dish is such a one before learning (section 3.3)."""
-        for name, value in (("per_class", per_class), ("classes", classes)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}, expected at least 1")
+        per_class, classes = checked_integer("per_class", per_class, 1), checked_integer("classes", classes, 1)
+        image_size = checked_integer("image_size", image_size, 1, max(_SIDES))
+        image_channels = checked_integer("image_channels", image_channels, 1, max(_CHANNELS))
+        seed = checked_integer("seed", seed, 0)
         shape = (per_class * classes, image_channels, image_size, image_size)
         images = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
         return cls(images, np.repeat(np.arange(classes), per_class))
@@ -129,11 +130,22 @@ class Dish(_Added):
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> "Dish":
         """Return the dish with these arrays, by name. Arrays of other names are ignored."""
+        checked_instance("arrays", arrays, Mapping, "a mapping of names to arrays")
+        missing = [name for name in ("images", "labels") if name not in arrays]
+        if missing:
+            raise ValueError(f"there is no array {missing[0]!r}, expected 'images' and 'labels'")
         return cls(**{name: arrays[name] for name in LEARNABLES if name in arrays})
 
 
+def _array(values: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise TypeError(f"{name} is {shown(values)}, expected an array of numbers: {error}") from None
+
+
 def _checked_images(images: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
-    array = np.asarray(images)
+    array = _array(images, name)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} has dtype {array.dtype}, expected floating point")
     if array.ndim != 4 or not len(array):
@@ -153,7 +165,7 @@ def _checked_images(images: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
 
 
 def _checked_labels(labels: npt.ArrayLike, n: int, name: str, of: str) -> npt.NDArray[Any]:
-    array = np.asarray(labels)
+    array = _array(labels, name)
     if array.ndim not in (1, 2) or len(array) != n:
         raise ValueError(f"{name} has shape {array.shape}, expected ({n},) or ({n}, classes) to match {of}.shape[0]")
     if array.ndim == 1:

@@ -8,7 +8,6 @@ References
 Ying et al. 2019, NAS-Bench-101, arXiv:1902.09635: the network around a cell and the width of its vertices.
 """
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar, Final, Protocol
@@ -16,7 +15,7 @@ from typing import ClassVar, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast.base.types import checked_integer
+from spd_fast.base.types import checked_instance, checked_integer, plain
 from spd_fast.spaces.candidate import MotifCell, require_rows
 from spd_fast.spaces.cell import MAX_VERTICES, Cell
 from spd_fast.spaces.cell_columns import CellColumns
@@ -97,12 +96,8 @@ class MotifShape:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            number = checked_integer(field.name, getattr(self, field.name))
-            object.__setattr__(self, field.name, number)
             low, high = {"classes": (2, 1000), "image_channels": (1, 4)}.get(field.name, (1, None))
-            if number < low or (high is not None and number > high):
-                allowed = f"at least {low}" if high is None else f"{low} to {high}"
-                raise ValueError(f"{field.name} is {number}, expected {allowed}")
+            object.__setattr__(self, field.name, checked_integer(field.name, getattr(self, field.name), low, high))
 
     def require_images(self, image_shape: tuple[int, ...]) -> None:
         """Raise unless images of this (C, H, W) fit.
@@ -198,7 +193,7 @@ def count_parameters(cell: MotifCell, shape: MotifShape) -> int:
     >>> count_parameters(cell, MOTIF_C)  # stem 3*9*16 + 2*16, projection 16*16 + 2*16, dense 16*10 + 10
     922
     """
-    return _count(cell, _parameter_terms(shape))
+    return _count(cell, shape, _parameter_terms(_checked_shape(shape)))
 
 
 def count_flops(cell: MotifCell, shape: MotifShape, image_size: int | tuple[int, int] = 16) -> int:
@@ -224,7 +219,7 @@ def count_flops(cell: MotifCell, shape: MotifShape, image_size: int | tuple[int,
     >>> count_flops(Cell(["01", "00"], ["input", "output"]), MOTIF_C)  # 2 * (256 * (3*9*16 + 16*16) + 16*10)
     352576
     """
-    return _count(cell, _flop_terms(shape, image_size))
+    return _count(cell, shape, _flop_terms(_checked_shape(shape), image_size))
 
 
 def count_parameters_table(
@@ -248,7 +243,7 @@ def count_parameters_table(
         If the columns differ in length or a value is out of range, or if `shape` has fewer stem channels than interior
         vertices feed the output of a cell. The message names the row.
     """
-    return _count_table(vertices, edge_bits, op_codes, shape, _parameter_terms(shape))
+    return _count_table(vertices, edge_bits, op_codes, shape, _parameter_terms(_checked_shape(shape)))
 
 
 def count_flops_table(
@@ -262,7 +257,7 @@ def count_flops_table(
 
     Columns, result and errors are those of `count_parameters_table`.
     """
-    return _count_table(vertices, edge_bits, op_codes, shape, _flop_terms(shape, image_size))
+    return _count_table(vertices, edge_bits, op_codes, shape, _flop_terms(_checked_shape(shape), image_size))
 
 
 @dataclass(frozen=True)
@@ -283,8 +278,11 @@ def _parameter_terms(shape: MotifShape) -> _Terms:
 
 
 def _flop_terms(shape: MotifShape, image_size: int | tuple[int, int]) -> _Terms:
-    height, width = image_size if isinstance(image_size, tuple) else (image_size, image_size)
-    height, width = operator.index(height), operator.index(width)
+    given = plain(image_size)
+    sides = tuple(given) if isinstance(given, tuple | list | np.ndarray) else (given, given)
+    if len(sides) != 2:
+        raise ValueError(f"image_size is {image_size}, expected an integer or (height, width)")
+    height, width = (checked_integer("image_size", side) for side in sides)
     if min(height, width) >> (shape.stacks - 1) < 1:
         raise ValueError(
             f"image_size is {height}x{width}, expected at least {1 << (shape.stacks - 1)} pixels a side: "
@@ -297,7 +295,12 @@ def _flop_terms(shape: MotifShape, image_size: int | tuple[int, int]) -> _Terms:
     return _Terms(2 * (stem + dense), positions)
 
 
-def _count(cell: MotifCell, terms: _Terms) -> int:
+def _checked_shape(shape: MotifShape) -> MotifShape:
+    return checked_instance("shape", shape, MotifShape, "a spd_fast.MotifShape")
+
+
+def _count(cell: MotifCell, shape: MotifShape, terms: _Terms) -> int:
+    checked_instance("cell", cell, shape.cell_types, "one spd_fast.Cell or spd_fast.NatsCell")
     total = terms.fixed
     for c_in, c_out, per_weight, per_norm in terms.positions:
         channels = cell.vertex_channels(c_in, c_out)

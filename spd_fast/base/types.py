@@ -1,13 +1,35 @@
-"""Types that many modules share, and what tells whether a value is a number of such a type."""
+"""Types that many modules share, and the checks of arguments at the public doors.
 
+A check returns the argument as a plain value, or raises one sentence that says which argument it is, what came, and what is expected.
+A number may come as any type of numbers: Python's, numpy's, or an array without axes. A text is no number, and neither is a boolean.
+"""
+
+import math
 import numbers
 import operator
-from collections.abc import Callable
-from typing import Any, SupportsIndex, cast
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, SupportsIndex, TypeVar, cast
 
+import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "NamedProgress", "Number", "Progress", "checked_integer", "checked_number"]
+__all__ = [
+    "Array",
+    "NamedProgress",
+    "Number",
+    "Progress",
+    "checked_array",
+    "checked_choice",
+    "checked_flag",
+    "checked_instance",
+    "checked_integer",
+    "checked_names",
+    "checked_number",
+    "checked_progress",
+    "checked_sequence",
+    "plain",
+    "shown",
+]
 
 Array = npt.NDArray[Any]
 """An array. A docstring says which element type it has."""
@@ -19,30 +41,191 @@ NamedProgress = Callable[[str, float], object]
 """``progress(what, share)`` is called with what is being done and the share of the work that is done, 0 to 1."""
 
 
-def checked_integer(name: str, value: object) -> int:
+_Kind = TypeVar("_Kind")
+_LONGEST: int = 60
+"""Characters of a value that an error message shows. Of a longer one it names the type."""
+
+
+def plain(value: Any) -> Any:
+    """Return numpy's scalars, and arrays without axes, as Python's numbers, texts and booleans; other values as they are."""
+    if getattr(value, "shape", None) == () and getattr(getattr(value, "dtype", None), "kind", "f") in "biufcOU":
+        return value.item()
+    return value
+
+
+def shown(value: object) -> str:
+    """Return a value as an error message shows it: the value itself if it is short, else its type."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST and "\n" not in text else f"a {type(value).__name__}"
+
+
+def checked_integer(name: str, value: object, low: int | None = None, high: int | None = None) -> int:
     """Return a value as a plain integer.
 
     Raises
     ------
     TypeError
-        If it is no integer. A boolean is none, though Python counts with it.
+        If it is no integer. A boolean is none, though Python counts with it; a float is none, even if it is whole.
+    ValueError
+        If it is below `low` or above `high`.
     """
+    given = plain(value)
     try:
-        if not isinstance(value, bool):
-            return operator.index(cast(SupportsIndex, value))
+        if isinstance(given, bool):
+            raise TypeError
+        number = operator.index(cast(SupportsIndex, given))
     except TypeError:
-        pass
-    raise TypeError(f"{name} is {value!r}, expected an integer")
+        raise TypeError(f"{name} is {shown(value)}, expected an integer") from None
+    if (low is not None and number < low) or (high is not None and number > high):
+        raise ValueError(f"{name} is {number}, expected {_range(low, high)}")
+    return number
 
 
-def checked_number(name: str, value: object) -> float:
-    """Return a value as it is.
+def checked_number(
+    name: str, value: object, low: float | None = None, high: float | None = None, *, finite: bool = True
+) -> float:
+    """Return a value as a plain integer or float.
 
     Raises
     ------
     TypeError
         If it is no real number. A boolean is none, though Python counts with it.
+    ValueError
+        If it is NaN or infinite (unless `finite` is false), below `low` or above `high`.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} is {value!r}, expected a number")
-    return cast(float, value)
+    given = plain(value)
+    if isinstance(given, bool) or not isinstance(given, numbers.Real):
+        raise TypeError(f"{name} is {shown(value)}, expected a number")
+    try:
+        number = float(given)
+    except OverflowError:
+        number = math.inf
+    if finite and not math.isfinite(number):
+        raise ValueError(f"{name} is {number}, expected a finite number")
+    if (low is not None and not number >= low) or (high is not None and not number <= high):
+        raise ValueError(f"{name} is {given}, expected {_range(low, high)}")
+    whole: Any = given
+    return whole if type(whole) is int else number
+
+
+def _range(low: float | None, high: float | None) -> str:
+    if low is None:
+        return f"at most {high}"
+    return f"at least {low}" if high is None else f"{low} to {high}"
+
+
+def checked_flag(name: str, value: object) -> bool:
+    """Return a value as a plain boolean.
+
+    Raises
+    ------
+    TypeError
+        If it is no boolean.
+    """
+    given = plain(value)
+    if not isinstance(given, bool):
+        raise TypeError(f"{name} is {shown(value)}, expected True or False")
+    return given
+
+
+def checked_choice(name: str, value: Any, choices: Collection[str]) -> Any:
+    """Return a text that is one of several.
+
+    Raises
+    ------
+    TypeError
+        If it is no text.
+    ValueError
+        If it is another text.
+    """
+    given = plain(value)
+    expected = _either([repr(choice) for choice in choices])
+    if not isinstance(given, str):
+        raise TypeError(f"{name} is {shown(value)}, expected {expected}")
+    if given not in choices:
+        raise ValueError(f"{name} is {given!r}, expected {expected}")
+    return str(given)
+
+
+def _either(words: Sequence[str]) -> str:
+    return " or ".join(word for word in (", ".join(words[:-1]), words[-1]) if word)
+
+
+def checked_names(name: str, value: Any, example: str) -> tuple[str, ...]:
+    """Return texts as a tuple: those of a list, an array, a set or another collection.
+
+    Raises
+    ------
+    TypeError
+        If the value is no collection of texts. A single text is none, though Python goes through its letters.
+    """
+    given = value.tolist() if isinstance(value, np.ndarray) else value
+    if isinstance(given, str | bytes) or not isinstance(given, Collection):
+        example = given if isinstance(given, str) else example
+        raise TypeError(f"{name} is {shown(value)}, expected a sequence of names such as {[example]}")
+    names = [plain(each) for each in given]
+    odd = [each for each in names if not isinstance(each, str)]
+    if odd:
+        raise TypeError(f"{name} holds {shown(odd[0])}, expected names such as {example!r}")
+    return tuple(map(str, names))
+
+
+def checked_instance(name: str, value: object, kinds: type[_Kind] | tuple[type[_Kind], ...], expected: str) -> _Kind:
+    """Return a value that is of a type, or of one of several.
+
+    Raises
+    ------
+    TypeError
+        If it is of another. `expected` says in the message what to give.
+    """
+    if not isinstance(value, kinds):
+        what = f"the class {value.__name__}" if isinstance(value, type) else shown(value)
+        raise TypeError(f"{name} is {what}, expected {expected}")
+    return value
+
+
+def checked_sequence(name: str, value: Any, expected: str) -> Any:
+    """Return a value that has a length and can be indexed by position: a sequence, or an array with axes.
+
+    Raises
+    ------
+    TypeError
+        If it is something else. `expected` says in the message what the sequence should hold.
+    """
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return value
+    if isinstance(value, np.ndarray) and value.ndim:
+        return value
+    raise TypeError(f"{name} is {shown(value)}, expected a sequence of {expected}")
+
+
+def checked_array(name: str, value: Any) -> Array:
+    """Return an array-like of real numbers as an array. It is not copied if it is one.
+
+    Raises
+    ------
+    TypeError
+        If it holds anything but integers and floats, or rows of different lengths.
+    """
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind == "O":  # numbers of Python, such as a column of a table may hold
+            array = np.array([checked_number(name, each, finite=False) for each in array.flat]).reshape(array.shape)
+    except (ValueError, TypeError, RuntimeError):
+        raise TypeError(f"{name} is {shown(value)}, expected an array of numbers") from None
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"{name} has dtype {array.dtype}, expected real numbers")
+    return array
+
+
+def checked_progress(progress: Any) -> Any:
+    """Return what is called with the progress of some work: a callable, or None.
+
+    Raises
+    ------
+    TypeError
+        If it is something else.
+    """
+    if progress is not None and not callable(progress):
+        raise TypeError(f"progress is {shown(progress)}, expected a function or None")
+    return progress

@@ -8,11 +8,21 @@ import numpy as np
 import numpy.typing as npt
 
 import spd_fast._core as _core
-from spd_fast.base.types import Array, Progress
+from spd_fast.base.types import (
+    Array,
+    Progress,
+    checked_array,
+    checked_choice,
+    checked_flag,
+    checked_instance,
+    checked_progress,
+)
 from spd_fast.dish import Dish
 from spd_fast.engine.specs import (
     BATCH_NORM_EPS,
     Parameters,
+    checked_cells,
+    checked_image_shape,
     element_of,
     flat_parameters,
     owned,
@@ -76,7 +86,7 @@ def motif_gradient(
     d_images : ndarray, shape (K, N, C, H, W), or (N, C, H, W) where `factors` is given
     """
     require_metric(metric)
-    dish = Dish(np.asarray(images), np.asarray(labels))
+    dish = Dish(images, labels)  # type: ignore[arg-type]
     motifs = pack_motifs(cells, shape, parameters, dish.images.shape[1:], dtype=dtype)
     reading = read_motifs(
         motifs, images, labels, metric=metric, threads=threads, direct_convolutions=direct_convolutions
@@ -84,7 +94,7 @@ def motif_gradient(
     values: Array = getattr(reading, metric)
     if factors is None:
         return values, reading.d_images
-    checked = np.asarray(factors, dtype=motifs.element)
+    checked = np.asarray(checked_array("factors", factors), dtype=motifs.element)
     if checked.shape != (len(cells),):
         raise ValueError(f"factors has shape {checked.shape}, expected ({len(cells)},): one for each cell")
     return values, weighted_sum(checked, reading.d_images)
@@ -107,12 +117,15 @@ class PackedMotifs:
     Attributes
     ----------
     specs : list of K MotifSpec
+        The engine's descriptions of the motifs, made of `sources`.
     weights : list of K ndarray, shape (parameters of the motif,), read-only
     image_shape : (C, H, W)
         Shape of the images on which they are read.
     classes : int
     element : dtype
         float32 or float64.
+    sources : list of K (candidate, shape)
+        What each motif is made of. With it motifs can be copied and pickled.
     """
 
     specs: list[_core.MotifSpec]
@@ -120,6 +133,10 @@ class PackedMotifs:
     image_shape: tuple[int, ...]
     classes: int
     element: np.dtype[Any]
+    sources: list[tuple[Candidate, Shape]]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (self.weights, self.image_shape, self.classes, self.element, self.sources)
 
     def __len__(self) -> int:
         return len(self.specs)
@@ -138,11 +155,35 @@ class PackedMotifs:
             mine, theirs = getattr(self, what), getattr(other, what)
             if mine != theirs:
                 raise ValueError(f"motifs of {what} {theirs} are added to motifs of {what} {mine}, expected the same")
-        return replace(self, specs=self.specs + other.specs, weights=self.weights + other.weights)
+        return replace(
+            self,
+            specs=self.specs + other.specs,
+            weights=self.weights + other.weights,
+            sources=self.sources + other.sources,
+        )
 
     def take(self, rows: Sequence[int]) -> "PackedMotifs":
         """Return the motifs in these rows, in this order. Weights are not copied."""
-        return replace(self, specs=[self.specs[k] for k in rows], weights=[self.weights[k] for k in rows])
+        return replace(
+            self,
+            specs=[self.specs[k] for k in rows],
+            weights=[self.weights[k] for k in rows],
+            sources=[self.sources[k] for k in rows],
+        )
+
+
+def _unpickled(
+    weights: list[Array],
+    image_shape: tuple[int, ...],
+    classes: int,
+    element: np.dtype[Any],
+    sources: list[tuple[Candidate, Shape]],
+) -> PackedMotifs:
+    """Return packed motifs from all that they hold but the engine's descriptions, which are made anew."""
+    specs = [specs_of([cell], shape, image_shape)[0] for cell, shape in sources]
+    for each in weights:
+        each.flags.writeable = False
+    return PackedMotifs(specs, weights, image_shape, classes, element, sources)
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +237,8 @@ def pack_motifs(
     weights = flat_parameters(specs, parameters, element)
     for each in weights:
         each.flags.writeable = False
-    return PackedMotifs(specs, weights, tuple(map(int, image_shape)), shape.classes, np.dtype(element))
+    sources = [(cell, shape) for cell in checked_cells(cells, shape)]
+    return PackedMotifs(specs, weights, checked_image_shape(image_shape), shape.classes, np.dtype(element), sources)
 
 
 def read_motifs(
@@ -232,9 +274,12 @@ def read_motifs(
         As `motif_gradient`. Also if there is no motif, or if the images have another shape than the motifs were packed for.
     """
     require_metric(metric)
+    checked_instance("motifs", motifs, PackedMotifs, "what pack_motifs returned")
     if not len(motifs):
         raise ValueError("motifs is empty, expected at least one")
-    out = _gradient(motifs, images, labels, metric, False, gradients, threads, direct_convolutions)
+    out = _gradient(
+        motifs, images, labels, metric, False, checked_flag("gradients", gradients), threads, direct_convolutions
+    )
     return MotifEvaluation(**{name: getattr(out, name) for name in MotifEvaluation.__dataclass_fields__})
 
 
@@ -261,7 +306,7 @@ def parameter_gradient(
     d_parameters : list of K dicts {name: ndarray}
     d_images : ndarray, shape (K, N, C, H, W)
     """
-    dish = Dish(np.asarray(images), np.asarray(labels))
+    dish = Dish(images, labels)  # type: ignore[arg-type]
     motifs = pack_motifs(cells, shape, parameters, dish.images.shape[1:], dtype=dtype)
     out = _gradient(motifs, images, labels, "loss", True, True, threads, direct_convolutions, progress)
     gradients = [unpack_weights(spec, flat) for spec, flat in zip(motifs.specs, out.d_parameters, strict=True)]
@@ -279,7 +324,7 @@ def _gradient(
     direct_convolutions: bool,
     progress: Progress | None = None,
 ) -> _core.Gradient:
-    dish = Dish(np.asarray(images), np.asarray(labels))
+    dish = Dish(images, labels)  # type: ignore[arg-type]
     if dish.images.shape[1:] != motifs.image_shape:
         raise ValueError(
             f"images has shape {dish.images.shape}, expected (N, {', '.join(map(str, motifs.image_shape))}), for which the motifs "
@@ -295,12 +340,11 @@ def _gradient(
         BATCH_NORM_EPS,
         want_parameters,
         want_images,
-        direct_convolutions,
+        checked_flag("direct_convolutions", direct_convolutions),
         thread_count(threads),
-        progress,
+        checked_progress(progress),
     )
 
 
 def require_metric(metric: str) -> None:
-    if metric not in ("probability", "loss"):
-        raise ValueError(f"metric is {metric!r}, expected 'probability' or 'loss'")
+    checked_choice("metric", metric, ("probability", "loss"))

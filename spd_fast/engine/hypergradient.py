@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 import spd_fast._core as _core
-from spd_fast.base.types import Array, Progress, checked_integer, checked_number
+from spd_fast.base.types import Array, Progress, checked_array, checked_integer, checked_number, checked_progress
 from spd_fast.dish import Dish
 from spd_fast.engine.gradients import Metric, require_metric
 from spd_fast.engine.inner_loop import Init, InitDistribution, InnerLoop
@@ -177,14 +177,11 @@ class Reverse:
 
     def __post_init__(self) -> None:
         require_metric(self.metric)
-        for name in ("window", "steps"):
+        for name, low in (("window", 0), ("steps", None)):
             if getattr(self, name) is not None:
-                object.__setattr__(self, name, checked_integer(name, getattr(self, name)))
-        if self.window is not None and self.window < 0:
-            raise ValueError(f"window is {self.window}, expected at least 0")
-        checked_number("metric_weight", self.metric_weight)
-        if not checked_number("memory_mib", self.memory_mib) >= 0:
-            raise ValueError(f"memory_mib is {self.memory_mib}, expected at least 0")
+                object.__setattr__(self, name, checked_integer(name, getattr(self, name), low))
+        object.__setattr__(self, "metric_weight", checked_number("metric_weight", self.metric_weight))
+        object.__setattr__(self, "memory_mib", checked_number("memory_mib", self.memory_mib, 0, finite=False))
 
     def last(self, steps: int) -> int:
         """Return how many of so many steps are trained."""
@@ -195,7 +192,9 @@ class Reverse:
 
     def checked_step_weights(self, last: int) -> npt.NDArray[np.float64] | None:
         """Return the step weights of so many steps, as an array."""
-        array = None if self.step_weights is None else owned(self.step_weights, np.float64)
+        array = (
+            None if self.step_weights is None else owned(checked_array("step_weights", self.step_weights), np.float64)
+        )
         if array is not None and array.shape != (last,):
             raise ValueError(f"step_weights has shape {array.shape}, expected ({last},): one for each step")
         return array
@@ -234,7 +233,7 @@ def differentiate(
         reverse.memory_mib * 2**20,
         loop.direct_convolutions,
         thread_count(threads),
-        progress,
+        checked_progress(progress),
     )
     return Hypergradient(
         value=out.value,

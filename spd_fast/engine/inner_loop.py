@@ -1,13 +1,23 @@
 """`InnerLoop`, the record of all settings of how motifs are trained. The settings are checked when it is made."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast.base.types import Array, checked_integer, checked_number
+from spd_fast.base.types import (
+    Array,
+    checked_array,
+    checked_choice,
+    checked_flag,
+    checked_instance,
+    checked_integer,
+    checked_names,
+    checked_number,
+    checked_sequence,
+)
 from spd_fast.engine.optimizers import Adam, Optimizer
 from spd_fast.engine.specs import Parameters, element_of
 from spd_fast.learnables.initial_scales import checked_scales
@@ -64,25 +74,39 @@ class InnerLoop:
     record: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        unknown = set(self.record) - {"step_loss", "step_accuracy"}
+        record = checked_names("record", self.record, "step_loss")
+        unknown = set(record) - {"step_loss", "step_accuracy"}
         if unknown:
             raise ValueError(f"record names {sorted(unknown)[0]!r}, expected 'step_loss' or 'step_accuracy'")
-        if self.statistics not in ("batch", "running"):
-            raise ValueError(f"statistics is {self.statistics!r}, expected 'batch' or 'running'")
-        for name in ("epochs", "batch_size", "seed", "replicate"):
-            object.__setattr__(self, name, checked_integer(name, getattr(self, name)))
-        if not 0 <= checked_number("batch_norm_momentum", self.batch_norm_momentum) <= 1:
-            raise ValueError(f"batch_norm_momentum is {self.batch_norm_momentum}, expected 0 to 1")
-        if self.epochs < 0:
-            raise ValueError(f"epochs is {self.epochs}, expected at least 0")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size is {self.batch_size}, expected at least 1")
-        if isinstance(self.init, str) and self.init not in ("shared", "motif"):
-            raise ValueError(f"init is {self.init!r}, expected 'shared' or 'motif'")
-        if self.init_distribution not in ("pytorch", "nasbench101", "normal"):
-            raise ValueError(
-                f"init_distribution is {self.init_distribution!r}, expected 'pytorch', 'nasbench101' or 'normal'"
-            )
+        checked_instance(
+            "optimizer", self.optimizer, get_args(Optimizer), "an optimizer such as spd_fast.Adam(lr=0.001)"
+        )
+        if isinstance(self.init, str):
+            checked_choice("init", self.init, ("shared", "motif"))
+        else:
+            for weights in checked_sequence(
+                "init", self.init, "weights by name, one dict for each cell, or 'shared' or 'motif'"
+            ):
+                checked_instance(
+                    "one of init", weights, Mapping, "a dict of arrays by name, as TrainResult.parameters holds them"
+                )
+        checked = {
+            "record": record,
+            "epochs": checked_integer("epochs", self.epochs, 0),
+            "batch_size": checked_integer("batch_size", self.batch_size, 1),
+            "seed": checked_integer("seed", self.seed),
+            "replicate": checked_integer("replicate", self.replicate),
+            "batch_norm_momentum": checked_number("batch_norm_momentum", self.batch_norm_momentum, 0, 1),
+            "statistics": checked_choice("statistics", self.statistics, ("batch", "running")),
+            "init_distribution": checked_choice(
+                "init_distribution", self.init_distribution, ("pytorch", "nasbench101", "normal")
+            ),
+        }
+        checked |= {
+            name: checked_flag(name, getattr(self, name)) for name in ("drop_last", "evaluate", "direct_convolutions")
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def of(cls, **settings: Any) -> "InnerLoop":
@@ -92,12 +116,13 @@ class InnerLoop:
         if "dtype" in settings:
             settings["dtype"] = element_of(settings["dtype"])
         if settings.get("initial_scales") is not None:
-            settings["initial_scales"] = checked_scales(settings["initial_scales"])
+            settings["initial_scales"] = checked_scales(checked_array("initial_scales", settings["initial_scales"]))
         for name in ("schedule", "order"):
             value = settings.get(name)
             if value is not None and not isinstance(value, str):
-                settings[name] = np.array(value)  # a copy, so that nobody can change it while motifs are trained
-        return cls(**settings | {"record": tuple(settings.get("record", ()))})
+                # a copy, so that nobody can change it while motifs are trained
+                settings[name] = np.array(checked_array(name, value))
+        return cls(**settings)
 
     def batch(self, images: int) -> int:
         """Return the number of images in a batch, of so many images."""

@@ -1,10 +1,10 @@
 """The optimizers of the inner loop."""
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 
 import spd_fast._core as _core
-from spd_fast.base.types import checked_number
+from spd_fast.base.types import checked_flag, checked_number, checked_sequence, plain
 
 __all__ = [
     "SGD",
@@ -46,6 +46,7 @@ class SGD:
 
     def __post_init__(self) -> None:
         _require_numbers(self, "lr", "momentum", "weight_decay")
+        object.__setattr__(self, "nesterov", checked_flag("SGD.nesterov", self.nesterov))
         _require(self, "at least 0", lr=self.lr >= 0, momentum=self.momentum >= 0, weight_decay=self.weight_decay >= 0)
 
     def _for_engine(self) -> _core.Optimizer:
@@ -78,10 +79,21 @@ Optimizer = Adam | SGD | RMSProp
 
 
 def _require_numbers(owner: object, *names: str) -> None:
+    """Replace the numbers of an optimizer by plain ones."""
     for name in names:
-        value = getattr(owner, name)
-        for number in value if isinstance(value, Sequence) else [value]:
-            checked_number(f"{type(owner).__name__}.{name}", number)
+        value, label = getattr(owner, name), f"{type(owner).__name__}.{name}"
+        if name == "betas":
+            numbers = checked_sequence(label, value, "two numbers")
+            object.__setattr__(owner, name, tuple(_finite(label, number) for number in numbers))
+        else:
+            object.__setattr__(owner, name, _finite(label, value))
+
+
+def _finite(label: str, value: object) -> float:
+    number = checked_number(label, value, finite=False)
+    if math.isinf(number):
+        raise ValueError(f"{label} is {plain(value)}, expected a finite number")
+    return number
 
 
 def _require(owner: object, expected: str, **conditions: bool) -> None:

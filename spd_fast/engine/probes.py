@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 import spd_fast._core as _core
-from spd_fast.base.types import Array, Progress
+from spd_fast.base.types import Array, Progress, checked_flag, checked_progress
 from spd_fast.dish import Dish
 from spd_fast.engine.initial import initial_parameters
 from spd_fast.engine.optimizers import Adam
@@ -79,7 +79,14 @@ def logit_gradient(
                 "weights or images hold negative values, expected none without batch norm: take absolute values"
             )
     out = _core.logit_gradient(
-        specs, data, flat, batch_norm, BATCH_NORM_EPS, direct_convolutions, thread_count(threads), progress
+        specs,
+        data,
+        flat,
+        batch_norm,
+        BATCH_NORM_EPS,
+        checked_flag("direct_convolutions", direct_convolutions),
+        thread_count(threads),
+        checked_progress(progress),
     )
     return [unpack_weights(spec, each) for spec, each in zip(specs, out.d_parameters, strict=True)], np.stack(
         out.d_images
@@ -108,7 +115,15 @@ def activation_agreements(
     """
     specs, data, flat = _proxy_inputs(cells, shape, images, parameters, dtype)
     return np.stack(
-        _core.activations(specs, data, flat, BATCH_NORM_EPS, direct_convolutions, thread_count(threads), progress)
+        _core.activations(
+            specs,
+            data,
+            flat,
+            BATCH_NORM_EPS,
+            checked_flag("direct_convolutions", direct_convolutions),
+            thread_count(threads),
+            checked_progress(progress),
+        )
     )
 
 

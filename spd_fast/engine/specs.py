@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 import spd_fast._core as _core
-from spd_fast.base.types import Array
+from spd_fast.base.types import Array, checked_array, checked_instance, checked_integer, checked_sequence, shown
 from spd_fast.motif import MotifShape, Shape, cell_channels
-from spd_fast.spaces.candidate import Candidate, MotifCell
+from spd_fast.spaces.candidate import Candidate, MotifCell, checked_candidates
 from spd_fast.spaces.perceptron import Perceptron, PerceptronShape
 
 __all__ = [
@@ -21,6 +21,8 @@ __all__ = [
 ]
 
 BATCH_NORM_EPS = 1e-5
+_MOST_THREADS = 1 << 16
+"""More threads than a call ever uses; a larger number would not fit the engine's integers."""
 Parameters = Mapping[str, Array]
 
 
@@ -39,6 +41,7 @@ def forward_flops(cells: Sequence[Candidate], shape: Shape, image_shape: tuple[i
 def flat_parameters(
     specs: Sequence[_core.MotifSpec], parameters: Sequence[Parameters], element: npt.DTypeLike
 ) -> list[Array]:
+    checked_sequence("parameters", parameters, "weights by name, one dict for each cell")
     if len(parameters) != len(specs):
         raise ValueError(
             f"parameters holds {len(parameters)} sets of weights, expected {len(specs)}, one for each cell"
@@ -48,8 +51,18 @@ def flat_parameters(
 
 def specs_of(cells: Sequence[Candidate], shape: Shape, image_shape: tuple[int, ...]) -> list[_core.MotifSpec]:
     checked = checked_cells(cells, shape)
+    image_shape = checked_image_shape(image_shape)
     shape.require_images(image_shape)
     return [_spec(shape, cell, image_shape) for cell in checked]
+
+
+def checked_image_shape(image_shape: Any) -> tuple[int, int, int]:
+    """Return (C, H, W) as plain integers."""
+    sides = tuple(checked_sequence("image_shape", image_shape, "3 integers: (C, H, W)"))
+    if len(sides) != 3:
+        raise ValueError(f"image_shape has {len(sides)} numbers, expected 3: (C, H, W)")
+    channels, height, width = (checked_integer("one of image_shape", side, 1) for side in sides)
+    return channels, height, width
 
 
 @singledispatch
@@ -94,15 +107,18 @@ def _(shape: PerceptronShape, cell: Perceptron, image_shape: tuple[int, ...]) ->
 
 def pack_weights(spec: _core.MotifSpec, weights: Parameters, element: npt.DTypeLike) -> Array:
     """Return named weights as the engine's flat vector."""
+    checked_instance(
+        "one of the sets of weights", weights, Mapping, "a dict of arrays by name, as TrainResult.parameters holds them"
+    )
     slices = spec.tables.parameters
     missing = [name for name, _, _ in slices if name not in weights]
-    foreign = sorted(set(weights) - {name for name, _, _ in slices})
+    foreign = sorted(str(name) for name in set(weights) - {name for name, _, _ in slices})
     if missing or foreign:
         what = f"lack {missing[0]!r}" if missing else f"hold {foreign[0]!r}, which the motif does not have"
         raise ValueError(f"weights {what}; expected the names of TrainResult.parameters")
     flat = np.zeros(spec.tables.n_parameters, element)
     for name, offset, dims in slices:
-        array = np.asarray(weights[name])
+        array = checked_array(f"weights {name!r}", weights[name])
         if array.shape != dims:
             raise ValueError(f"weights {name!r} have shape {array.shape}, expected {dims}")
         flat[offset : offset + array.size] = array.ravel()
@@ -126,7 +142,7 @@ def checked_cells(cells: Sequence[Candidate], shape: Shape) -> Sequence[Candidat
     Raises
     ------
     TypeError
-        If `cells` is a single cell, if `shape` cannot hold the type of a cell, or if `shape` is not a motif shape.
+        If `cells` is no sequence, if `shape` cannot hold the type of a cell, or if `shape` is not a motif shape.
     ValueError
         If `cells` is empty.
     """
@@ -134,14 +150,10 @@ def checked_cells(cells: Sequence[Candidate], shape: Shape) -> Sequence[Candidat
     if not isinstance(shape, shapes):
         raise TypeError(f"shape is {type(shape).__name__}, expected spd_fast.MotifShape or spd_fast.PerceptronShape")
     kinds = " or ".join(f"spd_fast.{kind.__name__}" for kind in shape.cell_types)
-    if isinstance(cells, tuple(kind for each in shapes for kind in each.cell_types)):
-        raise TypeError(f"cells is one {type(cells).__name__}, expected a sequence: [cell]")
-    if not len(cells):
+    checked = checked_candidates(cells, shape.cell_types, f"{kinds} for a {type(shape).__name__}")
+    if not len(checked):
         raise ValueError(f"cells is empty, expected at least one {kinds}")
-    for k, cell in enumerate(cells):
-        if not isinstance(cell, shape.cell_types):
-            raise TypeError(f"cells[{k}] is {type(cell).__name__}, expected {kinds} for a {type(shape).__name__}")
-    return cells
+    return checked
 
 
 def owned(array: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> Array:
@@ -150,7 +162,10 @@ def owned(array: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> Array:
 
 
 def element_of(dtype: npt.DTypeLike) -> npt.DTypeLike:
-    element = np.dtype(dtype)
+    try:
+        element = np.dtype(dtype if dtype is not None else "O")  # numpy takes None for float64
+    except TypeError:
+        raise TypeError(f"dtype is {shown(dtype)}, expected 'float32' or 'float64'") from None
     if element not in (np.float32, np.float64):
         raise TypeError(f"dtype is {element}, expected float32 or float64")
     return element
@@ -159,9 +174,7 @@ def element_of(dtype: npt.DTypeLike) -> npt.DTypeLike:
 def thread_count(threads: int | None) -> int:
     if threads is None:
         return _core.default_threads()
-    if threads < 1:
-        raise ValueError(f"threads is {threads}, expected at least 1")
-    return threads
+    return min(checked_integer("threads", threads, 1), _MOST_THREADS)
 
 
 def require_memory(specs: Sequence[_core.MotifSpec], n: int, element: npt.DTypeLike, *, backward: bool) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 import spd_fast._core as _core
-from spd_fast.base.types import Array, Progress
+from spd_fast.base.types import Array, Progress, checked_array, checked_instance, checked_progress
 from spd_fast.dish import Dish
 from spd_fast.engine.initial import key_of, starting_weights
 from spd_fast.engine.inner_loop import Init, InitDistribution, InnerLoop
@@ -259,7 +259,7 @@ def train(
         bool(loop.record),
         loop.direct_convolutions,
         thread_count(threads),
-        progress,
+        checked_progress(progress),
     )
     return TrainResult(
         loss=out.loss,
@@ -319,6 +319,7 @@ def prepared(loop: InnerLoop, cells: Sequence[Candidate], shape: Shape, dish: Di
     ValueError, TypeError
         If cells, shape, dish and inner loop do not fit each other.
     """
+    checked_instance("dish", dish, Dish, "a spd_fast.Dish")
     specs = specs_of(cells, shape, dish.images.shape[1:])
     initial = starting_weights(specs, cells, shape, loop)
     n = len(dish.images)
@@ -347,7 +348,7 @@ def _orders(order: npt.ArrayLike | None, seed: int, epochs: int, n: int) -> npt.
         keys = (key_of(f"order/{seed}/{epoch}") for epoch in range(epochs))
         rows = [np.argsort(_core.uniforms(key, n, 1, [0]).ravel(), kind="stable") for key in keys]
         return np.array(rows, dtype=np.int64).reshape(epochs, n)
-    array = owned(order)
+    array = owned(checked_array("order", order))
     if array.dtype.kind not in "iu":
         raise TypeError(f"order has dtype {array.dtype}, expected integers")
     if array.shape != (epochs, n):

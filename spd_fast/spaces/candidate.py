@@ -1,7 +1,6 @@
 """The protocols that every space fulfils: those of a candidate, and of many candidates in columns."""
 
 import hashlib
-import operator
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -10,10 +9,14 @@ from typing import Any, ClassVar, Protocol, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
+from spd_fast.base.types import checked_integer, shown
+
 __all__ = [
     "Candidate",
     "Columns",
     "MotifCell",
+    "checked_candidates",
+    "checked_index",
     "drawn_order",
     "md5",
     "require_rows",
@@ -83,6 +86,60 @@ class Columns(Sequence[AnyCandidate]):
         """Pack candidates into columns."""
 
 
+def checked_candidates(cells: Any, kinds: tuple[type, ...], expected: str, *, name: str = "cells") -> Sequence[Any]:
+    """Return a sequence of candidates if all of them are of these types. An array of objects is returned as a list.
+
+    Raises
+    ------
+    TypeError
+        If it is no sequence, or a candidate is of another type. `expected` says in the message which are expected.
+    """
+    if hasattr(cells, "module_hash") and hasattr(cells, "key"):
+        raise TypeError(f"{name} is one {type(cells).__name__}, expected a sequence: [cell]")
+    if isinstance(cells, Columns):
+        if not issubclass(cells.cell_type, kinds):
+            raise TypeError(f"{name}[0] is {cells.cell_type.__name__}, expected {expected}")
+        return cells
+    if getattr(cells, "ndim", 0) == 1:
+        cells = cells.tolist()
+    if not isinstance(cells, Sequence) or isinstance(cells, str | bytes):
+        remedy = "give its .cells" if hasattr(cells, "cells") else "give a list of them"
+        raise TypeError(f"{name} is {shown(cells)}, expected a sequence of {expected}: {remedy}")
+    for k, cell in enumerate(cells):
+        if not isinstance(cell, kinds):
+            raise TypeError(f"{name}[{k}] is {type(cell).__name__}, expected {expected}")
+    return cells
+
+
+def checked_index(index: Any, n: int) -> int | slice | npt.NDArray[Any]:
+    """Return what picks some of n rows: the number of a row, a slice, or an array of numbers or of one boolean per row.
+
+    Raises
+    ------
+    TypeError
+        If it is something else.
+    IndexError
+        If a row does not exist.
+    """
+    if isinstance(index, slice):
+        parts = (
+            None if part is None else checked_integer("an end of the slice", part)
+            for part in (index.start, index.stop, index.step)
+        )
+        return slice(*parts)
+    if isinstance(index, list) or (isinstance(index, np.ndarray) and index.ndim):
+        rows = np.asarray(index if len(index) else np.zeros(0, np.int64))
+        if rows.ndim != 1 or rows.dtype.kind not in "iub":
+            raise TypeError(f"the index is {shown(index)}, expected an integer, a slice, or integers of shape (m,)")
+        if rows.dtype.kind == "b" and len(rows) != n:
+            raise IndexError(f"the index has {len(rows)} booleans, expected {n}: one for each row")
+        outside = np.zeros(0, bool) if rows.dtype.kind == "b" else (rows < -n) | (rows >= n)
+        if outside.any():
+            raise IndexError(f"the index holds {rows[outside][0]}, expected rows below {n}")
+        return rows
+    return checked_integer("the index", index)
+
+
 def drawn_order(module_hash: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.intp]:
     """Return one row for every different hash, in a random order that depends on the seed and the hashes alone.
 
@@ -97,7 +154,7 @@ def drawn_order(module_hash: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np
     """
     halves = np.ascontiguousarray(module_hash).view("<u8")
     _, first = np.unique(halves, axis=0, return_index=True)
-    rank = _mixed(halves[first, 0] + _mixed(np.array([operator.index(seed) % 2**64], np.uint64)))
+    rank = _mixed(halves[first, 0] + _mixed(np.array([checked_integer("seed", seed) % 2**64], np.uint64)))
     return first[np.lexsort((halves[first, 1], rank))]
 
 

@@ -1,13 +1,13 @@
 """Many cells of NAS-Bench-101 in columns of numbers, which tables and files hold."""
 
 from collections.abc import Iterable
-from typing import Final, overload
+from typing import Any, Final, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.errors import InvalidCellError
-from spd_fast.spaces.candidate import Columns, require_rows
+from spd_fast.spaces.candidate import Columns, checked_candidates, checked_index, require_rows
 from spd_fast.spaces.cell import ABSENT_OP, MAX_VERTICES, Cell
 
 __all__ = [
@@ -81,6 +81,7 @@ class CellColumns(Columns[Cell]):
     def from_cells(cls, cells: Iterable[Cell]) -> "CellColumns":
         """Pack cells into columns."""
         packed = list(cells)
+        checked_candidates(packed, (Cell,), "spd_fast.Cell")
         columns = cls(
             np.array([cell.n_vertices for cell in packed], dtype=np.int64),
             np.array([cell.edge_bits for cell in packed], dtype=np.int64),
@@ -95,8 +96,10 @@ class CellColumns(Columns[Cell]):
     @overload
     def __getitem__(self, index: int) -> Cell: ...
     @overload
-    def __getitem__(self, index: slice | npt.NDArray[np.integer]) -> "CellColumns": ...
-    def __getitem__(self, index: int | slice | npt.NDArray[np.integer]) -> "Cell | CellColumns":
+    def __getitem__(self, index: slice | npt.NDArray[Any]) -> "CellColumns": ...
+    def __getitem__(self, index: int | slice | npt.NDArray[Any]) -> "Cell | CellColumns":
+        if not isinstance(index, int):
+            index = checked_index(index, len(self))
         if isinstance(index, slice | np.ndarray):
             hashes = self.__dict__.get("module_hash")
             taken = None if hashes is None else hashes[index]
