@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.files import load_arrays
-from spd_fast.base.types import Array
+from spd_fast.base.types import Array, checked_array, checked_instance, checked_integer
 
 __all__ = [
     "ImageData",
@@ -58,6 +58,8 @@ class ImageData:
                 raise ValueError(f"{self.name} has {split} images or {split} labels, expected both or neither")
             if images is None:
                 continue
+            if not len(images):
+                raise ValueError(f"{self.name} has no {split} images, expected at least one")
             if images.ndim == 3:
                 images = images[:, None]
                 object.__setattr__(self, f"{split}_images", images)
@@ -103,7 +105,7 @@ def load_images(path: str | os.PathLike[str]) -> ImageData:
     ValueError
         If a file is not what its name says or was cut short, or if shapes disagree.
     """
-    source = Path(path)
+    source = Path(checked_instance("path", path, (str, os.PathLike), "the path of a folder or an .npz file"))  # type: ignore[arg-type]
     if source.is_dir():
         arrays = {name: _read_idx(_plain_or_gz(source, file)) for name, file in IDX_FILES.items()}
         return ImageData(**arrays, name=os.fspath(source))
@@ -166,6 +168,9 @@ def resize_images(images: Array, size: int) -> npt.NDArray[np.float32]:
     The image counts as piecewise constant. New pixel i covers the old rows i H / size to (i + 1) H / size; a row that it covers
     in part counts for that part. There is no padding. If size divides H and W, this is the average over blocks.
     """
+    images, size = checked_array("images", images), checked_integer("size", size, 1)
+    if images.ndim != 4 or 0 in images.shape[1:]:
+        raise ValueError(f"images has shape {images.shape}, expected (N, C, H, W) with pixels")
     rows, columns = (_area_weights(n, size) for n in images.shape[2:])
     resized = np.empty((*images.shape[:2], size, size), np.float32)
     for at in range(0, len(images), 1024):

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from spd_fast.base.progress import part_of
 from spd_fast.base.seeds import derived_seed
 from spd_fast.base.sums import mean_of
-from spd_fast.base.types import Progress
+from spd_fast.base.types import Progress, checked_instance
 from spd_fast.dish import Dish
 from spd_fast.engine.inner_loop import InnerLoop
 from spd_fast.engine.optimizers import SGD, Adam, RMSProp
@@ -18,7 +18,7 @@ from spd_fast.engine.training import MotifMetrics, TrainResult, train
 from spd_fast.learnables.step_weights import equal_weights
 from spd_fast.learnables.table import enter_all
 from spd_fast.motif import Shape
-from spd_fast.recipes.settings import Recipe
+from spd_fast.recipes.settings import Recipe, checked_recipe
 from spd_fast.spaces.candidate import Candidate
 
 __all__ = [
@@ -160,8 +160,8 @@ def train_cells(
     list of TrainResult
         One result for each replicate.
     """
-    dish = entered(dish)
-    loops = inner_loops(recipe, dish)
+    dish = entered(checked_instance("dish", dish, Dish, "a spd_fast.Dish"))
+    loops = inner_loops(checked_recipe(recipe), dish)
     wanted = range(loops.replicates) if replicates is None else replicates
     return [
         train(

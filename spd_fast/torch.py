@@ -4,7 +4,7 @@ Any outer loss and any outer optimizer that is written in PyTorch works on top o
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from spd_fast.base.types import Progress
+from spd_fast.base.types import Progress, checked_choice, checked_instance, checked_integer, checked_sequence, shown
 from spd_fast.dish import Dish
 from spd_fast.engine.gradients import MotifEvaluation, PackedMotifs, pack_motifs, read_motifs, weighted_sum
 from spd_fast.engine.hypergradient import Reverse, differentiate
@@ -113,6 +113,12 @@ def motif_metrics(
     for name, reason in decided.items():
         if name in training:
             raise TypeError(f"{name} cannot be set here: {reason}")
+    known = {field.name for field in fields(InnerLoop)} | {"threads", "progress"}
+    unknown = sorted(set(training) - known)
+    if unknown:
+        raise TypeError(
+            f"{unknown[0]} is no setting of training, expected one of {', '.join(sorted(known - set(decided)))}"
+        )
     how = {name: training.pop(name) for name in ("threads", "progress") if name in training}
     metrics, _ = measure_training(InnerLoop.of(**training), inputs, asked, cells, shape, **how)
     return metrics
@@ -157,6 +163,7 @@ class Inputs:
         if isinstance(self.init, str):
             changes["init"] = self.init
         elif self.init is not None:
+            self.starts()
             changes["init"] = [{name: _array(w) for name, w in motif.items()} for motif in self.init]
         changes["record"] = tuple(sorted({*loop.record, *(["step_loss"] if record_losses else [])}))
         return replace(loop, **changes)
@@ -165,6 +172,11 @@ class Inputs:
         """Return which initial weights are tensors, as (motif, name)."""
         if self.init is None or isinstance(self.init, str):
             return []
+        checked_sequence("init", self.init, "weights by name, one dict for each cell, or 'shared' or 'motif'")
+        for motif in self.init:
+            checked_instance(
+                "one of init", motif, Mapping, "a dict of arrays by name, as TrainResult.parameters holds them"
+            )
         return [(k, name) for k, motif in enumerate(self.init) for name, w in motif.items() if isinstance(w, Tensor)]
 
 
@@ -184,10 +196,14 @@ class Asked:
         ValueError
             If a setting is unknown, or an input does not belong to the metric or the gradient.
         """
-        if self.gradient not in ("unrolled", "direct"):
-            raise ValueError(f'gradient is {self.gradient!r}, expected "unrolled" or "direct"')
-        if self.metric not in ("probability", "loss", "training_loss"):
-            raise ValueError(f'metric is {self.metric!r}, expected "probability", "loss" or "training_loss"')
+        checked_choice("gradient", self.gradient, ("unrolled", "direct"))
+        checked_choice("metric", self.metric, ("probability", "loss", "training_loss"))
+        if self.window is not None:
+            checked_integer("window", self.window, 0)
+        for name in ("rates", "initial_scales", "step_weights"):
+            given = getattr(inputs, name)
+            if given is not None and (not isinstance(given, Tensor) or not given.is_floating_point()):
+                raise TypeError(f"{name} is {shown(given)}, expected a torch.Tensor of floats")
         if self.gradient == "direct" and self.metric == "training_loss":
             raise ValueError('metric is "training_loss", which has no direct gradient: use gradient="unrolled"')
         if inputs.step_weights is not None and self.metric != "training_loss":
@@ -383,6 +399,7 @@ def packed_metrics(
     ValueError
         If images or labels do not fit the motifs.
     """
+    checked_instance("motifs", motifs, PackedMotifs, "what pack_motifs returned")
     _check_images("images", images)
     if str(images.dtype) != f"torch.{motifs.element}":
         raise TypeError(f"images has dtype {images.dtype}, expected torch.{motifs.element}, that of the motifs")

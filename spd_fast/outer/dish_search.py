@@ -22,12 +22,23 @@ import numpy.typing as npt
 from spd_fast.base.progress import named_part
 from spd_fast.base.seeds import derived_seed
 from spd_fast.base.stores import Journal, content_digest
-from spd_fast.base.types import NamedProgress, Progress, checked_integer
+from spd_fast.base.types import (
+    NamedProgress,
+    Progress,
+    checked_array,
+    checked_instance,
+    checked_integer,
+    checked_number,
+    checked_progress,
+    checked_sequence,
+    plain,
+)
+from spd_fast.engine.specs import checked_cells, thread_count
 from spd_fast.outer import runs
 from spd_fast.outer.fit import MIN_MOTIFS, FitResult, fit_dish
 from spd_fast.outer.history import OuterEpoch
 from spd_fast.outer.start import source_digest
-from spd_fast.recipes.settings import Recipe
+from spd_fast.recipes.settings import Recipe, checked_recipe
 from spd_fast.scoring import score_cells
 from spd_fast.spaces.candidate import Candidate
 
@@ -158,6 +169,17 @@ def dish_search(
     RunFolderError
         If `folder` cannot be written, is in use, is damaged, or belongs to another program or version.
     """
+    cells = checked_cells(cells, checked_recipe(recipe).shape)
+    if not callable(accuracy):
+        accuracy = checked_array("accuracy", accuracy)
+    max_labelled, seed = checked_integer("max_labelled", max_labelled), checked_integer("seed", seed)
+    per_round = checked_integer("per_round", per_round)
+    if stop_at is not None:
+        stop_at = checked_number("stop_at", stop_at, finite=False)
+    if folder is not None:
+        checked_instance("folder", folder, (str, os.PathLike), "a path or None")
+    thread_count(threads)
+    checked_progress(progress)
     search = _Search(cells, accuracy, recipe, _first(len(cells), start, seed), per_round, seed)
     if not len(search.start) <= max_labelled <= len(cells):
         raise ValueError(
@@ -240,7 +262,7 @@ class _Search:
         """Label candidates: ask for their accuracies."""
         rows = [row for row, _, _ in picks]
         asked = self.accuracy([self.cells[row] for row in rows]) if callable(self.accuracy) else self.accuracy
-        found = np.asarray(asked, np.float64)
+        found = np.asarray(checked_array("accuracy", asked), np.float64)
         if callable(self.accuracy) and found.shape != (len(rows),):
             raise ValueError(
                 f"accuracy returned shape {found.shape} for {len(rows)} candidates, expected ({len(rows)},)"
@@ -355,12 +377,16 @@ def _opened(folder: Path | None, search: _Search) -> Iterator[_Log]:
 
 def _first(n: int, start: int | Sequence[int], seed: int) -> list[int]:
     """Return the positions of the candidates that are labelled before the first dish."""
-    if isinstance(start, int):
+    start = plain(start)
+    if isinstance(start, int) and not isinstance(start, bool):
         if not 0 <= start <= n:
             raise ValueError(f"start is {start}, expected at most {n}, the number of candidates")
         order = np.random.default_rng(derived_seed(seed, "first labels")).permutation(n)
         return [int(row) for row in order[:start]]
-    rows = [checked_integer("a place to start from", row) for row in start]
+    rows = [
+        checked_integer("a place to start from", row)
+        for row in checked_sequence("start", start, "places, or their number")
+    ]
     if len(set(rows)) < len(rows) or any(not 0 <= row < n for row in rows):
         raise ValueError(f"start is {rows}, expected different places, 0 to {n - 1}")
     return rows

@@ -12,6 +12,7 @@ Rawal et al. 2020, Synthetic Petri Dish, arXiv:2005.13092.
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,8 +26,18 @@ from torch import Tensor
 
 from spd_fast.base.ranks import kendall_tau
 from spd_fast.base.stores import content_digest
-from spd_fast.base.types import Array, Number, Progress
+from spd_fast.base.types import (
+    Array,
+    Number,
+    Progress,
+    checked_instance,
+    checked_integer,
+    checked_number,
+    checked_progress,
+    shown,
+)
 from spd_fast.dish import Dish
+from spd_fast.engine.specs import checked_cells, thread_count
 from spd_fast.outer import runs
 from spd_fast.outer.forms import dish_of, dish_tensors, free_tensors
 from spd_fast.outer.history import OuterEpoch, best_check, kept_check, validation_checks
@@ -36,7 +47,7 @@ from spd_fast.outer.optimizers import StepTaken, copies, number, optimizer_of
 from spd_fast.outer.pool import checked_truth, draw_cells, split_pool, transformed
 from spd_fast.outer.ridge import ridge_weights
 from spd_fast.outer.start import start_dish
-from spd_fast.recipes.settings import Recipe
+from spd_fast.recipes.settings import Recipe, checked_recipe
 from spd_fast.spaces.candidate import Candidate
 
 __all__ = [
@@ -140,17 +151,31 @@ def fit_dish(
         If cells, accuracies and recipe do not fit each other, or if a resumed run was begun with other cells or
         accuracies.
     TypeError
-        If `loss` returns anything but a scalar that depends on the metric.
+        If an argument is of the wrong type, or `loss` returns anything but a scalar that depends on the metric.
     RunFolderError
         If the run folder cannot be created or written.
+
+    Warns
+    -----
+    UserWarning
+        If all training cells have the same target, so that there is nothing to rank by.
 
     Notes
     -----
     The same recipe, cells, accuracies and versions give the same bits, for any number of threads. Ctrl-C stops within a
     second and leaves a run folder that can be resumed.
     """
+    recipe = checked_recipe(recipe)
+    cells = checked_cells(cells, recipe.shape)
+    thread_count(threads)
+    checked_progress(progress)
+    checked_number("checkpoint_seconds", checkpoint_seconds, 0, finite=False)
+    if loss is not None and not callable(loss):
+        raise TypeError(f"loss is {shown(loss)}, expected a function of metric and target, or None")
+    if run is not None:
+        checked_instance("run", run, (runs.Run, str, os.PathLike), "a path, or a run that runs.resume opened")
     if seed is not None:
-        recipe = recipe.replace({"seed": seed})
+        recipe = recipe.replace({"seed": checked_integer("seed", seed)})
     truth = checked_truth(cells, accuracy, recipe.outer)
     if isinstance(run, runs.Run):
         if run.recipe != recipe:
@@ -177,11 +202,18 @@ def _fit(
     free = free_tensors(start, recipe.outer.learn, recipe.form, followed)
     start = dish_of(dish_tensors(free, start, recipe.form))  # as it is measured: free tensors may change last bits
     training_cells, validation_cells = split_pool(len(truth), recipe.outer, recipe.seed)
+    target = transformed(truth[training_cells], recipe.outer)
+    if np.ptp(target) == 0:
+        warnings.warn(
+            f"all training cells have the same accuracy, or the same target ({target[0]}): there is nothing to rank by, and a dish "
+            "learns nothing; give cells of different accuracies",
+            stacklevel=3,
+        )
     loop = _Loop(
         recipe=recipe,
         cells=cells,
         truth=truth,
-        target=transformed(truth[training_cells], recipe.outer),
+        target=target,
         training_cells=training_cells,
         validation_cells=validation_cells,
         start=start,

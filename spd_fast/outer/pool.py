@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.seeds import derived_seed
-from spd_fast.base.types import Array
+from spd_fast.base.types import Array, checked_array
 from spd_fast.recipes.settings import OuterSettings
 from spd_fast.spaces.candidate import Candidate
 
@@ -54,7 +54,7 @@ def transformed(truth: Array, outer: OuterSettings) -> Array:
 
 def checked_truth(cells: Sequence[Candidate], accuracy: npt.ArrayLike, outer: OuterSettings) -> Array:
     """Return the accuracies as float64, shape (n,); a ValueError says what does not fit the cells or the settings."""
-    truth = np.ascontiguousarray(accuracy, np.float64)
+    truth = np.ascontiguousarray(checked_array("accuracy", accuracy), np.float64)
     if truth.shape != (len(cells),):
         raise ValueError(f"accuracy has shape {truth.shape}, expected ({len(cells)},) to match cells")
     bad = np.flatnonzero(~np.isfinite(truth))

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast.motif import NASBENCH101, count_flops_table, count_parameters_table
+from spd_fast.spaces.candidate import Columns, checked_candidates
 from spd_fast.spaces.cell import MAX_VERTICES, OPS, Cell
 from spd_fast.spaces.cell_columns import GRAPH_SCALARS, CellColumns
 from spd_fast.spaces.nats_cell import EDGES, NATS_OPS, NatsCell, NatsColumns
@@ -126,9 +127,14 @@ def structural_features(cells: Sequence[Cell] | Sequence[NatsCell]) -> npt.NDArr
     """
     from spd_fast.spaces.table_loops import graph_scalars
 
-    if isinstance(cells, NatsColumns) or (len(cells) and isinstance(cells[0], NatsCell)):
-        return _nats_features(cells if isinstance(cells, NatsColumns) else NatsColumns.from_cells(cells))  # type: ignore[arg-type]
-    columns = _columns(cells)  # type: ignore[arg-type]
+    checked = checked_candidates(cells, (Cell, NatsCell), "spd_fast.Cell or spd_fast.NatsCell")
+    if isinstance(checked, NatsColumns):
+        return _nats_features(checked)
+    if len(checked) and not isinstance(checked, Columns) and isinstance(checked[0], NatsCell):
+        return _nats_features(
+            NatsColumns.from_cells(checked_candidates(checked, (NatsCell,), "spd_fast.NatsCell as cells[0]"))
+        )
+    columns = _columns(checked)
     table = (columns.vertices, columns.edge_bits, columns.op_codes)
     values = dict(zip(GRAPH_SCALARS, graph_scalars(*_integers(columns)).T, strict=True))
     divisor = np.maximum(values["output_fan_in"], 1)
@@ -219,7 +225,8 @@ def path_encoding(cells: Sequence[Cell]) -> npt.NDArray[np.uint8]:
 
 
 def _columns(cells: Sequence[Cell]) -> CellColumns:
-    return cells if isinstance(cells, CellColumns) else CellColumns.from_cells(cells)
+    checked = checked_candidates(cells, (Cell,), "spd_fast.Cell")
+    return checked if isinstance(checked, CellColumns) else CellColumns.from_cells(checked)
 
 
 def _integers(columns: CellColumns) -> list[npt.NDArray[np.int64]]:

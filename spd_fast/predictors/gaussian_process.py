@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from sklearn.gaussian_process.kernels import (
 )
 from threadpoolctl import threadpool_limits
 
-from spd_fast.base.types import Array
+from spd_fast.base.types import Array, checked_number
 
 __all__ = [
     "GaussianProcess",
@@ -86,16 +86,33 @@ class GaussianProcess:
         accuracy, lower, upper : ndarray, shape (n,) each
             The intervals are those of a measured accuracy, its noise included, and need not be symmetric.
         """
-        process, place = self._fitted
-        with _one_thread():
-            found = [process.predict(part, return_std=True) for part in _pieces(place, features)]
-        mean, spread = (np.concatenate([each[k] for each in found]) for k in range(2))
+        if not 0 < checked_number("share", share) < 1:
+            raise ValueError(f"share is {share}, expected above 0 and below 1")
+        mean, spread = self._scores(features)
         reach = norm.ppf((1 + share) / 2)
         return (
             accuracies_of(mean, self.accuracy),
             accuracies_of(mean - reach * spread, self.accuracy),
             accuracies_of(mean + reach * spread, self.accuracy),
         )
+
+    def predict_std(self, features: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return the predicted accuracies with their standard deviations, shape (n,) each.
+
+        A standard deviation is half the distance between the accuracies at plus and at minus one standard deviation of the normal
+        score. It is that of a measured accuracy, its noise included.
+        """
+        mean, spread = self._scores(features)
+        above, below = (accuracies_of(mean + sign * spread, self.accuracy) for sign in (1, -1))
+        return accuracies_of(mean, self.accuracy), (above - below) / 2
+
+    def _scores(self, features: npt.ArrayLike) -> tuple[Array, Array]:
+        """Return means and standard deviations of normal scores, shape (n,) each."""
+        process, place = self._fitted
+        with _one_thread():
+            found = [process.predict(part, return_std=True) for part in _pieces(place, features)]
+        mean, spread = (np.concatenate([each[k] for each in found]) for k in range(2))
+        return mean, spread
 
 
 def _pieces(place: Callable[[Array], Array], features: npt.ArrayLike) -> list[Array]:
@@ -191,11 +208,13 @@ def _standardised(known: Array) -> tuple[Array, Callable[[Array], Array]]:
     mean, spread = filled.mean(axis=0), filled.std(axis=0)
     spread = np.where(spread > 1e-9 * np.abs(filled).max(axis=0), spread, np.inf)  # a constant column becomes 0
 
-    def place(others: Array) -> Array:
-        placed: Array = (np.where(np.isnan(others), worst, others) - mean) / spread
-        return placed
-
+    place = partial(_placed, worst, mean, spread)
     return place(known), place
+
+
+def _placed(worst: Array, mean: Array, spread: Array, others: Array) -> Array:
+    placed: Array = (np.where(np.isnan(others), worst, others) - mean) / spread
+    return placed
 
 
 def _normal_scores(accuracy: Array) -> Array:

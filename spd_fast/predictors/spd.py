@@ -15,26 +15,40 @@ Rawal et al. 2020, Synthetic Petri Dish, arXiv:2005.13092.
 
 import json
 import os
+import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, overload
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils.validation import check_is_fitted
 
 import spd_fast.recipes as recipes
 from spd_fast.base.files import load_arrays, save_arrays
 from spd_fast.base.progress import part_of
-from spd_fast.base.types import Array, Progress
+from spd_fast.base.types import (
+    Array,
+    Progress,
+    checked_array,
+    checked_choice,
+    checked_flag,
+    checked_instance,
+    checked_integer,
+    checked_names,
+    plain,
+)
 from spd_fast.dish import Dish
 from spd_fast.outer.start import start_dish
 from spd_fast.predictors.features import structural_features
 from spd_fast.predictors.gaussian_process import GaussianProcess, fit_gaussian_process
 from spd_fast.predictors.readings import LearnedDish, learn_dish, learn_folds, mean_scaled, read_all
 from spd_fast.recipes.settings import Recipe
+from spd_fast.spaces.candidate import Columns, checked_candidates
 from spd_fast.spaces.cell import Cell
 from spd_fast.spaces.cell_columns import CellColumns
+from spd_fast.spaces.nats_cell import NatsCell
 
 __all__ = [
     "SCHEMA",
@@ -48,7 +62,10 @@ FEATURES: Final = ("structure", "curves", "dish")
 """The kinds of features of the Gaussian process, in the order of its groups."""
 DEFAULT_RECIPE: Final = "learned_labels"
 DEFAULT_CURVES: Final = "curves"
-Cells = Sequence[Cell] | Array
+Cells = Sequence[Cell] | Sequence[NatsCell] | Array
+"""Cells of one space; of NAS-Bench-101's also as numbers, in an array or a pandas.DataFrame."""
+_TYPES: Final = {"Cell": Cell, "NatsCell": NatsCell}
+_ALIKE: Final = "all accuracies are alike"
 
 
 # ---- the estimator
@@ -80,11 +97,16 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         The dishes that queries train motifs on, with their recipes.
     process_ : GaussianProcess or None
         None with variant "dish".
+    cell_type_ : type
+        The type of the cells that it learned from: `Cell` or `NatsCell`. A query takes cells of this type alone.
+    parameters_ : dict
+        The parameters of the last fit. Parameters that are set later act at the next fit; `save` writes those of the last.
 
     Notes
     -----
-    Cells are a sequence of n `Cell`, or an integer array of shape (n, 3) with the columns of `CellColumns`: vertices,
-    edge_bits, op_codes. The same arguments give the same bits. Only learning a dish needs PyTorch; a query does not.
+    Cells are a sequence of n `Cell` or of n `NatsCell`. Cells of NAS-Bench-101 may also be an integer array of shape (n, 3), or a
+    list of such rows, with the columns of `CellColumns`: vertices, edge_bits, op_codes; or a pandas.DataFrame with columns of these
+    names. The same arguments give the same bits. Only learning a dish needs PyTorch; a query does not.
 
     Examples
     --------
@@ -97,6 +119,8 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     dishes_: "tuple[LearnedDish, ...]"
     process_: GaussianProcess | None
+    cell_type_: type = Cell
+    parameters_: dict[str, Any]
 
     def __init__(
         self,
@@ -120,7 +144,7 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        cells : sequence of n Cell, or integer array, shape (n, 3)
+        cells : sequence of n Cell or of n NatsCell, or integers, shape (n, 3)
         accuracy : array-like, shape (n,), finite
             Accuracies in any unit; more is better.
         progress : callable, optional
@@ -130,81 +154,152 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         ------
         ValueError, TypeError
             If cells and accuracies do not fit each other, a parameter is unknown, or the recipe needs more cells.
+
+        Warns
+        -----
+        UserWarning
+            If all accuracies are alike, so that there is nothing to learn.
         """
-        self._check_parameters()
+        parameters = self._checked_parameters()
         pool = _as_cells(cells)
+        kind_of_cells = _type_of(pool)
         known = _checked_accuracy(accuracy, len(pool))
-        if self.variant == "dish":
-            recipe = _recipe(self.recipe, DEFAULT_RECIPE)
-            learned = learn_dish(pool, known, recipe, threads=self.threads, progress=progress)
-            self.dishes_, self.process_ = (learned,), None
-            return self
+        if len(known) < 2:
+            raise ValueError(f"{len(known)} labelled cells were given, expected at least 2")
+        with warnings.catch_warnings():
+            if np.ptp(known) == 0:
+                warnings.warn(
+                    f"{_ALIKE} ({known[0]}): there is nothing to learn from them, and predictions do not tell cells apart; "
+                    "give cells of different accuracies",
+                    stacklevel=2,
+                )
+                warnings.filterwarnings("ignore", "all training cells have")  # of each dish, which says it again
+            self.dishes_, self.process_ = self._learned(pool, known, parameters, progress)
+        self.cell_type_, self.parameters_ = kind_of_cells, parameters
+        return self
+
+    def _learned(
+        self, pool: Sequence[Any], known: Array, parameters: Mapping[str, Any], progress: Progress | None
+    ) -> tuple[tuple[LearnedDish, ...], GaussianProcess | None]:
+        """Return the dishes and the Gaussian process that labelled cells teach with these parameters."""
+        threads, folds = parameters["threads"], parameters["folds"]
+        if parameters["variant"] == "dish":
+            recipe = _recipe(parameters["recipe"], DEFAULT_RECIPE)
+            return (learn_dish(pool, known, recipe, threads=threads, progress=progress),), None
         groups: list[Array] = []
         dishes: list[LearnedDish] = []
-        kinds = [kind for kind in FEATURES if kind in self.features]
+        kinds = [kind for kind in FEATURES if kind in parameters["features"]]
+        if "dish" in kinds and folds > len(known):
+            raise ValueError(f"folds is {folds}, expected at most {len(known)}, the number of labelled cells")
         for k, kind in enumerate(kinds):
             report = part_of(progress, k, len(kinds))
             if kind == "structure":
                 groups.append(structural_features(pool))
             elif kind == "curves":
-                recipe = _recipe(self.curves, DEFAULT_CURVES)
+                recipe = _recipe(parameters["curves"], DEFAULT_CURVES)
                 dishes.append(LearnedDish(recipe, start_dish(recipe)))
-                groups.append(dishes[-1].read(pool, self.threads, report).curve)
+                groups.append(dishes[-1].read(pool, threads, report).curve)
             else:
-                recipe = _recipe(self.recipe, DEFAULT_RECIPE)
-                scores, parts = learn_folds(pool, known, recipe, self.folds, threads=self.threads, progress=report)
+                recipe = _recipe(parameters["recipe"], DEFAULT_RECIPE)
+                scores, parts = learn_folds(pool, known, recipe, folds, threads=threads, progress=report)
                 groups.append(scores[:, None])
                 dishes += parts
-        self.dishes_, self.process_ = tuple(dishes), fit_gaussian_process(groups, known)
-        return self
+        return tuple(dishes), fit_gaussian_process(groups, known)
 
-    def query(self, cells: Cells, *, progress: Progress | None = None) -> npt.NDArray[np.float64]:
+    @overload
+    def query(
+        self, cells: Cells, *, return_std: Literal[False] = False, progress: Progress | None = None
+    ) -> npt.NDArray[np.float64]: ...
+    @overload
+    def query(
+        self, cells: Cells, *, return_std: Literal[True], progress: Progress | None = None
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]: ...
+    def query(
+        self, cells: Cells, *, return_std: bool = False, progress: Progress | None = None
+    ) -> npt.NDArray[np.float64] | tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Predict the accuracies of cells.
 
         Parameters
         ----------
-        cells : sequence of n Cell, or integer array, shape (n, 3)
+        cells : sequence of n Cell or of n NatsCell, or integers, shape (n, 3)
+            Cells of the type that `fit` learned from.
+        return_std : bool
+            Whether to return the standard deviations of the accuracies, too, which only a Gaussian process has.
         progress : callable, optional
 
         Returns
         -------
-        ndarray, shape (n,), float64
+        accuracy : ndarray, shape (n,), float64
             With a Gaussian process: accuracies, in the unit of the accuracies that it learned from. With variant "dish": scores
             without a unit; larger is better, and -inf if a motif diverged.
+        std : ndarray, shape (n,), float64
+            With `return_std`: the standard deviation of each, in the same unit (`GaussianProcess.predict_std`).
 
         Raises
         ------
         sklearn.exceptions.NotFittedError
             If `fit` has not been called.
+        TypeError
+            If cells are of another type than those that `fit` learned from.
+        ValueError
+            If standard deviations are asked for with variant "dish".
         """
         check_is_fitted(self, "dishes_")
+        with_std = checked_flag("return_std", return_std)
+        if with_std and self.process_ is None:
+            raise ValueError(
+                "return_std is True with variant 'dish', expected variant 'gaussian_process': a dish gives scores alone"
+            )
         wanted = _as_cells(cells)
+        if len(wanted) and _type_of(wanted) is not self.cell_type_:
+            raise TypeError(
+                f"cells[0] is {type(wanted[0]).__name__}, expected {self.cell_type_.__name__}: "
+                "the predictor was fitted to cells of that space; fit another to these"
+            )
         if not len(wanted):
-            return np.empty(0)
+            return (np.empty(0), np.empty(0)) if with_std else np.empty(0)
         readings = read_all(self.dishes_, wanted, threads=self.threads, progress=progress)
         if self.process_ is None:
             return np.nan_to_num(readings[0].score, nan=-np.inf, neginf=-np.inf)
-        folds = self.folds if "dish" in self.features else 0
-        first = len(self.dishes_) - folds
+        kinds = self.parameters_["features"]
+        first = int("curves" in kinds)  # the dish of learning curves comes before those of the folds
         groups: list[Array] = []
-        if "structure" in self.features:
+        if "structure" in kinds:
             groups.append(structural_features(wanted))
-        if "curves" in self.features:
+        if "curves" in kinds:
             groups.append(readings[0].curve)
-        if "dish" in self.features:
+        if "dish" in kinds:
             groups.append(mean_scaled(self.dishes_[first:], [read.score for read in readings[first:]])[:, None])
-        return self.process_.predict(np.concatenate(groups, axis=1))
+        features = np.concatenate(groups, axis=1)
+        return self.process_.predict_std(features) if with_std else self.process_.predict(features)
 
-    def predict(self, cells: Cells) -> npt.NDArray[np.float64]:
+    def predict(
+        self, cells: Cells, return_std: bool = False
+    ) -> npt.NDArray[np.float64] | tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Predict the accuracies of cells: scikit-learn's name for `query`."""
-        return self.query(cells)
+        return self.query(cells, return_std=return_std)  # type: ignore[call-overload, no-any-return]
 
     def score(self, cells: Cells, accuracy: npt.ArrayLike) -> float:
-        """Return Kendall's tau-b of predictions and accuracies, -1 to 1."""
+        """Return Kendall's tau-b of predictions and accuracies, -1 to 1.
+
+        Warns
+        -----
+        sklearn.exceptions.UndefinedMetricWarning
+            If there are fewer than 2 cells. The result is NaN then, as that of scikit-learn's own R^2.
+        """
         from spd_fast.base.ranks import kendall_tau
 
-        known = _as_cells(cells)
-        return kendall_tau(self.query(known), _checked_accuracy(accuracy, len(known)))
+        wanted = _as_cells(cells)
+        known = _checked_accuracy(accuracy, len(wanted))
+        predicted = self.query(wanted)
+        if len(known) < 2:
+            warnings.warn(
+                f"tau of {len(known)} cells is not defined, it needs at least 2 cells: the score is NaN",
+                UndefinedMetricWarning,
+                stacklevel=2,
+            )
+            return float("nan")
+        return kendall_tau(predicted, known)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a fitted predictor as an .npz of plain arrays without pickles, with its settings as JSON: a whole file or none.
@@ -221,8 +316,9 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             "schema": SCHEMA,
             "parameters": {
                 name: json.loads(value.to_json()) if isinstance(value, Recipe) else value
-                for name, value in self.get_params(deep=False).items()
+                for name, value in self.parameters_.items()
             },
+            "cells": self.cell_type_.__name__,
             "dishes": [json.loads(dish.recipe.to_json()) for dish in self.dishes_],
         }
         arrays = {"settings": np.frombuffer(json.dumps(settings).encode(), np.uint8)}
@@ -261,7 +357,8 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 for name, value in settings["parameters"].items()
             }
             loaded = cls(**parameters)
-            loaded._check_parameters()
+            loaded.parameters_ = loaded._checked_parameters()
+            loaded.cell_type_ = _TYPES[checked_choice("cells", settings.get("cells", "Cell"), _TYPES)]
             loaded.dishes_ = tuple(
                 _dish_from(arrays, k, Recipe.from_json(json.dumps(recipe)))
                 for k, recipe in enumerate(settings["dishes"])
@@ -271,14 +368,24 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"predictor file {os.fspath(path)} cannot be read: {error}") from error
         return loaded
 
-    def _check_parameters(self) -> None:
-        if self.variant not in ("gaussian_process", "dish"):
-            raise ValueError(f"variant is {self.variant!r}, expected 'gaussian_process' or 'dish'")
-        unknown = [kind for kind in self.features if kind not in FEATURES]
-        if unknown or not len(self.features):
-            raise ValueError(f"features are {list(self.features)}, expected one or more of {', '.join(FEATURES)}")
-        if self.folds < 2:
-            raise ValueError(f"folds is {self.folds}, expected at least 2")
+    def _checked_parameters(self) -> dict[str, Any]:
+        """Return the parameters as plain values, which a file can hold. Those of the estimator stay as they were given."""
+        features = checked_names("features", self.features, FEATURES[0])
+        if set(features) - set(FEATURES) or not features:
+            raise ValueError(f"features are {list(features)}, expected one or more of {', '.join(FEATURES)}")
+        parameters: dict[str, Any] = {
+            "recipe": self.recipe,
+            "variant": checked_choice("variant", self.variant, ("gaussian_process", "dish")),
+            "features": tuple(kind for kind in FEATURES if kind in features),
+            "curves": self.curves,
+            "folds": checked_integer("folds", self.folds, 2),
+            "threads": None if self.threads is None else checked_integer("threads", self.threads, 1),
+        }
+        for name in ("recipe", "curves"):
+            if parameters[name] is not None:
+                parameters[name] = plain(parameters[name])
+                checked_instance(name, parameters[name], (Recipe, str), "a spd_fast.Recipe, its name, or None")
+        return parameters
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -287,31 +394,53 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _recipe(given: Recipe | str | None, default: str) -> Recipe:
-    if isinstance(given, Recipe):
-        return given
-    return recipes.get(default if given is None else given)
+    return given if isinstance(given, Recipe) else recipes.get(default if given is None else given)
 
 
-def _as_cells(cells: Cells) -> Sequence[Cell]:
-    if isinstance(cells, np.ndarray):
+def _as_cells(cells: Any) -> Sequence[Any]:
+    """Return cells of one space as a sequence: given as one, or as numbers in an array, rows or a DataFrame."""
+    if hasattr(cells, "columns") and hasattr(cells, "to_numpy"):
+        missing = [name for name in CellColumns.names if name not in cells.columns]
+        if missing:
+            raise ValueError(
+                f"cells is a {type(cells).__name__} without the column {missing[0]!r}, expected {', '.join(CellColumns.names)}"
+            )
+        return CellColumns(*(np.asarray(cells[name]) for name in CellColumns.names))
+    rows = isinstance(cells, Sequence) and len(cells) and isinstance(cells[0], Sequence | np.ndarray)
+    if rows and not isinstance(cells[0], str):
+        cells = checked_array("cells", cells)
+    if isinstance(cells, np.ndarray) and (cells.dtype.kind != "O" or cells.ndim != 1):
+        if cells.dtype.kind == "O":
+            cells = checked_array("cells", cells)
         if cells.ndim != 2 or cells.shape[1] != 3 or cells.dtype.kind not in "iu":
             raise ValueError(
                 f"cells is a {cells.dtype} array of shape {cells.shape}, expected integers of shape (n, 3): vertices, "
-                "edge_bits, op_codes; or a sequence of Cell"
+                "edge_bits, op_codes; or a sequence of Cell or of NatsCell"
             )
         return CellColumns(*cells.T)
-    for place, cell in enumerate(cells if not isinstance(cells, CellColumns) else ()):
-        if not isinstance(cell, Cell):
-            raise TypeError(f"cells[{place}] is a {type(cell).__name__}, expected a Cell")
-    return cells
+    checked = checked_candidates(cells, tuple(_TYPES.values()), "spd_fast.Cell or spd_fast.NatsCell")
+    kind = _type_of(checked)
+    odd = next(
+        (k for k, cell in enumerate(() if isinstance(checked, Columns) else checked) if type(cell) is not kind), None
+    )
+    if odd is not None:
+        raise TypeError(
+            f"cells[{odd}] is {type(checked[odd]).__name__}, expected {kind.__name__} as cells[0]: cells of one space"
+        )
+    return checked
+
+
+def _type_of(cells: Sequence[Any]) -> type:
+    """Return the type of cells, which are all of one."""
+    if isinstance(cells, Columns):
+        return cells.cell_type
+    return type(cells[0]) if len(cells) else Cell
 
 
 def _checked_accuracy(accuracy: npt.ArrayLike, n: int) -> npt.NDArray[np.float64]:
-    checked = np.asarray(accuracy, np.float64)
+    checked = np.asarray(checked_array("accuracy", accuracy), np.float64)
     if checked.shape != (n,):
         raise ValueError(f"accuracy has shape {checked.shape}, expected ({n},) to match cells")
-    if n < 2:
-        raise ValueError(f"{n} labelled cells were given, expected at least 2")
     bad = np.flatnonzero(~np.isfinite(checked))
     if len(bad):
         raise ValueError(f"accuracy[{bad[0]}] is {checked[bad[0]]}, expected finite numbers")

@@ -7,6 +7,7 @@ cells predicts accuracies from both; without labelled cells the speed of learnin
 
 import os
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -16,7 +17,16 @@ import numpy.typing as npt
 
 import spd_fast.recipes as recipes
 from spd_fast.base.extras import required
-from spd_fast.base.types import Array, NamedProgress
+from spd_fast.base.types import (
+    Array,
+    NamedProgress,
+    checked_array,
+    checked_flag,
+    checked_instance,
+    checked_number,
+    checked_progress,
+)
+from spd_fast.engine.specs import thread_count
 from spd_fast.motif import (
     NASBENCH101,
     MotifShape,
@@ -31,7 +41,7 @@ from spd_fast.predictors.spd import DEFAULT_CURVES
 from spd_fast.ranking.advice import FEW, advise, first_to_label
 from spd_fast.ranking.measuring import Curves
 from spd_fast.ranking.tables import CellTable, read_table, write_table
-from spd_fast.spaces.candidate import MotifCell
+from spd_fast.spaces.candidate import MotifCell, checked_candidates
 from spd_fast.spaces.cell import Cell
 from spd_fast.spaces.cell_columns import CellColumns
 from spd_fast.spaces.nats_cell import NatsCell
@@ -67,6 +77,7 @@ _CONTROLS: Final = (
     },
 )
 """Structural scalars that serve as cheap controls, with their words: of NAS-Bench-101's cells, of NATS-Bench's."""
+_EXPECTED: Final = "spd_fast.Cell or spd_fast.NatsCell"
 _DIGITS: Final = 12
 """Digits of a cell's hash in sentences."""
 _CHUNK_SECONDS: Final = 1.0
@@ -217,6 +228,11 @@ def rank(
     FileNotFoundError, ValueError, TypeError
         If a file or a cell cannot be read, or cells and accuracies do not fit each other.
 
+    Warns
+    -----
+    UserWarning
+        If the labelled cells' accuracies are all alike, so that there is nothing to learn from them.
+
     Notes
     -----
     Same arguments, same bits, for any number of threads and after any interruption, if there is no budget. With one, what
@@ -231,6 +247,14 @@ def rank(
     ['rank', 'cell', 'predicted_accuracy']
     """
     began = time.perf_counter()
+    if cell is not None:
+        checked_instance("cell", cell, str, "the name of a column, or None")
+    if measured is not None:
+        checked_instance("measured", measured, (str, os.PathLike), "the path of a file, or None")
+    budget = None if budget is None else checked_number("budget", budget, finite=False)
+    lower_is_better = checked_flag("lower_is_better", lower_is_better)
+    thread_count(threads)
+    checked_progress(progress)
     wanted, columns = _candidates(candidates, cell)
     pool, target = labelled_cells(labelled, accuracy, cell, lower_is_better)
     kinds = {type(each) for each in [*wanted, *pool]}
@@ -243,6 +267,12 @@ def rank(
     at_pool = np.array([place[each.key] for each in pool], np.int64)
     at_wanted = np.array([place[each.key] for each in wanted], np.int64)
     curves = Curves(unique, recipes.get(DEFAULT_CURVES), threads)
+    if len(pool) >= FEWEST_LABELLED and np.ptp(target) == 0:
+        warnings.warn(
+            f"all accuracies are alike ({target[0]}): there is nothing to learn from them, and candidates are ranked without labels; "
+            "give cells of different accuracies",
+            stacklevel=2,
+        )
     judge = _Judge(curves, structural_features(cast(Any, unique)), at_pool, target)
     try:
         if measured is not None:
@@ -313,7 +343,7 @@ def _candidates(
     if isinstance(given, str | os.PathLike):
         table = CellTable.of(read_table(given), os.fspath(given), column)
         return table.cells, {name: list(values) for name, values in table.table.items()}
-    cells = list(given)
+    cells = list(checked_candidates(given, (Cell, NatsCell), _EXPECTED, name="candidates"))
     if not cells:
         raise ValueError("no candidates were given, expected at least one")
     return cells, {}
@@ -338,10 +368,10 @@ def labelled_cells(
             )
         cells, (values, _) = table.cells, table.accuracy(accuracy, lower_is_better=lower_is_better)
     else:
-        cells = list(given)
+        cells = list(checked_candidates(given, (Cell, NatsCell), _EXPECTED, name="labelled"))
         if accuracy is None or isinstance(accuracy, str):
             raise TypeError("labelled are cells and accuracy is not an array, expected a number for each of them")
-        values = np.asarray(accuracy, np.float64) * (-1.0 if lower_is_better else 1.0)
+        values = np.asarray(checked_array("accuracy", accuracy), np.float64) * (-1.0 if lower_is_better else 1.0)
         if values.shape != (len(cells),):
             raise ValueError(f"accuracy has shape {values.shape}, expected ({len(cells)},) to match labelled")
         bad = np.flatnonzero(~np.isfinite(values))

@@ -1,8 +1,10 @@
 """The recipes that come with the package, and the function that reads others from files."""
 
+import os
 from collections.abc import Callable
 from typing import Any, Final
 
+from spd_fast.base.types import checked_instance
 from spd_fast.recipes.settings import (
     AdamSettings,
     DishSettings,
@@ -34,19 +36,24 @@ def get(name: str) -> Recipe:
     ValueError
         If there is no recipe of this name.
     """
+    checked_instance("name", name, str, "the name of a recipe, one of recipes.names()")
     if name not in _REGISTRY:
         raise ValueError(f"there is no recipe {name!r}, expected one of {', '.join(_REGISTRY)}")
     return _REGISTRY[name]()
 
 
-def load(name_or_path: str) -> Recipe:
+def load(name_or_path: str | os.PathLike[str]) -> Recipe:
     """Return a recipe by name, or read it from a JSON file.
 
     Raises
     ------
+    TypeError
+        If it is neither a text nor a path.
     ValueError
         If it is neither a known name nor a readable recipe file.
     """
+    checked_instance("name_or_path", name_or_path, (str, os.PathLike), "a name or a path")
+    name_or_path = os.fspath(name_or_path)
     if name_or_path in _REGISTRY:
         return get(name_or_path)
     try:

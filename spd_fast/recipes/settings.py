@@ -29,6 +29,7 @@ from pydantic import (
 )
 
 import spd_fast.motif as motifs
+from spd_fast.base.types import checked_instance, plain
 from spd_fast.learnables.learnable import Conditions, DishForm
 from spd_fast.learnables.rates import learning_rates
 from spd_fast.learnables.table import LEARNABLES
@@ -47,6 +48,7 @@ __all__ = [
     "Recipe",
     "SGDSettings",
     "ScaleSettings",
+    "checked_recipe",
 ]
 
 SCHEMA: Final = "spd_fast.recipe/2"
@@ -83,6 +85,21 @@ class _Settings(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_python(cls, fields: Any) -> Any:
+        """Take numbers and texts of numpy, and arrays of them, for those of Python."""
+        return _plain_in(fields)
+
+
+def _plain_in(value: Any) -> Any:
+    """Return a value with all of numpy's values in it replaced by Python's."""
+    if type(value) is dict:
+        return {name: _plain_in(each) for name, each in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(_plain_in, value))
+    return value.tolist() if isinstance(value, np.ndarray) else plain(value)
 
 
 Rate = Annotated[float, Field(gt=0, le=10)]
@@ -644,7 +661,9 @@ class Recipe(_Settings):
             If a name is unknown or a value is wrong.
         """
         fields = self.model_dump()
-        for key, value in settings.items():
+        expected = "a mapping of dotted names to values, such as {'inner.epochs': 16}"
+        for key, value in checked_instance("settings", settings, Mapping, expected).items():
+            checked_instance("the name of a setting", key, str, "a dotted name such as 'inner.epochs'")
             _set_dotted(fields, key, value)
         return Recipe(**fields)
 
@@ -670,7 +689,7 @@ class Recipe(_Settings):
             If the text is not JSON or has another schema, or if a setting is missing, unknown or wrong.
         """
         try:
-            fields = json.loads(text)
+            fields = json.loads(checked_instance("text", text, str, "the text that to_json returned"))
         except ValueError as error:
             raise ValueError(f"recipe is not JSON: {error}") from None
         if not isinstance(fields, dict):
@@ -682,6 +701,20 @@ class Recipe(_Settings):
                 "version with spd-fast recipes NAME --json and enter its settings there"
             )
         return cls(**fields)
+
+
+def checked_recipe(recipe: Any) -> Recipe:
+    """Return a recipe.
+
+    Raises
+    ------
+    TypeError
+        If it is something else, such as the name of one.
+    """
+    name = recipe if isinstance(recipe, str) else "demo"
+    return checked_instance(
+        "recipe", recipe, Recipe, f"a spd_fast.Recipe, such as spd_fast.recipes.get({name!r}) returns"
+    )
 
 
 _TAGS: Final = ("adam", "sgd", "rmsprop", "cmaes", "cell", "perceptron")

@@ -20,15 +20,16 @@ import numpy.typing as npt
 import spd_fast._core as _core
 from spd_fast.base.machine import describe_machine
 from spd_fast.base.stores import Journal
-from spd_fast.base.types import Array, Progress, checked_integer
+from spd_fast.base.types import Array, Progress, checked_instance, checked_integer, checked_progress, checked_sequence
 from spd_fast.dish import Dish
 from spd_fast.engine.inner_loop import InitDistribution, InnerLoop
 from spd_fast.engine.optimizers import SGD, Adam, RMSProp
-from spd_fast.engine.specs import forward_flops
+from spd_fast.engine.specs import forward_flops, thread_count
 from spd_fast.engine.training import TrainResult, train
 from spd_fast.images import ImageData, load_images, resize_images
-from spd_fast.motif import Shape
+from spd_fast.motif import MotifShape, Shape
 from spd_fast.spaces.candidate import Candidate, Columns
+from spd_fast.spaces.perceptron import PerceptronShape
 from spd_fast.truth.journal import JOURNAL, BuildSettings, Work, journal_path, records_of
 from spd_fast.truth.table import MEASUREMENTS, TruthTable, columns_of, write_truth
 
@@ -135,6 +136,13 @@ def build_truth(
 
     A killed build loses at most the trainings in progress, about a minute of work. To abandon a build, delete its journal.
     """
+    checked_instance("out", out, (str, os.PathLike), "the path of the truth file")
+    checked_instance("shape", shape, (MotifShape, PerceptronShape), "a spd_fast.MotifShape")
+    batch_size, image_size = checked_integer("batch_size", batch_size, 1), checked_integer("image_size", image_size, 1)
+    n_train, n_valid = checked_integer("n_train", n_train), checked_integer("n_valid", n_valid)
+    n_test, split_seed = checked_integer("n_test", n_test), checked_integer("split_seed", split_seed)
+    thread_count(threads)
+    checked_progress(progress)
     optimizer = optimizer or Adam(lr=5e-3, weight_decay=1e-4)
     data = data if isinstance(data, ImageData) else load_images(data)
     columns = _checked_cells(cells)
@@ -231,7 +239,7 @@ def _is_built(out: Path, settings: BuildSettings, journal: Journal) -> bool:
 
 
 def _checked_cells(cells: Sequence[Candidate]) -> Columns[Any]:
-    if not len(cells):
+    if not len(checked_sequence("cells", cells, "spd_fast.Cell")):
         raise ValueError("cells is empty, expected at least one Cell")
     columns = columns_of(cells)
     first_of: dict[str, int] = {}
@@ -243,7 +251,7 @@ def _checked_cells(cells: Sequence[Candidate]) -> Columns[Any]:
 
 
 def _checked_axis(name: str, values: Sequence[int], lowest: int = 0) -> tuple[int, ...]:
-    axis = tuple(checked_integer(f"one of the {name}", value) for value in values)
+    axis = tuple(checked_integer(f"one of the {name}", value) for value in checked_sequence(name, values, "integers"))
     if not axis or list(axis) != sorted(set(axis)) or axis[0] < lowest:
         raise ValueError(f"{name} are {list(axis)}, expected different integers of at least {lowest}, ascending")
     return axis

@@ -36,6 +36,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.files import load_arrays, save_arrays
+from spd_fast.base.types import checked_choice, checked_instance, checked_integer
 from spd_fast.nasbench101.table import Table as NasbenchTable
 from spd_fast.nasbench101.table import is_table, open_table
 from spd_fast.spaces.candidate import Candidate, Columns, drawn_order
@@ -106,6 +107,8 @@ class TruthTable:
         if list(budgets) != sorted(budgets) or budgets[0] < 1:
             raise ValueError(f"budgets are {budgets}, expected epochs of at least 1 in ascending order")
         measurements = _checked_measurements(self.measurements, (len(self.cells), len(budgets), len(seeds)))
+        checked_instance("accuracy_name", self.accuracy_name, str, "the name of an accuracy such as 'test_accuracy'")
+        object.__setattr__(self, "budget", checked_integer("budget", self.budget))
         accuracy_name = self.accuracy_name or next(name for name in reversed(_ACCURACIES) if name in measurements)
         budget = self.budget or budgets[-1]
         if accuracy_name not in measurements or accuracy_name not in _ACCURACIES:
@@ -153,8 +156,13 @@ class TruthTable:
         ValueError
             If the file is not a truth file, is damaged, or has no such accuracy or budget.
         """
+        if accuracy_name is not None:
+            checked_instance("accuracy_name", accuracy_name, str, "the name of an accuracy such as 'test_accuracy'")
+        if budget is not None:
+            budget = checked_integer("budget", budget)
         if path is None:
             return cls.embedded(cell_type, accuracy_name=accuracy_name, budget=budget)
+        checked_instance("path", path, (str, os.PathLike), "the path of a truth file, or None")
         if is_table(path):
             return cls.from_nasbench101(open_table(path), accuracy_name=accuracy_name, budget=budget)
         name = f"truth file {os.fspath(path)}"
@@ -204,9 +212,9 @@ class TruthTable:
         ValueError
             If there is no truth of this type, or this installation lacks it.
         """
-        if cell_type not in EMBEDDED:
+        if not isinstance(cell_type, type) or cell_type not in EMBEDDED:
             raise ValueError(
-                f"cell_type is {cell_type.__name__}, expected Cell or Perceptron: no truth of others ships with the package; "
+                f"cell_type is {getattr(cell_type, '__name__', repr(cell_type))}, expected Cell or Perceptron: no truth of others ships with the package; "
                 "give a truth file"
             )
         with as_file(files("spd_fast") / "data" / EMBEDDED[cell_type]) as path:
@@ -263,7 +271,7 @@ class TruthTable:
         ValueError
             If losses are asked for and the table has none.
         """
-        if what == "accuracy":
+        if checked_choice("what", what, ("accuracy", "loss")) == "accuracy":
             return self.cells, self.accuracy
         if self.loss is None:
             raise ValueError(
@@ -280,6 +288,7 @@ class TruthTable:
         ValueError
             If no hash begins so, or several do.
         """
+        checked_instance("digits", digits, str, "the first hexadecimal digits of a module_hash")
         rows = [row for row, each in enumerate(self.hashes) if each.startswith(digits.lower())]
         if len(rows) != 1:
             raise ValueError(f"the hash {digits} fits {len(rows)} cells of the truth, expected exactly one")
@@ -349,8 +358,9 @@ class TruthTable:
         ValueError
             If the table holds fewer than `n` different cells.
         """
+        first = self._drawn(n, seed)
         order = drawn_order(self.cells.module_hash, seed)
-        return self.subset(self._drawn(n, seed)), self.subset(np.sort(order[n:]))
+        return self.subset(first), self.subset(np.sort(order[len(first) :]))
 
     def describe(self) -> str:
         """Describe the table in a few lines: which accuracy, of which networks, after how many epochs, with how many
@@ -389,7 +399,7 @@ class TruthTable:
         return np.ascontiguousarray(values, np.float64)
 
     def _drawn(self, n: int, seed: int) -> npt.NDArray[np.intp]:
-        order = drawn_order(self.cells.module_hash, seed)
+        n, order = checked_integer("n", n), drawn_order(self.cells.module_hash, seed)
         if not 0 <= n <= len(order):
             raise ValueError(f"n is {n}, expected 0 to {len(order)}: the number of different cells in the table")
         return order[:n]

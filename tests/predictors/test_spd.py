@@ -356,7 +356,7 @@ def test_wrong_arguments(labelled: TruthTable) -> None:
         structure.fit(cells[:1], accuracy[:1])
     with pytest.raises(ValueError, match=r"accuracy\[2\] is nan, expected finite numbers"):
         structure.fit(cells, np.where(np.arange(40) == 2, np.nan, accuracy))
-    with pytest.raises(TypeError, match=r"cells\[1\] is a str, expected a Cell"):
+    with pytest.raises(TypeError, match=r"cells\[1\] is str, expected spd_fast.Cell or spd_fast.NatsCell"):
         structure.fit([cells[0], "cell"], accuracy[:2])  # type: ignore[list-item]
     with pytest.raises(
         ValueError, match=r"cells is a float64 array of shape \(2, 3\), expected integers of shape \(n, 3\)"
