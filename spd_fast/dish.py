@@ -140,8 +140,8 @@ class Dish(_Added):
 def _array(values: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
     try:
         return np.asarray(values)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise TypeError(f"{name} is {shown(values)}, expected an array of numbers: {error}") from None
+    except (ValueError, TypeError, RuntimeError):
+        raise TypeError(f"{name} is {shown(values)}, expected an array of numbers") from None
 
 
 def _checked_images(images: npt.ArrayLike, name: str) -> npt.NDArray[Any]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from spd_fast.base.progress import part_of
 from spd_fast.base.seeds import derived_seed
 from spd_fast.base.sums import mean_of
-from spd_fast.base.types import Progress, checked_instance
+from spd_fast.base.types import Progress, checked_instance, checked_progress
 from spd_fast.dish import Dish
 from spd_fast.engine.inner_loop import InnerLoop
 from spd_fast.engine.optimizers import SGD, Adam, RMSProp
@@ -160,6 +160,7 @@ def train_cells(
     list of TrainResult
         One result for each replicate.
     """
+    checked_progress(progress)
     dish = entered(checked_instance("dish", dish, Dish, "a spd_fast.Dish"))
     loops = inner_loops(checked_recipe(recipe), dish)
     wanted = range(loops.replicates) if replicates is None else replicates

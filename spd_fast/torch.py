@@ -140,7 +140,7 @@ class Inputs:
     def dish(self) -> Dish:
         """Check the tensors and return the dish that they make."""
         _check_images("images", self.images)
-        if self.valid_images is not None and self.valid_labels is not None:
+        if self.valid_images is not None:
             _check_images("valid_images", self.valid_images)
             if self.valid_images.dtype != self.images.dtype:
                 raise TypeError(

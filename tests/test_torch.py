@@ -273,7 +273,7 @@ def test_unrolled_is_the_default_and_a_window_of_nothing_is_direct() -> None:
 @pytest.mark.parametrize(
     ("changes", "kind", "message"),
     [
-        ({"gradient": "implicit"}, ValueError, 'gradient is \'implicit\', expected "unrolled" or "direct"'),
+        ({"gradient": "implicit"}, ValueError, "gradient is 'implicit', expected 'unrolled' or 'direct'"),
         ({"metric": "accuracy"}, ValueError, "metric is 'accuracy', expected"),
         ({"metric": "training_loss"}, ValueError, 'metric is "training_loss", which has no direct gradient'),
         ({"step_weights": torch.ones(4)}, ValueError, 'step_weights are given with metric "probability"'),

@@ -37,6 +37,7 @@ from spd_fast.base.types import (
     checked_instance,
     checked_integer,
     checked_names,
+    checked_progress,
     plain,
 )
 from spd_fast.dish import Dish
@@ -161,6 +162,7 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             If all accuracies are alike, so that there is nothing to learn.
         """
         parameters = self._checked_parameters()
+        checked_progress(progress)
         pool = _as_cells(cells)
         kind_of_cells = _type_of(pool)
         known = _checked_accuracy(accuracy, len(pool))
@@ -245,6 +247,7 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             If standard deviations are asked for with variant "dish".
         """
         check_is_fitted(self, "dishes_")
+        checked_progress(progress)
         with_std = checked_flag("return_std", return_std)
         if with_std and self.process_ is None:
             raise ValueError(
@@ -364,7 +367,9 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 for k, recipe in enumerate(settings["dishes"])
             )
             loaded.process_ = _process_from(arrays) if loaded.variant == "gaussian_process" else None
-        except (KeyError, TypeError, ValueError) as error:
+        except KeyError as error:
+            raise ValueError(f"predictor file {os.fspath(path)} cannot be read: {error} is missing") from error
+        except (AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"predictor file {os.fspath(path)} cannot be read: {error}") from error
         return loaded
 
@@ -455,5 +460,12 @@ def _dish_from(arrays: Mapping[str, Array], k: int, recipe: Recipe) -> LearnedDi
 
 
 def _process_from(arrays: Mapping[str, Array]) -> GaussianProcess:
-    groups = tuple(arrays["process.groups"].tolist())
-    return GaussianProcess(arrays["process.features"], groups, arrays["process.accuracy"], arrays["process.theta"])
+    features, accuracy, theta, sizes = (
+        arrays[f"process.{name}"] for name in ("features", "accuracy", "theta", "groups")
+    )
+    groups = tuple(checked_integer("one of process.groups", size, 1) for size in sizes.tolist())
+    wanted = {"features": (len(accuracy), sum(groups)), "accuracy": (len(accuracy),), "theta": (len(groups) + 2,)}
+    for name, array in (("features", features), ("accuracy", accuracy), ("theta", theta)):
+        if array.shape != wanted[name] or array.dtype != np.float64:
+            raise ValueError(f"process.{name} is {array.dtype} {array.shape}, expected float64 {wanted[name]}")
+    return GaussianProcess(features, groups, accuracy, theta)

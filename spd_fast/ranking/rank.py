@@ -7,7 +7,6 @@ cells predicts accuracies from both; without labelled cells the speed of learnin
 
 import os
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -77,6 +76,7 @@ _CONTROLS: Final = (
     },
 )
 """Structural scalars that serve as cheap controls, with their words: of NAS-Bench-101's cells, of NATS-Bench's."""
+_ALIKE: Final = "The accuracies of the labelled cells are all alike: nothing can be learned from them, and candidates are ranked without labels."
 _EXPECTED: Final = "spd_fast.Cell or spd_fast.NatsCell"
 _DIGITS: Final = 12
 """Digits of a cell's hash in sentences."""
@@ -228,11 +228,6 @@ def rank(
     FileNotFoundError, ValueError, TypeError
         If a file or a cell cannot be read, or cells and accuracies do not fit each other.
 
-    Warns
-    -----
-    UserWarning
-        If the labelled cells' accuracies are all alike, so that there is nothing to learn from them.
-
     Notes
     -----
     Same arguments, same bits, for any number of threads and after any interruption, if there is no budget. With one, what
@@ -267,12 +262,7 @@ def rank(
     at_pool = np.array([place[each.key] for each in pool], np.int64)
     at_wanted = np.array([place[each.key] for each in wanted], np.int64)
     curves = Curves(unique, recipes.get(DEFAULT_CURVES), threads)
-    if len(pool) >= FEWEST_LABELLED and np.ptp(target) == 0:
-        warnings.warn(
-            f"all accuracies are alike ({target[0]}): there is nothing to learn from them, and candidates are ranked without labels; "
-            "give cells of different accuracies",
-            stacklevel=2,
-        )
+    alike = len(pool) >= FEWEST_LABELLED and np.ptp(target) == 0
     judge = _Judge(curves, structural_features(cast(Any, unique)), at_pool, target)
     try:
         if measured is not None:
@@ -307,15 +297,16 @@ def rank(
         labelled=len(pool),
         lower_is_better=lower_is_better,
         label_first=label_first,
-        advice=tuple(
-            advise(
+        advice=(
+            *([_ALIKE] if alike else []),
+            *advise(
                 judge.groups_of_pool(),
                 target,
                 controls_of(pool) if judge.learns else {},
                 curves,
                 np.unique(at_wanted),
                 [each.module_hash[:_DIGITS] for each in label_first],
-            )
+            ),
         ),
         seconds=time.perf_counter() - began,
         core_seconds=curves.seconds,

@@ -128,14 +128,17 @@ def checked_index(index: Any, n: int) -> int | slice | npt.NDArray[Any]:
         )
         return slice(*parts)
     if isinstance(index, list) or (isinstance(index, np.ndarray) and index.ndim):
-        rows = np.asarray(index if len(index) else np.zeros(0, np.int64))
+        try:
+            rows = np.asarray(index if len(index) else np.zeros(0, np.int64))
+        except ValueError:  # lists of different lengths
+            rows = np.asarray(None)
         if rows.ndim != 1 or rows.dtype.kind not in "iub":
             raise TypeError(f"the index is {shown(index)}, expected an integer, a slice, or integers of shape (m,)")
         if rows.dtype.kind == "b" and len(rows) != n:
             raise IndexError(f"the index has {len(rows)} booleans, expected {n}: one for each row")
         outside = np.zeros(0, bool) if rows.dtype.kind == "b" else (rows < -n) | (rows >= n)
         if outside.any():
-            raise IndexError(f"the index holds {rows[outside][0]}, expected rows below {n}")
+            raise IndexError(f"the index holds {rows[outside][0]}, which is out of bounds: expected rows below {n}")
         return rows
     return checked_integer("the index", index)
 

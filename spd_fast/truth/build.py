@@ -143,7 +143,7 @@ def build_truth(
     n_test, split_seed = checked_integer("n_test", n_test), checked_integer("split_seed", split_seed)
     thread_count(threads)
     checked_progress(progress)
-    optimizer = optimizer or Adam(lr=5e-3, weight_decay=1e-4)
+    optimizer = optimizer if optimizer is not None else Adam(lr=5e-3, weight_decay=1e-4)
     data = data if isinstance(data, ImageData) else load_images(data)
     columns = _checked_cells(cells)
     budgets, seeds = _checked_axis("budgets", budgets, lowest=1), _checked_axis("seeds", seeds)

@@ -36,10 +36,10 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.files import load_arrays, save_arrays
-from spd_fast.base.types import checked_choice, checked_instance, checked_integer
+from spd_fast.base.types import checked_choice, checked_instance, checked_integer, checked_sequence, shown
 from spd_fast.nasbench101.table import Table as NasbenchTable
 from spd_fast.nasbench101.table import is_table, open_table
-from spd_fast.spaces.candidate import Candidate, Columns, drawn_order
+from spd_fast.spaces.candidate import Candidate, Columns, checked_index, drawn_order
 from spd_fast.spaces.cell import Cell
 from spd_fast.spaces.cell_columns import CellColumns
 from spd_fast.spaces.nats_cell import NatsColumns
@@ -103,6 +103,9 @@ class TruthTable:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        checked_instance("cells", self.cells, Columns, "columns of cells, such as CellColumns.from_cells(cells)")
+        for name in ("measurements", "provenance"):
+            checked_instance(name, getattr(self, name), Mapping, "a mapping of names to values")
         budgets, seeds = _checked_axis("budgets", self.budgets), _checked_axis("seeds", self.seeds)
         if list(budgets) != sorted(budgets) or budgets[0] < 1:
             raise ValueError(f"budgets are {budgets}, expected epochs of at least 1 in ascending order")
@@ -214,7 +217,7 @@ class TruthTable:
         """
         if not isinstance(cell_type, type) or cell_type not in EMBEDDED:
             raise ValueError(
-                f"cell_type is {getattr(cell_type, '__name__', repr(cell_type))}, expected Cell or Perceptron: no truth of others ships with the package; "
+                f"cell_type is {getattr(cell_type, '__name__', shown(cell_type))}, expected Cell or Perceptron: no truth of others ships with the package; "
                 "give a truth file"
             )
         with as_file(files("spd_fast") / "data" / EMBEDDED[cell_type]) as path:
@@ -328,11 +331,15 @@ class TruthTable:
         IndexError
             If an index is out of range.
         """
-        rows = np.asarray(indices)
+        try:
+            rows = np.asarray(indices)
+        except (ValueError, TypeError, RuntimeError):
+            raise IndexError(f"indices are {shown(indices)}, expected integers or bools of shape (m,)") from None
         if rows.ndim != 1 or rows.dtype.kind not in "biu":
             if rows.size:
                 raise IndexError(f"indices are {rows.dtype} {rows.shape}, expected integers or bools of shape (m,)")
             rows = np.zeros(0, np.int64)
+        checked_index(rows, len(self))
         measurements = {name: values[rows] for name, values in self.measurements.items()}
         return replace(self, cells=self.cells[rows], measurements=measurements)
 
@@ -465,6 +472,7 @@ def write_truth(
 
 
 def _checked_axis(name: str, values: Iterable[int]) -> tuple[int, ...]:
+    checked_sequence(name, values, "integers")
     axis = np.asarray(list(values))
     if axis.ndim != 1 or not axis.size or axis.dtype.kind not in "iu" or len(np.unique(axis)) < axis.size:
         raise ValueError(f"{name} are {axis.tolist()}, expected one or more different integers")

@@ -3,9 +3,11 @@
 That the numbers are right is the part of tests/reference/test_pytorch.py.
 """
 
+import copy
 import json
 import os
 import pathlib
+import pickle
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 import spd_fast as spd
 from processes import started
@@ -639,6 +642,85 @@ def test_bad_dishes(error, match, arguments):
 def test_bad_arguments(dish, error, match, arguments):
     with pytest.raises(error, match=match):
         train(CELLS, dish, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("error", "match", "arguments"),
+    [
+        (TypeError, "threads is 1.5, expected an integer", {"threads": 1.5}),
+        (TypeError, "threads is '1', expected an integer", {"threads": "1"}),
+        (TypeError, "seed is 1.5, expected an integer", {"seed": 1.5}),
+        (TypeError, "seed is True, expected an integer", {"seed": np.array(True)}),
+        (TypeError, "epochs is '1', expected an integer", {"epochs": "1"}),
+        (TypeError, "evaluate is 1, expected True or False", {"evaluate": 1}),
+        (TypeError, "direct_convolutions is 'no', expected True or False", {"direct_convolutions": "no"}),
+        (TypeError, r"optimizer is 'adam', expected an optimizer such as spd_fast.Adam\(", {"optimizer": "adam"}),
+        (TypeError, "optimizer is the class Adam, expected an optimizer", {"optimizer": spd.Adam}),
+        (TypeError, "dtype is torch.float32, expected 'float32' or 'float64'", {"dtype": torch.float32}),
+        (TypeError, "schedule has dtype complex128, expected real numbers", {"schedule": np.ones(15) * 1j}),
+        (TypeError, "initial_scales has dtype complex128, expected real", {"initial_scales": [1, 1, 1, 1j]}),
+        (
+            TypeError,
+            r"record is 'step_loss', expected a sequence of names such as \['step_loss'\]",
+            {"record": "step_loss"},
+        ),
+        (TypeError, "init is 3, expected a sequence of weights by name", {"init": 3}),
+        (TypeError, "one of init is 3, expected a dict of arrays", {"init": [3, 3, 3]}),
+        (TypeError, "progress is 3, expected a function or None", {"progress": 3}),
+    ],
+)
+def test_arguments_of_wrong_types(dish, error, match, arguments):
+    with pytest.raises(error, match=match):
+        train(CELLS, dish, **arguments)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.float32(np.inf)])
+def test_optimizers_have_finite_numbers(value):
+    with pytest.raises(ValueError, match=r"Adam\.lr is -?inf, expected a finite number"):
+        spd.Adam(lr=value)
+    with pytest.raises(TypeError, match=r"SGD\.lr is 1j, expected a number"):
+        spd.SGD(lr=1j)
+    with pytest.raises(TypeError, match=r"SGD\.nesterov is 1, expected True or False"):
+        spd.SGD(momentum=0.9, nesterov=1)
+    with pytest.raises(TypeError, match=r"Adam\.betas is 0\.9, expected a sequence of two numbers"):
+        spd.Adam(betas=0.9)
+
+
+def test_numbers_of_numpy_are_those_of_python(dish):
+    """The results have the same bits, and the records are equal: 0.5 and 0.25 are exact in every type."""
+    plain = {
+        "epochs": 2,
+        "batch_size": 5,
+        "seed": 3,
+        "optimizer": spd.Adam(0.5, (0.5, 0.25)),
+        "batch_norm_momentum": 0.25,
+    }
+    other = {
+        "epochs": np.int8(2),
+        "batch_size": np.array(5),
+        "seed": np.uint32(3),
+        "optimizer": spd.Adam(np.float32(0.5), np.array([0.5, 0.25])),
+        "batch_norm_momentum": np.array(0.25),
+        "threads": np.int64(2**40),
+        "drop_last": np.False_,
+    }
+    assert plain["optimizer"] == other["optimizer"]
+    assert hash(plain["optimizer"]) == hash(other["optimizer"])
+    one, two = train(CELLS, dish, **plain), train(CELLS, dish, **other)
+    assert np.array_equal(one.loss, two.loss)
+    objects = np.array(CELLS, dtype=object)
+    assert np.array_equal(train(objects, dish, **plain).loss, one.loss)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))])
+def test_packed_motifs_are_copied(dish, copied):
+    start = train(CELLS, dish, epochs=1)
+    packed = pack_motifs(CELLS, TINY, start.parameters, dish.images.shape[1:]).take([2, 0])
+    again = copied(packed)
+    assert not again.weights[0].flags.writeable
+    one, two = (read_motifs(each, dish.images, dish.labels) for each in (packed, again + packed))
+    assert np.array_equal(two.loss, np.r_[one.loss, one.loss])
+    assert np.array_equal(two.d_images[:2], one.d_images)
 
 
 def test_images_of_cells_have_sides_of_at_least_four():

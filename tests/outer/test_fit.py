@@ -1,6 +1,7 @@
 """The outer loop: what it records, that it learns what it is told, that it repeats and resumes to the bit."""
 
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,24 @@ def assert_same(one: FitResult, other: FitResult) -> None:
 def whole() -> FitResult:
     """The small recipe, never interrupted, with one thread."""
     return fit(threads=1)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "changes"),
+    [
+        (np.full(small.POOL, 0.5), {}),
+        (np.full(small.POOL, 0.5), {"outer.target": "rank"}),
+        (np.r_[0.1, np.full(small.POOL - 1, 0.5)], {"outer.target": "winsorised", "outer.winsorise": 0.2}),
+    ],
+    ids=["alike", "ranks", "winsorised"],
+)
+def test_targets_that_are_alike_are_told_once(accuracy: Any, changes: dict[str, Any]) -> None:
+    recipe = small.RECIPE.replace({"outer.epochs": 2} | changes)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        fit_dish(small.pool()[0], accuracy, recipe, threads=1)
+    assert ["there is nothing to rank by" in str(each.message) for each in told] == [True]
+    assert told[0].filename == __file__
 
 
 def test_first_step_by_hand(whole: FitResult) -> None:

@@ -1,6 +1,8 @@
 """Predictors: what the Gaussian process learns, that no label leaks, that files and scikit-learn's conventions hold."""
 
+import copy
 import json
+import pickle
 import subprocess
 import sys
 import warnings
@@ -12,10 +14,10 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import NotFittedError, UndefinedMetricWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import LeaveOneOut, cross_val_score
 from sklearn.utils.estimator_checks import check_estimator
 
 import small
@@ -27,12 +29,14 @@ from spd_fast.base.seeds import derived_seed
 from spd_fast.dish import Dish
 from spd_fast.outer.start import start_dish
 from spd_fast.predictors import gaussian_process
+from spd_fast.predictors.features import NATS_SCALARS, structural_features
 from spd_fast.predictors.gaussian_process import GaussianProcess, fit_gaussian_process
 from spd_fast.predictors.readings import LearnedDish, learn_dish, learn_folds, mean_scaled, motif_readings
 from spd_fast.predictors.spd import SPDPredictor
 from spd_fast.recipes.settings import Recipe
 from spd_fast.scoring import score_cells
 from spd_fast.spaces.cell_columns import CellColumns
+from spd_fast.spaces.nats_cell import NATS_OPS, NatsCell, NatsColumns
 from spd_fast.truth.table import TruthTable
 
 RECIPE = small.RECIPE
@@ -379,6 +383,196 @@ def test_what_a_progress_raises_stops_the_fit(labelled: TruthTable) -> None:
     with pytest.raises(StoppedError):
         predictor.fit(labelled.cells, labelled.accuracy, progress=stop)
     assert not hasattr(predictor, "dishes_")
+
+
+@pytest.mark.parametrize("name", ["features", "accuracy", "theta", "groups"])
+def test_a_damaged_process_is_told_when_it_is_read(tmp_path: Path, fitted: SPDPredictor, name: str) -> None:
+    fitted.save(tmp_path / "p.npz")
+    arrays = dict(load_arrays(tmp_path / "p.npz", what="predictor file", listed=True))
+    shorter = {f"process.{name}": arrays[f"process.{name}"][1:]}
+    save_arrays(tmp_path / "short.npz", arrays | shorter)
+    with pytest.raises(ValueError, match=r"short.npz cannot be read: process.\w+ is float64 .*, expected float64"):
+        SPDPredictor.load(tmp_path / "short.npz")
+    save_arrays(tmp_path / "none.npz", {key: array for key, array in arrays.items() if key not in shorter})
+    with pytest.raises(ValueError, match=f"none.npz cannot be read: 'process.{name}' is missing"):
+        SPDPredictor.load(tmp_path / "none.npz")
+
+
+# ---- parameters, spaces, standard deviations
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"folds": np.int64(3)},
+        {"folds": np.array(3)},
+        {"threads": np.int32(1)},
+        {"features": np.array(["structure"])},
+        {"features": {"structure"}},
+        {"features": ["structure"], "variant": np.str_("gaussian_process")},
+        {"curves": np.str_("curves")},
+    ],
+    ids=repr,
+)
+def test_parameters_of_numpy_are_saved_as_plain_ones(
+    parameters: dict[str, Any], tmp_path: Path, labelled: TruthTable
+) -> None:
+    predictor = SPDPredictor(**{"features": ("structure",)} | parameters).fit(labelled.cells, labelled.accuracy)
+    predictor.save(tmp_path / "p.npz")
+    again = SPDPredictor.load(tmp_path / "p.npz")
+    assert np.array_equal(again.query(labelled.cells), predictor.query(labelled.cells))
+    for name, value in parameters.items():
+        assert predictor.get_params()[name] is value  # scikit-learn: a fit leaves parameters as they were given
+        assert type(again.parameters_[name]) in (int, str, tuple)
+
+
+def test_parameters_of_a_wrong_kind_are_refused_before_the_work(labelled: TruthTable) -> None:
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"features": None}, "features is None, expected a sequence of names such as"),
+        ({"features": "structure"}, "features is 'structure', expected a sequence of names such as"),
+        ({"features": [1]}, "features holds 1, expected names"),
+        ({"folds": 2.0}, r"folds is 2\.0, expected an integer"),
+        ({"folds": True}, "folds is True, expected an integer"),
+        ({"threads": "1"}, "threads is '1', expected an integer"),
+        ({"variant": 1}, "variant is 1, expected 'gaussian_process' or 'dish'"),
+        ({"curves": 1}, "curves is 1, expected a spd_fast.Recipe, its name, or None"),
+        ({"recipe": ["demo"]}, "recipe is .*, expected a spd_fast.Recipe, its name, or None"),
+    ]
+    for parameters, message in wrong:
+        with pytest.raises(TypeError, match=message):
+            SPDPredictor(**parameters).fit(labelled.cells, labelled.accuracy)
+    with pytest.raises(ValueError, match="threads is 0, expected at least 1"):
+        SPDPredictor(threads=0).fit(labelled.cells, labelled.accuracy)
+    with pytest.raises(ValueError, match="folds is 41, expected at most 40, the number of labelled cells"):
+        SPDPredictor(features=("dish",), folds=41).fit(labelled.cells, labelled.accuracy)
+
+
+def test_parameters_that_change_act_at_the_next_fit(tmp_path: Path, labelled: TruthTable, others: TruthTable) -> None:
+    predictor = small_predictor().fit(labelled.cells, labelled.accuracy)
+    first = predictor.query(others.cells)
+    predictor.set_params(features=("structure",), folds=3, variant="dish", curves=RECIPE)
+    assert np.array_equal(predictor.query(others.cells), first)
+    predictor.save(tmp_path / "p.npz")
+    again = SPDPredictor.load(tmp_path / "p.npz")
+    assert np.array_equal(again.query(others.cells), first)
+    assert again.get_params()["folds"] == 2
+    predictor.set_params(variant="gaussian_process").fit(labelled.cells, labelled.accuracy)
+    assert predictor.dishes_ == ()
+    assert not np.array_equal(predictor.query(others.cells), first)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))])
+def test_a_predictor_that_was_asked_is_copied(copied: Any, labelled: TruthTable, others: TruthTable) -> None:
+    predictor = small_predictor(features=("structure", "curves")).fit(labelled.cells, labelled.accuracy)
+    first = predictor.query(others.cells)
+    assert np.array_equal(copied(predictor).query(others.cells), first)
+
+
+def test_cells_in_the_tables_of_others(labelled: TruthTable) -> None:
+    pandas = pytest.importorskip("pandas")
+    x = packed(labelled.cells)
+    frame = pandas.DataFrame(x, columns=["vertices", "edge_bits", "op_codes"])
+    objects = np.array(list(labelled.cells), dtype=object)
+    fits = lambda given: SPDPredictor(features=("structure",)).fit(given, labelled.accuracy).query(given)  # noqa: E731
+    same = fits(x)
+    for given in (
+        frame,
+        frame[["op_codes", "edge_bits", "vertices"]],
+        objects,
+        pandas.Series(list(labelled.cells)),
+        x.tolist(),
+        x.astype(object),
+    ):
+        assert np.array_equal(fits(given), same)
+    assert np.array_equal(fits(frame.sample(frac=1, random_state=0).sort_index()), same)
+    with pytest.raises(
+        ValueError, match="cells is a DataFrame without the column 'op_codes', expected vertices, edge_bits"
+    ):
+        fits(frame[["vertices", "edge_bits"]])
+    for given, name in (
+        (labelled, "TruthTable.*give its .cells"),
+        (iter(labelled.cells), "a list of them"),
+        ("cells", "'cells'"),
+    ):
+        with pytest.raises(TypeError, match=f"cells is .*{name}"):
+            fits(given)
+    with pytest.raises(TypeError, match=r"cells is one Cell, expected a sequence: \[cell\]"):
+        fits(labelled.cells[0])
+
+
+def test_the_standard_deviation_is_half_the_interval_of_one_sigma(
+    fitted: SPDPredictor, labelled: TruthTable, others: TruthTable
+) -> None:
+    """The share of one sigma is Phi(1) - Phi(-1); its quantile comes back as 1 within some eps, which the slope of the
+    accuracies carries into the ends."""
+    accuracy, std = fitted.query(others.cells, return_std=True)
+    assert np.array_equal(accuracy, fitted.query(others.cells))
+    assert (std > 0).all()
+    process = fitted.process_
+    assert process is not None
+    groups = np.concatenate([process.features[:3]])
+    _, lower, upper = process.predict_interval(groups, norm.cdf(1) - norm.cdf(-1))
+    assert np.allclose(process.predict_std(groups)[1], (upper - lower) / 2, rtol=1e-12)
+    assert np.array_equal(fitted.predict(others.cells, return_std=True)[1], std)
+    assert [each.shape for each in fitted.query([], return_std=True)] == [(0,), (0,)]
+    with pytest.raises(TypeError, match="return_std is 1, expected True or False"):
+        fitted.query(others.cells, return_std=1)  # type: ignore[call-overload]
+    dish = small_predictor(variant="dish").fit(labelled.cells, labelled.accuracy)
+    with pytest.raises(ValueError, match="return_std is True with variant 'dish', expected variant 'gaussian_process'"):
+        dish.query(others.cells, return_std=True)
+    for share in (0.0, 1.0, 1.5):
+        with pytest.raises(ValueError, match=f"share is {share}, expected above 0 and below 1"):
+            process.predict_interval(groups, share)
+
+
+def nats_cells(n: int) -> list[NatsCell]:
+    """Random cells with a path: their last edge from node 0 to node 3 is a convolution."""
+    codes = np.random.default_rng(0).integers(0, 5, (n, 6))
+    codes[:, 3] = 3
+    return [NatsCell(tuple(NATS_OPS[code] for code in row)) for row in codes]
+
+
+def test_cells_of_nats_bench(tmp_path: Path, labelled: TruthTable) -> None:
+    cells = nats_cells(60)
+    weights = structural_features(cells)[:, NATS_SCALARS.index("log_weights")]
+    predictor = small_predictor(features=("structure", "curves")).fit(cells[:40], weights[:40])
+    assert predictor.cell_type_ is NatsCell
+    first = predictor.query(cells[40:])
+    assert np.array_equal(first, predictor.query(NatsColumns.from_cells(cells[40:])))
+    assert predictor.score(cells[40:], weights[40:]) > 0.5  # the accuracy is one of the scalars
+    predictor.save(tmp_path / "p.npz")
+    again = SPDPredictor.load(tmp_path / "p.npz")
+    assert np.array_equal(again.query(cells[40:]), first)
+    for each in (predictor, again):
+        with pytest.raises(
+            TypeError, match=r"cells\[0\] is Cell, expected NatsCell: the predictor was fitted to cells of"
+        ):
+            each.query(labelled.cells)
+    with pytest.raises(TypeError, match=r"cells\[40\] is Cell, expected NatsCell as cells\[0\]: cells of one space"):
+        predictor.fit([*cells[:40], labelled.cells[0]], np.arange(41.0))
+    learned = small_predictor(variant="dish").fit(cells[:20], weights[:20])
+    assert np.isfinite(learned.query(cells[40:])).all()
+
+
+def test_a_score_of_fewer_than_two_cells_is_nan_and_says_so(labelled: TruthTable) -> None:
+    predictor = SPDPredictor(features=("structure",)).fit(labelled.cells, labelled.accuracy)
+    for n in (0, 1):
+        with pytest.warns(UndefinedMetricWarning, match=f"tau of {n} cells is not defined, it needs at least 2 cells"):
+            assert np.isnan(predictor.score(labelled.cells[:n], labelled.accuracy[:n]))
+    with pytest.warns(UndefinedMetricWarning, match="at least 2 cells"):
+        scores = cross_val_score(predictor, list(labelled.cells[:5]), labelled.accuracy[:5], cv=LeaveOneOut())
+    assert np.isnan(scores).all()
+
+
+@pytest.mark.parametrize("how", [{}, {"variant": "dish"}], ids=["process", "dish"])
+def test_accuracies_that_are_alike_are_told_once(how: dict[str, Any], labelled: TruthTable) -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        predictor = small_predictor(**how).fit(labelled.cells, np.full(40, 0.5))
+    assert [str(each.message)[:34] for each in told] == ["all accuracies are alike (0.5): th"]
+    assert told[0].filename == __file__
+    if not how:
+        assert (predictor.query(labelled.cells) == 0.5).all()
 
 
 # ---- scikit-learn

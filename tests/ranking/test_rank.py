@@ -145,6 +145,9 @@ def test_cells_of_nats_bench() -> None:
 def test_no_signal_is_no_reason_to_fail() -> None:
     found = rank(CANDIDATES, TRAINED.cells, np.full(14, 0.9), budget=0)
     assert found.accuracy is None
+    said = [each for each in found.advice if "accuracies of the labelled cells are all alike" in each]
+    assert len(said) == 1
+    assert not any("alike" in each for each in rank(CANDIDATES, TRAINED.cells, TRAINED.accuracy, budget=0).advice)
 
 
 @pytest.mark.parametrize(

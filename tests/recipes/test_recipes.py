@@ -1,16 +1,19 @@
 """Recipes: what the paper says, round trips, and refusals."""
 
 import json
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import small
 from spd_fast import recipes
 from spd_fast.motif import MOTIF_A, MOTIF_B, MOTIF_C, MotifShape
-from spd_fast.recipes.settings import AdamSettings, MotifSettings, Recipe, RMSPropSettings, SGDSettings
+from spd_fast.recipes.settings import AdamSettings, MotifSettings, Recipe, RMSPropSettings, SGDSettings, checked_recipe
 from spd_fast.spaces.perceptron import PerceptronShape
 
 PAPER = {
@@ -219,6 +222,64 @@ def test_a_boolean_is_no_number(name: str) -> None:
     for key in numbers:
         with pytest.raises(ValueError, match=f"{key} is True: input should be a valid (integer|number)"):
             recipe.replace({key: True})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "plain"),
+    [
+        ("outer.epochs", np.int64(1), 1),
+        ("outer.epochs", np.array(1), 1),
+        ("seed", np.uint8(3), 3),
+        ("inner.optimizer.lr", np.float32(0.5), 0.5),
+        ("inner.optimizer.lr", np.array(0.5), 0.5),
+        ("outer.learn", np.array(["images"]), ("images",)),
+        ("outer.learn", [np.str_("images")], ("images",)),
+        ("inner.redraw", np.True_, True),
+        ("inner.optimizer", {"name": "adam", "lr": np.float64(0.5), "betas": np.array([0.5, 0.9])}, None),
+    ],
+    ids=repr,
+)
+def test_values_of_numpy_are_taken_as_plain_ones(name: str, value: Any, plain: Any) -> None:
+    changed = small.RECIPE.replace({name: value})
+    found = reduce(getattr, name.split("."), changed)
+    if plain is None:
+        assert isinstance(found, AdamSettings)
+        assert (found.lr, found.betas) == (0.5, (0.5, 0.9))
+    else:
+        assert found == plain
+        assert type(found) is type(plain)
+    assert Recipe.from_json(changed.to_json()) == changed
+
+
+@pytest.mark.parametrize("value", [np.float64(1), np.True_, "1", np.str_("1"), 1j, np.array([1])])
+def test_what_is_no_integer_of_numpy(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"outer.epochs is .*: input should be a valid integer"):
+        small.RECIPE.replace({"outer.epochs": value})
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan, np.float32(np.inf), 1j, "0.1", True])
+def test_what_is_no_rate(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"inner.optimizer.lr is .*: input should be"):
+        small.RECIPE.replace({"inner.optimizer.lr": value})
+
+
+def test_a_recipe_by_another_name_than_a_text() -> None:
+    """`open` would read the file whose number was given."""
+    for value in (1, True, None, ["demo"]):
+        with pytest.raises(TypeError, match=r"name is .*, expected the name of a recipe"):
+            recipes.get(value)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=r"name_or_path is .*, expected a name or a path"):
+            recipes.load(value)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="the name of a setting is 1, expected a dotted name"):
+        small.RECIPE.replace({1: 2})  # type: ignore[dict-item]
+    with pytest.raises(TypeError, match="settings is None, expected a mapping of dotted names"):
+        small.RECIPE.replace(None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="text is None, expected the text that to_json returned"):
+        Recipe.from_json(None)  # type: ignore[arg-type]
+    with pytest.raises(
+        TypeError, match=r"recipe is 'curves', expected a spd_fast.Recipe, such as spd_fast.recipes.get\('curves'\)"
+    ):
+        checked_recipe("curves")
 
 
 def test_every_setting_is_explained() -> None:

@@ -331,6 +331,29 @@ def test_columns_behave_as_a_sequence_of_cells() -> None:
     assert list(CellColumns.from_cells([])) == []
 
 
+def test_columns_are_picked_by_every_kind_of_integers() -> None:
+    kept = [chain(POOL), chain(CONV3, CONV1), Cell(["01", "00"], named())]
+    table = CellColumns.from_cells(kept)
+    assert table[np.array(1)] == kept[1]
+    assert list(table[[2, 0]]) == [kept[2], kept[0]]
+    assert list(table[[True, False, True]]) == [kept[0], kept[2]]
+    assert list(table[np.int64(1) :]) == kept[1:]
+    assert list(table[[]]) == []
+    for index, what in (("a", "'a'"), (1.0, r"1\.0"), (None, "None"), ((0, 1), r"\(0, 1\)")):
+        with pytest.raises(TypeError, match=f"the index is {what}, expected an integer"):
+            table[index]  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match=r"the index is \[0\.5\], expected an integer, a slice, or integers of shape"):
+        table[[0.5]]  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="an end of the slice is 'a', expected an integer"):
+        table["a":]  # type: ignore[misc]
+    with pytest.raises(IndexError, match="the index holds 3, which is out of bounds: expected rows below 3"):
+        table[[0, 3]]  # type: ignore[call-overload]
+    with pytest.raises(IndexError, match="the index has 2 booleans, expected 3: one for each row"):
+        table[[True, False]]  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match=r"cells\[1\] is dict, expected spd_fast.Cell"):
+        CellColumns.from_cells([kept[0], {}])  # type: ignore[list-item]
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
