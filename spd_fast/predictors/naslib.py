@@ -1,7 +1,7 @@
 """`spd_fast.SPDPredictor` with NASLib's interface of predictors.
 
-NASLib need not be installed: it calls the methods of predictors by name, and this module reads the attributes of its
-NAS-Bench-101 architectures by name.
+NASLib need not be installed: it calls the methods of predictors by name, and `spd_fast.cell_of` reads the attributes of its
+architectures by name.
 
 References
 ----------
@@ -10,19 +10,17 @@ White et al. 2021, How powerful are performance predictors in neural architectur
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast.base.errors import InvalidCellError
 from spd_fast.predictors.spd import SPDPredictor
 from spd_fast.spaces.cell import Cell
+from spd_fast.spaces.nats_cell import NatsCell
+from spd_fast.spaces.notations import cell_of
 
-__all__ = [
-    "NASLibPredictor",
-    "cell_of",
-]
+__all__ = ["NASLibPredictor"]
 
 
 class NASLibPredictor:
@@ -31,28 +29,34 @@ class NASLibPredictor:
     Parameters
     ----------
     predictor : SPDPredictor, optional
-        Default: ``SPDPredictor()``.
-    ss_type : str
-        NASLib's name of the search space, which must be ``"nasbench101"``.
+        Default: ``SPDPredictor()``. A text in its place is `ss_type`, which NASLib's own predictors take first.
     encoding_type : str, optional
         It is accepted because NASLib passes one, and has no effect.
+    ss_type : str, optional
+        NASLib's name of the search space, which must be ``"nasbench101"``.
 
     Raises
     ------
+    TypeError
+        If `predictor` is neither a predictor nor a text.
     ValueError
         If the search space is another one.
     """
 
     def __init__(
         self,
-        predictor: SPDPredictor | None = None,
+        predictor: SPDPredictor | str | None = None,
+        encoding_type: str | None = None,
         *,
         ss_type: str | None = "nasbench101",
-        encoding_type: str | None = None,
     ) -> None:
+        if isinstance(predictor, str):
+            predictor, ss_type = None, predictor
+        if not isinstance(predictor, SPDPredictor | None):
+            raise TypeError(f"predictor is a {type(predictor).__name__}, expected an SPDPredictor")
         self.predictor = SPDPredictor() if predictor is None else predictor
         self.encoding_type = encoding_type
-        self.hyperparams: dict[str, Any] | None = None
+        self._replaced: dict[str, Any] = {}  # parameters as they were before `set_hyperparams`
         self.set_ss_type(ss_type)
 
     def set_ss_type(self, ss_type: str | None) -> None:
@@ -69,12 +73,20 @@ class NASLibPredictor:
     def pre_compute(self, xtrain: object, xtest: object, unlabeled: object = None) -> None:
         """Do nothing. NASLib calls this to compute on all architectures at once; here, queries do."""
 
-    def set_pre_computations(self, **information: object) -> None:
+    def set_pre_computations(self, *information: object, **named: object) -> None:
         """Do nothing. NASLib passes zero-cost scores of architectures, which are not used."""
 
-    def fit(self, xtrain: Iterable[Any], ytrain: npt.ArrayLike, train_info: object = None) -> None:
-        """Learn from architectures and their accuracies, which may have any unit."""
-        self.predictor.fit([cell_of(each) for each in xtrain], np.asarray(ytrain, np.float64))
+    def fit(self, xtrain: Iterable[Any], ytrain: npt.ArrayLike, train_info: object = None, info: object = None) -> None:
+        """Learn from architectures and their accuracies, which may have any unit.
+
+        NASLib's evaluator passes `train_info` and its base class names it `info`; neither is used.
+
+        Raises
+        ------
+        TypeError
+            If an architecture is not one of NAS-Bench-101.
+        """
+        self.predictor.fit([_nasbench_cell(each) for each in xtrain], np.asarray(ytrain, np.float64))
 
     def query(self, xtest: Any, info: object = None) -> Any:
         """Predict the accuracies of architectures, or of a single one.
@@ -83,9 +95,10 @@ class NASLibPredictor:
         -------
         ndarray, shape (n,), or float
         """
-        if isinstance(xtest, Sequence | np.ndarray):
-            return self.predictor.query([cell_of(each) for each in xtest])
-        return float(self.predictor.query([cell_of(xtest)])[0])
+        single = isinstance(xtest, str | Cell | NatsCell) or not isinstance(xtest, Sequence | np.ndarray)
+        if single or (len(xtest) and isinstance(xtest[0], int | np.integer)):  # NASLib's tuple of one architecture
+            return float(self.predictor.query([_nasbench_cell(xtest)])[0])
+        return self.predictor.query([_nasbench_cell(each) for each in xtest])
 
     def get_data_reqs(self) -> dict[str, Any]:
         """Return which data NASLib must supply about an architecture: none."""
@@ -103,46 +116,33 @@ class NASLibPredictor:
         return False
 
     def get_hyperparams(self) -> dict[str, Any]:
-        """Return the parameters of the predictor."""
-        return cast(dict[str, Any], self.predictor.get_params(deep=False))
+        """Return the parameters of the predictor that are numbers; NASLib rounds all that it gets. `predictor` has the others."""
+        return {
+            name: value
+            for name, value in self.predictor.get_params(deep=False).items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
 
     def set_hyperparams(self, hyperparams: Mapping[str, Any] | None) -> None:
-        """Set parameters of the predictor. They are those of `SPDPredictor`."""
+        """Set parameters of the predictor. They are those of `SPDPredictor`.
+
+        Raises
+        ------
+        ValueError
+            If `SPDPredictor` has no such parameter.
+        """
+        before = self.predictor.get_params(deep=False)
         self.predictor.set_params(**(hyperparams or {}))
+        self._replaced = {name: before[name] for name in hyperparams or {}} | self._replaced
 
     def reset_hyperparams(self) -> None:
-        """Replace the predictor by one with default parameters."""
-        self.predictor = SPDPredictor()
+        """Undo `set_hyperparams`: the predictor has the parameters that it was made with. NASLib calls this before every fit."""
+        self.predictor.set_params(**self._replaced)
+        self._replaced = {}
 
 
-def cell_of(architecture: Any) -> Cell:
-    """Return the cell of a NASLib architecture, a NAS-Bench-101 specification, or a mapping.
-
-    Parameters
-    ----------
-    architecture : Cell, object or mapping
-        An object has ``get_spec()``, ``spec``, or ``matrix`` and ``ops``; a mapping has ``"matrix"`` and ``"ops"``.
-
-    Raises
-    ------
-    TypeError
-        If it is none of these.
-    InvalidCellError
-        If its graph is not a cell of the space.
-    """
-    if isinstance(architecture, Cell):
-        return architecture
-    spec = architecture.get_spec() if hasattr(architecture, "get_spec") else architecture
-    if not isinstance(spec, Mapping):
-        spec = getattr(spec, "spec", spec)
-    if not isinstance(spec, Mapping):
-        spec = {name: getattr(spec, name, None) for name in ("matrix", "ops")}
-    matrix, ops = spec.get("matrix"), spec.get("ops")
-    if matrix is None or ops is None:
-        raise TypeError(
-            f"architecture is a {type(architecture).__name__} without matrix and ops, expected a cell of NAS-Bench-101"
-        )
-    try:
-        return Cell(np.asarray(matrix), list(ops))
-    except InvalidCellError as error:
-        raise InvalidCellError(f"architecture {architecture!r}: {error}") from None
+def _nasbench_cell(architecture: Any) -> Cell:
+    cell = cell_of(architecture)
+    if isinstance(cell, Cell):
+        return cell
+    raise TypeError(f"architecture {architecture!r} is a cell of NATS-Bench, expected one of NAS-Bench-101")

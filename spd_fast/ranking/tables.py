@@ -20,8 +20,8 @@ from spd_fast.base.errors import InvalidCellError
 from spd_fast.base.extras import required
 from spd_fast.base.files import atomic_write
 from spd_fast.spaces.candidate import MotifCell
-from spd_fast.spaces.cell import Cell
-from spd_fast.spaces.notations import MATRIX_NAMES, OPS_NAMES, cell_of
+from spd_fast.spaces.cell import MATRIX_NAMES, OPS_NAMES, Cell
+from spd_fast.spaces.notations import cell_of
 
 __all__ = [
     "CellTable",

@@ -10,7 +10,7 @@ published code: pruning (``ModelSpec``), hashing (``hash_module``) and channel c
 """
 
 import operator
-from collections.abc import Mapping, MutableSequence, Sequence
+from collections.abc import Iterable, Mapping, MutableSequence, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Final
 
@@ -22,13 +22,16 @@ from spd_fast.spaces.candidate import md5
 
 __all__ = [
     "INPUT",
+    "MATRIX_NAMES",
     "MAX_EDGES",
     "MAX_VERTICES",
     "OPS",
+    "OPS_NAMES",
     "OUTPUT",
     "Cell",
     "count_convs",
     "fill_vertex_channels",
+    "hash_graph",
 ]
 
 INPUT: Final = "input"
@@ -42,6 +45,12 @@ MAX_EDGES: Final = 9
 MAX_RAW_VERTICES: Final = 64
 """The most vertices of a matrix before pruning. The space has no such limit; this one catches arrays that are not cells."""
 ABSENT_OP: Final = 3
+MATRIX_NAMES: Final = ("matrix", "module_adjacency", "adjacency", "adjacency_matrix", "original_matrix")
+"""Names under which an adjacency matrix is known: ours, the benchmark's records, others', ``ModelSpec``."""
+OPS_NAMES: Final = ("ops", "module_operations", "operations", "labels", "original_ops")
+"""Names under which the operations of its vertices are known, in the same order."""
+_NUMBERS: Final = (int, float, np.number, np.bool_)
+_OTHER_NOTATIONS: Final = "spd_fast.cell_of reads cells in other notations"
 
 
 class Cell:
@@ -53,7 +62,7 @@ class Cell:
 
     Parameters
     ----------
-    matrix : array-like, shape (V, V), of 0/1 or bool, or V strings of V characters 0/1
+    matrix : array-like or sparse matrix of SciPy, shape (V, V), of 0/1 or bool, or V strings of V characters 0/1
         Adjacency matrix: ``matrix[x][y]`` is 1 if an edge leads from vertex x to vertex y. It is upper triangular. V is 2 to
         64. The limits of the space (7 vertices, 9 edges) apply after pruning, as in the benchmark.
     ops : sequence of V strings
@@ -84,7 +93,7 @@ class Cell:
     _ops: tuple[str, ...]
     _edge_bits: int
 
-    def __init__(self, matrix: npt.ArrayLike | Sequence[str], ops: Sequence[str]) -> None:
+    def __init__(self, matrix: npt.ArrayLike | Sequence[str], ops: Sequence[str] = ()) -> None:
         rows = _checked_rows(matrix)
         names = _checked_ops(ops, len(rows))
         kept = _vertices_on_paths(rows)
@@ -133,17 +142,23 @@ class Cell:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Cell":
-        """Build a cell from what `to_json` returns: ``{"matrix": [[...], ...], "ops": [...]}``.
+        """Build a cell from what `to_json` returns, ``{"matrix": [[...], ...], "ops": [...]}``, or from a record with other names
+        of `MATRIX_NAMES` and `OPS_NAMES`, such as the benchmark's. `spd_fast.cell_of` reads more notations.
 
         Raises
         ------
         InvalidCellError
             If a key is missing or the graph is not a cell of the space.
         """
-        if not isinstance(record, Mapping) or not {"matrix", "ops"} <= record.keys():
-            found = sorted(map(str, record)) if isinstance(record, Mapping) else type(record).__name__
-            raise InvalidCellError(f'a cell record holds {found}, expected an object with "matrix" and "ops"')
-        return cls(record["matrix"], record["ops"])
+        found = record if isinstance(record, Mapping) else {}
+        matrix = next((found[name] for name in MATRIX_NAMES if found.get(name) is not None), None)
+        ops = next((found[name] for name in OPS_NAMES if found.get(name) is not None), None)
+        if matrix is None or ops is None:
+            held = sorted(map(str, record)) if isinstance(record, Mapping) else type(record).__name__
+            raise InvalidCellError(
+                f'a cell record holds {held}, expected an object with "matrix" and "ops"; {_OTHER_NOTATIONS}'
+            )
+        return cls(matrix, ops)
 
     def to_json(self) -> dict[str, Any]:
         """Return the pruned cell as a dictionary of lists, which `json.dumps` and `from_json` take."""
@@ -204,22 +219,8 @@ class Cell:
         sorted list of the vertices' hashes.
         """
         vertices = range(self.n_vertices)
-        sources = [[x for x in vertices if self.has_edge(x, y)] for y in vertices]
         targets = [[y for y in vertices if self.has_edge(x, y)] for x in vertices]
-        labels = (-1, *self.op_codes, -2)
-        hashes = [md5(str((len(targets[v]), len(sources[v]), labels[v]))) for v in vertices]
-        for _ in vertices:
-            hashes = [
-                md5(
-                    "".join(sorted(hashes[x] for x in sources[v]))
-                    + "|"
-                    + "".join(sorted(hashes[y] for y in targets[v]))
-                    + "|"
-                    + hashes[v]
-                )
-                for v in vertices
-            ]
-        return md5(str(sorted(hashes)))
+        return hash_graph(targets, self.op_codes)
 
     @property
     def key(self) -> str:
@@ -301,6 +302,34 @@ class Cell:
         return f"{drawn}{row} {self._ops[row]}"
 
 
+def hash_graph(targets: Sequence[Sequence[int]], op_codes: Sequence[int]) -> str:
+    """Return the benchmark's hash of a graph, by the rule of `Cell.module_hash`. The graph need not be a cell of the space.
+
+    Parameters
+    ----------
+    targets : sequence of V sequences of int
+        The vertices that each vertex feeds.
+    op_codes : sequence of V - 2 int
+        The label of each interior vertex.
+    """
+    vertices = range(len(targets))
+    sources = [[x for x in vertices if y in targets[x]] for y in vertices]
+    labels = (-1, *op_codes, -2)
+    hashes = [md5(str((len(targets[v]), len(sources[v]), labels[v]))) for v in vertices]
+    for _ in vertices:
+        hashes = [
+            md5(
+                "".join(sorted(hashes[x] for x in sources[v]))
+                + "|"
+                + "".join(sorted(hashes[y] for y in targets[v]))
+                + "|"
+                + hashes[v]
+            )
+            for v in vertices
+        ]
+    return md5(str(sorted(hashes)))
+
+
 def fill_vertex_channels(
     n_vertices: int, edge_bits: int, c_in: int, c_out: int, channels: MutableSequence[int]
 ) -> None:
@@ -359,15 +388,23 @@ def _checked_rows(matrix: npt.ArrayLike | Sequence[str]) -> list[int]:
     edge to vertex y."""
     if isinstance(matrix, Sequence) and matrix and all(isinstance(row, str) for row in matrix):
         matrix = [[int(entry) if entry in "01" else -1 for entry in str(row)] for row in matrix]
+    is_sparse = hasattr(matrix, "toarray") and hasattr(matrix, "shape")
     try:
-        entries = np.asarray(matrix)
+        entries: Any = matrix if is_sparse else np.asarray(matrix)  # a sparse one may be too large to be written out
     except ValueError as error:
         raise InvalidCellError("matrix has rows of different lengths, expected shape (V, V)") from error
-    if entries.ndim != 2 or entries.shape[0] != entries.shape[1]:
-        raise InvalidCellError(f"matrix has shape {entries.shape}, expected (V, V): it must be square")
+    if len(entries.shape) != 2 or entries.shape[0] != entries.shape[1]:
+        other = f"; {_OTHER_NOTATIONS}" if not entries.shape else ""
+        raise InvalidCellError(f"matrix has shape {entries.shape}, expected (V, V): it must be square{other}")
     n = entries.shape[0]
     if not 2 <= n <= MAX_RAW_VERTICES:
         raise InvalidCellError(f"matrix has {n} vertices, expected 2 to {MAX_RAW_VERTICES} before pruning")
+    if is_sparse:
+        entries = np.asarray(entries.toarray())
+    if entries.dtype == object:
+        entries = np.array(
+            [[entry if isinstance(entry, _NUMBERS) and entry in (0, 1) else -1 for entry in row] for row in entries]
+        )
     if entries.dtype.kind not in "biuf":
         raise InvalidCellError(f"matrix has entries of type {entries.dtype}, expected 0 and 1")
     wrong = np.argwhere((entries != 0) & (entries != 1))
@@ -387,8 +424,9 @@ def _checked_rows(matrix: npt.ArrayLike | Sequence[str]) -> list[int]:
 
 
 def _checked_ops(ops: Sequence[str], n: int) -> tuple[str, ...]:
-    if isinstance(ops, str):
-        raise InvalidCellError(f"ops is the single string {ops!r}, expected a list of {n} names")
+    if isinstance(ops, str) or not isinstance(ops, Iterable):
+        what = "the single string " if isinstance(ops, str) else ""
+        raise InvalidCellError(f"ops is {what}{ops!r}, expected a list of {n} names")
     names = tuple(ops)
     if len(names) != n:
         raise InvalidCellError(f"ops has {len(names)} names, expected {n} to match the matrix")

@@ -72,13 +72,19 @@ class NatsCell:
 
     @classmethod
     def parse(cls, text: str) -> "NatsCell":
-        """Read a cell in the benchmark's own notation, which lists the edges into nodes 1, 2 and 3, each as ``op~source``.
+        """Read a cell in the benchmark's own notation, which lists the edges into nodes 1, 2 and 3, each as ``op~source``. White
+        space around the text is left out.
 
         Raises
         ------
+        TypeError
+            If it is no text.
         ValueError
             If the text is not in this notation.
         """
+        if not isinstance(text, str):
+            raise TypeError(f"cell is {text!r}, expected a text in the benchmark's notation |op~0|+|op~0|op~1|+...")
+        text = text.strip()
         nodes = text.split("+")
         edges = [edge.split("~") for node in nodes for edge in re.findall(r"[^|]+", node)]
         cell = cls(tuple(edge[0] for edge in edges))

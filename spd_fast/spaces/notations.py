@@ -14,19 +14,11 @@ from typing import Any, Final
 import numpy as np
 
 from spd_fast.base.errors import InvalidCellError
-from spd_fast.spaces.cell import INPUT, OUTPUT, Cell
+from spd_fast.spaces.cell import INPUT, MATRIX_NAMES, OPS_NAMES, OUTPUT, Cell
 from spd_fast.spaces.nats_cell import EDGES, NatsCell
 
-__all__ = [
-    "MATRIX_NAMES",
-    "OPS_NAMES",
-    "cell_of",
-]
+__all__ = ["cell_of"]
 
-MATRIX_NAMES: Final = ("matrix", "module_adjacency", "adjacency", "adjacency_matrix", "original_matrix")
-"""Names under which an adjacency matrix is known: ours, the benchmark's records, others', ``ModelSpec``."""
-OPS_NAMES: Final = ("ops", "module_operations", "operations", "labels", "original_ops")
-"""Names under which the operations of its vertices are known, in the same order."""
 _NODE_NAMES: Final = ("op", "operation", "label", "ops")
 """Names of the attribute of a networkx node that holds its operation."""
 _NASLIB_OPS: Final = (INPUT, OUTPUT, "maxpool3x3", "conv1x1-bn-relu", "conv3x3-bn-relu")

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 from spd_fast.base.errors import InvalidCellError
-from spd_fast.predictors.naslib import NASLibPredictor, cell_of
+from spd_fast.predictors.naslib import NASLibPredictor
 from spd_fast.predictors.spd import SPDPredictor
 from spd_fast.spaces.cell import Cell
+from spd_fast.spaces.notations import cell_of
 from spd_fast.truth.table import TruthTable
+
+CODES = ["input", "output", "maxpool3x3", "conv1x1-bn-relu", "conv3x3-bn-relu"]
 
 
 class Architecture:
@@ -35,28 +38,42 @@ def test_naslibs_evaluation_runs() -> None:
     predictor.set_ss_type("nasbench101")
     predictor.pre_process()
     predictor.pre_compute([], [], None)
-    predictor.set_pre_computations(unlabeled=None, xtrain_zc_info=None)
+    predictor.set_pre_computations(None, xtrain_zc_info=None)
+    predictor.reset_hyperparams()
     assert predictor.get_data_reqs()["requires_partial_lc"] is False
     assert predictor.get_hpo_wrapper() is False
-    predictor.fit([Architecture(cell) for cell in train.cells], 100 * train.accuracy, None)
+    rounded = {name: np.round(value, 4) for name, value in predictor.get_hyperparams().items()}
+    assert rounded == {"folds": 5}
+    predictor.fit([Architecture(cell) for cell in train.cells], 100 * train.accuracy, train_info=None)
+    predictor.fit([Architecture(cell) for cell in train.cells], 100 * train.accuracy, info=None)
+    assert predictor.predictor is ours
     single = [predictor.query(Architecture(cell), None) for cell in test.cells]
     together = predictor.query([Architecture(cell) for cell in test.cells])
     # One cell or many: the same sums of 40 products in another order, of accuracies below 100.
     assert np.allclose(single, together, rtol=0, atol=40 * 100 * 2**-52 * 10)
+    naslibs = [
+        (*(each := Architecture(cell)).matrix.ravel(), 0, *map(CODES.index, each.ops[1:])) for cell in test.cells
+    ]
+    assert np.array_equal(predictor.query(naslibs), together)
+    assert predictor.query(naslibs[0]) == single[0]
     expected = SPDPredictor(features=("structure",)).fit(train.cells, 100 * train.accuracy).query(test.cells)
     assert np.array_equal(together, expected)
 
 
 def test_hyperparameters() -> None:
-    predictor = NASLibPredictor(encoding_type="path")
+    ours = SPDPredictor(folds=4, threads=1)
+    predictor = NASLibPredictor(ours, "path")
+    assert predictor.get_hyperparams() == {"folds": 4, "threads": 1}
     predictor.set_hyperparams({"features": ("structure",), "folds": 3})
-    assert predictor.get_hyperparams()["folds"] == 3
-    assert predictor.predictor.features == ("structure",)
-    predictor.reset_hyperparams()
-    assert predictor.get_hyperparams() == SPDPredictor().get_params()
+    predictor.set_hyperparams({"folds": 2})
+    assert predictor.get_hyperparams() == {"folds": 2, "threads": 1}
+    assert ours.features == ("structure",)
     predictor.set_hyperparams(None)
     with pytest.raises(ValueError, match="Invalid parameter 'colour'"):
         predictor.set_hyperparams({"colour": 1})
+    predictor.reset_hyperparams()
+    assert predictor.predictor is ours
+    assert ours.get_params() == SPDPredictor(folds=4, threads=1).get_params()
 
 
 def test_architectures_of_every_kind() -> None:
@@ -73,9 +90,15 @@ def test_architectures_of_every_kind() -> None:
 
 
 def test_what_is_no_architecture() -> None:
-    with pytest.raises(TypeError, match="architecture is a int without matrix and ops"):
-        cell_of(3)
-    with pytest.raises(InvalidCellError, match=r"architecture \{'matrix'.*no path leads"):
-        cell_of({"matrix": [[0, 0], [0, 0]], "ops": ["input", "output"]})
-    with pytest.raises(ValueError, match="ss_type is 'darts', expected 'nasbench101'"):
-        NASLibPredictor(ss_type="darts")
+    predictor = NASLibPredictor("nasbench101")
+    with pytest.raises(TypeError, match="a cell is given as float"):
+        predictor.fit([3.5], [0.5])
+    with pytest.raises(InvalidCellError, match="no path leads"):
+        predictor.query({"matrix": [[0, 0], [0, 0]], "ops": ["input", "output"]})
+    with pytest.raises(TypeError, match="is a cell of NATS-Bench, expected one of NAS-Bench-101"):
+        predictor.query((2, 2, 0, 4, 2, 1))
+    for wrong in (lambda: NASLibPredictor(ss_type="darts"), lambda: NASLibPredictor("darts", "path")):
+        with pytest.raises(ValueError, match="ss_type is 'darts', expected 'nasbench101'"):
+            wrong()
+    with pytest.raises(TypeError, match="predictor is a dict, expected an SPDPredictor"):
+        NASLibPredictor({})  # type: ignore[arg-type]

@@ -144,6 +144,32 @@ def test_what_is_no_cell_is_refused_by_name(matrix: object, ops: list[str], mess
         Cell(matrix, ops)  # type: ignore[arg-type]
 
 
+class Sparse:
+    """As SciPy's sparse matrices, which NumPy takes for single objects."""
+
+    def __init__(self, matrix: object) -> None:
+        self._dense = np.array(matrix)
+        self.shape = self._dense.shape
+
+    def toarray(self) -> object:
+        return self._dense
+
+
+def test_matrices_of_every_kind() -> None:
+    rows, ops = [[0, 1, 1], [0, 0, 1], [0, 0, 0]], ["input", POOL, "output"]
+    expected = Cell(rows, ops)
+    for matrix in (np.array(rows, object), np.array(rows, bool).astype(object), Sparse(rows), np.array(rows, float)):
+        assert Cell(matrix, ops) == expected
+    with pytest.raises(InvalidCellError, match=r"matrix\[0\]\[1\] is not 0 or 1"):
+        Cell([[0, None, 1], *rows[1:]], ops)  # type: ignore[list-item]
+    with pytest.raises(InvalidCellError, match=r"matrix\[0\]\[2\] is not 0 or 1"):
+        Cell(Sparse([[0, 1, 2], *rows[1:]]), ops)  # type: ignore[arg-type]
+    with pytest.raises(InvalidCellError, match=r"shape \(1, 3\), expected \(V, V\)"):
+        Cell(Sparse(rows[:1]), ops)  # type: ignore[arg-type]
+    with pytest.raises(InvalidCellError, match="ops is None, expected a list of 3 names"):
+        Cell(rows, None)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("bits", "message"),
     [

@@ -74,3 +74,19 @@ def test_notations_of_nats_bench(given: Any) -> None:
 def test_what_is_no_cell_is_refused(given: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         cell_of(given)
+
+
+def test_records_and_texts_of_the_cells_themselves() -> None:
+    """`from_json` takes the benchmark's names, `parse` white space around a line of a file."""
+    record = {"module_adjacency": CELL.matrix.tolist(), "module_operations": list(CELL.ops), "training_time": 3.0}
+    assert Cell.from_json(record) == CELL
+    assert NatsCell.parse(f"\t{NATS.text}\r\n") == NATS
+    with pytest.raises(TypeError, match="cell is None, expected a text in the benchmark's notation"):
+        NatsCell.parse(None)  # type: ignore[arg-type]
+
+
+def test_who_reads_other_notations_is_told() -> None:
+    spec: Any = SimpleNamespace(matrix=CELL.matrix, ops=list(CELL.ops))
+    for refused in (lambda: Cell(spec), lambda: Cell.from_json(spec)):
+        with pytest.raises(InvalidCellError, match=r"spd_fast\.cell_of reads cells in other notations"):
+            refused()
