@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast.base.files import load_arrays, save_arrays
+from spd_fast.base.files import load_arrays, other_kind, save_arrays
 from spd_fast.base.types import Array, checked_array, checked_instance, checked_integer, shown
 from spd_fast.learnables.table import ADDED, LEARNABLES
 
@@ -119,7 +119,10 @@ class Dish(_Added):
         arrays: Mapping[str, npt.NDArray[Any]] = load_arrays(path, what="dish file")
         missing = [name for name in ("images", "labels") if name not in arrays]
         if missing:
-            raise ValueError(f"dish file {os.fspath(path)} has no array {missing[0]!r}, expected 'images' and 'labels'")
+            raise ValueError(
+                f"dish file {os.fspath(path)} has no array {missing[0]!r}, expected 'images' and 'labels'"
+                f"{other_kind(path, 'dish file')}"
+            )
         return cls.from_arrays(arrays)
 
     def arrays(self) -> dict[str, Array]:

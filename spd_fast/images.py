@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast.base.files import load_arrays
+from spd_fast.base.files import load_arrays, other_kind
 from spd_fast.base.types import Array, checked_array, checked_instance, checked_integer
 
 __all__ = [
@@ -113,7 +113,10 @@ def load_images(path: str | os.PathLike[str]) -> ImageData:
     missing = [name for name in ("images", "labels") if name not in arrays]
     if missing:
         held = ", ".join(arrays) or "no arrays"
-        raise ValueError(f"image file {source} holds {held}, but no {missing[0]!r}; expected 'images' and 'labels'")
+        raise ValueError(
+            f"image file {source} holds {held}, but no {missing[0]!r}; expected 'images' and 'labels'"
+            f"{other_kind(source, 'image file')}"
+        )
     return ImageData(
         arrays["images"], arrays["labels"], arrays.get("test_images"), arrays.get("test_labels"), os.fspath(source)
     )

@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from spd_fast.base.files import other_kind
 from spd_fast.base.plain_pickle import MAX_BYTES, plain_pickle, quoted
 from spd_fast.spaces.nats_cell import NatsCell, NatsColumns
 from spd_fast.truth.table import TruthTable
@@ -88,7 +89,7 @@ class NatsArchitecture:
         if not found:
             known = ", ".join(sorted({f"{run.dataset} {run.epochs}" for run in self.runs}))
             raise ValueError(
-                f"architecture {self.index} has no run on {dataset} of {epochs} epochs, expected one of: {known}"
+                f"architecture {self.index} has no run on {dataset} of {epochs!r} epochs, expected one of: {known}"
             )
         return found
 
@@ -113,7 +114,9 @@ def load_architecture(path: str | os.PathLike[str]) -> NatsArchitecture:
         ]
         return NatsArchitecture(int(parts[0]["arch_index"]), NatsCell.parse(parts[0]["arch_str"]), tuple(runs))
     except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
-        raise ValueError(f"{os.fspath(path)} is not an architecture of NATS-Bench: {quoted(error)}") from error
+        meta = isinstance(content, Mapping) and "meta_archs" in content
+        reader = "; it is the benchmark's meta file, which load_cells reads" if meta else ""
+        raise ValueError(f"{os.fspath(path)} is not an architecture of NATS-Bench: {quoted(error)}{reader}") from error
 
 
 def load_cells(path: str | os.PathLike[str]) -> tuple[NatsCell, ...]:
@@ -130,7 +133,10 @@ def load_cells(path: str | os.PathLike[str]) -> tuple[NatsCell, ...]:
     try:
         return tuple(NatsCell.parse(text) for text in content["meta_archs"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{os.fspath(path)} is not the meta file of NATS-Bench: {quoted(error)}") from error
+        parts = content.values() if isinstance(content, Mapping) else ()
+        one = any(isinstance(part, Mapping) and "arch_str" in part for part in parts)
+        reader = "; it is an architecture, which load_architecture reads" if one else ""
+        raise ValueError(f"{os.fspath(path)} is not the meta file of NATS-Bench: {quoted(error)}{reader}") from error
 
 
 def truth(architectures: Sequence[NatsArchitecture], *, dataset: str = "cifar10", epochs: int = 200) -> TruthTable:
@@ -194,7 +200,9 @@ def _load(path: str | os.PathLike[str]) -> Any:
     except OSError as error:
         if error.errno is not None:
             raise
-        raise ValueError(f"{os.fspath(path)} is not bz2-compressed, or is damaged") from None
+        raise ValueError(
+            f"{os.fspath(path)} is not bz2-compressed, or is damaged{other_kind(path, 'NATS-Bench file')}"
+        ) from None
     if not unpacker.eof:
         what = "was cut short" if unpacker.needs_input else f"unpacks to more than {MAX_BYTES} bytes"
         raise ValueError(f"{os.fspath(path)} {what}")

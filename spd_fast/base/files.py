@@ -22,6 +22,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -36,12 +37,15 @@ __all__ = [
     "load_arrays",
     "lock_file",
     "map_arrays",
+    "other_kind",
     "release",
     "remove_leftovers",
+    "require_writable",
     "save_arrays",
     "save_mappable",
     "sealed",
     "unsealed",
+    "what_is",
 ]
 
 _FORMAT: Final = "spd_fast.archive/1"
@@ -78,9 +82,10 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     Raises
     ------
     OSError
-        If the folder does not exist or cannot be written to, or the disk is full.
+        As `require_writable`, or if the disk is full.
     """
     target = Path(path)
+    require_writable(target)
     remove_leftovers(target.parent, target.name)
     partial, file = _open_partial(target)
     try:
@@ -97,12 +102,37 @@ def _open_partial(target: Path) -> tuple[Path, IO[bytes]]:
     """Create and lock the temporary file of a target. The lock shows other processes that its writer lives."""
     while True:
         partial = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
-        file = open(partial, "xb")  # noqa: SIM115 - the caller closes it
+        try:
+            file = open(partial, "xb")  # noqa: SIM115 - the caller closes it
+        except OSError as error:
+            raise OSError(
+                error.errno, error.strerror, str(target)
+            ) from None  # not the temporary name, which nobody gave
         with suppress(OSError):  # on a disk without locks, temporary files of killed processes stay
             fcntl.flock(file, fcntl.LOCK_EX)
         if _is_at(file.fileno(), partial):
             return partial, file
         file.close()  # another process removed it before it was locked
+
+
+def require_writable(path: str | os.PathLike[str]) -> None:
+    """Refuse the name of a file that cannot be written. Long work calls this before it begins.
+
+    Raises
+    ------
+    OSError
+        If the name is that of a folder, or its folder does not exist or cannot be written to.
+    """
+    target = Path(path)
+    folder = target.absolute().parent
+    if target.is_dir():
+        raise IsADirectoryError(f"{target} is a folder, expected the name of a file to write")
+    if not folder.exists():
+        raise FileNotFoundError(f"{target} cannot be written: the folder {folder} does not exist; make it first")
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{target} cannot be written: {folder} is a file, expected a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"{target} cannot be written: the folder {folder} may not be written to")
 
 
 def remove_leftovers(folder: str | os.PathLike[str], name: str | None = None) -> None:
@@ -289,16 +319,19 @@ def load_arrays(path: str | os.PathLike[str], *, what: str, listed: bool = False
         raise FileNotFoundError(f"{what} {source} does not exist")
     content = source.read_bytes()
     if not zipfile.is_zipfile(io.BytesIO(content)):
-        raise ValueError(f"{what} {source} is not an .npz file, or was cut short")
+        raise ValueError(f"{what} {source} is not an .npz file, or was cut short{other_kind(source, what)}")
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = [(info, _array(info.filename, archive.read(info)).copy(order="K")) for info in archive.infolist()]
             has_list = _check_list(archive, content, members)
     except _UNREADABLE as error:
-        raise ValueError(f"{what} {source} is damaged or holds more than plain arrays: {error}") from error
+        raise ValueError(
+            f"{what} {source} is damaged or holds more than plain arrays: {error}{other_kind(source, what)}"
+        ) from error
     if listed and not has_list:
         raise ValueError(
             f"{what} {source} does not list its arrays: another program or an earlier version wrote it; make it anew"
+            f"{other_kind(source, what)}"
         )
     return {_name(info): array for info, array in members}
 
@@ -365,7 +398,7 @@ def map_arrays(path: str | os.PathLike[str], *, what: str) -> MappedArchive:
         raise FileNotFoundError(f"{what} {source} does not exist")
     with open(source, "rb") as file:
         if not zipfile.is_zipfile(file):
-            raise ValueError(f"{what} {source} is not an .npz file, or was cut short")
+            raise ValueError(f"{what} {source} is not an .npz file, or was cut short{other_kind(source, what)}")
         try:
             with zipfile.ZipFile(file) as archive:
                 content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
@@ -375,7 +408,9 @@ def map_arrays(path: str | os.PathLike[str], *, what: str) -> MappedArchive:
                 ]
                 listed = _check_list(archive, content, members)
         except _UNREADABLE as error:
-            raise ValueError(f"{what} {source} is damaged or cannot be mapped: {error}") from error
+            raise ValueError(
+                f"{what} {source} is damaged or cannot be mapped: {error}{other_kind(source, what)}"
+            ) from error
     return MappedArchive(
         f"{what} {source}",
         {_name(info): (array, part, info.CRC) for (info, array), part in zip(members, parts, strict=True)},
@@ -443,3 +478,212 @@ def _check_list(
         )
         raise ValueError(f"it holds other arrays than it lists: {', '.join(odd) or 'in another order'}")
     return True
+
+
+# ---- files of other kinds
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file: what it is and what reads it, and how it is described where it is expected; for messages."""
+
+    described: str
+    reader: str = ""
+    expected: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.described}, which {self.reader} reads" if self.reader else self.described
+
+
+_OWN: Final = {
+    "truth file": Kind(
+        "a truth file",
+        "spd_fast.TruthTable.load",
+        "a file that spd_fast.truth.table.write_truth or spd-fast truth build wrote",
+    ),
+    "table": Kind(
+        "a table of NAS-Bench-101", "spd_fast.nasbench101.open", "a table that spd_fast.nasbench101.convert wrote"
+    ),
+    "predictor file": Kind("a predictor", "spd_fast.SPDPredictor.load", "a file that spd_fast.SPDPredictor.save wrote"),
+    "checkpoint": Kind("the checkpoint of a run", "spd-fast run --resume"),
+    "dish file": Kind(
+        "a file of images and labels",
+        "spd_fast.Dish.load or spd_fast.images.load_images",
+        "a file that spd_fast.Dish.save wrote, or an .npz of images and labels",
+    ),
+    "image file": Kind(
+        "an image set", "spd_fast.images.load_images", "an .npz of images and labels, or a folder of IDX files"
+    ),
+    "cell file": Kind(
+        "a file of columns of cells",
+        "spd_fast.spaces.cell_files.read_cells",
+        "JSON or an .npz of cells, as spd-fast nasbench sample and enumerate write them",
+    ),
+    "NAS-Bench-101 file": Kind(
+        "a TFRecord file", "spd_fast.nasbench101.convert", "a TFRecord file such as nasbench_only108.tfrecord"
+    ),
+    "NATS-Bench file": Kind(
+        "bz2-compressed data",
+        "spd_fast.natsbench (if it is of that benchmark)",
+        "a file such as 000011.pickle.pbz2 or meta.pickle.pbz2",
+    ),
+}
+"""The kinds of files that the package reads, by the name that `load_arrays` and others have for them in messages."""
+_MAGIC: Final = {
+    b"\x93NUMPY": Kind("a single array (.npy)", "numpy.load"),
+    b"\x89HDF": Kind("an HDF5 file", "h5py"),
+    b"PAR1": Kind("a Parquet file", "spd_fast.rank"),
+    b"ARROW1": Kind("an Arrow file", "pyarrow"),
+    b"\x89PNG": Kind("a picture (PNG)"),
+    b"\xff\xd8\xff": Kind("a picture (JPEG)"),
+    b"%PDF": Kind("a PDF"),
+    b"\xfd7zXZ": Kind("xz-compressed data: decompress it first"),
+    b"\x28\xb5\x2f\xfd": Kind("zstd-compressed data: decompress it first"),
+    b"version https://git-lfs": Kind("a pointer of Git LFS, whose file was not downloaded: git lfs pull gets it"),
+}
+_HEAD: Final = 1 << 16  # bytes by which a file is recognised
+_IDX_TYPES: Final = (8, 9, 11, 12, 13, 14)
+
+
+def what_is(path: str | os.PathLike[str]) -> Kind:
+    """Return what kind of file a file is, judging by its content and not by its name.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        head = file.read(_HEAD)
+        if head[:2] == b"PK":
+            return _kind_of_archive(file)
+    if head[:2] == b"\x1f\x8b":
+        return _kind_of_gzip(head)
+    if head[:3] == b"BZh":
+        return _OWN["NATS-Bench file"]
+    return _kind_of_bytes(head)
+
+
+def other_kind(path: str | os.PathLike[str], expected: str) -> str:
+    """Return the end of an error's sentence, which says what a file is and what was expected; nothing if the file is of the
+    expected kind.
+
+    Parameters
+    ----------
+    path : path
+    expected : str
+        What the file should be: a key of the kinds that the package reads, such as ``"truth file"``.
+    """
+    wanted = _OWN.get(expected)
+    try:
+        found = what_is(path)
+    except OSError:
+        return ""
+    if found is wanted:
+        return ""
+    return f"; it is {found}" + (f"; expected {wanted.expected}" if wanted and wanted.expected else "")
+
+
+def _kind_of_archive(file: IO[bytes]) -> Kind:
+    """Return the kind of a zip archive."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = {_name(info) for info in archive.infolist()}
+            if not all(info.filename.endswith(".npy") for info in archive.infolist()):
+                return Kind(
+                    "a PyTorch file"
+                    if any(name.endswith("data.pkl") for name in names)
+                    else "a zip archive of no arrays",
+                    "torch.load" if any(name.endswith("data.pkl") for name in names) else "",
+                )
+            schema = _schema_of(archive) if "schema" in names else ""
+    except _UNREADABLE:
+        return Kind("an .npz or zip file that is damaged or was cut short: copy or download it again")
+    for start, known in (("spd_fast.truth/", "truth file"), ("spd_fast.nasbench101/", "table")):
+        if schema.startswith(start):
+            return _OWN[known]
+    if "settings" in names:
+        return _OWN["predictor file"]
+    if "step" in names:
+        return _OWN["checkpoint"]
+    if {"images", "labels"} <= names:
+        return _OWN["dish file"]
+    if {"vertices", "edge_bits", "op_codes"} <= names:
+        return _OWN["cell file"]
+    return Kind(f"an .npz of the arrays {', '.join(sorted(names)[:8]) or '(none)'}", "numpy.load")
+
+
+def _schema_of(archive: zipfile.ZipFile) -> str:
+    with archive.open("schema.npy") as member:
+        return str(_array("schema.npy", member.read(_LONGEST_HEADER)))
+
+
+def _kind_of_gzip(head: bytes) -> Kind:
+    try:
+        inside = zlib.decompressobj(wbits=31).decompress(head, _HEAD)
+    except zlib.error:
+        return Kind("gzip data that is damaged: copy or download it again")
+    kind = _kind_of_bytes(inside)
+    return kind if kind is _OWN["NAS-Bench-101 file"] else replace(kind, described=f"{kind.described}, gzipped")
+
+
+def _kind_of_bytes(head: bytes) -> Kind:
+    """Return the kind of a file that begins with these bytes."""
+    if not head:
+        return Kind("an empty file")
+    if not head.strip(b"\0"):
+        return Kind("a file of zeros: its download or copy was not completed")
+    known = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
+    if known is not None:
+        return known
+    if len(head) > 12 and _is_length(head[:12]):
+        return _OWN["NAS-Bench-101 file"]
+    if head[:2] == b"\0\0" and len(head) > 3 and head[2] in _IDX_TYPES and 1 <= head[3] <= 4:
+        return Kind("an IDX file, as MNIST has them", "spd_fast.images.load_images (of their folder)")
+    if head[0] == 0x80 and head[1:2] <= b"\5":
+        return Kind("a pickle, which is never loaded because it can run code")
+    if head[257:262] == b"ustar":
+        return Kind("a tar archive: unpack it first")
+    return _kind_of_text(head)
+
+
+def _is_length(head: bytes) -> bool:
+    """Return whether a TFRecord file may begin so: with a length of eight bytes and its masked CRC-32C."""
+    crc = 0xFFFFFFFF
+    for byte in head[:8]:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    crc ^= 0xFFFFFFFF
+    return int.from_bytes(head[8:12], "little") == ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _kind_of_text(head: bytes) -> Kind:
+    try:
+        text = head.decode("utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        if len(head) < _HEAD or error.start < len(head) - 4:  # it is not that a character was cut at the end
+            return Kind("a file of an unknown kind")
+        text = head[: error.start].decode("utf-8-sig").strip()
+    if "\0" in text:
+        return Kind("a file of an unknown kind")
+    lines = text.splitlines() or [""]
+    if text[:1] == "<":
+        return Kind("a web page or XML: perhaps a download that needs a login")
+    if text[:1] in ("{", "["):
+        return _kind_of_json(text, lines[0])
+    for separator, name in ((",", "CSV"), ("\t", "TSV")):
+        if separator in lines[0]:
+            return Kind(f"a {name} table", "spd_fast.rank (spd-fast rank)")
+    return Kind("a text")
+
+
+def _kind_of_json(text: str, line: str) -> Kind:
+    schema = re.search(r'"schema": ?"spd_fast\.(\w+)/', text[:400])
+    if schema is not None and schema[1] == "recipe":
+        return Kind("a recipe", "--recipe (spd_fast.Recipe.from_json)")
+    if schema is not None:
+        return Kind("a record that spd_fast keeps in its own folders")
+    of_lines = line.rstrip().endswith("}") and line.strip() != text
+    readers = "spd_fast.rank (spd-fast rank)" + ("" if of_lines else " or spd_fast.spaces.cell_files.read_cells")
+    return Kind("a file of JSON lines" if of_lines else "a JSON file", f"{readers}, if it holds cells,")

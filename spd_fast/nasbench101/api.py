@@ -11,17 +11,16 @@ theirs, the code is not.
 
 import os
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, KeysView, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast.base.errors import InvalidCellError
 from spd_fast.nasbench101.convert import convert
 from spd_fast.nasbench101.table import METRICS, Table, open_table
-from spd_fast.spaces.cell import MAX_EDGES, MAX_VERTICES, OPS, Cell
+from spd_fast.spaces.cell import INPUT, MAX_EDGES, MAX_VERTICES, OPS, OUTPUT, hash_graph
 
 __all__ = ["ModelSpec", "NASBench", "OutOfDomainError"]
 
@@ -30,6 +29,16 @@ _ZIP = b"PK"
 
 class OutOfDomainError(Exception):
     """The benchmark has no such graph, or no such number of epochs."""
+
+
+class _UnknownHashError(OutOfDomainError, KeyError):
+    """A table, which may be of a part of the space, has no such cell; the official code raises KeyError."""
+
+    __str__ = Exception.__str__  # that of KeyError quotes
+
+
+class _NoHashError(OutOfDomainError, TypeError, ValueError):
+    """A graph has no hash. The official code raises TypeError where there is no path, and ValueError for an unknown operation."""
 
 
 class ModelSpec:
@@ -74,17 +83,20 @@ class ModelSpec:
     def hash_spec(self, canonical_ops: Sequence[str]) -> str:
         """Return the official isomorphism-invariant hash; an operation's label is its position in `canonical_ops`.
 
+        The graph need not be a cell of the space.
+
         Raises
         ------
         OutOfDomainError
-            If the graph is not a cell of the space.
+            If no path leads from the first vertex to the last, or an operation is not in `canonical_ops`.
         """
         labels = list(canonical_ops)
-        if self.ops is None or any(op not in labels for op in self.ops[1:-1]):
-            raise OutOfDomainError(
+        if self.ops is None or self.matrix is None or any(op not in labels for op in self.ops[1:-1]):
+            raise _NoHashError(
                 f"spec {self.ops} has no path from input to output, or an operation that is not one of {labels}: it has no hash"
             )
-        return _cell(self, [self.ops[0], *(OPS[labels.index(op)] for op in self.ops[1:-1]), self.ops[-1]]).module_hash
+        targets = [np.flatnonzero(row).tolist() for row in self.matrix]
+        return hash_graph(targets, [labels.index(op) for op in self.ops[1:-1]])
 
 
 class NASBench:
@@ -124,17 +136,29 @@ class NASBench:
         Raises
         ------
         OutOfDomainError
-            If the spec is not in the table, or `epochs` is not a budget.
+            If the spec is not a cell of the space, or `epochs` is not a budget.
+        KeyError
+            If the table has no such cell. It is an OutOfDomainError, too.
         """
         if epochs not in self.valid_epochs:
-            raise OutOfDomainError(f"invalid number of epochs {epochs}, must be one of {sorted(self.valid_epochs)}")
+            raise OutOfDomainError(f"invalid number of epochs {epochs!r}, must be one of {sorted(self.valid_epochs)}")
         row = self._row(self._hash(model_spec))
         run = self._random.randint(0, self.table.runs - 1)
         found = self.table.query(row, epochs, run, halfway=stop_halfway)
         return self._fixed(row) | found._asdict()
 
+    @property
+    def training_time_spent(self) -> float:
+        """Seconds that the runs which `query` returned took when they were trained."""
+        return self.table.training_time_spent
+
+    @property
+    def total_epochs_spent(self) -> int:
+        """Epochs of these runs."""
+        return self.table.epochs_spent
+
     def is_valid(self, model_spec: ModelSpec) -> bool:
-        """Return whether a spec is a cell of the space."""
+        """Return whether a spec is a cell of the space, in this table or not."""
         try:
             self._hash(model_spec)
         except OutOfDomainError:
@@ -147,7 +171,9 @@ class NASBench:
         Raises
         ------
         OutOfDomainError
-            If the spec is not in the table.
+            If the spec is not a cell of the space.
+        KeyError
+            If the table has no such cell. It is an OutOfDomainError, too.
         """
         return self.get_metrics_from_hash(self._hash(model_spec))
 
@@ -158,8 +184,8 @@ class NASBench:
 
         Raises
         ------
-        OutOfDomainError
-            If the table has no such cell.
+        KeyError
+            If the table has no such cell. It is an OutOfDomainError, too.
         """
         row = self._row(module_hash)
         columns = {
@@ -190,25 +216,37 @@ class NASBench:
         """Set both counters to zero."""
         self.table.reset_budget()
 
-    def hash_iterator(self) -> Iterator[str]:
-        """Iterate over the hashes of all cells, ascending."""
-        return (self.table.module_hash[row].tobytes().hex() for row in range(len(self.table)))
+    def hash_iterator(self) -> KeysView[str]:
+        """Return the hashes of all cells, ascending: to iterate over, to count, and to look a hash up in."""
+        return self.fixed_statistics.keys()
 
     def _hash(self, model_spec: ModelSpec) -> str:
-        if model_spec.ops is None:
+        """Return the hash of a spec that is a cell of the space."""
+        matrix, ops = model_spec.matrix, model_spec.ops
+        if matrix is None or ops is None:
             raise OutOfDomainError("invalid spec, provided graph is disconnected")
-        return _cell(model_spec, model_spec.ops).module_hash
+        if len(ops) > MAX_VERTICES:
+            raise OutOfDomainError(f"too many vertices, got {len(ops)} vertices (max vertices = {MAX_VERTICES})")
+        if (edges := int(np.sum(matrix))) > MAX_EDGES:
+            raise OutOfDomainError(f"too many edges, got {edges} edges (max edges = {MAX_EDGES})")
+        for place, known in ((0, INPUT), (-1, OUTPUT)):
+            if ops[place] != known:
+                raise OutOfDomainError(f"operation {place} is {ops[place]!r}, should be {known!r}")
+        for op in ops[1:-1]:
+            if op not in OPS:
+                raise OutOfDomainError(f"unsupported op {op} (available ops = {list(OPS)})")
+        return model_spec.hash_spec(OPS)
 
     def _row(self, module_hash: str) -> int:
         try:
             return self.table.row(module_hash)
         except ValueError as error:
-            raise OutOfDomainError(str(error)) from None
+            raise _UnknownHashError(str(error)) from None
 
     def _fixed(self, row: int) -> dict[str, Any]:
         cell = self.table[row]
         return {
-            "module_adjacency": cell.matrix.astype(np.int64),
+            "module_adjacency": cell.matrix.astype(np.int8),
             "module_operations": list(cell.ops),
             "trainable_parameters": int(self.table.trainable_parameters[row]),
         }
@@ -222,29 +260,28 @@ class _Statistics(Mapping[str, Any]):
         self._bench, self._part = bench, part
 
     def __getitem__(self, module_hash: str) -> Any:
+        return self._bench.get_metrics_from_hash(module_hash)[self._part]
+
+    def __contains__(self, module_hash: object) -> bool:
         try:
-            return self._bench.get_metrics_from_hash(module_hash)[self._part]
-        except OutOfDomainError as error:
-            raise KeyError(module_hash) from error
+            return isinstance(module_hash, str) and self._bench.table.row(module_hash) >= 0
+        except ValueError:
+            return False
 
     def __iter__(self) -> Iterator[str]:
-        return self._bench.hash_iterator()
+        table = self._bench.table
+        return (table.module_hash[row].tobytes().hex() for row in range(len(table)))
 
     def __len__(self) -> int:
         return len(self._bench.table)
 
 
-def _cell(spec: ModelSpec, ops: Sequence[str]) -> Cell:
-    assert spec.matrix is not None
-    try:
-        return Cell(spec.matrix, ops)
-    except InvalidCellError as error:
-        raise OutOfDomainError(str(error)) from None
-
-
 def _on_paths(matrix: npt.NDArray[Any]) -> list[int]:
-    """Return the vertices on paths from the first to the last, in order; an empty list where there is no path."""
+    """Return the vertices on paths from the first to the last, in order; an empty list where there is no path. A path has an
+    edge."""
     n = len(matrix)
+    if n < 2:
+        return []
     from_input, to_output = {0}, {n - 1}
     for v in range(n):
         if v in from_input:

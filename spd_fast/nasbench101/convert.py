@@ -4,7 +4,7 @@ import json
 import os
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,14 +13,17 @@ import numpy.typing as npt
 
 from spd_fast._core import nasbench as _native
 from spd_fast._core import version
-from spd_fast.base.files import save_mappable
+from spd_fast.base.files import other_kind, require_writable, save_mappable
 from spd_fast.base.types import Progress
-from spd_fast.nasbench101.table import CELL_COLUMNS, METRIC_COLUMNS, SCHEMA, Table, open_table
+from spd_fast.nasbench101.space import interruptible
+from spd_fast.nasbench101.table import CELL_COLUMNS, METRIC_COLUMNS, SCHEMA, Table, open_table, wrong_rows
 
 __all__ = ["convert"]
 
 _PIECE = 1 << 24
 _GZIP = b"\x1f\x8b"
+_STEP = 1 << 12  # bytes of damaged gzip data that are tried at once
+_FRAME = 12, 4  # bytes before and behind a record's payload
 
 
 def convert(
@@ -33,8 +36,8 @@ def convert(
 ) -> Table:
     """Read an official NAS-Bench-101 file and write it as a table.
 
-    Both checksums of every record are compared. The file is read in pieces, so memory holds the table and one piece. `out` is
-    replaced at the end, as a whole: if the conversion fails or is killed, `out` is what it was before.
+    Both checksums of every record are compared, and so is every hash with its graph. The file is read in pieces, so memory holds
+    the table and one piece. `out` is replaced at the end, as a whole: if the conversion fails or is killed, `out` is what it was before.
 
     Parameters
     ----------
@@ -43,8 +46,9 @@ def convert(
     out : path
         The table to write, by convention ``.npz``.
     strict : bool
-        Whether the conversion stops at the first record that cannot be read. Otherwise such records are left out, the table's
-        `provenance` says how many they are, and a warning says so, too.
+        Whether the conversion stops at the first record that cannot be read, or whose hash is not that of its graph. Otherwise
+        such records are left out, and what precedes the end of a gzip file that was cut short is read; the table's
+        `provenance` says so, and so does a warning.
     threads : int, optional
         Default: the processors there are. Does not change the result.
     progress : callable, optional
@@ -63,7 +67,7 @@ def convert(
     TypeError
         If `tfrecord` is a file object in text mode.
     OSError
-        If a file cannot be read or written.
+        If a file cannot be read or written. That `out` can be written is checked first.
 
     Warns
     -----
@@ -74,6 +78,8 @@ def convert(
     target = Path(out)
     if target.is_dir():
         raise IsADirectoryError(f"{target} is a folder, expected the name of a table to write")
+    require_writable(target)
+    notes: list[str] = []
     if isinstance(tfrecord, str | os.PathLike):
         name = os.fspath(tfrecord)
         if target.exists() and target.samefile(tfrecord):
@@ -81,45 +87,99 @@ def convert(
                 f"{name} is both the file to read and the table to write: choose another name for the table"
             )
         with Path(tfrecord).open("rb") as file:
-            builder = _read(file, name, strict, threads, progress)
+            try:
+                builder, kept = _read(file, name, strict, threads, progress, notes)
+            except ValueError as error:
+                raise ValueError(f"{error}{other_kind(tfrecord, 'NAS-Bench-101 file')}") from None
     else:
         given = getattr(tfrecord, "name", None)
         name = given if isinstance(given, str) else "the file object"
-        builder = _read(tfrecord, name, strict, threads, progress)
-    remarks = _remarks(builder)
+        builder, kept = _read(tfrecord, name, strict, threads, progress, notes)
+    remarks = _remarks(builder, notes)
     provenance = {
         "source": Path(name).name,
-        "records": builder.records,
+        "records": builder.records if kept.all() else _count(builder, kept),
         **remarks,
         "converted_by": f"spd_fast {version}",
     }
-    save_mappable(target, _arrays(builder, provenance))
+    save_mappable(target, _arrays(builder, kept, provenance))
     for remark in remarks.values():
         warnings.warn(f"{name}: {remark}", stacklevel=2)
     return open_table(target)
 
 
 def _read(
-    file: IO[bytes], name: str, strict: bool, threads: int | None, progress: Progress | None
-) -> _native.TableBuilder:
+    file: IO[bytes], name: str, strict: bool, threads: int | None, progress: Progress | None, notes: list[str]
+) -> tuple[_native.TableBuilder, npt.NDArray[np.bool_]]:
+    """Return the records of a file as columns, and which of their rows are right. What was left out is added to `notes`."""
     builder = _native.TableBuilder(strict)
     try:
-        for piece in _pieces(file, progress):
+        begin = file.tell()
+    except (AttributeError, OSError):
+        begin = None  # a pipe
+    try:
+        for piece in _pieces(file, progress, None if strict else notes):
             builder.add(piece, threads or 0)
-        builder.finish(threads or 0)
+        interruptible(lambda: builder.finish(threads or 0))
     except (_native.Malformed, EOFError) as error:
         raise ValueError(f"{name}: {error}") from None
     except zlib.error as error:
         raise ValueError(f"{name} is damaged gzip data: {error}") from None
-    return builder
+    columns = builder.columns()
+    wrong = wrong_rows(columns.vertices, columns.edge_bits, columns.op_codes, columns.module_hash, threads)
+    if wrong.any():
+        hashes = {row.tobytes().hex() for row in columns.module_hash[wrong]}
+        first = min(hashes)
+        if begin is not None:
+            file.seek(begin)
+            number, first = _first_record(_pieces(file, None, [] if not strict else None), hashes)
+            first = f"{number}module_hash {first}"
+        what = f"{first} is not the hash of its graph, or its graph is not pruned"
+        if strict:
+            raise ValueError(f"{name}: {what}")
+        if wrong.all():
+            raise ValueError(f"{name}: no record could be read; the first fault: {what}")
+        notes.append(f"{wrong.sum()} cells were left out; the first: {what}")
+    return builder, ~wrong
 
 
-def _pieces(file: IO[bytes], progress: Progress | None) -> Iterator[bytes]:
-    """Yield the content of a file in pieces of bounded size; gzipped content is decompressed."""
+def _first_record(pieces: Iterable[bytes], hashes: set[str]) -> tuple[str, str]:
+    """Return the place of the first record of one of these hashes, as the reader's messages name it, and the hash.
+
+    The file was read before, so it is a file of records, but for damaged ones if the reading was not strict."""
+    before, behind = _FRAME
+    content, number, place = b"", 0, 0
+    for piece in pieces:
+        content += piece
+        at = 0
+        while len(content) >= at + before:
+            end = at + before + int.from_bytes(content[at : at + 8], "little") + behind
+            if end > len(content):
+                break
+            payload = content[at + before : end - behind]
+            found = next((each for each in hashes if each.encode() in payload[:80]), None)
+            if found is not None:
+                return f"record {number}, counted from 0, at byte {place + at}: ", found
+            number, at = number + 1, end
+        content, place = content[at:], place + at
+    return "", min(hashes)
+
+
+def _count(builder: _native.TableBuilder, kept: npt.NDArray[np.bool_]) -> int:
+    """Return the number of records of some rows."""
+    columns = (builder.column(0, b, run) for b in range(len(builder.budgets())) for run in range(builder.runs()))
+    return sum(int((~np.isnan(column[kept])).sum()) for column in columns)
+
+
+def _pieces(file: IO[bytes], progress: Progress | None, notes: list[str] | None) -> Iterator[bytes]:
+    """Yield the content of a file in pieces of bounded size; gzipped content is decompressed. With `notes`, gzip data may be
+    damaged; then it is read up to the damage, which is noted."""
     raw = _raw_pieces(file, progress)
     first = next(raw, b"")
+    while len(first) < len(_GZIP) and (more := next(raw, b"")):
+        first += more
     if first.startswith(_GZIP):
-        yield from _inflated(first, raw)
+        yield from _inflated(first, raw, notes)
     elif first:
         yield first
         yield from raw
@@ -140,24 +200,55 @@ def _raw_pieces(file: IO[bytes], progress: Progress | None) -> Iterator[bytes]:
             progress(min(1.0, done / size))
 
 
-def _inflated(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the decompressed content of gzip members, one piece at a time, because a small file may hold terabytes."""
+def _inflated(first: bytes, rest: Iterator[bytes], notes: list[str] | None) -> Iterator[bytes]:
+    """Yield the decompressed content of gzip members, one piece at a time, because a small file may hold terabytes. Zeros behind
+    a member are padding, as for gzip itself."""
     stream = zlib.decompressobj(wbits=31)
     data = first
     while data:
-        if piece := stream.decompress(data, _PIECE):
+        before = None if notes is None else stream.copy()
+        try:
+            piece = stream.decompress(data, _PIECE)
+        except zlib.error as error:
+            if notes is None or before is None:
+                raise
+            yield from _salvaged(before, data)
+            notes.append(f"the gzip data is damaged: {error}; what precedes the damage was read")
+            return
+        if piece:
             yield piece
         if stream.eof:
-            data = stream.unused_data or next(rest, b"")
+            data = stream.unused_data.lstrip(b"\0")
+            while not data and (more := next(rest, b"")):
+                data = more.lstrip(b"\0")
             stream = zlib.decompressobj(wbits=31) if data else stream
         else:
             data = stream.unconsumed_tail or next(rest, b"")
     if not stream.eof:
-        raise EOFError("the gzip data ends early: the file was cut short")
+        early = "the gzip data ends early: the file was cut short"
+        if notes is None:
+            raise EOFError(early)
+        notes.append(early)
 
 
-def _remarks(builder: _native.TableBuilder) -> dict[str, str]:
-    remarks = {}
+def _salvaged(stream: "zlib._Decompress", data: bytes) -> Iterator[bytes]:
+    """Yield what damaged data holds before the damage."""
+    at, step = 0, _STEP
+    while at < len(data):
+        before = stream.copy()
+        try:
+            if piece := stream.decompress(data[at : at + step]):
+                yield piece
+        except zlib.error:
+            if step == 1:
+                return
+            stream, step = before, 1
+        else:
+            at += step
+
+
+def _remarks(builder: _native.TableBuilder, notes: list[str]) -> dict[str, str]:
+    remarks = {"left_out": "; ".join(notes)} if notes else {}
     if builder.faults:
         remarks["passed_over"] = f"{builder.faults} places could not be read; the first: {builder.first_fault}"
     if builder.extended:
@@ -174,12 +265,14 @@ def _remarks(builder: _native.TableBuilder) -> dict[str, str]:
     return remarks
 
 
-def _arrays(builder: _native.TableBuilder, provenance: dict[str, Any]) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+def _arrays(
+    builder: _native.TableBuilder, kept: npt.NDArray[np.bool_], provenance: dict[str, Any]
+) -> Iterator[tuple[str, npt.NDArray[Any]]]:
     yield "schema", np.array(SCHEMA)
     columns = builder.columns()
-    yield from ((name, getattr(columns, name)) for name in CELL_COLUMNS)
+    yield from ((name, getattr(columns, name)[kept]) for name in CELL_COLUMNS)
     budgets, runs = builder.budgets(), builder.runs()
     yield "budgets", np.array(budgets, np.int32)
     for m, name in enumerate(METRIC_COLUMNS):
-        yield name, np.stack([[builder.column(m, b, run) for run in range(runs)] for b in range(len(budgets))])
+        yield name, np.stack([[builder.column(m, b, run)[kept] for run in range(runs)] for b in range(len(budgets))])
     yield "provenance", np.frombuffer(json.dumps(provenance).encode(), dtype=np.uint8)

@@ -1,16 +1,21 @@
 """The space of NAS-Bench-101: all of its cells, which are enumerated and not read from a file."""
 
-from typing import Protocol
+import threading
+from collections.abc import Callable
+from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from spd_fast._core import nasbench as _native
 from spd_fast.spaces.candidate import drawn_order
-from spd_fast.spaces.cell import Cell
 from spd_fast.spaces.cell_columns import CellColumns
+from spd_fast.spaces.notations import cell_of
 
-__all__ = ["Drawn", "Space", "enumerate_space"]
+__all__ = ["Drawn", "Space", "enumerate_space", "hash_of", "interruptible"]
+
+_WAIT: Final = 0.05  # seconds between two looks at signals
+T = TypeVar("T")
 
 
 class _Hashed(Protocol):
@@ -84,15 +89,15 @@ class Space(Drawn, CellColumns):
     def __repr__(self) -> str:
         return f"Space({len(self):,} cells)"
 
-    def row(self, cell: Cell | str) -> int:
-        """Return the row of a cell, given as a `Cell` or its `module_hash`, in O(log n).
+    def row(self, cell: Any) -> int:
+        """Return the row of a cell in O(log n). It is given as its `module_hash`, or in any way that `spd_fast.cell_of` reads.
 
         Raises
         ------
         ValueError
             If no cell has this hash.
         """
-        module_hash = cell if isinstance(cell, str) else cell.module_hash
+        module_hash = hash_of(cell)
         row = self._index.find(module_hash)
         if row < 0:
             raise ValueError(
@@ -122,5 +127,39 @@ def enumerate_space(*, threads: int | None = None) -> Space:
     >>> np.bincount(space.vertices).tolist()
     [0, 0, 1, 6, 84, 2441, 62010, 359082]
     """
-    found = _native.enumerate_space(threads or 0)
+    found = interruptible(lambda: _native.enumerate_space(threads or 0))
     return Space(found.vertices, found.edge_bits, found.op_codes, found.module_hash, found.trainable_parameters)
+
+
+def hash_of(cell: Any) -> str:
+    """Return the hash of a cell that is given as its hash, or in any way that `spd_fast.cell_of` reads."""
+    if isinstance(cell, str) and not cell.lstrip().startswith(("|", "{", "(", "[")):
+        return cell
+    return cell_of(cell).module_hash
+
+
+def interruptible(call: Callable[[], T]) -> T:
+    """Return what a call into compiled code returns, and let Ctrl-C interrupt it.
+
+    Python answers signals in its main thread alone, and not while that runs compiled code. So the call runs in another thread,
+    for which the main thread waits. When the wait is interrupted, the call goes on to its end in the background, and what it
+    returns is dropped.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return call()
+    returned: list[T] = []
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            returned.append(call())
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, name="spd_fast call", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(_WAIT)
+    if raised:
+        raise raised[0]
+    return returned[0]

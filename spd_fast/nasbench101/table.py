@@ -32,16 +32,26 @@ import numpy.typing as npt
 
 from spd_fast._core import nasbench as _native
 from spd_fast.base.extras import required
-from spd_fast.base.files import MappedArchive, load_arrays, map_arrays
-from spd_fast.nasbench101.space import Drawn
-from spd_fast.spaces.cell import Cell
+from spd_fast.base.files import MappedArchive, load_arrays, map_arrays, other_kind
+from spd_fast.nasbench101.space import Drawn, hash_of, interruptible
+from spd_fast.spaces.cell import MAX_VERTICES, Cell
 from spd_fast.spaces.cell_columns import CellColumns
 
 if TYPE_CHECKING:
     import pandas
 
 
-__all__ = ["CELL_COLUMNS", "METRICS", "METRIC_COLUMNS", "SCHEMA", "Evaluation", "Table", "is_table", "open_table"]
+__all__ = [
+    "CELL_COLUMNS",
+    "METRICS",
+    "METRIC_COLUMNS",
+    "SCHEMA",
+    "Evaluation",
+    "Table",
+    "is_table",
+    "open_table",
+    "wrong_rows",
+]
 
 SCHEMA: Final = "spd_fast.nasbench101/2"
 METRICS: Final = ("training_time", "train_accuracy", "validation_accuracy", "test_accuracy")
@@ -138,15 +148,15 @@ class Table(Drawn, Sequence[Cell]):
     def __getitem__(self, index: int | slice | npt.NDArray[np.integer]) -> Cell | CellColumns:
         return self.cells[index]
 
-    def row(self, cell: Cell | str) -> int:
-        """Return the row of a cell, given as a `Cell` or its `module_hash`, in O(log n).
+    def row(self, cell: Any) -> int:
+        """Return the row of a cell in O(log n). It is given as its `module_hash`, or in any way that `spd_fast.cell_of` reads.
 
         Raises
         ------
         ValueError
             If the table has no cell with this hash.
         """
-        module_hash = cell if isinstance(cell, str) else cell.module_hash
+        module_hash = hash_of(cell)
         row = self._index.find(module_hash)
         if row < 0:
             raise ValueError(
@@ -154,7 +164,7 @@ class Table(Drawn, Sequence[Cell]):
             )
         return row
 
-    def rows(self, cells: Iterable[Cell | str]) -> npt.NDArray[np.intp]:
+    def rows(self, cells: Iterable[Any]) -> npt.NDArray[np.intp]:
         """Return the row of each of several cells, as `row` does. The result can index columns."""
         return np.array([self.row(cell) for cell in cells], dtype=np.intp)
 
@@ -207,7 +217,7 @@ class Table(Drawn, Sequence[Cell]):
 
     def query(
         self,
-        cell: Cell | str | SupportsIndex,
+        cell: Any,
         epochs: int | None = None,
         repeat: Repeat = "mean",
         *,
@@ -217,8 +227,8 @@ class Table(Drawn, Sequence[Cell]):
 
         Parameters
         ----------
-        cell : Cell, str or integer
-            A cell, its `module_hash`, or a row.
+        cell : integer, or what `row` takes
+            A row, a cell, or its `module_hash`.
         epochs : int, optional
             One of `budgets`; by default the largest.
         repeat : int, "mean" or numpy.random.Generator
@@ -236,7 +246,7 @@ class Table(Drawn, Sequence[Cell]):
         if isinstance(cell, int):  # the fast case comes first, because searches query millions of times
             row = cell
         else:
-            row = self.row(cell) if isinstance(cell, str | Cell) else operator.index(cell)
+            row = operator.index(cell) if isinstance(cell, SupportsIndex) else self.row(cell)
         readers = self._readers.get((halfway, self.budgets[-1] if epochs is None else epochs))
         if readers is None:
             self._budget_index(epochs)
@@ -306,11 +316,11 @@ class Table(Drawn, Sequence[Cell]):
         wrong = (high[1:] < high[:-1]) | ((high[1:] == high[:-1]) & (low[1:] <= low[:-1]))
         if wrong.any():
             raise ValueError(f"table {self.path}: row {int(np.argmax(wrong)) + 1} is not in ascending order of hashes")
-        differs = (_native.hash_cells(self.vertices, self.edge_bits, self.op_codes) != self.module_hash).any(axis=1)
-        if differs.any():
-            row = int(np.argmax(differs))
+        wrong = wrong_rows(self.vertices, self.edge_bits, self.op_codes, self.module_hash)
+        if wrong.any():
+            row = int(np.argmax(wrong))
             raise ValueError(
-                f"table {self.path}: {int(differs.sum())} rows have a hash that is not that of their graph, the first is row "
+                f"table {self.path}: {int(wrong.sum())} rows have a hash that is not that of their graph, the first is row "
                 f"{row} ({self._name(row)})"
             )
 
@@ -333,7 +343,7 @@ class Table(Drawn, Sequence[Cell]):
         wanted = self.budgets[-1] if epochs is None else epochs
         if wanted not in self.budgets:
             known = ", ".join(map(str, self.budgets))
-            raise ValueError(f"epochs is {wanted}, expected a budget of this table: {known}")
+            raise ValueError(f"epochs is {wanted!r}, expected a budget of this table: {known}")
         return self.budgets.index(wanted)
 
     def _checked_run(self, repeat: Any) -> int:
@@ -374,7 +384,7 @@ def open_table(path: str | os.PathLike[str]) -> Table:
     if schema != SCHEMA:
         raise ValueError(
             f"table {os.fspath(path)} has schema {schema!r}, expected {SCHEMA!r}: make it from an official file with "
-            "spd_fast.nasbench101.convert"
+            f"spd_fast.nasbench101.convert{other_kind(path, 'table')}"
         )
     if not arrays.listed:
         raise ValueError(
@@ -393,6 +403,29 @@ def open_table(path: str | os.PathLike[str]) -> Table:
             found = "is missing" if array is None else f"is {array.dtype} {array.shape}"
             raise ValueError(f"table {os.fspath(path)}: {name} {found}, expected {dtype} {shape}")
     return Table(Path(path), arrays)
+
+
+def wrong_rows(
+    vertices: npt.NDArray[np.uint8],
+    edge_bits: npt.NDArray[np.uint32],
+    op_codes: npt.NDArray[np.uint16],
+    module_hash: npt.NDArray[np.uint8],
+    threads: int | None = None,
+) -> npt.NDArray[np.bool_]:
+    """Return which rows have a hash that is not that of their graph, or a graph that is not pruned; shape (n,)."""
+    hashes = interruptible(lambda: _native.hash_cells(vertices, edge_bits, op_codes, threads or 0))
+    last = vertices.astype(np.int64) - 1
+    edges = edge_bits.astype(np.int64)
+    from_input, to_output = np.ones_like(edges), np.int64(1) << last  # sets of vertices as bits
+    for y in range(1, MAX_VERTICES):
+        into = edges >> y * (y - 1) // 2 & (1 << y) - 1
+        from_input |= ((into & from_input) > 0).astype(np.int64) << y
+    for y in reversed(range(1, MAX_VERTICES)):
+        into = edges >> y * (y - 1) // 2 & (1 << y) - 1
+        to_output |= np.where(to_output >> y & 1, into, 0)
+    pruned: npt.NDArray[np.bool_] = from_input & to_output == (np.int64(2) << last) - 1
+    wrong: npt.NDArray[np.bool_] = (hashes != module_hash).any(axis=1) | ~pruned
+    return wrong
 
 
 def is_table(path: str | os.PathLike[str]) -> bool:

@@ -26,7 +26,7 @@ from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils.validation import check_is_fitted
 
 import spd_fast.recipes as recipes
-from spd_fast.base.files import load_arrays, save_arrays
+from spd_fast.base.files import load_arrays, other_kind, save_arrays
 from spd_fast.base.progress import part_of
 from spd_fast.base.types import (
     Array,
@@ -368,9 +368,11 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             )
             loaded.process_ = _process_from(arrays) if loaded.variant == "gaussian_process" else None
         except KeyError as error:
-            raise ValueError(f"predictor file {os.fspath(path)} cannot be read: {error} is missing") from error
+            other = other_kind(path, "predictor file")
+            raise ValueError(f"predictor file {os.fspath(path)} cannot be read: {error} is missing{other}") from error
         except (AttributeError, TypeError, ValueError) as error:
-            raise ValueError(f"predictor file {os.fspath(path)} cannot be read: {error}") from error
+            other = other_kind(path, "predictor file")
+            raise ValueError(f"predictor file {os.fspath(path)} cannot be read: {error}{other}") from error
         return loaded
 
     def _checked_parameters(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from spd_fast.base.errors import InvalidCellError
-from spd_fast.base.files import load_arrays
+from spd_fast.base.files import load_arrays, other_kind
 from spd_fast.spaces.cell import MAX_VERTICES, OPS, Cell
 from spd_fast.spaces.cell_columns import CellColumns
 
@@ -113,14 +113,19 @@ def read_cells(path: str | os.PathLike[str]) -> CellColumns:
         arrays = load_arrays(source, what="cell file")
         missing = [name for name in ("vertices", "edge_bits", "op_codes") if name not in arrays]
         if missing:
-            raise ValueError(f"cell file {source} lacks {missing[0]!r}, expected vertices, edge_bits and op_codes")
+            raise ValueError(
+                f"cell file {source} lacks {missing[0]!r}, expected vertices, edge_bits and op_codes"
+                f"{other_kind(source, 'cell file')}"
+            )
         return CellColumns(*(arrays.get(n) for n in ("vertices", "edge_bits", "op_codes", "module_hash")))  # type: ignore[arg-type]
     if not source.is_file():
         raise FileNotFoundError(f"cell file {source} does not exist")
     try:
         records = json.loads(source.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"cell file {source} is neither an .npz nor JSON: {error}") from error
+        raise ValueError(
+            f"cell file {source} is neither an .npz nor JSON: {error}{other_kind(source, 'cell file')}"
+        ) from error
     if isinstance(records, dict):
         records = records.get("cells")
     if not isinstance(records, list):

@@ -35,7 +35,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast.base.files import load_arrays, save_arrays
+from spd_fast.base.files import load_arrays, other_kind, save_arrays
 from spd_fast.base.types import checked_choice, checked_instance, checked_integer, checked_sequence, shown
 from spd_fast.nasbench101.table import Table as NasbenchTable
 from spd_fast.nasbench101.table import is_table, open_table
@@ -118,7 +118,7 @@ class TruthTable:
             known = ", ".join(name for name in _ACCURACIES if name in measurements)
             raise ValueError(f"accuracy_name is {accuracy_name!r}, expected an accuracy of this table: {known}")
         if budget not in budgets:
-            raise ValueError(f"budget is {budget} epochs, expected one of this table: {', '.join(map(str, budgets))}")
+            raise ValueError(f"budget is {budget!r} epochs, expected one of this table: {', '.join(map(str, budgets))}")
         for name, value in {
             "measurements": measurements,
             "budgets": budgets,
@@ -174,7 +174,7 @@ class TruthTable:
             fields = _read_schema(arrays) if "schema" in arrays else _read_nasbench_columns(arrays)
             return cls(**fields, accuracy_name=accuracy_name or "", budget=budget or 0)
         except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
+            raise ValueError(f"{name}: {error}{other_kind(path, 'truth file')}") from error
 
     @classmethod
     def from_nasbench101(
