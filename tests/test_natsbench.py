@@ -253,6 +253,17 @@ def test_a_truth_of_their_cells(tmp_path: Path, data_dir: Path) -> None:
         _ = read.nasbench_cells
     with pytest.raises(ValueError, match="1 of 2 architectures repeat the cell of another"):
         natsbench.truth([architectures[0]] * 2)
+    with pytest.raises(ValueError, match="has no run on cifar10 of '200' epochs"):
+        natsbench.truth(architectures, epochs="200")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="it is an architecture, which load_architecture reads"):
+        natsbench.load_cells(data_dir / "nats" / "000011.pickle.pbz2")
+    with pytest.raises(
+        ValueError, match=r"is not bz2-compressed.*it is a truth file, which spd_fast\.TruthTable\.load reads"
+    ):
+        natsbench.load_architecture(tmp_path / "truth.npz")
+    (tmp_path / "meta").write_bytes(bz2.compress(pickle.dumps({"meta_archs": []})))
+    with pytest.raises(ValueError, match="it is the benchmark's meta file, which load_cells reads"):
+        natsbench.load_architecture(tmp_path / "meta")
     with pytest.raises(ValueError, match="architecture 0 has no run on mnist"):
         natsbench.truth(architectures, dataset="mnist")
 

@@ -6,6 +6,7 @@ is compared with its directory, and the checksums with its contents. Archives of
 one.
 """
 
+import errno
 import fcntl
 import io
 import json
@@ -128,7 +129,9 @@ def require_writable(path: str | os.PathLike[str]) -> None:
     if target.is_dir():
         raise IsADirectoryError(f"{target} is a folder, expected the name of a file to write")
     if not folder.exists():
-        raise FileNotFoundError(f"{target} cannot be written: the folder {folder} does not exist; make it first")
+        raise FileNotFoundError(
+            f"{target} cannot be written: {os.strerror(errno.ENOENT)}: the folder {folder} does not exist; make it first"
+        )
     if not folder.is_dir():
         raise NotADirectoryError(f"{target} cannot be written: {folder} is a file, expected a folder")
     if not os.access(folder, os.W_OK | os.X_OK):

@@ -8,7 +8,7 @@ import typer
 
 from spd_fast.cli import bench, dish_search, nasbench, rank, recipes, run, score, train, truth  # noqa: F401 - they add their commands
 from spd_fast.cli.apps import app
-from spd_fast.cli.console import INTERRUPTED, errors, out
+from spd_fast.cli.console import INTERRUPTED, errors, out, repair_streams
 from spd_fast.cli.options import Debug
 
 __all__ = ["app", "main"]
@@ -16,6 +16,7 @@ __all__ = ["app", "main"]
 
 def main() -> None:
     """Run the command line."""
+    repair_streams()
     try:
         app(prog_name="spd-fast")
     except SystemExit as done:

@@ -1,5 +1,8 @@
 """The output of commands: tables, progress and errors."""
 
+import codecs
+import io
+import os
 import shlex
 import sys
 import time
@@ -20,8 +23,51 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, as is usual for shells."""
 LINES_WITHOUT_TERMINAL = 20
 """About how many lines of progress a whole run prints if the output is no terminal."""
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
+_ASCII = {
+    "├": "|",
+    "└": "`",
+    "┴": "+",
+    "│": "|",
+    "─": "-",
+    "●": "*",
+    "±": "+-",
+    "—": "-",
+    "…": "...",
+}
+"""What is printed in place of characters that an output cannot show. The first six draw graphs."""
+
+
+def _is_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+out = Console(highlight=False, soft_wrap=True, width=None if _is_terminal() else 120)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+# ---- streams
+
+
+def repair_streams() -> None:
+    """Let the standard streams take all that commands print: closed ones drop it, and characters that their encoding does not
+    have become others of ASCII. Names of files that are no text are printed as the bytes that they are."""
+    codecs.register_error("spd_fast.ascii", _replaced)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # the file stays open to the end, so that no other file gets the stream's number
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="spd_fast.ascii")
+
+
+def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Return what is written in place of the first character that cannot be encoded, and where to go on."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    character = error.object[error.start]
+    if 0xDC80 <= ord(character) <= 0xDCFF:  # a byte of a file's name that is no text
+        return bytes([ord(character) - 0xDC00]), error.start + 1
+    return _ASCII.get(character, "?"), error.start + 1
 
 
 # ---- errors

@@ -8,7 +8,7 @@ import typer
 
 from spd_fast.cli.apps import app
 from spd_fast.cli.console import errors, named_progress, out, table_of
-from spd_fast.cli.options import Debug, Settings, Threads, TruthFile
+from spd_fast.cli.options import Debug, Settings, Threads, TruthFile, writable_folder
 from spd_fast.cli.recipes import recipe_of
 
 if TYPE_CHECKING:
@@ -43,7 +43,12 @@ def dish_search(
     ] = None,
     folder: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Folder of the search. Default: runs/dish-search-NAME-seedN."),
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            callback=writable_folder,
+            help="Folder of the search. Default: runs/dish-search-NAME-seedN.",
+        ),
     ] = None,
     threads: Threads = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the dishes and of all random candidates.")] = 0,

@@ -122,7 +122,10 @@ def nasbench_sample(
     """Draw cells uniformly, no two of them isomorphic."""
     with errors(debug):
         import spd_fast.nasbench101 as nasbench101
+        from spd_fast.base.files import atomic_write, require_writable
 
+        if file is not None:
+            require_writable(file)
         source: Any = nasbench101.open(table) if table is not None else nasbench101.enumerate_space()
         rows = source.sample(n, seed)
         if table is not None:
@@ -131,8 +134,6 @@ def nasbench_sample(
             shown = [_cell_row(source[int(row)], int(source.trainable_parameters[row])) for row in rows]
         out.print(table_of("", shown))
         if file is not None:
-            from spd_fast.base.files import atomic_write
-
             with atomic_write(file) as opened:
                 opened.write((json.dumps([source[int(row)].to_json() for row in rows]) + "\n").encode())
             out.print(f"written to {file}", markup=False)
@@ -149,8 +150,10 @@ def nasbench_enumerate(
         import numpy as np
 
         import spd_fast.nasbench101 as nasbench101
-        from spd_fast.base.files import save_arrays
+        from spd_fast.base.files import require_writable, save_arrays
 
+        if file is not None:
+            require_writable(file)
         space = nasbench101.enumerate_space(threads=threads)
         edges = np.bitwise_count(space.edge_bits)
         rows: list[dict[str, Any]] = [

@@ -1,12 +1,25 @@
 """Options that several commands share."""
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    pass
+from spd_fast.cli.console import errors
+
+
+def writable_folder(folder: Path | None) -> Path | None:
+    """Return the folder of an option. One that could not be made or written to is refused before the work is done."""
+    if folder is not None:
+        there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+        with errors(debug=False):
+            if not there.is_dir():
+                raise NotADirectoryError(f"--out is {folder}, expected a folder: the file {there} is in its way")
+            if not os.access(there, os.W_OK | os.X_OK):
+                raise PermissionError(f"--out is {folder}, but the folder {there} may not be written to")
+    return folder
+
 
 BENCH_FOLDER = Path("bench/results")
 TruthFile = Annotated[
@@ -38,7 +51,10 @@ BenchClock = Annotated[str, typer.Option(metavar="wall|cpu", help="Choose cpu if
 BenchRounds = Annotated[int, typer.Option(metavar="N", min=1, help="How often each is timed, in turns.")]
 Core = Annotated[int | None, typer.Option(metavar="N", min=0, help="Processor to pin to. Default: the last one.")]
 BenchFolder = Annotated[
-    Path, typer.Option("--out", metavar="DIR", help="Folder for the record (JSON) and its figure (PNG).")
+    Path,
+    typer.Option(
+        "--out", metavar="DIR", callback=writable_folder, help="Folder for the record (JSON) and its figure (PNG)."
+    ),
 ]
 Images = Annotated[
     Path, typer.Option(metavar="PATH", help="Folder of IDX files (as MNIST has them), or an .npz of images and labels.")

@@ -9,7 +9,7 @@ import typer
 
 from spd_fast.cli.apps import app
 from spd_fast.cli.console import duration, errors, named_progress, out, table_of
-from spd_fast.cli.options import Debug, Threads
+from spd_fast.cli.options import Debug, Threads, writable_folder
 
 if TYPE_CHECKING:
     from spd_fast.ranking.rank import Ranking
@@ -104,7 +104,13 @@ def rank(
 @app.command(epilog="Example:\n\n  spd-fast demo")
 def demo(
     folder: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Folder for the ranked candidates, which is made anew.")
+        Path,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            callback=writable_folder,
+            help="Folder for the ranked candidates, which is made anew.",
+        ),
     ] = Path("runs/demo"),
     seconds: Annotated[
         float, typer.Option("--seconds", metavar="S", min=0, help="Time in which motifs are trained.")

@@ -33,7 +33,8 @@ def run(
     ] = None,
     truth: TruthFile = None,
     folder: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Run folder. Default: runs/NAME-seedN.")
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Run folder. Default: runs/NAME-seedN."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out where it stopped.")] = False,
     threads: Threads = None,

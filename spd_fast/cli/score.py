@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from spd_fast.cli.apps import app
 from spd_fast.cli.console import errors, named_progress, out, table_of
-from spd_fast.cli.options import Debug, Settings, Threads, TruthFile, integers
+from spd_fast.cli.options import Debug, Settings, Threads, TruthFile, integers, writable_folder
 from spd_fast.cli.recipes import recipe_of
 
 if TYPE_CHECKING:
@@ -55,7 +55,10 @@ def score(
         typer.Option(metavar="PATH", help="Real images (.npz or a folder of IDX files) for the rows that need them."),
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Folder of the scoreboard. Default: runs/score-NAME.")
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", callback=writable_folder, help="Folder of the scoreboard. Default: runs/score-NAME."
+        ),
     ] = None,
     threads: Threads = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the draw of the test cells.")] = 0,

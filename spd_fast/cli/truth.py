@@ -63,11 +63,13 @@ def truth_build(
     This takes hours. After Ctrl-C or a kill the same command continues; finished trainings are in FILE.journal.
     """
     with errors(debug, again=True):
+        from spd_fast.base.files import require_writable
         from spd_fast.engine.optimizers import Adam
         from spd_fast.images import load_images
         from spd_fast.motif import MotifShape
         from spd_fast.spaces.cell_files import sample_cells
 
+        require_writable(file)
         data = load_images(images)
         shape = MotifShape(
             stem_channels,
@@ -125,10 +127,12 @@ def truth_slopes(
     with errors(debug, again=True):
         import numpy as np
 
+        from spd_fast.base.files import require_writable
         from spd_fast.engine.optimizers import Adam
         from spd_fast.images import load_images
         from spd_fast.spaces.perceptron import Perceptron, PerceptronShape
 
+        require_writable(file)
         data = load_images(images)
         shape = PerceptronShape(
             hidden,

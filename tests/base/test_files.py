@@ -1,9 +1,12 @@
 """Files: whole or not at all, nothing left behind, and of archives that no damage passes unnoticed."""
 
+import bz2
 import fcntl
+import gzip
 import io
 import json
 import os
+import pickle
 import signal
 import struct
 import sys
@@ -15,18 +18,22 @@ from typing import Any
 import numpy as np
 import pytest
 
+import nasbench_files
 from processes import Process, started
 from spd_fast.base.files import (
     atomic_write,
     load_arrays,
     lock_file,
     map_arrays,
+    other_kind,
     release,
     remove_leftovers,
+    require_writable,
     save_arrays,
     save_mappable,
     sealed,
     unsealed,
+    what_is,
 )
 
 ARRAYS: dict[str, Any] = {
@@ -445,3 +452,88 @@ def test_a_lock_on_a_file_that_was_removed_is_none(tmp_path: Path, monkeypatch: 
     held = lock_file(tmp_path / "lock")
     assert os.path.samestat(os.fstat(held), os.stat(tmp_path / "lock"))
     release(held)
+
+
+# ---- names that cannot be written, and files of other kinds
+
+
+def test_names_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentence has the name that was given, and not that of a temporary file."""
+    (tmp_path / "file").touch()
+    for name, error, words in (
+        ("absent/x.npz", FileNotFoundError, r"absent/x\.npz cannot be written: .*: the folder .*absent does not exist"),
+        ("file/x.npz", NotADirectoryError, r"file/x\.npz cannot be written: .*file is a file, expected a folder"),
+        (".", IsADirectoryError, "is a folder, expected the name of a file"),
+    ):
+        for refused in (require_writable, lambda path: save_arrays(path, ARRAYS)):
+            with pytest.raises(error, match=words):
+                refused(tmp_path / name)
+    with pytest.raises(OSError, match="too long") as caught:
+        save_arrays(tmp_path / f"{'x' * 300}.npz", ARRAYS)
+    assert "partial" not in str(caught.value)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(PermissionError, match="may not be written to"):
+        require_writable(tmp_path / "x.npz")
+
+
+def npz(**arrays: Any) -> bytes:
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    return content.getvalue()
+
+
+RECORD = nasbench_files.frame(b'["0"]')
+KINDS = {
+    "an empty file": b"",
+    "a file of zeros": bytes(100),
+    "a CSV table, which spd_fast.rank": b"hash,test_accuracy\n0437,0.9\n",
+    "a TSV table": "hash\taccuracy \u00b1\n".encode(),
+    "a JSON file": b'[\n {"matrix": []}]',
+    "a file of JSON lines": b'{"a": 1}\n{"a": 2}\n',
+    "a recipe": b'{\n  "schema": "spd_fast.recipe/2",\n',
+    "a record that spd_fast keeps": b'{"schema":"spd_fast.run/2"}',
+    "a web page or XML": b"<!DOCTYPE html>",
+    "a text": b"hello",
+    "a TFRecord file, which spd_fast.nasbench101.convert reads": RECORD,
+    "a TFRecord file, which": gzip.compress(RECORD),
+    "a CSV table, gzipped": gzip.compress(b"a,b\n"),
+    "gzip data that is damaged": b"\x1f\x8b1234",
+    "bz2-compressed data": bz2.compress(b"1"),
+    "an IDX file": bytes([0, 0, 8, 3, 0, 0, 0, 1]),
+    "a pickle, which is never loaded": pickle.dumps({"a": 1}),
+    "a single array": b"\x93NUMPY\1\0",
+    "a pointer of Git LFS": b"version https://git-lfs.github.com/spec/v1\noid",
+    "a tar archive": bytes(b"x".ljust(257, b"\0") + b"ustar"),
+    "a file of an unknown kind": b"\xfe\xfe\xfe\xfe",
+    "an .npz or zip file that is damaged": npz(a=np.zeros(3))[:-9],
+    "a truth file, which spd_fast.TruthTable.load reads": npz(schema=np.array("spd_fast.truth/1")),
+    "a table of NAS-Bench-101": npz(schema=np.array("spd_fast.nasbench101/2")),
+    "a predictor": npz(settings=np.zeros(3, np.uint8)),
+    "the checkpoint of a run": npz(step=np.array(3)),
+    "a file of images and labels": npz(images=np.zeros(3), labels=np.zeros(3)),
+    "a file of columns of cells": npz(vertices=np.zeros(3), edge_bits=np.zeros(3), op_codes=np.zeros(3)),
+    "an .npz of the arrays b, c": npz(c=np.zeros(3), b=np.zeros(3)),
+}
+
+
+@pytest.mark.parametrize("words", KINDS)
+def test_files_are_known_by_their_content(words: str, tmp_path: Path) -> None:
+    path = tmp_path / "misleading.png"
+    path.write_bytes(KINDS[words])
+    assert str(what_is(path)).startswith(words)
+
+
+def test_what_a_file_is_ends_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    path.write_bytes(KINDS["a predictor"])
+    assert other_kind(path, "predictor file") == ""
+    assert other_kind(tmp_path / "absent", "predictor file") == ""
+    assert other_kind(path, "thing") == "; it is a predictor, which spd_fast.SPDPredictor.load reads"
+    assert other_kind(path, "dish file").endswith(
+        "; expected a file that spd_fast.Dish.save wrote, or an .npz of images and labels"
+    )
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"")
+    assert other_kind(path, "truth file").startswith(
+        "; it is a PyTorch file, which torch.load reads; expected a file that"
+    )

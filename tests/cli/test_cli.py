@@ -567,3 +567,56 @@ def test_score_of_runs(recipe: Path, tmp_path: Path) -> None:
     assert "has another recipe than" in fail("score", folders[0], other)
     (folders[1] / "dish.npz").unlink()
     assert "is not finished: continue it with spd-fast run --resume" in fail("score", *folders)
+
+
+# ---- outputs of every kind
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_drawings_on_terminals_without_their_characters(encoding: str) -> None:
+    command = [*COMMAND, "truth", "show", "--draw", "--best", "1"]
+    done = subprocess.run(command, capture_output=True, env=ENVIRONMENT | {"PYTHONIOENCODING": encoding}, check=True)
+    assert done.stderr == b""
+    drawn = done.stdout.decode("ascii")
+    assert "\n0 input\n|--1 conv3x3-bn-relu\n" in drawn
+    assert drawn.rstrip().endswith("--5 output")
+    assert "?" not in drawn
+
+
+def test_names_that_are_no_text_are_printed_as_they_are(tmp_path: Path) -> None:
+    name = os.fsencode(tmp_path) + b"/\xff.json"
+    command = [*COMMAND, "nasbench", "sample", "1", "--table", small.truth_file(tmp_path), "--out", name]
+    done = subprocess.run(command, capture_output=True, env=ENVIRONMENT, check=False)
+    assert done.returncode == 2
+    assert b"it is a truth file" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("closed", "code"), [(">&-", 0), ("2>&-", 0), (">&- 2>&-", 0), ("<&- >&- 2>&-", 0)])
+def test_closed_streams(closed: str, code: int) -> None:
+    """As jobs of cron have them."""
+    command = f"{sys.executable} -m spd_fast.cli --version {closed}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, env=ENVIRONMENT, check=False)
+    assert (done.returncode, done.stderr) == (code, b"")
+
+
+def test_output_that_nobody_reads_any_more() -> None:
+    command = f"{sys.executable} -m spd_fast.cli truth show --best 1000 --draw | head -1"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, env=ENVIRONMENT, check=True)
+    assert done.stdout.startswith(b"1504 cells")
+    assert b"Traceback" not in done.stderr
+
+
+def test_outputs_are_checked_before_the_work(tmp_path: Path) -> None:
+    absent = tmp_path / "absent" / "x.npz"
+    (tmp_path / "file").touch()
+    for command in (
+        ["nasbench", "enumerate"],
+        ["nasbench", "sample", 5],
+        ["truth", "build", "--images", tmp_path / "unread"],
+        ["truth", "slopes", "--images", tmp_path / "unread"],
+        ["nasbench", "convert", small.truth_file(tmp_path)],
+    ):
+        assert "absent does not exist; make it first" in fail(*command, "--out", absent)
+    for command in (["bench", "peak"], ["demo"], ["score"], ["dish-search"]):
+        assert "expected a folder: the file " in fail(*command, "--out", tmp_path / "file" / "folder")

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ from processes import started
 from spd_fast import NASBENCH101, Cell, TruthTable, count_parameters, nasbench101
 from spd_fast._core import nasbench as native
 from spd_fast.nasbench101 import Space, Table, api
+from spd_fast.nasbench101.space import interruptible
 from spd_fast.nasbench101.table import METRIC_COLUMNS, METRICS
 from spd_fast.spaces.cell import OPS
 from strategies import cells, relabelled, relabellings
@@ -143,6 +145,29 @@ def test_space_does_not_depend_on_threads(space: Space) -> None:
     other = nasbench101.enumerate_space(threads=3)
     for name in ("module_hash", "edge_bits", "op_codes", "trainable_parameters"):
         assert np.array_equal(getattr(space, name), getattr(other, name))
+
+
+def test_ctrl_c_stops_the_enumeration() -> None:
+    """The main thread is interrupted within a second; whether the machine is busy does not matter."""
+    stop = threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    stop.start()
+    began = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        nasbench101.enumerate_space(threads=1)
+    assert time.perf_counter() - began < 5
+
+
+def test_what_a_call_raises_is_raised_in_every_thread() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    def fails() -> None:
+        raise ValueError("as it is")
+
+    assert interruptible(lambda: 3) == 3
+    with pytest.raises(ValueError, match="as it is"):
+        interruptible(fails)
+    with ThreadPoolExecutor(1) as pool, pytest.raises(ValueError, match="as it is"):
+        pool.submit(interruptible, fails).result()
 
 
 def test_space_lookups_that_fail(space: Space) -> None:
@@ -717,6 +742,80 @@ def test_damaged_gzip(tmp_path: Path) -> None:
         convert(io.BytesIO(data + b"more"), tmp_path)
 
 
+def test_gzip_with_zeros_behind_it(tmp_path: Path) -> None:
+    """Padding of tapes and of copies in blocks, also between members."""
+    frames = [files.frame(payload) for payload in many(3)]
+    data = b"".join(gzip.compress(frame) + bytes(600) for frame in frames)
+    assert convert(io.BytesIO(data), tmp_path).provenance["records"] == len(frames)
+
+
+def test_what_precedes_damage_in_gzip_is_read(tmp_path: Path) -> None:
+    frames = [files.frame(payload) for payload in many(40)]
+    plain = b"".join(frames)
+    data = gzip.compress(plain)
+    half = zlib.decompressobj(wbits=31).decompress(data[: len(data) // 2])
+    whole = sum(np.cumsum([len(frame) for frame in frames]) <= len(half))
+    assert whole > 50
+    for damaged, words, least in (
+        (data[: len(data) // 2], "the gzip data ends early", whole),
+        (data[: len(data) // 2] + b"\xff" * 2000, "the gzip data is damaged", whole),
+        (data[:-8] + bytes(8), "the gzip data is damaged: .*incorrect data check", len(frames)),
+        (data + b"more", "the gzip data is damaged", len(frames)),
+    ):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            table = convert(io.BytesIO(damaged), tmp_path, strict=False)
+        assert any(re.search(words, str(each.message)) for each in told)
+        assert least <= table.provenance["records"] <= len(frames)
+        assert "left_out" in table.provenance
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_hashes_that_are_not_those_of_their_graphs(packed: bool, tmp_path: Path) -> None:
+    """A hash of another graph, and a graph that is not pruned, with its own hash and with that of the pruned one."""
+    values = [[1, 0.5, 0.5, 0.5]] * 2
+    loose, ops = "0110000100000000", "input,conv3x3-bn-relu,maxpool3x3,output"
+    of_loose = native.hash_cells(
+        np.array([4], np.uint8), np.array([0b010011], np.uint32), np.array([0b1111111000], np.uint16)
+    )
+    bad = [
+        files.row("0" * 32, 4, "0110000100010000", ops, files.metrics(4, 1000, *values)),
+        files.row(CHAIN.module_hash[::-1], 4, loose, ops, files.metrics(4, 1000, *values)),
+        files.row(of_loose.tobytes().hex(), 4, loose, ops, files.metrics(4, 1000, *values)),
+    ]
+    good = many(2, epochs=(4,), runs=1)
+    for payload in bad:
+        data = b"".join(map(files.frame, [good[0], payload, good[1], payload]))
+        content = gzip.compress(data) if packed else data
+        words = f"record 1, counted from 0, at byte {len(files.frame(good[0]))}: module_hash .* is not the hash of its graph"
+        with pytest.raises(ValueError, match=words):
+            convert(io.BytesIO(content), tmp_path)
+        assert not (tmp_path / "table.npz").exists()
+        with pytest.warns(UserWarning, match=f"1 cells were left out; the first: {words}"):
+            table = convert(io.BytesIO(content), tmp_path, strict=False)
+        assert (len(table), table.provenance["records"]) == (2, 2)
+        table.verify()
+        table.path.unlink()
+        with pytest.raises(ValueError, match="no record could be read; the first fault: record 0"):
+            convert(io.BytesIO(files.frame(payload)), tmp_path, strict=False)
+
+
+def test_files_of_other_kinds_are_named(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("module_hash,epochs\n0,4\n")
+    for strict in (True, False):
+        with pytest.raises(ValueError, match=r"it is a CSV table, which spd_fast\.rank .* expected a TFRecord file"):
+            convert(tmp_path / "x.csv", tmp_path, strict=strict)
+
+
+def test_the_name_of_the_table_is_checked_before_anything_is_read(tmp_path: Path) -> None:
+    class Unread(io.BytesIO):
+        def read(self, _: int | None = -1) -> bytes:
+            raise AssertionError("it was read")
+
+    with pytest.raises(FileNotFoundError, match=r"absent/x\.npz cannot be written: "):
+        nasbench101.convert(Unread(), tmp_path / "absent" / "x.npz")
+
+
 def test_gzip_bombs_take_no_memory(tmp_path: Path) -> None:
     """400 MB of zeros from 2 MB, read to their end without strictness, in the memory of a few pieces."""
     packer = zlib.compressobj(1, wbits=31)
@@ -845,6 +944,8 @@ def test_queries_that_fail(table: Table) -> None:
             table.column("test_accuracy", repeat=repeat)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match=f"repeat is {repeat!r}, expected 0 to 2 or 'mean'"):
             table.query(0, repeat=repeat)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="epochs is '108', expected a budget of this table"):
+        table.query(0, "108")  # type: ignore[arg-type]
     with pytest.raises(IndexError):
         table.query(25)
     with pytest.raises(ValueError, match=r"no cell of the table .*table\.npz has module_hash 0{32}"):
@@ -1096,8 +1197,38 @@ def test_official_interface(table: Table) -> None:
         bench.fixed_statistics["0" * 32]
     with pytest.raises(api.OutOfDomainError, match=r"invalid number of epochs 12, must be one of \[4, 108\]"):
         bench.query(spec(table[0]), epochs=12)
+    assert len(bench.hash_iterator()) == len(list(bench.hash_iterator())) == 25
+    assert table[3].module_hash in bench.hash_iterator()
+    assert "0" * 32 not in bench.hash_iterator()
+    assert 3 not in bench.hash_iterator()
+    assert fixed["module_adjacency"].dtype == np.int8
+    assert (bench.training_time_spent, bench.total_epochs_spent) == (0, 0)
+    bench.query(spec(table[0]), epochs=4)
+    assert (bench.training_time_spent, bench.total_epochs_spent) == bench.get_budget_counters()
+    with pytest.raises(KeyError, match="no cell of the table"):
+        bench.get_metrics_from_hash("0" * 32)
+    for notation in (spec(table[3]), table[3].to_json(), bench.fixed_statistics[table[3].module_hash]):
+        assert table.row(notation) == 3
+        assert table.query(notation) == table.query(3)
     with pytest.raises(api.OutOfDomainError, match="no cell of the table"):
         bench.query(spec(Cell(np.eye(7, k=1, dtype=int), ["input", *[OPS[2]] * 5, "output"])))
+
+
+def official_hash(matrix: Any, labels: list[int]) -> str:
+    """The rule of the official `hash_module`, written on whole matrices."""
+
+    def md5(text: str) -> str:
+        return hashlib.md5(text.encode()).hexdigest()
+
+    degrees = zip(matrix.sum(axis=1).tolist(), matrix.sum(axis=0).tolist(), labels, strict=True)
+    hashes = np.array([md5(str(each)) for each in degrees])
+    for _ in labels:
+        ends = [
+            "".join(sorted(hashes[matrix[:, v] > 0])) + "|" + "".join(sorted(hashes[matrix[v] > 0]))
+            for v in range(len(labels))
+        ]
+        hashes = np.array([md5(f"{end}|{own}") for end, own in zip(ends, hashes, strict=True)])
+    return md5(str(sorted(hashes.tolist())))
 
 
 def test_official_specs() -> None:
@@ -1118,6 +1249,12 @@ def test_official_specs() -> None:
         loose.hash_spec(list(OPS))
     with pytest.raises(api.OutOfDomainError, match="has no path from input to output, or an operation that is"):
         pruned.hash_spec(["relu"])
+    for refused in (lambda: loose.hash_spec(list(OPS)), lambda: pruned.hash_spec(["relu"])):
+        with pytest.raises((TypeError, ValueError), match="it has no hash"):
+            refused()
+    large = api.ModelSpec(np.triu(np.ones((9, 9), int), 1), ["input", *["a", "b"] * 3, "a", "output"])
+    assert large.hash_spec(["a", "b"]) == official_hash(large.matrix, [-1, 0, 1, 0, 1, 0, 1, 0, -2])
+    assert not api.ModelSpec([[0]], ["input"]).valid_spec
     with pytest.raises(ValueError, match=r"matrix must be square, got shape \(1, 2\)"):
         api.ModelSpec([[0, 1]], ["input"])
     with pytest.raises(ValueError, match="length of ops must match matrix dimensions, got 1 and 2"):
@@ -1133,6 +1270,21 @@ def test_official_validity(table: Table) -> None:
     assert not bench.is_valid(api.ModelSpec(dense, ["input", *[OPS[0]] * 4, "output"]))
     assert not bench.is_valid(api.ModelSpec([[0, 0], [0, 0]], ["input", "output"]))
     assert not bench.is_valid(api.ModelSpec([[0, 1], [0, 0]], ["output", "input"]))
+    assert bench.is_valid(spec(Cell(np.eye(7, k=1, dtype=int), ["input", *[OPS[2]] * 5, "output"])))  # not in the table
+    for ops, words in (
+        (["input", "relu", "output"], "unsupported op relu"),
+        ([OPS[0], OPS[0], "output"], "operation 0 is"),
+    ):
+        odd = api.ModelSpec(CHAIN.matrix, ops)
+        assert not bench.is_valid(odd)
+        with pytest.raises(api.OutOfDomainError, match=words):
+            bench.get_metrics_from_spec(odd)
+    long = api.ModelSpec(np.eye(8, k=1, dtype=int), ["input", *[OPS[2]] * 6, "output"])
+    assert not bench.is_valid(long)
+    with pytest.raises(api.OutOfDomainError, match="too many vertices, got 8"):
+        bench.query(long)
+    with pytest.raises(api.OutOfDomainError, match="invalid number of epochs '108'"):
+        bench.query(spec(CHAIN), epochs="108")  # type: ignore[arg-type]
     with pytest.raises(api.OutOfDomainError, match="15 edges"):
         bench.query(api.ModelSpec(dense, ["input", *[OPS[0]] * 4, "output"]))
     with pytest.raises(api.OutOfDomainError, match="provided graph is disconnected"):

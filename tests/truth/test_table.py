@@ -459,3 +459,30 @@ def test_the_numbers_that_ship_do_not_change(name: str, digest: str, drawn_from:
     assert str(arrays.pop("schema")) == SCHEMA
     assert json.loads(arrays.pop("provenance").tobytes())["init_distribution"] == drawn_from
     assert content_digest(arrays) == digest
+
+
+def test_files_of_other_kinds_are_named(tmp_path: Path) -> None:
+    """Every loader says what the file is, what reads it and what was expected."""
+    from spd_fast import Dish, SPDPredictor, nasbench101
+    from spd_fast.images import load_images
+    from spd_fast.spaces.cell_files import read_cells
+
+    csv, truth, dish = tmp_path / "a.csv", tmp_path / "truth.npz", tmp_path / "dish.npz"
+    csv.write_text("hash,test_accuracy\n0,0.9\n")
+    TruthTable.load().sample(3, 0).save(truth)
+    Dish.random(per_class=1).save(dish)
+    is_truth = "it is a truth file, which spd_fast.TruthTable.load reads; expected "
+    for load, path, words in (
+        (TruthTable.load, csv, "it is a CSV table, .* expected a file that spd_fast.truth.table.write_truth"),
+        (TruthTable.load, dish, "it is a file of images and labels, which spd_fast.Dish.load"),
+        (nasbench101.open, truth, f"{is_truth}a table that spd_fast.nasbench101.convert wrote"),
+        (SPDPredictor.load, truth, f"{is_truth}a file that spd_fast.SPDPredictor.save wrote"),
+        (Dish.load, truth, f"{is_truth}a file that spd_fast.Dish.save wrote"),
+        (load_images, truth, f"{is_truth}an .npz of images and labels"),
+        (read_cells, dish, "it is a file of images and labels, .* expected JSON or an .npz of cells"),
+        (read_cells, csv, "it is a CSV table, which spd_fast.rank"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            load(path)  # type: ignore[operator]
+    with pytest.raises(ValueError, match="budget is '8' epochs, expected one of this table"):
+        TruthTable.load(budget="8")  # type: ignore[arg-type]
