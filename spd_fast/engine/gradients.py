@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 import spd_fast._core as _core
+from spd_fast.base.interrupts import stopped_with_main
 from spd_fast.base.types import (
     Array,
     Progress,
@@ -342,7 +343,7 @@ def _gradient(
         want_images,
         checked_flag("direct_convolutions", direct_convolutions),
         thread_count(threads),
-        checked_progress(progress),
+        stopped_with_main(checked_progress(progress)),
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 import spd_fast._core as _core
+from spd_fast.base.interrupts import stopped_with_main
 from spd_fast.base.types import Array, Progress, checked_array, checked_integer, checked_number, checked_progress
 from spd_fast.dish import Dish
 from spd_fast.engine.gradients import Metric, require_metric
@@ -233,7 +234,7 @@ def differentiate(
         reverse.memory_mib * 2**20,
         loop.direct_convolutions,
         thread_count(threads),
-        checked_progress(progress),
+        stopped_with_main(checked_progress(progress)),
     )
     return Hypergradient(
         value=out.value,

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 import spd_fast._core as _core
+from spd_fast.base.interrupts import stopped_with_main
 from spd_fast.base.types import Array, Progress, checked_flag, checked_progress
 from spd_fast.dish import Dish
 from spd_fast.engine.initial import initial_parameters
@@ -122,7 +123,7 @@ def activation_agreements(
             BATCH_NORM_EPS,
             checked_flag("direct_convolutions", direct_convolutions),
             thread_count(threads),
-            checked_progress(progress),
+            stopped_with_main(checked_progress(progress)),
         )
     )
 
@@ -173,7 +174,7 @@ def step_profile(
         BATCH_NORM_EPS,
         direct_convolutions,
         repeats,
-        progress,
+        stopped_with_main(progress),
     )
     weights = [(name, at) for name, at, dims in spec.tables.parameters if len(dims) == 4]
     ops = []

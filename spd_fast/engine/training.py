@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 import spd_fast._core as _core
+from spd_fast.base.interrupts import stopped_with_main
 from spd_fast.base.types import Array, Progress, checked_array, checked_instance, checked_progress
 from spd_fast.dish import Dish
 from spd_fast.engine.initial import key_of, starting_weights
@@ -259,7 +260,7 @@ def train(
         bool(loop.record),
         loop.direct_convolutions,
         thread_count(threads),
-        checked_progress(progress),
+        stopped_with_main(checked_progress(progress)),
     )
     return TrainResult(
         loss=out.loss,

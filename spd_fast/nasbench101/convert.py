@@ -14,8 +14,8 @@ import numpy.typing as npt
 from spd_fast._core import nasbench as _native
 from spd_fast._core import version
 from spd_fast.base.files import other_kind, require_writable, save_mappable
+from spd_fast.base.interrupts import interruptible
 from spd_fast.base.types import Progress
-from spd_fast.nasbench101.space import interruptible
 from spd_fast.nasbench101.table import CELL_COLUMNS, METRIC_COLUMNS, SCHEMA, Table, open_table, wrong_rows
 
 __all__ = ["convert"]

@@ -1,21 +1,17 @@
 """The space of NAS-Bench-101: all of its cells, which are enumerated and not read from a file."""
 
-import threading
-from collections.abc import Callable
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from spd_fast._core import nasbench as _native
+from spd_fast.base.interrupts import interruptible
 from spd_fast.spaces.candidate import drawn_order
 from spd_fast.spaces.cell_columns import CellColumns
 from spd_fast.spaces.notations import cell_of
 
-__all__ = ["Drawn", "Space", "enumerate_space", "hash_of", "interruptible"]
-
-_WAIT: Final = 0.05  # seconds between two looks at signals
-T = TypeVar("T")
+__all__ = ["Drawn", "Space", "enumerate_space", "hash_of"]
 
 
 class _Hashed(Protocol):
@@ -136,30 +132,3 @@ def hash_of(cell: Any) -> str:
     if isinstance(cell, str) and not cell.lstrip().startswith(("|", "{", "(", "[")):
         return cell
     return cell_of(cell).module_hash
-
-
-def interruptible(call: Callable[[], T]) -> T:
-    """Return what a call into compiled code returns, and let Ctrl-C interrupt it.
-
-    Python answers signals in its main thread alone, and not while that runs compiled code. So the call runs in another thread,
-    for which the main thread waits. When the wait is interrupted, the call goes on to its end in the background, and what it
-    returns is dropped.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return call()
-    returned: list[T] = []
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            returned.append(call())
-        except BaseException as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=run, name="spd_fast call", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(_WAIT)
-    if raised:
-        raise raised[0]
-    return returned[0]

@@ -33,7 +33,8 @@ import numpy.typing as npt
 from spd_fast._core import nasbench as _native
 from spd_fast.base.extras import required
 from spd_fast.base.files import MappedArchive, load_arrays, map_arrays, other_kind
-from spd_fast.nasbench101.space import Drawn, hash_of, interruptible
+from spd_fast.base.interrupts import interruptible
+from spd_fast.nasbench101.space import Drawn, hash_of
 from spd_fast.spaces.cell import MAX_VERTICES, Cell
 from spd_fast.spaces.cell_columns import CellColumns
 

@@ -33,7 +33,6 @@ from processes import started
 from spd_fast import NASBENCH101, Cell, TruthTable, count_parameters, nasbench101
 from spd_fast._core import nasbench as native
 from spd_fast.nasbench101 import Space, Table, api
-from spd_fast.nasbench101.space import interruptible
 from spd_fast.nasbench101.table import METRIC_COLUMNS, METRICS
 from spd_fast.spaces.cell import OPS
 from strategies import cells, relabelled, relabellings
@@ -155,19 +154,6 @@ def test_ctrl_c_stops_the_enumeration() -> None:
     with pytest.raises(KeyboardInterrupt):
         nasbench101.enumerate_space(threads=1)
     assert time.perf_counter() - began < 5
-
-
-def test_what_a_call_raises_is_raised_in_every_thread() -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
-    def fails() -> None:
-        raise ValueError("as it is")
-
-    assert interruptible(lambda: 3) == 3
-    with pytest.raises(ValueError, match="as it is"):
-        interruptible(fails)
-    with ThreadPoolExecutor(1) as pool, pytest.raises(ValueError, match="as it is"):
-        pool.submit(interruptible, fails).result()
 
 
 def test_space_lookups_that_fail(space: Space) -> None:

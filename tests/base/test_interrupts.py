@@ -1,0 +1,85 @@
+"""Ctrl-C, which Python gives to its main thread alone."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from processes import started
+from spd_fast import MOTIF_C, Dish, TruthTable, train_motifs
+from spd_fast.base.interrupts import interruptible, stopped_with_main
+
+
+def fails() -> None:
+    raise ValueError("as it is")
+
+
+def test_what_a_call_returns_or_raises() -> None:
+    assert interruptible(lambda: 3) == 3
+    with pytest.raises(ValueError, match="as it is"):
+        interruptible(fails)
+    with ThreadPoolExecutor(1) as pool, pytest.raises(ValueError, match="as it is"):
+        pool.submit(interruptible, fails).result()
+
+
+def test_progress_passes() -> None:
+    shares: list[float] = []
+    assert stopped_with_main(shares.append) == shares.append
+    with ThreadPoolExecutor(1) as pool:
+        report = pool.submit(stopped_with_main, shares.append).result()
+        silent = pool.submit(stopped_with_main, None).result()
+    assert report is not None
+    assert silent is not None
+    report(0.5)
+    silent(0.7)
+    assert shares == [0.5]
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        with pytest.raises(KeyboardInterrupt):
+            report(1.0)
+    assert shares == [0.5]
+
+
+def long_training() -> None:
+    """Minutes of it."""
+    cells = list(TruthTable.load().sample(4, 0).cells)
+    train_motifs(cells, MOTIF_C, Dish.random(per_class=100), epochs=3000, threads=1)
+
+
+def test_trainings_of_other_threads_stop_with_the_main_thread() -> None:
+    """Those that run, and those that wait for their turn."""
+    futures = []
+
+    def wait_for_them() -> None:
+        with ThreadPoolExecutor(2) as pool:
+            futures.extend(pool.submit(long_training) for _ in range(4))
+            threading.Timer(2.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+            futures[0].result()
+
+    with pytest.raises(KeyboardInterrupt):
+        wait_for_them()
+    assert all(isinstance(each.exception(), KeyboardInterrupt) for each in futures)
+
+
+def test_trainings_of_other_threads_stop_at_the_end_of_an_interrupted_process(tmp_path: Path) -> None:
+    """No block waits for them: Python does when the interrupt has ended the script."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import threading, time\n"
+        "from test_interrupts import long_training\n"
+        "threading.Thread(target=long_training).start()\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(1000)\n"
+    )
+    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1]), *sys.path]
+    with started([sys.executable, script], env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)}) as process:
+        assert process.reaches(lambda: "ready" in process.out)
+        time.sleep(1)
+        process.send(signal.SIGINT)
+        assert process.reaches(process.ended, 60)
