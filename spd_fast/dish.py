@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.files import load_arrays, other_kind, save_arrays
-from spd_fast.base.types import Array, checked_array, checked_instance, checked_integer, shown
+from spd_fast.base.types import Array, checked_array, checked_instance, checked_integer, checked_path, shown
 from spd_fast.learnables.table import ADDED, LEARNABLES
 
 __all__ = ["Dish"]
@@ -105,7 +105,7 @@ class Dish(_Added):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an .npz of plain arrays, as a whole or not at all."""
-        save_arrays(path, self.arrays())
+        save_arrays(checked_path("path", path), self.arrays())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Dish":
@@ -116,7 +116,7 @@ class Dish(_Added):
         FileNotFoundError, ValueError
             If the file does not exist, is not an .npz, or its arrays do not make a dish.
         """
-        arrays: Mapping[str, npt.NDArray[Any]] = load_arrays(path, what="dish file")
+        arrays: Mapping[str, npt.NDArray[Any]] = load_arrays(checked_path("path", path), what="dish file")
         missing = [name for name in ("images", "labels") if name not in arrays]
         if missing:
             raise ValueError(

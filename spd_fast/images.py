@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.files import load_arrays, other_kind
-from spd_fast.base.types import Array, checked_array, checked_instance, checked_integer
+from spd_fast.base.types import Array, checked_array, checked_instance, checked_integer, checked_path
 
 __all__ = [
     "ImageData",
@@ -58,6 +58,8 @@ class ImageData:
                 raise ValueError(f"{self.name} has {split} images or {split} labels, expected both or neither")
             if images is None:
                 continue
+            for kind, array in (("images", images), ("labels", labels)):
+                checked_instance(f"{self.name}: {split} {kind}", array, np.ndarray, "an array")
             if not len(images):
                 raise ValueError(f"{self.name} has no {split} images, expected at least one")
             if images.ndim == 3:
@@ -105,7 +107,7 @@ def load_images(path: str | os.PathLike[str]) -> ImageData:
     ValueError
         If a file is not what its name says or was cut short, or if shapes disagree.
     """
-    source = Path(checked_instance("path", path, (str, os.PathLike), "the path of a folder or an .npz file"))  # type: ignore[arg-type]
+    source = Path(checked_path("path", path))
     if source.is_dir():
         arrays = {name: _read_idx(_plain_or_gz(source, file)) for name, file in IDX_FILES.items()}
         return ImageData(**arrays, name=os.fspath(source))

@@ -16,11 +16,16 @@ import torch
 
 import small
 import spd_fast as spd
-from spd_fast.engine.gradients import pack_motifs, read_motifs
-from spd_fast.images import load_images, resize_images
+from spd_fast.engine import probes
+from spd_fast.engine.gradients import pack_motifs, parameter_gradient, read_motifs
+from spd_fast.engine.initial import initial_parameters
+from spd_fast.images import ImageData, load_images, resize_images
 from spd_fast.predictors.features import adjacency_encoding, path_encoding, structural_features
+from spd_fast.predictors.gaussian_process import fit_gaussian_process
+from spd_fast.spaces.cell_columns import CellColumns
 from spd_fast.torch import motif_metrics, packed_metrics
 from spd_fast.truth.build import build_truth
+from spd_fast.truth.table import columns_of
 
 FOREIGN = re.compile(
     r"has no attribute|not iterable|has no len|not supported|indices must|incompatible function|missing 1 required|unexpected keyword"
@@ -69,6 +74,10 @@ GRADIENT = {
 }
 TENSORS = {"images": torch.tensor(DISH.images), "labels": torch.tensor(DISH.labels)}
 FITTED = spd.SPDPredictor(features=("structure",), threads=1).fit(CELLS, ACCURACY)
+PROCESS = FITTED.process_
+assert PROCESS is not None
+SAMPLE = TRUTH.sample(2, 0)
+RANKING = spd.rank(CELLS, budget=0)
 
 DOORS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "train_motifs": (spd.train_motifs, MOTIFS),
@@ -119,10 +128,57 @@ DOORS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "structural_features": (structural_features, {"cells": CELLS}),
     "adjacency_encoding": (adjacency_encoding, {"cells": CELLS}),
     "path_encoding": (path_encoding, {"cells": CELLS}),
+    "initial_parameters": (initial_parameters, {"cell": CELLS[0], "shape": SHAPE}),
+    "parameter_gradient": (parameter_gradient, GRADIENT),
+    "PackedMotifs.take": (PACKED.take, {"rows": [0]}),
+    "fit_gaussian_process": (fit_gaussian_process, {"features": [np.eye(4)], "accuracy": np.arange(4.0)}),
+    "GaussianProcess.predict": (PROCESS.predict, {"features": PROCESS.features}),
+    "GaussianProcess.predict_interval": (PROCESS.predict_interval, {"features": PROCESS.features}),
+    "CellColumns": (CellColumns, {"vertices": [2], "edge_bits": [1], "op_codes": [0]}),
+    "CellColumns.from_cells": (CellColumns.from_cells, {"cells": CELLS}),
+    "TruthTable": (
+        spd.TruthTable,
+        {"cells": SAMPLE.cells, "measurements": SAMPLE.measurements, "budgets": SAMPLE.budgets, "seeds": SAMPLE.seeds},
+    ),
+    "TruthTable.from_nasbench101": (spd.TruthTable.from_nasbench101, {"table": None}),
+    "columns_of": (columns_of, {"cells": CELLS}),
+    "Ranking.best": (RANKING.best, {"n": 3}),
+    "ImageData": (
+        ImageData,
+        {
+            "train_images": np.zeros((2, 4, 4)),
+            "train_labels": np.arange(2),
+            "test_images": None,
+            "test_labels": None,
+            "name": "images",
+        },
+    ),
+    "logit_gradient": (probes.logit_gradient, {name: GRADIENT[name] for name in GRADIENT if name != "labels"}),
+    "step_profile": (
+        probes.step_profile,
+        {"cell": CELLS[0], "shape": SHAPE, "images": DISH.images, "labels": DISH.labels, "repeats": 1},
+    ),
     "load_images": (load_images, {"path": "nowhere.npz"}),
     "resize_images": (resize_images, {"images": DISH.images, "size": 3}),
     "build_truth": (build_truth, {"cells": CELLS[:1], "data": "nowhere.npz", "out": "out.npz", "shape": SHAPE}),
 }
+
+
+@pytest.mark.parametrize("value", [None, 1, True, 1.5, b"p.npz", ["p.npz"]], ids=repr)
+def test_a_path_is_a_text_or_a_path(value: Any) -> None:
+    """An integer would be the file of that number."""
+    for door in (
+        FITTED.save,
+        spd.SPDPredictor.load,
+        DISH.save,
+        spd.Dish.load,
+        SAMPLE.save,
+        RANKING.save,
+        load_images,
+        lambda path: spd.TruthTable.load([] if path is None else path),
+    ):
+        with pytest.raises(TypeError, match=r"^path is .*, expected a path$"):
+            door(value)
 
 
 @pytest.mark.filterwarnings("ignore:all accuracies are alike", "ignore:tau of", "ignore:all training cells")

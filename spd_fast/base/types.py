@@ -7,7 +7,8 @@ A number may come as any type of numbers: Python's, numpy's, or an array without
 import math
 import numbers
 import operator
-from collections.abc import Callable, Collection, Sequence
+import os
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, SupportsIndex, TypeVar, cast
 
 import numpy as np
@@ -23,8 +24,10 @@ __all__ = [
     "checked_flag",
     "checked_instance",
     "checked_integer",
+    "checked_list",
     "checked_names",
     "checked_number",
+    "checked_path",
     "checked_progress",
     "checked_sequence",
     "plain",
@@ -182,6 +185,36 @@ def checked_instance(name: str, value: object, kinds: type[_Kind] | tuple[type[_
         what = f"the class {value.__name__}" if isinstance(value, type) else shown(value)
         raise TypeError(f"{name} is {what}, expected {expected}")
     return value
+
+
+def checked_path(name: str, value: Any) -> str | os.PathLike[str]:
+    """Return the path of a file: a text, or a path object.
+
+    Raises
+    ------
+    TypeError
+        If it is something else. An integer is none, though Python opens the file of that number.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{name} is {shown(value)}, expected a path")
+    return value
+
+
+def checked_list(name: str, value: Any, expected: str) -> list[Any]:
+    """Return the elements of a sequence or of another iterable as a list.
+
+    Raises
+    ------
+    TypeError
+        If it cannot be iterated, or is a text. `expected` says in the message what it should hold.
+    """
+    if (
+        not isinstance(value, Iterable)
+        or isinstance(value, str | bytes | type)
+        or (isinstance(value, np.ndarray) and not value.ndim)
+    ):
+        raise TypeError(f"{name} is {shown(value)}, expected a sequence of {expected}")
+    return list(value)
 
 
 def checked_sequence(name: str, value: Any, expected: str) -> Any:

@@ -16,6 +16,8 @@ from spd_fast.base.types import (
     checked_choice,
     checked_flag,
     checked_instance,
+    checked_integer,
+    checked_list,
     checked_progress,
 )
 from spd_fast.dish import Dish
@@ -165,6 +167,7 @@ class PackedMotifs:
 
     def take(self, rows: Sequence[int]) -> "PackedMotifs":
         """Return the motifs in these rows, in this order. Weights are not copied."""
+        rows = [checked_integer("one of rows", row) for row in checked_list("rows", rows, "integers")]
         return replace(
             self,
             specs=[self.specs[k] for k in rows],

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 import spd_fast._core as _core
 from spd_fast.base.interrupts import stopped_with_main
-from spd_fast.base.types import Array, Progress, checked_flag, checked_progress
+from spd_fast.base.types import Array, Progress, checked_array, checked_flag, checked_integer, checked_progress
 from spd_fast.dish import Dish
 from spd_fast.engine.initial import initial_parameters
 from spd_fast.engine.optimizers import Adam
@@ -70,7 +70,7 @@ def logit_gradient(
         If an argument does not fit; without batch norm, if a weight or an image is negative.
     """
     specs, data, flat = _proxy_inputs(cells, shape, images, parameters, dtype)
-    if not batch_norm:
+    if not checked_flag("batch_norm", batch_norm):
         for spec, weights in zip(specs, flat, strict=True):
             for name, values in unpack_weights(spec, weights).items():
                 if ".bn." in name:
@@ -161,7 +161,10 @@ def step_profile(
         tensors that the forward pass and the backward pass add. ``parameters``: the number of weights. ``lanes``: pixels in a
         vector.
     """
-    dish = Dish(np.asarray(images), np.asarray(labels))
+    repeats = checked_integer("repeats", repeats, 1)
+    direct_convolutions = checked_flag("direct_convolutions", direct_convolutions)
+    checked_progress(progress)
+    dish = Dish(images, labels)  # type: ignore[arg-type]
     (spec,) = specs_of([cell], shape, dish.images.shape[1:])
     out = _core.profile(
         spec,
@@ -200,8 +203,8 @@ def _proxy_inputs(
             f"shape is {type(shape).__name__}, expected spd_fast.MotifShape: proxies are of motifs of cells"
         )
     element = element_of(dtype)
-    array = np.asarray(images)
-    dish = Dish(array, np.zeros(len(array), np.int64))
+    array = checked_array("images", images)
+    dish = Dish(array, np.zeros(len(array) if array.ndim else 0, np.int64))
     specs = specs_of(cells, shape, dish.images.shape[1:])
     require_memory(specs, len(dish.images), element, backward=True)
     return specs, owned(dish.images, element), flat_parameters(specs, parameters, element)

@@ -26,9 +26,9 @@ from spd_fast.base.types import (
     NamedProgress,
     Progress,
     checked_array,
-    checked_instance,
     checked_integer,
     checked_number,
+    checked_path,
     checked_progress,
     checked_sequence,
     plain,
@@ -177,7 +177,7 @@ def dish_search(
     if stop_at is not None:
         stop_at = checked_number("stop_at", stop_at, finite=False)
     if folder is not None:
-        checked_instance("folder", folder, (str, os.PathLike), "a path or None")
+        checked_path("folder", folder)
     thread_count(threads)
     checked_progress(progress)
     search = _Search(cells, accuracy, recipe, _first(len(cells), start, seed), per_round, seed)

@@ -22,7 +22,7 @@ from sklearn.gaussian_process.kernels import (
 )
 from threadpoolctl import threadpool_limits
 
-from spd_fast.base.types import Array, checked_number
+from spd_fast.base.types import Array, checked_array, checked_list, checked_number
 
 __all__ = [
     "GaussianProcess",
@@ -68,7 +68,7 @@ class GaussianProcess:
         """Return the predicted accuracies, shape (n,), of cells with these features, shape (n, M)."""
         process, place = self._fitted
         with _one_thread():
-            scores = np.concatenate([process.predict(part) for part in _pieces(place, features)])
+            scores = np.concatenate([process.predict(part) for part in _pieces(place, features, sum(self.groups))])
         return accuracies_of(scores, self.accuracy)
 
     def predict_interval(
@@ -110,14 +110,17 @@ class GaussianProcess:
         """Return means and standard deviations of normal scores, shape (n,) each."""
         process, place = self._fitted
         with _one_thread():
-            found = [process.predict(part, return_std=True) for part in _pieces(place, features)]
+            found = [process.predict(part, return_std=True) for part in _pieces(place, features, sum(self.groups))]
         mean, spread = (np.concatenate([each[k] for each in found]) for k in range(2))
         return mean, spread
 
 
-def _pieces(place: Callable[[Array], Array], features: npt.ArrayLike) -> list[Array]:
+def _pieces(place: Callable[[Array], Array], features: npt.ArrayLike, columns: int) -> list[Array]:
     """Return standardised features in pieces, so that kernel matrices stay small."""
-    wanted = place(np.asarray(features, np.float64))
+    given = np.asarray(checked_array("features", features), np.float64)
+    if given.ndim != 2 or given.shape[1] != columns:
+        raise ValueError(f"features has shape {given.shape}, expected (n, {columns})")
+    wanted = place(given)
     return np.array_split(wanted, max(1, len(wanted) // 4096))
 
 
@@ -145,9 +148,15 @@ def fit_gaussian_process(features: Iterable[npt.ArrayLike], accuracy: npt.ArrayL
     largest marginal likelihood that L-BFGS finds from one start. Linear algebra runs on one thread, so that the same data gives
     the same bits.
     """
-    parts = [np.asarray(part, np.float64) for part in features]
+    known = np.asarray(checked_array("accuracy", accuracy), np.float64)
+    listed = checked_list("features", features, "groups of features, arrays of shape (N, m)")
+    parts = [np.asarray(checked_array("a group of features", part), np.float64) for part in listed]
+    if not parts or any(part.ndim != 2 or known.shape != part.shape[:1] for part in parts):
+        raise ValueError(
+            f"features have shapes {[part.shape for part in parts]} with {known.shape} accuracies, expected one or more groups (N, m) "
+            "with an accuracy for each of N cells"
+        )
     table = np.concatenate(parts, axis=1)
-    known = np.asarray(accuracy, np.float64)
     groups = tuple(part.shape[1] for part in parts)
     process = _regressor(groups, None)
     with _one_thread(), warnings.catch_warnings():

@@ -37,6 +37,7 @@ from spd_fast.base.types import (
     checked_instance,
     checked_integer,
     checked_names,
+    checked_path,
     checked_progress,
     plain,
 )
@@ -333,7 +334,7 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 f"process.{name}": np.asarray(getattr(self.process_, name))
                 for name in GaussianProcess.__dataclass_fields__
             }
-        save_arrays(path, arrays)
+        save_arrays(checked_path("path", path), arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "SPDPredictor":
@@ -348,7 +349,7 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         ValueError
             If the file is damaged or not a predictor of this version.
         """
-        arrays = load_arrays(path, what="predictor file", listed=True)
+        arrays = load_arrays(checked_path("path", path), what="predictor file", listed=True)
         try:
             settings = json.loads(arrays["settings"].tobytes())
             if settings["schema"] != SCHEMA:

@@ -22,7 +22,9 @@ from spd_fast.base.types import (
     checked_array,
     checked_flag,
     checked_instance,
+    checked_integer,
     checked_number,
+    checked_path,
     checked_progress,
 )
 from spd_fast.engine.specs import thread_count
@@ -139,6 +141,7 @@ class Ranking:
 
     def best(self, n: int = 10) -> list[MotifCell]:
         """Return the best candidates whose accuracy is not known yet, the best first."""
+        n = checked_integer("n", n)
         fresh = [row for row in self.order.tolist() if np.isnan(self.known[row])]
         return [self.cells[row] for row in fresh[:n]]
 
@@ -179,7 +182,7 @@ class Ranking:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `table` as .csv, .tsv, .json, .jsonl or .parquet."""
-        write_table(path, self.table())
+        write_table(checked_path("path", path), self.table())
 
 
 def rank(
@@ -245,7 +248,7 @@ def rank(
     if cell is not None:
         checked_instance("cell", cell, str, "the name of a column, or None")
     if measured is not None:
-        checked_instance("measured", measured, (str, os.PathLike), "the path of a file, or None")
+        checked_path("measured", measured)
     budget = None if budget is None else checked_number("budget", budget, finite=False)
     lower_is_better = checked_flag("lower_is_better", lower_is_better)
     thread_count(threads)

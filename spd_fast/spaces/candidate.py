@@ -61,7 +61,10 @@ class Columns(Sequence[AnyCandidate]):
         return np.frombuffer(digests, dtype=np.uint8).reshape(-1, 16)
 
     def _checked_hashes(self, module_hash: npt.ArrayLike) -> npt.NDArray[np.uint8]:
-        hashes = np.asarray(module_hash)
+        try:
+            hashes = np.asarray(module_hash)
+        except ValueError:  # lists of different lengths
+            raise TypeError(f"module_hash is {shown(module_hash)}, expected uint8 ({len(self)}, 16)") from None
         if hashes.shape != (len(self), 16) or hashes.dtype != np.uint8:
             raise ValueError(f"module_hash is {hashes.dtype} {hashes.shape}, expected uint8 ({len(self)}, 16)")
         return hashes

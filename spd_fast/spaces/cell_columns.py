@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.errors import InvalidCellError
+from spd_fast.base.types import checked_list, shown
 from spd_fast.spaces.candidate import Columns, checked_candidates, checked_index, require_rows
 from spd_fast.spaces.cell import ABSENT_OP, MAX_VERTICES, Cell
 
@@ -80,7 +81,7 @@ class CellColumns(Columns[Cell]):
     @classmethod
     def from_cells(cls, cells: Iterable[Cell]) -> "CellColumns":
         """Pack cells into columns."""
-        packed = list(cells)
+        packed = checked_list("cells", cells, "spd_fast.Cell")
         checked_candidates(packed, (Cell,), "spd_fast.Cell")
         columns = cls(
             np.array([cell.n_vertices for cell in packed], dtype=np.int64),
@@ -132,7 +133,10 @@ def _checked_columns(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     columns = []
     for name, column in (("vertices", vertices), ("edge_bits", edge_bits), ("op_codes", op_codes)):
-        array = np.asarray(column)
+        try:
+            array = np.asarray(column)
+        except (ValueError, RuntimeError):  # lists of different lengths
+            raise TypeError(f"{name} is {shown(column)}, expected integers of shape (n,)") from None
         if array.ndim != 1 or array.dtype.kind not in "iu":
             raise ValueError(f"{name} has shape {array.shape} and dtype {array.dtype}, expected integers of shape (n,)")
         columns.append(array.astype(np.int64))

@@ -20,7 +20,15 @@ import numpy.typing as npt
 import spd_fast._core as _core
 from spd_fast.base.machine import describe_machine
 from spd_fast.base.stores import Journal
-from spd_fast.base.types import Array, Progress, checked_instance, checked_integer, checked_progress, checked_sequence
+from spd_fast.base.types import (
+    Array,
+    Progress,
+    checked_instance,
+    checked_integer,
+    checked_path,
+    checked_progress,
+    checked_sequence,
+)
 from spd_fast.dish import Dish
 from spd_fast.engine.inner_loop import InitDistribution, InnerLoop
 from spd_fast.engine.optimizers import SGD, Adam, RMSProp
@@ -136,7 +144,7 @@ def build_truth(
 
     A killed build loses at most the trainings in progress, about a minute of work. To abandon a build, delete its journal.
     """
-    checked_instance("out", out, (str, os.PathLike), "the path of the truth file")
+    checked_path("out", out)
     checked_instance("shape", shape, (MotifShape, PerceptronShape), "a spd_fast.MotifShape")
     batch_size, image_size = checked_integer("batch_size", batch_size, 1), checked_integer("image_size", image_size, 1)
     n_train, n_valid = checked_integer("n_train", n_train), checked_integer("n_valid", n_valid)

@@ -36,7 +36,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.files import load_arrays, other_kind, save_arrays
-from spd_fast.base.types import checked_choice, checked_instance, checked_integer, checked_sequence, shown
+from spd_fast.base.types import checked_choice, checked_instance, checked_integer, checked_list, checked_path, shown
 from spd_fast.nasbench101.table import Table as NasbenchTable
 from spd_fast.nasbench101.table import is_table, open_table
 from spd_fast.spaces.candidate import Candidate, Columns, checked_index, drawn_order
@@ -165,7 +165,7 @@ class TruthTable:
             budget = checked_integer("budget", budget)
         if path is None:
             return cls.embedded(cell_type, accuracy_name=accuracy_name, budget=budget)
-        checked_instance("path", path, (str, os.PathLike), "the path of a truth file, or None")
+        checked_path("path", path)
         if is_table(path):
             return cls.from_nasbench101(open_table(path), accuracy_name=accuracy_name, budget=budget)
         name = f"truth file {os.fspath(path)}"
@@ -193,6 +193,7 @@ class TruthTable:
         ValueError
             If there is no such accuracy or budget, a cell lacks a run at some budget, or the file is damaged.
         """
+        checked_instance("table", table, NasbenchTable, "a table that spd_fast.nasbench101.open returned")
         provenance = {"data": "CIFAR-10, NAS-Bench-101", **table.provenance}
         runs, measured = tuple(range(table.runs)), table.finals()  # it compares all checksums
         return cls(table.cells, measured, table.budgets, runs, accuracy_name or "", budget or 0, provenance)
@@ -241,7 +242,7 @@ class TruthTable:
         arrays |= {name: np.asarray(values, np.float32) for name, values in self.measurements.items()}
         text = json.dumps(dict(self.provenance), sort_keys=True)
         arrays["provenance"] = np.frombuffer(text.encode(), dtype=np.uint8)
-        save_arrays(path, arrays)
+        save_arrays(checked_path("path", path), arrays)
 
     @cached_property
     def accuracy(self) -> npt.NDArray[np.float64]:
@@ -420,7 +421,7 @@ def columns_of(cells: Sequence[Candidate]) -> Columns[Any]:
     TypeError
         If one is not a candidate, or its type is not that of the first.
     """
-    packed = list(cells)
+    packed = checked_list("cells", cells, "candidates")
     first = type(packed[0]) if packed else Cell
     kind = next((kind for kind in _KINDS if kind.cell_type is first), None)
     odd = next((k for k, cell in enumerate(packed) if type(cell) is not first or kind is None), None)
@@ -462,7 +463,8 @@ def write_truth(
     OSError
         If the file cannot be written.
     """
-    table = TruthTable(columns_of(cells), arrays, tuple(budgets), tuple(seeds), provenance=provenance)
+    epochs, runs = tuple(checked_list("budgets", budgets, "integers")), tuple(checked_list("seeds", seeds, "integers"))
+    table = TruthTable(columns_of(cells), arrays, epochs, runs, provenance=provenance)
     repeated = len(table) - len(set(table.hashes))
     if repeated:
         raise ValueError(
@@ -472,8 +474,11 @@ def write_truth(
 
 
 def _checked_axis(name: str, values: Iterable[int]) -> tuple[int, ...]:
-    checked_sequence(name, values, "integers")
-    axis = np.asarray(list(values))
+    listed = checked_list(name, values, "integers")
+    try:
+        axis = np.asarray(listed)
+    except ValueError:  # lists of different lengths
+        raise TypeError(f"{name} is {shown(values)}, expected a sequence of integers") from None
     if axis.ndim != 1 or not axis.size or axis.dtype.kind not in "iu" or len(np.unique(axis)) < axis.size:
         raise ValueError(f"{name} are {axis.tolist()}, expected one or more different integers")
     return tuple(axis.tolist())
