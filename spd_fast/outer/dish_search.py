@@ -96,7 +96,15 @@ class DishSearchResult:
 
     @property
     def best(self) -> Labelled:
-        """The labelled candidate with the highest accuracy; of equally good ones, the first."""
+        """The labelled candidate with the highest accuracy; of equally good ones, the first.
+
+        Raises
+        ------
+        ValueError
+            If no candidate was labelled.
+        """
+        if not self.labelled:
+            raise ValueError("labelled is empty, expected at least one candidate: there is no best one")
         return max(self.labelled, key=lambda each: each.accuracy)
 
     @property

@@ -13,7 +13,7 @@ from processes import files_of_at_most
 from spd_fast import recipes
 from spd_fast.base.seeds import derived_seed
 from spd_fast.base.stores import Journal
-from spd_fast.outer.dish_search import SCHEMA
+from spd_fast.outer.dish_search import SCHEMA, DishSearchResult
 from spd_fast.outer.runs import RunFolderError
 from spd_fast.outer.start import start_dish
 from spd_fast.scoring import score_cells
@@ -22,6 +22,13 @@ SLOPES = [spd.Perceptron(slope) for slope in np.linspace(0.01, 2.01, 40)]
 TRUTH = np.array([-(np.log(each.slope / 0.25) ** 2) for each in SLOPES])
 QUICK = recipes.get("rawal_slope").replace({"outer.epochs": 4, "inner.epochs": 20})
 HOW: dict[str, Any] = {"max_labelled": 11, "start": 5, "per_round": 3, "threads": 1}
+
+
+def test_a_search_without_labels_has_no_best_candidate() -> None:
+    empty = DishSearchResult((), False)
+    assert empty.best_so_far.shape == (0,)
+    with pytest.raises(ValueError, match="labelled is empty, expected at least one candidate"):
+        _ = empty.best
 
 
 def test_a_round_labels_the_best_of_its_dish_and_one_at_random(tmp_path: Path) -> None:
