@@ -413,7 +413,7 @@ def _as_cells(cells: Any) -> Sequence[Any]:
             raise ValueError(
                 f"cells is a {type(cells).__name__} without the column {missing[0]!r}, expected {', '.join(CellColumns.names)}"
             )
-        return CellColumns(*(np.asarray(cells[name]) for name in CellColumns.names))
+        return CellColumns(*(checked_array(f"the column {name!r} of cells", cells[name]) for name in CellColumns.names))
     rows = isinstance(cells, Sequence) and len(cells) and isinstance(cells[0], Sequence | np.ndarray)
     if rows and not isinstance(cells[0], str):
         cells = checked_array("cells", cells)

@@ -478,6 +478,7 @@ def test_cells_in_the_tables_of_others(labelled: TruthTable) -> None:
     for given in (
         frame,
         frame[["op_codes", "edge_bits", "vertices"]],
+        frame.astype(object),
         objects,
         pandas.Series(list(labelled.cells)),
         x.tolist(),
@@ -489,6 +490,8 @@ def test_cells_in_the_tables_of_others(labelled: TruthTable) -> None:
         ValueError, match="cells is a DataFrame without the column 'op_codes', expected vertices, edge_bits"
     ):
         fits(frame[["vertices", "edge_bits"]])
+    with pytest.raises(TypeError, match=r"the column 'vertices' of cells is .*, expected an array of numbers"):
+        fits(frame.assign(vertices="two"))
     for given, name in (
         (labelled, "TruthTable.*give its .cells"),
         (iter(labelled.cells), "a list of them"),
