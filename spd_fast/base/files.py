@@ -575,14 +575,15 @@ def other_kind(path: str | os.PathLike[str], expected: str) -> str:
     ----------
     path : path
     expected : str
-        What the file should be: a key of the kinds that the package reads, such as ``"truth file"``.
+        What the file should be: a key of the kinds that the package reads, such as ``"truth file"``; or the beginning of a
+        description, such as ``"a JSON file"``.
     """
     wanted = _OWN.get(expected)
     try:
         found = what_is(path)
     except OSError:
         return ""
-    if found is wanted:
+    if found is wanted or found.described.startswith(expected):
         return ""
     return f"; it is {found}" + (f"; expected {wanted.expected}" if wanted and wanted.expected else "")
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from spd_fast.base.errors import InvalidCellError
 from spd_fast.base.extras import required
-from spd_fast.base.files import atomic_write
+from spd_fast.base.files import atomic_write, load_arrays, other_kind
 from spd_fast.spaces.candidate import MotifCell
 from spd_fast.spaces.cell import MATRIX_NAMES, OPS_NAMES, Cell
 from spd_fast.spaces.notations import cell_of
@@ -235,7 +235,9 @@ def read_table(path: str | os.PathLike[str]) -> dict[str, list[Any]]:
             [json.loads(line) for line in text.splitlines() if line.strip()] if kind == ".jsonl" else json.loads(text)
         )
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{source} is not {'JSON lines' if kind == '.jsonl' else 'JSON'}: {error}") from None
+        what = "JSON lines" if kind == ".jsonl" else "JSON"
+        other = other_kind(source, "a file of JSON lines" if kind == ".jsonl" else "a JSON file")
+        raise ValueError(f"{source} is not {what}: {error}{other}") from None
     if isinstance(records, dict):
         records = next((records[name] for name in ("cells", "rows") if isinstance(records.get(name), list)), records)
     if not isinstance(records, list):
@@ -245,10 +247,15 @@ def read_table(path: str | os.PathLike[str]) -> dict[str, list[Any]]:
 
 def _read_separated(source: Path, delimiter: str) -> dict[str, list[Any]]:
     try:
-        with open(source, encoding="utf-8-sig", newline="") as file:
+        with open(source, "rb") as binary:
+            is_utf16 = binary.read(2) in (b"\xff\xfe", b"\xfe\xff")  # as spreadsheets write "Unicode text"
+        with open(source, encoding="utf-16" if is_utf16 else "utf-8-sig", newline="") as file:
             rows = list(csv.reader(file, delimiter=delimiter, strict=True))
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{source} is not a table of text: {error}") from None
+        other = other_kind(source, "a CSV table" if delimiter == "," else "a TSV table")
+        raise ValueError(
+            f"{source} is not a table of text in UTF-8: {error}{other}; if it is a table, save it as UTF-8"
+        ) from None
     rows = [row for row in rows if any(value.strip() for value in row)]
     if not rows:
         raise ValueError(f"{source} is empty, expected a header line with the names of the columns")
@@ -270,13 +277,11 @@ def _read_parquet(source: Path) -> dict[str, list[Any]]:
     try:
         return {str(name): column.tolist() for name, column in pandas.read_parquet(source).items()}
     except ValueError as error:
-        raise ValueError(f"{source} is not a Parquet file: {error}") from None
+        raise ValueError(f"{source} is not a Parquet file: {error}{other_kind(source, 'a Parquet file')}") from None
 
 
 def _read_arrays(source: Path) -> dict[str, list[Any]]:
     """Read the columns of an .npz: arrays that are as long as the longest; hashes as texts."""
-    from spd_fast.base.files import load_arrays
-
     arrays = {name: array for name, array in load_arrays(source, what="table").items() if array.ndim}
     longest = max((len(array) for array in arrays.values()), default=0)
     columns = {name: array for name, array in arrays.items() if len(array) == longest and array.ndim == 1}

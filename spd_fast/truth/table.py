@@ -196,6 +196,13 @@ class TruthTable:
         checked_instance("table", table, NasbenchTable, "a table that spd_fast.nasbench101.open returned")
         provenance = {"data": "CIFAR-10, NAS-Bench-101", **table.provenance}
         runs, measured = tuple(range(table.runs)), table.finals()  # it compares all checksums
+        gaps = np.isnan(measured["seconds"]).any(axis=(1, 2))
+        if gaps.any():
+            name, entry = next(iter(measured)), tuple(np.argwhere(np.isnan(measured["seconds"]))[0].tolist())
+            raise ValueError(
+                f"table {table.path}: {name}{list(entry)} is nan: {gaps.sum()} of {len(gaps)} cells lack a run at some budget, the first "
+                f"is {table.module_hash[entry[0]].tobytes().hex()}; expected every run of every cell: convert the whole official file"
+            )
         return cls(table.cells, measured, table.budgets, runs, accuracy_name or "", budget or 0, provenance)
 
     @classmethod

@@ -52,6 +52,10 @@ def long_training() -> None:
     train_motifs(cells, MOTIF_C, Dish.random(per_class=100), epochs=3000, threads=1)
 
 
+def interrupt_main() -> None:
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
 def test_trainings_of_other_threads_stop_with_the_main_thread() -> None:
     """Those that run, and those that wait for their turn."""
     futures = []
@@ -59,7 +63,7 @@ def test_trainings_of_other_threads_stop_with_the_main_thread() -> None:
     def wait_for_them() -> None:
         with ThreadPoolExecutor(2) as pool:
             futures.extend(pool.submit(long_training) for _ in range(4))
-            threading.Timer(2.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+            threading.Timer(2.0, interrupt_main).start()
             futures[0].result()
 
     with pytest.raises(KeyboardInterrupt):

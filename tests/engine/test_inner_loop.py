@@ -160,3 +160,8 @@ def test_what_is_no_number_is_refused(record: Any, name: str, wrong: Any) -> Non
 def test_betas_are_numbers_each() -> None:
     with pytest.raises(TypeError, match=r"^Adam\.betas is True, expected a number$"):
         Adam(betas=(0.9, True))
+
+
+def test_what_is_recorded_is_a_sequence() -> None:
+    with pytest.raises(ValueError, match=r"record is 'step_loss', expected a sequence such as \['step_loss'\]"):
+        InnerLoop(record="step_loss")  # type: ignore[arg-type]

@@ -120,6 +120,25 @@ def test_damaged_files_are_named(tmp_path: Path, name: str, text: str, message: 
         read_table(tmp_path / name)
 
 
+def test_files_of_other_kinds_are_named(tmp_path: Path) -> None:
+    for name, content, words in (
+        ("a.csv", b"\x89PNG\r\n\x1a\n", "not a table of text in UTF-8: .*; it is a picture"),
+        ("b.tsv", b"a\tb\n\xe9\t1\n", "not a table of text in UTF-8: .*; if it is a table, save it as UTF-8"),
+        ("c.json", b"<html>", "it is a web page or XML"),
+        ("d.jsonl", b"a,b\n1,2\n", "is not JSON lines: .*; it is a CSV table"),
+        ("e.npz", b"a,b\n1,2\n", "is not an .npz file.*; it is a CSV table"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=words):
+            read_table(tmp_path / name)
+
+
+def test_tables_of_spreadsheets(tmp_path: Path) -> None:
+    """Their "Unicode text" is UTF-16."""
+    (tmp_path / "t.tsv").write_text("cell\tacc\né\t1\n", encoding="utf-16")
+    assert read_table(tmp_path / "t.tsv") == {"cell": ["é"], "acc": ["1"]}
+
+
 def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.csv does not exist: name a file that ends in"):
         read_table(tmp_path / "none.csv")
