@@ -164,4 +164,4 @@ def test_betas_are_numbers_each() -> None:
 
 def test_what_is_recorded_is_a_sequence() -> None:
     with pytest.raises(ValueError, match=r"record is 'step_loss', expected a sequence such as \['step_loss'\]"):
-        InnerLoop(record="step_loss")  # type: ignore[arg-type]
+        InnerLoop.of(record="step_loss")
