@@ -23,7 +23,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -545,6 +545,7 @@ _MAGIC: Final = {
     b"version https://git-lfs": Kind("a pointer of Git LFS, whose file was not downloaded: git lfs pull gets it"),
 }
 _HEAD: Final = 1 << 16  # bytes by which a file is recognised
+_IDX: Final = Kind("an IDX file, as MNIST has them", "spd_fast.images.load_images (of their folder)")
 _IDX_TYPES: Final = (8, 9, 11, 12, 13, 14)
 
 
@@ -628,7 +629,9 @@ def _kind_of_gzip(head: bytes) -> Kind:
     except zlib.error:
         return Kind("gzip data that is damaged: copy or download it again")
     kind = _kind_of_bytes(inside)
-    return kind if kind is _OWN["NAS-Bench-101 file"] else replace(kind, described=f"{kind.described}, gzipped")
+    if kind is _OWN["NAS-Bench-101 file"] or kind is _IDX:
+        return kind  # these are read gzipped or not
+    return Kind(f"{kind.described}, gzipped: decompress it first")
 
 
 def _kind_of_bytes(head: bytes) -> Kind:
@@ -643,7 +646,7 @@ def _kind_of_bytes(head: bytes) -> Kind:
     if len(head) > 12 and _is_length(head[:12]):
         return _OWN["NAS-Bench-101 file"]
     if head[:2] == b"\0\0" and len(head) > 3 and head[2] in _IDX_TYPES and 1 <= head[3] <= 4:
-        return Kind("an IDX file, as MNIST has them", "spd_fast.images.load_images (of their folder)")
+        return _IDX
     if head[0] == 0x80 and head[1:2] <= b"\5":
         return Kind("a pickle, which is never loaded because it can run code")
     if head[257:262] == b"ustar":
