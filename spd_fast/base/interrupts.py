@@ -21,11 +21,10 @@ T = TypeVar("T")
 def interruptible(call: Callable[[], T]) -> T:
     """Return what a call into compiled code returns, and let Ctrl-C interrupt it.
 
-    The call runs in another thread, for which the main thread waits. When the wait is interrupted, the call goes on to its end in
-    the background, and what it returns is dropped.
+    The call runs in another thread, for which this one waits. When the wait is interrupted, or the main thread was, the call goes
+    on to its end in the background, and what it returns is dropped.
     """
-    if threading.current_thread() is not threading.main_thread():
-        return call()
+    look = stopped_with_main(None)
     returned: list[T] = []
     raised: list[BaseException] = []
 
@@ -39,6 +38,8 @@ def interruptible(call: Callable[[], T]) -> T:
     thread.start()
     while thread.is_alive():
         thread.join(_WAIT)
+        if look is not None:
+            look(0.0)
     if raised:
         raise raised[0]
     return returned[0]

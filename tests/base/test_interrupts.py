@@ -27,6 +27,17 @@ def test_what_a_call_returns_or_raises() -> None:
         pool.submit(interruptible, fails).result()
 
 
+def test_a_call_of_another_thread_stops_with_the_main_thread() -> None:
+    ended = threading.Event()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(interruptible, lambda: ended.wait(100))
+            raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        assert isinstance(future.exception(), KeyboardInterrupt)
+    ended.set()
+
+
 def test_progress_passes() -> None:
     shares: list[float] = []
     assert stopped_with_main(shares.append) == shares.append
