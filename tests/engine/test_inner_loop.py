@@ -163,5 +163,5 @@ def test_betas_are_numbers_each() -> None:
 
 
 def test_what_is_recorded_is_a_sequence() -> None:
-    with pytest.raises(ValueError, match=r"record is 'step_loss', expected a sequence such as \['step_loss'\]"):
+    with pytest.raises(TypeError, match=r"record is 'step_loss', expected a sequence of names such as \['step_loss'\]"):
         InnerLoop.of(record="step_loss")

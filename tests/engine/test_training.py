@@ -650,7 +650,7 @@ def test_bad_arguments(dish, error, match, arguments):
         (TypeError, "threads is 1.5, expected an integer", {"threads": 1.5}),
         (TypeError, "threads is '1', expected an integer", {"threads": "1"}),
         (TypeError, "seed is 1.5, expected an integer", {"seed": 1.5}),
-        (TypeError, "seed is True, expected an integer", {"seed": np.array(True)}),
+        (TypeError, r"seed is array\(True\), expected an integer", {"seed": np.array(True)}),
         (TypeError, "epochs is '1', expected an integer", {"epochs": "1"}),
         (TypeError, "evaluate is 1, expected True or False", {"evaluate": 1}),
         (TypeError, "direct_convolutions is 'no', expected True or False", {"direct_convolutions": "no"}),

@@ -484,5 +484,5 @@ def test_files_of_other_kinds_are_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=words):
             load(path)  # type: ignore[operator]
-    with pytest.raises(ValueError, match="budget is '8' epochs, expected one of this table"):
+    with pytest.raises(TypeError, match="budget is '8', expected an integer"):
         TruthTable.load(budget="8")  # type: ignore[arg-type]
