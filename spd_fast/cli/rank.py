@@ -109,7 +109,7 @@ def demo(
             "--out",
             metavar="DIR",
             callback=writable_folder,
-            help="Folder for the ranked candidates, which is made anew.",
+            help="Folder for the ranked candidates. It is made if it does not exist.",
         ),
     ] = Path("runs/demo"),
     seconds: Annotated[
@@ -122,7 +122,7 @@ def demo(
 
     It takes about a minute. `spd-fast run --recipe demo` shows how a dish is learned.
     """
-    with errors(debug, again=True):
+    with errors(debug):
         from dataclasses import replace
 
         from spd_fast.ranking.advice import judged
@@ -178,7 +178,7 @@ def _wanted(
     from spd_fast.ranking.rank import labelled_cells, neighbours_of
     from spd_fast.spaces.cell import Cell
 
-    cells, values = labelled_cells(labelled, accuracy, cell, lower_is_better)
+    cells, values, _ = labelled_cells(labelled, accuracy, cell, lower_is_better)
     known = [each for each in cells if isinstance(each, Cell)]
     if len(known) < len(cells):
         raise ValueError("--neighbours are known of cells of NAS-Bench-101 alone: give a file of candidates")

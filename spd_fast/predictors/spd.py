@@ -368,12 +368,11 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 for k, recipe in enumerate(settings["dishes"])
             )
             loaded.process_ = _process_from(arrays) if loaded.variant == "gaussian_process" else None
-        except KeyError as error:
-            other = other_kind(path, "predictor file")
-            raise ValueError(f"predictor file {os.fspath(path)} cannot be read: {error} is missing{other}") from error
-        except (AttributeError, TypeError, ValueError) as error:
-            other = other_kind(path, "predictor file")
-            raise ValueError(f"predictor file {os.fspath(path)} cannot be read: {error}{other}") from error
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            raise ValueError(
+                f"predictor file {os.fspath(path)} cannot be read: {what}{other_kind(path, 'predictor file')}"
+            ) from error
         return loaded
 
     def _checked_parameters(self) -> dict[str, Any]:

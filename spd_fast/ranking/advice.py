@@ -84,7 +84,7 @@ def advise(
         )
     if partly:
         said.append(
-            f"Of {partly:,} candidates fewer than {most} motifs were trained. Run it again, with a larger budget, to go on."
+            f"Of {partly:,} candidates fewer than {most} motifs were trained. A larger budget measures the rest."
         )
     if len(first):
         said.append(

@@ -41,11 +41,11 @@ class Curves:
     curve : ndarray, shape (R, n, M), float64
         Learning curve of each replicate of each cell; NaN where it was not measured or a motif diverged.
     score : ndarray, shape (R, n), float64
-        Scores likewise: minus the mean training loss.
+        Label-free score of each replicate of each cell: minus the mean training loss of the last epochs. NaN as in `curve`.
     done : ndarray, shape (n,), int
-        Replicates that were measured of each cell: the first ones.
+        Number of replicates that were measured of each cell, always the first ones.
     seconds : float
-        Of one core, measured in this process.
+        Seconds of one core in which this object trained motifs.
     """
 
     cells: Sequence[MotifCell]
@@ -76,13 +76,13 @@ class Curves:
             If it cannot be written, or another process writes it.
         """
         journal = Journal(path, SCHEMA, remedy=f"remove {os.fspath(path)} or choose another name with --out")
+        self._journal = journal  # so that `close` closes it, whatever is raised below
         keys = np.array([cell.key for cell in self.cells])
         recipe = self.recipe.model_dump(mode="json")
         journal.bind({"version": _core.version, "cells": content_digest({"keys": keys}), "recipe": recipe})
         for record in journal.records:
             rows, replicate = _array(record["rows"], np.int64), int(record["replicate"])
             self._take(rows, replicate, _array(record["curve"]).reshape(len(rows), -1), _array(record["score"]))
-        self._journal = journal
 
     def close(self) -> None:
         """Close the file."""

@@ -102,11 +102,12 @@ class Ranking:
         The score that needs no labels: minus the mean training loss of the motifs' last epochs. NaN where no motif was
         trained.
     replicates : ndarray, shape (n,), int
-        Motifs that were trained of each candidate.
+        Number of motifs that were trained of each candidate.
     known : ndarray, shape (n,), float64
         Accuracy of candidates that are among the labelled cells, else NaN.
     parameters, flops : ndarray, shape (n,), int
-        Of the benchmark's network, for one image of 32 x 32. For cells of NATS-Bench without its residual blocks.
+        Parameters, and FLOPs for one image of 32 x 32, of the full-size network. Those of NATS-Bench are counted without its
+        residual blocks.
     labelled : int
         Number of labelled cells.
     lower_is_better : bool
@@ -116,7 +117,7 @@ class Ranking:
     advice : tuple of str
         Sentences on how far this ranking can be relied on, and what to do next.
     seconds, core_seconds : float
-        Wall time, and time of cores that trained motifs, in this call.
+        Wall time of the call, and seconds of one core in which it trained motifs.
     columns : mapping of str to list
         Columns of the candidates' file, carried through.
     """
@@ -254,7 +255,7 @@ def rank(
     thread_count(threads)
     checked_progress(progress)
     wanted, columns = _candidates(candidates, cell)
-    pool, target = labelled_cells(labelled, accuracy, cell, lower_is_better)
+    pool, target, source = labelled_cells(labelled, accuracy, cell, lower_is_better)
     kinds = {type(each) for each in [*wanted, *pool]}
     if len(kinds) != 1:
         raise ValueError(
@@ -301,6 +302,7 @@ def rank(
         lower_is_better=lower_is_better,
         label_first=label_first,
         advice=(
+            *([f"Accuracies were read from {source}."] if source else []),
             *([_ALIKE] if alike else []),
             *advise(
                 judge.groups_of_pool(),
@@ -348,20 +350,21 @@ def labelled_cells(
     accuracy: npt.ArrayLike | str | None,
     column: str | None,
     lower_is_better: bool,
-) -> tuple[list[MotifCell], npt.NDArray[np.float64]]:
-    """Return the labelled cells, each once with the mean of its accuracies, more is better."""
+) -> tuple[list[MotifCell], npt.NDArray[np.float64], str]:
+    """Return the labelled cells, each once; the mean of its accuracies, more is better; and where these were found in a file."""
     if given is None:
         if accuracy is not None:
             raise ValueError("accuracy is given without labelled, expected both or neither")
-        return [], np.empty(0)
+        return [], np.empty(0), ""
     if isinstance(given, str | os.PathLike):
         table = CellTable.of(read_table(given), os.fspath(given), column)
         if accuracy is not None and not isinstance(accuracy, str):
             raise TypeError(
                 f"accuracy is a {type(accuracy).__name__} with a file of labelled cells, expected the name of its column"
             )
-        cells, (values, _) = table.cells, table.accuracy(accuracy, lower_is_better=lower_is_better)
+        cells, (values, source) = table.cells, table.accuracy(accuracy, lower_is_better=lower_is_better)
     else:
+        source = ""
         cells = list(checked_candidates(given, (Cell, NatsCell), _EXPECTED, name="labelled"))
         if accuracy is None or isinstance(accuracy, str):
             raise TypeError("labelled are cells and accuracy is not an array, expected a number for each of them")
@@ -375,7 +378,7 @@ def labelled_cells(
     for each, value in zip(cells, values.tolist(), strict=True):
         found.setdefault(each.key, []).append(value)
     once = list({each.key: each for each in cells}.values())
-    return once, np.array([sum(found[each.key]) / len(found[each.key]) for each in once])
+    return once, np.array([sum(found[each.key]) / len(found[each.key]) for each in once]), source
 
 
 def neighbours_of(labelled: Sequence[Cell], accuracy: npt.ArrayLike, n: int) -> list[Cell]:

@@ -241,6 +241,8 @@ def test_the_command(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "Train these next" in done.output
     assert "6 candidates ranked" in done.output
+    assert "Accuracies were read from column 'test accuracy' of" in done.output
+    assert "in per cent" in " ".join(done.output.split())
     header, *rows = out.read_text().splitlines()
     assert header.split(",")[:5] == ["rank", "cell", "predicted_accuracy", "lower_90", "upper_90"]
     expected = rank(CANDIDATES, TRAINED.cells, TRAINED.accuracy, budget=0)
