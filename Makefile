@@ -76,7 +76,7 @@ format: $(VENV)/.lint
 
 bench: $(VENV)/.installed
 	for bench in peak kernels inner hypergradient proxies; do $(BIN)/spd-fast bench $$bench || exit; done
-	for shape in A B C; do $(BIN)/spd-fast bench profile --shape $$shape || exit; done
+	for shape in A B C S; do $(BIN)/spd-fast bench profile --shape $$shape || exit; done
 
 dev: $(VENV)/.lint
 	$(PIP) pre-commit

@@ -6,6 +6,11 @@ from pathlib import Path
 
 import pytest
 
+if os.environ.get("SPD_FAST_ISA"):  # before a test loads PyTorch, which looks at the processor once
+    from spd_fast.bench.record import hold_peers
+
+    hold_peers()
+
 # A runner that was started in the background ignores Ctrl-C, and every process that a test starts would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

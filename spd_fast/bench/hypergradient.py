@@ -38,6 +38,7 @@ __all__ = [
 
 ENGINE, DIRECT, PYTORCH = "spd_fast", "spd_fast, direct convolutions", "PyTorch"
 """Names of what is timed. Direct convolutions round as a plain sum does."""
+IMAGES: Final = 200
 LR: Final = 1e-3
 STEPS_COMPARED: Final = 10
 """Steps through which accuracy is compared: for many cells, PyTorch's float32 and double are comparable up to here."""
@@ -50,7 +51,7 @@ STEPS_VERIFIED: Final = 3
 
 def run(
     cells: Sequence[Cell],
-    shapes: str = "ABC",
+    shapes: str = records.ALL,
     *,
     steps: int = 100,
     rounds: int = 3,
@@ -70,7 +71,7 @@ def run(
     cells : sequence of Cell
         The cells whose training and hypergradient are timed, in turns.
     shapes : str
-        Motif shapes, letters of ABC.
+        Motifs, letters of ABCS.
     steps : int, a multiple of 10
         Number of inner steps that are timed.
     rounds : int
@@ -101,18 +102,17 @@ def run(
     RuntimeError
         If the engine's derivative in double differs from PyTorch's.
     """
-    chosen_shapes = records.shapes_named(shapes)
+    motifs = records.motifs_named(shapes)
     if steps < 10 or steps % 10 or rounds < 1 or min(peers, compared, long) < 0 or clock not in CLOCKS:
         raise ValueError(
             f"steps {steps}, rounds {rounds}, peers {peers}, compared {compared}, long {long}, clock {clock!r}: expected a "
             "multiple of 10, at least 1, at least 0 each, 'wall' or 'cpu'"
         )
-    dish = Dish.random(per_class=20, image_size=records.SIDE)
-    advance = counter_of(progress, len(chosen_shapes) * (len(cells) + compared) + 4 * long)
+    advance = counter_of(progress, len(motifs) * (len(cells) + compared) + 4 * long)
     record = records.begin(
         "hypergradient",
         threads=1,
-        images=list(dish.images.shape),
+        images=IMAGES,
         batch_size=records.BATCH,
         steps=steps,
         rounds=rounds,
@@ -122,7 +122,8 @@ def run(
     )
     with records.pinned(core) as chosen:
         record["pinned_to"] = chosen
-        for letter, shape in chosen_shapes.items():
+        for letter, motif in motifs.items():
+            shape, dish = motif.shape, _dish(motif)
             _verify(cells[0], shape, dish, tolerance)
             accuracy = []
             for cell in random_cells(compared, seed=1):
@@ -288,14 +289,18 @@ def _long(cells: Sequence[Cell], steps: int, advance: Callable[[int], None]) -> 
 def _long_one(cell: dict[str, Any], steps: int) -> dict[str, float]:
     """Return wall and processor seconds of one motif, and by how many MiB the peak of this process's memory exceeds what it
     had at the start. Runs in a process of its own."""
-    dish = Dish.random(per_class=20, image_size=records.SIDE)
-    own, shape = Cell.from_json(cell), records.SHAPES["C"]
+    motif = records.MOTIFS["C"]
+    own, shape, dish = Cell.from_json(cell), motif.shape, _dish(motif)
     before = _memory("VmRSS")
     wall, cpu = time.perf_counter(), time.process_time()
     _engine(own, shape, dish, steps)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     peak = _memory("VmHWM")
     return {"seconds": wall, "cpu_seconds": cpu, "more_mib": peak - before, "process_mib": peak}
+
+
+def _dish(motif: records.BenchMotif) -> Dish:
+    return Dish.random(per_class=IMAGES // 10, image_size=motif.side)
 
 
 def _memory(name: str) -> float:

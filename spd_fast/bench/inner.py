@@ -1,6 +1,7 @@
 """The bench of inner epochs: the engine beside PyTorch (and JAX, if asked for) on one core, and many motifs on all cores.
 
-An epoch is the paper's: 200 images of 3 x 16 x 16 pixels in batches of 20, with Adam. The bench first compares the step losses of all
+An epoch has 200 images in batches of 20, with Adam: of 3 x 16 x 16 pixels for the paper's motifs A, B and C, of 3 x 8 x 8 for S, the
+motif that ranking trains. The bench first compares the step losses of all
 contenders. Then it times them in turns, so that other work of the machine slows all of them alike. PyTorch runs the reference
 (`spd_fast.reference.pytorch`) with its fastest Adam (fused). It gathers batches by index, as the engine does, and computes no
 accuracies.
@@ -52,7 +53,7 @@ Epoch = Callable[[], np.ndarray[Any, Any]]
 
 def run(
     cells: Sequence[Cell],
-    shapes: str = "ABC",
+    shapes: str = records.ALL,
     *,
     rounds: int = 7,
     jax: bool = False,
@@ -69,7 +70,7 @@ def run(
     ----------
     cells : sequence of Cell
     shapes : str
-        Motif shapes, letters of ABC.
+        Motifs, letters of ABCS.
     rounds : int
         How often each contender is timed, in turns; the median counts.
     jax : bool
@@ -103,18 +104,18 @@ def run(
     RuntimeError
         If the step losses of a contender differ from those of the engine.
     """
-    chosen_shapes = records.shapes_named(shapes)
+    motifs = records.motifs_named(shapes)
     if rounds < 1 or many < 0 or clock not in CLOCKS:
         raise ValueError(
             f"rounds {rounds}, many {many}, clock {clock!r}: expected at least 1, at least 0, 'wall' or 'cpu'"
         )
-    dish = Dish.random(per_class=IMAGES // 10, image_size=records.SIDE)
+    dishes = {letter: Dish.random(per_class=IMAGES // 10, image_size=motif.side) for letter, motif in motifs.items()}
     order = np.random.default_rng(0).permutation(IMAGES)
-    advance = counter_of(progress, len(chosen_shapes) * (len(cells) + (2 if many else 0)))
+    advance = counter_of(progress, len(motifs) * (len(cells) + (2 if many else 0)))
     record = records.begin(
         "inner",
         threads=1,
-        images=[IMAGES, 3, records.SIDE, records.SIDE],
+        images=IMAGES,
         batch_size=records.BATCH,
         rounds=rounds,
         unit=f"seconds per epoch ({clock} clock)",
@@ -123,17 +124,18 @@ def run(
     with records.pinned(core) as chosen:
         record["pinned_to"] = chosen
         peaks = [_core.fma_peak(0.2)]
-        for letter, shape in chosen_shapes.items():
+        for letter, motif in motifs.items():
             rows = []
             for cell in cells:
-                contenders = _contenders(cell, shape, dish, order, jax, default_adam)
-                rows.append(_measure(cell, shape, contenders, rounds, CLOCKS[clock], tolerance))
+                contenders = _contenders(cell, motif.shape, dishes[letter], order, jax, default_adam)
+                rows.append(_measure(cell, motif, contenders, rounds, CLOCKS[clock], tolerance))
                 advance(1)
             peaks.append(_core.fma_peak(0.2))
-            record["shapes"][letter] = {"cells": rows, **_summarised(rows, max(peaks))}
+            record["shapes"][letter] = {"side": motif.side, "cells": rows, **_summarised(rows, max(peaks))}
         record["fma_peak_gflops"] = [peak / 1e9 for peak in peaks]
     if many:
-        for letter, shape in chosen_shapes.items():
+        for letter, motif in motifs.items():
+            shape, dish = motif.shape, dishes[letter]
             record["shapes"][letter]["many"] = _measure_many(
                 random_cells(many, seed=0), shape, dish, order, min(rounds, 3)
             )
@@ -181,7 +183,7 @@ def _contenders(
 
 def _measure(
     cell: Cell,
-    shape: MotifShape,
+    motif: records.BenchMotif,
     contenders: dict[str, Epoch],
     rounds: int,
     clock: Callable[[], float],
@@ -203,7 +205,7 @@ def _measure(
     return {
         "cell": cell.to_json(),
         "hash": cell.module_hash,
-        "gflop_per_epoch": _flop_per_epoch(cell, shape) / 1e9,
+        "gflop_per_epoch": _flop_per_epoch(cell, motif) / 1e9,
         "losses_apart": apart,
         "seconds_per_epoch": seconds,
     }
@@ -244,13 +246,13 @@ def _pytorch_epoch(
     return epoch
 
 
-def _flop_per_epoch(cell: Cell, shape: MotifShape) -> int:
+def _flop_per_epoch(cell: Cell, motif: records.BenchMotif) -> int:
     """Return the FLOPs of forward pass, data gradients and weight gradients of convolutions and dense layer.
 
     A training needs no gradient in the images, so the stem has no data gradient.
     """
-    stem = 2 * records.SIDE**2 * 9 * shape.image_channels * shape.stem_channels
-    return IMAGES * (3 * count_flops(cell, shape, records.SIDE) - stem)
+    stem = 2 * motif.side**2 * 9 * motif.shape.image_channels * motif.shape.stem_channels
+    return IMAGES * (3 * count_flops(cell, motif.shape, motif.side) - stem)
 
 
 # ---- many motifs at once

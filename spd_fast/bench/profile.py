@@ -53,13 +53,13 @@ def run(
     core: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Profile one training step of the motif of each cell, with a batch of 20 images of 3 x 16 x 16 and Adam, on one pinned
+    """Profile one training step of the motif of each cell, with a batch of 20 images and Adam, on one pinned
     thread.
 
     Parameters
     ----------
     cells : sequence of Cell or NatsCell
-    shape : "A", "B" or "C"
+    shape : "A", "B", "C" or "S"
     repeats : int
         How often each step is run; the median counts.
     direct_convolutions, core, progress
@@ -79,14 +79,14 @@ def run(
         If the convolutions of the plan are not those that `spd_fast.count_flops` counts.
     """
     if len(shape) != 1:
-        raise ValueError(f"shapes are {shape!r}, expected one letter of ABC: a profile is of one motif shape")
-    motif = records.shapes_named(shape)[shape]
-    dish = Dish.random(per_class=records.BATCH // 10, image_size=records.SIDE)
+        raise ValueError(f"shapes are {shape!r}, expected one letter of {records.ALL}: a profile is of one motif")
+    motif = records.motifs_named(shape)[shape]
+    dish = Dish.random(per_class=records.BATCH // 10, image_size=motif.side)
     record = records.begin(
         "profile",
         shape=shape,
         batch_size=records.BATCH,
-        image_size=records.SIDE,
+        image_size=motif.side,
         repeats=repeats,
         direct_convolutions=direct_convolutions,
     )
@@ -96,10 +96,10 @@ def run(
         record["cells"] = []
         for i, cell in enumerate(cells):
             measured = step_profile(
-                cell, motif, dish.images, dish.labels, repeats=repeats, direct_convolutions=direct_convolutions
+                cell, motif.shape, dish.images, dish.labels, repeats=repeats, direct_convolutions=direct_convolutions
             )
             rows = _rows(measured, top)
-            require_flops(rows, count_flops(cell, motif, records.SIDE) * records.BATCH)
+            require_flops(rows, count_flops(cell, motif.shape, motif.side) * records.BATCH)
             whole, timed = (float(np.median(measured[name])) for name in ("whole", "timed"))
             entry = {
                 "cell": cell.to_json(),
@@ -155,7 +155,7 @@ def cost(op: dict[str, Any], part: str, measured: dict[str, Any]) -> tuple[int, 
         case _, "optimizer":  # it reads weight, gradient and two states, and writes all of them but the gradient
             values = 7 * measured["parameters"]
         case _, "load":
-            values = 2 * n * 3 * records.SIDE**2
+            values = 2 * n * measured["image_values"]
     return flop, FLOAT * values
 
 

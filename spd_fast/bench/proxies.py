@@ -37,7 +37,7 @@ Call = Callable[[], Scores]
 
 def run(
     cells: Sequence[Cell],
-    shapes: str = "ABC",
+    shapes: str = records.ALL,
     *,
     rounds: int = 5,
     tolerance: float = TOLERANCE,
@@ -50,7 +50,7 @@ def run(
     ----------
     cells : sequence of Cell
     shapes : str
-        Motif shapes, letters of ABC.
+        Motifs, letters of ABCS.
     rounds : int
         How often each is timed, in turns; the median counts.
     tolerance : float
@@ -71,19 +71,17 @@ def run(
     RuntimeError
         If a score differs from that of the reference.
     """
-    chosen_shapes = records.shapes_named(shapes)
+    motifs = records.motifs_named(shapes)
     if rounds < 1:
         raise ValueError(f"rounds is {rounds}, expected at least 1")
-    dish = Dish.random(per_class=IMAGES // 10, image_size=records.SIDE)
-    steps = [(letter, name) for letter in chosen_shapes for name in NAMES]
-    record = records.begin(
-        "proxies", images=[IMAGES, 3, records.SIDE, records.SIDE], cells=len(cells), rounds=rounds, shapes={}
-    )
+    steps = [(letter, name) for letter in motifs for name in NAMES]
+    record = records.begin("proxies", images=IMAGES, cells=len(cells), rounds=rounds, shapes={})
     with records.pinned(core) as chosen:
         record["pinned_to"] = chosen
         for i, (letter, name) in enumerate(steps):
-            rows = record["shapes"].setdefault(letter, {})
-            rows[name] = _measure(cells, chosen_shapes[letter], dish, name, rounds, tolerance)
+            rows, motif = record["shapes"].setdefault(letter, {}), motifs[letter]
+            dish = Dish.random(per_class=IMAGES // 10, image_size=motif.side)
+            rows[name] = _measure(cells, motif.shape, dish, name, rounds, tolerance)
             if progress:
                 progress((i + 1) / len(steps))
     return record
@@ -146,7 +144,7 @@ def tables(record: dict[str, Any]) -> list[Table]:
     """Return a table of milliseconds for each cell: the median, and the least and the most in brackets."""
     machine = record["machine"]
     table = Table(
-        title=f"milliseconds a cell, {record['images'][0]} images, one thread: {machine['processor']}, {machine['instruction_set']}",
+        title=f"milliseconds a cell, {record['images']} images, one thread: {machine['processor']}, {machine['instruction_set']}",
         title_justify="left",
     )
     for heading in ("motif", "", "spd_fast", "PyTorch", "x"):

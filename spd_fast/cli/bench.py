@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 )
 def bench_inner(
     cells: BenchCells = None,
-    shapes: BenchShapes = "ABC",
+    shapes: BenchShapes = "ABCS",
     rounds: BenchRounds = 7,
     jax: Annotated[bool, typer.Option("--jax", help="Time JAX, too. It must be installed.")] = False,
     default_adam: Annotated[
@@ -76,7 +76,7 @@ def bench_inner(
 )
 def bench_hypergradient(
     cells: BenchCells = None,
-    shapes: BenchShapes = "ABC",
+    shapes: BenchShapes = "ABCS",
     steps: Annotated[
         int, typer.Option(metavar="N", min=10, help="Number of inner steps that are timed, a multiple of 10.")
     ] = 100,
@@ -156,7 +156,7 @@ def bench_profile(
         typer.Option("--hash", metavar="HEX", help="Profile this cell of the truth instead. May be repeated."),
     ] = None,
     truth: TruthFile = None,
-    shape: Annotated[str, typer.Option(metavar="A|B|C", help="Motif shape.")] = "C",
+    shape: Annotated[str, typer.Option(metavar="A|B|C|S", help="Motif.")] = "C",
     repeats: Annotated[int, typer.Option(metavar="N", min=1, help="How often each step is run.")] = 200,
     direct_convolutions: Annotated[
         bool,
@@ -182,7 +182,7 @@ def bench_profile(
 @bench_app.command("proxies", epilog="Example:\n\n  spd-fast bench proxies --shapes C")
 def bench_proxies(
     cells: BenchCells = None,
-    shapes: BenchShapes = "ABC",
+    shapes: BenchShapes = "ABCS",
     rounds: BenchRounds = 5,
     core: Core = None,
     folder: BenchFolder = BENCH_FOLDER,

@@ -46,7 +46,9 @@ BenchCells = Annotated[
         "--cells", metavar="FILE", help="File of cells (.json or .npz). Default: the 12 cells of the benches."
     ),
 ]
-BenchShapes = Annotated[str, typer.Option(metavar="ABC", help="Motif shapes.")]
+BenchShapes = Annotated[
+    str, typer.Option(metavar="ABCS", help="Motifs: A, B and C of the paper, and S, which ranking trains first.")
+]
 BenchClock = Annotated[str, typer.Option(metavar="wall|cpu", help="Choose cpu if the machine is busy with other work.")]
 BenchRounds = Annotated[int, typer.Option(metavar="N", min=1, help="How often each is timed, in turns.")]
 Core = Annotated[int | None, typer.Option(metavar="N", min=0, help="Processor to pin to. Default: the last one.")]

@@ -158,8 +158,8 @@ def step_profile(
         ``parts``: names of the parts. ``ops``: a dict for each op of the plan with its ``kind`` ("conv", which includes its batch
         norm, "sum", "pool" or "head"), the ``names`` of its layers if it is a convolution, sizes and algorithms. ``elements``
         is the size of one channel of the batch with its padding lanes; ``terms`` and ``flows`` are the numbers of channels of all
-        tensors that the forward pass and the backward pass add. ``parameters``: the number of weights. ``lanes``: pixels in a
-        vector.
+        tensors that the forward pass and the backward pass add. ``parameters``: the number of weights. ``image_values``:
+        the number of values of one image. ``lanes``: pixels in a vector.
     """
     repeats = checked_integer("repeats", repeats, 1)
     direct_convolutions = checked_flag("direct_convolutions", direct_convolutions)
@@ -188,7 +188,7 @@ def step_profile(
             end = op.weight + op.c_out * op.c_in * op.size**2
             ops[-1]["names"] = [name.removesuffix(".conv.weight") for name, at in weights if op.weight <= at < end]
     rest = ("parts", "parameters", "lanes", "whole", "timed", "seconds")
-    return {"ops": ops} | {name: getattr(out, name) for name in rest}
+    return {"ops": ops, "image_values": dish.images[0].size} | {name: getattr(out, name) for name in rest}
 
 
 def _proxy_inputs(

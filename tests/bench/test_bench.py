@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +93,58 @@ def test_pinning_ends() -> None:
     assert os.sched_getaffinity(0) == before
 
 
+# ---- what peers are held to
+
+
+def instruction_sets() -> list[str]:
+    """Those of the engine that this machine runs and that a bench can hold the peers to."""
+    script = "from spd_fast import _core"
+    return [
+        isa
+        for isa in records.PEERS
+        if not subprocess.run(
+            [sys.executable, "-c", script], env=os.environ | {"SPD_FAST_ISA": isa}, check=False
+        ).returncode
+    ]
+
+
+@pytest.mark.parametrize("isa", instruction_sets())
+def test_peers_are_held_to_the_instruction_set_that_the_engine_is_forced_to(isa: str) -> None:
+    script = (
+        "from spd_fast.bench import record; held = record.begin('inner')['peers_held_by'];"
+        "import json, torch; print(json.dumps([held, torch.backends.cpu.get_cpu_capability()]))"
+    )
+    free = {name: value for name, value in os.environ.items() if name not in records.PEERS[isa]}
+    flags = {"XLA_FLAGS": "--xla_dump_to=nowhere"}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=free | flags | {"SPD_FAST_ISA": isa},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    held, capability = json.loads(done.stdout)
+    assert held == records.PEERS[isa]
+    assert capability == held["ATEN_CPU_CAPABILITY"].upper()
+
+
+def test_peers_that_were_loaded_before_and_are_not_held_are_refused() -> None:
+    isa = instruction_sets()[-1]
+    free = {name: value for name, value in os.environ.items() if name not in records.PEERS[isa]}
+    script = "import torch; from spd_fast.bench import record; record.begin('inner')"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=free | {"SPD_FAST_ISA": isa}, capture_output=True, text=True, check=False
+    )
+    assert (
+        f"the engine is held to {isa}, but torch was loaded before this bench and is not: start Python" in done.stderr
+    )
+
+
+def test_nothing_is_held_where_no_instruction_set_is_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SPD_FAST_ISA", raising=False)
+    assert records.hold_peers() == {}
+
+
 # ---- kernels
 
 
@@ -157,7 +211,7 @@ def test_step_profile_times_every_part_of_every_op(cell: Any, shape: Any, direct
 
 
 def test_costs_by_hand() -> None:
-    measured = {"lanes": 16, "parameters": 10}
+    measured = {"lanes": 16, "parameters": 10, "image_values": 3 * 16 * 16}
     conv = {
         "kind": "conv",
         "size": 3,
@@ -201,6 +255,7 @@ def test_costs_by_hand() -> None:
     assert profile.cost(head, "forward", measured) == (2 * 20 * 16 * 10, 4 * 20 * 256 * 24)
     assert profile.cost(head, "backward", measured) == (4 * 20 * 16 * 10, 4 * 20 * 16 * 16)
     assert profile.cost({"kind": profile.BESIDE}, "optimizer", measured) == (0, 4 * 70)
+    assert profile.cost({"kind": profile.BESIDE}, "load", measured) == (0, 4 * 2 * 20 * 3 * 16 * 16)
     assert profile.cost({"kind": profile.BESIDE}, "loss", measured) == (0, 0)
 
 
@@ -257,10 +312,16 @@ def test_inner(tmp_path: Path) -> None:
     (tmp_path / "cells").mkdir()
     (tmp_path / "cells" / "cells.json").write_text(json.dumps([cell.to_json() for cell in CELLS[:2]]))
     shown, record = call(
-        tmp_path, "inner", "--shapes", "C", "--rounds", 1, "--many", 3, "--cells", tmp_path / "cells" / "cells.json"
+        tmp_path, "inner", "--shapes", "CS", "--rounds", 1, "--many", 3, "--cells", tmp_path / "cells" / "cells.json"
     )
     described(record, "inner")
     assert "motif C: milliseconds per inner epoch" in shown
+    assert "motif S: milliseconds per inner epoch" in shown
+    assert [record["shapes"][letter]["side"] for letter in "CS"] == [16, 8]
+    small = record["shapes"]["S"]["cells"][0]
+    shape, side = records.MOTIFS["S"].shape, records.MOTIFS["S"].side
+    stem = 2 * side**2 * 27 * shape.stem_channels
+    assert small["gflop_per_epoch"] == pytest.approx(200 * (3 * count_flops(CELLS[0], shape, side) - stem) / 1e9)
     shape = record["shapes"]["C"]
     assert [row["hash"] for row in shape["cells"]] == [cell.module_hash for cell in CELLS[:2]]
     for row in shape["cells"]:
@@ -290,7 +351,7 @@ def test_inner(tmp_path: Path) -> None:
 
 
 def test_inner_errors() -> None:
-    with pytest.raises(ValueError, match="shapes are 'AX', expected letters of ABC"):
+    with pytest.raises(ValueError, match="shapes are 'AX', expected letters of ABCS such"):
         inner.run(CELLS[:1], "AX")
     with pytest.raises(ValueError, match=r"rounds 0, many 64, clock 'wall': expected at least 1"):
         inner.run(CELLS[:1], rounds=0)
@@ -371,7 +432,7 @@ def test_proxies(tmp_path: Path) -> None:
 def test_proxies_errors() -> None:
     with pytest.raises(ValueError, match="rounds is 0, expected at least 1"):
         proxies.run(CELLS[:1], "C", rounds=0)
-    with pytest.raises(ValueError, match="shapes are 'X', expected letters of ABC"):
+    with pytest.raises(ValueError, match="shapes are 'X', expected letters of ABCS such"):
         proxies.run(CELLS[:1], "X")
     with pytest.raises(
         RuntimeError, match=r"scores of forward are .* apart, expected .* at most: wrong results are not timed"
