@@ -18,7 +18,7 @@ from spd_fast.engine.training import MotifMetrics, TrainResult, train
 from spd_fast.learnables.step_weights import equal_weights
 from spd_fast.learnables.table import enter_all
 from spd_fast.motif import Shape
-from spd_fast.recipes.settings import Recipe, checked_recipe
+from spd_fast.recipes.settings import REFERENCE_SCORES, Recipe, checked_recipe
 from spd_fast.spaces.candidate import Candidate
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "inner_loops",
     "metrics_read",
     "read_score",
+    "reference_losses",
     "score_cells",
     "shape_for",
     "step_weights",
@@ -200,12 +201,85 @@ def read_score(result: TrainResult, recipe: Recipe, dish: Dish) -> npt.NDArray[n
     metric = recipe.outer.metric
     if recipe.outer.ranking == "accuracy":
         values = metrics_read(result).accuracy
+    elif metric == "training_loss" and recipe.outer.reference_losses is not None:
+        if dish.step_weights is not None:
+            raise ValueError(
+                "the dish has step_weights and the recipe has outer.reference_losses, expected one of the two: ranks of epochs have "
+                "no weights of steps"
+            )
+        values = -_normal_scores(_epoch_losses(result, recipe), recipe.outer.reference_losses)
     elif metric == "training_loss":
         weighted = result.recorded["step_loss"] * step_weights(recipe, dish)
         values = -weighted.sum(axis=-1)  # a product of matrices would not have the same bits for any number of motifs
     else:
         values = metrics_read(result).probability if metric == "probability" else -metrics_read(result).loss
     return np.where(result.diverged, np.nan, np.asarray(values, np.float64))
+
+
+def reference_losses(
+    dish: Dish,
+    recipe: Recipe,
+    cells: Sequence[Candidate],
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[tuple[float, ...], ...]:
+    """Measure the setting ``outer.reference_losses`` for a recipe: train motifs of random cells, and take quantiles of their losses.
+
+    Parameters
+    ----------
+    dish : Dish
+        A dish that the recipe's motifs are trained on, such as `spd_fast.outer.start.start_dish` makes.
+    recipe : Recipe
+    cells : sequence of Cell, NatsCell or Perceptron
+        A few hundred cells, drawn evenly from the space. Their accuracies need not be known.
+    threads, progress
+        As in `spd_fast.train_motifs`.
+
+    Returns
+    -------
+    tuple of tuple of float
+        One row for each inner epoch that counts, with 13 losses: quantiles over all replicates of all cells.
+
+    Raises
+    ------
+    ValueError
+        If dish and recipe do not fit each other, or the losses are too few or too much alike to have such quantiles.
+    """
+    from scipy.special import ndtr
+
+    results = train_cells(dish, recipe, cells, threads=threads, progress=progress)
+    losses = np.concatenate([_epoch_losses(result, recipe)[~result.diverged] for result in results])
+    if not len(losses):
+        raise ValueError(f"{len(cells)} cells left no motif that did not diverge, expected a few hundred cells")
+    rows = np.quantile(losses, ndtr(np.array(REFERENCE_SCORES)), axis=0).T
+    if not (np.diff(rows) > 0).all():
+        raise ValueError(
+            f"the losses of {len(losses)} motifs have no increasing quantiles, expected those of a few hundred cells"
+        )
+    return tuple(tuple(row) for row in rows.tolist())
+
+
+def _epoch_losses(result: TrainResult, recipe: Recipe) -> npt.NDArray[np.float64]:
+    """Return the mean training losses of the inner epochs that count: shape (K, epochs)."""
+    counted = np.asarray(result.recorded["step_loss"], np.float64)[:, -recipe.counted_steps :]
+    means: npt.NDArray[np.float64] = counted.reshape(len(counted), -1, recipe.steps_per_epoch).mean(axis=-1)
+    return means
+
+
+def _normal_scores(losses: npt.NDArray[np.float64], reference: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
+    """Return the means over epochs of the normal scores of losses, shape (K, epochs), among reference losses: shape (K,).
+
+    A score is linear in the logarithm of the loss between two quantiles, and beyond the last ones as it is over the two intervals before.
+    """
+    scores, at = [], np.array(REFERENCE_SCORES)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for loss, known in zip(np.log(losses).T, np.log(reference), strict=True):
+            below = at[0] + (loss - known[0]) * (at[2] - at[0]) / (known[2] - known[0])
+            above = at[-1] + (loss - known[-1]) * (at[-1] - at[-3]) / (known[-1] - known[-3])
+            inside = np.interp(loss, known, at)
+            scores.append(np.where(loss < known[0], below, np.where(loss > known[-1], above, inside)))
+    return mean_of(scores)
 
 
 def step_weights(recipe: Recipe, dish: Dish | None = None) -> npt.NDArray[np.float64]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import norm, spearmanr
 
 import small
 from spd_fast import recipes
@@ -17,10 +18,12 @@ from spd_fast.base.sums import mean_of, sum_of
 from spd_fast.dish import Dish
 from spd_fast.engine.training import train
 from spd_fast.learnables.images import cosine_basis
+from spd_fast.nasbench101 import enumerate_space
 from spd_fast.outer.start import start_dish
 from spd_fast.predictors import proxies
 from spd_fast.recipes.settings import Recipe
-from spd_fast.scoring import inner_loops, score_cells
+from spd_fast.scoring import inner_loops, reference_losses, score_cells, train_cells
+from spd_fast.spaces.cell_files import random_cells
 
 
 def recipe(**changes: Any) -> Recipe:
@@ -215,6 +218,102 @@ def test_progress_of_replicates() -> None:
     assert shares == sorted(shares)
     assert max(shares) <= 1
     assert any(0 < share < 0.5 for share in shares)
+
+
+# ---- scores by ranks among reference cells
+
+
+def ranked_recipe(**changes: Any) -> Recipe:
+    """Two replicates of three epochs, of which the last two count."""
+    return recipe(
+        inner__replicates=2, outer__metric="training_loss", outer__metric_epochs=2, outer__ranking="metric", **changes
+    )
+
+
+def test_normal_scores_of_losses_among_reference_cells() -> None:
+    settings, cells = ranked_recipe(), random_cells(60, seed=3)
+    dish = start_dish(settings)
+    rows = reference_losses(dish, settings, cells)
+    steps = np.concatenate([each.recorded["step_loss"] for each in train_cells(dish, settings, cells)])
+    losses = steps.reshape(120, 3, -1).mean(axis=2)[:, 1:]
+    wanted = np.quantile(losses, norm.cdf(np.arange(-3, 3.1, 0.5)), axis=0).T
+    np.testing.assert_allclose(
+        rows, wanted, rtol=1e-6
+    )  # the product averages losses in double, the engine records float32
+    ranked = settings.replace({"outer.reference_losses": rows})
+    scores = score_cells(dish, ranked, cells)
+    # The reference cells themselves have normal scores: mean 0, standard deviation 1 of each motif and less of their means.
+    assert abs(scores.mean()) < 0.1
+    assert 0.5 < scores.std() < 1.1
+    logs = np.log(losses).reshape(2, 60, 2)
+    expected = -np.mean(
+        [np.interp(logs[r, :, e], np.log(rows[e]), np.arange(-3, 3.1, 0.5)) for r in (0, 1) for e in (0, 1)], axis=0
+    )
+    inside = (logs > np.log(rows)[:, 0]).all(axis=(0, 2)) & (logs < np.log(rows)[:, -1]).all(axis=(0, 2))
+    assert inside.sum() > 50
+    np.testing.assert_allclose(scores[inside], expected[inside], rtol=1e-5, atol=1e-6)
+    # One cell alone has the same score.
+    assert score_cells(dish, ranked, cells[7:8])[0] == scores[7]
+
+
+def test_normal_scores_go_on_beyond_the_reference_cells() -> None:
+    settings, cells = ranked_recipe(), random_cells(30, seed=3)
+    dish = start_dish(settings)
+    plain = score_cells(dish, settings, cells)
+    low, high = np.linspace(0.01, 0.02, 13).tolist(), np.linspace(100.0, 200.0, 13).tolist()
+    for reference in (low, high):  # all losses lie above, or below: the order is that of the mean logarithm of the loss
+        scores = score_cells(dish, settings.replace({"outer.reference_losses": [reference, reference]}), cells)
+        assert len(set(scores.tolist())) == 30
+        assert spearmanr(scores, plain).statistic > 0.97
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"outer.reference_losses": [list(range(1, 14))]},
+            "has 1 rows, expected 2: one for each inner epoch that counts",
+        ),
+        ({"outer.reference_losses": [list(range(1, 14)), [1] * 13]}, "does not increase from above 0"),
+        ({"outer.reference_losses": [list(range(13))] * 2}, "does not increase from above 0"),
+        ({"outer.reference_losses": [list(range(1, 13))] * 2}, "at least 13 items"),
+        (
+            {"outer.reference_losses": [list(range(1, 14))] * 2, "outer.ranking": "accuracy"},
+            'expected "training_loss" and "metric"',
+        ),
+        (
+            {"outer.reference_losses": [list(range(1, 14))] * 2, "outer.learn": ["labels", "step_weights"]},
+            "expected one of the two",
+        ),
+    ],
+)
+def test_bad_reference_losses(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ranked_recipe().replace(changes)
+
+
+def test_reference_losses_of_too_few_cells() -> None:
+    settings = ranked_recipe().replace({"inner.replicates": 1})
+    with pytest.raises(ValueError, match="expected those of a few hundred cells"):
+        reference_losses(start_dish(settings), settings, random_cells(1, seed=3))
+
+
+def test_the_dish_of_a_ranked_score_has_no_step_weights() -> None:
+    settings = ranked_recipe(outer__reference_losses=[list(range(1, 14))] * 2)
+    dish = start_dish(settings)
+    weighted = replace(dish, step_weights=np.full(settings.steps, 1 / settings.steps))
+    with pytest.raises(ValueError, match=r"the dish has step_weights and the recipe has outer\.reference_losses"):
+        score_cells(weighted, settings, random_cells(2, seed=3))
+
+
+@pytest.mark.verify
+def test_the_reference_losses_of_learning_curves_are_those_of_cells_of_the_space() -> None:
+    curves = recipes.get("curves")
+    space = enumerate_space()
+    rows = np.sort(np.random.default_rng(2026).choice(len(space), 400, replace=False))
+    found = reference_losses(start_dish(curves), curves, [space[row] for row in rows.tolist()])
+    assert curves.outer.reference_losses is not None
+    np.testing.assert_allclose(found, curves.outer.reference_losses, rtol=2e-3)
 
 
 def test_scoring_needs_no_torch() -> None:

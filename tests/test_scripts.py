@@ -12,6 +12,7 @@ import pytest
 
 from spd_fast.nasbench101 import Table
 from spd_fast.nasbench101 import open as open_table
+from spd_fast.recipes import get
 from spd_fast.truth.table import TruthTable
 
 TINY = {"dish.images": 20, "dish.image_size": 4, "inner.batch_size": 10, "inner.epochs": 3}
@@ -54,6 +55,13 @@ def test_ablation(project_dir: Path, truth: Path, tmp_path: Path) -> None:
         assert re.fullmatch(r"-?0\.\d{3} \[-?0\.\d{3}, -?0\.\d{3}\]", row[1])
     assert "equal step weights: " in text
     assert (tmp_path / "learning.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_reference_losses(project_dir: Path) -> None:
+    changes = TINY | {"inner.replicates": 2, "inner.split_images": False, "dish.images": 20}
+    found = json.loads(said(project_dir, "reference_losses.py", "--cells", 30, "--replace", json.dumps(changes)))
+    assert [len(row) for row in found] == [13] * 3
+    assert get("curves").replace({**changes, "outer.reference_losses": found}).outer.reference_losses is not None
 
 
 def test_rawal(project_dir: Path, tmp_path: Path) -> None:

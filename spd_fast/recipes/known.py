@@ -254,6 +254,15 @@ def _learned_schedule() -> Recipe:
     )
 
 
+_CURVES_REFERENCE: Final = (
+    (1.7952, 1.9167, 2.0046, 2.0978, 2.1943, 2.2758, 2.3884, 2.5636, 2.7666, 3.0169, 3.3219, 3.603, 3.883),
+    (1.2389, 1.3736, 1.5133, 1.7139, 1.864, 1.9833, 2.0944, 2.1926, 2.3027, 2.4217, 2.548, 2.6861, 2.8707),
+    (0.8365, 0.9453, 1.0733, 1.3509, 1.5705, 1.7375, 1.8871, 2.0063, 2.1194, 2.2174, 2.3036, 2.4082, 2.4808),
+)
+"""Quantiles of the mean training loss of epochs 2 to 4 over 400 cells drawn evenly from the space of NAS-Bench-101, eight motifs of each
+(`bench/reference_losses.py`)."""
+
+
 def _curves() -> Recipe:
     return Recipe(
         name="curves",
@@ -262,7 +271,13 @@ def _curves() -> Recipe:
             "200 images of its own."
         ),
         **_memorising(replicates=8),
-        outer=OuterSettings(metric="training_loss", metric_epochs=3, ranking="metric", gradient="unrolled"),
+        outer=OuterSettings(
+            metric="training_loss",
+            metric_epochs=3,
+            ranking="metric",
+            gradient="unrolled",
+            reference_losses=_CURVES_REFERENCE,
+        ),
     )
 
 

@@ -13,6 +13,7 @@ Cassimon et al., Predicting Image Classifier Performance Using the Synthetic Pet
 import json
 from collections.abc import Mapping
 from difflib import get_close_matches
+from itertools import pairwise
 from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
@@ -36,6 +37,7 @@ from spd_fast.learnables.table import LEARNABLES
 from spd_fast.spaces.perceptron import PerceptronShape
 
 __all__ = [
+    "REFERENCE_SCORES",
     "SCHEMA",
     "AdamSettings",
     "CMAESSettings",
@@ -50,6 +52,9 @@ __all__ = [
     "ScaleSettings",
     "checked_recipe",
 ]
+
+REFERENCE_SCORES: Final = tuple(k / 2 for k in range(-6, 7))
+"""The normal scores at which `OuterSettings.reference_losses` states losses: -3 to 3 in steps of 1/2."""
 
 SCHEMA: Final = "spd_fast.recipe/2"
 """Version of the JSON form; it changes when an older reader could misread a newer recipe."""
@@ -336,6 +341,20 @@ def _known_learnable(name: str) -> str:
 Learned = Annotated[str, AfterValidator(_known_learnable)]
 
 
+def _checked_reference(row: tuple[float, ...]) -> tuple[float, ...]:
+    """Return the quantiles of a loss; refuse those that do not increase from above 0."""
+    if row[0] <= 0 or any(low >= high for low, high in pairwise(row)):
+        raise ValueError("a row of reference_losses does not increase from above 0, expected quantiles of a loss")
+    return row
+
+
+_ReferenceLosses = Annotated[
+    tuple[float, ...],
+    Field(strict=False, min_length=len(REFERENCE_SCORES), max_length=len(REFERENCE_SCORES)),
+    AfterValidator(_checked_reference),
+]
+
+
 class OuterSettings(_Settings):
     """The outer loop: how the dish is changed (the paper, sections 3.5 and 4)."""
 
@@ -401,6 +420,12 @@ class OuterSettings(_Settings):
     ranking: Literal["accuracy", "metric"] = "accuracy"
     """The score by which cells are ranked: the motifs' "accuracy" on the dish after training, or the "metric". Accuracies tie
     when motifs are perfect (the paper, section 5.2)."""
+    reference_losses: Annotated[tuple[_ReferenceLosses, ...], Field(strict=False, min_length=1)] | None = None
+    """With metric "training_loss" and ranking "metric": how an epoch's mean training loss is distributed over random cells of the
+    space, one row for each epoch that counts. A row has 13 losses: the quantiles at the normal scores -3, -2.5, ..., 3. Each
+    epoch's loss is turned into the normal score of its rank among those cells before epochs are averaged, so that a single epoch
+    with large losses does not decide. No label is used. `spd_fast.scoring.reference_losses` measures them for other settings of the
+    inner loop. None: the losses themselves are averaged."""
     learn: Annotated[tuple[Learned, ...], Field(strict=False, min_length=1)] = ("images",)
     """Names of the learnables that the outer loop changes. If only the validation set or step weights are learned, the
     hypergradient equals the direct gradient, and motifs that are not redrawn are trained once."""
@@ -448,6 +473,17 @@ class OuterSettings(_Settings):
             raise ValueError(f'window is {self.window}, expected None with gradient "direct"')
         if self.metric_epochs is not None and self.metric != "training_loss":
             raise ValueError(f'metric_epochs is {self.metric_epochs}, expected None with metric "{self.metric}"')
+        if self.reference_losses is not None:
+            if (self.metric, self.ranking) != ("training_loss", "metric"):
+                raise ValueError(
+                    f'reference_losses are given with metric "{self.metric}" and ranking "{self.ranking}", expected '
+                    '"training_loss" and "metric": they rank training losses'
+                )
+            if "step_weights" in self.learn:
+                raise ValueError(
+                    'reference_losses are given and learn has "step_weights", expected one of the two: ranks of epochs have no '
+                    "weights of steps"
+                )
         if self.step_weights == "ridge" and "step_weights" not in self.learn:
             raise ValueError(
                 f'step_weights is "ridge" and learn is {list(self.learn)}, expected "step_weights" among them'
@@ -550,6 +586,12 @@ class Recipe(_Settings):
         if self.outer.metric_epochs is not None and self.outer.metric_epochs > self.inner.epochs:
             raise ValueError(
                 f"outer.metric_epochs is {self.outer.metric_epochs}, expected at most inner.epochs ({self.inner.epochs})"
+            )
+        rows, counted = self.outer.reference_losses, self.outer.metric_epochs or self.inner.epochs
+        if rows is not None and len(rows) != counted:
+            raise ValueError(
+                f"outer.reference_losses has {len(rows)} rows, expected {counted}: one for each inner epoch that counts; set it to "
+                "null, or measure it anew (spd_fast.scoring.reference_losses)"
             )
         if self.outer.replicates is not None and self.outer.replicates > self.inner.replicates:
             raise ValueError(
