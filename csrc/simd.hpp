@@ -318,6 +318,45 @@ SPD_INLINE void transpose4(vec<T> (&v)[4]) {
   }(std::make_integer_sequence<int, lanes<T>>{});
 }
 
+// Four elements, which groups of four lanes are taken from memory as, and put there. group_of returns lanes 4 g .. 4 g + 3 of v. of_groups does the opposite:
+// it returns the vector whose groups of four lanes are at p, p + apart, p + 2 apart, ...
+template <class T>
+struct four {
+  typedef T vector __attribute__((vector_size(4 * sizeof(T))));
+};
+template <class T, int g>
+SPD_INLINE typename four<T>::vector group_of(vec<T> v) {
+  if constexpr (lanes<T> == 4)
+    return v;
+  else
+    return __builtin_shufflevector(v, v, 4 * g, 4 * g + 1, 4 * g + 2, 4 * g + 3);
+}
+template <class T>
+SPD_INLINE vec<T> of_groups(const T* p, std::size_t apart) {
+  const auto part = [&](int g) {
+    typename four<T>::vector v;
+    std::memcpy(&v, p + g * apart, sizeof v);
+    return v;
+  };
+  const auto pair = [&](int g) { return __builtin_shufflevector(part(g), part(g + 1), 0, 1, 2, 3, 4, 5, 6, 7); };
+  if constexpr (lanes<T> == 4)
+    return part(0);
+  else if constexpr (lanes<T> == 8)
+    return pair(0);
+  else
+    return __builtin_shufflevector(pair(0), pair(2), 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+// Stores the groups of four lanes of v at p, p + apart, p + 2 apart, ...: the first n of them.
+template <class T>
+SPD_INLINE void store_groups(T* p, std::size_t apart, vec<T> v, int n = lanes<T> / 4) {
+  [&]<int... g>(std::integer_sequence<int, g...>) {
+    const auto put = [&](int at, typename four<T>::vector part) {
+      if (at < n) std::memcpy(p + at * apart, &part, sizeof part);
+    };
+    (put(g, group_of<T, g>(v)), ...);
+  }(std::make_integer_sequence<int, lanes<T> / 4>{});
+}
+
 // even_lanes and odd_lanes return those lanes of a, then those of b. interleave does the opposite: it returns half of a[0], b[0], a[1], b[1], ...
 template <class T>
 SPD_INLINE vec<T> even_lanes(vec<T> a, vec<T> b) {

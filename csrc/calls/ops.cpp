@@ -67,7 +67,7 @@ std::vector<AnyOp> ops_of(const Plan& plan) {
 std::vector<std::string> algorithms_at(int height, int width) {
   const Grid grid(height, width, engine().f32.lanes);
   std::vector<std::string> names;
-  for (const Algorithm how : {Algorithm::direct, Algorithm::winograd, Algorithm::winograd2d})
+  for (const Algorithm how : {Algorithm::direct, Algorithm::winograd, Algorithm::winograd2d, Algorithm::channels})
     if (fits(how, grid)) names.push_back(name_of(how));
   return names;
 }

@@ -106,7 +106,7 @@ void conv_check(ConvCheck<T>& q) {
   Scratch<T> packed(conv_packed(how, q.size, q.c_in, q.c_out));
   Team team(q.threads);
   const Members members(team);
-  Scratch<T> scratch(std::max({conv_scratch<T>(how, grid, q.size, q.c_in, false), conv_scratch<T>(how, grid, q.size, q.c_out, false),
+  Scratch<T> scratch(std::max({conv_scratch<T>(how, grid, q.size, q.c_in, q.c_out, false), conv_scratch<T>(how, grid, q.size, q.c_out, q.c_in, false),
                                conv_wgrad_scratch<T>(how, grid, blocks, q.size, q.c_in, q.c_out, team.most())}));
   x.pack(q.x);
   const auto forward = [&](View<T> to, View<const T> from, int c_in, int c_out, bool turned) {

@@ -5,6 +5,7 @@
 #include "../threads/team.hpp"
 #include "conv1x1.hpp"
 #include "conv3x3.hpp"
+#include "conv3x3_channels.hpp"
 #include "winograd.hpp"
 #include "winograd2d.hpp"
 #include "winograd2d_wgrad.hpp"
@@ -13,11 +14,13 @@ namespace spd::SPD_ISA {
 
 // These return elements: of the packed weights, of the scratch of a forward from c_in channels, and of the scratch of wgrad.
 inline std::size_t conv_packed(Algorithm how, int size, int c_in, int c_out) {
+  if (how == Algorithm::channels) return conv3x3_channels_packed(c_in, c_out);
   const int entries = how == Algorithm::direct ? size * size : how == Algorithm::winograd ? 18 : 4 * kPlanes;
   return static_cast<std::size_t>(entries) * c_in * c_out;
 }
 template <class T>
-std::size_t conv_scratch(Algorithm how, const Grid& grid, int size, int c_in, bool is_made) {
+std::size_t conv_scratch(Algorithm how, const Grid& grid, int size, int c_in, int c_out, bool is_made) {
+  if (how == Algorithm::channels) return conv3x3_channels_scratch<T>(grid, c_out);
   if (how == Algorithm::winograd2d) return winograd2d_scratch<T>(grid, c_in, is_made);
   if (how == Algorithm::winograd) return winograd_scratch<T>(c_in);
   return size == 1 ? conv1x1_scratch<T>(grid, c_in, is_made) : 0;
@@ -26,6 +29,7 @@ std::size_t conv_scratch(Algorithm how, const Grid& grid, int size, int c_in, bo
 template <class T>
 std::size_t conv_wgrad_scratch(Algorithm how, const Grid& grid, int blocks, int size, int c_in, int c_out, int threads) {
   if (how == Algorithm::winograd2d) return winograd2d_wgrad_scratch<T>(grid, blocks, c_in, c_out, threads);
+  if (how == Algorithm::channels) return conv3x3_channels_wgrad_scratch<T>(grid, blocks, c_out);
   if (how == Algorithm::winograd) return winograd_wgrad_scratch<T>(grid, blocks, c_in, c_out);
   return size == 1 ? conv1x1_wgrad_scratch<T>(grid, blocks, c_in, c_out, threads) : 0;
 }
@@ -43,6 +47,8 @@ void conv_pack(Algorithm how, T* packed, const T* k, int size, int c_in, int c_o
     if constexpr (lanes<T> >= 4) winograd2d_pack<T>(packed, k, c_in, c_out, turned);
   } else if (how == Algorithm::winograd)
     winograd_pack<T>(packed, k, c_in, c_out, turned);
+  else if (how == Algorithm::channels)
+    conv3x3_channels_pack<T>(packed, k, c_in, c_out, turned);
   else if (size == 3)
     conv3x3_pack<T>(packed, k, c_in, c_out, turned);
   else
@@ -58,7 +64,9 @@ void conv_run(Algorithm how, View<T> y, std::type_identity_t<Input<T>> x, const 
     with_tile_columns<T>(grid, [&]<int S>() { winograd2d_forward<T, S>(y, x, packed, scratch, grid, begin, end, c_in, c_out, accumulate); });
   else if (how == Algorithm::winograd)
     winograd_forward<T>(y, x.view(), packed, scratch, grid, begin, end, c_in, c_out, accumulate);
-  else if (size == 3)
+  else if (how == Algorithm::channels) {
+    if constexpr (lanes<T> >= 4) conv3x3_channels_forward<T>(y, x.view(), packed, scratch, grid, begin, end, c_in, c_out, accumulate);
+  } else if (size == 3)
     conv3x3_forward<T>(y, x.view(), packed, grid, begin, end, c_in, c_out, accumulate);
   else
     conv1x1_forward<T>(y, x, packed, scratch, grid, begin, end, c_in, c_out, accumulate);
@@ -75,7 +83,12 @@ void conv_wgrad(Algorithm how, T* dk, View<const T> dy, std::type_identity_t<Inp
   else {
     if (how == Algorithm::winograd)
       winograd_wgrad<T>(dk, dy, x.view(), scratch, grid, 0, blocks, c_in, c_out, team);
-    else
+    else if (how == Algorithm::channels) {
+      if constexpr (lanes<T> >= 4) {
+        team.split(blocks, [&](int b, int b_end, int) { conv3x3_channels_turn<T>(scratch, dy, grid, b, b_end, c_out); });
+        team.split(c_in, [&](int i, int i_end, int) { conv3x3_channels_wgrad<T>(dk, scratch, x.view(), grid, blocks, i, i_end, c_in, c_out); });
+      }
+    } else
       team.split(c_in, [&](int i, int i_end, int) { conv3x3_wgrad<T>(dk, dy, x.view(), grid, 0, blocks, i, i_end, c_in, c_out); });
     done_with_all(team, grid, blocks, done);
   }

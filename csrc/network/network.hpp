@@ -132,10 +132,10 @@ class Network {
     const auto fit = [&](const Conv& c) {
       const Grid& grid = plan_.grids[c.grid];
       run_packed_ = std::max(run_packed_, conv_packed(c.forward, c.size, c.c_in, c.c_out));
-      run_scratch_ = std::max(run_scratch_, conv_scratch<T>(c.forward, grid, c.size, c.c_in, c.sum >= 0));
+      run_scratch_ = std::max(run_scratch_, conv_scratch<T>(c.forward, grid, c.size, c.c_in, c.c_out, c.sum >= 0));
       if (plan_.passes != Passes::forward) {
         run_packed_ = std::max(run_packed_, conv_packed(c.dgrad, c.size, c.c_out, c.c_in));
-        run_scratch_ = std::max(run_scratch_, conv_scratch<T>(c.dgrad, grid, c.size, c.c_out, false));
+        run_scratch_ = std::max(run_scratch_, conv_scratch<T>(c.dgrad, grid, c.size, c.c_out, c.c_in, false));
         wgrad_scratch = std::max(wgrad_scratch, conv_wgrad_scratch<T>(c.wgrad, grid, grid.blocks(plan_.batch), c.size, c.c_in, c.c_out, team_.most()));
       }
       if (c.sum >= 0) made = std::max(made, c.c_in * kMostFused * sizeof(Normalised<T>) / sizeof(T));

@@ -79,6 +79,8 @@ struct Grid {
   // Winograd's algorithms take four rows at a time, and four vectors of them. They work along columns and rows where a row has whole tiles, and along columns
   // alone elsewhere. There a row has fewer than four lanes, which are in one vector, or vectors have two lanes.
   bool fits_winograd2d() const { return height % 4 == 0 && 4 % columns == 0 && slot >= 4 && lanes >= 4; }
+  // Images of 2 x 2 pixels, several in a vector, may have channels in the lanes instead.
+  bool fits_channels() const { return height == 2 && width == 2 && slot == 2 && lanes >= 4; }
   bool fits_winograd() const { return height % 4 == 0 && 4 % columns == 0 && (columns == 1 || lanes < 4); }
 
   // Returns a bit for each lane of vector `column`. It is set where the lane has column w of one of the first `n` images of a block and `keep(w)` holds.

@@ -89,12 +89,17 @@ struct Segment {
 // Returns whether the gradient that flows to a segment can be read where it comes from. It can if it is one tensor and no lane has to be cleared for n images.
 inline bool is_read_in_place(const Segment& s, const Grid& grid, int n) { return s.n == 1 && s.source[0].step == 1 && !grid.padded() && n % grid.images == 0; }
 
-// How a 3x3 convolution runs: by conv3x3.hpp, winograd.hpp (along columns) or winograd2d.hpp (along columns and rows).
-enum class Algorithm { direct, winograd, winograd2d };
-inline constexpr const char* kAlgorithmNames[] = {"direct", "winograd", "winograd2d"};
+// How a 3x3 convolution runs: by conv3x3.hpp, winograd.hpp (along columns), winograd2d.hpp (along columns and rows) or conv3x3_channels.hpp (images of 2 x 2).
+enum class Algorithm { direct, winograd, winograd2d, channels };
+inline constexpr const char* kAlgorithmNames[] = {"direct", "winograd", "winograd2d", "channels"};
 // Returns whether a 3x3 convolution on this grid can run by this algorithm.
 inline bool fits(Algorithm how, const Grid& grid) {
-  return how == Algorithm::direct || (how == Algorithm::winograd ? grid.fits_winograd() : grid.fits_winograd2d());
+  switch (how) {
+    case Algorithm::winograd: return grid.fits_winograd();
+    case Algorithm::winograd2d: return grid.fits_winograd2d();
+    case Algorithm::channels: return grid.fits_channels();
+    default: return true;
+  }
 }
 
 struct Conv {  // a convolution and the batch norm behind it

@@ -40,7 +40,7 @@ TITLES: Final = {
 }
 """Names of groups of parts, by kind of op and part. Groups of convolutions are named after their size instead."""
 
-NEEDED: Final = {"direct": 1.0, "winograd": 1 / 2, "winograd2d": 1 / 4}
+NEEDED: Final = {"direct": 1.0, "winograd": 1 / 2, "winograd2d": 1 / 4, "channels": 4 / 9}
 """Multiply-adds of an algorithm, as a share of those of the direct convolution (`csrc/plan/plan.cpp`)."""
 
 
@@ -165,7 +165,7 @@ def stored(op: dict[str, Any], part: str) -> int:
     A transform makes 36 values of every 16 pixels that are read, or 6 of every 4 if it runs along columns only. The results are
     stored as well. A weight gradient (wgrad) transforms both of its inputs; the stem keeps one of them in registers.
     """
-    each = {"direct": 0.0, "winograd": 6 / 4, "winograd2d": 36 / 16}[op[part]]
+    each = {"direct": 0.0, "winograd": 6 / 4, "winograd2d": 36 / 16, "channels": 0.0}[op[part]]
     read, written = (op["c_in"], op["c_out"]) if part != "dgrad" else (op["c_out"], op["c_in"])
     if part == "wgrad":
         values = each * (read if op["keeps"] else read + written)

@@ -125,6 +125,14 @@ def test_agrees_with_create_graph_by_winograd(cell, width):
     check_against_create_graph(cell, SMALL, dish, OPTIMIZERS[2], 8, 1e-8, direct_convolutions=False, memory_mib=0)
 
 
+@pytest.mark.parametrize("cell", [MIXED, WIDE], ids=["mixed", "wide"])
+def test_agrees_with_create_graph_on_images_of_four_pixels(cell):
+    """The third stack of the motif that ranking trains: by conv3x3_channels.hpp, where vectors have four lanes or more."""
+    shape = spd.MotifShape(6, stacks=3, classes=4)
+    dish = make_dish(n=23)
+    check_against_create_graph(cell, shape, dish, OPTIMIZERS[2], 8, 1e-8, direct_convolutions=False, memory_mib=0)
+
+
 @pytest.mark.verify
 @pytest.mark.parametrize("row", range(30))
 @pytest.mark.parametrize("shape", [spd.MOTIF_A, spd.MOTIF_B, spd.MOTIF_C], ids="ABC")

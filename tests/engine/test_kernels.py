@@ -9,6 +9,7 @@ from spd_fast import _core
 
 CHANNELS = [1, 3, 5, 8, 10, 11, 16, 21, 32, 64]
 SIDES = [4, 5, 8, 12, 16, 32]
+CONVOLUTIONS = [(1, "direct"), *((3, name) for name in _core.kernels.algorithms)]
 KERNELS = _core.kernels
 
 
@@ -49,14 +50,12 @@ def test_conv_reference_is_pytorchs(size, n):
 
 # What the transforms of an algorithm multiply rounding by, as they add and subtract more than the sum they stand for: of independent inputs
 # of variance 1, the terms of the last output row have variance 94 where the three products of a column have 3; along rows the same again.
-AMPLIFIED = {"direct": 1, "winograd": (94 / 3) ** 0.5, "winograd2d": 94 / 3}
+AMPLIFIED = {"direct": 1, "channels": 1, "winograd": (94 / 3) ** 0.5, "winograd2d": 94 / 3}
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(
-    ("size", "algorithm"), [(1, "direct"), (3, "direct"), (3, "winograd"), (3, "winograd2d")], ids=lambda v: str(v)
-)
-@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize(("size", "algorithm"), CONVOLUTIONS, ids=lambda v: str(v))
+@pytest.mark.parametrize("side", [2, *SIDES])
 @pytest.mark.parametrize("channels", CHANNELS)
 def test_conv_equals_the_reference(channels, side, size, algorithm, dtype):
     n = 3 if side <= 8 else 1  # an odd number leaves a last block with images missing
@@ -91,12 +90,14 @@ def test_conv_equals_the_reference(channels, side, size, algorithm, dtype):
         (3, 3, 52, 16),
         (1, 2, 64, 64),
         (5, 1, 33, 6),
+        (23, 9, 2, 2),
+        (300, 3, 2, 2),  # two slices
         (21, 1, 16, 16),  # few channels, several rounds
         (22, 2, 8, 16),
         (3, 3, 32, 64),
     ],
 )
-@pytest.mark.parametrize(("size", "algorithm"), [(1, "direct"), (3, "direct"), (3, "winograd"), (3, "winograd2d")])
+@pytest.mark.parametrize(("size", "algorithm"), CONVOLUTIONS)
 def test_conv_of_odd_shapes(shape, size, algorithm, dtype):
     n, c_in, height, width = shape
     x, k, dy = arrays(1, shape, (7, c_in, size, size), (n, 7, height, width), dtype=dtype)
@@ -107,21 +108,22 @@ def test_conv_of_odd_shapes(shape, size, algorithm, dtype):
 
 @pytest.mark.parametrize("threads", [2, 3, 5, 16])
 @pytest.mark.parametrize("n", [7, 8, 9, 20, 23])
-@pytest.mark.parametrize(("size", "algorithm"), [(1, "direct"), (3, "direct"), (3, "winograd"), (3, "winograd2d")])
+@pytest.mark.parametrize(("size", "algorithm"), CONVOLUTIONS)
 def test_a_team_does_not_change_a_bit_of_a_weight_gradient(size, algorithm, n, threads):
     """With one slice of the batch and with two, alike and not, and where one has fewer rounds than the other."""
-    for c_in, side in ((3, 16), (7, 16), (7, 8), (4, 32)):
+    for c_in, side in ((3, 16), (7, 16), (7, 8), (4, 32), (7, 2)):
         x, k, dy = arrays(2, (n, c_in, side, side), (5, c_in, size, size), (n, 5, side, side), dtype=np.float32)
         alone, team = (KERNELS.conv(x, k, dy, algorithm=algorithm, threads=t).dk for t in (1, threads))
         np.testing.assert_array_equal(team, alone)
 
 
-@pytest.mark.parametrize("side", [4, 5, 16, 32, 64])
+@pytest.mark.parametrize("side", [2, 4, 5, 16, 32, 64])
 def test_an_algorithm_runs_where_it_fits(side):
     """Elsewhere direct convolution does, to the last bit."""
     x, k, dy = arrays(3, (2, 4, side, side), (5, 4, 3, 3), (2, 5, side, side), dtype=np.float32)
     fitting = KERNELS.algorithms_at(side, side)
-    assert fitting == KERNELS.algorithms if side == 4 else fitting[0] == "direct"
+    assert fitting[0] == "direct"
+    assert {2: {"channels"}, 4: {"winograd", "winograd2d"}}.get(side, set()) <= set(fitting)
     direct = fields(KERNELS.conv(x, k, dy))
     for name in KERNELS.algorithms[1:]:
         found = fields(KERNELS.conv(x, k, dy, algorithm=name))
@@ -131,7 +133,9 @@ def test_an_algorithm_runs_where_it_fits(side):
 
 def test_an_unknown_algorithm_is_refused():
     x, k, dy = arrays(0, (1, 1, 4, 4), (1, 1, 3, 3), (1, 1, 4, 4), dtype=np.float32)
-    with pytest.raises(ValueError, match="algorithm is 'fft', expected 'direct', 'winograd' or 'winograd2d'"):
+    with pytest.raises(
+        ValueError, match="algorithm is 'fft', expected 'direct', 'winograd', 'winograd2d' or 'channels'"
+    ):
         KERNELS.conv(x, k, dy, algorithm="fft")
 
 
