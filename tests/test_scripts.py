@@ -103,3 +103,14 @@ def test_record(project_dir: Path, tmp_path: Path) -> None:
     assert re.match(r"proxies/snip/float32: float64 \(6,\) of mean \S+ before, float64 \(6,\) of mean 0.0 after", first)
     assert second == "recipes/demo/inner/epochs: only in the first record"
     assert last == f"2 of {len(record['results']) + 1} results differ"
+
+
+def test_rank(project_dir: Path, truth: Path, tmp_path: Path) -> None:
+    small = ["--draws", 1, "--labelled", 12, "--candidates", 24, "--out", tmp_path / "rank.json"]
+    text = said(project_dir, "rank.py", truth, *small)
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    assert [len(row) for row in rows] == [5] * 4 + [5] * 3
+    (found,) = json.loads((tmp_path / "rank.json").read_text())["draws"]
+    assert found["all"]["tau"] == found["predictor"]["tau"]
+    assert found["all"]["motifs"] == 8 > found["budget"]["motifs"]
+    assert len(found["intervals"]) == 16

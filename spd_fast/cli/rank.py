@@ -196,7 +196,7 @@ def _seconds(text: str) -> float:
 def _print_best(found: "Ranking", n: int, drawn: int | None = None) -> None:
     import numpy as np
 
-    rows = [row for row in found.order.tolist() if np.isnan(found.known[row])][:n]
+    rows = found.order[np.isnan(found.known[found.order])][:n].tolist()
     if not rows:
         return
     shown, sign = [], -1 if found.lower_is_better else 1

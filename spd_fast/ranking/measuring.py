@@ -2,9 +2,8 @@
 
 import base64
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,14 +12,17 @@ import spd_fast._core as _core
 from spd_fast.base.stores import Journal, content_digest
 from spd_fast.base.types import Array, Progress
 from spd_fast.dish import Dish
+from spd_fast.motif import MotifShape, count_flops, count_flops_table
 from spd_fast.outer.start import start_dish
 from spd_fast.predictors.readings import motif_readings
 from spd_fast.recipes.settings import Recipe
-from spd_fast.spaces.candidate import MotifCell
+from spd_fast.spaces.candidate import Columns
+from spd_fast.spaces.cell_columns import CellColumns
 
 __all__ = [
     "SCHEMA",
     "Curves",
+    "flops_of",
 ]
 
 SCHEMA: Final = "spd_fast.curves/1"
@@ -33,11 +35,13 @@ class Curves:
 
     Attributes
     ----------
-    cells : sequence of n Cell, or of n NatsCell
+    cells : CellColumns or NatsColumns, length n
         No two the same.
     recipe : Recipe
         Motif, dish and inner loop.
     threads : int, optional
+    cost : ndarray, shape (n,), int
+        FLOPs of each cell's motif for one image; 0 where nothing leads through a cell.
     curve : ndarray, shape (R, n, M), float64
         Learning curve of each replicate of each cell; NaN where it was not measured or a motif diverged.
     score : ndarray, shape (R, n), float64
@@ -48,9 +52,10 @@ class Curves:
         Seconds of one core in which this object trained motifs.
     """
 
-    cells: Sequence[MotifCell]
+    cells: Columns[Any]
     recipe: Recipe
     threads: int | None
+    cost: npt.NDArray[np.int64] = field(init=False)
     curve: Array = field(init=False)
     score: Array = field(init=False)
     done: npt.NDArray[np.int64] = field(init=False)
@@ -62,6 +67,7 @@ class Curves:
         self.curve = np.full((replicates, n, pieces), np.nan)
         self.score = np.full((replicates, n), np.nan)
         self.done = np.zeros(n, np.int64)
+        self.cost = flops_of(self.cells, cast(MotifShape, self.recipe.shape), self.recipe.dish.image_size)
         self._dish: Dish = start_dish(self.recipe)
         self._journal: Journal | None = None
 
@@ -77,9 +83,14 @@ class Curves:
         """
         journal = Journal(path, SCHEMA, remedy=f"remove {os.fspath(path)} or choose another name with --out")
         self._journal = journal  # so that `close` closes it, whatever is raised below
-        keys = np.array([cell.key for cell in self.cells])
         recipe = self.recipe.model_dump(mode="json")
-        journal.bind({"version": _core.version, "cells": content_digest({"keys": keys}), "recipe": recipe})
+        journal.bind(
+            {
+                "version": _core.version,
+                "cells": content_digest({name: getattr(self.cells, name) for name in self.cells.names}),
+                "recipe": recipe,
+            }
+        )
         for record in journal.records:
             rows, replicate = _array(record["rows"], np.int64), int(record["replicate"])
             self._take(rows, replicate, _array(record["curve"]).reshape(len(rows), -1), _array(record["score"]))
@@ -125,6 +136,13 @@ class Curves:
         for replicate, score in enumerate(self.score):
             total += np.where(replicate < self.done, score, 0.0)
         return np.where(self.done > 0, total / np.maximum(self.done, 1), np.nan)
+
+
+def flops_of(cells: Columns[Any], shape: MotifShape, image_size: int | tuple[int, int]) -> npt.NDArray[np.int64]:
+    """Return the FLOPs of the network of this shape around each cell, for one image; 0 where nothing leads through a cell."""
+    if isinstance(cells, CellColumns):
+        return count_flops_table(cells.vertices, cells.edge_bits, cells.op_codes, shape, image_size)
+    return np.array([count_flops(cell, shape, image_size) if cell.matrix.any() else 0 for cell in cells], np.int64)
 
 
 def _text(array: Array) -> str:

@@ -1,8 +1,8 @@
 """The main job: from labelled cells and candidates to the candidates that are worth training next.
 
-All candidates are told apart by their structure first. Then their motifs are trained, one replicate after the other, those that may
-be the best first, until all are measured or a budget of time is spent. A Gaussian process that learned from the labelled
-cells predicts accuracies from both; without labelled cells the speed of learning alone ranks.
+All candidates are told apart by their structure first. Then their motifs are trained, those that may be the best first, until all
+are measured or a budget of time is spent. A Gaussian process that learned from the labelled cells predicts accuracies from
+both; without labelled cells the speed of learning alone ranks.
 """
 
 import os
@@ -28,27 +28,19 @@ from spd_fast.base.types import (
     checked_progress,
 )
 from spd_fast.engine.specs import thread_count
-from spd_fast.motif import (
-    NASBENCH101,
-    MotifShape,
-    count_flops,
-    count_flops_table,
-    count_parameters,
-    count_parameters_table,
-)
+from spd_fast.motif import NASBENCH101, MotifShape, count_parameters, count_parameters_table
 from spd_fast.predictors.features import NATS_SCALARS, SCALARS, structural_features
-from spd_fast.predictors.gaussian_process import GaussianProcess, fit_gaussian_process
 from spd_fast.predictors.spd import DEFAULT_CURVES
 from spd_fast.ranking.advice import FEW, advise, first_to_label
-from spd_fast.ranking.measuring import Curves
+from spd_fast.ranking.measuring import Curves, flops_of
+from spd_fast.ranking.schedule import FEWEST_LABELLED, Judge, measure
 from spd_fast.ranking.tables import CellTable, read_table, write_table
-from spd_fast.spaces.candidate import MotifCell, checked_candidates
+from spd_fast.spaces.candidate import Columns, MotifCell, checked_candidates
 from spd_fast.spaces.cell import Cell
 from spd_fast.spaces.cell_columns import CellColumns
-from spd_fast.spaces.nats_cell import NatsCell
+from spd_fast.spaces.nats_cell import NatsCell, NatsColumns
 
 __all__ = [
-    "FEWEST_LABELLED",
     "Ranking",
     "controls_of",
     "labelled_cells",
@@ -56,10 +48,6 @@ __all__ = [
     "rank",
 ]
 
-FEWEST_LABELLED: Final = 10
-"""Labelled cells that a Gaussian process needs to be of use; with fewer, cells are ranked without labels."""
-SHARE: Final = 0.9
-"""Probability that an interval of a predicted accuracy is meant to hold."""
 _NATS_NETWORK: Final = MotifShape(16, 3, 5)
 """Channels, stacks and cells of NATS-Bench's networks, in which residual blocks stand between the stacks."""
 _CONTROLS: Final = (
@@ -82,9 +70,6 @@ _ALIKE: Final = "The accuracies of the labelled cells are all alike: nothing can
 _EXPECTED: Final = "spd_fast.Cell or spd_fast.NatsCell"
 _DIGITS: Final = 12
 """Digits of a cell's hash in sentences."""
-_CHUNK_SECONDS: Final = 1.0
-"""Length of a piece of work, after which it is kept on the disk and the budget is looked at."""
-_FIRST_CHUNK: Final = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +78,7 @@ class Ranking:
 
     Attributes
     ----------
-    cells : list of n Cell or NatsCell
+    cells : CellColumns or NatsColumns, length n
     order : ndarray, shape (n,), int
         Positions of the candidates, the best first.
     accuracy, lower, upper : ndarray, shape (n,), float64, or None
@@ -122,7 +107,7 @@ class Ranking:
         Columns of the candidates' file, carried through.
     """
 
-    cells: list[MotifCell]
+    cells: Columns[Any]
     order: npt.NDArray[np.int64]
     accuracy: Array | None
     lower: Array | None
@@ -143,15 +128,14 @@ class Ranking:
     def best(self, n: int = 10) -> list[MotifCell]:
         """Return the best candidates whose accuracy is not known yet, the best first."""
         n = checked_integer("n", n)
-        fresh = [row for row in self.order.tolist() if np.isnan(self.known[row])]
-        return [self.cells[row] for row in fresh[:n]]
+        return [self.cells[row] for row in self.order[np.isnan(self.known[self.order])][:n].tolist()]
 
     def table(self) -> dict[str, list[Any]]:
         """Return the ranked candidates as columns, the best first; those of the candidates' file come last."""
         rows, sign, what = (self.order, -1, "loss") if self.lower_is_better else (self.order, 1, "accuracy")
         found: dict[str, list[Any]] = {
             "rank": list(range(1, len(rows) + 1)),
-            "cell": [self.cells[row].module_hash for row in rows.tolist()],
+            "cell": [digest.hex() for digest in map(bytes, self.cells.module_hash[rows])],
         }
         if self.accuracy is not None and self.lower is not None and self.upper is not None:
             ends = sorted([sign * self.lower[rows], sign * self.upper[rows]], key=lambda end: float(end[0]))
@@ -256,25 +240,17 @@ def rank(
     checked_progress(progress)
     wanted, columns = _candidates(candidates, cell)
     pool, target, source = labelled_cells(labelled, accuracy, cell, lower_is_better)
-    kinds = {type(each) for each in [*wanted, *pool]}
-    if len(kinds) != 1:
-        raise ValueError(
-            "cells of NAS-Bench-101 and of NATS-Bench were given, expected labelled cells and candidates of one space"
-        )
-    unique = list({each.key: each for each in [*pool, *wanted]}.values())
-    place = {each.key: row for row, each in enumerate(unique)}
-    at_pool = np.array([place[each.key] for each in pool], np.int64)
-    at_wanted = np.array([place[each.key] for each in wanted], np.int64)
+    unique, (at_pool, at_wanted) = _once([_columns(pool, wanted.cell_type), wanted])
     curves = Curves(unique, recipes.get(DEFAULT_CURVES), threads)
     alike = len(pool) >= FEWEST_LABELLED and np.ptp(target) == 0
-    judge = _Judge(curves, structural_features(cast(Any, unique)), at_pool, target)
+    judge = Judge(curves, structural_features(unique), at_pool, target)
     try:
         if measured is not None:
             curves.keep_in(measured)
-        _measure(judge, np.unique(at_wanted), budget, progress)
+        measure(judge, np.unique(at_wanted), budget, progress)
     finally:
         curves.close()
-    predicted = judge.predict()
+    predicted = judge.predict(np.arange(len(unique)))
     score = curves.mean_score()
     known = np.full(len(unique), np.nan)
     known[at_pool] = target
@@ -319,30 +295,55 @@ def rank(
     )
 
 
-def _counts(cells: Sequence[MotifCell]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _counts(cells: Columns[Any]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return parameters and FLOPs of the full-size networks of cells; 0 where nothing leads through a cell."""
-    if isinstance(cells[0], Cell):
-        columns = CellColumns.from_cells(cast(Any, cells))
-        table = (columns.vertices, columns.edge_bits, columns.op_codes)
-        return count_parameters_table(*table, NASBENCH101), count_flops_table(*table, NASBENCH101, 32)
-    counts = [
-        (count_parameters(cell, _NATS_NETWORK), count_flops(cell, _NATS_NETWORK, 32)) if cell.matrix.any() else (0, 0)
-        for cell in cells
-    ]
-    parameters, flops = np.array(counts, np.int64).T
-    return parameters, flops
+    if isinstance(cells, CellColumns):
+        table = (cells.vertices, cells.edge_bits, cells.op_codes)
+        return count_parameters_table(*table, NASBENCH101), flops_of(cells, NASBENCH101, 32)
+    parameters = [count_parameters(cell, _NATS_NETWORK) if cell.matrix.any() else 0 for cell in cells]
+    return np.array(parameters, np.int64), flops_of(cells, _NATS_NETWORK, 32)
 
 
 def _candidates(
     given: Sequence[MotifCell] | str | os.PathLike[str], column: str | None
-) -> tuple[list[MotifCell], dict[str, list[Any]]]:
+) -> tuple[Columns[Any], dict[str, list[Any]]]:
     if isinstance(given, str | os.PathLike):
         table = CellTable.of(read_table(given), os.fspath(given), column)
-        return table.cells, {name: list(values) for name, values in table.table.items()}
-    cells = list(checked_candidates(given, (Cell, NatsCell), _EXPECTED, name="candidates"))
-    if not cells:
+        return _columns(table.cells, type(table.cells[0])), {name: list(values) for name, values in table.table.items()}
+    cells = checked_candidates(given, (Cell, NatsCell), _EXPECTED, name="candidates")
+    if not len(cells):
         raise ValueError("no candidates were given, expected at least one")
-    return cells, {}
+    return _columns(cells, type(cells[0])), {}
+
+
+def _columns(cells: Sequence[Any], kind: type) -> Columns[Any]:
+    """Return cells, all of one type, as columns."""
+    if not (cells.cell_type is kind if isinstance(cells, Columns) else all(type(each) is kind for each in cells)):
+        raise ValueError(
+            "cells of NAS-Bench-101 and of NATS-Bench were given, expected labelled cells and candidates of one space"
+        )
+    if isinstance(cells, Columns):
+        return cells
+    return NatsColumns.from_cells(cells) if kind is NatsCell else CellColumns.from_cells(cells)
+
+
+def _once(tables: Sequence[Columns[Any]]) -> tuple[Columns[Any], list[npt.NDArray[np.int64]]]:
+    """Return all cells of several tables, each once, and in which rows of these the cells of each table are.
+
+    The cells are in the order in which they first appear.
+    """
+    kind = CellColumns if tables[0].cell_type is Cell else NatsColumns
+    columns = [np.concatenate([getattr(table, name) for table in tables]) for name in kind.names]
+    keys = np.zeros(len(columns[0]), np.int64)  # one number for each cell, of less than 41 bits
+    for column in np.column_stack(columns).astype(np.int64).T:
+        keys = keys * (column.max() + 1) + column
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    rows = place[inverse.reshape(-1)]
+    ends = np.cumsum([len(table) for table in tables])[:-1]
+    return kind(*(column[np.sort(first)] for column in columns)), np.split(rows, ends)
 
 
 def labelled_cells(
@@ -402,94 +403,3 @@ def controls_of(cells: Sequence[MotifCell]) -> dict[str, Array]:
     nats = isinstance(cells[0], NatsCell)
     names, features = NATS_SCALARS if nats else SCALARS, structural_features(cast(Any, cells))
     return {meaning: features[:, names.index(name)] for name, meaning in _CONTROLS[nats].items()}
-
-
-class _Judge:
-    """Predicts accuracies from structure and from as many replicates of learning curves as a cell has."""
-
-    def __init__(self, curves: Curves, structure: Array, pool: npt.NDArray[np.int64], target: Array) -> None:
-        self.curves, self.structure, self.pool, self.target = curves, structure, pool, target
-        self._processes: dict[int, GaussianProcess] = {}
-
-    @property
-    def learns(self) -> bool:
-        """Whether there are labelled cells enough to learn from, which do not all have one accuracy."""
-        return len(self.pool) >= FEWEST_LABELLED and bool(np.ptp(self.target) > 0)
-
-    def groups(self, rows: npt.NDArray[np.int64], replicates: int) -> list[Array]:
-        """Return the groups of features of cells: structure, and curves of their first replicates if there are any."""
-        found = [self.structure[rows]]
-        return [*found, self.curves.mean_curve(rows, replicates)] if replicates else found
-
-    def groups_of_pool(self) -> list[Array]:
-        """Return the features of the labelled cells, with all replicates that each of them has; none if none are learned from."""
-        return self.groups(self.pool, self.learned_replicates) if self.learns else []
-
-    @property
-    def learned_replicates(self) -> int:
-        """The number of first replicates that were measured of every labelled cell."""
-        return int(self.curves.done[self.pool].min())
-
-    def predict(self) -> tuple[Array, Array, Array] | None:
-        """Return predicted accuracies of all cells with their intervals; None where nothing can be learned."""
-        if not self.learns:
-            return None
-        found = np.empty((3, len(self.structure)))
-        levels = np.minimum(self.curves.done, self.learned_replicates)
-        for level in np.unique(levels).tolist():
-            rows = np.flatnonzero(levels == level)
-            groups = self.groups(rows, level)
-            found[:, rows] = self._process(level).predict_interval(np.concatenate(groups, axis=1), SHARE)
-        return found[0], found[1], found[2]
-
-    def promise(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Return the rows in the order in which they are worth measuring: what may be best comes first."""
-        if self.learns:
-            predicted = self.predict()
-            assert predicted is not None
-            value = predicted[2][rows]
-        else:
-            value = np.nan_to_num(self.curves.mean_score()[rows], nan=-np.inf)
-        return rows[np.argsort(-value, kind="stable")]
-
-    def _process(self, level: int) -> GaussianProcess:
-        if level not in self._processes:
-            self._processes[level] = fit_gaussian_process(self.groups(self.pool, level), self.target)
-        return self._processes[level]
-
-
-def _measure(
-    judge: _Judge, wanted: npt.NDArray[np.int64], budget: float | None, progress: NamedProgress | None
-) -> None:
-    """Train motifs, replicate by replicate: those of the labelled cells, then those of the candidates."""
-    began, curves = time.perf_counter(), judge.curves
-    replicates = curves.score.shape[0]
-    pool = judge.pool if judge.learns else np.empty(0, np.int64)
-    rate = _FIRST_CHUNK / _CHUNK_SECONDS
-
-    def spent() -> bool:
-        return budget is not None and time.perf_counter() - began >= budget
-
-    others, everything = np.setdiff1d(wanted, pool), np.union1d(wanted, pool)
-    total = replicates * len(everything)
-    for replicate in range(replicates):
-        if spent():
-            return
-        # A process that reads r replicates learns from the labelled cells' first r, so these go first, in one piece.
-        pieces = [pool[curves.done[pool] == replicate]]
-        left = judge.promise(others[curves.done[others] == replicate])
-        while len(pieces) or len(left):
-            if not pieces:
-                size = max(1, int(rate * _CHUNK_SECONDS))
-                pieces, left = [left[:size]], left[size:]
-            chunk = pieces.pop()
-            if spent():
-                return
-            if not len(chunk):
-                continue
-            started = time.perf_counter()
-            curves.measure(chunk, replicate)
-            rate = len(chunk) / max(time.perf_counter() - started, 1e-3)
-            if progress is not None:
-                done = int(curves.done[everything].sum())
-                progress(f"training motif {replicate + 1} of {replicates} of each cell", done / total)

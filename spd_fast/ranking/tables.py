@@ -310,17 +310,17 @@ def write_table(path: str | os.PathLike[str], table: Table) -> None:
     target = Path(path)
     kind = target.suffix.lower()
     require_writable(target)
-    rows = [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
     if kind in (".csv", ".tsv"):
         import io
 
         text = io.StringIO()
         writer = csv.writer(text, delimiter="," if kind == ".csv" else "\t", lineterminator="\n")
         writer.writerow(table)
-        writer.writerows([_as_text(value) for value in row.values()] for row in rows)
+        writer.writerows(zip(*([_as_text(value) for value in column] for column in table.values()), strict=True))
         _write(target, text.getvalue())
     elif kind in (".json", ".jsonl"):
-        plain = [{name: _plain(value) for name, value in row.items()} for row in rows]
+        columns = [[_plain(value) for value in column] for column in table.values()]
+        plain = [dict(zip(table, row, strict=True)) for row in zip(*columns, strict=True)]
         lines = "".join(f"{json.dumps(row)}\n" for row in plain)
         _write(target, json.dumps(plain, indent=1) + "\n" if kind == ".json" else lines)
     elif kind == ".parquet":

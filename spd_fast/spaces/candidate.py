@@ -97,12 +97,12 @@ def checked_candidates(cells: Any, kinds: tuple[type, ...], expected: str, *, na
     TypeError
         If it is no sequence, or a candidate is of another type. `expected` says in the message which are expected.
     """
-    if hasattr(cells, "module_hash") and hasattr(cells, "key"):
-        raise TypeError(f"{name} is one {type(cells).__name__}, expected a sequence: [cell]")
     if isinstance(cells, Columns):
         if not issubclass(cells.cell_type, kinds):
             raise TypeError(f"{name}[0] is {cells.cell_type.__name__}, expected {expected}")
         return cells
+    if hasattr(cells, "module_hash") and hasattr(cells, "key"):
+        raise TypeError(f"{name} is one {type(cells).__name__}, expected a sequence: [cell]")
     if getattr(cells, "ndim", 0) == 1:
         cells = cells.tolist()
     if not isinstance(cells, Sequence) or isinstance(cells, str | bytes):

@@ -93,7 +93,9 @@ def test_what_was_a_candidate_may_be_labelled_next(tmp_path: Path) -> None:
 
     def stop(what: str, share: float) -> None:
         told.append(share)
-        if len(told) == 3:  # the labelled cells have two motifs, the candidates one
+        if (
+            len(told) == 4
+        ):  # the labelled cells have two motifs, the candidates one; the first call tells how long it takes
             raise StopError
 
     with pytest.raises(StopError):

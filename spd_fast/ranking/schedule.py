@@ -1,0 +1,209 @@
+"""In which order motifs are trained, and how long that takes.
+
+One motif of every cell comes first. The better half of the candidates gets a second one, the better half of these a third one, and
+so on down to an eighth of the candidates, which get all their motifs (successive halving). Then all others get theirs.
+A budget of time may end this at any point.
+
+References
+----------
+Jamieson and Talwalkar 2016, Non-stochastic Best Arm Identification and Hyperparameter Optimization, arXiv:1502.07943.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from spd_fast.base.types import Array, NamedProgress
+from spd_fast.predictors.gaussian_process import GaussianProcess, fit_gaussian_process
+from spd_fast.ranking.measuring import Curves
+
+__all__ = ["FEWEST_LABELLED", "SHARE", "Judge", "Pace", "about", "measure"]
+
+FEWEST_LABELLED: Final = 10
+"""Labelled cells that a Gaussian process needs to be of use; with fewer, cells are ranked without labels."""
+SHARE: Final = 0.9
+"""Probability that an interval of a predicted accuracy is meant to hold."""
+FRONT: Final = 0.125
+"""Share of the candidates that get all their motifs before the others get their next one."""
+_CHUNK_SECONDS: Final = 1.0
+"""Length of a piece of work, after which it is kept on the disk and the budget is looked at."""
+_FIRST_CHUNK: Final = 32
+"""Cells in the first piece, whose time tells how long the others take."""
+_ROUNDED_TO: Final = ((7200, 1800, 3600, "h"), (600, 300, 60, "min"), (90, 60, 60, "min"), (0, 10, 1, "s"))
+"""From so many seconds on, times are told to so many seconds, in a unit of so many seconds with this name."""
+
+
+class Judge:
+    """Predicts accuracies from structure and from as many replicates of learning curves as a cell has.
+
+    Parameters
+    ----------
+    curves : Curves
+    structure : ndarray, shape (n, M)
+        Structural features of the cells of `curves`.
+    pool : ndarray of int, shape (m,)
+        Rows of the labelled cells.
+    target : ndarray, shape (m,)
+        Their accuracies.
+    """
+
+    def __init__(self, curves: Curves, structure: Array, pool: npt.NDArray[np.int64], target: Array) -> None:
+        self.curves, self.structure, self.pool, self.target = curves, structure, pool, target
+        self._processes: dict[int, GaussianProcess] = {}
+
+    @property
+    def learns(self) -> bool:
+        """Whether there are labelled cells enough to learn from, which do not all have one accuracy."""
+        return len(self.pool) >= FEWEST_LABELLED and bool(np.ptp(self.target) > 0)
+
+    def groups(self, rows: npt.NDArray[np.int64], replicates: int) -> list[Array]:
+        """Return the groups of features of cells: structure, and curves of their first replicates if there are any."""
+        found = [self.structure[rows]]
+        return [*found, self.curves.mean_curve(rows, replicates)] if replicates else found
+
+    def groups_of_pool(self) -> list[Array]:
+        """Return the features of the labelled cells, with all replicates that each of them has; none if none are learned from."""
+        return self.groups(self.pool, self.learned_replicates) if self.learns else []
+
+    @property
+    def learned_replicates(self) -> int:
+        """The number of first replicates that were measured of every labelled cell."""
+        return int(self.curves.done[self.pool].min())
+
+    def predict(self, rows: npt.NDArray[np.int64]) -> tuple[Array, Array, Array] | None:
+        """Return predicted accuracies of cells with their intervals, shape (len(rows),) each; None where nothing can be learned."""
+        if not self.learns:
+            return None
+        found = np.empty((3, len(rows)))
+        levels = np.minimum(self.curves.done[rows], self.learned_replicates)
+        for level in np.unique(levels).tolist():
+            here = np.flatnonzero(levels == level)
+            features = np.concatenate(self.groups(rows[here], level), axis=1)
+            found[:, here] = self._process(level).predict_interval(features, SHARE)
+        return found[0], found[1], found[2]
+
+    def promise(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the rows in the order in which they are worth measuring: what may be best comes first."""
+        predicted = self.predict(rows)
+        value = np.nan_to_num(self.curves.mean_score()[rows], nan=-np.inf) if predicted is None else predicted[2]
+        return rows[np.argsort(-value, kind="stable")]
+
+    def _process(self, level: int) -> GaussianProcess:
+        if level not in self._processes:
+            self._processes[level] = fit_gaussian_process(self.groups(self.pool, level), self.target)
+        return self._processes[level]
+
+
+@dataclass
+class Pace:
+    """How fast motifs are trained.
+
+    Attributes
+    ----------
+    cost, seconds : float
+        FLOPs of all motifs that were trained so far, for one image each, and the wall time that they took together.
+    """
+
+    cost: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def known(self) -> bool:
+        """Whether anything was trained yet."""
+        return self.cost > 0
+
+    def add(self, cost: float, seconds: float) -> None:
+        """Take note of a piece of work."""
+        self.cost += cost
+        self.seconds += max(seconds, 1e-6)
+
+    def time_of(self, cost: float) -> float:
+        """Return the seconds that motifs of so many FLOPs will take. Time is taken to be proportional to FLOPs."""
+        return cost * self.seconds / self.cost
+
+    def fitting(self, costs: npt.NDArray[np.int64], seconds: float) -> int:
+        """Return how many of the first motifs with these FLOPs can be trained in so many seconds: at least one."""
+        if not self.known:
+            return _FIRST_CHUNK
+        return max(1, int(np.searchsorted(np.cumsum(costs), seconds * self.cost / self.seconds, side="right")))
+
+
+def about(seconds: float) -> str:
+    """Return a duration in words, rounded so that it does not change with every second."""
+    for least, step, unit, name in _ROUNDED_TO:
+        if seconds >= least:
+            return f"about {max(step, math.ceil(seconds / step) * step) / unit:g} {name}"
+    raise AssertionError("the last step begins at 0")
+
+
+def measure(judge: Judge, wanted: npt.NDArray[np.int64], budget: float | None, progress: NamedProgress | None) -> None:
+    """Train motifs of the labelled cells and of the candidates until all are measured, or the budget is spent.
+
+    Before the first motifs, but for a few that are timed, `progress` is told how long the others will take.
+
+    Parameters
+    ----------
+    judge : Judge
+    wanted : ndarray of int
+        Rows of the candidates.
+    budget : float, optional
+        Seconds after which no further piece of work is begun.
+    progress : callable, optional
+        It is called after every piece with what is being done and with the share that is done: of the time that all motifs
+        take, or of the budget if that is shorter.
+    """
+    curves, replicates, pace = judge.curves, judge.curves.score.shape[0], Pace()
+    pool = judge.pool if judge.learns else np.empty(0, np.int64)
+    everything = np.union1d(wanted, pool)
+    costs = curves.cost
+    whole = float(costs[everything].sum()) * replicates
+    done = float((costs * curves.done)[everything].sum())
+    began, already, announced = time.perf_counter(), done, False
+    for rows, replicate in _passes(judge, np.setdiff1d(wanted, pool), pool, replicates):
+        while len(rows):
+            if budget is not None and time.perf_counter() - began >= budget:
+                return
+            size = pace.fitting(costs[rows], _CHUNK_SECONDS)
+            chunk, rows = rows[:size], rows[size:]
+            started = time.perf_counter()
+            curves.measure(chunk, replicate)
+            pace.add(float(costs[chunk].sum()), time.perf_counter() - started)
+            done += float(costs[chunk].sum())
+            if progress is None:
+                continue
+            spent, left = time.perf_counter() - began, pace.time_of(whole - done)
+            share = (done - already) / (whole - already)
+            if budget is not None and budget < spent + left:
+                share, left = min(1.0, spent / budget), max(0.0, budget - spent)
+            if not announced:
+                announced = True
+                progress(_announcement(len(everything), pace.time_of(whole - done), budget), share)
+            rest = f", {about(left)} left" if left > 0 else ""
+            progress(f"training motif {replicate + 1} of {replicates} of each cell{rest}", share)
+
+
+def _announcement(cells: int, seconds: float, budget: float | None) -> str:
+    what = f"training all motifs of {cells:,} cells takes {about(seconds)}"
+    return what if budget is None or budget >= seconds else f"{what}, of which the budget is {about(budget)}"
+
+
+def _passes(
+    judge: Judge, others: npt.NDArray[np.int64], pool: npt.NDArray[np.int64], replicates: int
+) -> Iterator[tuple[npt.NDArray[np.int64], int]]:
+    """Yield rows of which a replicate is to be trained next, and that replicate.
+
+    A process that reads r replicates learns from the labelled cells' first r, so these go before the candidates'. That the
+    rows were measured is looked up when the next ones are asked for.
+    """
+    done, front = judge.curves.done, others
+    for replicate in range(replicates):
+        yield pool[done[pool] == replicate], replicate
+        front = judge.promise(front)[: math.ceil(len(others) * max(0.5**replicate, FRONT))]
+        yield front[done[front] == replicate], replicate
+    for replicate in range(replicates):
+        yield judge.promise(others[done[others] == replicate]), replicate
