@@ -196,12 +196,14 @@ def _seconds(text: str) -> float:
 def _print_best(found: "Ranking", n: int, drawn: int | None = None) -> None:
     import numpy as np
 
+    from spd_fast.ranking.advice import name_of
+
     rows = found.order[np.isnan(found.known[found.order])][:n].tolist()
     if not rows:
         return
     shown, sign = [], -1 if found.lower_is_better else 1
     for place, row in enumerate(rows, start=1):
-        line = {"": place, "cell": found.cells[row].module_hash[:12]}
+        line = {"": place, "cell": name_of(found.cells[row])}
         if found.accuracy is not None and found.lower is not None and found.upper is not None:
             line |= {
                 "predicted": sign * float(found.accuracy[row]),

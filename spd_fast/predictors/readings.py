@@ -19,6 +19,7 @@ from spd_fast.scoring import read_score, train_cells
 from spd_fast.spaces.candidate import Candidate
 
 __all__ = [
+    "KeptReadings",
     "LearnedDish",
     "MotifReadings",
     "learn_dish",
@@ -30,6 +31,9 @@ __all__ = [
 
 _PIECES: Final = 8
 """Number of pieces of the inner loop, of about equal length. A learning curve has the mean training loss of each piece."""
+
+_MOST_KEPT: Final = 100_000
+"""Cells of which `KeptReadings` keeps readings, about 300 bytes each. With more it forgets all."""
 
 
 # ---- reading motifs
@@ -144,6 +148,40 @@ class LearnedDish:
         """Return standardised scores, with mean 0 and standard deviation 1 over the labelled cells. A motif that diverged has
         the score -3."""
         return np.nan_to_num((score - self.mean) / self.spread, nan=-3.0)
+
+
+class KeptReadings:
+    """Scores and learning curves of cells on one dish, kept by cell, so that the motifs of a cell are trained once.
+
+    Parameters
+    ----------
+    dish : LearnedDish
+        It can be read as an attribute.
+    """
+
+    def __init__(self, dish: LearnedDish) -> None:
+        self.dish = dish
+        self._kept: dict[str, tuple[float, Array]] = {}
+
+    def read(
+        self, cells: Sequence[Candidate], threads: int | None = None, progress: Progress | None = None
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return scores, shape (n,), and learning curves, shape (n, M), as `motif_readings` does.
+
+        `progress` is not called if no motif has to be trained.
+        """
+        keys = [cell.key for cell in cells]
+        found = {key: self._kept[key] for key in keys if key in self._kept}
+        fresh = {key: cell for key, cell in zip(keys, cells, strict=True) if key not in found}
+        if fresh:
+            read = self.dish.read(list(fresh.values()), threads, progress)
+            new = dict(zip(fresh, zip(read.score.tolist(), read.curve, strict=True), strict=True))
+            found |= new
+            if len(self._kept) + len(new) > _MOST_KEPT:
+                self._kept = {}
+            self._kept.update(list(new.items())[:_MOST_KEPT])
+        scores, curves = zip(*(found[key] for key in keys), strict=True)
+        return np.array(scores), np.stack(curves)
 
 
 def learn_dish(

@@ -17,6 +17,7 @@ import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, Literal, Self, overload
 
 import numpy as np
@@ -45,7 +46,7 @@ from spd_fast.dish import Dish
 from spd_fast.outer.start import start_dish
 from spd_fast.predictors.features import structural_features
 from spd_fast.predictors.gaussian_process import GaussianProcess, fit_gaussian_process
-from spd_fast.predictors.readings import LearnedDish, learn_dish, learn_folds, mean_scaled, read_all
+from spd_fast.predictors.readings import KeptReadings, LearnedDish, learn_dish, learn_folds, mean_scaled
 from spd_fast.recipes.settings import Recipe
 from spd_fast.spaces.candidate import Columns, checked_candidates
 from spd_fast.spaces.cell import Cell
@@ -58,7 +59,7 @@ __all__ = [
 ]
 
 
-SCHEMA: Final = "spd_fast.predictor/2"
+SCHEMA: Final = "spd_fast.predictor/3"
 """Version of the file that `SPDPredictor.save` writes."""
 FEATURES: Final = ("structure", "curves", "dish")
 """The kinds of features of the Gaussian process, in the order of its groups."""
@@ -103,12 +104,15 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         The type of the cells that it learned from: `Cell` or `NatsCell`. A query takes cells of this type alone.
     parameters_ : dict
         The parameters of the last fit. Parameters that are set later act at the next fit; `save` writes those of the last.
+    notes_ : mapping that JSON can hold
+        Facts about the labelled cells which `save` writes and `load` reads, such as the file that they came from. `fit` empties it.
 
     Notes
     -----
     Cells are a sequence of n `Cell` or of n `NatsCell`. Cells of NAS-Bench-101 may also be an integer array of shape (n, 3), or a
     list of such rows, with the columns of `CellColumns`: vertices, edge_bits, op_codes; or a pandas.DataFrame with columns of these
-    names. The same arguments give the same bits. Only learning a dish needs PyTorch; a query does not.
+    names. The same arguments give the same bits. Only learning a dish needs PyTorch; a query does not. The motifs of a cell that
+    is queried are trained once: what they showed is kept until the next fit.
 
     Examples
     --------
@@ -123,6 +127,8 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     process_: GaussianProcess | None
     cell_type_: type = Cell
     parameters_: dict[str, Any]
+    notes_: Mapping[str, Any] = MappingProxyType({})
+    _kept: list[KeptReadings]
 
     def __init__(
         self,
@@ -178,7 +184,8 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 )
                 warnings.filterwarnings("ignore", "all training cells have")  # of each dish, which says it again
             self.dishes_, self.process_ = self._learned(pool, known, parameters, progress)
-        self.cell_type_, self.parameters_ = kind_of_cells, parameters
+        self.cell_type_, self.parameters_, self.notes_ = kind_of_cells, parameters, {}
+        self._readings()
         return self
 
     def _learned(
@@ -262,20 +269,28 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             )
         if not len(wanted):
             return (np.empty(0), np.empty(0)) if with_std else np.empty(0)
-        readings = read_all(self.dishes_, wanted, threads=self.threads, progress=progress)
+        parts = [part_of(progress, k, len(self.dishes_)) for k in range(len(self.dishes_))]
+        read = [kept.read(wanted, self.threads, part) for kept, part in zip(self._readings(), parts, strict=True)]
         if self.process_ is None:
-            return np.nan_to_num(readings[0].score, nan=-np.inf, neginf=-np.inf)
+            return np.nan_to_num(read[0][0], nan=-np.inf, neginf=-np.inf)
         kinds = self.parameters_["features"]
         first = int("curves" in kinds)  # the dish of learning curves comes before those of the folds
         groups: list[Array] = []
         if "structure" in kinds:
             groups.append(structural_features(wanted))
         if "curves" in kinds:
-            groups.append(readings[0].curve)
+            groups.append(read[0][1])
         if "dish" in kinds:
-            groups.append(mean_scaled(self.dishes_[first:], [read.score for read in readings[first:]])[:, None])
+            groups.append(mean_scaled(self.dishes_[first:], [score for score, _ in read[first:]])[:, None])
         features = np.concatenate(groups, axis=1)
         return self.process_.predict_std(features) if with_std else self.process_.predict(features)
+
+    def _readings(self) -> list[KeptReadings]:
+        """Return what is kept of the readings of cells on each dish. Of dishes that are new nothing is kept yet."""
+        kept: list[KeptReadings] = self.__dict__.get("_kept", [])
+        if [id(each.dish) for each in kept] != [id(dish) for dish in self.dishes_]:
+            kept = self._kept = [KeptReadings(dish) for dish in self.dishes_]
+        return kept
 
     def predict(
         self, cells: Cells, return_std: bool = False
@@ -323,6 +338,7 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 for name, value in self.parameters_.items()
             },
             "cells": self.cell_type_.__name__,
+            "notes": dict(self.notes_),
             "dishes": [json.loads(dish.recipe.to_json()) for dish in self.dishes_],
         }
         arrays = {"settings": np.frombuffer(json.dumps(settings).encode(), np.uint8)}
@@ -367,6 +383,8 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 _dish_from(arrays, k, Recipe.from_json(json.dumps(recipe)))
                 for k, recipe in enumerate(settings["dishes"])
             )
+            loaded._readings()
+            loaded.notes_ = dict(settings["notes"])
             loaded.process_ = _process_from(arrays) if loaded.variant == "gaussian_process" else None
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             what = f"{error} is missing" if isinstance(error, KeyError) else str(error)

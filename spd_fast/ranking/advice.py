@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial.distance import cdist
 
 from spd_fast.base.ranks import kendall_tau
 from spd_fast.base.seeds import derived_seed
@@ -15,8 +16,9 @@ from spd_fast.base.sums import mean_of
 from spd_fast.base.types import Array
 from spd_fast.predictors.gaussian_process import fit_gaussian_process
 from spd_fast.ranking.measuring import Curves
+from spd_fast.spaces.candidate import MotifCell
 
-__all__ = ["FEW", "advise", "first_to_label", "judged"]
+__all__ = ["FEW", "advise", "first_to_label", "judged", "name_of", "outside_tested"]
 
 FOLDS: Final = 5
 """Parts into which labelled cells are dealt out to see how well they predict each other."""
@@ -26,6 +28,8 @@ FEW: Final = 30
 """With fewer labelled cells, more of them help most."""
 _ON_TEST_CELLS: Final = {0: "0.66 [0.64, 0.68]", 30: "0.68 [0.66, 0.70]", 100: "0.755 [0.74, 0.77]"}
 """Kendall's tau on 1,000 test cells of NAS-Bench-101 with so many labelled cells, 5 pools: docs/experiments.md, "The board"."""
+_NAMED: Final = 5
+"""So many candidates outside what was tested are named."""
 _NEARLY: Final = 0.03
 """A control that is so near in tau does nearly as well."""
 
@@ -36,7 +40,9 @@ def advise(
     controls: dict[str, Array],
     curves: Curves,
     wanted: npt.NDArray[np.int64],
-    first: Sequence[str],
+    first: Sequence[MotifCell],
+    outside: Sequence[MotifCell],
+    nats: bool,
 ) -> list[str]:
     """Return sentences on how far a ranking can be relied on.
 
@@ -52,8 +58,12 @@ def advise(
         What was measured.
     wanted : ndarray of int
         Rows of the candidates in it.
-    first : sequence of str
-        Names of the candidates that should be labelled first; empty where there are labelled cells enough.
+    first : sequence of Cell or of NatsCell
+        The candidates that should be labelled first; empty where there are labelled cells enough.
+    outside : sequence of Cell or of NatsCell
+        The candidates that lie outside what was tested, as `outside_tested` says; the first ones are named.
+    nats : bool
+        Whether the cells are those of NATS-Bench.
     """
     said = []
     if len(groups):
@@ -73,6 +83,15 @@ def advise(
     said.append(
         f"With {what} and all motifs trained, tau on 1,000 other cells of NAS-Bench-101 was {_ON_TEST_CELLS[known]} when we measured it."
     )
+    if nats:
+        said.append("Your cells are those of NATS-Bench, of which that figure says nothing.")
+    if len(outside):
+        more = ", ..." if len(outside) > _NAMED else ""
+        said.append(
+            f"{len(outside):,} of {len(wanted):,} candidates lie outside what was tested: each differs in structure from every labelled "
+            "cell more than any of these differs from the nearest other one, so its prediction is a guess. The column outside_tested "
+            f"marks them: {', '.join(map(name_of, outside[:_NAMED]))}{more}."
+        )
     most = curves.score.shape[0]
     never, partly = (
         int((curves.done[wanted] == 0).sum()),
@@ -89,9 +108,14 @@ def advise(
     if len(first):
         said.append(
             f"{len(target) or 'No'} labelled cells are few. These candidates differ most from each other, so train them first and rank "
-            f"again: {', '.join(first)}."
+            f"again: {', '.join(map(name_of, first))}."
         )
     return said
+
+
+def name_of(cell: MotifCell) -> str:
+    """Return the first digits of a cell's hash, by which sentences name it."""
+    return cell.module_hash[:12]
 
 
 def cross_validated(groups: Sequence[Array], target: npt.NDArray[np.float64]) -> float:
@@ -107,6 +131,34 @@ def cross_validated(groups: Sequence[Array], target: npt.NDArray[np.float64]) ->
             predicted[out] = process.predict(np.concatenate([group[out] for group in groups], axis=1))
         taus.append(np.array(kendall_tau(predicted, target)))
     return float(mean_of(taus))
+
+
+def outside_tested(labelled: Array, candidates: Array) -> npt.NDArray[np.bool_]:
+    """Return which candidates lie outside what was tested, shape (n,).
+
+    The labelled cells are what predictions are tested on. A candidate lies outside if its nearest labelled cell is farther away than
+    the nearest other labelled cell is from any labelled one. If labelled cells and candidates are drawn alike, about one
+    candidate in m + 1 lies outside by chance.
+
+    Parameters
+    ----------
+    labelled : ndarray, shape (m, M)
+        Structural features of the labelled cells, m at least 2.
+    candidates : ndarray, shape (n, M)
+        Those of the candidates.
+
+    Notes
+    -----
+    The distance is Euclidean, in units of each feature's standard deviation over all cells of both kinds, so that a feature that all
+    labelled cells share counts, too. A labelled cell that is among the candidates has distance 0.
+    """
+    spread = np.concatenate([labelled, candidates]).std(axis=0)
+    known, others = (table / np.where(spread > 0, spread, 1.0) for table in (labelled, candidates))
+    between = cdist(known, known)
+    np.fill_diagonal(between, np.inf)
+    pieces = np.array_split(others, max(1, len(others) // 4096))
+    nearest = np.concatenate([cdist(piece, known).min(axis=1) for piece in pieces])
+    return np.asarray(nearest > between.min(axis=1).max() * (1 + 1e-12))
 
 
 def first_to_label(structure: Array, n: int) -> npt.NDArray[np.int64]:

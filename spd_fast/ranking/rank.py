@@ -31,10 +31,10 @@ from spd_fast.engine.specs import thread_count
 from spd_fast.motif import NASBENCH101, MotifShape, count_parameters, count_parameters_table
 from spd_fast.predictors.features import NATS_SCALARS, SCALARS, structural_features
 from spd_fast.predictors.spd import DEFAULT_CURVES
-from spd_fast.ranking.advice import FEW, advise, first_to_label
+from spd_fast.ranking.advice import FEW, advise, first_to_label, outside_tested
 from spd_fast.ranking.measuring import Curves, flops_of
 from spd_fast.ranking.schedule import FEWEST_LABELLED, Judge, measure
-from spd_fast.ranking.tables import CellTable, read_table, write_table
+from spd_fast.ranking.tables import CellTable, read_table, with_given, write_table
 from spd_fast.spaces.candidate import Columns, MotifCell, checked_candidates
 from spd_fast.spaces.cell import Cell
 from spd_fast.spaces.cell_columns import CellColumns
@@ -68,8 +68,6 @@ _CONTROLS: Final = (
 """Structural scalars that serve as cheap controls, with their words: of NAS-Bench-101's cells, of NATS-Bench's."""
 _ALIKE: Final = "The accuracies of the labelled cells are all alike: nothing can be learned from them, and candidates are ranked without labels."
 _EXPECTED: Final = "spd_fast.Cell or spd_fast.NatsCell"
-_DIGITS: Final = 12
-"""Digits of a cell's hash in sentences."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +88,9 @@ class Ranking:
         Number of motifs that were trained of each candidate.
     known : ndarray, shape (n,), float64
         Accuracy of candidates that are among the labelled cells, else NaN.
+    outside : ndarray, shape (n,), bool
+        Whether a candidate lies outside what was tested: its structure is farther from every labelled cell's than that of any labelled
+        cell is from the nearest other one. False without labelled cells.
     parameters, flops : ndarray, shape (n,), int
         Parameters, and FLOPs for one image of 32 x 32, of the full-size network. Those of NATS-Bench are counted without its
         residual blocks.
@@ -115,6 +116,7 @@ class Ranking:
     label_free: Array
     replicates: npt.NDArray[np.int64]
     known: Array
+    outside: npt.NDArray[np.bool_]
     parameters: npt.NDArray[np.int64]
     flops: npt.NDArray[np.int64]
     labelled: int
@@ -148,12 +150,11 @@ class Ranking:
             "label_free_score": self.label_free[rows].tolist(),
             "motifs_trained": self.replicates[rows].tolist(),
             f"known_{what}": (sign * self.known[rows]).tolist(),
+            "outside_tested": self.outside[rows].tolist(),
             "parameters": self.parameters[rows].tolist(),
             "flops": self.flops[rows].tolist(),
         }
-        for name, values in self.columns.items():
-            found[f"given_{name}" if name in found else name] = [values[row] for row in rows.tolist()]
-        return found
+        return with_given(found, self.columns, rows.tolist())
 
     def to_pandas(self) -> Any:
         """Return `table` as a pandas.DataFrame.
@@ -262,6 +263,12 @@ def rank(
         fresh[first_to_label(judge.structure[fresh], FEWEST_LABELLED)] if len(pool) < FEW and len(fresh) else fresh[:0]
     )
     label_first = [unique[row] for row in few.tolist()]
+    outside = np.zeros(len(unique), bool)
+    if judge.learns:
+        rows = np.unique(at_wanted)
+        outside[rows] = outside_tested(judge.structure[at_pool], judge.structure[rows])
+    strangers = np.flatnonzero(outside)
+    strangers = strangers[np.argsort(-by[strangers], kind="stable")]
     parameters, flops = _counts(wanted)
     return Ranking(
         cells=wanted,
@@ -272,6 +279,7 @@ def rank(
         label_free=score[at_wanted],
         replicates=curves.done[at_wanted],
         known=known[at_wanted],
+        outside=outside[at_wanted],
         parameters=parameters,
         flops=flops,
         labelled=len(pool),
@@ -286,7 +294,9 @@ def rank(
                 controls_of(pool) if judge.learns else {},
                 curves,
                 np.unique(at_wanted),
-                [each.module_hash[:_DIGITS] for each in label_first],
+                label_first,
+                unique[strangers],
+                wanted.cell_type is NatsCell,
             ),
         ),
         seconds=time.perf_counter() - began,

@@ -27,6 +27,7 @@ __all__ = [
     "CellTable",
     "read_table",
     "require_writable",
+    "with_given",
     "write_table",
 ]
 
@@ -295,6 +296,20 @@ def _read_arrays(source: Path) -> dict[str, list[Any]]:
 def _columns_of(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     names = list(dict.fromkeys(name for record in records for name in record))
     return {name: [record.get(name) for record in records] for name in names}
+
+
+def with_given(
+    found: Mapping[str, list[Any]], given: Table, order: Sequence[int] | None = None
+) -> dict[str, list[Any]]:
+    """Return columns with those of the user's file after them, in the order of these rows, if one is given.
+
+    A column of the file that is named as one of the others is called ``given_`` and its name.
+    """
+    carried = {
+        f"given_{name}" if name in found else name: list(values) if order is None else [values[row] for row in order]
+        for name, values in given.items()
+    }
+    return {**found, **carried}
 
 
 def write_table(path: str | os.PathLike[str], table: Table) -> None:

@@ -1,6 +1,8 @@
 """Ranking candidates: it predicts what the predictor predicts, goes on where it was stopped, and says how sure it is."""
 
 import json
+import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +11,16 @@ import pytest
 from typer.testing import CliRunner
 
 from spd_fast import SPDPredictor, TruthTable, rank
+from spd_fast.base.errors import InvalidCellError
 from spd_fast.cli import app
 from spd_fast.nasbench101 import neighbours
 from spd_fast.outer.start import start_dish
-from spd_fast.ranking.advice import first_to_label
+from spd_fast.ranking.advice import first_to_label, outside_tested
 from spd_fast.ranking.rank import Ranking, neighbours_of
+from spd_fast.ranking.schedule import Pace, about
 from spd_fast.recipes import get
 from spd_fast.scoring import score_cells
+from spd_fast.spaces.cell_columns import CellColumns
 from spd_fast.spaces.cell_files import random_cells
 from spd_fast.spaces.nats_cell import NatsCell
 
@@ -41,7 +46,18 @@ def whole() -> Ranking:
 
 
 def assert_same(one: Ranking, other: Ranking) -> None:
-    for name in ("order", "accuracy", "lower", "upper", "label_free", "replicates", "known", "parameters", "flops"):
+    for name in (
+        "order",
+        "accuracy",
+        "lower",
+        "upper",
+        "label_free",
+        "replicates",
+        "known",
+        "outside",
+        "parameters",
+        "flops",
+    ):
         assert np.array_equal(getattr(one, name), getattr(other, name), equal_nan=True), name
     assert one.advice == other.advice
 
@@ -141,6 +157,7 @@ def test_cells_of_nats_bench() -> None:
     assert found.order.tolist()[-1] == 2
     assert np.isnan(found.label_free).tolist() == [False, False, True]
     assert found.parameters[2] == 0
+    assert any("of which that figure says nothing" in each for each in found.advice)
     assert (found.parameters[:2] > 1000).all()
 
 
@@ -194,12 +211,81 @@ def test_losses_are_ranked_the_other_way_round() -> None:
     assert "known_loss" in table
 
 
+def test_times_are_told_in_words_and_follow_the_cost() -> None:
+    assert [about(seconds) for seconds in (3, 81, 90, 599, 600, 7199, 7200, 30000)] == [
+        "about 10 s",
+        "about 90 s",
+        "about 2 min",
+        "about 10 min",
+        "about 10 min",
+        "about 120 min",
+        "about 2 h",
+        "about 8.5 h",
+    ]
+    pace = Pace()
+    assert not pace.known
+    assert pace.fitting(np.arange(1, 100), 1.0) == 32
+    pace.add(cost=100, seconds=2)
+    pace.add(cost=300, seconds=2)
+    assert pace.time_of(1000) == 10, "4 seconds for a cost of 400"
+    assert pace.fitting(np.array([40, 40, 40, 40]), 1.0) == 2, "a cost of 100 fits into a second"
+    assert pace.fitting(np.array([400]), 1.0) == 1
+
+
+def test_a_ranking_says_how_long_it_takes_before_it_trains() -> None:
+    """One motif of each cell was timed, at most; the announcement is in seconds of the whole work, not of a motif."""
+    told: list[tuple[str, float]] = []
+    began = time.perf_counter()
+    rank(CANDIDATES, TRAINED.cells, TRAINED.accuracy, progress=lambda *said: told.append(said), threads=1)
+    took = time.perf_counter() - began
+    what, share = told[0]
+    found = re.fullmatch(r"training all motifs of 20 cells takes about (\d+) (s|min)", what)
+    assert found is not None
+    assert share < 0.2
+    announced = float(found[1]) * (60 if found[2] == "min" else 1)
+    assert took / 10 < announced < 10 * took + 10, "another unit would be wrong by a factor of 8 or 20"
+    assert all("left" in each for each, share in told[1:] if share < 0.99)
+    assert told[-1][1] == 1
+
+
+def test_a_space_in_columns_builds_the_cells_that_are_measured_alone() -> None:
+    given = CellColumns.from_cells(OTHERS.cells[:40])
+    columns = CellColumns(given.vertices, given.edge_bits, given.op_codes)
+    found = rank(columns, TRAINED.cells, TRAINED.accuracy, budget=0)
+    assert_same(found, rank(list(OTHERS.cells[:40]), TRAINED.cells, TRAINED.accuracy, budget=0))
+    with pytest.raises(InvalidCellError, match="row 1"):  # row 1 has no path, which only building it finds
+        rank(CellColumns([2, 3], [1, 1], [65535, 65532]), budget=1)
+    assert rank(CellColumns([2, 3], [1, 1], [65535, 65532]), budget=0).cells[0].n_vertices == 2
+
+
 def test_neighbours_of_the_best_come_first() -> None:
     found = neighbours_of(list(TRAINED.cells), TRAINED.accuracy, 40)
     assert len({cell.module_hash for cell in found} - {cell.module_hash for cell in TRAINED.cells}) == 40
     best = neighbours(TRAINED.cells[int(np.argmax(TRAINED.accuracy))])
     known = {cell.module_hash for cell in TRAINED.cells}
     assert found[:5] == [cell for cell in best if cell.module_hash not in known][:5]
+
+
+def test_cells_outside_what_was_tested() -> None:
+    labelled = np.array([[0.0, 7.0], [1.0, 7.0], [3.0, 7.0]])  # the nearest others are 1, 1 and 2 away
+    candidates = np.array([[0.0, 7.0], [4.9, 7.0], [5.1, 7.0], [-1.0, 7.0], [-2.1, 7.0]])
+    assert outside_tested(labelled, candidates).tolist() == [False, False, True, False, True]
+    other_size = np.concatenate([candidates, [[1.0, 2.0]]])
+    assert outside_tested(labelled, other_size).tolist()[-1], "a size that no labelled cell has"
+
+
+def test_small_cells_lie_outside_if_all_labelled_ones_are_large() -> None:
+    truth = TruthTable.load()
+    large, small = (np.flatnonzero(truth.cells.vertices == n) for n in (7, 3))
+    pool = truth.subset(large[:40])
+    found = rank([*truth.subset(small[:2]).cells, *pool.cells[:3]], pool.cells, pool.accuracy, budget=0)
+    assert found.outside.tolist() == [True, True, False, False, False]
+    marked = found.table()["outside_tested"]
+    assert [marked[found.order.tolist().index(row)] for row in range(5)] == found.outside.tolist()
+    (said,) = [each for each in found.advice if "outside what was tested" in each]
+    assert said.startswith("2 of 5 candidates")
+    assert found.cells[0].module_hash[:12] in said
+    assert not rank(pool.cells[:4], budget=0).outside.any(), "nothing is labelled"
 
 
 def test_the_first_to_label_differ() -> None:

@@ -1,0 +1,145 @@
+"""A predictor that stays: fit it to trained cells once, query it as often as there are new candidates."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spd_fast.cli.apps import app
+from spd_fast.cli.console import errors, out, progress_bar
+from spd_fast.cli.options import Debug, Threads
+
+predictor_app = typer.Typer(
+    no_args_is_help=True,
+    help="Fit a predictor to trained cells, keep it in a file, and query it for other cells.",
+)
+app.add_typer(predictor_app, name="predictor")
+
+CellColumn = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="Column of the cells. Default: found by its name.")
+]
+PredictorFile = Annotated[
+    Path, typer.Argument(metavar="PREDICTOR", help="A file that spd-fast predictor fit wrote (.npz).")
+]
+
+
+@predictor_app.command(
+    epilog="Examples:\n\n  spd-fast predictor fit trained.csv\n\n"
+    "  spd-fast predictor fit trained.csv --accuracy val_loss --lower-is-better --out loss.npz"
+)
+def fit(
+    labelled: Annotated[
+        Path,
+        typer.Argument(metavar="LABELLED", help="Cells that were trained, with the accuracy that they reached."),
+    ],
+    file: Annotated[Path, typer.Option("--out", metavar="FILE", help="The predictor to write (.npz).")] = Path(
+        "predictor.npz"
+    ),
+    accuracy: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Column of the accuracies. Default: found by its name.")
+    ] = None,
+    lower_is_better: Annotated[
+        bool, typer.Option("--lower-is-better", help="The column holds losses or errors.")
+    ] = False,
+    cell: CellColumn = None,
+    features: Annotated[
+        str,
+        typer.Option(metavar="LIST", help="What it learns from: structure, curves (of motifs), dish (learned, slow)."),
+    ] = "structure,curves",
+    threads: Threads = None,
+    debug: Debug = False,
+) -> None:
+    """Fit a predictor to trained cells. The files of cells are those that spd-fast rank reads."""
+    with errors(debug, again=True):
+        from spd_fast.base.files import require_writable
+        from spd_fast.predictors.spd import SPDPredictor
+        from spd_fast.ranking.rank import labelled_cells
+
+        if file.suffix.lower() != ".npz":
+            raise ValueError(f"--out is {file}, expected a name that ends in .npz")
+        require_writable(file)
+        kinds = [kind.strip() for kind in features.split(",")]
+        cells, values, source = labelled_cells(labelled, accuracy, cell, lower_is_better)
+        predictor = SPDPredictor(features=kinds, threads=threads)
+        with progress_bar("training motifs of the labelled cells") as update:
+            predictor.fit(cells, values, progress=update)
+        predictor.notes_ = {"source": source, "lower_is_better": lower_is_better}
+        predictor.save(file)
+        out.print(f"Accuracies were read from {source}.", markup=False)
+        out.print(f"The predictor has learned from {len(cells):,} cells; it is in {file}.", markup=False)
+
+
+@predictor_app.command(
+    epilog="Examples:\n\n  spd-fast predictor query predictor.npz candidates.csv\n\n"
+    "  spd-fast predictor query predictor.npz candidates.jsonl --out predicted.parquet"
+)
+def query(
+    predictor: PredictorFile,
+    candidates: Annotated[
+        Path, typer.Argument(metavar="CANDIDATES", help="File of cells, whose other columns are carried through.")
+    ],
+    file: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="The predictions: .csv, .tsv, .json, .jsonl or .parquet.")
+    ] = Path("predicted.csv"),
+    cell: CellColumn = None,
+    threads: Threads = None,
+    debug: Debug = False,
+) -> None:
+    """Predict the accuracies of cells, in the order of their file.
+
+    Predictions are kept in OUT.measured as they come: after Ctrl-C or a kill the same command goes on from there.
+    """
+    with errors(debug, again=True):
+        from spd_fast.predictors.spd import SPDPredictor
+        from spd_fast.ranking.querying import query_file
+        from spd_fast.ranking.tables import CellTable, read_table, require_writable, with_given, write_table
+
+        require_writable(file)
+        lower_is_better = bool(SPDPredictor.load(predictor).notes_.get("lower_is_better", False))
+        table = CellTable.of(read_table(candidates), str(candidates), cell)
+        kept = file.with_name(f"{file.name}.measured")
+        with progress_bar("training motifs of the candidates") as update:
+            accuracy, std = query_file(predictor, table.cells, kept=kept, threads=threads, progress=update)
+        found = {
+            "cell": [each.module_hash for each in table.cells],
+            f"predicted_{'loss' if lower_is_better else 'accuracy'}": (
+                -accuracy if lower_is_better else accuracy
+            ).tolist(),
+            "standard_deviation": std.tolist(),
+        }
+        write_table(file, with_given(found, table.table))
+        out.print(f"Predictions of {len(table.cells):,} cells are in {file}.", markup=False)
+
+
+@predictor_app.command(epilog="Example:\n\n  spd-fast predictor info predictor.npz")
+def info(predictor: PredictorFile, debug: Debug = False) -> None:
+    """Show what a predictor has learned from, and how well it predicts the cells that it has learned from."""
+    with errors(debug):
+        import numpy as np
+
+        from spd_fast.predictors.spd import SPDPredictor
+        from spd_fast.ranking.advice import cross_validated
+
+        loaded = SPDPredictor.load(predictor)
+        notes, process = loaded.notes_, loaded.process_
+        sign = -1 if notes.get("lower_is_better") else 1
+        facts = {
+            "predicts": "the score on a learned dish" if process is None else "losses" if sign < 0 else "accuracies",
+            "of": "NATS-Bench cells" if loaded.cell_type_.__name__ == "NatsCell" else "NAS-Bench-101 cells",
+        }
+        if process is not None:
+            known = np.sort(sign * process.accuracy)
+            groups = np.split(process.features, np.cumsum(process.groups)[:-1], axis=1)
+            facts |= {
+                "from": ", ".join(loaded.parameters_["features"]),
+                "labelled cells": f"{len(known):,}, which reached {known[0]:.4g} to {known[-1]:.4g}",
+            }
+            if len(known) >= 10 and known[0] < known[-1]:
+                facts["tau within them"] = (
+                    f"{cross_validated(groups, process.accuracy):.2f}, each predicted from others"
+                )
+        if "source" in notes:
+            facts["read from"] = notes["source"]
+        width = max(map(len, facts))
+        for name, value in facts.items():
+            out.print(f"{name:{width}}  {value}", markup=False)
