@@ -86,7 +86,7 @@ def advise(
     if nats:
         said.append("Your cells are those of NATS-Bench, of which that figure says nothing.")
     if len(outside):
-        more = ", ..." if len(outside) > _NAMED else ""
+        more = f" and {len(outside) - _NAMED:,} more" if len(outside) > _NAMED else ""
         said.append(
             f"{len(outside):,} of {len(wanted):,} candidates lie outside what was tested: each differs in structure from every labelled "
             "cell more than any of these differs from the nearest other one, so its prediction is a guess. The column outside_tested "

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -71,7 +71,7 @@ def query_file(
             journal.bind({"predictor": fitted, "cells": content_digest({"keys": keys})})
             found = list(journal.records)
         for piece in pieces[len(found) :]:
-            accuracy, std = predictor.query(piece, return_std=True)
+            accuracy, std = predictor.query(cast(Any, piece), return_std=True)
             found.append({"accuracy": accuracy.tolist(), "std": std.tolist()})
             if journal is not None:
                 journal.append(found[-1:])

@@ -283,13 +283,16 @@ def test_the_motifs_of_a_cell_are_trained_once(labelled: TruthTable, others: Tru
     assert shares
     shares.clear()
     assert np.array_equal(predictor.query(others.cells, progress=shares.append), first)
-    assert np.array_equal(predictor.query(list(others.cells)[::-1], progress=shares.append), first[::-1])
+    backwards = predictor.query(list(others.cells)[::-1], progress=shares.append)
+    assert np.allclose(
+        backwards, first[::-1], rtol=1e-9
+    )  # a product of matrices has other last bits for rows elsewhere
     assert predictor.score(others.cells, others.accuracy) == kendall_tau(first, others.accuracy)
     assert not shares, "nothing was trained"
     twice = [others.cells[0], labelled.cells[0], others.cells[0]]
     predicted = predictor.query(twice, progress=shares.append)
     assert shares, "one cell is new"
-    assert predicted[0] == predicted[2] == first[0]
+    assert np.allclose(predicted[[0, 2]], first[0], rtol=1e-9)
     shares.clear()
     predictor.save(tmp_path / "p.npz")
     again = SPDPredictor.load(tmp_path / "p.npz")
