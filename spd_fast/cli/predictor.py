@@ -1,7 +1,7 @@
 """A predictor that stays: fit it to trained cells once, query it as often as there are new candidates."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -62,7 +62,7 @@ def fit(
         cells, values, source = labelled_cells(labelled, accuracy, cell, lower_is_better)
         predictor = SPDPredictor(features=kinds, threads=threads)
         with progress_bar("training motifs of the labelled cells") as update:
-            predictor.fit(cells, values, progress=update)
+            predictor.fit(cast(Any, cells), values, progress=update)
         predictor.notes_ = {"source": source, "lower_is_better": lower_is_better}
         predictor.save(file)
         out.print(f"Accuracies were read from {source}.", markup=False)

@@ -160,11 +160,12 @@ def measure(judge: Judge, wanted: npt.NDArray[np.int64], budget: float | None, p
     curves, replicates, pace = judge.curves, judge.curves.score.shape[0], Pace()
     pool = judge.pool if judge.learns else np.empty(0, np.int64)
     everything = np.union1d(wanted, pool)
-    costs = curves.cost
+    costs = np.maximum(curves.cost, 1)  # a cell that nothing leads through takes no time, but it is to be counted
     whole = float(costs[everything].sum()) * replicates
     done = float((costs * curves.done)[everything].sum())
     began, already, announced = time.perf_counter(), done, False
     for rows, replicate in _passes(judge, np.setdiff1d(wanted, pool), pool, replicates):
+        which = f"motif {replicate + 1} of {replicates} of {len(rows):,} cells"
         while len(rows):
             if budget is not None and time.perf_counter() - began >= budget:
                 return
@@ -184,7 +185,7 @@ def measure(judge: Judge, wanted: npt.NDArray[np.int64], budget: float | None, p
                 announced = True
                 progress(_announcement(len(everything), pace.time_of(whole - done), budget), share)
             rest = f", {about(left)} left" if left > 0 else ""
-            progress(f"training motif {replicate + 1} of {replicates} of each cell{rest}", share)
+            progress(f"training {which}{rest}", share)
 
 
 def _announcement(cells: int, seconds: float, budget: float | None) -> str:

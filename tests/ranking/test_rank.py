@@ -159,6 +159,9 @@ def test_cells_of_nats_bench() -> None:
     assert found.parameters[2] == 0
     assert any("of which that figure says nothing" in each for each in found.advice)
     assert (found.parameters[:2] > 1000).all()
+    told: list[float] = []
+    rank(NATS[2:], progress=lambda what, share: told.append(share))
+    assert told[-1] == 1, "nothing to train is no division by zero"
 
 
 def test_no_signal_is_no_reason_to_fail() -> None:
