@@ -75,8 +75,8 @@ format: $(VENV)/.lint
 	$(BIN)/clang-format -i $(CXX_FILES)
 
 bench: $(VENV)/.installed
-	for bench in peak kernels inner hypergradient proxies; do $(BIN)/spd-fast bench $$bench || exit; done
-	for shape in A B C S; do $(BIN)/spd-fast bench profile --shape $$shape || exit; done
+	for bench in peak kernels inner hypergradient proxies; do $(BIN)/spd-fast bench $$bench --out bench/results || exit; done
+	for shape in A B C S; do $(BIN)/spd-fast bench profile --shape $$shape --out bench/results || exit; done
 
 dev: $(VENV)/.lint
 	$(PIP) pre-commit

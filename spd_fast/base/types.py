@@ -14,6 +14,8 @@ from typing import Any, SupportsIndex, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
+from spd_fast.base.errors import did_you_mean
+
 __all__ = [
     "Array",
     "NamedProgress",
@@ -146,7 +148,7 @@ def checked_choice(name: str, value: Any, choices: Collection[str]) -> Any:
     if not isinstance(given, str):
         raise TypeError(f"{name} is {shown(value)}, expected {expected}")
     if given not in choices:
-        raise ValueError(f"{name} is {given!r}, expected {expected}")
+        raise ValueError(f"{name} is {given!r}{did_you_mean(given, choices)}, expected {expected}")
     return str(given)
 
 

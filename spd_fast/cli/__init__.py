@@ -8,8 +8,9 @@ import typer
 
 from spd_fast.cli import bench, dish_search, nasbench, predictor, rank, recipes, run, score, train, truth  # noqa: F401 - they add their commands
 from spd_fast.cli.apps import app
-from spd_fast.cli.console import INTERRUPTED, errors, out, repair_streams
-from spd_fast.cli.options import Debug
+from spd_fast.cli.commands import Result
+from spd_fast.cli.console import INTERRUPTED, out, repair_streams
+from spd_fast.cli.truth import facts_of
 
 __all__ = ["app", "main"]
 
@@ -44,20 +45,21 @@ def _options(
     pass
 
 
-@app.command()
-def info(debug: Debug = False) -> None:
+@app.command(examples=("spd-fast info", "spd-fast info --json"))
+def info() -> Result:
     """Show the version, the instruction set, the number of threads and the truth that ships with the package."""
-    with errors(debug):
-        from spd_fast.base.machine import describe_machine
-        from spd_fast.truth.table import TruthTable
+    from spd_fast.base.machine import describe_machine
+    from spd_fast.truth.table import TruthTable
 
-        facts = describe_machine()
-        facts["threads"] = facts.pop("processors")  # the default of --threads
-        width = max(map(len, facts))
-        for name, value in facts.items():
-            out.print(f"{name.replace('_', ' '):{width}}  {value}", markup=False)
-        try:
-            truth = ["in the package", TruthTable.embedded().describe()]
-        except ValueError:
-            truth = ["none in this installation"]
-        out.print(f"{'truth':{width}}  " + "\n".join(truth), markup=False)
+    facts = describe_machine()
+    facts["threads"] = facts.pop("processors")  # the default of --threads
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        out.print(f"{name.replace('_', ' '):{width}}  {value}", markup=False)
+    try:
+        truth = TruthTable.embedded()
+    except ValueError:
+        truth = None
+    text = "none in this installation" if truth is None else f"in the package\n{truth.describe()}"
+    out.print(f"{'truth':{width}}  {text}", markup=False)
+    return Result(facts | {"truth": None if truth is None else facts_of(truth)})

@@ -1,27 +1,34 @@
 """The command line's groups of commands."""
 
-import typer
+from spd_fast.cli.commands import Commands, Ordered, panel_of
 
 __all__ = ["app", "bench_app", "nasbench_app", "truth_app"]
 
-app = typer.Typer(
+app = Commands(
+    cls=Ordered,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Synthetic Petri Dish on a compiled CPU engine: learn a tiny data set on which tiny networks rank cells.",
-    epilog="Start with [bold]spd-fast demo[/bold]; it takes a minute and needs no download.",
+    help="Rank cells of neural networks on a CPU, by training tiny networks of each of them.",
+    epilog="Examples:\n\n  spd-fast demo\n\n  spd-fast rank candidates.csv --labelled trained.csv\n\n"
+    "The first needs no file and takes a minute.",
 )
-truth_app = typer.Typer(no_args_is_help=True, help="Build and show truths: cells with measured accuracies.")
-bench_app = typer.Typer(
+truth_app = Commands(
+    no_args_is_help=True,
+    help="Build and show truths: cells with measured accuracies.",
+    epilog="Examples:\n\n  spd-fast truth show\n\n  spd-fast truth build --images fashion-mnist/ --out truth.npz",
+)
+bench_app = Commands(
     no_args_is_help=True,
     help="Measure speed on this machine, which should be idle. Each bench first verifies that results are right.",
+    epilog="Examples:\n\n  spd-fast bench peak\n\n  spd-fast bench inner --shapes C --out results",
 )
-nasbench_app = typer.Typer(
+nasbench_app = Commands(
     no_args_is_help=True,
     help="NAS-Bench-101: convert its files to a table, query the table, and enumerate the space.",
+    epilog="Examples:\n\n  spd-fast nasbench convert nasbench_only108.tfrecord --out nb101.npz\n\n"
+    "  spd-fast nasbench query nb101.npz 00005c142e6f",
 )
-app.add_typer(truth_app, name="truth")
-app.add_typer(bench_app, name="bench")
-app.add_typer(nasbench_app, name="nasbench")
+for group, name in ((truth_app, "truth"), (bench_app, "bench"), (nasbench_app, "nasbench")):
+    app.add_typer(group, name=name, rich_help_panel=panel_of(name))

@@ -3,26 +3,41 @@
 import codecs
 import io
 import os
+import re
 import shlex
 import sys
+import textwrap
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 
 from spd_fast.base.extras import explained
+from spd_fast.base.progress import TimeLeft
 
 if TYPE_CHECKING:
+    from rich.console import ConsoleOptions, RenderableType
+    from rich.table import Column, Table
+
+    _Columns = Sequence[tuple[Column, list[str]]]
     from spd_fast.outer.history import OuterEpoch
     from spd_fast.recipes.settings import Recipe
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as is usual for shells."""
 LINES_WITHOUT_TERMINAL = 20
-"""About how many lines of progress a whole run prints if the output is no terminal."""
+"""About how many lines of progress `spd-fast run` prints if the output is no terminal."""
+FIRST_LINE_SECONDS, LINE_SECONDS, LONGEST_LINE_SECONDS = 1.0, 5.0, 60.0
+"""Without a terminal, the first line of progress comes after the first of these times, the next after the second. Then the
+time between lines grows with the time that has passed, up to the third."""
+HASH_DIGITS = 12
+"""Digits of a cell's hash in a table that would be too wide otherwise. Commands take the first digits of a hash."""
+_WRAPPED_FROM = 24
+"""Texts of more characters than these are wrapped in tables; shorter ones and numbers stay on their line."""
 _ASCII = {
     "├": "|",
     "└": "`",
@@ -36,13 +51,12 @@ _ASCII = {
 }
 """What is printed in place of characters that an output cannot show. The first six draw graphs."""
 
-
-def _is_terminal() -> bool:
-    return sys.stdout is not None and sys.stdout.isatty()
-
-
-out = Console(highlight=False, soft_wrap=True, width=None if _is_terminal() else 120)
+out = Console(highlight=False, soft_wrap=True)
+"""Results, on standard output. With --json it prints nothing, and the record of the command is printed in its place."""
+note = Console(stderr=True, highlight=False, soft_wrap=True)
+"""Progress and remarks, on standard error. With --quiet it prints nothing."""
 err = Console(stderr=True, highlight=False, soft_wrap=True)
+"""Errors, on standard error."""
 
 
 # ---- streams
@@ -83,13 +97,18 @@ def errors(debug: bool, *, again: bool = False) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if again:
-            err.print(f"stopped; continue with: {shlex.join(['spd-fast', *sys.argv[1:]])}", markup=False)
+            err.print(f"stopped; continue with: {command_typed()}", markup=False)
         raise typer.Exit(INTERRUPTED) from None
     except (ValueError, TypeError, OSError, RuntimeError, MemoryError, ImportError) as error:
         if debug:
             raise
         err.print(f"error: {message_of(error)}", style="bold red", markup=False)
         raise typer.Exit(2) from None
+
+
+def command_typed() -> str:
+    """Return the command as it was typed, for a shell."""
+    return shlex.join(["spd-fast", *sys.argv[1:]])
 
 
 def message_of(error: BaseException) -> str:
@@ -102,33 +121,36 @@ def message_of(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-class Display:
-    """The live progress of a run: a bar on a terminal, otherwise a line from time to time. `fit_dish` calls it."""
+# ---- progress
 
-    def __init__(self, recipe: "Recipe") -> None:
-        self._epochs = recipe.outer.epochs
+
+class Display:
+    """The live progress of a run: a bar on a terminal, otherwise a line from time to time. `fit_dish` calls it.
+
+    `done` is the number of outer epochs that were done before.
+    """
+
+    def __init__(self, recipe: "Recipe", done: int = 0) -> None:
+        self._epochs, self._done = recipe.outer.epochs, done
         self._every = max(1, -(-self._epochs // LINES_WITHOUT_TERMINAL))
         self._taus: list[float] = []
         self._validation_tau: float | None = None
-        self._began = time.monotonic()
-        self._first: int | None = None
+        self._left = TimeLeft()
+        self._left.report(done / max(1, self._epochs))
         self._bar: Any = None
 
     def __enter__(self) -> "Display":
-        if out.is_terminal:
-            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+        if note.is_terminal and not note.quiet:
+            from rich.progress import TextColumn
 
-            self._bar = Progress(
-                SpinnerColumn(),
-                TextColumn("outer epoch {task.fields[epoch]}/{task.total}"),
-                BarColumn(bar_width=None),
-                TextColumn("{task.fields[numbers]}"),
-                TimeRemainingColumn(compact=True),
-                console=out,
-                speed_estimate_period=120,
-            )
+            self._bar = _bar(self._left, TextColumn("outer epoch {task.fields[epoch]}/{task.total}"))
             self._bar.start()
-            self._task = self._bar.add_task("", total=self._epochs, epoch=0, numbers="loss  -    tau  -   ")
+            self._task = self._bar.add_task(
+                "loss  -    tau  -   ",
+                total=self._epochs,
+                completed=self._done,
+                epoch=min(self._done + 1, self._epochs),
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -136,8 +158,7 @@ class Display:
             self._bar.stop()
 
     def __call__(self, epoch: int, fraction: float, record: "OuterEpoch | None") -> None:
-        if self._first is None:
-            self._first = epoch
+        self._left.report((epoch + fraction) / self._epochs)
         if self._bar is not None:
             self._bar.update(self._task, completed=epoch + fraction, epoch=epoch + 1)
         if record is None:
@@ -146,17 +167,16 @@ class Display:
         self._validation_tau = self._validation_tau if record.validation_tau is None else record.validation_tau
         numbers = self._numbers(record)
         if self._bar is not None:
-            self._bar.update(self._task, numbers=numbers)
+            self._bar.update(self._task, description=numbers)
         elif (epoch + 1) % self._every == 0 or epoch + 1 == self._epochs:
-            left = (time.monotonic() - self._began) / (epoch + 1 - self._first) * (self._epochs - epoch - 1)
-            out.print(f"outer epoch {epoch + 1}/{self._epochs}  {numbers}  {duration(left)} left", markup=False)
+            note.print(f"outer epoch {epoch + 1}/{self._epochs}  {numbers}  {_left_text(self._left)}", markup=False)
 
     def _numbers(self, record: "OuterEpoch") -> str:
         loss = "  -  " if record.loss is None else f"{record.loss:.3f}"
         mean = sum(self._taus) / len(self._taus)
-        note = f"  {record.skipped}: skipped" if record.skipped else ""
+        skipped = f"  {record.skipped}: skipped" if record.skipped else ""
         validation = "" if self._validation_tau is None else f"  validation tau {self._validation_tau:+.2f}"
-        return f"loss {loss}  tau {record.kendall_tau:+.2f} (mean {mean:+.3f}){validation}{note}"
+        return f"loss {loss}  tau {record.kendall_tau:+.2f} (mean {mean:+.3f}){validation}{skipped}"
 
 
 def duration(seconds: float) -> str:
@@ -166,55 +186,166 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def progress_bar(what: str) -> Iterator[Any]:
-    """Yield a function that shows the share of the work that is done; None if the output is no terminal."""
-    if not out.is_terminal:
-        yield None
-        return
-    from rich.progress import Progress
-
-    with Progress(console=out, transient=True) as bar:
-        task = bar.add_task(what, total=1.0)
-        yield lambda share: bar.update(task, completed=share)
+def progress_bar(what: str) -> Iterator[Callable[[float], object]]:
+    """Yield a function that shows the share of the work that is done, as `named_progress` does."""
+    with named_progress(what) as update:
+        yield lambda share: update(what, share)
 
 
 @contextmanager
-def named_progress() -> Iterator[Any]:
-    """Yield a function that shows what is being done and the share that is done: a bar on a terminal, otherwise a line for
-    each thing that is done."""
-    if out.is_terminal:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+def named_progress(what: str = "preparing") -> Iterator[Callable[[str, float], object]]:
+    """Yield a function that shows what is being done, the share that is done and the time that is left.
 
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TimeRemainingColumn(compact=True))
-        with Progress(*columns, console=out, transient=True) as bar:
-            task = bar.add_task("", total=1.0)
-            yield lambda what, share: bar.update(task, completed=share, description=what)
-        return
-    said: list[str] = []
+    On a terminal that is a bar, which is there at once. Elsewhere it is a line from time to time, the first after a second. `what`
+    is being done until the function is called.
+    """
+    left = TimeLeft()
+    if note.quiet:
+        yield lambda what, share: None
+    elif note.is_terminal:
+        with _bar(left) as bar:
+            task = bar.add_task(what, total=None)
 
-    def say(what: str, share: float) -> None:
-        if said[-1:] != [what]:
-            said.append(what)
-            out.print(f"{100 * share:3.0f} %  {what}", markup=False)
+            def update(what: str, share: float) -> None:
+                left.report(share)
+                bar.update(task, total=1.0, completed=share, description=what)
 
-    yield say
+            yield update
+    else:
+        lines = _Lines(what, left)
+        try:
+            yield lines.update
+        finally:
+            lines.stop()
 
 
-# ---- shared
+class _Lines:
+    """Prints lines of progress from a thread of its own, so that they come while one piece of the work takes long, too."""
+
+    def __init__(self, what: str, left: TimeLeft) -> None:
+        self._what, self._left = what, left
+        self._share: float | None = None
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._print_lines, daemon=True)
+        self._thread.start()
+
+    def update(self, what: str, share: float) -> None:
+        self._what, self._share = what, share
+        self._left.report(share)
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _print_lines(self) -> None:
+        began = time.monotonic()
+        pause = FIRST_LINE_SECONDS
+        while not self._stopped.wait(pause):
+            passed = time.monotonic() - began
+            share = "" if self._share is None else f"{100 * self._share:3.0f} %  "
+            left = _left_text(self._left)
+            note.print(f"{share}{self._what}, {duration(passed)} so far{left and ', ' + left}", markup=False)
+            pause = min(max(LINE_SECONDS, passed / 10), LONGEST_LINE_SECONDS)
 
 
-def table_of(title: str, rows: list[dict[str, Any]]) -> Any:
-    """Return rows as a table whose columns are those of the first row."""
+def _bar(left: TimeLeft, *before: Any) -> Any:
+    """Return a progress bar with the time that is left; `before` are columns in front of it."""
+    from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskProgressColumn, TextColumn
+    from rich.text import Text
+
+    class LeftColumn(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(_left_text(left))
+
+    shown = (TextColumn("{task.description}"), BarColumn(bar_width=20), TaskProgressColumn(), LeftColumn())
+    return Progress(SpinnerColumn(), *before, *shown, console=note, transient=not before)
+
+
+def _left_text(left: TimeLeft) -> str:
+    seconds = left.seconds()
+    return "" if seconds is None else f"{duration(seconds)} left"
+
+
+# ---- tables
+
+
+class Fitted:
+    """A table that fits the width of the output: hashes are cut to their first digits if it is too wide; if it still is, it is
+    printed as several tables below each other, each with the first column."""
+
+    def __init__(self, table: "Table") -> None:
+        self.table = table
+
+    def __rich_console__(self, console: Console, options: "ConsoleOptions") -> "Iterator[RenderableType]":
+        from rich.text import Text
+
+        width = options.max_width
+        columns = [(column, [str(cell) for cell in column.cells]) for column in self.table.columns]
+        if _width(columns) > width:
+            columns = [(column, [_short(cell) for cell in cells]) for column, cells in columns]
+        if self.table.title:
+            yield Text(_filled(str(self.table.title), width), style="italic")
+        first, *left = columns
+        while True:
+            block = [first]
+            while left and (len(block) == 1 or _width([*block, left[0]]) <= width):
+                block.append(left.pop(0))
+            yield _table(block)
+            if not left:
+                break
+            yield ""
+        if self.table.caption:
+            yield Text(_filled(str(self.table.caption), width), style="italic")
+
+
+def _table(columns: "_Columns") -> "Table":
+    """Return a table of columns with their cells. Long texts are wrapped, and headings as their cells allow."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column, cells in columns:
+        width = None if _wraps(cells) else _column_width(column, cells)
+        table.add_column(Text(str(column.header)), justify=column.justify, width=width, overflow="fold")
+    for row in zip(*(cells for _, cells in columns), strict=True):
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def _width(columns: "_Columns") -> int:
+    """Return the least width of a table: that of its columns, and two blanks between them."""
+    return sum(_column_width(column, cells) + 2 for column, cells in columns) - 2
+
+
+def _column_width(column: "Column", cells: Sequence[str]) -> int:
+    """Return the least width of a column: that of its cells if they are short, and of the longest word of its heading."""
+    widest = _WRAPPED_FROM if _wraps(cells) else max(map(len, cells), default=0)
+    return max([widest, *map(len, str(column.header).split())])
+
+
+def _wraps(cells: Sequence[str]) -> bool:
+    return any(len(cell) > _WRAPPED_FROM and " " in cell for cell in cells)
+
+
+def _filled(text: str, width: int) -> str:
+    return "\n".join(textwrap.fill(line, width) for line in text.splitlines())
+
+
+def _short(text: str) -> str:
+    return text[:HASH_DIGITS] if re.fullmatch("[0-9a-f]{32}", text) else text
+
+
+def table_of(title: str, rows: list[dict[str, Any]]) -> Fitted:
+    """Return rows as a table whose columns are those of the first row. It fits the width of the output."""
     from rich.table import Table
 
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = Table(title=title or None)
     for name in rows[0]:
         numeric = isinstance(rows[0][name], (int, float)) and not isinstance(rows[0][name], bool)
-        justify: Literal["right", "left"] = "right" if numeric else "left"
-        table.add_column(name, justify=justify, overflow="fold")
+        table.add_column(name, justify="right" if numeric else "left")
     for row in rows:
         table.add_row(*(cell_text(value) for value in row.values()))
-    return table
+    return Fitted(table)
 
 
 def cell_text(value: Any) -> str:

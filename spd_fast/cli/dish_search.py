@@ -1,5 +1,6 @@
 """The command ``spd-fast dish-search``: search with dishes that are learned on the way."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spd_fast.cli.apps import app
-from spd_fast.cli.console import errors, named_progress, out, table_of
-from spd_fast.cli.options import Debug, Settings, Threads, TruthFile, writable_folder
+from spd_fast.cli.commands import Result
+from spd_fast.cli.console import named_progress, out, table_of
+from spd_fast.cli.options import Settings, Threads, TruthFile, recipe_names, writable_folder
 from spd_fast.cli.recipes import recipe_of
 
 if TYPE_CHECKING:
@@ -19,12 +21,18 @@ if TYPE_CHECKING:
 
 @app.command(
     "dish-search",
-    epilog="Examples:\n\n  spd-fast dish-search --max-labelled 30 --out runs/slopes\n\n"
-    "  spd-fast dish-search --recipe valid_c --truth nb101_test108.npz --cells 2000 --start 30 --per-round 5 --max-labelled 100",
+    continues=True,
+    examples=(
+        "spd-fast dish-search --max-labelled 30 --out runs/slopes",
+        "spd-fast dish-search --recipe valid_c --cells 1000 --start 30 --per-round 5",
+    ),
 )
 def dish_search(
     recipe: Annotated[
-        str, typer.Option(metavar="NAME", help="How dishes are learned; a recipe's name or JSON file.")
+        str,
+        typer.Option(
+            metavar="NAME", autocompletion=recipe_names, help="How dishes are learned; a recipe's name or JSON file."
+        ),
     ] = "rawal_slope",
     truth: TruthFile = None,
     cells: Annotated[
@@ -53,37 +61,37 @@ def dish_search(
     threads: Threads = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the dishes and of all random candidates.")] = 0,
     settings: Settings = None,
-    debug: Debug = False,
-) -> None:
+) -> Result:
     """Search for the best candidate of a truth: in every round, learn a dish on all labelled candidates, score the others
     with it, and label the best.
 
     After Ctrl-C, a kill or a crash the same command continues; at most a second of work is lost.
     """
-    with errors(debug, again=True):
-        from spd_fast.outer.dish_search import dish_search
-        from spd_fast.truth.table import TruthTable
+    from spd_fast.outer.dish_search import dish_search
+    from spd_fast.truth.table import TruthTable
 
-        chosen = recipe_of(recipe, None, settings)
-        table = TruthTable.load(truth, cell_type=chosen.cell_type)
-        if cells is not None:
-            table = table.sample(cells, seed)
-        candidates, accuracy = table.compared(chosen.outer.truth)
-        with named_progress() as update:
-            result = dish_search(
-                candidates,
-                accuracy,
-                chosen,
-                max_labelled=max_labelled,
-                start=start,
-                per_round=per_round,
-                stop_at=stop_at,
-                seed=seed,
-                folder=folder if folder is not None else Path("runs") / f"dish-search-{chosen.name}-seed{seed}",
-                threads=threads,
-                progress=update,
-            )
-        _print_search(result, candidates, accuracy)
+    chosen = recipe_of(recipe, None, settings)
+    table = TruthTable.load(truth, cell_type=chosen.cell_type)
+    if cells is not None:
+        table = table.sample(cells, seed)
+    candidates, accuracy = table.compared(chosen.outer.truth)
+    where = folder if folder is not None else Path("runs") / f"dish-search-{chosen.name}-seed{seed}"
+    with named_progress("learning the first dish") as update:
+        result = dish_search(
+            candidates,
+            accuracy,
+            chosen,
+            max_labelled=max_labelled,
+            start=start,
+            per_round=per_round,
+            stop_at=stop_at,
+            seed=seed,
+            folder=where,
+            threads=threads,
+            progress=update,
+        )
+    found = _print_search(result, candidates, accuracy)
+    return Result(found | {"written": where}, wrote=where, settings={"recipe": json.loads(chosen.to_json())})
 
 
 # ---- search
@@ -94,7 +102,10 @@ def name_of(candidate: Any) -> str:
     return f"slope {candidate.slope:.4f}" if hasattr(candidate, "slope") else str(candidate.module_hash)
 
 
-def _print_search(result: "DishSearchResult", candidates: "Sequence[Any]", accuracy: "npt.NDArray[Any]") -> None:
+def _print_search(
+    result: "DishSearchResult", candidates: "Sequence[Any]", accuracy: "npt.NDArray[Any]"
+) -> dict[str, Any]:
+    """Print what was labelled and the best of it; return it for --json."""
     rows = [
         {
             "label": number,
@@ -109,6 +120,10 @@ def _print_search(result: "DishSearchResult", candidates: "Sequence[Any]", accur
     out.print(table_of(f"{len(candidates)} candidates, {len(rows)} labelled", rows))
     best = result.best
     rank = 1 + int((accuracy > best.accuracy).sum())
-    out.print(
-        f"best: {name_of(candidates[best.row])}, {best.accuracy:.4f}, number {rank} of the whole truth", markup=False
-    )
+    name = name_of(candidates[best.row])
+    out.print(f"best: {name}, {best.accuracy:.4f}, number {rank} of the whole truth", markup=False)
+    return {
+        "candidates": len(candidates),
+        "labelled": rows,
+        "best": {"candidate": name, "accuracy": best.accuracy, "rank": rank},
+    }

@@ -21,7 +21,26 @@ def writable_folder(folder: Path | None) -> Path | None:
     return folder
 
 
-BENCH_FOLDER = Path("bench/results")
+def recipe_names(begun: str) -> list[str]:
+    """Return the recipes whose names begin so, for the completion in shells."""
+    import spd_fast.recipes as recipes
+
+    return [name for name in recipes.names() if name.startswith(begun)]
+
+
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", "-q", rich_help_panel="For every command", help="Print results alone: no progress and no remarks."
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", rich_help_panel="For every command", help="Print the results as JSON, for scripts."),
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", rich_help_panel="For every command", help="Show the traceback of an error.")
+]
 TruthFile = Annotated[
     Path | None,
     typer.Option(
@@ -53,9 +72,12 @@ BenchClock = Annotated[str, typer.Option(metavar="wall|cpu", help="Choose cpu if
 BenchRounds = Annotated[int, typer.Option(metavar="N", min=1, help="How often each is timed, in turns.")]
 Core = Annotated[int | None, typer.Option(metavar="N", min=0, help="Processor to pin to. Default: the last one.")]
 BenchFolder = Annotated[
-    Path,
+    Path | None,
     typer.Option(
-        "--out", metavar="DIR", callback=writable_folder, help="Folder for the record (JSON) and its figure (PNG)."
+        "--out",
+        metavar="DIR",
+        callback=writable_folder,
+        help="Folder for the record (JSON) and its figure (PNG). Default: nothing is written.",
     ),
 ]
 Images = Annotated[
@@ -69,7 +91,6 @@ TestImages = Annotated[int, typer.Option(metavar="N", min=1, help="Test images."
 BatchSize = Annotated[int, typer.Option(metavar="N", min=1, help="Images in a batch.")]
 CosineRate = Annotated[float, typer.Option(metavar="RATE", help="Adam's first learning rate; a cosine takes it to 0.")]
 TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="A table that nasbench convert wrote (.npz).")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 def integers(option: str, text: str) -> list[int]:

@@ -3,13 +3,14 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from spd_fast.cli.apps import app
-from spd_fast.cli.console import duration, errors, named_progress, out, table_of
-from spd_fast.cli.options import Debug, Threads, writable_folder
+from spd_fast.cli.commands import Result
+from spd_fast.cli.console import HASH_DIGITS, duration, named_progress, note, out, table_of
+from spd_fast.cli.options import Threads, writable_folder
 
 if TYPE_CHECKING:
     from spd_fast.ranking.rank import Ranking
@@ -20,10 +21,13 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 @app.command(
-    epilog="Examples:\n\n  spd-fast rank candidates.csv --labelled trained.csv\n\n"
-    "  spd-fast rank candidates.csv --labelled trained.csv --budget 5m --out ranked.csv\n\n"
-    "  spd-fast rank candidates.jsonl\n\n"
-    "  spd-fast rank --neighbours 1000 --labelled trained.csv"
+    continues=True,
+    examples=(
+        "spd-fast rank candidates.csv --labelled trained.csv",
+        "spd-fast rank candidates.csv --labelled trained.csv --budget 5m --out best.csv",
+        "spd-fast rank candidates.jsonl",
+        "spd-fast rank --neighbours 1000 --labelled trained.csv",
+    ),
 )
 def rank(
     candidates: Annotated[
@@ -67,41 +71,38 @@ def rank(
     ] = None,
     best: Annotated[int, typer.Option(metavar="N", min=0, help="Print and draw the best N.")] = 10,
     threads: Threads = None,
-    debug: Debug = False,
-) -> None:
+) -> Result:
     """Rank candidates by the accuracy that they are expected to reach: which of them are worth training next.
 
     What is measured is kept in OUT.measured as it comes: after Ctrl-C or a kill the same command goes on from there.
     """
-    with errors(debug, again=True):
-        from spd_fast.ranking import rank as ranking
-        from spd_fast.ranking.tables import require_writable
+    from spd_fast.ranking import rank as ranking
+    from spd_fast.ranking.tables import require_writable
 
-        require_writable(file)
-        seconds = None if budget is None else _seconds(budget)
-        with named_progress() as update:
-            found = ranking.rank(
-                _wanted(candidates, everything, neighbours, labelled, accuracy, cell, lower_is_better),
-                labelled,
-                accuracy,
-                cell=cell,
-                lower_is_better=lower_is_better,
-                budget=seconds,
-                measured=file.with_name(f"{file.name}.measured"),
-                threads=threads,
-                progress=update,
-            )
-        found.save(file)
-        _print_best(found, best)
-        for sentence in found.advice:
-            out.print(f"\n{sentence}", markup=False)
-        out.print(
-            f"\n{len(found.cells):,} candidates ranked in {duration(found.seconds)}; all of them are in {file}.",
-            markup=False,
+    require_writable(file)
+    seconds = None if budget is None else _seconds(budget)
+    with named_progress("reading cells") as update:
+        found = ranking.rank(
+            _wanted(candidates, everything, neighbours, labelled, accuracy, cell, lower_is_better),
+            labelled,
+            accuracy,
+            cell=cell,
+            lower_is_better=lower_is_better,
+            budget=seconds,
+            measured=file.with_name(f"{file.name}.measured"),
+            threads=threads,
+            progress=update,
         )
+    found.save(file)
+    shown = _print_best(found, best)
+    for sentence in found.advice:
+        out.print(f"\n{sentence}", markup=False)
+    took = f"{len(found.cells):,} candidates ranked in {duration(found.seconds)}"
+    note.print(f"\n{took}; all of them are in {file}.", markup=False)
+    return Result(_record_of(found, shown, file), wrote=file)
 
 
-@app.command(epilog="Example:\n\n  spd-fast demo")
+@app.command(examples=("spd-fast demo", "spd-fast demo --seconds 10 --out runs/short"))
 def demo(
     folder: Annotated[
         Path,
@@ -116,43 +117,43 @@ def demo(
         float, typer.Option("--seconds", metavar="S", min=0, help="Time in which motifs are trained.")
     ] = 40,
     threads: Threads = None,
-    debug: Debug = False,
-) -> None:
+) -> Result:
     """Show the main job on the truth in the package: 100 cells are labelled, all others are ranked, and the ranking is checked.
 
     It takes about a minute. `spd-fast run --recipe demo` shows how a dish is learned.
     """
-    with errors(debug):
-        from dataclasses import replace
+    from dataclasses import replace
 
-        from spd_fast.ranking.advice import judged
-        from spd_fast.ranking.rank import controls_of, rank
-        from spd_fast.truth.table import TruthTable
+    from spd_fast.ranking.advice import judged
+    from spd_fast.ranking.rank import controls_of, rank
+    from spd_fast.truth.table import TruthTable
 
-        folder.mkdir(parents=True, exist_ok=True)
-        labelled, others = TruthTable.load().split(_DEMO_LABELLED, seed=0)
-        out.print(
-            f"{len(labelled)} cells of the truth in the package count as trained, the other {len(others):,} as candidates.\n"
-            f"For {seconds:g} seconds, motifs of the candidates are trained, those that may be the best first.",
-            markup=False,
+    folder.mkdir(parents=True, exist_ok=True)
+    labelled, others = TruthTable.load().split(_DEMO_LABELLED, seed=0)
+    note.print(
+        f"{len(labelled)} cells of the truth in the package count as trained, the other {len(others):,} as candidates.\n"
+        f"For {seconds:g} seconds, motifs of the candidates are trained, those that may be the best first.",
+        markup=False,
+    )
+    with named_progress("comparing structures") as update:
+        found = rank(
+            list(others.cells),
+            list(labelled.cells),
+            labelled.accuracy,
+            budget=seconds,
+            threads=threads,
+            progress=update,
         )
-        with named_progress() as update:
-            found = rank(
-                list(others.cells),
-                list(labelled.cells),
-                labelled.accuracy,
-                budget=seconds,
-                threads=threads,
-                progress=update,
-            )
-        file = folder / "ranked.csv"
-        replace(found, columns={"reached": others.accuracy.tolist()}).save(file)
-        _print_best(found, 10, drawn=3)
-        out.print("\nThese candidates were trained, too, so that the ranking can be checked:", markup=False)
-        assert found.accuracy is not None  # there are labelled cells
-        for sentence in judged(found.accuracy, others.accuracy, controls_of(found.cells)):
-            out.print(f"  {sentence}", markup=False)
-        out.print(f"\nAll ranked candidates are in {file}. To rank your own: spd-fast rank --help", markup=False)
+    file = folder / "ranked.csv"
+    replace(found, columns={"reached": others.accuracy.tolist()}).save(file)
+    shown = _print_best(found, 10, drawn=3)
+    out.print("\nThese candidates were trained, too, so that the ranking can be checked:", markup=False)
+    assert found.accuracy is not None  # there are labelled cells
+    verdict = judged(found.accuracy, others.accuracy, controls_of(found.cells))
+    for sentence in verdict:
+        out.print(f"  {sentence}", markup=False)
+    note.print(f"\nAll ranked candidates are in {file}. To rank your own: spd-fast rank --help", markup=False)
+    return Result(_record_of(found, shown, file) | {"verdict": verdict}, wrote=folder)
 
 
 def _wanted(
@@ -193,14 +194,30 @@ def _seconds(text: str) -> float:
     return float(found[1]) * _SECONDS[found[2]]
 
 
-def _print_best(found: "Ranking", n: int, drawn: int | None = None) -> None:
+def _record_of(found: "Ranking", best: list[dict[str, Any]], file: Path) -> dict[str, Any]:
+    """Return what --json prints of a ranking; all candidates are in its file."""
+    return {
+        "ranked": file,
+        "candidates": len(found.cells),
+        "labelled": found.labelled,
+        "motifs_trained": int(found.replicates.sum()),
+        "wall_seconds": found.seconds,
+        "core_seconds": found.core_seconds,
+        "best": best,
+        "label_first": [cell.module_hash for cell in found.label_first],
+        "advice": found.advice,
+    }
+
+
+def _print_best(found: "Ranking", n: int, drawn: int | None = None) -> list[dict[str, Any]]:
+    """Print the best candidates whose accuracy is not known, and draw them; return their rows of the ranked table."""
     import numpy as np
 
     from spd_fast.ranking.advice import name_of
 
     rows = found.order[np.isnan(found.known[found.order])][:n].tolist()
     if not rows:
-        return
+        return []
     shown, sign = [], -1 if found.lower_is_better else 1
     for place, row in enumerate(rows, start=1):
         line = {"": place, "cell": name_of(found.cells[row])}
@@ -216,3 +233,6 @@ def _print_best(found: "Ranking", n: int, drawn: int | None = None) -> None:
     for place, row in enumerate(rows[:drawn], start=1):
         out.print(f"\n{place}", markup=False)
         out.print(str(found.cells[row]), markup=False)
+    place_of = {row: place for place, row in enumerate(found.order.tolist())}
+    table = found.table()
+    return [{name: values[place_of[row]] for name, values in table.items()} for row in rows]

@@ -8,38 +8,43 @@ import typer
 from rich.markup import escape
 
 from spd_fast.cli.apps import app
-from spd_fast.cli.console import errors, out, table_of
-from spd_fast.cli.options import Debug
+from spd_fast.cli.commands import Result
+from spd_fast.cli.console import out, table_of
+from spd_fast.cli.options import recipe_names
 
 if TYPE_CHECKING:
     from spd_fast.recipes.settings import Recipe
 
 
 @app.command(
-    epilog="Examples:\n\n  spd-fast recipes\n\n  spd-fast recipes cassimon_c\n\n  spd-fast recipes demo --json > mine.json"
+    examples=(
+        "spd-fast recipes",
+        "spd-fast recipes cassimon_c",
+        "spd-fast recipes demo --json > mine.json",
+    )
 )
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="Show all settings of this recipe.")] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the recipe as JSON, to edit it and pass it to run --recipe.")
-    ] = False,
-    debug: Debug = False,
-) -> None:
-    """List the recipes, or show every setting of one with its meaning."""
-    with errors(debug):
-        import spd_fast.recipes as known
+    name: Annotated[
+        str | None, typer.Argument(help="Show all settings of this recipe.", autocompletion=recipe_names)
+    ] = None,
+) -> Result:
+    """List the recipes, or show every setting of one with its meaning.
 
-        if name is None:
-            rows = [{"recipe": each, "what it is": known.get(each).summary} for each in known.names()]
-            out.print(table_of("", rows))
-        elif as_json:
-            print(known.load(name).to_json(), end="")
-        else:
-            from rich.padding import Padding
+    With --json a recipe is printed as a file that --recipe of other commands takes.
+    """
+    import spd_fast.recipes as known
 
-            for setting, value, meaning in known.load(name).explain():
-                out.print(f"[bold]{setting}[/bold] = {escape(json.dumps(value))}")
-                out.print(Padding(escape(meaning), (0, 0, 0, 4)), style="dim", soft_wrap=False)
+    if name is None:
+        rows = [{"recipe": each, "summary": known.get(each).summary} for each in known.names()]
+        out.print(table_of("", rows))
+        return Result(rows)
+    from rich.padding import Padding
+
+    recipe = known.load(name)
+    for setting, value, meaning in recipe.explain():
+        out.print(f"[bold]{setting}[/bold] = {escape(json.dumps(value))}")
+        out.print(Padding(escape(meaning), (0, 0, 0, 4)), style="dim", soft_wrap=False)
+    return Result(json.loads(recipe.to_json()))
 
 
 # ---- run

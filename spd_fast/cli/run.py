@@ -1,5 +1,6 @@
 """The commands ``spd-fast run``, which learns a dish, and ``spd-fast report``."""
 
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +10,9 @@ import typer
 from rich.markup import escape
 
 from spd_fast.cli.apps import app
-from spd_fast.cli.console import Display, err, errors, out
-from spd_fast.cli.options import Debug, Seed, Settings, Threads, TruthFile
+from spd_fast.cli.commands import Result
+from spd_fast.cli.console import Display, err, note, out
+from spd_fast.cli.options import Seed, Settings, Threads, TruthFile, recipe_names
 from spd_fast.cli.recipes import changes_of, recipe_of
 
 if TYPE_CHECKING:
@@ -21,15 +23,21 @@ if TYPE_CHECKING:
 
 
 @app.command(
-    epilog="Examples:\n\n  spd-fast run --recipe demo\n\n"
-    "  spd-fast run --recipe cassimon_c --truth nb101_test108.npz --out runs/c0 --seed 0\n\n"
-    "  spd-fast run --recipe demo --set outer.epochs=10 --set outer.loss=pearson\n\n"
-    "  spd-fast run --resume --out runs/c0"
+    examples=(
+        "spd-fast run --recipe demo",
+        "spd-fast run --recipe cassimon_c --truth nb101.npz --out runs/c0 --seed 0",
+        "spd-fast run --recipe demo --set outer.epochs=10 --set outer.loss=pearson",
+        "spd-fast run --resume --out runs/c0",
+    )
 )
 def run(
     recipe: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="A recipe's name or its JSON file; see [bold]spd-fast recipes[/bold]."),
+        typer.Option(
+            metavar="NAME",
+            autocompletion=recipe_names,
+            help="A recipe's name or its JSON file; see [bold]spd-fast recipes[/bold].",
+        ),
     ] = None,
     truth: TruthFile = None,
     folder: Annotated[
@@ -40,33 +48,31 @@ def run(
     threads: Threads = None,
     seed: Seed = None,
     settings: Settings = None,
-    debug: Debug = False,
-) -> None:
+) -> Result:
     """Learn a dish: run the outer loop of a recipe, and write a report.
 
     After Ctrl-C, a kill or a crash, --resume continues. At most the outer epoch that was interrupted and a second before it
     are lost, and the result is the same to the last bit.
     """
-    with errors(debug):
-        if recipe is None and not (resume and folder):
-            raise ValueError("--recipe is missing: name one, or give --resume with the --out of a run")
-        wanted = recipe_of(recipe, seed, settings) if recipe is not None else None
-        where = folder if folder is not None else _default_folder(wanted)
-        with _resumed(where, wanted, seed, settings) if resume else _created(where, wanted, truth) as opened:
-            _fit(opened, _truth_of(opened, truth), threads)
-            _finish(opened)
+    if recipe is None and not (resume and folder):
+        raise ValueError("--recipe is missing: name one, or give --resume with the --out of a run")
+    wanted = recipe_of(recipe, seed, settings) if recipe is not None else None
+    where = folder if folder is not None else _default_folder(wanted)
+    with _resumed(where, wanted, seed, settings) if resume else _created(where, wanted, truth) as opened:
+        _fit(opened, _truth_of(opened, truth), threads)
+        return _finish(opened)
 
 
-@app.command(epilog="Example:\n\n  spd-fast report runs/demo-seed0")
+@app.command(examples=("spd-fast report runs/demo-seed0", "spd-fast report runs/demo-seed0 --json"))
 def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run folder, finished or not.")],
-    debug: Debug = False,
-) -> None:
+) -> Result:
     """Write report.html and the figures of a run anew."""
-    with errors(debug):
-        from spd_fast.report.run import build
+    from spd_fast.report.run import build
 
-        out.print(f"report in {build(folder)}")
+    page = build(folder)
+    note.print(f"report in {page}", markup=False)
+    return Result({"report": page})
 
 
 def _default_folder(recipe: "Recipe | None") -> Path:
@@ -110,11 +116,14 @@ def _fit(opened: "Run", truth: "TruthTable", threads: int | None) -> "FitResult"
 
     recipe = opened.recipe
     cells, accuracy = truth.compared(recipe.outer.truth)
-    out.print(
+    note.print(
         f"[bold]{recipe.name}[/bold] in {escape(str(opened.path))}: {recipe.outer.epochs} outer epochs of {recipe.outer.cells} motifs "
         f"{recipe.motif.name}, {recipe.inner.epochs} inner epochs each; {_pool(recipe, len(cells))}"
     )
-    display = Display(recipe)
+    if opened.finished:
+        note.print("this run is finished: nothing is left to learn")
+        return fit_dish(cells, accuracy, recipe, run=opened, threads=threads)
+    display = Display(recipe, done=len(opened.records()))
     try:
         with display:
             return fit_dish(cells, accuracy, recipe, run=opened, progress=display, threads=threads)
@@ -130,7 +139,7 @@ def _pool(recipe: "Recipe", n: int) -> str:
     return f"{recipe.outer.pool or n} of {n} cells{validation}"
 
 
-def _finish(opened: "Run") -> None:
+def _finish(opened: "Run") -> Result:
     """Write the report and print its most important numbers."""
     from spd_fast.outer.history import OuterEpoch
     from spd_fast.report.run import build
@@ -149,4 +158,14 @@ def _finish(opened: "Run") -> None:
             f"Kendall tau on {opened.recipe.outer.validation_cells} validation cells: {summary.validation_tau_start:+.3f} before learning, "
             f"{summary.validation_tau_end:+.3f} with the dish that is kept, after {summary.kept_after_epochs} outer epochs{chosen}"
         )
-    out.print(f"dish in {opened.path / 'dish.npz'}, report in {page}")
+    note.print(f"dish in {opened.path / 'dish.npz'}, report in {page}", markup=False)
+    found = {
+        "run": opened.path,
+        "report": page,
+        "outer_epochs": summary.epochs,
+        "mean_tau": summary.tau.mean,
+        "outer_loss": {"first": summary.loss_first, "last": summary.loss_last},
+        "validation_tau": {"start": summary.validation_tau_start, "end": summary.validation_tau_end},
+        "kept_after_epochs": summary.kept_after_epochs,
+    }
+    return Result(found, wrote=opened.path, settings={"recipe": json.loads(opened.recipe.to_json())})

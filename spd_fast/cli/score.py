@@ -1,5 +1,6 @@
 """The command ``spd-fast score``, which makes a scoreboard."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,8 +8,9 @@ import typer
 from rich.markup import escape
 
 from spd_fast.cli.apps import app
-from spd_fast.cli.console import errors, named_progress, out, table_of
-from spd_fast.cli.options import Debug, Settings, Threads, TruthFile, integers, writable_folder
+from spd_fast.cli.commands import Result
+from spd_fast.cli.console import named_progress, note, out, table_of
+from spd_fast.cli.options import Settings, Threads, TruthFile, integers, recipe_names, writable_folder
 from spd_fast.cli.recipes import recipe_of
 
 if TYPE_CHECKING:
@@ -16,9 +18,12 @@ if TYPE_CHECKING:
 
 
 @app.command(
-    epilog="Examples:\n\n  spd-fast score --recipe learned_labels --truth nb101_test108.npz --images cifar10.npz\n\n"
-    "  spd-fast score runs/c0 runs/c1 runs/c2 --truth nb101_test108.npz --folds 0\n\n"
-    "  spd-fast score --test-cells 200 --pool-sizes 60 --seeds 2 --folds 0"
+    continues=True,
+    examples=(
+        "spd-fast score --recipe learned_labels --truth nb101.npz --images cifar10.npz",
+        "spd-fast score runs/c0 runs/c1 runs/c2 --truth nb101.npz --folds 0",
+        "spd-fast score --test-cells 200 --pool-sizes 60 --seeds 2 --folds 0",
+    ),
 )
 def score(
     folders: Annotated[
@@ -31,11 +36,18 @@ def score(
     recipe: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Recipe by which dishes are learned if no runs are given. Default: learned_labels."
+            metavar="NAME",
+            autocompletion=recipe_names,
+            help="Recipe by which dishes are learned if no runs are given. Default: learned_labels.",
         ),
     ] = None,
     curves: Annotated[
-        str, typer.Option(metavar="NAME", help="Recipe with the motif and the unlearned dish of the learning curves.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=recipe_names,
+            help="Recipe with the motif and the unlearned dish of the learning curves.",
+        ),
     ] = "curves",
     pool_sizes: Annotated[
         str, typer.Option(metavar="LIST", help="Labelled cells in a pool. Each size has rows of its own.")
@@ -63,46 +75,45 @@ def score(
     threads: Threads = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the draw of the test cells.")] = 0,
     settings: Settings = None,
-    debug: Debug = False,
-) -> None:
+) -> Result:
     """Score test cells with learned dishes and in every way that needs no dish, and print the scoreboard.
 
     Every measurement is saved in --out as soon as it is made. After Ctrl-C or a kill the same command continues. With another
     --folds, or fewer sizes in --pool-sizes, it measures only what is missing.
     """
-    with errors(debug, again=True):
-        from spd_fast.report import board as page
-        from spd_fast.scoreboard.board import build_board
-        from spd_fast.scoreboard.trial import draw_trial, trial_of_runs
-        from spd_fast.truth.table import TruthTable
+    from spd_fast.report import board as page
+    from spd_fast.scoreboard.board import build_board
+    from spd_fast.scoreboard.trial import draw_trial, trial_of_runs
+    from spd_fast.truth.table import TruthTable
 
-        table = TruthTable.load(truth)
-        if folders:
-            if recipe is not None or settings:
-                raise ValueError("--recipe and --set are those of the runs that were given: leave them out")
-            trial, chosen, learned = trial_of_runs(folders, table, test_cells=test_cells, seed=seed)
-        else:
-            from spd_fast.predictors.spd import DEFAULT_RECIPE
+    table = TruthTable.load(truth)
+    if folders:
+        if recipe is not None or settings:
+            raise ValueError("--recipe and --set are those of the runs that were given: leave them out")
+        trial, chosen, learned = trial_of_runs(folders, table, test_cells=test_cells, seed=seed)
+    else:
+        from spd_fast.predictors.spd import DEFAULT_RECIPE
 
-            chosen, learned = recipe_of(recipe or DEFAULT_RECIPE, None, settings), None
-            sizes = integers("--pool-sizes", pool_sizes)
-            trial = draw_trial(table, pool_sizes=sizes, test_cells=test_cells, seeds=seeds, seed=seed)
-        where = folder if folder is not None else Path("runs") / f"score-{chosen.name}"
-        with named_progress() as update:
-            board = build_board(
-                trial,
-                chosen,
-                recipe_of(curves, None, None),
-                learned=learned,
-                folds=folds,
-                images=images,
-                folder=where,
-                threads=threads,
-                progress=update,
-            )
-        written = page.write(board, where)
-        _print_board(board)
-        out.print(f"board.json, board.csv and figures in {where}, page in {written}", markup=False)
+        chosen, learned = recipe_of(recipe or DEFAULT_RECIPE, None, settings), None
+        sizes = integers("--pool-sizes", pool_sizes)
+        trial = draw_trial(table, pool_sizes=sizes, test_cells=test_cells, seeds=seeds, seed=seed)
+    where = folder if folder is not None else Path("runs") / f"score-{chosen.name}"
+    with named_progress("measuring structures") as update:
+        board = build_board(
+            trial,
+            chosen,
+            recipe_of(curves, None, None),
+            learned=learned,
+            folds=folds,
+            images=images,
+            folder=where,
+            threads=threads,
+            progress=update,
+        )
+    written = page.write(board, where)
+    _print_board(board)
+    note.print(f"board.json, board.csv and figures in {where}, page in {written}", markup=False)
+    return Result(board.to_json(), wrote=where, settings={"recipe": json.loads(chosen.to_json())})
 
 
 def _print_board(board: "Board") -> None:
@@ -115,8 +126,8 @@ def _print_board(board: "Board") -> None:
             "tau of top 10 %": f"{row.judged.means['tau_top']:.3f}",
             "prec. 10": f"{row.judged.means['precision_10']:.2f}",
             "50": f"{row.judged.means['precision_50']:.2f}",
-            "init s": f"{row.init_seconds:.2f}",
-            "query ms": f"{1e3 * row.query_seconds:.2f}",
+            "init, wall s": f"{row.init_seconds:.2f}",
+            "query, core ms": f"{1e3 * row.query_seconds:.2f}",
             "in 90 %": "" if row.inside_90 is None else f"{row.inside_90:.2f}",
         }
         for row in board.rows

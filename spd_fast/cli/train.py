@@ -1,7 +1,7 @@
 """The command ``spd-fast train``: train motifs on a dish."""
 
 import csv
-import os
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spd_fast.cli.apps import app
-from spd_fast.cli.console import errors, out, progress_bar, table_of
-from spd_fast.cli.options import Debug, Seed, Settings, Threads, TruthFile
+from spd_fast.cli.commands import Result
+from spd_fast.cli.console import note, out, progress_bar, table_of
+from spd_fast.cli.options import Seed, Settings, Threads, TruthFile, recipe_names
 from spd_fast.cli.recipes import recipe_of
 
 if TYPE_CHECKING:
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
 
 
 @app.command(
-    epilog="Examples:\n\n  spd-fast train --sample 12\n\n"
-    "  spd-fast train --dish runs/c0/dish.npz --recipe cassimon_c --sample 100 --truth nb101_test108.npz --out scores.csv\n\n"
-    "  spd-fast train --cells cells.json --set inner.epochs=50 --out curves.npz"
+    examples=(
+        "spd-fast train --sample 12",
+        "spd-fast train --dish runs/c0/dish.npz --recipe cassimon_c --sample 100",
+        "spd-fast train --cells cells.json --set inner.epochs=50 --out curves.npz",
+    )
 )
 def train(
     cells: Annotated[
@@ -43,7 +46,12 @@ def train(
         Path | None, typer.Option(metavar="FILE", help="Dish file (.npz). Default: the recipe's unlearned dish.")
     ] = None,
     recipe: Annotated[
-        str, typer.Option(metavar="NAME", help="Recipe with the motif and the inner loop, by name or JSON file.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=recipe_names,
+            help="Recipe with the motif and the inner loop, by name or JSON file.",
+        ),
     ] = "demo",
     truth: TruthFile = None,
     file: Annotated[
@@ -53,31 +61,34 @@ def train(
     threads: Threads = None,
     seed: Seed = None,
     settings: Settings = None,
-    debug: Debug = False,
-) -> None:
+) -> Result:
     """Train motifs of some cells on a dish, and print what they reach. This is the inner loop alone; nothing is learned."""
-    with errors(debug):
-        from spd_fast.dish import Dish
-        from spd_fast.engine import training
-        from spd_fast.outer.start import start_dish
-        from spd_fast.scoring import entered, inner_loops, shape_for
+    from spd_fast.base.files import require_writable
+    from spd_fast.dish import Dish
+    from spd_fast.engine import training
+    from spd_fast.outer.start import start_dish
+    from spd_fast.scoring import entered, inner_loops, shape_for
 
-        if file is not None and file.suffix not in (".csv", ".npz"):
-            raise ValueError(f"--out is {file}, expected a name ending in .csv or .npz")
-        if file is not None and not os.access(file.absolute().parent, os.W_OK):
-            raise ValueError(f"--out is {file}, expected a name in a folder that is there and can be written to")
-        chosen = recipe_of(recipe, seed, settings)
-        picked, accuracy = picked_cells(cells, hashes or [], sample, truth, chosen.seed)
-        images = Dish.load(dish) if dish is not None else start_dish(chosen)
-        shape = shape_for(chosen, images)
-        with progress_bar("training") as update:
-            loop = inner_loops(chosen, images).of(0)
-            result = training.train(loop, picked, shape, entered(images), threads=threads, progress=update)
-        rows = _training_rows(picked, accuracy, result)
-        out.print(table_of(f"{len(picked)} motifs {chosen.motif.name}, {chosen.inner.epochs} epochs", rows))
-        if file is not None:
-            _write_training(file, rows, result)
-            out.print(f"written to {file}")
+    if file is not None and file.suffix not in (".csv", ".npz"):
+        raise ValueError(f"--out is {file}, expected a name ending in .csv or .npz")
+    if file is not None:
+        require_writable(file)
+    chosen = recipe_of(recipe, seed, settings)
+    picked, accuracy = picked_cells(cells, hashes or [], sample, truth, chosen.seed)
+    images = Dish.load(dish) if dish is not None else start_dish(chosen)
+    shape = shape_for(chosen, images)
+    with progress_bar("training") as update:
+        loop = inner_loops(chosen, images).of(0)
+        result = training.train(loop, picked, shape, entered(images), threads=threads, progress=update)
+    rows = _training_rows(picked, accuracy, result)
+    out.print(table_of(f"{len(picked)} motifs {chosen.motif.name}, {chosen.inner.epochs} epochs", _shown(rows)))
+    if file is not None:
+        _write_training(file, rows, result)
+        note.print(f"written to {file}", markup=False)
+    about = {"motif": chosen.motif.name, "epochs": chosen.inner.epochs}
+    return Result(
+        about | {"cells": rows, "written": file}, wrote=file, settings={"recipe": json.loads(chosen.to_json())}
+    )
 
 
 # ---- train
@@ -99,6 +110,21 @@ def picked_cells(
     return list(picked.cells), picked.accuracy
 
 
+def _shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows as they are printed: what matters most comes first."""
+    diverged = ["diverged"] if any(row["diverged"] for row in rows) else []
+    names = [
+        "cell",
+        *(["truth"] if "truth" in rows[0] else []),
+        "accuracy",
+        "probability",
+        "loss",
+        *diverged,
+        "parameters",
+    ]
+    return [{name: row[name] for name in names} | {"core s": row["core_seconds"]} for row in rows]
+
+
 def _training_rows(
     cells: "Sequence[Candidate]", accuracy: "npt.NDArray[Any] | None", result: "TrainResult"
 ) -> list[dict[str, Any]]:
@@ -111,7 +137,7 @@ def _training_rows(
             "probability": float(result.train.probability[k]),
             "loss": float(result.train.loss[k]),
             "diverged": bool(result.diverged[k]),
-            "seconds": float(result.seconds[k]),
+            "core_seconds": float(result.seconds[k]),
         }
         | ({} if accuracy is None else {"truth": float(accuracy[k])})
         for k, cell in enumerate(cells)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spd_fast.cli.apps import truth_app
-from spd_fast.cli.console import errors, out, progress_bar
+from spd_fast.cli.commands import Result
+from spd_fast.cli.console import note, out, progress_bar
 from spd_fast.cli.dish_search import name_of
 from spd_fast.cli.options import (
     BatchSize,
     CosineRate,
-    Debug,
     Images,
     TestImages,
     Threads,
@@ -26,11 +26,16 @@ from spd_fast.cli.options import (
 if TYPE_CHECKING:
     from spd_fast.images import ImageData
     from spd_fast.spaces.candidate import Candidate
+    from spd_fast.truth.table import TruthTable
 
 
 @truth_app.command(
     "build",
-    epilog="Example:\n\n  spd-fast truth build --images fashion-mnist/ --cells 400 --out truth.npz",
+    continues=True,
+    examples=(
+        "spd-fast truth build --images fashion-mnist/ --out truth.npz",
+        "spd-fast truth build --images cifar10.npz --cells 50 --out small.npz",
+    ),
 )
 def truth_build(
     images: Images,
@@ -56,48 +61,50 @@ def truth_build(
     lr: CosineRate = 5e-3,
     weight_decay: Annotated[float, typer.Option(metavar="RATE", help="Adam's weight decay.")] = 1e-4,
     threads: Threads = None,
-    debug: Debug = False,
-) -> None:
+) -> Result:
     """Train networks of many cells on real images, and record their accuracies and losses.
 
     This takes hours. After Ctrl-C or a kill the same command continues; finished trainings are in FILE.journal.
     """
-    with errors(debug, again=True):
-        from spd_fast.base.files import require_writable
-        from spd_fast.engine.optimizers import Adam
-        from spd_fast.images import load_images
-        from spd_fast.motif import MotifShape
-        from spd_fast.spaces.cell_files import sample_cells
+    from spd_fast.base.files import require_writable
+    from spd_fast.engine.optimizers import Adam
+    from spd_fast.images import load_images
+    from spd_fast.motif import MotifShape
+    from spd_fast.spaces.cell_files import sample_cells
 
-        require_writable(file)
-        data = load_images(images)
-        shape = MotifShape(
-            stem_channels,
-            stacks,
-            cells_per_stack,
-            classes=int(data.train_labels.max()) + 1,
-            image_channels=data.train_images.shape[1],
-        )
-        _build(
-            file,
-            sample_cells(cells, cells_seed, source),
-            data,
-            shape=shape,
-            budgets=integers("--budgets", budgets),
-            seeds=integers("--seeds", seeds),
-            batch_size=batch_size,
-            optimizer=Adam(lr=lr, weight_decay=weight_decay),
-            image_size=image_size,
-            n_train=n_train,
-            n_valid=n_valid,
-            n_test=n_test,
-            threads=threads,
-        )
+    require_writable(file)
+    data = load_images(images)
+    shape = MotifShape(
+        stem_channels,
+        stacks,
+        cells_per_stack,
+        classes=int(data.train_labels.max()) + 1,
+        image_channels=data.train_images.shape[1],
+    )
+    return _build(
+        file,
+        sample_cells(cells, cells_seed, source),
+        data,
+        shape=shape,
+        budgets=integers("--budgets", budgets),
+        seeds=integers("--seeds", seeds),
+        batch_size=batch_size,
+        optimizer=Adam(lr=lr, weight_decay=weight_decay),
+        image_size=image_size,
+        n_train=n_train,
+        n_valid=n_valid,
+        n_test=n_test,
+        threads=threads,
+    )
 
 
 @truth_app.command(
     "slopes",
-    epilog="Example:\n\n  spd-fast truth slopes --images fashion-mnist/ --out slopes.npz",
+    continues=True,
+    examples=(
+        "spd-fast truth slopes --images fashion-mnist/ --out slopes.npz",
+        "spd-fast truth slopes --images mnist/ --slopes 20 --seeds 0,1 --out few.npz",
+    ),
 )
 def truth_slopes(
     images: Images,
@@ -117,51 +124,53 @@ def truth_slopes(
     batch_size: BatchSize = 100,
     lr: CosineRate = 5e-3,
     threads: Threads = None,
-    debug: Debug = False,
-) -> None:
+) -> Result:
     """Train perceptrons that differ in the slope of their sigmoids on real images, and record their accuracies and losses.
 
     Initial weights are drawn from N(0, 1), and all slopes of a seed share them (as the motifs of Rawal et al. 2020 do). After
     Ctrl-C or a kill the same command continues.
     """
-    with errors(debug, again=True):
-        import numpy as np
+    import numpy as np
 
-        from spd_fast.base.files import require_writable
-        from spd_fast.engine.optimizers import Adam
-        from spd_fast.images import load_images
-        from spd_fast.spaces.perceptron import Perceptron, PerceptronShape
+    from spd_fast.base.files import require_writable
+    from spd_fast.engine.optimizers import Adam
+    from spd_fast.images import load_images
+    from spd_fast.spaces.perceptron import Perceptron, PerceptronShape
 
-        require_writable(file)
-        data = load_images(images)
-        shape = PerceptronShape(
-            hidden,
-            layers,
-            classes=int(data.train_labels.max()) + 1,
-            image_channels=data.train_images.shape[1],
-        )
-        _build(
-            file,
-            [Perceptron(slope) for slope in np.linspace(lowest, highest, slopes)],
-            data,
-            shape=shape,
-            budgets=[epochs],
-            seeds=integers("--seeds", seeds),
-            batch_size=batch_size,
-            optimizer=Adam(lr=lr),
-            init="shared",
-            init_distribution="normal",
-            image_size=data.train_images.shape[-1],
-            n_train=n_train,
-            n_valid=n_valid,
-            n_test=n_test,
-            threads=threads,
-        )
+    require_writable(file)
+    data = load_images(images)
+    shape = PerceptronShape(
+        hidden,
+        layers,
+        classes=int(data.train_labels.max()) + 1,
+        image_channels=data.train_images.shape[1],
+    )
+    return _build(
+        file,
+        [Perceptron(slope) for slope in np.linspace(lowest, highest, slopes)],
+        data,
+        shape=shape,
+        budgets=[epochs],
+        seeds=integers("--seeds", seeds),
+        batch_size=batch_size,
+        optimizer=Adam(lr=lr),
+        init="shared",
+        init_distribution="normal",
+        image_size=data.train_images.shape[-1],
+        n_train=n_train,
+        n_valid=n_valid,
+        n_test=n_test,
+        threads=threads,
+    )
 
 
 @truth_app.command(
     "show",
-    epilog="Examples:\n\n  spd-fast truth show\n\n  spd-fast truth show --slopes\n\n  spd-fast truth show nb101_test108.npz",
+    examples=(
+        "spd-fast truth show",
+        "spd-fast truth show --slopes",
+        "spd-fast truth show nb101.npz --best 3 --draw",
+    ),
 )
 def truth_show(
     file: Annotated[
@@ -170,30 +179,48 @@ def truth_show(
     slopes: Annotated[bool, typer.Option("--slopes", help="Show the truth of slopes in the package.")] = False,
     best: Annotated[int, typer.Option(metavar="N", min=0, help="List the N best candidates.")] = 5,
     draw: Annotated[bool, typer.Option("--draw", help="Draw the graphs of these cells.")] = False,
-    debug: Debug = False,
-) -> None:
+) -> Result:
     """Describe a truth file: its cells, accuracies and networks."""
-    with errors(debug):
-        if slopes and file is not None:
-            raise ValueError("--slopes shows a truth in the package: leave out the file, or leave out --slopes")
-        from spd_fast.spaces.cell import Cell
-        from spd_fast.spaces.perceptron import Perceptron
-        from spd_fast.truth.table import TruthTable
+    if slopes and file is not None:
+        raise ValueError("--slopes shows a truth in the package: leave out the file, or leave out --slopes")
+    from spd_fast.spaces.cell import Cell
+    from spd_fast.spaces.perceptron import Perceptron
+    from spd_fast.truth.table import TruthTable
 
-        table = TruthTable.load(file, cell_type=Perceptron if slopes else Cell)
-        out.print(table.describe(), markup=False)
-        for row in (-table.accuracy).argsort(kind="stable")[:best]:
-            cell = table.cells[int(row)]
-            out.print(f"\n{name_of(cell)}  {table.accuracy[row]:.4f}", markup=False)
-            if draw:
-                out.print(str(cell), markup=False)
+    table = TruthTable.load(file, cell_type=Perceptron if slopes else Cell)
+    out.print(table.describe(), markup=False)
+    shown = []
+    for row in (-table.accuracy).argsort(kind="stable")[:best].tolist():
+        cell = table.cells[row]
+        out.print(f"\n{name_of(cell)}  {table.accuracy[row]:.4f}", markup=False)
+        shown.append({"candidate": cell.to_json(), "accuracy": float(table.accuracy[row])})
+        if isinstance(cell, Cell):
+            shown[-1] = {"cell": cell.module_hash} | shown[-1]
+        if draw:
+            out.print(str(cell), markup=False)
+    return Result(facts_of(table) | {"best": shown})
 
 
-def _build(file: Path, cells: "Sequence[Candidate]", data: "ImageData", **settings: Any) -> None:
+def facts_of(table: "TruthTable") -> dict[str, Any]:
+    """Return what a truth holds, for --json."""
+    return {
+        "cells": len(table),
+        "accuracy_of": table.accuracy_name,
+        "budget": table.budget,
+        "budgets": list(table.budgets),
+        "seeds": list(table.seeds),
+        "measurements": list(table.measurements),
+        "accuracy": {"least": table.accuracy.min(), "most": table.accuracy.max()} if len(table) else None,
+        "provenance": table.provenance,
+    }
+
+
+def _build(file: Path, cells: "Sequence[Candidate]", data: "ImageData", **settings: Any) -> Result:
     """Build a truth, with the settings of `build_truth`, and describe it."""
     from spd_fast.truth.build import build_truth
 
     with progress_bar("building truth") as update:
         table = build_truth(cells, data, file, progress=update, **settings)
     out.print(table.describe(), markup=False)
-    out.print(f"written to {file}")
+    note.print(f"written to {file}", markup=False)
+    return Result(facts_of(table) | {"written": file})

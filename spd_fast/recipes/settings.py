@@ -11,8 +11,8 @@ Cassimon et al., Predicting Image Classifier Performance Using the Synthetic Pet
 """
 
 import json
+import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from itertools import pairwise
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -30,6 +30,7 @@ from pydantic import (
 )
 
 import spd_fast.motif as motifs
+from spd_fast.base.errors import did_you_mean
 from spd_fast.base.types import checked_instance, plain
 from spd_fast.learnables.learnable import Conditions, DishForm
 from spd_fast.learnables.rates import learning_rates
@@ -775,14 +776,15 @@ def _describe(error: ValidationError, name: Any) -> str:
         elif item["type"] == "value_error":
             lines.append(f"{where}: {message}" if where else message)
         else:
-            lines.append(f"{where} is {item['input']!r}: {message[0].lower()}{message[1:]}")
+            meant = did_you_mean(str(item["input"]), re.findall("'([^']+)'", str(item.get("ctx", {}).get("expected"))))
+            lines.append(f"{where} is {item['input']!r}{meant}: {message[0].lower()}{message[1:]}")
     return f"recipe {name!r}: " + "; ".join(lines)
 
 
 def _suggestion(name: str) -> str:
     """Return the setting that was probably meant, as part of an error message; an empty text if no name is similar."""
-    meant = [_RENAMED[name]] if name in _RENAMED else get_close_matches(name, _setting_names(Recipe, ""), 1)
-    return f" (did you mean {meant[0]}?)" if meant else ""
+    name = _RENAMED.get(name, name)
+    return did_you_mean(name, _setting_names(Recipe, ""))
 
 
 def _setting_names(group: type[_Settings], prefix: str) -> list[str]:
