@@ -24,6 +24,7 @@ from spd_fast.cli import app, console
 from spd_fast.cli.commands import PANELS, Result, plain
 from spd_fast.cli.console import Fitted, named_progress, table_of
 from spd_fast.recipes.settings import Recipe
+from spd_fast.truth.table import TruthTable
 
 COMMAND = [sys.executable, "-m", "spd_fast.cli"]
 PROJECT = Path(__file__).resolve().parents[2]
@@ -277,6 +278,13 @@ def every_cell_is_whole(table: Table, lines: list[str]) -> bool:
 
 def test_tables_of_commands_fit(tmp_path: Path, truth: Path, table: Path, width: int) -> None:
     recipe = small.recipe_file(tmp_path)
+    drawn = TruthTable.load().sample(16, 0)
+    rows = [
+        json.dumps(cell.to_json() | {"accuracy": value}) + "\n"
+        for cell, value in zip(drawn.cells, drawn.accuracy.tolist(), strict=True)
+    ]
+    (tmp_path / "cells.jsonl").write_text("".join(rows[:12]))
+    (tmp_path / "others.jsonl").write_text("".join(rows[12:]))
     search = ["dish-search", "--max-labelled", 5, "--start", 4, "--set", "outer.epochs=1", "--set", "inner.epochs=2"]
     for command in (
         ["recipes"],
@@ -284,7 +292,16 @@ def test_tables_of_commands_fit(tmp_path: Path, truth: Path, table: Path, width:
         ["nasbench", "sample", 2, "--table", table],
         ["nasbench", "query", table, HASHES[0]],
         [*search, "--out", tmp_path / "search"],
-        ["rank", truth, "--budget", 0, "--best", 3, "--out", tmp_path / "ranked.csv"],
+        [
+            "rank",
+            tmp_path / "others.jsonl",
+            "--labelled",
+            tmp_path / "cells.jsonl",
+            "--budget",
+            0,
+            "--out",
+            tmp_path / "a.csv",
+        ],
     ):
         done = call(*command)
         assert done.exit_code == 0, done.output
