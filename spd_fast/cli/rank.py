@@ -9,7 +9,7 @@ import typer
 
 from spd_fast.cli.apps import app
 from spd_fast.cli.commands import Result
-from spd_fast.cli.console import HASH_DIGITS, duration, named_progress, note, out, table_of
+from spd_fast.cli.console import duration, named_progress, note, out, table_of
 from spd_fast.cli.options import Threads, writable_folder
 
 if TYPE_CHECKING:
