@@ -14,9 +14,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 FUZZ_CXX ?= clang++
 CXX_FILES := $(shell find csrc tests -name '*.hpp' -o -name '*.cpp')
 PACKAGES := $(shell find spd_fast -name '__init__.py')
-# Requirements by the name of their extra, or of `build` or `base`, as pyproject.toml states them.
-REQUIREMENTS := $(BIN)/python -c 'import sys, tomllib; p = tomllib.load(open("pyproject.toml", "rb")); \
-  print(*(p["project"]["optional-dependencies"] | {"build": p["build-system"]["requires"], "base": p["project"]["dependencies"]})[sys.argv[1]], sep="\n")'
+INSTALL := $(BIN)/python tools/environment.py
 
 .PHONY: help demo test verify fuzz aarch64 lint format bench dev clean
 .DELETE_ON_ERROR:
@@ -89,28 +87,22 @@ clean:
 $(VENV)/.tools: pyproject.toml constraints.txt
 	@test -n '$(PYTHON)' || { echo 'No Python 3.11 or newer found: install one, or name it with PYTHON=.' >&2; exit 1; }
 	@command -v $${CXX:-c++} >/dev/null || { echo 'No C++ compiler found: install g++ or clang++, or name it with CXX=.' >&2; exit 1; }
-	@echo '1/3 making the environment in $(VENV), with the tools that compile the engine'
+	@echo 'making the environment in $(VENV)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(REQUIREMENTS) build > $(VENV)/tools.txt
-	@$(PIP) cmake -r $(VENV)/tools.txt
+	@$(INSTALL) build
 	@touch $@
 
 # Editable: Python files are used where they lie, so only the extension needs building again, and packages that are new need installing.
 $(VENV)/.base: $(VENV)/.tools CMakeLists.txt $(CXX_FILES) $(PACKAGES)
-	@echo '2/3 installing numpy, scipy, numba, scikit-learn and others that ranking needs'
-	@$(REQUIREMENTS) base > $(VENV)/base.txt
-	@$(PIP) -r $(VENV)/base.txt
-	@echo '3/3 compiling the engine for every instruction set: one to three minutes'
-	@$(PIP) --no-build-isolation --editable .
+	@$(INSTALL) base --package
 	@touch $@
 
+# The CPU build of PyTorch is at https://download.pytorch.org/whl/cpu; where that cannot be reached, pip takes what it finds.
 $(VENV)/.installed: $(VENV)/.base
-	@echo 'installing PyTorch, matplotlib and what the tests need'
-	@$(PIP) --no-build-isolation --editable '.[test]'
+	@$(INSTALL) test
 	@touch $@
 
 # mypy reads the types of torch and the others, so linting needs the whole installation.
 $(VENV)/.lint: $(VENV)/.installed
-	$(REQUIREMENTS) lint > $(VENV)/lint.txt
-	$(PIP) -r $(VENV)/lint.txt
+	@$(INSTALL) lint
 	@touch $@

@@ -1,10 +1,32 @@
-"""The pages in docs/ and those at the top: every link leads somewhere, and every file and name that a page has is there."""
+"""The pages in docs/ and those at the top: links lead somewhere, files and names are there, and blocks of code run.
 
+A block of code says in its first line what it is: `sh` and `python` run, `output` is what the block before it prints, and
+`text` is only read. The blocks of a page run in their order, in one folder. A comment in front of a block says what it
+needs that the package does not have (`<!-- needs: trained.csv -->`, a name in `STAND_INS`), and a second one what is
+changed so that it does not take long (`<!-- small: --seeds 5 => --seeds 1 -->`).
+"""
+
+import gzip
 import importlib
+import json
+import os
 import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pytest
+from typer.main import get_command
+
+import small
+import spd_fast as spd
+from spd_fast.cli import app
 
 PROJECT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md")])
@@ -85,3 +107,196 @@ def test_files_and_names_are_there(page: Path) -> None:
     """But in the changelog, which names what was."""
     assert not missing_files(page)
     assert not missing_names(page)
+
+
+# ---- blocks of code
+
+GUIDES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted(PROJECT.glob("docs/*.md"))]
+"""Pages that users and contributors follow; those in docs/notes/ tell what was done."""
+KINDS = ("sh", "python", "output", "text")
+BLOCK = re.compile(r"(?P<marks>(?:^<!--[^\n]*-->\n)*)^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+MARK = re.compile(r"<!-- (needs|small): (.*) -->")
+TIME = re.compile(r"\b\d+(?:\.\d+)? (?:s|ms|min|seconds|minutes)\b|\b\d+:\d\d\b")
+NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of code, what its comments say, and what it prints (None where the page does not say)."""
+
+    kind: str
+    text: str
+    needs: tuple[str, ...] = ()
+    printed: str | None = None
+
+
+def blocks(text: str) -> list[Block]:
+    """The blocks of a page that run, with their small settings."""
+    found: list[Block] = []
+    for match in BLOCK.finditer(text):
+        kind, code, marks = match["kind"], match["text"], MARK.findall(match["marks"])
+        assert kind in KINDS, f"a block of code says that it is {kind!r}, expected one of {KINDS}: {code[:60]!r}"
+        if kind == "output":
+            assert found, f"output of nothing: {code[:60]!r}"
+            assert not found[-1].needs, f"output of what runs on a stand-in: {code[:60]!r}"
+            found[-1] = Block(found[-1].kind, found[-1].text, printed=code)
+        elif kind != "text":
+            for old, new in (value.split(" => ") for name, value in marks if name == "small"):
+                assert old in code, f"small settings replace {old!r}, which the block has not"
+                code = code.replace(old, new)
+            found.append(
+                Block(kind, code, tuple(each for name, value in marks if name == "needs" for each in value.split()))
+            )
+    return found
+
+
+def same(printed: str, stated: str) -> bool:
+    """Whether a block printed what its page states: times may differ, and decimals by one in their last digit."""
+    texts = ["\n".join(map(str.rstrip, TIME.sub("TIME", text).strip().splitlines())) for text in (printed, stated)]
+    if len({NUMBER.sub("NUMBER", text) for text in texts}) == 2:
+        return False
+    pairs = zip(*([Decimal(number.replace(",", "")) for number in NUMBER.findall(text)] for text in texts), strict=True)
+    return all(
+        got == told or abs(got - told) <= Decimal((0, (1,), told.as_tuple().exponent)) < 1 for got, told in pairs
+    )
+
+
+def cells_file(path: Path, cells: spd.TruthTable, *, labelled: bool) -> None:
+    """Write cells as people have them."""
+    rows = ["name,matrix,ops" + ",accuracy" * labelled]
+    for row, cell in enumerate(cells.cells):
+        texts = (json.dumps(value).replace('"', '""') for value in (cell.matrix.tolist(), cell.ops))
+        rows.append(",".join([f"c{row}", *(f'"{text}"' for text in texts), *[str(cells.accuracy[row])] * labelled]))
+    path.write_text("\n".join(rows) + "\n")
+
+
+def images_folder(path: Path) -> None:
+    """Write a data set of random images as IDX files."""
+    from spd_fast.images import IDX_FILES
+
+    rng = np.random.default_rng(0)
+    path.mkdir()
+    for name, file in IDX_FILES.items():
+        array = rng.integers(0, 256, (200, 8, 8), np.uint8) if "images" in name else np.arange(200, dtype=np.uint8) % 10
+        head = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+        (path / f"{file}.gz").write_bytes(gzip.compress(head + array.tobytes()))
+
+
+def finished_run(path: Path) -> None:
+    """Learn a dish by few steps, from 20 cells."""
+    recipe = small.CURVE.replace({"outer.epochs": 1, "outer.pool": 20})
+    labelled = spd.TruthTable.load().sample(160, seed=0)
+    spd.fit_dish(labelled.cells, labelled.accuracy, recipe, run=path)
+
+
+STAND_INS: dict[str, Callable[[Path], object]] = {
+    "trained.csv": lambda path: cells_file(path, spd.TruthTable.load().sample(20, seed=0), labelled=True),
+    "candidates.csv": lambda path: cells_file(path, spd.TruthTable.load().sample(12, seed=1), labelled=False),
+    "nb101_test108.npz": lambda path: spd.TruthTable.load().sample(160, seed=0).save(path),
+    "fashion-mnist/": images_folder,
+    "small.json": lambda path: path.write_text(small.CURVE.replace({"outer.epochs": 1, "outer.pool": 20}).to_json()),
+    **dict.fromkeys(("runs/c0", "runs/c1", "runs/c2"), finished_run),
+}
+"""Small files under the names of those that pages mention."""
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """A folder with what a clone has, and an environment in which commands are found.
+
+    `make` says what it would do, and pip whether it could: CI itself runs both for good.
+    """
+    for name in ("bench", "examples", "constraints.txt"):
+        (tmp_path / name).symlink_to(PROJECT / name)
+    python, project = shlex.quote(sys.executable), shlex.quote(str(PROJECT))
+    launchers = {
+        "spd-fast": f'exec {python} -m spd_fast.cli "$@"',
+        "python": f'exec {python} "$@"',
+        "make": f'exec {shlex.quote(shutil.which("make") or "make")} -n -C {project} "$@"',
+    }
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name, line in launchers.items():
+        (programs / name).write_text(f"#!/bin/sh\n{line}\n")
+        (programs / name).chmod(0o755)
+    path = os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    return tmp_path, os.environ | {
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": path,
+        "COLUMNS": "80",
+    }
+
+
+def run(block: Block, folder: Path, environment: dict[str, str]) -> str:
+    """Run a block of code; return what it prints. Every command of a shell must succeed."""
+    for name in block.needs:
+        path = folder / name
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            STAND_INS[name](path)
+    command = [sys.executable, "-c", block.text] if block.kind == "python" else ["sh", "-e", "-c", block.text]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{block.text}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    return done.stdout
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.relative_to(PROJECT).as_posix())
+def test_blocks_of_code_run(page: Path, workplace: tuple[Path, dict[str, str]]) -> None:
+    """And print what the page says."""
+    for block in blocks(page.read_text()):
+        printed = run(block, *workplace)
+        if block.printed is not None:
+            assert same(printed, block.printed), f"{block.text}\nprints\n{printed}\nand not\n{block.printed}"
+
+
+def unknown_options(text: str) -> list[str]:
+    """Commands of `spd-fast` in code style, within sentences and tables, that are not there or lack an option that is named."""
+    unknown = []
+    for line in re.findall(r"`(spd-fast [^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)):
+        command = get_command(app)
+        for word in line.split()[1:]:
+            commands = getattr(command, "commands", None)
+            if commands is not None and re.fullmatch(r"[a-z-]+", word) and not word.startswith("-"):
+                command = commands.get(word)
+                if command is None:
+                    break
+            elif word.startswith("--"):
+                options = {
+                    name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)
+                }
+                if word.partition("=")[0] not in {*options, "--help"}:
+                    command = None
+                    break
+        if command is None:
+            unknown.append(line)
+    return unknown
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.relative_to(PROJECT).as_posix())
+def test_commands_in_sentences_are_there(page: Path) -> None:
+    assert not unknown_options(page.read_text())
+
+
+def test_blocks_that_are_wrong_are_found(workplace: tuple[Path, dict[str, str]]) -> None:
+    page = "<!-- needs: small.json -->\n<!-- small: c.json => small.json -->\n```sh\ncat c.json\n```\n```python\nprint(0.5)\n```\n```output\n0.6\n```\n"
+    first, second = blocks(page)
+    assert first == Block("sh", "cat small.json\n", ("small.json",))
+    assert '"name": "curve"' in run(first, *workplace)
+    assert second.printed == "0.6\n"
+    assert same(run(second, *workplace), "0.6")
+    for wrong in ("0.7", "0.52", "0.5 0.5", "x"):
+        assert not same("0.5", wrong)
+    assert not same("12", "13")
+    assert same("12 cells in 3.1 s", "12 cells in 4 s")
+    for failing in (Block("sh", "spd-fast none; true"), Block("sh", "make none"), Block("python", "none")):
+        with pytest.raises(AssertionError, match="none"):
+            run(failing, *workplace)
+    with pytest.raises(AssertionError, match="expected one of"):
+        blocks("```\nls\n```\n")
+    with pytest.raises(AssertionError, match="which the block has not"):
+        blocks("<!-- small: a => b -->\n```sh\nls\n```\n")
+    assert unknown_options("`spd-fast none` `spd-fast rank --out x` `spd-fast rank --none` `spd-fast truth none`") == [
+        "spd-fast none",
+        "spd-fast rank --none",
+        "spd-fast truth none",
+    ]
