@@ -1,4 +1,4 @@
-"""From the paper's dish to one that ranks, and what learning it takes: the tables of docs/experiments.md.
+"""From the paper's dish to one that ranks, and what learning it takes: the tables of docs/notes/experiments.md.
 
 `changes`: every row is a recipe, which is the one before with some settings changed; its dish is not learned.
 `sweep`: every row changes one setting of the recipe that `changes` arrives at.

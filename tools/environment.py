@@ -92,34 +92,41 @@ def lines_of(command: list[str], folder: str) -> Iterator[str]:
     SystemExit
         If the command fails, with its last lines.
     """
-    process = subprocess.Popen(
+    queue: Queue[str | None] = Queue()
+    lines: list[str] = []
+
+    def read(stream: Iterable[str]) -> None:
+        for line in stream:
+            queue.put(line)
+        queue.put(None)
+
+    with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
         env=os.environ | {"TMPDIR": folder},
-    )
-    queue: Queue[str | None] = Queue()
-
-    def read() -> None:
-        for line in process.stdout or ():
-            queue.put(line)
-        queue.put(None)
-
-    Thread(target=read, daemon=True).start()
-    lines: list[str] = []
-    while True:
+    ) as process:
+        reader = Thread(target=read, args=[process.stdout])
+        reader.start()
         try:
-            line = queue.get(timeout=1.0)
-        except Empty:
-            yield ""
-            continue
-        if line is None:
-            break
-        lines.append(line)
-        yield line
-    if process.wait() != 0:
+            while True:
+                try:
+                    line = queue.get(timeout=1.0)
+                except Empty:
+                    yield ""
+                    continue
+                if line is None:
+                    break
+                lines.append(line)
+                yield line
+        except BaseException:
+            process.terminate()
+            raise
+        finally:
+            reader.join()
+    if process.returncode != 0:
         sys.exit("\n" + "".join(lines[-40:]) + f"\n{' '.join(command[1:])} failed with exit code {process.returncode}")
 
 
@@ -147,7 +154,7 @@ def size(url: str) -> int | None:
 def megabytes(sizes: Iterable[int | None]) -> str:
     """A sum of sizes in words."""
     known = [each for each in sizes if each is not None]
-    return f"{sum(known) / 1e6:,.0f} MB" if known else "of unknown size"
+    return f"{sum(known) / 1e6:,.0f} MB" if known else "unknown size"
 
 
 def sizes_in(folder: str) -> Iterator[int]:
@@ -176,15 +183,15 @@ def install(wanted: list[str], index: list[str], progress: Progress) -> None:
         pinned = f"{each['metadata']['name']}=={each['metadata']['version']}"
         with tempfile.TemporaryDirectory() as folder:
             for _ in lines_of([*PIP, *index, "--no-deps", "--progress-bar", "off", pinned], folder):
-                progress.update(f"{what}, {megabytes(sizes_in(folder))} are here, {progress.seconds()}")
+                progress.update(f"{what}, {megabytes(sizes_in(folder))} downloaded, {progress.seconds()}")
 
 
 def torch_index(wanted: list[str], progress: Progress) -> list[str]:
     """Options of pip by which it finds the CPU build of PyTorch, where that is wanted and can be reached."""
-    if not any(re.match(r"torch\b", each) for each in wanted):
+    if not any(re.match(r"torch\b(?!-)", each) for each in wanted):
         return []
     try:
-        urllib.request.urlopen(urllib.request.Request(f"{CPU_INDEX}/torch/", method="HEAD"), timeout=PATIENCE).close()
+        urllib.request.urlopen(urllib.request.Request(f"{CPU_INDEX}/torch", method="HEAD"), timeout=PATIENCE).close()
     except OSError:
         progress.say(
             f"{CPU_INDEX}, where PyTorch's CPU builds are, cannot be reached: the build that pip finds is taken"
@@ -210,6 +217,7 @@ def main() -> None:
     parser.add_argument("group", help="build, base, or an extra of pyproject.toml")
     parser.add_argument("--package", action="store_true", help="compile and install the package as well")
     options = parser.parse_args()
+    os.chdir(Path(__file__).resolve().parent.parent)
     progress = Progress()
     progress.say(f"installing the packages of the group {options.group!r} of pyproject.toml")
     wanted = requirements(options.group)

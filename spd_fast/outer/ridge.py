@@ -27,7 +27,7 @@ def ridge_weights(features: Array, target: Array) -> npt.NDArray[np.float64]:
     centred target. The penalties are lambda = s_1^2 10^p with the largest singular value s_1 and p = -1, -0.5, ..., 1. The one with the
     smallest mean square of ``(y - X w) / (1 - h)`` is used, where h is the diagonal of the hat matrix: this is the error of every cell when
     it is left out. Smaller penalties, down to p = -6, were no better with 100 labelled cells. With 30 they were far less steady, because
-    their choice is then mostly chance (docs/experiments.md).
+    their choice is then mostly chance (docs/notes/experiments.md).
     """
     spread = features.std(axis=0)
     spread = np.where(spread > 0, spread, 1.0)
