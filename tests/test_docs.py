@@ -30,7 +30,7 @@ from spd_fast.cli import app
 
 PROJECT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md")])
-TOPS = ("bench", "csrc", "docs", "examples", "spd_fast", "tests")
+TOPS = ("bench", "csrc", "docs", "examples", "spd_fast", "tests", "tools")
 FILES = ["/" + path.relative_to(PROJECT).as_posix() for top in TOPS for path in PROJECT.joinpath(top).rglob("*.*")]
 
 

@@ -4,8 +4,8 @@
     .venv/bin/python tools/environment.py base --package   # what ranking needs, then the package itself
     .venv/bin/python tools/environment.py test --package
 
-pip first finds out which packages are missing, which costs no large download. Their sizes are asked for, and they are
-installed one by one. Without a terminal a line comes when a package begins, and every ten seconds.
+pip first finds out which packages are missing. Their sizes are asked for before anything large is downloaded. How far pip
+is, its folder of downloads and the environment tell. Without a terminal a line comes every ten seconds.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 import tomllib
@@ -132,11 +133,13 @@ def lines_of(command: list[str], folder: str) -> Iterator[str]:
 
 def missing(wanted: Iterable[str], index: list[str], progress: Progress) -> list[dict[str, Any]]:
     """Ask pip which packages it would install, in the order of their names."""
+    name = "pip begins"
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         for line in lines_of([*PIP, *index, "--dry-run", "--report", str(report), *wanted], folder):
-            name = re.match(r"\s*(?:Collecting|Requirement already satisfied:) ([\w.-]+)", line)
-            progress.update(f"finding out what is missing{f': {name[1]}' if name else ''}, {progress.seconds()}")
+            looked_up = re.match(r"\s*(?:Collecting|Requirement already satisfied:) ([\w.-]+)", line)
+            name = looked_up[1] if looked_up else name
+            progress.update(f"finding out what is missing: {name}, {progress.seconds()}")
         found: list[dict[str, Any]] = json.loads(report.read_text())["install"]
     return sorted(found, key=lambda each: str(each["metadata"]["name"]).lower())
 
@@ -165,25 +168,39 @@ def sizes_in(folder: str) -> Iterator[int]:
             yield path.stat().st_size if path.is_file() else 0
 
 
+def plain(name: str) -> str:
+    """The name of a package as pip compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def installed() -> set[str]:
+    """Names of the packages that are in the environment now."""
+    return {plain(path.name.partition("-")[0]) for path in Path(sysconfig.get_path("purelib")).glob("*.dist-info")}
+
+
 def install(wanted: list[str], index: list[str], progress: Progress) -> None:
-    """Install what is missing, package by package."""
+    """Install what is missing; say before how large it is."""
     found = missing(wanted, index, progress)
     sizes = [size(each["download_info"]["url"]) for each in found]
     names = [f"{each['metadata']['name']} {each['metadata']['version']}" for each in found]
     if not found:
         return
-    progress.say(f"{len(found)} packages are missing, {megabytes(sizes)} to download")
+    total = megabytes(sizes)
+    progress.say(f"{len(found)} packages are missing, {total} to download:")
+    for first in range(0, len(names), 5):
+        progress.say("  " + ", ".join(names[first : first + 5]))
     torch = [row for row, name in enumerate(names) if name.startswith(("torch ", "nvidia-", "cuda-", "triton "))]
     if any(names[row].startswith("torch ") for row in torch):
-        progress.say(f"of these, PyTorch and its libraries: {megabytes(sizes[row] for row in torch)}")
-    for row, (each, name) in enumerate(zip(found, names, strict=True)):
-        what = f"package {row + 1} of {len(found)}: {name}, {megabytes([sizes[row]])}"
-        if not sys.stdout.isatty():
-            progress.say(what)
-        pinned = f"{each['metadata']['name']}=={each['metadata']['version']}"
-        with tempfile.TemporaryDirectory() as folder:
-            for _ in lines_of([*PIP, *index, "--no-deps", "--progress-bar", "off", pinned], folder):
-                progress.update(f"{what}, {megabytes(sizes_in(folder))} downloaded, {progress.seconds()}")
+        progress.say(f"of these, PyTorch and its libraries have {megabytes(sizes[row] for row in torch)}")
+    pinned = [name.replace(" ", "==") for name in names]
+    step = "beginning"
+    with tempfile.TemporaryDirectory() as folder:
+        for line in lines_of([*PIP, *index, "--no-deps", "--progress-bar", "off", *pinned], folder):
+            work = re.match(r"\s*(Collecting|Downloading|Processing|Using cached) (?:\S*/)?([\w.]+)", line)
+            step = f"{work[1].lower()} {work[2]}" if work else "unpacking" if line.startswith("Installing") else step
+            ready = len(installed() & {plain(each["metadata"]["name"]) for each in found})
+            here = megabytes(sizes_in(folder))
+            progress.update(f"package {ready} of {len(found)}, {here} of {total} here, {step}, {progress.seconds()}")
 
 
 def torch_index(wanted: list[str], progress: Progress) -> list[str]:
