@@ -72,10 +72,13 @@ class Progress:
 
 
 def requirements(name: str) -> list[str]:
-    """The requirements of an extra, or of `build` or `base`, as pyproject.toml states them; extras of the package are looked up."""
+    """The requirements of an extra, or of `build` or `base`, as pyproject.toml states them; extras of the package are looked up.
+
+    An older pip downloads all that it would install when it is only asked what that is.
+    """
     project = tomllib.loads(Path("pyproject.toml").read_text())
     groups = project["project"]["optional-dependencies"] | {
-        "build": [*project["build-system"]["requires"], "cmake"],
+        "build": ["pip>=24.1", *project["build-system"]["requires"], "cmake"],
         "base": project["project"]["dependencies"],
     }
     found = [] if name in ("build", "base") else requirements("base")
@@ -199,7 +202,7 @@ def install(wanted: list[str], index: list[str], progress: Progress) -> None:
             work = re.match(r"\s*(Collecting|Downloading|Processing|Using cached) (?:\S*/)?([\w.]+)", line)
             step = f"{work[1].lower()} {work[2]}" if work else "unpacking" if line.startswith("Installing") else step
             ready = len(installed() & {plain(each["metadata"]["name"]) for each in found})
-            here = megabytes(sizes_in(folder))
+            here = megabytes([min(sum(sizes_in(folder)), sum(each or 0 for each in sizes))])
             progress.update(f"package {ready} of {len(found)}, {here} of {total} here, {step}, {progress.seconds()}")
 
 
