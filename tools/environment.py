@@ -135,11 +135,16 @@ def lines_of(command: list[str], folder: str) -> Iterator[str]:
 
 
 def missing(wanted: Iterable[str], index: list[str], progress: Progress) -> list[dict[str, Any]]:
-    """Ask pip which packages it would install, in the order of their names."""
+    """Ask pip which packages it would install, in the order of their names.
+
+    `fast-deps` reads the dependencies of a wheel from a part of it, where an index does not state them: PyTorch's build for
+    graphics cards is not downloaded to find out how large it is.
+    """
     name = "pip begins"
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        for line in lines_of([*PIP, *index, "--dry-run", "--report", str(report), *wanted], folder):
+        dry = ["--dry-run", "--use-feature=fast-deps", "--report", str(report)]
+        for line in lines_of([*PIP, *index, *dry, *wanted], folder):
             looked_up = re.match(r"\s*(?:Collecting|Requirement already satisfied:) ([\w.-]+)", line)
             name = looked_up[1] if looked_up else name
             progress.update(f"finding out what is missing: {name}, {progress.seconds()}")
