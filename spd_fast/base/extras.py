@@ -8,6 +8,7 @@ __all__ = ["explained", "required"]
 _EXTRAS: Final = {
     "torch": ("learn", "PyTorch"),
     "matplotlib": ("learn", "matplotlib"),
+    "PIL": ("learn", "Pillow"),
     "cmaes": ("learn", "cmaes"),
     "pandas": ("tables", "pandas"),
     "pyarrow": ("tables", "pyarrow"),
@@ -43,5 +44,5 @@ def explained(error: ImportError) -> ImportError:
 
 
 def _missing(module: str, what: str) -> ImportError:
-    extra, called = _EXTRAS[module]
+    extra, called = _EXTRAS[module.split(".")[0]]
     return ImportError(f"{what} needs {called}, which is not installed: pip install 'spd_fast[{extra}]'", name=module)

@@ -35,6 +35,7 @@ __all__ = [
     "MappedArchive",
     "atomic_write",
     "is_leftover",
+    "is_locked",
     "load_arrays",
     "lock_file",
     "map_arrays",
@@ -188,6 +189,24 @@ def release(descriptor: int) -> None:
     """Close a file that `lock_file` opened, and end its lock even if a forked process has the file open."""
     fcntl.flock(descriptor, fcntl.LOCK_UN)
     os.close(descriptor)
+
+
+def is_locked(path: str | os.PathLike[str]) -> bool:
+    """Return whether a process holds the lock of a file, without changing the file.
+
+    It is asked for by a lock that is shared and released at once: a process that takes its lock in just that moment would be refused.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _is_at(descriptor: int, path: str | os.PathLike[str]) -> bool:

@@ -20,6 +20,7 @@ from spd_fast.base.files import lock_file, release, sealed, unsealed
 __all__ = [
     "Journal",
     "content_digest",
+    "read_identity",
     "read_journal",
 ]
 
@@ -185,6 +186,19 @@ def read_journal(path: str | os.PathLike[str], schema: str, *, remedy: str) -> l
         As `Journal`.
     """
     return _parsed(Path(path), schema, remedy)[1]
+
+
+def read_identity(path: str | os.PathLike[str], schema: str, *, remedy: str) -> Record:
+    """Return the identity of a journal that another process may be writing; it is empty while the first line is not whole.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError, OSError
+        As `Journal`.
+    """
+    return _parsed(Path(path), schema, remedy)[0]
 
 
 def _parsed(path: Path, schema: str, remedy: str) -> tuple[Record, list[Record], list[int]]:

@@ -2,7 +2,7 @@
 
 from spd_fast.cli.commands import Commands, Ordered, panel_of
 
-__all__ = ["app", "bench_app", "nasbench_app", "truth_app"]
+__all__ = ["app", "bench_app", "nasbench_app", "predictor_app", "truth_app"]
 
 app = Commands(
     cls=Ordered,
@@ -13,6 +13,11 @@ app = Commands(
     help="Rank cells of neural networks on a CPU, by training tiny networks of each of them.",
     epilog="Examples:\n\n  spd-fast demo\n\n  spd-fast rank candidates.csv --labelled trained.csv\n\n"
     "The first needs no file and takes a minute.",
+)
+predictor_app = Commands(
+    no_args_is_help=True,
+    help="Fit a predictor to trained cells, keep it in a file, and query it for other cells.",
+    epilog="Examples:\n\n  spd-fast predictor fit trained.csv\n\n  spd-fast predictor query predictor.npz candidates.csv",
 )
 truth_app = Commands(
     no_args_is_help=True,
@@ -30,5 +35,10 @@ nasbench_app = Commands(
     epilog="Examples:\n\n  spd-fast nasbench convert nasbench_only108.tfrecord --out nb101.npz\n\n"
     "  spd-fast nasbench query nb101.npz 00005c142e6f",
 )
-for group, name in ((truth_app, "truth"), (bench_app, "bench"), (nasbench_app, "nasbench")):
+for group, name in (
+    (predictor_app, "predictor"),
+    (truth_app, "truth"),
+    (bench_app, "bench"),
+    (nasbench_app, "nasbench"),
+):
     app.add_typer(group, name=name, rich_help_panel=panel_of(name))

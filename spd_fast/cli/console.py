@@ -169,7 +169,9 @@ class Display:
         if self._bar is not None:
             self._bar.update(self._task, description=numbers)
         elif (epoch + 1) % self._every == 0 or epoch + 1 == self._epochs:
-            note.print(f"outer epoch {epoch + 1}/{self._epochs}  {numbers}  {_left_text(self._left)}".rstrip(), markup=False)
+            note.print(
+                f"outer epoch {epoch + 1}/{self._epochs}  {numbers}  {_left_text(self._left)}".rstrip(), markup=False
+            )
 
     def _numbers(self, record: "OuterEpoch") -> str:
         loss = "  -  " if record.loss is None else f"{record.loss:.3f}"

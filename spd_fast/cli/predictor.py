@@ -5,15 +5,10 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from spd_fast.cli.apps import app
-from spd_fast.cli.console import errors, out, progress_bar
-from spd_fast.cli.options import Debug, Threads
-
-predictor_app = typer.Typer(
-    no_args_is_help=True,
-    help="Fit a predictor to trained cells, keep it in a file, and query it for other cells.",
-)
-app.add_typer(predictor_app, name="predictor")
+from spd_fast.cli.apps import predictor_app
+from spd_fast.cli.commands import Result
+from spd_fast.cli.console import note, out, progress_bar
+from spd_fast.cli.options import Threads
 
 CellColumn = Annotated[
     str | None, typer.Option(metavar="COLUMN", help="Column of the cells. Default: found by its name.")
@@ -24,8 +19,11 @@ PredictorFile = Annotated[
 
 
 @predictor_app.command(
-    epilog="Examples:\n\n  spd-fast predictor fit trained.csv\n\n"
-    "  spd-fast predictor fit trained.csv --accuracy val_loss --lower-is-better --out loss.npz"
+    continues=True,
+    examples=(
+        "spd-fast predictor fit trained.csv",
+        "spd-fast predictor fit trained.csv --accuracy val_loss --lower-is-better --out loss.npz",
+    ),
 )
 def fit(
     labelled: Annotated[
@@ -47,31 +45,33 @@ def fit(
         typer.Option(metavar="LIST", help="What it learns from: structure, curves (of motifs), dish (learned, slow)."),
     ] = "structure,curves",
     threads: Threads = None,
-    debug: Debug = False,
-) -> None:
+) -> Result:
     """Fit a predictor to trained cells. The files of cells are those that spd-fast rank reads."""
-    with errors(debug, again=True):
-        from spd_fast.base.files import require_writable
-        from spd_fast.predictors.spd import SPDPredictor
-        from spd_fast.ranking.rank import labelled_cells
+    from spd_fast.base.files import require_writable
+    from spd_fast.predictors.spd import SPDPredictor
+    from spd_fast.ranking.rank import labelled_cells
 
-        if file.suffix.lower() != ".npz":
-            raise ValueError(f"--out is {file}, expected a name that ends in .npz")
-        require_writable(file)
-        kinds = [kind.strip() for kind in features.split(",")]
-        cells, values, source = labelled_cells(labelled, accuracy, cell, lower_is_better)
-        predictor = SPDPredictor(features=kinds, threads=threads)
-        with progress_bar("training motifs of the labelled cells") as update:
-            predictor.fit(cast(Any, cells), values, progress=update)
-        predictor.notes_ = {"source": source, "lower_is_better": lower_is_better}
-        predictor.save(file)
-        out.print(f"Accuracies were read from {source}.", markup=False)
-        out.print(f"The predictor has learned from {len(cells):,} cells; it is in {file}.", markup=False)
+    if file.suffix.lower() != ".npz":
+        raise ValueError(f"--out is {file}, expected a name that ends in .npz")
+    require_writable(file)
+    kinds = [kind.strip() for kind in features.split(",")]
+    cells, values, source = labelled_cells(labelled, accuracy, cell, lower_is_better)
+    predictor = SPDPredictor(features=kinds, threads=threads)
+    with progress_bar("training motifs of the labelled cells") as update:
+        predictor.fit(cast(Any, cells), values, progress=update)
+    predictor.notes_ = {"source": source, "lower_is_better": lower_is_better}
+    predictor.save(file)
+    note.print(f"Accuracies were read from {source}.", markup=False)
+    note.print(f"The predictor has learned from {len(cells):,} cells; it is in {file}.", markup=False)
+    return Result({"predictor": file, "labelled": len(cells), "source": source}, wrote=file)
 
 
 @predictor_app.command(
-    epilog="Examples:\n\n  spd-fast predictor query predictor.npz candidates.csv\n\n"
-    "  spd-fast predictor query predictor.npz candidates.jsonl --out predicted.parquet"
+    continues=True,
+    examples=(
+        "spd-fast predictor query predictor.npz candidates.csv",
+        "spd-fast predictor query predictor.npz candidates.jsonl --out predicted.parquet",
+    ),
 )
 def query(
     predictor: PredictorFile,
@@ -83,63 +83,63 @@ def query(
     ] = Path("predicted.csv"),
     cell: CellColumn = None,
     threads: Threads = None,
-    debug: Debug = False,
-) -> None:
+) -> Result:
     """Predict the accuracies of cells, in the order of their file.
 
     Predictions are kept in OUT.measured as they come: after Ctrl-C or a kill the same command goes on from there.
     """
-    with errors(debug, again=True):
-        from spd_fast.predictors.spd import SPDPredictor
-        from spd_fast.ranking.querying import query_file
-        from spd_fast.ranking.tables import CellTable, read_table, require_writable, with_given, write_table
+    from spd_fast.predictors.spd import SPDPredictor
+    from spd_fast.ranking.querying import query_file
+    from spd_fast.ranking.tables import CellTable, read_table, require_writable, with_given, write_table
 
-        require_writable(file)
-        lower_is_better = bool(SPDPredictor.load(predictor).notes_.get("lower_is_better", False))
-        table = CellTable.of(read_table(candidates), str(candidates), cell)
-        kept = file.with_name(f"{file.name}.measured")
-        with progress_bar("training motifs of the candidates") as update:
-            accuracy, std = query_file(predictor, table.cells, kept=kept, threads=threads, progress=update)
-        found = {
-            "cell": [each.module_hash for each in table.cells],
-            f"predicted_{'loss' if lower_is_better else 'accuracy'}": (
-                -accuracy if lower_is_better else accuracy
-            ).tolist(),
-            "standard_deviation": std.tolist(),
-        }
-        write_table(file, with_given(found, table.table))
-        out.print(f"Predictions of {len(table.cells):,} cells are in {file}.", markup=False)
+    require_writable(file)
+    lower_is_better = bool(SPDPredictor.load(predictor).notes_.get("lower_is_better", False))
+    table = CellTable.of(read_table(candidates), str(candidates), cell)
+    kept = file.with_name(f"{file.name}.measured")
+    with progress_bar("training motifs of the candidates") as update:
+        accuracy, std = query_file(predictor, table.cells, kept=kept, threads=threads, progress=update)
+    found = {
+        "cell": [each.module_hash for each in table.cells],
+        f"predicted_{'loss' if lower_is_better else 'accuracy'}": (-accuracy if lower_is_better else accuracy).tolist(),
+        "standard_deviation": std.tolist(),
+    }
+    write_table(file, with_given(found, table.table))
+    note.print(f"Predictions of {len(table.cells):,} cells are in {file}.", markup=False)
+    return Result({"predicted": file, "cells": len(table.cells)}, wrote=file)
 
 
-@predictor_app.command(epilog="Example:\n\n  spd-fast predictor info predictor.npz")
-def info(predictor: PredictorFile, debug: Debug = False) -> None:
+@predictor_app.command(
+    examples=("spd-fast predictor info predictor.npz", "spd-fast predictor info predictor.npz --json")
+)
+def info(predictor: PredictorFile) -> Result:
     """Show what a predictor has learned from, and how well it predicts the cells that it has learned from."""
-    with errors(debug):
-        import numpy as np
+    import numpy as np
 
-        from spd_fast.predictors.spd import SPDPredictor
-        from spd_fast.ranking.advice import cross_validated
+    from spd_fast.base.ranks import kendall_tau
+    from spd_fast.base.sums import mean_of
+    from spd_fast.predictors.spd import SPDPredictor
+    from spd_fast.ranking.advice import left_out
 
-        loaded = SPDPredictor.load(predictor)
-        notes, process = loaded.notes_, loaded.process_
-        sign = -1 if notes.get("lower_is_better") else 1
-        facts = {
-            "predicts": "the score on a learned dish" if process is None else "losses" if sign < 0 else "accuracies",
-            "of": "NATS-Bench cells" if loaded.cell_type_.__name__ == "NatsCell" else "NAS-Bench-101 cells",
+    loaded = SPDPredictor.load(predictor)
+    notes, process = loaded.notes_, loaded.process_
+    sign = -1 if notes.get("lower_is_better") else 1
+    facts = {
+        "predicts": "the score on a learned dish" if process is None else "losses" if sign < 0 else "accuracies",
+        "of": "NATS-Bench cells" if loaded.cell_type_.__name__ == "NatsCell" else "NAS-Bench-101 cells",
+    }
+    if process is not None:
+        known = np.sort(sign * process.accuracy)
+        groups = np.split(process.features, np.cumsum(process.groups)[:-1], axis=1)
+        facts |= {
+            "from": ", ".join(loaded.parameters_["features"]),
+            "labelled cells": f"{len(known):,}, which reached {known[0]:.4g} to {known[-1]:.4g}",
         }
-        if process is not None:
-            known = np.sort(sign * process.accuracy)
-            groups = np.split(process.features, np.cumsum(process.groups)[:-1], axis=1)
-            facts |= {
-                "from": ", ".join(loaded.parameters_["features"]),
-                "labelled cells": f"{len(known):,}, which reached {known[0]:.4g} to {known[-1]:.4g}",
-            }
-            if len(known) >= 10 and known[0] < known[-1]:
-                facts["tau within them"] = (
-                    f"{cross_validated(groups, process.accuracy):.2f}, each predicted from others"
-                )
-        if "source" in notes:
-            facts["read from"] = notes["source"]
-        width = max(map(len, facts))
-        for name, value in facts.items():
-            out.print(f"{name:{width}}  {value}", markup=False)
+        if len(known) >= 10 and known[0] < known[-1]:
+            taus = [np.array(kendall_tau(deal, process.accuracy)) for deal in left_out(groups, process.accuracy)]
+            facts["tau within them"] = f"{float(mean_of(taus)):.2f}, each predicted from others"
+    if "source" in notes:
+        facts["read from"] = notes["source"]
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        out.print(f"{name:{width}}  {value}", markup=False)
+    return Result(facts)

@@ -9,10 +9,12 @@ import typer
 
 from spd_fast.cli.apps import app
 from spd_fast.cli.commands import Result
-from spd_fast.cli.console import duration, named_progress, note, out, table_of
+from spd_fast.cli.console import command_typed, duration, named_progress, note, out, table_of
 from spd_fast.cli.options import Threads, writable_folder
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from spd_fast.ranking.rank import Ranking
     from spd_fast.spaces.candidate import MotifCell
 
@@ -76,10 +78,13 @@ def rank(
 
     What is measured is kept in OUT.measured as it comes: after Ctrl-C or a kill the same command goes on from there.
     """
+    from spd_fast.base.files import require_writable as require_file_writable
     from spd_fast.ranking import rank as ranking
     from spd_fast.ranking.tables import require_writable
 
+    page = file.with_suffix(".html")
     require_writable(file)
+    require_file_writable(page)
     seconds = None if budget is None else _seconds(budget)
     with named_progress("reading cells") as update:
         found = ranking.rank(
@@ -94,12 +99,13 @@ def rank(
             progress=update,
         )
     found.save(file)
+    _write_report(found, page, f"labelled cells of {labelled}" if labelled else "none: no cell is labelled")
     shown = _print_best(found, best)
     for sentence in found.advice:
         out.print(f"\n{sentence}", markup=False)
     took = f"{len(found.cells):,} candidates ranked in {duration(found.seconds)}"
-    note.print(f"\n{took}; all of them are in {file}.", markup=False)
-    return Result(_record_of(found, shown, file), wrote=file)
+    note.print(f"\n{took}; all of them are in {file}, and the report is {page}.", markup=False)
+    return Result(_record_of(found, shown, file) | {"report": page}, wrote=file)
 
 
 @app.command(examples=("spd-fast demo", "spd-fast demo --seconds 10 --out runs/short"))
@@ -144,16 +150,30 @@ def demo(
             threads=threads,
             progress=update,
         )
-    file = folder / "ranked.csv"
+    file, page = folder / "ranked.csv", folder / "report.html"
     replace(found, columns={"reached": others.accuracy.tolist()}).save(file)
+    about = f"{_DEMO_LABELLED} labelled cells of the truth in the package: {others.describe()}"
+    _write_report(found, page, about, others.accuracy)
     shown = _print_best(found, 10, drawn=3)
     out.print("\nThese candidates were trained, too, so that the ranking can be checked:", markup=False)
     assert found.accuracy is not None  # there are labelled cells
     verdict = judged(found.accuracy, others.accuracy, controls_of(found.cells))
     for sentence in verdict:
         out.print(f"  {sentence}", markup=False)
-    note.print(f"\nAll ranked candidates are in {file}. To rank your own: spd-fast rank --help", markup=False)
-    return Result(_record_of(found, shown, file) | {"verdict": verdict}, wrote=folder)
+    where = f"All ranked candidates are in {file}, and the report is {page}"
+    note.print(f"\n{where}. To rank your own: spd-fast rank --help", markup=False)
+    return Result(_record_of(found, shown, file) | {"verdict": verdict, "report": page}, wrote=folder)
+
+
+def _write_report(found: "Ranking", page: Path, truth: str, reached: "npt.ArrayLike | None" = None) -> None:
+    from spd_fast import __version__
+    from spd_fast.predictors.spd import DEFAULT_CURVES
+    from spd_fast.report.page import Made
+    from spd_fast.report.ranking import ranking_page
+
+    recipe = f"{DEFAULT_CURVES}, and a Gaussian process on structure and learning curves"
+    made = Made(command_typed(), __version__, recipe if found.accuracy is not None else DEFAULT_CURVES, truth)
+    ranking_page(found, made, reached).write(page)
 
 
 def _wanted(

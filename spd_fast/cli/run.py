@@ -1,4 +1,4 @@
-"""The commands ``spd-fast run``, which learns a dish, and ``spd-fast report``."""
+"""The command ``spd-fast run``, which learns a dish."""
 
 import json
 import shlex
@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from spd_fast.cli.apps import app
 from spd_fast.cli.commands import Result
-from spd_fast.cli.console import Display, err, note, out
+from spd_fast.cli.console import Display, command_typed, err, note, out
 from spd_fast.cli.options import Seed, Settings, Threads, TruthFile, recipe_names
 from spd_fast.cli.recipes import changes_of, recipe_of
 
@@ -63,18 +63,6 @@ def run(
         return _finish(opened)
 
 
-@app.command(examples=("spd-fast report runs/demo-seed0", "spd-fast report runs/demo-seed0 --json"))
-def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run folder, finished or not.")],
-) -> Result:
-    """Write report.html and the figures of a run anew."""
-    from spd_fast.report.run import build
-
-    page = build(folder)
-    note.print(f"report in {page}", markup=False)
-    return Result({"report": page})
-
-
 def _default_folder(recipe: "Recipe | None") -> Path:
     assert recipe is not None  # without a recipe, `run` requires --out
     return Path("runs") / f"{recipe.name}-seed{recipe.seed}"
@@ -88,6 +76,7 @@ def _created(folder: Path, recipe: "Recipe | None", truth: Path | None) -> "Run"
     runs.require_vacant(folder)
     table = TruthTable.load(truth, cell_type=recipe.cell_type)
     about = {"truth": table.describe(), "truth_file": None if truth is None else str(truth.absolute())}
+    about["command"] = command_typed()
     return runs.create(folder, recipe, about=about)
 
 

@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from spd_fast.cli.apps import app
 from spd_fast.cli.commands import Result
-from spd_fast.cli.console import named_progress, note, out, table_of
+from spd_fast.cli.console import command_typed, named_progress, note, out, table_of
 from spd_fast.cli.options import Settings, Threads, TruthFile, integers, recipe_names, writable_folder
 from spd_fast.cli.recipes import recipe_of
 
@@ -110,7 +110,7 @@ def score(
             threads=threads,
             progress=update,
         )
-    written = page.write(board, where)
+    written = page.write(board, where, command=command_typed())
     _print_board(board)
     note.print(f"board.json, board.csv and figures in {where}, page in {written}", markup=False)
     return Result(board.to_json(), wrote=where, settings={"recipe": json.loads(chosen.to_json())})

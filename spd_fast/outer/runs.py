@@ -12,7 +12,7 @@ file                   content
                        outer epochs are shorter
 ``dish_start.npz``     the dish before learning
 ``dish.npz``           the learned dish, which exists when the run is finished
-``report.html``        the report, with its figures as PNG in ``figures/``
+``report.html``        the report, with its figures as files in ``figures/``
 ``run.lock``           the file that the process locks which writes the run
 =====================  ============================================================================================
 

@@ -4,6 +4,7 @@ Everything is reckoned from the labelled cells themselves: they are dealt out to
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -18,7 +19,7 @@ from spd_fast.predictors.gaussian_process import fit_gaussian_process
 from spd_fast.ranking.measuring import Curves
 from spd_fast.spaces.candidate import MotifCell
 
-__all__ = ["FEW", "advise", "first_to_label", "judged", "name_of", "outside_tested"]
+__all__ = ["FEW", "LeftOut", "advise", "first_to_label", "judged", "left_out", "name_of", "outside_tested"]
 
 FOLDS: Final = 5
 """Parts into which labelled cells are dealt out to see how well they predict each other."""
@@ -34,10 +35,29 @@ _NEARLY: Final = 0.03
 """A control that is so near in tau does nearly as well."""
 
 
+@dataclass(frozen=True, eq=False)
+class LeftOut:
+    """What was predicted of m labelled cells from the others.
+
+    Attributes
+    ----------
+    cells : list of m Cell or NatsCell
+    accuracy : ndarray, shape (m,)
+    predicted : ndarray, shape (DEALS, m)
+        Each cell is predicted from the folds without it, once for each time that the cells are dealt out.
+    controls : dict of ndarray, shape (m,)
+        Cheap scores of the same cells by name: counts, parameters, depth.
+    """
+
+    cells: list[MotifCell]
+    accuracy: Array
+    predicted: Array
+    controls: dict[str, Array]
+
+
 def advise(
-    groups: Sequence[Array],
+    found: LeftOut | None,
     target: npt.NDArray[np.float64],
-    controls: dict[str, Array],
     curves: Curves,
     wanted: npt.NDArray[np.int64],
     first: Sequence[MotifCell],
@@ -48,12 +68,10 @@ def advise(
 
     Parameters
     ----------
-    groups : sequence of ndarray, shape (m, ...)
-        Features of the labelled cells; empty where nothing was learned.
+    found : LeftOut or None
+        What was predicted of the labelled cells; None where nothing was learned.
     target : ndarray, shape (m,)
-        Their accuracies.
-    controls : dict of ndarray, shape (m,)
-        Cheap scores of the labelled cells by name: counts, parameters, FLOPs.
+        Accuracies of the labelled cells.
     curves : Curves
         What was measured.
     wanted : ndarray of int
@@ -66,8 +84,9 @@ def advise(
         Whether the cells are those of NATS-Bench.
     """
     said = []
-    if len(groups):
-        tau = cross_validated(groups, target)
+    if found is not None:
+        controls = found.controls
+        tau = float(mean_of([np.array(kendall_tau(each, target)) for each in found.predicted]))
         said.append(
             f"Within your {len(target)} labelled cells, predictions of cells that were left out agree with their accuracies by a "
             f"Kendall's tau of {tau:.2f} (1: the same order, 0: chance)."
@@ -78,7 +97,7 @@ def advise(
             said.append(f"Ranking these cells by {best} alone does as well: tau {alone:.2f}. Be wary of this ranking.")
         else:
             said.append(f"The best cheap control on the same cells is {best}: tau {alone:.2f}.")
-    known = max(n for n in _ON_TEST_CELLS if n <= len(target)) if len(groups) else 0
+    known = max(n for n in _ON_TEST_CELLS if n <= len(target)) if found is not None else 0
     what = f"{known} labelled cells" if known else "no labels"
     said.append(
         f"With {what} and all motifs trained, tau on 1,000 other cells of NAS-Bench-101 was {_ON_TEST_CELLS[known]} when we measured it."
@@ -99,7 +118,7 @@ def advise(
     )
     if never:
         said.append(
-            f"No motif of {never:,} candidates was trained: they are ranked by their structure{'' if len(groups) else ' last'}."
+            f"No motif of {never:,} candidates was trained: they are ranked by their structure{' last' if found is None else ''}."
         )
     if partly:
         said.append(
@@ -118,9 +137,12 @@ def name_of(cell: MotifCell) -> str:
     return cell.module_hash[:12]
 
 
-def cross_validated(groups: Sequence[Array], target: npt.NDArray[np.float64]) -> float:
-    """Return Kendall's tau of predictions of labelled cells, each from the folds without it: the mean over several deals."""
-    n, taus = len(target), []
+def left_out(groups: Sequence[Array], target: npt.NDArray[np.float64]) -> Array:
+    """Return predictions of m labelled cells, each from the folds without it, for several deals: shape (DEALS, m).
+
+    `groups` are the features of the cells, shape (m, ...) each.
+    """
+    n, deals = len(target), []
     for deal in range(DEALS):
         order = np.random.default_rng(derived_seed(deal, "advice")).permutation(n)
         predicted = np.empty(n)
@@ -129,8 +151,8 @@ def cross_validated(groups: Sequence[Array], target: npt.NDArray[np.float64]) ->
             inside = np.setdiff1d(order, out)
             process = fit_gaussian_process([group[inside] for group in groups], target[inside])
             predicted[out] = process.predict(np.concatenate([group[out] for group in groups], axis=1))
-        taus.append(np.array(kendall_tau(predicted, target)))
-    return float(mean_of(taus))
+        deals.append(predicted)
+    return np.stack(deals)
 
 
 def outside_tested(labelled: Array, candidates: Array) -> npt.NDArray[np.bool_]:

@@ -130,6 +130,14 @@ class Curves:
 
         return mean_of([self.curve[replicate, rows] for replicate in range(replicates)])
 
+    def mean_curves(self) -> Array:
+        """Return the learning curves of all cells as means over the replicates that were measured, NaN where there are none."""
+        found = np.full(self.curve.shape[1:], np.nan)
+        for replicates in np.unique(self.done[self.done > 0]).tolist():
+            rows = np.flatnonzero(self.done == replicates)
+            found[rows] = self.mean_curve(rows, replicates)
+        return found
+
     def mean_score(self) -> Array:
         """Return the scores of all cells as means over the replicates that were measured, NaN where there are none."""
         total = np.zeros(len(self.cells))

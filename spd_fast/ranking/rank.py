@@ -31,7 +31,7 @@ from spd_fast.engine.specs import thread_count
 from spd_fast.motif import NASBENCH101, MotifShape, count_parameters, count_parameters_table
 from spd_fast.predictors.features import NATS_SCALARS, SCALARS, structural_features
 from spd_fast.predictors.spd import DEFAULT_CURVES
-from spd_fast.ranking.advice import FEW, advise, first_to_label, outside_tested
+from spd_fast.ranking.advice import FEW, LeftOut, advise, first_to_label, left_out, outside_tested
 from spd_fast.ranking.measuring import Curves, flops_of
 from spd_fast.ranking.schedule import FEWEST_LABELLED, Judge, measure
 from spd_fast.ranking.tables import CellTable, read_table, with_given, write_table
@@ -106,6 +106,11 @@ class Ranking:
         Wall time of the call, and seconds of one core in which it trained motifs.
     columns : mapping of str to list
         Columns of the candidates' file, carried through.
+    curves : ndarray, shape (n, M), float64
+        Learning curve of each candidate, the mean over its motifs: logarithms of the training loss in M parts of the training. NaN
+        where no motif was trained.
+    left_out : LeftOut or None
+        How well the labelled cells predict each other; None where nothing was learned from them.
     """
 
     cells: Columns[Any]
@@ -126,6 +131,8 @@ class Ranking:
     seconds: float
     core_seconds: float
     columns: dict[str, list[Any]]
+    curves: Array
+    left_out: LeftOut | None
 
     def best(self, n: int = 10) -> list[MotifCell]:
         """Return the best candidates whose accuracy is not known yet, the best first."""
@@ -270,6 +277,9 @@ def rank(
     strangers = np.flatnonzero(outside)
     strangers = strangers[np.argsort(-by[strangers], kind="stable")]
     parameters, flops = _counts(wanted)
+    checked = (
+        LeftOut(pool, target, left_out(judge.groups_of_pool(), target), controls_of(pool)) if judge.learns else None
+    )
     return Ranking(
         cells=wanted,
         order=order,
@@ -289,9 +299,8 @@ def rank(
             *([f"Accuracies were read from {source}."] if source else []),
             *([_ALIKE] if alike else []),
             *advise(
-                judge.groups_of_pool(),
+                checked,
                 target,
-                controls_of(pool) if judge.learns else {},
                 curves,
                 np.unique(at_wanted),
                 label_first,
@@ -302,6 +311,8 @@ def rank(
         seconds=time.perf_counter() - began,
         core_seconds=curves.seconds,
         columns=columns,
+        curves=curves.mean_curves()[at_wanted],
+        left_out=checked,
     )
 
 

@@ -1,18 +1,37 @@
 """Figures of benches (`spd_fast.bench`), as PNG bytes."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
 from typing import Any, Final
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
-
-from spd_fast.report.figures import LIGHT, Theme, _legend, _render, _style
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 __all__ = ["FIGURES", "draw", "hypergradient", "inner", "kernels", "peak", "profile", "proxies"]
 
 MARKERS: Final = "os^Dv"
+_DPI: Final = 144
+
+
+@dataclass(frozen=True)
+class Theme:
+    """The colours of a page."""
+
+    name: str
+    page: str
+    ink: str
+    faint: str
+    grid: str
+    line: str
+    second: str
+
+
+LIGHT: Final = Theme("light", "#ffffff", "#1d2430", "#667085", "#e6e9ef", "#1f6feb", "#c2410c")
 
 
 def draw(record: dict[str, Any], theme: Theme = LIGHT) -> bytes:
@@ -201,6 +220,44 @@ def _logarithmic(axes: Axes, xlabel: str, ylabel: str) -> None:
         axis.set_major_formatter(plain)
         axis.set_minor_formatter(NullFormatter())
     axes.set(xlabel=xlabel, ylabel=ylabel)
+
+
+def _render(draw: Callable[[Figure], None], theme: Theme, size: tuple[float, float], *, dpi: int = _DPI) -> bytes:
+    """Draw a new figure, without pyplot's global state, and return it as PNG."""
+    settings: Any = {"font.family": "sans-serif", "font.size": 9, "text.color": theme.ink}
+    with rc_context(settings):
+        figure = Figure(figsize=size, facecolor=theme.page, layout="constrained")
+        FigureCanvasAgg(figure)
+        draw(figure)
+        buffer = BytesIO()
+        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": "spd_fast"})
+    return buffer.getvalue()
+
+
+def _style(axes: Axes, theme: Theme) -> None:
+    axes.set_facecolor(theme.page)
+    axes.grid(color=theme.grid, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(theme.grid)
+    axes.tick_params(colors=theme.faint, labelcolor=theme.ink, length=3)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.label.set_color(theme.ink)
+    axes.yaxis.label.set_color(theme.ink)
+
+
+def _legend(axes: Axes, theme: Theme, *, columns: int = 3) -> None:
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1.0),
+        ncols=columns,
+        frameon=False,
+        labelcolor=theme.ink,
+        fontsize=8.5,
+        borderaxespad=0.2,
+        handlelength=1.6,
+    )
 
 
 FIGURES: Final[dict[str, Callable[[dict[str, Any], Theme], bytes]]] = {

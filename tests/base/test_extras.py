@@ -12,7 +12,7 @@ WITHOUT = textwrap.dedent("""
     import sys
     class Missing:
         def find_spec(self, name, path=None, target=None):
-            if name in ("torch", "matplotlib", "cmaes", "pandas", "pyarrow"):
+            if name in ("torch", "matplotlib", "PIL", "cmaes", "pandas", "pyarrow"):
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
     sys.meta_path.insert(0, Missing())
 """)
@@ -36,6 +36,10 @@ def test_ranking_and_predicting_need_no_extra() -> None:
         predictor.save(path)
         assert (spd.SPDPredictor.load(path).query(others.cells[:2]) == predictor.query(others.cells[:2])).all()
         print(len(spd.rank(list(others.cells[:3]), trained.cells, trained.accuracy).best(2)))
+        from spd_fast.report.page import Made
+        from spd_fast.report.ranking import ranking_page
+        found = spd.rank(list(others.cells[:3]), trained.cells, trained.accuracy, budget=0)
+        assert "Ranked candidates" in ranking_page(found, Made("", "", "", "")).html()
         spd.train_motifs(others.cells[:1], spd.MOTIF_C, spd.Dish.random(), epochs=1)
     """)
     assert done.stdout == "2\n", done.stderr

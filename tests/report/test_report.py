@@ -1,7 +1,6 @@
-"""The report: its numbers by hand, its page whole and self-contained, whatever the state of the run."""
+"""The report of a run: its numbers by hand, its page whole and self-contained, whatever the state of the run."""
 
 import re
-import struct
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,15 @@ import numpy as np
 import pytest
 
 import small
+from pages import outline, reads_without_scripts, text_of
 from spd_fast import recipes
 from spd_fast.dish import Dish
 from spd_fast.outer import runs
 from spd_fast.outer.fit import FitResult, fit_dish
 from spd_fast.outer.history import OuterEpoch
-from spd_fast.report import figures
-from spd_fast.report.run import build
+from spd_fast.report import charts
+from spd_fast.report.page import static_svg
+from spd_fast.report.run import build, read_run
 from spd_fast.report.summary import (
     PAPER,
     MeanAndError,
@@ -28,7 +29,7 @@ from spd_fast.report.summary import (
 from spd_fast.spaces.perceptron import Perceptron
 from spd_fast.truth.table import TruthTable
 
-PICTURES = ("outer_loss", "accuracy", "kendall_tau", "inner_curves", "dish")
+CHARTS = ("predicted_and_true", "outer_loss", "accuracy", "kendall_tau", "inner_curves")
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +108,7 @@ def test_the_paper_stands_beside_its_own_settings_only(finished: tuple[Path, Fit
     assert summarise(history, small.RECIPE).paper == {}
 
 
-def png_size(content: bytes) -> tuple[int, int]:
-    assert content.startswith(b"\x89PNG\r\n\x1a\n")
-    return struct.unpack(">II", content[16:24])
+PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def test_page(finished: tuple[Path, FitResult]) -> None:
@@ -117,28 +116,46 @@ def test_page(finished: tuple[Path, FitResult]) -> None:
     page = build(path)
     assert page == path / "report.html"
     html = page.read_text(encoding="utf-8")
-    for name in PICTURES:
-        width, height = png_size((path / "figures" / f"{name}.png").read_bytes())
-        assert width > 600
-        assert height > 200
-    assert html.count("data:image/png;base64,") == 2 * len(PICTURES)
-    assert re.findall(r"""(?:src|href|srcset)=["'](?!data:)""", html) == []
-    assert "://" not in html  # nothing to fetch
-    assert "prefers-color-scheme: dark" in html
+    reads_without_scripts(html)
+    for name in CHARTS:
+        assert (path / "figures" / f"{name}.svg").read_text().startswith("<svg")
+    assert html.count('<div class="static"><svg') == len(CHARTS)
+    assert html.count("data:image/png;base64,") == 3  # the dish before, after, and the change
     assert "not an evaluation on test cells" in html
     assert "is not finished" not in html
-    assert "the paper</th>" not in html
+    assert ">the paper</th>" not in html
+    assert "not recorded: the run was started from Python" in html
     assert str(summarise(fit.history, small.RECIPE).tau) in html
     for name, _, meaning in small.RECIPE.explain():
-        assert f"<code>{name}</code>" in html
+        assert f">{name}</th>" in html
         assert meaning
-    assert not [name for name in ("nan", "None", "Undefined") if re.search(rf"\b{name}\b", _text(html))]
+    assert not [name for name in ("nan", "None", "Undefined") if re.search(rf"\b{name}\b", text_of(html))]
+    assert outline(html)[:3] == [(1, "A run of the recipe small"), (2, "The answer"), (2, "Score and truth")]
 
 
-def _text(html: str) -> str:
-    """What stands on the page, without the table of every setting, whose values are Python's."""
-    html = re.sub(r"<details>.*</details>", "", html, flags=re.DOTALL)
-    return re.sub(r"<[^>]*>", " ", re.sub(r"base64,[A-Za-z0-9+/=]*", "", html))
+def test_a_run_is_held_against_a_cheap_control(finished: tuple[Path, FitResult], tmp_path: Path) -> None:
+    """Where its truth can be read, the best of the cheap scores is judged on the same cells of the same outer epochs."""
+    from spd_fast.base.ranks import kendall_tau
+    from spd_fast.ranking.rank import controls_of
+
+    assert read_run(finished[0]).control is None
+    file = small.truth_file(tmp_path)
+    with runs.create(
+        tmp_path / "run", small.RECIPE, about={"truth": "", "truth_file": str(file), "command": "c"}
+    ) as run:
+        fit = fit_dish(*small.pool(), small.RECIPE, run=run)
+    reading = read_run(tmp_path / "run")
+    assert reading.control is not None
+    name, tau, more = reading.control
+    values = dict(zip((cell.module_hash for cell in small.pool()[0]), controls_of(small.pool()[0])[name], strict=True))
+    taus = [kendall_tau([values[cell] for cell in record.cells], record.truth) for record in fit.history]
+    assert tau.mean == pytest.approx(abs(np.mean(taus)))
+    assert more.mean == pytest.approx(reading.summary.tau.mean - tau.mean)
+    html = build(tmp_path / "run").read_text()
+    assert f"the same of the best cheap control, {name}" in html
+    assert html.count('<figure class="cell">') == 5
+    file.unlink()
+    assert "cannot be compared with a cheap control" in build(tmp_path / "run").read_text()
 
 
 def test_page_of_a_run_of_the_paper(finished: tuple[Path, FitResult], tmp_path: Path) -> None:
@@ -150,7 +167,7 @@ def test_page_of_a_run_of_the_paper(finished: tuple[Path, FitResult], tmp_path: 
         for step in finished[1].history:
             run.append(step.to_json())
     html = build(tmp_path / "run").read_text(encoding="utf-8")
-    assert "the paper</th>" in html
+    assert ">the paper</th>" in html
     assert "48.5 %" in html
     assert "-0.002" in html
     assert "&lt;b&gt;bold" in html
@@ -166,15 +183,16 @@ def test_page_of_an_unfinished_run(finished: tuple[Path, FitResult], tmp_path: P
     with pytest.raises(KeyboardInterrupt):
         fit_dish(*small.pool(), small.RECIPE, run=tmp_path / "run", progress=stop)
     html = build(tmp_path / "run").read_text(encoding="utf-8")
-    assert "This run is not finished:</strong> 1 of 6 outer epochs" in html
+    assert "This run is not finished: 1 of 6 outer epochs are done." in html
+    assert "spd-fast run --resume --out" in html
 
 
 def test_page_of_a_run_with_validation_cells(tmp_path: Path) -> None:
     """Its own pictures, and the numbers of `FitResult`."""
     fit = fit_dish(*small.pool(), small.LEARNING, run=tmp_path / "run")
     html = build(tmp_path / "run").read_text(encoding="utf-8")
-    for name in ("validation_set", "trust"):
-        assert png_size((tmp_path / "run" / "figures" / f"{name}.png").read_bytes())[0] > 600
+    assert (tmp_path / "run" / "figures" / "trust.svg").read_text().startswith("<svg")
+    assert (tmp_path / "run" / "figures" / "validation_set_after_learning.png").read_bytes().startswith(PNG)
     summary = summarise(fit.history, small.LEARNING)
     assert summary.validation_tau_end == fit.validation_tau
     assert summary.validation_tau_start == fit.history[0].validation_tau_start
@@ -182,7 +200,7 @@ def test_page_of_a_run_with_validation_cells(tmp_path: Path) -> None:
     for number in (summary.validation_tau_start, summary.validation_tau_end, summary.trust):
         assert f"{number:+.3f}".removeprefix("+") in html
     assert "so tau on them is optimistic" in html
-    assert not re.search(r"\b(nan|None|Undefined)\b", _text(html))
+    assert not re.search(r"\b(nan|None|Undefined)\b", text_of(html))
 
 
 def test_page_of_a_run_that_learned_a_schedule(tmp_path: Path) -> None:
@@ -190,11 +208,12 @@ def test_page_of_a_run_that_learned_a_schedule(tmp_path: Path) -> None:
     search = {"outer.optimizer": {"name": "cmaes", "sigma": 0.2, "population": 4}, "outer.epochs": 2}
     fit = fit_dish(*small.pool(), small.CURVE.replace(search), run=tmp_path / "run")
     html = build(tmp_path / "run").read_text(encoding="utf-8")
-    assert png_size((tmp_path / "run" / "figures" / "per_step.png").read_bytes())[0] > 600
-    assert not (tmp_path / "run" / "figures" / "trust.png").exists()
+    for name in ("rates", "step_weights"):
+        assert (tmp_path / "run" / "figures" / f"{name}.svg").is_file()
+    assert not (tmp_path / "run" / "figures" / "trust.svg").exists()
     assert "factor of the initial weights, dense, before and after learning" in html
     assert f"1.000, {fit.dish.initial_scales[3]:.3f}" in html
-    assert not re.search(r"\b(nan|None|Undefined)\b", _text(html))
+    assert not re.search(r"\b(nan|None|Undefined)\b", text_of(html))
 
 
 def test_page_of_the_original_method(tmp_path: Path) -> None:
@@ -205,7 +224,7 @@ def test_page_of_the_original_method(tmp_path: Path) -> None:
     page = build(tmp_path / "run").read_text()
     assert "rawal_slope" in page
     for name in ("dish", "validation_set"):
-        assert (tmp_path / "run" / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (tmp_path / "run" / "figures" / f"{name}_before_learning.png").read_bytes().startswith(PNG)
 
 
 def test_nothing_to_report(tmp_path: Path) -> None:
@@ -222,7 +241,7 @@ def test_nothing_to_report(tmp_path: Path) -> None:
         build(tmp_path / "nowhere")
 
 
-def test_figures_of_odd_histories(finished: tuple[Path, FitResult]) -> None:
+def test_charts_of_odd_histories(finished: tuple[Path, FitResult]) -> None:
     """Skipped epochs, motifs that all diverged, a single epoch."""
     history = steps(
         finished,
@@ -231,15 +250,20 @@ def test_figures_of_odd_histories(finished: tuple[Path, FitResult]) -> None:
         curve_accuracy=[(), ()],
         curve_accuracy_sd=[(), ()],
     )
-    for draw in (figures.outer_loss, figures.accuracy, figures.kendall_tau, figures.inner_curves):
+    for draw in (charts.outer_loss, charts.accuracy, charts.kendall_tau, charts.inner_curves):
         for each in (history, history[:1]):
-            png_size(draw(each, figures.LIGHT))
+            assert static_svg(draw(each, "nothing")).startswith("<svg")
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4])
-def test_figure_of_any_dish(channels: int) -> None:
+def test_pictures_of_any_dish(channels: int) -> None:
     images = np.random.default_rng(0).normal(size=(7, channels, 4, 6))
     dish = Dish(images, np.array([0, 0, 0, 1, 1, 2, 2]))
-    png_size(figures.dish_images(dish.images, dish.images, dish.labels, figures.DARK))
     soft = Dish(np.zeros((30, channels, 4, 4)), np.eye(15)[np.arange(30) % 15])
-    png_size(figures.dish_images(soft.images, soft.images, soft.labels, figures.LIGHT))
+    for each in (dish, soft):
+        picture = charts.dish_images("dish", each.images, each.images, each.labels, "a dish")
+        assert [title for title, _ in picture.panels] == ["before learning", "after learning", "change: none"]
+        assert all(content.startswith(PNG) for _, content in picture.panels)
+    heaviest = charts.heaviest_images(images, np.arange(7.0), n=2)
+    assert [title for title, _ in heaviest.panels] == ["image 7, weight 6", "image 6, weight 5"]
+    assert "have 52 % of all weight" in heaviest.message
