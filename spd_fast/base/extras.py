@@ -7,7 +7,6 @@ __all__ = ["explained", "required"]
 
 _EXTRAS: Final = {
     "torch": ("learn", "PyTorch"),
-    "matplotlib": ("learn", "matplotlib"),
     "PIL": ("learn", "Pillow"),
     "cmaes": ("learn", "cmaes"),
     "pandas": ("tables", "pandas"),

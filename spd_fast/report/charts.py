@@ -1,8 +1,4 @@
-"""The charts of reports, as specifications of Vega-Lite.
-
-Colours are variables of the page's style, so that one chart is right on light, dark and printed pages. Where a chart stands alone,
-as a file, the colour of light pages after the comma is taken.
-"""
+"""The charts of reports, as specifications of Vega-Lite, and pictures of dishes."""
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -17,13 +13,26 @@ from spd_fast.learnables.learnable import Picture as Drawn
 from spd_fast.outer.history import OuterEpoch, validation_checks
 from spd_fast.report.page import Figure, Picture
 from spd_fast.report.summary import chance_tau_sd, mean_max_accuracy, moving_average
+from spd_fast.report.vega import (
+    FAINT,
+    HEIGHT,
+    LINE,
+    SECOND,
+    SERIES,
+    Points,
+    axis,
+    coloured,
+    layer,
+    rows_of,
+    single,
+    tip,
+)
 
 if TYPE_CHECKING:
     from spd_fast.scoreboard.rows import Row
 
 __all__ = [
     "GROUPS",
-    "Points",
     "accuracy",
     "agreement",
     "best_intervals",
@@ -42,20 +51,9 @@ __all__ = [
     "validation",
 ]
 
-Points = Sequence[Mapping[str, Any]]
-"""Records of one form: what a layer of a chart draws, one mark or one corner of a line each."""
-
-INK, FAINT, RULE, PAGE = (
-    "var(--ink, #1d2430)",
-    "var(--faint, #5b6676)",
-    "var(--rule, #e6e9ef)",
-    "var(--card, #ffffff)",
-)
-LINE, SECOND = "var(--line, #1f5fd0)", "var(--second, #b5390b)"
 GROUPS: Final = ("ranked first to tenth", "rest of the first tenth", "rest of the better half", "worse half")
 """Groups of ranks, the best first."""
 _GROUP_COLOURS: Final = (SECOND, "var(--high, #6a3fc4)", LINE, "var(--low, #8a94a3)")
-_SERIES: Final = (LINE, SECOND, "var(--high, #6a3fc4)", "var(--fourth, #18794e)", FAINT)
 MOST_POINTS: Final = 1000
 """Cells that a chart draws at most, so that pages stay small."""
 MAX_CLASSES, MAX_PER_CLASS = 10, 20
@@ -63,48 +61,6 @@ TRUST_RANGE: Final = (-1.0, 3.0)
 """Trust ratios outside this range are drawn at its edge, because a ratio to a predicted change near 0 may have any size."""
 _IMAGE_GAP: Final = 2
 """Pixels between two images of a mosaic."""
-_HEIGHT: Final = 270
-_ZOOM: Final = {
-    "name": "zoom",
-    "select": {
-        "type": "interval",
-        # a finger scrolls the page, and so does the wheel without the shift key
-        "on": "[pointerdown[event.pointerType !== 'touch'], window:pointerup] > window:pointermove!",
-        "translate": "[pointerdown[event.pointerType !== 'touch'], window:pointerup] > window:pointermove!",
-        "zoom": "wheel![event.shiftKey]",
-    },
-    "bind": "scales",
-}
-_SCHEMA: Final = "https://vega.github.io/schema/vega-lite/v6.json"
-_CONFIG: Final[dict[str, Any]] = {
-    "background": "transparent",
-    "font": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif",
-    "view": {"stroke": None},
-    "axis": {
-        "labelColor": INK,
-        "titleColor": INK,
-        "gridColor": RULE,
-        "domainColor": FAINT,
-        "tickColor": FAINT,
-        "labelFontSize": 12,
-        "titleFontSize": 12,
-        "titleFontWeight": "normal",
-        "labelLimit": 260,
-        "labelOverlap": "parity",
-        "tickCount": 8,
-    },
-    "legend": {
-        "labelColor": INK,
-        "labelFontSize": 12,
-        "labelLimit": 260,
-        "orient": "top",
-        "direction": "vertical",
-        "columns": 2,
-        "layout": {"top": {"direction": "vertical", "anchor": "start"}},
-        "symbolOpacity": 1,
-    },
-    "point": {"filled": True},
-}
 
 
 # ---- cells
@@ -129,45 +85,45 @@ def score_and_truth(points: Points, axes: tuple[str, str], message: str, *, diag
         Whether both have one unit; then the line on which they are equal is drawn.
     """
     coloured = bool(points) and "group" in points[0]
-    tips = [_tip("cell"), _tip("x", axes[0]), _tip("y", axes[1])]
+    tips = [tip("cell"), tip("x", axes[0]), tip("y", axes[1])]
     encoding = {
-        "x": _axis("x", axes[0], zero=False),
-        "y": _axis("y", axes[1], zero=False),
-        "tooltip": [*tips, _tip("group", "rank")] if coloured else tips,
+        "x": axis("x", axes[0], zero=False),
+        "y": axis("y", axes[1], zero=False),
+        "tooltip": [*tips, tip("group", "rank")] if coloured else tips,
     }
     if coloured:
         encoding |= {"color": _groups(), "shape": _shapes()}
-    layers = [_layer({"type": "point", "size": 34, "opacity": 0.75, "color": LINE}, encoding, points, zoom=True)]
+    layers = [layer({"type": "point", "size": 34, "opacity": 0.75, "color": LINE}, encoding, points, zoom=True)]
     if diagonal and points:
         ends = [min(point[name] for point in points for name in "xy"), max(p[name] for p in points for name in "xy")]
         line = {"type": "line", "color": FAINT, "strokeDash": [4, 4], "strokeWidth": 1}
-        along = {"x": _axis("x", axes[0], zero=False), "y": _axis("y", axes[1], zero=False)}
-        layers.insert(0, _layer(line, along, [{"x": end, "y": end} for end in ends]))
+        along = {"x": axis("x", axes[0], zero=False), "y": axis("y", axes[1], zero=False)}
+        layers.insert(0, layer(line, along, [{"x": end, "y": end} for end in ends]))
     return _chart("predicted_and_true", message, layers)
 
 
 def learning_curves(points: Points, message: str) -> Figure:
     """Draw the learning curves of motifs, coloured by rank: points of {"cell", "x", "y", "group"}."""
     encoding = {
-        "x": _axis("x", "part of the training", integers=True, zero=False),
-        "y": _axis("y", "training loss", log=True),
+        "x": axis("x", "part of the training", integers=True, zero=False),
+        "y": axis("y", "training loss", log=True),
         "detail": {"field": "cell"},
         "color": _groups(),
-        "tooltip": [_tip("cell"), _tip("group", "rank"), _tip("x", "part"), _tip("y", "loss")],
+        "tooltip": [tip("cell"), tip("group", "rank"), tip("x", "part"), tip("y", "loss")],
     }
     mark = {"type": "line", "strokeWidth": 1.4, "opacity": 0.7}
-    return _chart("learning_curves", message, [_layer(mark, encoding, points, zoom=True)])
+    return _chart("learning_curves", message, [layer(mark, encoding, points, zoom=True)])
 
 
 def best_intervals(points: Points, what: str, message: str) -> Figure:
     """Draw predictions with their intervals over the rank: points of {"cell", "rank", "y", "low", "high"}."""
-    tips = [_tip("cell"), _tip("rank"), _tip("y", f"predicted {what}"), _tip("low"), _tip("high")]
-    x = _axis("rank", "rank", integers=True, zero=False)
-    ends = {"x": x, "y": _axis("low", f"{what}, 90 % interval", zero=False), "y2": {"field": "high"}, "tooltip": tips}
-    middle = {"x": x, "y": _axis("y", f"{what}, 90 % interval", zero=False), "tooltip": tips}
+    tips = [tip("cell"), tip("rank"), tip("y", f"predicted {what}"), tip("low"), tip("high")]
+    x = axis("rank", "rank", integers=True, zero=False)
+    ends = {"x": x, "y": axis("low", f"{what}, 90 % interval", zero=False), "y2": {"field": "high"}, "tooltip": tips}
+    middle = {"x": x, "y": axis("y", f"{what}, 90 % interval", zero=False), "tooltip": tips}
     layers = [
-        _layer({"type": "rule", "color": LINE, "strokeWidth": 2, "opacity": 0.6}, ends, points),
-        _layer({"type": "point", "color": LINE, "size": 40, "opacity": 1}, middle, points, zoom=True),
+        layer({"type": "rule", "color": LINE, "strokeWidth": 2, "opacity": 0.6}, ends, points),
+        layer({"type": "point", "color": LINE, "size": 40, "opacity": 1}, middle, points, zoom=True),
     ]
     return _chart("best_intervals", message, layers)
 
@@ -186,7 +142,7 @@ def accuracy(history: Sequence[OuterEpoch], message: str) -> Figure:
     figure 2)."""
     means, spread = mean_max_accuracy(history)
     middle, half = moving_average(means), moving_average(spread)
-    band = _rows(x=np.arange(len(history)), low=middle - half, high=middle + half)
+    band = rows_of(x=np.arange(len(history)), low=middle - half, high=middle + half)
     return _over_epochs(
         "accuracy", "highest accuracy on the dish", message, {"mean of the motifs": middle}, band=band, domain=[0, 1]
     )
@@ -198,7 +154,7 @@ def kendall_tau(history: Sequence[OuterEpoch], message: str) -> Figure:
     taus = np.array([record.kendall_tau for record in history])
     sd = chance_tau_sd(len(history[0].cells)) if history else 1.0
     everywhere = np.arange(len(history))
-    band = _rows(x=everywhere, low=np.full(len(taus), -sd), high=np.full(len(taus), sd))
+    band = rows_of(x=everywhere, low=np.full(len(taus), -sd), high=np.full(len(taus), sd))
     checks = validation_checks(history)
     return _over_epochs(
         "kendall_tau",
@@ -227,17 +183,17 @@ def inner_curves(history: Sequence[OuterEpoch], message: str) -> Figure:
     for record in (history[index] for index in chosen):
         mean, spread = np.array(record.curve_accuracy), np.array(record.curve_accuracy_sd)
         name = f"outer epoch {record.epoch}"
-        points += _rows(x=np.arange(1, len(mean) + 1), y=mean, low=mean - spread, high=mean + spread, series=name)
+        points += rows_of(x=np.arange(1, len(mean) + 1), y=mean, low=mean - spread, high=mean + spread, named=name)
     encoding = {
-        "x": _axis("x", "inner epoch", integers=True, zero=False),
-        "y": _axis("y", "training accuracy", domain=[0, 1]),
-        "color": _series([f"outer epoch {history[index].epoch}" for index in chosen]),
-        "tooltip": [_tip("series", "of"), _tip("x", "inner epoch"), _tip("y", "accuracy")],
+        "x": axis("x", "inner epoch", integers=True, zero=False),
+        "y": axis("y", "training accuracy", domain=[0, 1]),
+        "color": coloured([f"outer epoch {history[index].epoch}" for index in chosen]),
+        "tooltip": [tip("series", "of"), tip("x", "inner epoch"), tip("y", "accuracy")],
     }
-    band = {**encoding, "y": _axis("low", "training accuracy", domain=[0, 1]), "y2": {"field": "high"}}
+    band = {**encoding, "y": axis("low", "training accuracy", domain=[0, 1]), "y2": {"field": "high"}}
     layers = [
-        _layer({"type": "area", "opacity": 0.12}, band, points),
-        _layer({"type": "line", "strokeWidth": 2, "point": {"size": 14}}, encoding, points, zoom=True),
+        layer({"type": "area", "opacity": 0.12}, band, points),
+        layer({"type": "line", "strokeWidth": 2, "point": {"size": 14}}, encoding, points, zoom=True),
     ]
     return _chart("inner_curves", message, layers)
 
@@ -249,17 +205,17 @@ def learned_curve(name: str, before: Array, after: Array, drawn: Drawn, message:
     places = np.arange(1, len(after) + 1)
     title = drawn.title + (", of the largest" if drawn.relative else "")
     points = [
-        *_rows(x=places, y=before / scales[0], series="before learning"),
-        *_rows(x=places, y=after / scales[1], series="after learning"),
+        *rows_of(x=places, y=before / scales[0], named="before learning"),
+        *rows_of(x=places, y=after / scales[1], named="after learning"),
     ]
     encoding = {
-        "x": _axis("x", drawn.axis, integers=True, zero=False),
-        "y": _axis("y", title),
-        "color": _series(["before learning", "after learning"], colours=(FAINT, LINE)),
-        "tooltip": [_tip("series", "state"), _tip("x", drawn.axis), _tip("y", title)],
+        "x": axis("x", drawn.axis, integers=True, zero=False),
+        "y": axis("y", title),
+        "color": coloured(["before learning", "after learning"], colours=(FAINT, LINE)),
+        "tooltip": [tip("series", "state"), tip("x", drawn.axis), tip("y", title)],
     }
     mark = {"type": "line", "interpolate": "step", "strokeWidth": 1.8, "point": {"size": 12}}
-    return _chart(name, message, [_layer(mark, encoding, points, zoom=True)])
+    return _chart(name, message, [layer(mark, encoding, points, zoom=True)])
 
 
 def laid_over(name: str, title: str, series: Mapping[str, npt.ArrayLike], message: str) -> Figure:
@@ -272,13 +228,13 @@ def validation(checks: Mapping[str, Sequence[tuple[int, float]]], message: str) 
     """Draw Kendall's tau on the validation cells of several runs: (outer epochs done, tau) of every check."""
     points = [{"x": done, "y": tau, "series": name} for name, each in checks.items() for done, tau in each]
     encoding = {
-        "x": _axis("x", "outer epochs done", integers=True, zero=False),
-        "y": _axis("y", "Kendall's tau", zero=False),
-        "color": _series(list(checks)),
-        "tooltip": [_tip("series", "run"), _tip("x", "outer epochs done"), _tip("y", "tau")],
+        "x": axis("x", "outer epochs done", integers=True, zero=False),
+        "y": axis("y", "Kendall's tau", zero=False),
+        "color": coloured(list(checks)),
+        "tooltip": [tip("series", "run"), tip("x", "outer epochs done"), tip("y", "tau")],
     }
     mark = {"type": "line", "strokeWidth": 2, "point": {"size": 24}}
-    return _chart("validation_tau", message, [_layer(mark, encoding, points, zoom=True)])
+    return _chart("validation_tau", message, [layer(mark, encoding, points, zoom=True)])
 
 
 def dish_images(
@@ -340,14 +296,14 @@ def agreement(rows: "Sequence[Row]", message: str) -> Figure:
     points = [_of_row(row) for row in rows]
     names = list(dict.fromkeys(point["row"] for point in points))
     y = {"field": "row", "type": "nominal", "sort": names, "title": None, "axis": {"grid": False, "labelLimit": 230}}
-    tips = [_tip("row"), _tip("tau", "Kendall's tau"), _tip("low"), _tip("high"), _tip("rho", "Spearman's rho")]
+    tips = [tip("row"), tip("tau", "Kendall's tau"), tip("low"), tip("high"), tip("rho", "Spearman's rho")]
     title = "Kendall's tau on test cells, 95 % interval"
-    colour = _series(["no labels", "learned from labelled cells"], field="learned", colours=(FAINT, LINE))
-    ends = {"x": _axis("low", title, zero=False), "x2": {"field": "high"}, "y": y, "color": colour, "tooltip": tips}
-    middle = {"x": _axis("tau", title, zero=False), "y": y, "color": colour, "shape": _kinds(), "tooltip": tips}
+    colour = coloured(["no labels", "learned from labelled cells"], field="learned", colours=(FAINT, LINE))
+    ends = {"x": axis("low", title, zero=False), "x2": {"field": "high"}, "y": y, "color": colour, "tooltip": tips}
+    middle = {"x": axis("tau", title, zero=False), "y": y, "color": colour, "shape": _kinds(), "tooltip": tips}
     layers = [
-        _layer({"type": "rule", "strokeWidth": 2, "opacity": 0.6}, ends, points),
-        _layer({"type": "point", "size": 60, "opacity": 1}, middle, points),
+        layer({"type": "rule", "strokeWidth": 2, "opacity": 0.6}, ends, points),
+        layer({"type": "point", "size": 60, "opacity": 1}, middle, points),
     ]
     return _chart("agreement", message, layers, height=40 + 21 * len(names))
 
@@ -356,14 +312,14 @@ def cost(rows: "Sequence[Row]", message: str) -> Figure:
     """Draw Kendall's tau of every row of a scoreboard over the time of a query, as White et al. 2021 do (arXiv:2104.01177)."""
     points = [_of_row(row) for row in rows]
     encoding = {
-        "x": _axis("seconds", "seconds of one core for each cell", zero=False, log=True),
-        "y": _axis("tau", "Kendall's tau", zero=False),
-        "color": _series(["no labels", "learned from labelled cells"], field="learned", colours=(FAINT, LINE)),
+        "x": axis("seconds", "seconds of one core for each cell", zero=False, log=True),
+        "y": axis("tau", "Kendall's tau", zero=False),
+        "color": coloured(["no labels", "learned from labelled cells"], field="learned", colours=(FAINT, LINE)),
         "shape": _kinds(),
-        "tooltip": [_tip("row"), _tip("tau", "Kendall's tau"), _tip("seconds", "seconds of a query")],
+        "tooltip": [tip("row"), tip("tau", "Kendall's tau"), tip("seconds", "seconds of a query")],
     }
     mark = {"type": "point", "size": 70, "opacity": 0.9}
-    return _chart("cost", message, [_layer(mark, encoding, [p for p in points if p["seconds"] > 0], zoom=True)])
+    return _chart("cost", message, [layer(mark, encoding, [p for p in points if p["seconds"] > 0], zoom=True)])
 
 
 def _of_row(row: "Row") -> dict[str, Any]:
@@ -403,90 +359,45 @@ def _over_epochs(
     points = [
         point
         for each, values in series.items()
-        for point in _rows(x=np.arange(len(values)), y=np.asarray(values, np.float64), series=each)
+        for point in rows_of(x=np.arange(len(values)), y=np.asarray(values, np.float64), named=each)
     ]
     average = [
         point
         for values in series.values()
-        for point in _rows(x=np.arange(len(values)), y=moving_average(values), series="moving average of 3")
+        for point in rows_of(x=np.arange(len(values)), y=moving_average(values), named="moving average of 3")
         if averaged
     ]
     names = list(dict.fromkeys(point["series"] for point in [*points, *average, *checks]))
-    colours = (FAINT, LINE, SECOND) if averaged else _SERIES
+    colours = (FAINT, LINE, SECOND) if averaged else SERIES
     encoding = {
-        "x": _axis("x", "outer epoch", integers=True, zero=False),
-        "y": _axis("y", title, domain=domain, zero=domain is None),
-        "color": _series(names, colours=colours),
-        "tooltip": [_tip("series", "line"), _tip("x", "outer epoch"), _tip("y", title)],
+        "x": axis("x", "outer epoch", integers=True, zero=False),
+        "y": axis("y", title, domain=domain, zero=domain is None),
+        "color": coloured(names, colours=colours),
+        "tooltip": [tip("series", "line"), tip("x", "outer epoch"), tip("y", title)],
     }
     dots = {"type": "point", "size": 20, "opacity": 0.75}
     line = {"type": "line", "strokeWidth": 2, "point": {"size": 12}}
-    layers = [_layer(dots if averaged else line, encoding, points, zoom=True)]
+    layers = [layer(dots if averaged else line, encoding, points, zoom=True)]
     if average or checks:
-        layers.append(_layer({"type": "line", "strokeWidth": 2}, encoding, [*average, *checks]))
+        layers.append(layer({"type": "line", "strokeWidth": 2}, encoding, [*average, *checks]))
     if band:
-        y = _axis("low", title, domain=domain, zero=domain is None)
+        y = axis("low", title, domain=domain, zero=domain is None)
         area = {"x": encoding["x"], "y": y, "y2": {"field": "high"}}
-        layers.insert(0, _layer({"type": "area", "color": FAINT, "opacity": 0.15}, area, band))
+        layers.insert(0, layer({"type": "area", "color": FAINT, "opacity": 0.15}, area, band))
     return _chart(name, message, layers)
 
 
-def _rows(*, series: str | None = None, **columns: npt.NDArray[Any]) -> list[dict[str, Any]]:
-    """Return columns as records, without those in which a number is not finite."""
-    names = list(columns)
-    found = []
-    for values in zip(*(np.asarray(column, np.float64).tolist() for column in columns.values()), strict=True):
-        if np.isfinite(values).all():
-            found.append(dict(zip(names, values, strict=True)) | ({} if series is None else {"series": series}))
-    return found
-
-
-def _chart(name: str, message: str, layers: list[dict[str, Any]], *, height: int = _HEIGHT) -> Figure:
-    about = {"$schema": _SCHEMA, "config": _CONFIG, "autosize": {"type": "fit-x", "contains": "padding"}}
-    return Figure(name, message, {**about, "height": height, "description": message, "layer": layers})
-
-
-def _layer(
-    mark: Mapping[str, Any], encoding: Mapping[str, Any], points: Points, *, zoom: bool = False
-) -> dict[str, Any]:
-    layer = {"mark": dict(mark), "encoding": dict(encoding), "data": {"values": [dict(point) for point in points]}}
-    return {**layer, "params": [_ZOOM]} if zoom else layer
-
-
-def _axis(
-    field: str,
-    title: str,
-    *,
-    zero: bool = True,
-    integers: bool = False,
-    log: bool = False,
-    domain: Sequence[float] | None = None,
-) -> dict[str, Any]:
-    scale: dict[str, Any] = {"type": "log"} if log else {"zero": zero, "nice": True}
-    if domain is not None:
-        scale = {"domain": list(domain)}
-    axis: dict[str, Any] = {"format": "d", "tickMinStep": 1} if integers else {"format": "~g"}
-    return {"field": field, "type": "quantitative", "title": title, "scale": scale, "axis": axis}
-
-
-def _series(names: Sequence[str], *, field: str = "series", colours: Sequence[str] = _SERIES) -> dict[str, Any]:
-    scale = {"domain": list(names), "range": [colours[i % len(colours)] for i in range(len(names))]}
-    return {"field": field, "type": "nominal", "title": None, "scale": scale}
+def _chart(name: str, message: str, layers: Sequence[Mapping[str, Any]], *, height: int = HEIGHT) -> Figure:
+    return Figure(name, message, single(layers, message, height=height))
 
 
 def _groups() -> dict[str, Any]:
-    return _series(GROUPS, field="group", colours=_GROUP_COLOURS)
+    return coloured(GROUPS, field="group", colours=_GROUP_COLOURS)
 
 
 def _shapes() -> dict[str, Any]:
     scale = {"domain": list(GROUPS), "range": ["diamond", "triangle-up", "circle", "square"]}
     return {"field": "group", "type": "nominal", "title": None, "scale": scale}
-
-
-def _tip(field: str, title: str | None = None) -> dict[str, Any]:
-    text = field in ("cell", "group", "series", "row")
-    tip = {"field": field, "title": title or field}
-    return {**tip, "type": "nominal"} if text else {**tip, "type": "quantitative", "format": ".4~g"}
 
 
 def _mosaic(images: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

@@ -1,266 +1,208 @@
 """Figures of benches (`spd_fast.bench`), as PNG bytes."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from io import BytesIO
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+from spd_fast.report.vega import FAINT, INK, LINE, SECOND, axis, coloured, layer, whole
 
 __all__ = ["FIGURES", "draw", "hypergradient", "inner", "kernels", "peak", "profile", "proxies"]
 
-MARKERS: Final = "os^Dv"
-_DPI: Final = 144
+_MARKS: Final = ("circle", "square", "triangle-up", "diamond", "triangle-down")
+_SHOWN: Final = (LINE, SECOND, FAINT, FAINT, FAINT)
+"""Colours of contenders: the engine's first, then the one that it is compared with."""
 
 
-@dataclass(frozen=True)
-class Theme:
-    """The colours of a page."""
-
-    name: str
-    page: str
-    ink: str
-    faint: str
-    grid: str
-    line: str
-    second: str
-
-
-LIGHT: Final = Theme("light", "#ffffff", "#1d2430", "#667085", "#e6e9ef", "#1f6feb", "#c2410c")
-
-
-def draw(record: dict[str, Any], theme: Theme = LIGHT) -> bytes:
+def draw(record: dict[str, Any]) -> bytes:
     """Return the figure of the record of any bench."""
-    return FIGURES[record["bench"]](record, theme)
+    import vl_convert
+
+    text = json.dumps(whole({**FIGURES[record["bench"]](record), "background": "white"}))
+    # a picture of pixels has no style: of each variable its colour on light pages is taken
+    png: bytes = vl_convert.vegalite_to_png(re.sub(r"var\(--\w+, (#\w+)\)", r"\1", text), scale=2)
+    return png
 
 
-def inner(record: dict[str, Any], theme: Theme) -> bytes:
+def inner(record: dict[str, Any]) -> dict[str, Any]:
     """Draw the time of an inner epoch over the FLOPs of the cells: a panel for each motif shape, a series for each contender."""
+    panels = []
+    for letter, shape in record["shapes"].items():
+        names = list(shape["mean_seconds_per_epoch"])
+        points = [
+            {"x": row["gflop_per_epoch"], "y": float(np.median(row["seconds_per_epoch"][name])) * 1e3, "series": name}
+            for row in shape["cells"]
+            for name in names
+        ]
+        encoding = {
+            "x": axis("x", "GFLOP an epoch", log=True),
+            "y": axis("y", f"motif {letter}: ms per inner epoch", log=True),
+            **_contenders(names),
+        }
+        panels.append(_panel([layer({"type": "point", "opacity": 1}, encoding, points)], 300, 260))
+    return _beside(panels)
 
-    def paint(figure: Figure) -> None:
-        for axes, (letter, shape) in zip(_panels(figure, len(record["shapes"])), record["shapes"].items(), strict=True):
-            _style(axes, theme)
-            flop = [row["gflop_per_epoch"] for row in shape["cells"]]
-            for i, name in enumerate(shape["mean_seconds_per_epoch"]):
-                times = [np.median(row["seconds_per_epoch"][name]) * 1e3 for row in shape["cells"]]
-                colour = theme.line if i == 0 else theme.second if i == 1 else theme.faint
-                axes.plot(flop, times, MARKERS[i], color=colour, markersize=4.5, label=name)
-            _logarithmic(axes, "GFLOP an epoch", f"motif {letter}: ms per inner epoch")
-        _legend(figure.axes[0], theme, columns=2)
 
-    return _render(paint, theme, (4.2 * len(record["shapes"]), 3.6))
-
-
-def kernels(record: dict[str, Any], theme: Theme) -> bytes:
+def kernels(record: dict[str, Any]) -> dict[str, Any]:
     """Draw the useful GFLOP/s of each pass of 3x3 and 1x1 convolutions over their channels, for each algorithm and for oneDNN.
 
     The dashed line is the FMA peak.
     """
     entries = record["convolutions"]
-    sizes = sorted({entry["size"] for entry in entries}, reverse=True)
     sides = sorted({entry["side"] for entry in entries})
-
     names = list(dict.fromkeys(name for entry in entries for name in entry["seconds"]))
-    rows = [(size, index, what) for size in sizes for index, what in enumerate(("forward", "dgrad", "wgrad"))]
-
-    def paint(figure: Figure) -> None:
-        grid = figure.subplots(len(rows), len(sides), squeeze=False, sharex=True, sharey="row")
-        for panels, (size, index, what) in zip(grid, rows, strict=True):
-            for axes, side in zip(panels, sides, strict=True):
-                _style(axes, theme)
-                for i, name in enumerate(names):
-                    own = [
-                        entry
-                        for entry in entries
-                        if (entry["size"], entry["side"]) == (size, side) and name in entry["seconds"]
-                    ]
-                    rates = [
-                        entry["flop"] / min(taken[index] for taken in entry["seconds"][name]) / 1e9 for entry in own
-                    ]
-                    colour = theme.second if name == "oneDNN" else theme.line
-                    channels = [entry["c_in"] for entry in own]
-                    axes.plot(channels, rates, f"-{MARKERS[i]}", color=colour, markersize=3.5, linewidth=1, label=name)
-                axes.axhline(record["fma_gflops"], color=theme.faint, linestyle="--", linewidth=1, label="FMA peak")
-                axes.set_title(f"{size}x{size} {what} @{side}", fontsize=9, color=theme.ink)
-                axes.set_xscale("log", base=2)
-                axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            panels[0].set_ylabel("GFLOP/s")
-            panels[0].set_ylim(bottom=0)
-        for axes in grid[-1]:
-            axes.set_xlabel("channels")
-        handles, labels = grid[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=4, frameon=False, labelcolor=theme.ink)
-
-    return _render(paint, theme, (3.1 * len(sides), 2.1 * 3 * len(sizes)))
+    colours = [SECOND if name == "oneDNN" else LINE for name in names]
+    rows = []
+    for size in sorted({entry["size"] for entry in entries}, reverse=True):
+        for index, what in enumerate(("forward", "dgrad", "wgrad")):
+            panels = []
+            for side in sides:
+                points = [
+                    {
+                        "x": entry["c_in"],
+                        "y": entry["flop"] / min(taken[index] for taken in entry["seconds"][name]) / 1e9,
+                        "series": name,
+                    }
+                    for entry in entries
+                    if (entry["size"], entry["side"]) == (size, side)
+                    for name in entry["seconds"]
+                ]
+                x = axis("x", "channels", log=True)
+                encoding = {"x": x, "y": axis("y", "GFLOP/s"), **_contenders(names, colours=colours)}
+                line = {"type": "line", "strokeWidth": 1, "point": {"size": 16}}
+                top = layer(
+                    {"type": "rule", "color": FAINT, "strokeDash": [5, 4]},
+                    {"y": axis("y", "GFLOP/s")},
+                    [{"y": record["fma_gflops"]}],
+                )
+                title = f"{size}x{size} {what} @{side}"
+                panels.append(_panel([layer(line, encoding, points), top], 200, 130, title))
+            rows.append(_beside(panels))
+    return {"vconcat": rows}
 
 
-def profile(record: dict[str, Any], theme: Theme) -> bytes:
+def profile(record: dict[str, Any]) -> dict[str, Any]:
     """Draw the microseconds of each group of parts of a training step, the mean over the cells, with the limit of the core
     that the group comes nearer to."""
-    groups = record["groups"][::-1]
     n = len(record["cells"])
-
-    def paint(figure: Figure) -> None:
-        axes = figure.subplots()
-        _style(axes, theme)
-        times = [group["seconds"] / n * 1e6 for group in groups]
-        colours = [
-            theme.line if group["share_of_peak"] > group["share_of_l2_rate"] else theme.faint for group in groups
-        ]
-        axes.barh(range(len(groups)), times, color=colours, height=0.7)
-        axes.set_yticks(range(len(groups)), [group["group"] for group in groups])
-        for i, (group, taken) in enumerate(zip(groups, times, strict=True)):
-            arithmetic, traffic = group["share_of_peak"], group["share_of_l2_rate"]
-            nearer = f"{arithmetic:.2f} of the FMA peak" if arithmetic > traffic else f"{traffic:.2f} of L2's read rate"
-            share = nearer if max(arithmetic, traffic) else ""
-            axes.annotate(
-                f" {share}",
-                (taken, i),
-                va="center",
-                fontsize=8,
-                color=theme.ink,
-                xytext=(2, 0),
-                textcoords="offset points",
-            )
-        axes.set_xlim(right=1.35 * max(times))
-        axes.set_xlabel(f"microseconds in a training step, motif {record['shape']}, mean of {n} cells")
-
-    return _render(paint, theme, (7.2, 0.6 + 0.27 * len(groups)))
+    points = []
+    for group in record["groups"]:
+        arithmetic, traffic = group["share_of_peak"], group["share_of_l2_rate"]
+        nearer = f"{arithmetic:.2f} of the FMA peak" if arithmetic > traffic else f"{traffic:.2f} of L2's read rate"
+        points.append(
+            {
+                "group": group["group"],
+                "x": group["seconds"] / n * 1e6,
+                "text": nearer if max(arithmetic, traffic) else "",
+                "series": "arithmetic" if arithmetic > traffic else "memory",
+            }
+        )
+    title = f"microseconds in a training step, motif {record['shape']}, mean of {n} cells"
+    x = axis("x", title)
+    x["scale"] = {"domain": [0, 1.35 * max(point["x"] for point in points)]}
+    y = _names("group", [point["group"] for point in points])
+    colour = {**coloured(["arithmetic", "memory"], colours=(LINE, FAINT)), "legend": None}
+    bars = layer({"type": "bar", "height": {"band": 0.7}}, {"x": x, "y": y, "color": colour}, points)
+    words = {"type": "text", "align": "left", "dx": 4, "color": INK}
+    text = layer(words, {"x": x, "y": y, "text": {"field": "text"}}, points)
+    return _panel([bars, text], 560, 26 * len(points))
 
 
-def hypergradient(record: dict[str, Any], theme: Theme) -> bytes:
+def hypergradient(record: dict[str, Any]) -> dict[str, Any]:
     """Draw, for each motif shape, the time of a reverse step over that of a training step, and the distribution of errors in
     float32."""
-    shapes = record["shapes"]
+    steps, errors = [], []
+    for letter, shape in record["shapes"].items():
+        steps += [
+            {"x": 1e3 * row["training_step"], "y": 1e3 * row["reverse_step"], "series": f"motif {letter}"}
+            for row in shape["cells"]
+        ]
+        for name in ("PyTorch", "spd_fast"):
+            found = sorted(row[name]["relative_error"] for row in shape["accuracy"])
+            errors += [
+                {"x": error, "y": (place + 0.5) / len(found), "series": f"{name}, {letter}"}
+                for place, error in enumerate(found)
+            ]
+    x, y = axis("x", "ms of a training step", log=True), axis("y", "ms of a reverse step; dashed: 3.5 times", log=True)
+    ends = [extreme(point["x"] for point in steps) for extreme in (min, max)]
+    dots = {"type": "point", "opacity": 1}
+    names = list(dict.fromkeys(point["series"] for point in steps))
+    times = [
+        layer(dots, {"x": x, "y": y, **_contenders(names, colours=(LINE,))}, steps),
+        layer(
+            {"type": "line", "strokeDash": [5, 4], "color": FAINT},
+            {"x": x, "y": y},
+            [{"x": end, "y": 3.5 * end} for end in ends],
+        ),
+    ]
+    drawn = list(dict.fromkeys(point["series"] for point in errors))
+    encoding = {
+        "x": axis("x", "relative error in float32, 10 steps", log=True),
+        "y": axis("y", "share of cells"),
+        **_contenders(drawn, colours=[SECOND if name.startswith("PyTorch") else LINE for name in drawn]),
+    }
+    panels = [_panel(times, 300, 280), _panel([layer(dots, encoding, errors)], 300, 280)]
+    return {**_beside(panels), "resolve": {"scale": {"color": "independent", "shape": "independent"}}}
 
-    def paint(figure: Figure) -> None:
-        time, error = _panels(figure, 2)
-        for axes in (time, error):
-            _style(axes, theme)
-        for i, (letter, shape) in enumerate(shapes.items()):
-            steps = [[1e3 * row[f"{name}_step"] for row in shape["cells"]] for name in ("training", "reverse")]
-            time.plot(*steps, MARKERS[i], color=theme.line, markersize=4.5, label=f"motif {letter}")
-            for name, colour in (("PyTorch", theme.second), ("spd_fast", theme.line)):
-                errors = sorted(row[name]["relative_error"] for row in shape["accuracy"])
-                share = (np.arange(len(errors)) + 0.5) / max(len(errors), 1)
-                error.plot(errors, share, MARKERS[i], color=colour, markersize=3.5, label=f"{name}, {letter}")
-        ends = np.array(time.get_xlim())
-        time.plot(ends, 3.5 * ends, "--", color=theme.faint, linewidth=1, label="3.5 times")
-        _logarithmic(time, "ms of a training step", "ms of a reverse step")
-        error.set_xscale("log")
-        error.set(xlabel="relative error in float32, 10 steps", ylabel="share of cells")
-        for axes in (time, error):
-            _legend(axes, theme, columns=2)
 
-    return _render(paint, theme, (8.4, 3.9))
-
-
-def proxies(record: dict[str, Any], theme: Theme) -> bytes:
+def proxies(record: dict[str, Any]) -> dict[str, Any]:
     """Draw the milliseconds that the forward pass and each proxy take for a cell: a panel for each motif shape."""
+    panels = []
+    for letter, rows in record["shapes"].items():
+        points = [
+            {"row": name, "x": float(np.median(row["seconds_per_cell"][contender])) * 1e3, "series": contender}
+            for contender in ("spd_fast", "PyTorch")
+            for name, row in rows.items()
+        ]
+        encoding = {
+            "x": axis("x", "milliseconds a cell", log=True),
+            "y": _names("row", list(rows)),
+            **_contenders(["spd_fast", "PyTorch"]),
+        }
+        mark = {"type": "point", "opacity": 1, "size": 50}
+        panels.append(_panel([layer(mark, encoding, points)], 220, 26 * len(rows), f"motif {letter}"))
+    return _beside(panels)
 
-    def paint(figure: Figure) -> None:
-        for axes, (letter, rows) in zip(_panels(figure, len(record["shapes"])), record["shapes"].items(), strict=True):
-            _style(axes, theme)
-            for contender, marker, colour in (("spd_fast", "o", theme.line), ("PyTorch", "s", theme.second)):
-                times = [np.median(row["seconds_per_cell"][contender]) * 1e3 for row in rows.values()]
-                axes.plot(times, range(len(rows))[::-1], marker, color=colour, markersize=5, label=contender)
-            axes.set_yticks(range(len(rows))[::-1], list(rows))
-            axes.set_xscale("log")
-            axes.set(xlabel="milliseconds a cell", title=f"motif {letter}")
-        _legend(figure.axes[0], theme, columns=2)
 
-    return _render(paint, theme, (3.4 * len(record["shapes"]), 2.6))
-
-
-def peak(record: dict[str, Any], theme: Theme) -> bytes:
+def peak(record: dict[str, Any]) -> dict[str, Any]:
     """Draw the read rate over the size of the working set, with the sizes of the caches."""
-
-    def paint(figure: Figure) -> None:
-        axes = figure.subplots()
-        _style(axes, theme)
-        sizes = [entry["bytes"] / 1024 for entry in record["read"]]
-        axes.plot(
-            sizes, [entry["gbytes_per_second"] for entry in record["read"]], "-o", color=theme.line, markersize=3.5
-        )
-        for name, size in record["caches"].items():
-            axes.axvline(size / 1024, color=theme.faint, linestyle="--", linewidth=1)
-            axes.annotate(
-                name,
-                (size / 1024, 1),
-                xycoords=("data", "axes fraction"),
-                fontsize=8,
-                color=theme.ink,
-                ha="right",
-                va="top",
-            )
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(
-            FuncFormatter(lambda kib, _: f"{kib:.0f}" if kib < 1024 else f"{kib / 1024:.0f} Mi")
-        )
-        axes.set_ylim(bottom=0)
-        axes.set(xlabel="working set, KiB", ylabel="GB/s read by one core")
-
-    return _render(paint, theme, (7.2, 3.3))
+    rates = [{"x": entry["bytes"] / 1024, "y": entry["gbytes_per_second"]} for entry in record["read"]]
+    caches = [{"x": size / 1024, "name": name} for name, size in record["caches"].items()]
+    x = axis("x", "working set, KiB", log=True)
+    y = axis("y", "GB/s read by one core")
+    line = {"type": "line", "color": LINE, "point": {"color": LINE, "size": 16}}
+    words = {"type": "text", "align": "right", "baseline": "top", "dx": -3, "color": INK}
+    layers = [
+        layer(line, {"x": x, "y": y}, rates),
+        layer({"type": "rule", "color": FAINT, "strokeDash": [5, 4]}, {"x": x}, caches),
+        layer(words, {"x": x, "y": {"value": 0}, "text": {"field": "name"}}, caches),
+    ]
+    return _panel(layers, 560, 240)
 
 
-def _panels(figure: Figure, n: int) -> list[Axes]:
-    return list(figure.subplots(1, n, squeeze=False)[0])
+def _panel(layers: Sequence[Mapping[str, Any]], width: int, height: int, title: str = "") -> dict[str, Any]:
+    named = {"title": {"text": title, "fontSize": 12, "fontWeight": "normal", "color": INK}} if title else {}
+    return {"width": width, "height": height, "layer": list(layers), **named}
 
 
-def _logarithmic(axes: Axes, xlabel: str, ylabel: str) -> None:
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    plain = FuncFormatter(lambda value, _: f"{value:g}")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(plain)
-        axis.set_minor_formatter(NullFormatter())
-    axes.set(xlabel=xlabel, ylabel=ylabel)
+def _beside(panels: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {"hconcat": list(panels)}
 
 
-def _render(draw: Callable[[Figure], None], theme: Theme, size: tuple[float, float], *, dpi: int = _DPI) -> bytes:
-    """Draw a new figure, without pyplot's global state, and return it as PNG."""
-    settings: Any = {"font.family": "sans-serif", "font.size": 9, "text.color": theme.ink}
-    with rc_context(settings):
-        figure = Figure(figsize=size, facecolor=theme.page, layout="constrained")
-        FigureCanvasAgg(figure)
-        draw(figure)
-        buffer = BytesIO()
-        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": "spd_fast"})
-    return buffer.getvalue()
+def _contenders(names: Sequence[str], *, colours: Sequence[str] = _SHOWN) -> dict[str, Any]:
+    """Return the encodings that tell series apart: by colour and by mark."""
+    marks = {"domain": list(names), "range": [_MARKS[i % len(_MARKS)] for i in range(len(names))]}
+    shape = {"field": "series", "type": "nominal", "title": None, "scale": marks}
+    return {"color": coloured(names, colours=colours), "shape": shape}
 
 
-def _style(axes: Axes, theme: Theme) -> None:
-    axes.set_facecolor(theme.page)
-    axes.grid(color=theme.grid, linewidth=0.8)
-    axes.set_axisbelow(True)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(theme.grid)
-    axes.tick_params(colors=theme.faint, labelcolor=theme.ink, length=3)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.xaxis.label.set_color(theme.ink)
-    axes.yaxis.label.set_color(theme.ink)
+def _names(field: str, names: Sequence[str]) -> dict[str, Any]:
+    return {"field": field, "type": "nominal", "sort": list(names), "title": None}
 
 
-def _legend(axes: Axes, theme: Theme, *, columns: int = 3) -> None:
-    axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 1.0),
-        ncols=columns,
-        frameon=False,
-        labelcolor=theme.ink,
-        fontsize=8.5,
-        borderaxespad=0.2,
-        handlelength=1.6,
-    )
-
-
-FIGURES: Final[dict[str, Callable[[dict[str, Any], Theme], bytes]]] = {
+FIGURES: Final[dict[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
     "inner": inner,
     "kernels": kernels,
     "profile": profile,

@@ -1,0 +1,108 @@
+"""Several runs on one page, and running work looked at from outside."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import small
+from pages import outline, reads_without_scripts, text_of
+from spd_fast.base.files import is_locked, lock_file, release
+from spd_fast.base.stores import Journal
+from spd_fast.outer import runs
+from spd_fast.outer.fit import fit_dish
+from spd_fast.outer.history import OuterEpoch
+from spd_fast.ranking.measuring import SCHEMA
+from spd_fast.report.compare import compare
+from spd_fast.report.watch import look
+from spd_fast.truth.journal import JOURNAL, journal_path
+
+
+def test_runs_compared(tmp_path: Path) -> None:
+    other = small.RECIPE.replace({"seed": 8, "outer.epochs": 2})
+    fits = {
+        name: fit_dish(*small.pool(), recipe, run=tmp_path / name)
+        for name, recipe in {"a": small.RECIPE, "b": other}.items()
+    }
+    html = compare(
+        [tmp_path / "a", tmp_path / "b"], tmp_path / "c.html", command="spd-fast report", version="1"
+    ).read_text()
+    reads_without_scripts(html)
+    assert outline(html)[0] == (1, "2 runs compared")
+    settings = html[html.index("Settings that differ") : html.index(">Results<")]
+    rows = re.findall(r'<th scope="row"[^>]*>([^<]*)</th>', settings)
+    assert set(rows) == {"seed", "outer.epochs"}
+    means = {name: sum(step.kendall_tau for step in fit.history) / len(fit.history) for name, fit in fits.items()}
+    assert f"{max(means, key=lambda name: means[name])} has the largest tau" in text_of(html)
+    for mean in means.values():
+        assert f"{mean:+.3f} \u00b1" in text_of(html)
+    with pytest.raises(ValueError, match="is named twice, expected different runs"):
+        compare([tmp_path / "a", tmp_path / "a"], tmp_path / "c.html", command="", version="")
+
+
+def test_a_run_is_watched(tmp_path: Path) -> None:
+    """While it runs, when it was stopped, and when it is finished; no byte of it changes."""
+    seen = []
+
+    def progress(epoch: int, fraction: float, record: OuterEpoch | None) -> None:
+        if record is not None:
+            before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+            seen.append(look(tmp_path / "run"))
+            assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_dish(*small.pool(), small.RECIPE, run=tmp_path / "run", progress=progress)
+    assert all(state.running and state.total == 6 and not state.ended for state in seen)
+    stopped = look(tmp_path / "run")
+    assert not stopped.running
+    assert stopped.ended == f"stopped; continue with: spd-fast run --resume --out {tmp_path / 'run'}"
+    with runs.resume(tmp_path / "run") as run:
+        fit_dish(*small.pool(), small.RECIPE, run=run)
+    state = look(tmp_path / "run")
+    assert (state.done, state.ended, dict(state.facts).keys()) == (
+        6,
+        "finished",
+        {"outer loss": 0, "tau": 0, "mean tau": 0, "time": 0}.keys(),
+    )
+
+
+def test_a_ranking_is_watched(tmp_path: Path) -> None:
+    from spd_fast import rank
+
+    rank(small.pool()[0][:3], measured=tmp_path / "ranked.csv.measured")
+    state = look(tmp_path / "ranked.csv")
+    assert (state.done, state.total, state.running) == (24, None, False)
+    assert state.facts[0] == ("motif 1 of 8", "3 cells")
+    with Journal(tmp_path / "ranked.csv.measured", SCHEMA, remedy=""):
+        assert look(tmp_path / "ranked.csv").running
+
+
+def test_the_building_of_a_truth_is_watched(tmp_path: Path) -> None:
+    file = tmp_path / "truth.npz"
+    with Journal(journal_path(file), JOURNAL, remedy="") as journal:
+        journal.bind({"n_cells": 5, "budgets": [2, 6], "seeds": [0, 1]})
+        journal.append([{"cell": 0, "budget": 2, "seed": 0}, {"cell": 1, "budget": 2, "seed": 0}])
+        state = look(file)
+    assert (state.done, state.total, state.running) == (2, 20, True)
+    assert state.facts == (("2 epochs", "2 of 10"), ("6 epochs", "0 of 10"))
+    assert look(journal_path(file)).ended.startswith("stopped")
+
+
+def test_what_cannot_be_watched(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="does not exist: name a run folder"):
+        look(tmp_path / "nothing")
+    (tmp_path / "other.csv").write_text("cell\n")
+    with pytest.raises(ValueError, match="has no journal beside it, so nothing is running there"):
+        look(tmp_path / "other.csv")
+    with pytest.raises(runs.RunFolderError, match="is not a run folder"):
+        look(tmp_path)
+
+
+def test_a_lock_is_seen_from_outside(tmp_path: Path) -> None:
+    assert not is_locked(tmp_path / "none")
+    lock = lock_file(tmp_path / "file")
+    assert is_locked(tmp_path / "file")
+    release(lock)
+    assert not is_locked(tmp_path / "file")
