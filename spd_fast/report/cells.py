@@ -14,8 +14,10 @@ _BOX: Final = (88, 24)
 """Width and height of a vertex."""
 _GAP: Final = {Cell: 46, NatsCell: 62}
 """Distance between the middles of two vertices."""
-_REACH: Final = 9
-"""How far an edge swings out for each vertex that it passes by."""
+_REACH: Final = {Cell: (19, 9), NatsCell: (14, 48)}
+"""How far an edge swings out that passes by one vertex, and how much farther for each further one. Names need room in between."""
+_LETTER: Final = 6.2
+"""Width of a letter, about."""
 _OPS: Final = {
     "conv3x3-bn-relu": ("3x3 conv", "strong"),
     "conv1x1-bn-relu": ("1x1 conv", "second"),
@@ -40,13 +42,14 @@ class Vertex(NamedTuple):
 
 
 class Edge(NamedTuple):
-    """A path, the triangle at its end, and a text with its place and class."""
+    """A path, the triangle at its end, and a text with its place, the side on which it begins there, and its class."""
 
     path: str
     tip: str
     text: str
     x: float
     y: float
+    anchor: str
     kind: str
 
 
@@ -100,9 +103,9 @@ def draw_cell(cell: Candidate, title: str, facts: str = "") -> Drawing | None:
     gap = _GAP[type(cell)]
     places = [height / 2 + 2 + gap * k for k in range(len(names))]
     vertices = tuple(Vertex(0, y, width, height, text, kind) for (text, kind), y in zip(names, places, strict=True))
-    edges = tuple(_edges(links, places, width, height))
-    swing = max([width / 2 + 4, *(abs(edge.x) + (36 if edge.text else 4) for edge in edges)])
-    return Drawing(title, facts, words, -swing, 2 * swing, places[-1] + height / 2 + 2, vertices, edges)
+    edges = tuple(_edges(links, places, width, height, _REACH[type(cell)]))
+    left, right = (max([width / 2, *(_extent(edge, side) for edge in edges)]) + 3 for side in (-1, 1))
+    return Drawing(title, facts, words, -left, left + right, places[-1] + height / 2 + 2, vertices, edges)
 
 
 def _called(names: list[tuple[str, str]], vertex: int) -> str:
@@ -110,8 +113,18 @@ def _called(names: list[tuple[str, str]], vertex: int) -> str:
     return f"{vertex} ({names[vertex][0]})" if inner else names[vertex][0]
 
 
+def _extent(edge: Edge, side: int) -> float:
+    """Return how far an edge and its text go to the left (-1) or to the right (1)."""
+    before, after = {"start": (0, 1), "middle": (0.5, 0.5), "end": (1, 0)}[edge.anchor]
+    return side * edge.x + len(edge.text) * _LETTER * (after if side > 0 else before)
+
+
 def _edges(
-    links: list[tuple[int, int, tuple[str, str]]], places: list[float], width: float, height: float
+    links: list[tuple[int, int, tuple[str, str]]],
+    places: list[float],
+    width: float,
+    height: float,
+    reach: tuple[float, float],
 ) -> Iterator[Edge]:
     side = -1
     for a, b, (text, kind) in sorted(links, key=lambda link: (link[1] - link[0], link[0])):
@@ -119,11 +132,11 @@ def _edges(
         if b == a + 1:
             end = bottom - height / 2
             path = f"M0 {top + height / 2:g}V{end - 5:g}"
-            yield Edge(path, f"0,{end:g} -4,{end - 7:g} 4,{end - 7:g}", text, 0, (top + bottom) / 2 + 4, kind)
+            yield Edge(path, f"0,{end:g} -4,{end - 7:g} 4,{end - 7:g}", text, 0, (top + bottom) / 2 + 2, "middle", kind)
             continue
         side = -side
         edge = side * width / 2
-        out = edge + side * (10 + _REACH * (b - a - 1))
+        out = edge + side * (reach[0] + reach[1] * (b - a - 2))
         # a little under and above the middle, so that edges into and out of one vertex do not meet
         top, bottom = top + 4, bottom - 4
         path = (
@@ -131,4 +144,5 @@ def _edges(
             f"S{out:g} {bottom:g} {edge + side * 5:g} {bottom:g}"
         )
         tip = f"{edge:g},{bottom:g} {edge + side * 7:g},{bottom - 4:g} {edge + side * 7:g},{bottom + 4:g}"
-        yield Edge(path, tip, text, out, (top + bottom) / 2 + 4, kind)
+        anchor = "start" if side > 0 else "end"
+        yield Edge(path, tip, text, out + side * 3, (top + bottom) / 2 + 4, anchor, kind)

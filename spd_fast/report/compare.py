@@ -42,14 +42,15 @@ def compare(
 def comparison_page(readings: Sequence[Reading], *, command: str, version: str) -> Page:
     """Return the page that compares runs."""
     names = _names(readings)
-    best = max(range(len(readings)), key=lambda k: _deciding(readings[k]).mean)
+    deciding = _deciding(readings)
+    best = max(range(len(readings)), key=lambda k: deciding[k].mean)
     recipes = sorted({reading.run.recipe.name for reading in readings})
     return Page(
         title=f"{len(readings)} runs compared",
         summary=f"Runs of {', '.join(recipes)}.",
         made=Made(command, version, _each(names, [_recipe(reading) for reading in readings]), _truths(readings, names)),
         warning=_warning(readings, names),
-        tiles=[(str(_deciding(readings[best])), f"{_measure(readings)} of the best run, {names[best]}")],
+        tiles=[(str(deciding[best]), f"{_measure(readings)} of the best run, {names[best]}")],
         answers=[
             ("Best run", _best(readings, names, best)),
             ("How good", _beside(readings, names, best)),
@@ -115,26 +116,24 @@ def _measure(readings: Sequence[Reading]) -> str:
     )
 
 
-def _deciding(reading: Reading) -> MeanAndError:
-    """Return the tau by which a run is compared: on its validation cells where it has some."""
-    kept = reading.summary.validation_tau_end
-    return reading.summary.tau if kept is None else MeanAndError(kept, float("nan"), 1)
+def _deciding(readings: Sequence[Reading]) -> list[MeanAndError]:
+    """Return the tau by which each run is compared: on its validation cells where all runs have some."""
+    kept = [reading.summary.validation_tau_end for reading in readings]
+    return [
+        reading.summary.tau if tau is None or None in kept else MeanAndError(tau, float("nan"), 1)
+        for reading, tau in zip(readings, kept, strict=True)
+    ]
 
 
 def _best(readings: Sequence[Reading], names: Sequence[str], best: int) -> str:
     reading = readings[best]
     cells = ", ".join(name[:12] for name, _, _ in reading.last[:5])
-    mixed = (
-        ""
-        if len({reading.summary.validation_tau_end is None for reading in readings}) == 1
-        else " Some runs have no validation cells and are compared by the mean of their outer epochs, which is another thing."
-    )
-    return f"{names[best]} has the largest tau. The cells that scored best in its last outer epochs are {cells}.{mixed}"
+    return f"{names[best]} has the largest tau. The cells that scored best in its last outer epochs are {cells}."
 
 
 def _beside(readings: Sequence[Reading], names: Sequence[str], best: int) -> str:
     measure, control = _measure(readings), readings[best].control
-    others = ", ".join(f"{_deciding(reading)} ({name})" for name, reading in zip(names, readings, strict=True))
+    others = ", ".join(f"{tau} ({name})" for name, tau in zip(names, _deciding(readings), strict=True))
     beside = (
         "It cannot be compared with a cheap control, because its cells are not known here."
         if control is None

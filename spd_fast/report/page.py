@@ -25,7 +25,7 @@ _START: Final = (
     "for (const each of document.querySelectorAll('script.chart'))"
     " vegaEmbed(each.previousElementSibling, JSON.parse(each.textContent))"
 )
-"""Hands every specification on the page to Vega-Embed. The options are in the specifications."""
+"""Hands every specification on the page to Vega-Embed, which is bundled with it. The options are in the specifications."""
 _STATIC_WIDTH: Final = 560
 """Width in pixels of a figure where no script runs."""
 
@@ -168,7 +168,7 @@ class Page:
 
     def html(self) -> str:
         """Return the page as text."""
-        scripts = (_chart_script(), _START, _text("sortable.min.js"))
+        scripts = (_chart_script(), _text("sortable.min.js"))
         text: str = (
             _environment()
             .get_template("page.html.j2")
@@ -211,7 +211,7 @@ def figure_html(figure: Figure) -> dict[str, Any]:
 def _chart_script() -> str:
     import vl_convert
 
-    script: str = vl_convert.javascript_bundle(None)
+    script: str = vl_convert.javascript_bundle(_START)
     # a page would end the script at these words; in texts of JavaScript a backslash before such a character changes nothing
     return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 

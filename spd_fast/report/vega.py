@@ -124,7 +124,8 @@ def axis(
     scale: dict[str, Any] = {"type": "log"} if log else {"zero": zero, "nice": True}
     if domain is not None:
         scale = {"domain": list(domain)}
-    ticks: dict[str, Any] = {"format": "d", "tickMinStep": 1} if integers else {"format": ".6~g"}
+    whole_numbers = "datum.value % 1 ? '' : format(datum.value, 'd')"  # no tick between two of them has a number
+    ticks: dict[str, Any] = {"labelExpr": whole_numbers} if integers else {"format": ".6~g"}
     return {"field": field, "type": "quantitative", "title": title, "scale": scale, "axis": ticks}
 
 
