@@ -1,18 +1,31 @@
 #include "../nasbench/table.hpp"
 #include "../threads/batch.hpp"
 #include "bind.hpp"
+#include "jobs.hpp"
 
 namespace spd {
 namespace {
 
 using namespace nasbench;
 
-// Runs jobs in the engine's parallel region, without the GIL. Ctrl-C is answered when they are done, within a second or so.
-ForEach parallel(int threads) {
-  return [threads](const std::vector<double>& costs, const std::function<void(int)>& job) {
-    Control control;
-    run_jobs(costs, threads, control, [&](int i, Worker&) { job(i); }, [](double) { return true; });
-  };
+struct Stopped {};
+
+// Calls call(for_each) without the GIL; for_each runs jobs in the engine's parallel region. Meanwhile signals are answered on the calling thread, which also calls
+// `look`. What either raises ends the call, which is never continued: it is left by an exception out of for_each.
+template <class F>
+void watched_jobs(int threads, py::object look, F&& call) {
+  watched(threads, std::move(look), [&](const Run& run) {
+    bool stopped = false;
+    const auto poll = [&](double share) { return !(stopped = stopped || !run.poll(share)); };
+    try {
+      call([&](const std::vector<double>& costs, const std::function<void(int)>& job) {
+        Control control;
+        run_jobs(costs, run.threads, control, [&](int i, Worker&) { job(i); }, poll);
+        if (stopped) throw Stopped{};
+      });
+    } catch (const Stopped&) {
+    }
+  });
 }
 
 template <class T>
@@ -36,12 +49,9 @@ ColumnRecord column_record(const Columns& c) {
   return {array_of(c.vertices), array_of(c.edge_bits), array_of(c.op_codes), array_of(c.module_hash), array_of(c.trainable_parameters)};
 }
 
-ColumnRecord enumerated(int threads) {
+ColumnRecord enumerated(int threads, py::object look) {
   Columns found;
-  {
-    const py::gil_scoped_release release;
-    found = enumerate_space(parallel(threads));
-  }
+  watched_jobs(threads, std::move(look), [&](const ForEach& for_each) { found = enumerate_space(for_each); });
   return column_record(found);
 }
 
@@ -50,7 +60,8 @@ std::vector<T> vector_of(const Array<T>& values) {
   return {values.data(), values.data() + values.size()};
 }
 
-Array<std::uint8_t> hashes_of(const Array<std::uint8_t>& vertices, const Array<std::uint32_t>& edge_bits, const Array<std::uint16_t>& op_codes, int threads) {
+Array<std::uint8_t> hashes_of(const Array<std::uint8_t>& vertices, const Array<std::uint32_t>& edge_bits, const Array<std::uint16_t>& op_codes, int threads,
+                              py::object look) {
   const std::size_t n = static_cast<std::size_t>(vertices.size());
   if (vertices.ndim() != 1 || edge_bits.ndim() != 1 || op_codes.ndim() != 1 || edge_bits.size() != vertices.size() || op_codes.size() != vertices.size())
     fail("vertices, edge_bits and op_codes must be columns of one length");
@@ -59,10 +70,7 @@ Array<std::uint8_t> hashes_of(const Array<std::uint8_t>& vertices, const Array<s
   const std::vector<std::uint32_t> edges = vector_of(edge_bits);
   const std::vector<std::uint16_t> ops = vector_of(op_codes);
   std::vector<Digest> digests(n);
-  {
-    const py::gil_scoped_release release;
-    hash_cells(digests.data(), sizes.data(), edges.data(), ops.data(), n, parallel(threads));
-  }
+  watched_jobs(threads, std::move(look), [&](const ForEach& for_each) { hash_cells(digests.data(), sizes.data(), edges.data(), ops.data(), n, for_each); });
   return array_of(digests);
 }
 
@@ -91,8 +99,8 @@ class HashIndex {
 
 void bind_nasbench(py::module_& m) {
   py::register_exception<Malformed>(m, "Malformed", PyExc_ValueError);
-  m.def("enumerate_space", enumerated, py::arg("threads") = 0);
-  m.def("hash_cells", hashes_of, py::arg("vertices"), py::arg("edge_bits"), py::arg("op_codes"), py::arg("threads") = 0);
+  m.def("enumerate_space", enumerated, py::arg("threads") = 0, py::arg("look") = py::none());
+  m.def("hash_cells", hashes_of, py::arg("vertices"), py::arg("edge_bits"), py::arg("op_codes"), py::arg("threads") = 0, py::arg("look") = py::none());
   m.def("md5", md5_of, py::arg("messages"));
   m.def("crc32c_has_instruction", crc32c_has_instruction);
   m.def(
@@ -113,20 +121,19 @@ void bind_nasbench(py::module_& m) {
       .def(py::init<bool>(), py::arg("strict"))
       .def(
           "add",
-          [](TableBuilder& b, const py::buffer& buffer, int threads) {
+          [](TableBuilder& b, const py::buffer& buffer, int threads, py::object look) {
             const py::buffer_info info = buffer.request();
             if (info.itemsize != 1 || info.ndim != 1) fail("expected bytes");
-            const py::gil_scoped_release release;
-            b.add(static_cast<const std::uint8_t*>(info.ptr), static_cast<std::size_t>(info.size), parallel(threads));
+            watched_jobs(threads, std::move(look),
+                         [&](const ForEach& for_each) { b.add(static_cast<const std::uint8_t*>(info.ptr), static_cast<std::size_t>(info.size), for_each); });
           },
-          py::arg("data"), py::arg("threads") = 0)
+          py::arg("data"), py::arg("threads") = 0, py::arg("look") = py::none())
       .def(
           "finish",
-          [](TableBuilder& b, int threads) {
-            const py::gil_scoped_release release;
-            b.finish(parallel(threads));
+          [](TableBuilder& b, int threads, py::object look) {
+            watched_jobs(threads, std::move(look), [&](const ForEach& for_each) { b.finish(for_each); });
           },
-          py::arg("threads") = 0)
+          py::arg("threads") = 0, py::arg("look") = py::none())
       .def("columns", [](const TableBuilder& b) { return column_record(b.columns()); })
       .def("budgets", &TableBuilder::budgets)
       .def("runs", &TableBuilder::runs)

@@ -208,17 +208,40 @@ Columns enumerate_space(const ForEach& for_each) {
     std::vector<std::uint16_t> op_codes;
     std::size_t first;
   };
-  std::vector<Job> jobs;
+  struct Part {  // the graphs of some edge_bits
+    int vertices;
+    std::uint32_t first, end;
+    std::vector<Job> jobs;
+  };
+  constexpr std::uint32_t part_size = 1 << 14;
+  std::vector<Part> parts;
   std::vector<double> costs;
-  std::size_t n = 0;
-  std::vector<Order> symmetries;
-  for (int vertices = 2; vertices <= max_vertices; ++vertices)
-    for (std::uint32_t bits = 1; bits < std::uint32_t{1} << vertices * (vertices - 1) / 2; ++bits) {
-      const Graph g{vertices, bits};
+  for (int vertices = 2; vertices <= max_vertices; ++vertices) {
+    const std::uint32_t end = std::uint32_t{1} << vertices * (vertices - 1) / 2;
+    for (std::uint32_t first = 0; first < end; first += part_size) {
+      parts.push_back({vertices, first, std::min(end, first + part_size), {}});
+      costs.push_back(static_cast<double>(vertices));
+    }
+  }
+  for_each(costs, [&](int i) {
+    Part& part = parts[i];
+    std::vector<Order> symmetries;
+    for (std::uint32_t bits = part.first; bits < part.end; ++bits) {
+      const Graph g{part.vertices, bits};
       if (std::popcount(bits) > max_edges || !is_full(g) || !is_smallest(g, symmetries)) continue;
-      jobs.push_back({g, labellings(g, symmetries), n});
-      n += jobs.back().op_codes.size();
-      costs.push_back(static_cast<double>(jobs.back().op_codes.size() * vertices) * (vertices + 2 * std::popcount(bits)));
+      part.jobs.push_back({g, labellings(g, symmetries), 0});
+    }
+  });
+  std::vector<Job> jobs;
+  costs.clear();
+  std::size_t n = 0;
+  for (Part& part : parts)
+    for (Job& job : part.jobs) {
+      const Graph& g = job.graph;
+      job.first = n;
+      n += job.op_codes.size();
+      costs.push_back(static_cast<double>(job.op_codes.size() * g.vertices) * (g.vertices + 2 * std::popcount(g.edge_bits)));
+      jobs.push_back(std::move(job));
     }
   std::vector<Digest> hashes(n);
   std::vector<std::int32_t> parameters(n);

@@ -1,16 +1,21 @@
-"""A description of the machine and the installation, for the records of results."""
+"""The machine and the installation: a description for the records of results, and the number of threads of a call."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 import spd_fast._core as _core
+from spd_fast.base.types import checked_integer
 
 __all__ = [
     "describe_machine",
+    "thread_count",
 ]
+
+_MOST_THREADS: Final = 1 << 16
+"""More threads than a call ever uses; a larger number would not fit the engine's integers."""
 
 
 def describe_machine() -> dict[str, Any]:
@@ -25,6 +30,19 @@ def describe_machine() -> dict[str, Any]:
         "numpy": np.__version__,
         "torch": _version("torch"),
     }
+
+
+def thread_count(threads: int | None) -> int:
+    """Return how many threads a call is asked to use: `threads`, or the number of processors that this process may use.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `threads` is not an integer of at least 1, or None.
+    """
+    if threads is None:
+        return _core.default_threads()
+    return min(checked_integer("threads", threads, 1), _MOST_THREADS)
 
 
 def _processor() -> str:

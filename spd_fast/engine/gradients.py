@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 import spd_fast._core as _core
 from spd_fast.base.interrupts import stopped_with_main
+from spd_fast.base.machine import thread_count
 from spd_fast.base.types import (
     Array,
     Progress,
@@ -31,7 +32,6 @@ from spd_fast.engine.specs import (
     owned,
     require_memory,
     specs_of,
-    thread_count,
     unpack_weights,
 )
 from spd_fast.learnables.labels import label_matrix

@@ -9,12 +9,13 @@ import numpy.typing as npt
 
 import spd_fast._core as _core
 from spd_fast.base.interrupts import stopped_with_main
+from spd_fast.base.machine import thread_count
 from spd_fast.base.types import Array, Progress, checked_array, checked_integer, checked_number, checked_progress
 from spd_fast.dish import Dish
 from spd_fast.engine.gradients import Metric, require_metric
 from spd_fast.engine.inner_loop import Init, InitDistribution, InnerLoop
 from spd_fast.engine.optimizers import Optimizer
-from spd_fast.engine.specs import BATCH_NORM_EPS, owned, require_memory, thread_count, unpack_weights
+from spd_fast.engine.specs import BATCH_NORM_EPS, owned, require_memory, unpack_weights
 from spd_fast.engine.training import prepared
 from spd_fast.motif import Shape
 from spd_fast.spaces.candidate import Candidate

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 import spd_fast._core as _core
 from spd_fast.base.interrupts import stopped_with_main
+from spd_fast.base.machine import thread_count
 from spd_fast.base.types import Array, Progress, checked_array, checked_flag, checked_integer, checked_progress
 from spd_fast.dish import Dish
 from spd_fast.engine.initial import initial_parameters
@@ -21,7 +22,6 @@ from spd_fast.engine.specs import (
     pack_weights,
     require_memory,
     specs_of,
-    thread_count,
     unpack_weights,
 )
 from spd_fast.learnables.labels import label_matrix

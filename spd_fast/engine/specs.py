@@ -21,8 +21,6 @@ __all__ = [
 ]
 
 BATCH_NORM_EPS = 1e-5
-_MOST_THREADS = 1 << 16
-"""More threads than a call ever uses; a larger number would not fit the engine's integers."""
 Parameters = Mapping[str, Array]
 
 
@@ -169,12 +167,6 @@ def element_of(dtype: npt.DTypeLike) -> npt.DTypeLike:
     if element not in (np.float32, np.float64):
         raise TypeError(f"dtype is {element}, expected float32 or float64")
     return element
-
-
-def thread_count(threads: int | None) -> int:
-    if threads is None:
-        return _core.default_threads()
-    return min(checked_integer("threads", threads, 1), _MOST_THREADS)
 
 
 def require_memory(specs: Sequence[_core.MotifSpec], n: int, element: npt.DTypeLike, *, backward: bool) -> None:

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from spd_fast._core import nasbench as _native
 from spd_fast._core import version
 from spd_fast.base.files import other_kind, require_writable, save_mappable
-from spd_fast.base.interrupts import interruptible
+from spd_fast.base.interrupts import stopped_with_main
+from spd_fast.base.machine import thread_count
 from spd_fast.base.types import Progress
 from spd_fast.nasbench101.table import CELL_COLUMNS, METRIC_COLUMNS, SCHEMA, Table, open_table, wrong_rows
 
@@ -119,8 +120,8 @@ def _read(
         begin = None  # a pipe
     try:
         for piece in _pieces(file, progress, None if strict else notes):
-            builder.add(piece, threads or 0)
-        interruptible(lambda: builder.finish(threads or 0))
+            builder.add(piece, thread_count(threads), stopped_with_main(None))
+        builder.finish(thread_count(threads), stopped_with_main(None))
     except (_native.Malformed, EOFError) as error:
         raise ValueError(f"{name}: {error}") from None
     except zlib.error as error:

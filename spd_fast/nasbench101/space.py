@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast._core import nasbench as _native
-from spd_fast.base.interrupts import interruptible
+from spd_fast.base.interrupts import stopped_with_main
+from spd_fast.base.machine import thread_count
 from spd_fast.spaces.candidate import drawn_order
 from spd_fast.spaces.cell_columns import CellColumns
 from spd_fast.spaces.notations import cell_of
@@ -123,7 +124,7 @@ def enumerate_space(*, threads: int | None = None) -> Space:
     >>> np.bincount(space.vertices).tolist()
     [0, 0, 1, 6, 84, 2441, 62010, 359082]
     """
-    found = interruptible(lambda: _native.enumerate_space(threads or 0))
+    found = _native.enumerate_space(thread_count(threads), stopped_with_main(None))
     return Space(found.vertices, found.edge_bits, found.op_codes, found.module_hash, found.trainable_parameters)
 
 

@@ -33,7 +33,8 @@ import numpy.typing as npt
 from spd_fast._core import nasbench as _native
 from spd_fast.base.extras import required
 from spd_fast.base.files import MappedArchive, load_arrays, map_arrays, other_kind
-from spd_fast.base.interrupts import interruptible
+from spd_fast.base.interrupts import stopped_with_main
+from spd_fast.base.machine import thread_count
 from spd_fast.nasbench101.space import Drawn, hash_of
 from spd_fast.spaces.cell import MAX_VERTICES, Cell
 from spd_fast.spaces.cell_columns import CellColumns
@@ -414,7 +415,7 @@ def wrong_rows(
     threads: int | None = None,
 ) -> npt.NDArray[np.bool_]:
     """Return which rows have a hash that is not that of their graph, or a graph that is not pruned; shape (n,)."""
-    hashes = interruptible(lambda: _native.hash_cells(vertices, edge_bits, op_codes, threads or 0))
+    hashes = _native.hash_cells(vertices, edge_bits, op_codes, thread_count(threads), stopped_with_main(None))
     last = vertices.astype(np.int64) - 1
     edges = edge_bits.astype(np.int64)
     from_input, to_output = np.ones_like(edges), np.int64(1) << last  # sets of vertices as bits

@@ -19,6 +19,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from spd_fast.base.machine import thread_count
 from spd_fast.base.progress import named_part
 from spd_fast.base.seeds import derived_seed
 from spd_fast.base.stores import Journal, content_digest
@@ -33,7 +34,7 @@ from spd_fast.base.types import (
     checked_sequence,
     plain,
 )
-from spd_fast.engine.specs import checked_cells, thread_count
+from spd_fast.engine.specs import checked_cells
 from spd_fast.outer import runs
 from spd_fast.outer.fit import MIN_MOTIFS, FitResult, fit_dish
 from spd_fast.outer.history import OuterEpoch

@@ -24,6 +24,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from spd_fast.base.machine import thread_count
 from spd_fast.base.ranks import kendall_tau
 from spd_fast.base.stores import content_digest
 from spd_fast.base.types import (
@@ -37,7 +38,7 @@ from spd_fast.base.types import (
     shown,
 )
 from spd_fast.dish import Dish
-from spd_fast.engine.specs import checked_cells, thread_count
+from spd_fast.engine.specs import checked_cells
 from spd_fast.outer import runs
 from spd_fast.outer.forms import dish_of, dish_tensors, free_tensors
 from spd_fast.outer.history import OuterEpoch, best_check, kept_check, validation_checks

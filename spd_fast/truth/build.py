@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 import spd_fast._core as _core
-from spd_fast.base.machine import describe_machine
+from spd_fast.base.machine import describe_machine, thread_count
 from spd_fast.base.stores import Journal
 from spd_fast.base.types import (
     Array,
@@ -32,7 +32,7 @@ from spd_fast.base.types import (
 from spd_fast.dish import Dish
 from spd_fast.engine.inner_loop import InitDistribution, InnerLoop
 from spd_fast.engine.optimizers import SGD, Adam, RMSProp
-from spd_fast.engine.specs import forward_flops, thread_count
+from spd_fast.engine.specs import forward_flops
 from spd_fast.engine.training import TrainResult, train
 from spd_fast.images import ImageData, load_images, resize_images
 from spd_fast.motif import MotifShape, Shape

@@ -10,32 +10,47 @@ from pathlib import Path
 
 import pytest
 
+import spd_fast._core as _core
 from processes import started
 from spd_fast import MOTIF_C, Dish, TruthTable, train_motifs
-from spd_fast.base.interrupts import interruptible, stopped_with_main
+from spd_fast.base.interrupts import stopped_with_main
+from spd_fast.nasbench101 import enumerate_space
 
 
-def fails() -> None:
-    raise ValueError("as it is")
+def enumerate_often() -> None:
+    while True:
+        enumerate_space(threads=1)
 
 
-def test_what_a_call_returns_or_raises() -> None:
-    assert interruptible(lambda: 3) == 3
-    with pytest.raises(ValueError, match="as it is"):
-        interruptible(fails)
-    with ThreadPoolExecutor(1) as pool, pytest.raises(ValueError, match="as it is"):
-        pool.submit(interruptible, fails).result()
+def test_enumerating_stops_in_the_main_thread() -> None:
+    """At once, and nothing of it goes on in the background."""
+    threading.Timer(0.3, interrupt_main).start()
+    with pytest.raises(KeyboardInterrupt):
+        enumerate_often()
+    began = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - began < 0.25
 
 
-def test_a_call_of_another_thread_stops_with_the_main_thread() -> None:
-    ended = threading.Event()
+def test_enumerating_in_another_thread_stops_with_the_main_thread() -> None:
     try:
         with ThreadPoolExecutor(1) as pool:
-            future = pool.submit(interruptible, lambda: ended.wait(100))
+            future = pool.submit(enumerate_often)
+            time.sleep(0.3)
             raise KeyboardInterrupt
     except KeyboardInterrupt:
         assert isinstance(future.exception(), KeyboardInterrupt)
-    ended.set()
+
+
+def test_what_a_look_raises_ends_the_call() -> None:
+    class StoppedError(Exception):
+        pass
+
+    def look(share: float) -> None:
+        raise StoppedError
+
+    with pytest.raises(StoppedError):
+        _core.nasbench.enumerate_space(1, look)
 
 
 def test_progress_passes() -> None:
