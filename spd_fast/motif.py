@@ -10,7 +10,7 @@ Ying et al. 2019, NAS-Bench-101, arXiv:1902.09635: the network around a cell and
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from spd_fast.base.types import checked_instance, checked_integer, plain
 from spd_fast.spaces.candidate import MotifCell, require_rows
 from spd_fast.spaces.cell import MAX_VERTICES, Cell
 from spd_fast.spaces.cell_columns import CellColumns
-from spd_fast.spaces.nats_cell import NatsCell
+from spd_fast.spaces.nats_cell import NATS_OPS, NatsCell, NatsColumns
 
 __all__ = [
     "LAYER_KINDS",
@@ -27,6 +27,7 @@ __all__ = [
     "MOTIF_B",
     "MOTIF_C",
     "NASBENCH101",
+    "NATSBENCH",
     "MotifShape",
     "Shape",
     "cell_channels",
@@ -34,12 +35,15 @@ __all__ = [
     "count_flops_table",
     "count_parameters",
     "count_parameters_table",
+    "full_size_counts",
     "layer_kind",
 ]
 
 LAYER_KINDS: Final = ("stem", "conv3x3", "conv1x1", "dense")
 """Kinds of layers whose weights are drawn and can be scaled. Projections of a cell's input are 1x1 convolutions."""
 _SHORTEST_SIDE: Final = 4
+_IMAGE_SIZE: Final = 32
+"""Side of the images of both benchmarks."""
 
 
 class Shape(Protocol):
@@ -154,6 +158,9 @@ MOTIF_C: Final = MotifShape(16, 1, 1)
 """The paper's motif C: 16 stem channels, one cell."""
 NASBENCH101: Final = MotifShape(128, 3, 3)
 """The benchmark's own network: 128 stem channels, three stacks of three cells."""
+NATSBENCH: Final = MotifShape(16, 3, 5)
+"""NATS-Bench's own network: 16 stem channels, three stacks of five cells. The residual blocks between its stacks, which are the same
+for every cell, are left out."""
 
 
 def layer_kind(name: str, dims: Sequence[int]) -> int | None:
@@ -258,6 +265,35 @@ def count_flops_table(
     Columns, result and errors are those of `count_parameters_table`.
     """
     return _count_table(vertices, edge_bits, op_codes, shape, _flop_terms(_checked_shape(shape), image_size))
+
+
+def full_size_counts(cells: Sequence[MotifCell]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Count the trainable parameters of cells in their benchmark's own network, and its FLOPs for one image of 32 x 32.
+
+    Parameters
+    ----------
+    cells : sequence of n Cell in `NASBENCH101`, or of n NatsCell in `NATSBENCH`
+
+    Returns
+    -------
+    parameters, flops : ndarray, shape (n,), int64
+        0 where no path leads through a cell of NATS-Bench.
+    """
+    if not len(cells) or isinstance(cells[0], Cell):
+        columns = cells if isinstance(cells, CellColumns) else CellColumns.from_cells(cast(Any, cells))
+        table = (columns.vertices, columns.edge_bits, columns.op_codes)
+        return count_parameters_table(*table, NASBENCH101), count_flops_table(*table, NASBENCH101, _IMAGE_SIZE)
+    nats = cells if isinstance(cells, NatsColumns) else NatsColumns.from_cells(cast(Any, cells))
+    codes = np.where(nats.used, nats.edge_ops, 0)
+    convs = np.array([NATS_OPS.index(op) for op in ("nor_conv_1x1", "nor_conv_3x3")])
+    alike = np.column_stack([(codes[:, None] == convs[:, None]).sum(axis=2), nats.trainable])
+    _, first, which = np.unique(alike, axis=0, return_index=True, return_inverse=True)
+    counts = [
+        (count_parameters(cell, NATSBENCH), count_flops(cell, NATSBENCH, _IMAGE_SIZE)) if cell.matrix.any() else (0, 0)
+        for cell in nats[first]
+    ]
+    parameters, flops = np.array(counts, np.int64)[which.ravel()].T
+    return parameters, flops
 
 
 @dataclass(frozen=True)

@@ -62,10 +62,10 @@ def architecture_of(run: dict[str, Any], **changes: Any) -> dict[str, Any]:
             "it has 65 runs, expected at most 64",
         ),
         ({str(k): {} for k in range(65)}, "it has 65 budgets, expected at most 64"),
-        (architecture_of(run_of(), arch_str="|" * 60_000), "is not an architecture of NATS-Bench: ValueError"),
+        (architecture_of(run_of(), arch_str="|" * 60_000), "is not an architecture of NATS-Bench: InvalidCellError"),
         (
             architecture_of(run_of(), arch_str="|a" * 30_000),
-            r"is not an architecture of NATS-Bench: ValueError.*\.\.\.$",
+            r"is not an architecture of NATS-Bench: InvalidCellError.*\.\.\.$",
         ),
     ],
 )

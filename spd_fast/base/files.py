@@ -650,6 +650,8 @@ def _kind_of_gzip(head: bytes) -> Kind:
     kind = _kind_of_bytes(inside)
     if kind is _OWN["NAS-Bench-101 file"] or kind is _IDX:
         return kind  # these are read gzipped or not
+    if kind.described.endswith(" table"):
+        return Kind(f"{kind.described}, gzipped", kind.reader)
     return Kind(f"{kind.described}, gzipped: decompress it first")
 
 
@@ -700,7 +702,7 @@ def _kind_of_text(head: bytes) -> Kind:
         return _kind_of_json(text, lines[0])
     for separator, name in ((",", "CSV"), ("\t", "TSV")):
         if separator in lines[0]:
-            return Kind(f"a {name} table", "spd_fast.rank (spd-fast rank)")
+            return Kind(f"a {name} table", "spd_fast.rank (spd-fast rank) or spd-fast truth import")
     return Kind("a text")
 
 

@@ -172,7 +172,7 @@ def bench_profile(
     every op."""
     from spd_fast.bench import profile
 
-    picked = picked_cells(None, hashes, None, truth, 0)[0] if hashes else _bench_cells(cells)
+    picked = picked_cells(None, [], hashes, None, truth, 0)[0] if hashes else _bench_cells(cells)
     with _measuring("bench profile", folder) as update:
         record = profile.run(
             picked, shape, repeats=repeats, direct_convolutions=direct_convolutions, core=core, progress=update

@@ -71,7 +71,7 @@ def dish_search(
     from spd_fast.truth.table import TruthTable
 
     chosen = recipe_of(recipe, None, settings)
-    table = TruthTable.load(truth, cell_type=chosen.cell_type)
+    table = TruthTable.load(truth, cell_type=chosen.cell_type).trainable()
     if cells is not None:
         table = table.sample(cells, seed)
     candidates, accuracy = table.compared(chosen.outer.truth)
@@ -98,8 +98,10 @@ def dish_search(
 
 
 def name_of(candidate: Any) -> str:
-    """Return what users know a candidate by: its slope, or its hash."""
-    return f"slope {candidate.slope:.4f}" if hasattr(candidate, "slope") else str(candidate.module_hash)
+    """Return what users know a candidate by: its slope, NATS-Bench's text of it, or its hash."""
+    if hasattr(candidate, "slope"):
+        return f"slope {candidate.slope:.4f}"
+    return str(candidate.text if hasattr(candidate, "text") else candidate.module_hash)
 
 
 def _print_search(

@@ -97,7 +97,8 @@ def _truth_of(opened: "Run", given: Path | None) -> "TruthTable":
     """Return the truth that the command line names, or else the one that the run was begun with."""
     from spd_fast.truth.table import TruthTable
 
-    return TruthTable.load(given or opened.about.get("truth_file"), cell_type=opened.recipe.cell_type)
+    table = TruthTable.load(given or opened.about.get("truth_file"), cell_type=opened.recipe.cell_type)
+    return table.trainable()
 
 
 def _fit(opened: "Run", truth: "TruthTable", threads: int | None) -> "FitResult":

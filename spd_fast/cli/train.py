@@ -11,6 +11,7 @@ import typer
 from spd_fast.cli.apps import app
 from spd_fast.cli.commands import Result
 from spd_fast.cli.console import note, out, progress_bar, table_of
+from spd_fast.cli.dish_search import name_of
 from spd_fast.cli.options import Seed, Settings, Threads, TruthFile, recipe_names
 from spd_fast.cli.recipes import recipe_of
 
@@ -26,13 +27,22 @@ if TYPE_CHECKING:
         "spd-fast train --sample 12",
         "spd-fast train --dish runs/c0/dish.npz --recipe cassimon_c --sample 100",
         "spd-fast train --cells cells.json --set inner.epochs=50 --out curves.npz",
+        "spd-fast train --cell '|nor_conv_3x3~0|+|none~0|avg_pool_3x3~1|+|skip_connect~0|none~1|nor_conv_1x1~2|'",
     )
 )
 def train(
     cells: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help='JSON list of cells, [{"matrix": [[0, 1], ...], "ops": [...]}], or an .npz of columns.'
+            metavar="FILE", help="File of cells: .csv, .tsv, .json, .jsonl, .parquet or .npz, as rank takes it."
+        ),
+    ] = None,
+    texts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--cell",
+            metavar="TEXT",
+            help="A cell as text: NATS-Bench's notation |op~0|+|op~0|op~1|+..., JSON, or NASLib's tuple. May be repeated.",
         ),
     ] = None,
     hashes: Annotated[
@@ -74,7 +84,7 @@ def train(
     if file is not None:
         require_writable(file)
     chosen = recipe_of(recipe, seed, settings)
-    picked, accuracy = picked_cells(cells, hashes or [], sample, truth, chosen.seed)
+    picked, accuracy = picked_cells(cells, texts or [], hashes or [], sample, truth, chosen.seed)
     images = Dish.load(dish) if dish is not None else start_dish(chosen)
     shape = shape_for(chosen, images)
     with progress_bar("training") as update:
@@ -95,18 +105,32 @@ def train(
 
 
 def picked_cells(
-    file: Path | None, hashes: Sequence[str], sample: int | None, truth: Path | None, seed: int
+    file: Path | None,
+    texts: Sequence[str],
+    hashes: Sequence[str],
+    sample: int | None,
+    truth: Path | None,
+    seed: int,
 ) -> "tuple[list[Any], npt.NDArray[Any] | None]":
     """Return the cells that the command line asks for, with their accuracies if they come from a truth."""
-    from spd_fast.spaces.cell_files import read_cells
+    from spd_fast.ranking.tables import CellTable, read_table
+    from spd_fast.spaces.notations import cell_of
     from spd_fast.truth.table import TruthTable
 
-    if sum((file is not None, bool(hashes), sample is not None)) != 1:
-        raise ValueError("expected exactly one of --cells FILE, --hash HEX and --sample N, to choose the cells")
+    if sum((file is not None, bool(texts), bool(hashes), sample is not None)) != 1:
+        raise ValueError(
+            "expected exactly one of --cells FILE, --cell TEXT, --hash HEX and --sample N, to choose the cells"
+        )
     if file is not None:
-        return list(read_cells(file)), None
+        return list(CellTable.of(read_table(file), str(file)).cells), None
+    if texts:
+        return [cell_of(text) for text in texts], None
     table = TruthTable.load(truth)
-    picked = table.sample(sample, seed) if sample is not None else table.subset([table.row(each) for each in hashes])
+    picked = (
+        table.trainable().sample(sample, seed)
+        if sample is not None
+        else table.subset([table.row(each) for each in hashes])
+    )
     return list(picked.cells), picked.accuracy
 
 
@@ -131,7 +155,7 @@ def _training_rows(
     assert result.train is not None
     return [
         {
-            "cell": cell.module_hash,
+            "cell": name_of(cell),
             "parameters": sum(weights.size for weights in result.parameters[k].values()),
             "accuracy": float(result.train.accuracy[k]),
             "probability": float(result.train.probability[k]),

@@ -165,6 +165,57 @@ def truth_slopes(
 
 
 @truth_app.command(
+    "import",
+    examples=(
+        "spd-fast truth import nats.csv --accuracy cifar10_test --epochs 200 --out nats.npz",
+        "spd-fast truth import validated.jsonl --split validation --epochs 108 --out truth.npz",
+    ),
+)
+def truth_import(
+    table: Annotated[
+        Path,
+        typer.Argument(
+            help="Table of cells with their accuracies: .csv, .tsv, .json, .jsonl, .parquet or .npz, as rank takes it."
+        ),
+    ],
+    file: TruthOut,
+    epochs: Annotated[int, typer.Option(metavar="N", min=1, help="Epochs that the networks were trained for.")],
+    accuracy: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Column of the accuracies. Default: found by its name.")
+    ] = None,
+    cell: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Column of the cells. Default: found by its name.")
+    ] = None,
+    split: Annotated[
+        str, typer.Option(metavar="NAME", help="Images that the accuracies are of: test, validation or train.")
+    ] = "test",
+) -> Result:
+    """Make a truth of a table of cells and accuracies, of NAS-Bench-101 or of NATS-Bench, for the options --truth."""
+    import numpy as np
+
+    from spd_fast.base.files import require_writable
+    from spd_fast.base.types import checked_choice
+    from spd_fast.ranking.tables import CellTable, read_table
+    from spd_fast.truth.table import TruthTable, write_truth
+
+    require_writable(file)
+    name = f"{checked_choice('--split', split, ('test', 'validation', 'train'))}_accuracy"
+    found = CellTable.of(read_table(table), str(table), cell)
+    values, where = found.accuracy(accuracy)
+    write_truth(
+        file,
+        cells=found.cells,
+        budgets=[epochs],
+        seeds=[0],
+        arrays={name: np.asarray(values).reshape(-1, 1, 1)},
+        provenance={"data": where},
+    )
+    out.print(TruthTable.load(file).describe(), markup=False)
+    note.print(f"written to {file}", markup=False)
+    return Result({"written": file, "cells": len(found.cells), "accuracies": where}, wrote=file)
+
+
+@truth_app.command(
     "show",
     examples=(
         "spd-fast truth show",

@@ -19,7 +19,7 @@ from spd_fast.motif import NASBENCH101, count_flops_table, count_parameters_tabl
 from spd_fast.spaces.candidate import Columns, checked_candidates
 from spd_fast.spaces.cell import MAX_VERTICES, OPS, Cell
 from spd_fast.spaces.cell_columns import GRAPH_SCALARS, CellColumns
-from spd_fast.spaces.nats_cell import EDGES, NATS_OPS, NatsCell, NatsColumns
+from spd_fast.spaces.nats_cell import EDGES, NATS_OPS, NATS_PATHS, NatsCell, NatsColumns
 
 __all__ = [
     "NATS_SCALARS",
@@ -93,8 +93,6 @@ name                    meaning
 """
 _NATS_ON_PATHS: Final = {"conv3x3_on_path": (3,), "convs_on_path": (2, 3), "pools_on_path": (4,)}
 """Codes of the operations that these columns count."""
-_NATS_PATHS: Final = ((3,), (0, 4), (1, 5), (0, 2, 5))
-"""The paths from node 0 to node 3, as positions in `EDGES`."""
 PATHS: Final = sum(len(OPS) ** length for length in range(MAX_VERTICES - 1))
 """Number of columns of `path_encoding`: 364, one for each sequence of 0 to 5 operations."""
 _OUTPUT: Final = MAX_VERTICES - 1
@@ -151,15 +149,12 @@ def structural_features(cells: Sequence[Cell] | Sequence[NatsCell]) -> npt.NDArr
 def _nats_features(cells: NatsColumns) -> npt.NDArray[np.float64]:
     none, skip, conv1, conv3, pool = range(len(NATS_OPS))
     ops = cells.edge_ops
-    whole = np.stack([(ops[:, path] != none).all(axis=1) for path in _NATS_PATHS], axis=1)
-    used = np.zeros(ops.shape, bool)
-    for k, path in enumerate(_NATS_PATHS):
-        used[:, path] |= whole[:, k, None]
-    counts = {name: ((ops == code) & used).sum(axis=1) for code, name in enumerate(NATS_OPS) if code != none}
+    whole = np.stack([(ops[:, path] != none).all(axis=1) for path in NATS_PATHS], axis=1)
+    counts = {name: ((ops == code) & cells.used).sum(axis=1) for code, name in enumerate(NATS_OPS) if code != none}
 
     def on_paths(codes: Sequence[int]) -> npt.NDArray[np.int64]:
         """Return how many of these operations each path has, -1 where it is broken: shape (n, 4)."""
-        found = [np.isin(ops[:, path], codes).sum(axis=1) for path in _NATS_PATHS]
+        found = [np.isin(ops[:, path], codes).sum(axis=1) for path in NATS_PATHS]
         return np.where(whole, np.stack(found, axis=1), -1)
 
     layers = on_paths([conv1, conv3, pool])
@@ -171,7 +166,7 @@ def _nats_features(cells: NatsColumns) -> npt.NDArray[np.float64]:
         "shortest_path": np.where(whole.any(axis=1), shortest, 0),
         "longest_path": np.maximum(layers.max(axis=1), 0),
         **most,
-        "input_to_output": ops[:, _NATS_PATHS[0][0]] == skip,
+        "input_to_output": ops[:, NATS_PATHS[0][0]] == skip,
         "log_weights": np.log(1 + 9 * counts["nor_conv_3x3"] + counts["nor_conv_1x1"]),
     }
     return np.stack([values[name] for name in NATS_SCALARS], axis=1).astype(np.float64)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 import spd_fast.recipes as recipes
 from spd_fast.base.extras import required
+from spd_fast.base.machine import thread_count
 from spd_fast.base.types import (
     Array,
     NamedProgress,
@@ -27,12 +28,11 @@ from spd_fast.base.types import (
     checked_path,
     checked_progress,
 )
-from spd_fast.engine.specs import thread_count
-from spd_fast.motif import NASBENCH101, MotifShape, count_parameters, count_parameters_table
+from spd_fast.motif import full_size_counts
 from spd_fast.predictors.features import NATS_SCALARS, SCALARS, structural_features
 from spd_fast.predictors.spd import DEFAULT_CURVES
 from spd_fast.ranking.advice import FEW, LeftOut, advise, first_to_label, left_out, outside_tested
-from spd_fast.ranking.measuring import Curves, flops_of
+from spd_fast.ranking.measuring import Curves
 from spd_fast.ranking.schedule import FEWEST_LABELLED, Judge, measure
 from spd_fast.ranking.tables import CellTable, read_table, with_given, write_table
 from spd_fast.spaces.candidate import Columns, MotifCell, checked_candidates
@@ -48,8 +48,6 @@ __all__ = [
     "rank",
 ]
 
-_NATS_NETWORK: Final = MotifShape(16, 3, 5)
-"""Channels, stacks and cells of NATS-Bench's networks, in which residual blocks stand between the stacks."""
 _CONTROLS: Final = (
     {
         "conv3x3": "the number of 3x3 convolutions",
@@ -276,7 +274,7 @@ def rank(
         outside[rows] = outside_tested(judge.structure[at_pool], judge.structure[rows])
     strangers = np.flatnonzero(outside)
     strangers = strangers[np.argsort(-by[strangers], kind="stable")]
-    parameters, flops = _counts(wanted)
+    parameters, flops = full_size_counts(wanted)
     checked = (
         LeftOut(pool, target, left_out(judge.groups_of_pool(), target), controls_of(pool)) if judge.learns else None
     )
@@ -314,15 +312,6 @@ def rank(
         curves=curves.mean_curves()[at_wanted],
         left_out=checked,
     )
-
-
-def _counts(cells: Columns[Any]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return parameters and FLOPs of the full-size networks of cells; 0 where nothing leads through a cell."""
-    if isinstance(cells, CellColumns):
-        table = (cells.vertices, cells.edge_bits, cells.op_codes)
-        return count_parameters_table(*table, NASBENCH101), flops_of(cells, NASBENCH101, 32)
-    parameters = [count_parameters(cell, _NATS_NETWORK) if cell.matrix.any() else 0 for cell in cells]
-    return np.array(parameters, np.int64), flops_of(cells, _NATS_NETWORK, 32)
 
 
 def _candidates(

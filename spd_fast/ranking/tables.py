@@ -1,13 +1,15 @@
 """Tables of cells as people have them: files of several formats, and which of their columns hold what.
 
-A table is a mapping from column names to lists of values, one for each row. `read_table` reads CSV, TSV, JSON, JSON lines,
-Parquet and .npz files; `CellTable` finds the cells and the accuracies in it.
+A table is a mapping from column names to lists of values, one for each row. `read_table` reads CSV and TSV (gzipped
+or not), JSON, JSON lines, Parquet and .npz files; `CellTable` finds the cells and the accuracies in it.
 """
 
 import csv
+import gzip
 import json
 import math
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ from spd_fast.base.extras import required
 from spd_fast.base.files import atomic_write, load_arrays, other_kind
 from spd_fast.spaces.candidate import MotifCell
 from spd_fast.spaces.cell import MATRIX_NAMES, OPS_NAMES, Cell
+from spd_fast.spaces.nats_cell import NatsColumns
 from spd_fast.spaces.notations import cell_of
 
 __all__ = [
@@ -33,7 +36,7 @@ __all__ = [
 
 Table = Mapping[str, Sequence[Any]]
 
-FORMATS: Final = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".npz")
+FORMATS: Final = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".json", ".jsonl", ".parquet", ".npz")
 """Endings of the files that are read."""
 _CELL_NAMES: Final = ("cell", "nats", "arch_str", "architecture", "arch", "spec", "graph", "naslib")
 """Names of a single column that holds a cell in one of the notations of `cell_of`."""
@@ -206,7 +209,7 @@ def read_table(path: str | os.PathLike[str]) -> dict[str, list[Any]]:
     Parameters
     ----------
     path : path
-        ``.csv`` and ``.tsv`` have a header line. ``.json`` holds a list of objects, or an object whose ``"cells"`` or ``"rows"``
+        ``.csv`` and ``.tsv`` have a header line, and may be gzipped (``.csv.gz``). ``.json`` holds a list of objects, or an object whose ``"cells"`` or ``"rows"``
         is one; ``.jsonl`` an object a line. ``.parquet`` needs pandas and pyarrow. An ``.npz`` holds arrays of equal length.
 
     Raises
@@ -222,10 +225,14 @@ def read_table(path: str | os.PathLike[str]) -> dict[str, list[Any]]:
     if not source.is_file():
         raise FileNotFoundError(f"{source} does not exist: name a file that ends in {', '.join(FORMATS)}")
     kind = source.suffix.lower()
+    if kind == ".gz":
+        kind = f"{Path(source.stem).suffix.lower()}{kind}"
     if kind not in FORMATS:
         raise ValueError(f"{source} ends in {kind or 'nothing'!r}, expected one of {', '.join(FORMATS)}")
-    if kind in (".csv", ".tsv"):
-        return _read_separated(source, "," if kind == ".csv" else "\t")
+    if kind.startswith((".csv", ".tsv")):
+        return _read_separated(
+            source, "," if kind.startswith(".csv") else "\t", gzip.open if kind.endswith(".gz") else open
+        )
     if kind == ".parquet":
         return _read_parquet(source)
     if kind == ".npz":
@@ -246,12 +253,14 @@ def read_table(path: str | os.PathLike[str]) -> dict[str, list[Any]]:
     return _columns_of([each if isinstance(each, dict) else {"cell": each} for each in records])
 
 
-def _read_separated(source: Path, delimiter: str) -> dict[str, list[Any]]:
+def _read_separated(source: Path, delimiter: str, opener: Any) -> dict[str, list[Any]]:
     try:
-        with open(source, "rb") as binary:
+        with opener(source, "rb") as binary:
             is_utf16 = binary.read(2) in (b"\xff\xfe", b"\xfe\xff")  # as spreadsheets write "Unicode text"
-        with open(source, encoding="utf-16" if is_utf16 else "utf-8-sig", newline="") as file:
+        with opener(source, "rt", encoding="utf-16" if is_utf16 else "utf-8-sig", newline="") as file:
             rows = list(csv.reader(file, delimiter=delimiter, strict=True))
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{source} is not gzip data, or is damaged or cut short: {error}") from None
     except (csv.Error, UnicodeDecodeError) as error:
         other = other_kind(source, "a CSV table" if delimiter == "," else "a TSV table")
         raise ValueError(
@@ -287,6 +296,9 @@ def _read_arrays(source: Path) -> dict[str, list[Any]]:
     longest = max((len(array) for array in arrays.values()), default=0)
     columns = {name: array for name, array in arrays.items() if len(array) == longest and array.ndim == 1}
     found = {name: array.tolist() for name, array in columns.items()}
+    edge_ops = arrays.get("edge_ops")
+    if edge_ops is not None and edge_ops.ndim == 2 and len(edge_ops) == longest:
+        found["nats"] = [cell.text for cell in NatsColumns(edge_ops)]
     hashes = arrays.get("module_hash")
     if hashes is not None and hashes.ndim == 2 and len(hashes) == longest:
         found["module_hash"] = [row.tobytes().hex() for row in hashes]

@@ -26,6 +26,7 @@ from spd_fast.base.files import remove_leftovers
 from spd_fast.base.machine import describe_machine
 from spd_fast.base.stores import Journal
 from spd_fast.base.types import NamedProgress
+from spd_fast.engine.specs import checked_cells
 from spd_fast.predictors.readings import LearnedDish
 from spd_fast.recipes.settings import Recipe
 from spd_fast.scoreboard.judge import MEASURES, Estimate
@@ -44,6 +45,7 @@ from spd_fast.scoreboard.rows import (
     GP_CURVES,
     GP_CURVES_DISH,
     LEARNED,
+    MIN_STEPS,
     Row,
     dish_rows,
     motif_rows,
@@ -52,6 +54,8 @@ from spd_fast.scoreboard.rows import (
     structure_rows,
 )
 from spd_fast.scoreboard.trial import Trial
+from spd_fast.spaces.cell import Cell
+from spd_fast.spaces.nats_cell import NatsCell
 
 __all__ = [
     "GOALS",
@@ -206,6 +210,8 @@ def build_board(
     ValueError
         If the recipe does not fit the pools or the images, or if the folder holds measurements of another board, or damaged
         ones.
+    TypeError
+        If the truth holds no cells, or the motifs of a recipe are not made of cells.
     BlockingIOError
         If another process uses the same folder.
     """
@@ -217,6 +223,18 @@ def build_board(
         )
     if learned is not None and len(trial.pool_sizes) > 1:
         raise ValueError(f"dishes were given for pools of {list(trial.pool_sizes)} cells, expected pools of one size")
+    cells = trial.test_cells.cells
+    if not issubclass(cells.cell_type, (Cell, NatsCell)):
+        raise TypeError(
+            f"the truth holds {cells.cell_type.__name__}s, expected cells of NAS-Bench-101 or of NATS-Bench: the rows compare their "
+            "graphs; learn a dish with spd_fast.fit_dish and judge it on the truth with spd_fast.score_cells"
+        )
+    for each in (recipe, curves, proxy_network, low_fidelity_network):
+        checked_cells(cells, each.shape)
+    if curves.steps < MIN_STEPS:
+        raise ValueError(
+            f"recipe {curves.name!r} of the learning curves trains {curves.steps} steps, expected at least {MIN_STEPS}: fewer cannot be extrapolated"
+        )
     networks = {"proxy_network": proxy_network, "low_fidelity_network": low_fidelity_network}
     with _opened(folder, lambda: board_identity(trial, recipe, curves, learned, images, **networks)) as parts:
         m = Measuring(trial, recipe, curves, learned, folds, images, threads, parts, progress, **networks)

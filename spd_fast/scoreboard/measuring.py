@@ -139,9 +139,9 @@ class Measuring:
         pool, n = self.trial.pool(pool_size, seed), len(self.trial.test_cells)
         if kind == "structure":
             began = time.perf_counter()
-            of_pool = structural_features(pool.nasbench_cells)
+            of_pool = structural_features(pool.cells)
             ready = time.perf_counter()
-            of_test_cells = structural_features(self.trial.test_cells.nasbench_cells)
+            of_test_cells = structural_features(self.trial.test_cells.cells)
             return _Features(of_pool, of_test_cells, ready - began, (time.perf_counter() - ready) / n)
         if kind == "curves":
             tested = self.curves_of_test_cells()

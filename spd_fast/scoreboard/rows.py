@@ -3,19 +3,23 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.sums import mean_of
 from spd_fast.base.types import Array
-from spd_fast.predictors.features import SCALARS, structural_features
+from spd_fast.motif import full_size_counts
+from spd_fast.predictors.features import NATS_SCALARS, SCALARS, structural_features
 from spd_fast.predictors.gaussian_process import fit_gaussian_process
 from spd_fast.recipes.settings import MotifSettings
 from spd_fast.scoreboard.judge import Judged, judge
 from spd_fast.scoreboard.measuring import Measuring
 from spd_fast.scoreboard.trial import Trial
+from spd_fast.spaces.candidate import Columns
+from spd_fast.spaces.cell import Cell
+from spd_fast.spaces.nats_cell import NatsCell
 
 __all__ = [
     "Row",
@@ -23,6 +27,8 @@ __all__ = [
 ]
 
 _HORIZON: Final = 10.0
+MIN_STEPS: Final = 4
+"""Fewest steps of a learning curve that is extrapolated."""
 # ---- the rows
 
 Kind = Literal["structure", "proxy", "motif", "dish", "predictor"]
@@ -86,28 +92,50 @@ def _row(
     )
 
 
+_STRUCTURE: Final[dict[type, tuple[tuple[str, str, str, int], ...]]] = {
+    Cell: (
+        ("parameters", "log_parameters", "trainable parameters of the full-size network", 1),
+        ("FLOPs", "log_flops", "floating-point operations of the full-size network", 1),
+        ("3x3 convolutions", "conv3x3", "their number in the cell", 1),
+        ("3x3 convolutions on a path", "conv3x3_on_path", "the most on one path from input to output", 1),
+        ("depth", "longest_path", "edges of the longest path", 1),
+        ("short path", "shortest_path", "fewer edges of the shortest path", -1),
+        ("few max-pools", "maxpool3x3", "fewer max-pools in the cell", -1),
+    ),
+    NatsCell: (
+        ("parameters", "parameters", "trainable parameters of the full-size network, edges on no path left out", 1),
+        ("FLOPs", "flops", "floating-point operations of the full-size network, edges on no path left out", 1),
+        ("3x3 convolutions", "nor_conv_3x3", "their number on paths from node 0 to node 3", 1),
+        ("3x3 convolutions on a path", "conv3x3_on_path", "the most on one path from node 0 to node 3", 1),
+        ("depth", "longest_path", "convolutions and poolings of the longest path", 1),
+        ("short path", "shortest_path", "fewer convolutions and poolings of the shortest path", -1),
+        ("few poolings", "avg_pool_3x3", "fewer poolings on paths from node 0 to node 3", -1),
+    ),
+}
+"""The rows of structure of each type of cells: name, scalar, meaning, and the sign by which more should be better."""
+
+
 def structure_rows(trial: Trial) -> list[Row]:
     """Return the rows that score by one structural scalar, with the sign by which more should be better."""
-    cells = trial.test_cells.nasbench_cells
+    cells = trial.test_cells.cells
     began = time.perf_counter()
-    structural_features(cells[:1])
+    _scalars(cells[:1])
     ready = time.perf_counter()
-    table = structural_features(cells)
+    found = _scalars(cells)
     each = (time.perf_counter() - ready) / len(cells)
-
-    def row(name: str, scalar: str, meaning: str, sign: int = 1) -> Row:
-        scores = sign * table[:, SCALARS.index(scalar)]
-        return _row(trial, name, "structure", meaning, [scores], init_seconds=ready - began, query_seconds=each)
-
     return [
-        row("parameters", "log_parameters", "trainable parameters of the full-size network"),
-        row("FLOPs", "log_flops", "floating-point operations of the full-size network"),
-        row("3x3 convolutions", "conv3x3", "their number in the cell"),
-        row("3x3 convolutions on a path", "conv3x3_on_path", "the most on one path from input to output"),
-        row("depth", "longest_path", "edges of the longest path"),
-        row("short path", "shortest_path", "fewer edges of the shortest path", -1),
-        row("few max-pools", "maxpool3x3", "fewer max-pools in the cell", -1),
+        _row(trial, name, "structure", meaning, [sign * found[scalar]], init_seconds=ready - began, query_seconds=each)
+        for name, scalar, meaning, sign in _STRUCTURE[cells.cell_type]
     ]
+
+
+def _scalars(cells: Columns[Any]) -> dict[str, Array]:
+    """Return structural scalars of cells by name, shape (n,) each."""
+    if cells.cell_type is Cell:
+        return dict(zip(SCALARS, structural_features(cells).T, strict=True))
+    parameters, flops = full_size_counts(cells)
+    scalars = zip(NATS_SCALARS, structural_features(cells).T, strict=True)
+    return {**dict(scalars), "parameters": parameters, "flops": flops}
 
 
 def proxy_rows(m: "Measuring") -> list[Row]:
@@ -122,8 +150,8 @@ def proxy_rows(m: "Measuring") -> list[Row]:
             m.trial,
             name,
             "proxy",
-            f"zero-cost proxy of the untrained full-size network with {network.stem_channels} channels in place of 128, on one "
-            f"batch of {dish.images} {where}, {dish.image_size} x {dish.image_size}",
+            f"zero-cost proxy of an untrained network with {network.stem_channels} channels, {network.stacks} stacks of "
+            f"{network.cells_per_stack} cells, on one batch of {dish.images} {where}, {dish.image_size} x {dish.image_size}",
             [found[name]],
             query_seconds=float(found[f"{name}_seconds"]),
         )
@@ -291,8 +319,8 @@ def extrapolated_loss(step_loss: npt.ArrayLike, horizon: float = _HORIZON) -> np
     """
     # the order in which NumPy adds depends on the layout in memory
     curves = np.ascontiguousarray(step_loss, np.float64)
-    if curves.ndim != 2 or curves.shape[1] < 4:
-        raise ValueError(f"step_loss has shape {curves.shape}, expected (K, T) with at least 4 steps")
+    if curves.ndim != 2 or curves.shape[1] < MIN_STEPS:
+        raise ValueError(f"step_loss has shape {curves.shape}, expected (K, T) with at least {MIN_STEPS} steps")
     t = np.arange(1, curves.shape[1] + 1, dtype=np.float64)
     best = np.full(len(curves), np.inf)
     found = np.full(len(curves), np.nan)

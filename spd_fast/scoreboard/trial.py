@@ -64,6 +64,8 @@ def draw_trial(
 ) -> Trial:
     """Draw test cells and pools uniformly from a truth table, with no test cell in any pool.
 
+    Cells of which no motif can be trained are left out (`TruthTable.trainable`). They are told from others without any score.
+
     Parameters
     ----------
     truth : TruthTable
@@ -90,7 +92,7 @@ def draw_trial(
         raise ValueError(f"pool_sizes is {pool_sizes}, expected at least 6")
     if seeds < 1:
         raise ValueError(f"seeds is {seeds}, expected at least 1")
-    most = numbers[-1]
+    truth, most = truth.trainable(), numbers[-1]
     if len(set(truth.hashes)) < test_cells + most:
         raise ValueError(
             f"the truth holds {len(set(truth.hashes))} different cells, expected at least {test_cells + most}: "
@@ -121,7 +123,7 @@ def trial_of_pools(
         raise ValueError(
             f"{len(missing)} cells of the runs are not in the truth, the first is {missing[0]}: give the truth of the runs"
         )
-    others = truth.subset([row for each, row in rows.items() if each not in seen])
+    others = truth.subset([row for each, row in rows.items() if each not in seen]).trainable()
     if len(others) < test_cells:
         raise ValueError(
             f"the truth holds {len(others)} cells that no run has used, expected at least {test_cells}: ask for fewer test cells"
@@ -160,7 +162,7 @@ def trial_of_runs(
     folders : sequence of path
         Run folders of one recipe, which differ in their seeds alone.
     truth : TruthTable
-        The one that the runs were begun with.
+        The one that the runs were begun with. Cells of which no motif can be trained are left out, as `spd-fast run` does.
     test_cells, seed
         As in `trial_of_pools`.
 
@@ -179,7 +181,7 @@ def trial_of_runs(
     RunFolderError
         If a folder holds no run, or is damaged.
     """
-    opened = [runs.read(each) for each in folders]
+    truth, opened = truth.trainable(), [runs.read(each) for each in folders]
     for each in opened:
         if not each.finished:
             raise ValueError(f"{each.path} is not finished: continue it with spd-fast run --resume --out {each.path}")

@@ -60,6 +60,11 @@ class Columns(Sequence[AnyCandidate]):
         digests = b"".join(bytes.fromhex(candidate.module_hash) for candidate in self)
         return np.frombuffer(digests, dtype=np.uint8).reshape(-1, 16)
 
+    @property
+    def trainable(self) -> npt.NDArray[np.bool_]:
+        """Whether a motif can be trained of each candidate, shape (n,). It cannot of a cell that no path leads through."""
+        return np.ones(len(self), bool)
+
     def _checked_hashes(self, module_hash: npt.ArrayLike) -> npt.NDArray[np.uint8]:
         try:
             hashes = np.asarray(module_hash)

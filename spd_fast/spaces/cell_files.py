@@ -1,17 +1,21 @@
-"""Reading cells from files, and drawing cells at random from a file or from the whole space."""
+"""Reading cells from files, and drawing cells at random from a file or from the whole space of NAS-Bench-101."""
 
 import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from spd_fast.base.errors import InvalidCellError
 from spd_fast.base.files import load_arrays, other_kind
+from spd_fast.base.types import checked_integer, checked_path
+from spd_fast.spaces.candidate import Columns
 from spd_fast.spaces.cell import MAX_VERTICES, OPS, Cell
 from spd_fast.spaces.cell_columns import CellColumns
+from spd_fast.spaces.nats_cell import NatsCell, NatsColumns
+from spd_fast.spaces.notations import cell_of
 
 __all__ = [
     "random_cells",
@@ -42,10 +46,9 @@ def random_cells(n: int, seed: int) -> list[Cell]:
     ValueError
         If `n` or `seed` is out of range.
     """
+    n, seed = checked_integer("n", n), checked_integer("seed", seed, 0)
     if not 0 <= n <= _CELLS_IN_SPACE:
         raise ValueError(f"n is {n}, expected 0 to {_CELLS_IN_SPACE}: the number of cells in the space")
-    if seed < 0:
-        raise ValueError(f"seed is {seed}, expected at least 0")
     rng = np.random.Generator(np.random.PCG64(seed))
     drawn: dict[str, Cell] = {}
     while len(drawn) < n:
@@ -59,7 +62,7 @@ def random_cells(n: int, seed: int) -> list[Cell]:
     return list(drawn.values())
 
 
-def sample_cells(n: int, seed: int, source: str | os.PathLike[str] | None = None) -> list[Cell]:
+def sample_cells(n: int, seed: int, source: str | os.PathLike[str] | None = None) -> list[Any]:
     """Draw `n` cells from a file or from the whole space. No two of them are isomorphic.
 
     Parameters
@@ -69,7 +72,8 @@ def sample_cells(n: int, seed: int, source: str | os.PathLike[str] | None = None
         A larger sample with the same seed begins with the smaller one.
     source : path, optional
         A file that `read_cells` reads. Its cells are ranked by a digest of (seed, module_hash), so that the draw does not depend
-        on their order in the file. Default: the whole space, by `random_cells`.
+        on their order in the file. Cells of which no motif can be trained are not drawn. Default: the whole space of
+        NAS-Bench-101, by `random_cells`.
 
     Raises
     ------
@@ -80,11 +84,11 @@ def sample_cells(n: int, seed: int, source: str | os.PathLike[str] | None = None
     """
     if source is None:
         return random_cells(n, seed)
-    if seed < 0:
-        raise ValueError(f"seed is {seed}, expected at least 0")
+    n, seed = checked_integer("n", n), checked_integer("seed", seed, 0)
     cells = read_cells(source)
     first_of: dict[bytes, int] = {}
-    for row, digest in enumerate(cells.module_hash):
+    for row in np.flatnonzero(cells.trainable).tolist():
+        digest = cells.module_hash[row]
         first_of.setdefault(digest.tobytes(), row)
     if not 0 <= n <= len(first_of):
         raise ValueError(f"n is {n}, expected 0 to {len(first_of)}: the number of different cells in {source}")
@@ -92,14 +96,15 @@ def sample_cells(n: int, seed: int, source: str | os.PathLike[str] | None = None
     return [cells[first_of[digest]] for digest in ranked[:n]]
 
 
-def read_cells(path: str | os.PathLike[str]) -> CellColumns:
+def read_cells(path: str | os.PathLike[str]) -> Columns[Any]:
     """Read a file of cells.
 
     Parameters
     ----------
     path : path
-        An .npz with columns `vertices`, `edge_bits`, `op_codes` and optionally `module_hash`; or a JSON list of cells
-        ``{"matrix": [[...], ...], "ops": [...]}``, or a JSON object whose ``"cells"`` is such a list.
+        An .npz with columns `vertices`, `edge_bits`, `op_codes`, or with `edge_ops` of cells of NATS-Bench, and optionally
+        `module_hash`; or a JSON list of cells in any notation of `spd_fast.cell_of`, such as ``{"matrix": [[...], ...], "ops": [...]}``
+        or ``"|op~0|+|op~0|op~1|+..."``; or a JSON object whose ``"cells"`` is such a list. All cells are of one space.
 
     Raises
     ------
@@ -108,9 +113,11 @@ def read_cells(path: str | os.PathLike[str]) -> CellColumns:
     InvalidCellError
         If an entry is not a cell.
     """
-    source = Path(path)
+    source = Path(checked_path("path", path))
     if source.suffix == ".npz":
         arrays = load_arrays(source, what="cell file")
+        if "edge_ops" in arrays:
+            return NatsColumns(arrays["edge_ops"], arrays.get("module_hash"))
         missing = [name for name in ("vertices", "edge_bits", "op_codes") if name not in arrays]
         if missing:
             raise ValueError(
@@ -130,4 +137,16 @@ def read_cells(path: str | os.PathLike[str]) -> CellColumns:
         records = records.get("cells")
     if not isinstance(records, list):
         raise ValueError(f'cell file {source} holds no list of cells, expected [{{"matrix": ..., "ops": ...}}, ...]')
-    return CellColumns.from_cells(Cell.from_json(record) for record in records)
+    cells: list[Any] = []
+    for row, record in enumerate(records):
+        try:
+            cells.append(cell_of(record))
+        except (TypeError, ValueError) as error:
+            raise InvalidCellError(f"entry {row} of cell file {source}: {error}") from None
+    kind = NatsCell if cells and isinstance(cells[0], NatsCell) else Cell
+    odd = next((row for row, cell in enumerate(cells) if not isinstance(cell, kind)), None)
+    if odd is not None:
+        raise ValueError(
+            f"entry {odd} of cell file {source} is a {type(cells[odd]).__name__}, expected a {kind.__name__} as entry 0: cells of one space"
+        )
+    return NatsColumns.from_cells(cells) if kind is NatsCell else CellColumns.from_cells(cells)

@@ -15,11 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.errors import InvalidCellError
-from spd_fast.spaces.candidate import Columns, md5, require_rows
+from spd_fast.base.types import checked_list, shown
+from spd_fast.spaces.candidate import Columns, checked_candidates, checked_index, md5, require_rows
 
 __all__ = [
     "EDGES",
     "NATS_OPS",
+    "NATS_PATHS",
     "NatsCell",
     "NatsColumns",
 ]
@@ -29,6 +31,8 @@ NATS_OPS: Final = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_
 order."""
 EDGES: Final = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
 """The edges (source, target) between the four nodes, in the order of `NatsCell.ops`. A node is the sum of its incoming edges."""
+NATS_PATHS: Final = ((3,), (0, 4), (1, 5), (0, 2, 5))
+"""The paths from node 0 to node 3, as positions in `EDGES`."""
 _NODES: Final = 4
 
 
@@ -65,10 +69,10 @@ class NatsCell:
     """Vertices have no operations. `matrix` holds those of the edges."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ops", tuple(self.ops))
-        wrong = [op for op in self.ops if op not in NATS_OPS]
-        if len(self.ops) != len(EDGES) or wrong:
-            raise ValueError(f"ops are {self.ops}, expected {len(EDGES)} of {', '.join(NATS_OPS)}")
+        ops = checked_list("ops", self.ops, f"{len(EDGES)} names of operations")
+        if len(ops) != len(EDGES) or any(not isinstance(op, str) or op not in NATS_OPS for op in ops):
+            raise InvalidCellError(f"ops are {tuple(ops)}, expected {len(EDGES)} of {', '.join(NATS_OPS)}")
+        object.__setattr__(self, "ops", tuple(map(str, ops)))
 
     @classmethod
     def parse(cls, text: str) -> "NatsCell":
@@ -145,7 +149,8 @@ class NatsCell:
         """
         if not self.matrix.any():
             raise InvalidCellError(
-                f"no path of operations leads from node 0 to node 3 of {self.text}: there is nothing to train"
+                f"no path of operations leads from node 0 to node 3 of {self.text}: there is nothing to train; leave such cells "
+                "out, as TruthTable.trainable does"
             )
         return (c_in, *[c_out] * (_NODES - 1))
 
@@ -180,7 +185,10 @@ class NatsColumns(Columns[NatsCell]):
     names = ("edge_ops",)
 
     def __init__(self, edge_ops: npt.ArrayLike, module_hash: npt.ArrayLike | None = None) -> None:
-        codes = np.asarray(edge_ops)
+        try:
+            codes = np.asarray(edge_ops)
+        except (ValueError, RuntimeError):  # lists of different lengths
+            raise TypeError(f"edge_ops is {shown(edge_ops)}, expected integers of shape (n, {len(EDGES)})") from None
         if codes.ndim != 2 or codes.shape[1] != len(EDGES) or codes.dtype.kind not in "iu":
             raise ValueError(f"edge_ops is {codes.dtype} {codes.shape}, expected integers of shape (n, {len(EDGES)})")
         known: npt.NDArray[np.bool_] = np.all((codes >= 0) & (codes < len(NATS_OPS)), axis=1)
@@ -189,10 +197,26 @@ class NatsColumns(Columns[NatsCell]):
         if module_hash is not None:
             self._require_hashes(module_hash)
 
+    @property
+    def trainable(self) -> npt.NDArray[np.bool_]:
+        """Whether a path of operations leads from node 0 to node 3 of each cell, shape (n,)."""
+        reached: npt.NDArray[np.bool_] = np.any(self.used, axis=1)
+        return reached
+
+    @cached_property
+    def used(self) -> npt.NDArray[np.bool_]:
+        """Which edges lie on a path of operations from node 0 to node 3, shape (n, 6)."""
+        used = np.zeros(self.edge_ops.shape, bool)
+        for path in NATS_PATHS:
+            used[:, path] |= np.all(self.edge_ops[:, path] > 0, axis=1, keepdims=True)
+        used.flags.writeable = False
+        return used
+
     @classmethod
     def from_cells(cls, cells: Iterable[NatsCell]) -> "NatsColumns":
         """Pack cells into columns."""
-        codes = [[NATS_OPS.index(op) for op in cell.ops] for cell in cells]
+        packed = checked_candidates(checked_list("cells", cells, "spd_fast.NatsCell"), (NatsCell,), "spd_fast.NatsCell")
+        codes = [[NATS_OPS.index(op) for op in cell.ops] for cell in packed]
         return cls(np.array(codes, np.uint8).reshape(-1, len(EDGES)))
 
     def __len__(self) -> int:
@@ -203,6 +227,8 @@ class NatsColumns(Columns[NatsCell]):
     @overload
     def __getitem__(self, index: slice | npt.NDArray[np.integer]) -> "NatsColumns": ...
     def __getitem__(self, index: int | slice | npt.NDArray[np.integer]) -> "NatsCell | NatsColumns":
+        if not isinstance(index, int):
+            index = checked_index(index, len(self))
         if isinstance(index, slice | np.ndarray):
             return NatsColumns(self.edge_ops[index])
         return NatsCell(tuple(NATS_OPS[code] for code in self.edge_ops[range(len(self))[index]]))

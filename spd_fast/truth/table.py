@@ -331,6 +331,12 @@ class TruthTable:
     def __repr__(self) -> str:
         return f"TruthTable({len(self)} cells, {self.accuracy_name} at {self.budget} epochs)"
 
+    def trainable(self) -> "TruthTable":
+        """Return a table without the cells of which no motif can be trained, because no path of operations leads through them. The
+        cells of NAS-Bench-101 all stay."""
+        rows = self.cells.trainable
+        return self if rows.all() else self.subset(rows)
+
     def subset(self, indices: npt.ArrayLike) -> "TruthTable":
         """Return a table of the rows at `indices` (integers, or one bool per row), in that order.
 
