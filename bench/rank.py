@@ -1,8 +1,8 @@
 """How good a ranking is: the tables of docs/rank.md.
 
 For each draw, cells of a truth are dealt out to labelled cells and candidates, without repeated cells. The candidates are ranked
-three times: with all motifs measured, by `SPDPredictor`, and with a budget of a quarter of the time that measuring all of
-them took. The first two must agree: they are the same predictor. Then intervals are judged: from the cells of a draw, which are all
+four times: with all motifs measured, by `SPDPredictor`, with a budget of a quarter of the time that measuring all of
+them took, and by structure alone. The first two must agree: they are the same predictor. Then intervals are judged: from the cells of a draw, which are all
 measured by now, labelled cells are drawn anew, in several numbers, and the share of the other cells' accuracies inside
 their 90 % intervals is counted.
 
@@ -30,6 +30,7 @@ from spd_fast.predictors.gaussian_process import fit_gaussian_process
 from spd_fast.ranking.measuring import Curves
 
 POOLS = (10, 15, 30, 100, 300)
+WAYS = ("structure", "budget", "all", "predictor")
 DEALS = 8  # of each number of labelled cells, in each draw
 
 
@@ -59,7 +60,7 @@ def intervals(cells: Any, curves: Array, accuracy: Array, seed: int) -> list[dic
 
 
 def draw(truth: TruthTable, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Rank the candidates of one draw in three ways, and judge intervals."""
+    """Rank the candidates of one draw in four ways, and judge intervals."""
     both = truth.sample(options.labelled + options.candidates, seed)
     rows = np.arange(len(both))
     labelled, others = both.subset(rows[: options.labelled]), both.subset(rows[options.labelled :])
@@ -80,6 +81,9 @@ def draw(truth: TruthTable, seed: int, options: argparse.Namespace) -> dict[str,
         curves.close()
     everything = curves.mean_curve(rows, len(curves.score))
     found["intervals"] = intervals(both.cells, everything, both.accuracy, seed)
+    structure = rank(*given, budget=0)
+    assert structure.accuracy is not None
+    keep("structure", structure.accuracy, structure.seconds, structure)
     budget = rank(*given, budget=options.share * ranking.seconds, threads=options.threads)
     assert budget.accuracy is not None
     keep("budget", budget.accuracy, budget.seconds, budget)
@@ -114,7 +118,7 @@ def main() -> None:
     draws = [] if before is None else before["draws"]
     for seed in range(len(draws), options.draws):
         draws.append(draw(truth, seed, options))
-        for name in filter(draws[-1].__contains__, ("all", "budget", "predictor")):
+        for name in filter(draws[-1].__contains__, WAYS):
             print(f"draw {seed} {name:9}", {key: round(value, 4) for key, value in draws[-1][name].items()}, flush=True)
         if options.out is not None:
             record = {"machine": describe_machine(), "settings": settings, "draws": draws}
@@ -123,9 +127,11 @@ def main() -> None:
     print(
         "\n| | tau | of the first ten in the best tenth | in the best ten | motifs of a candidate |\n|---|---|---|---|---|"
     )
-    for name in ("all", "budget", "predictor"):
-        keys = ("tau", "in_best_tenth", "in_best_ten", "motifs")
-        tau, tenth, ten, motifs = (np.mean([each[name][key] for each in draws if name in each]) for key in keys)
+    for name in WAYS:
+        keys, having = ("tau", "in_best_tenth", "in_best_ten", "motifs"), [each for each in draws if name in each]
+        if not having:
+            continue
+        tau, tenth, ten, motifs = (np.mean([each[name][key] for each in having]) for key in keys)
         print(f"| {name} | {tau:.3f} | {tenth:.1f} | {ten:.1f} | {motifs:.1f} |")
     print("\n| labelled | draws | inside 90 % intervals | standard deviation | median width |\n|---|---|---|---|---|")
     for n in POOLS:

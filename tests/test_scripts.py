@@ -109,7 +109,7 @@ def test_rank(project_dir: Path, truth: Path, tmp_path: Path) -> None:
     small = ["--draws", 1, "--labelled", 12, "--candidates", 24, "--out", tmp_path / "rank.json"]
     text = said(project_dir, "rank.py", truth, *small)
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
-    assert [len(row) for row in rows] == [5] * 4 + [5] * 3
+    assert [len(row) for row in rows] == [5] * 5 + [5] * 3
     (found,) = json.loads((tmp_path / "rank.json").read_text())["draws"]
     assert found["all"]["tau"] == found["predictor"]["tau"]
     assert found["all"]["motifs"] == 8 > found["budget"]["motifs"]

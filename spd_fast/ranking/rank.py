@@ -211,7 +211,8 @@ def rank(
     threads : int, optional
         Default: the processors that this process may use. Does not change the result.
     progress : callable, optional
-        ``progress(what, share)`` is told what is being done and the share done. What it raises stops the ranking.
+        ``progress(what, share)`` is told what is being done, how much time is left, and the share done. What it raises stops
+        the ranking.
 
     Returns
     -------
