@@ -125,7 +125,7 @@ def main() -> None:
             with atomic_write(options.out) as file:
                 file.write(json.dumps(record, indent=1).encode())
     print(
-        "\n| | tau | of the first ten in the best tenth | in the best ten | motifs of a candidate |\n|---|---|---|---|---|"
+        "\n| ranked by | tau | of the first ten in the best tenth | in the best ten | motifs of a candidate |\n|---|---|---|---|---|"
     )
     for name in WAYS:
         keys, having = ("tau", "in_best_tenth", "in_best_ten", "motifs"), [each for each in draws if name in each]
