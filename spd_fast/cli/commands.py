@@ -60,7 +60,14 @@ class Ordered(TyperGroup):
 
 
 class Commands(typer.Typer):
-    """A group of commands. All of them have --quiet and --debug, and those that return a `Result` have --json."""
+    """A group of commands. All of them have --quiet and --debug, and those that return a `Result` have --json.
+
+    `panels` are the headings under which the help lists commands, each with their names.
+    """
+
+    def __init__(self, *, panels: Mapping[str, Sequence[str]] | None = None, **settings: Any) -> None:
+        super().__init__(no_args_is_help=True, **settings)
+        self._panel_of = {name: panel for panel, names in (panels or {}).items() for name in names}
 
     def command(
         self, name: str | None = None, *, examples: Sequence[str] = (), continues: bool = False, **settings: Any
@@ -78,16 +85,17 @@ class Commands(typer.Typer):
             settings["epilog"] = "Examples:\n\n" + "\n\n".join(f"  {each}" for each in examples)
 
         def add(function: _Function) -> _Function:
-            settings.setdefault("rich_help_panel", panel_of(name or function.__name__))
+            settings.setdefault("rich_help_panel", self._panel_of.get(name or function.__name__))
             super(Commands, self).command(name, **settings)(_with_shared_options(function, continues))
             return function
 
         return add
 
-
-def panel_of(name: str) -> str | None:
-    """Return the heading under which `spd-fast --help` lists a command."""
-    return next((panel for panel, names in PANELS.items() if name in names), None)
+    def add_group(self, name: str, **settings: Any) -> "Commands":
+        """Add a group of commands, with the arguments of `typer.Typer`, and return it."""
+        group = Commands(**settings)
+        self.add_typer(group, name=name, rich_help_panel=self._panel_of.get(name))
+        return group
 
 
 def command_file(wrote: Path) -> Path:

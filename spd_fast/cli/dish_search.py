@@ -104,6 +104,14 @@ def name_of(candidate: Any) -> str:
     return str(candidate.text if hasattr(candidate, "text") else candidate.module_hash)
 
 
+def facts_of_candidate(candidate: Any) -> dict[str, Any]:
+    """Return what --json says of a candidate: its slope, or its hash and its graph."""
+    if hasattr(candidate, "slope"):
+        return {"slope": candidate.slope}
+    graph = candidate.to_json() if hasattr(candidate, "to_json") else {}
+    return {"cell": candidate.module_hash, **graph}
+
+
 def _print_search(
     result: "DishSearchResult", candidates: "Sequence[Any]", accuracy: "npt.NDArray[Any]"
 ) -> dict[str, Any]:
@@ -126,6 +134,9 @@ def _print_search(
     out.print(f"best: {name}, {best.accuracy:.4f}, number {rank} of the whole truth", markup=False)
     return {
         "candidates": len(candidates),
-        "labelled": rows,
-        "best": {"candidate": name, "accuracy": best.accuracy, "rank": rank},
+        "labelled": [
+            {"round": each.round, "why": each.why, "truth": each.accuracy, **facts_of_candidate(candidates[each.row])}
+            for each in result.labelled
+        ],
+        "best": {"truth": best.accuracy, "rank": rank, **facts_of_candidate(candidates[best.row])},
     }

@@ -9,7 +9,7 @@ import typer
 from spd_fast.cli.apps import truth_app
 from spd_fast.cli.commands import Result
 from spd_fast.cli.console import note, out, progress_bar
-from spd_fast.cli.dish_search import name_of
+from spd_fast.cli.dish_search import facts_of_candidate, name_of
 from spd_fast.cli.options import (
     BatchSize,
     CosineRate,
@@ -244,9 +244,7 @@ def truth_show(
     for row in (-table.accuracy).argsort(kind="stable")[:best].tolist():
         cell = table.cells[row]
         out.print(f"\n{name_of(cell)}  {table.accuracy[row]:.4f}", markup=False)
-        shown.append({"candidate": cell.to_json(), "accuracy": float(table.accuracy[row])})
-        if isinstance(cell, Cell):
-            shown[-1] = {"cell": cell.module_hash} | shown[-1]
+        shown.append(facts_of_candidate(cell) | {"accuracy": float(table.accuracy[row])})
         if draw:
             out.print(str(cell), markup=False)
     return Result(facts_of(table) | {"best": shown})

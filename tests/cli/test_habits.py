@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import nasbench_files
 import small
-from spd_fast import __version__, recipes
+from spd_fast import Cell, __version__, recipes
 from spd_fast.bench import inner, kernels, profile, proxies
 from spd_fast.cli import app, console
 from spd_fast.cli.commands import PANELS, Result, plain
@@ -71,6 +71,7 @@ def test_commands_are_grouped_by_what_people_want() -> None:
     assert [name for name in GROUP.commands if name not in {each for panel in PANELS.values() for each in panel}] == []
     places = [shown.index(f"─ {panel} ─") for panel in PANELS]
     assert places == sorted(places)
+    assert "This machine" not in call("nasbench", "--help").output, "its command info is another"
     assert shown.index("│ rank ") < shown.index("│ run ") < shown.index("│ bench ")
 
 
@@ -161,6 +162,13 @@ def test_json_of_commands_that_describe(truth: Path, table: Path) -> None:
     assert record("nasbench", "info", table)["budgets"] == [4]
     assert record("nasbench", "query", table, HASHES[0][:8])[0]["cell"] == HASHES[0]
     assert sorted(each["cell"] for each in record("nasbench", "sample", 2, "--table", table)) == HASHES
+
+
+def test_json_of_candidates_of_every_kind() -> None:
+    first = record("truth", "show", "--best", 1)["best"][0]
+    assert Cell(first["matrix"], first["ops"]).module_hash == first["cell"]
+    best = record("truth", "show", "--slopes", "--best", 1)["best"][0]
+    assert set(best) == {"slope", "accuracy"}
 
 
 def test_json_of_training_and_its_record(tmp_path: Path, truth: Path) -> None:
