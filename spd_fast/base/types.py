@@ -148,7 +148,7 @@ def checked_choice(name: str, value: Any, choices: Collection[str]) -> Any:
     if not isinstance(given, str):
         raise TypeError(f"{name} is {shown(value)}, expected {expected}")
     if given not in choices:
-        raise ValueError(f"{name} is {given!r}{did_you_mean(given, choices)}, expected {expected}")
+        raise ValueError(f"{name} is {given!r}, expected {expected}{did_you_mean(given, choices)}")
     return str(given)
 
 

@@ -40,7 +40,7 @@ def get(name: str) -> Recipe:
     checked_instance("name", name, str, "the name of a recipe, one of recipes.names()")
     if name not in _REGISTRY:
         meant = did_you_mean(name, _REGISTRY)
-        raise ValueError(f"there is no recipe {name!r}{meant}, expected one of {', '.join(_REGISTRY)}")
+        raise ValueError(f"there is no recipe {name!r}, expected one of {', '.join(_REGISTRY)}{meant}")
     return _REGISTRY[name]()
 
 
@@ -63,8 +63,8 @@ def load(name_or_path: str | os.PathLike[str]) -> Recipe:
             text = file.read()
     except FileNotFoundError:
         raise ValueError(
-            f"{name_or_path!r} is neither a recipe nor a file{did_you_mean(name_or_path, _REGISTRY)}, expected a path or one of "
-            f"{', '.join(_REGISTRY)}"
+            f"{name_or_path!r} is neither a recipe nor a file, expected a path or one of {', '.join(_REGISTRY)}"
+            f"{did_you_mean(name_or_path, _REGISTRY)}"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"recipe file {name_or_path} cannot be read: {error}") from None

@@ -777,7 +777,7 @@ def _describe(error: ValidationError, name: Any) -> str:
             lines.append(f"{where}: {message}" if where else message)
         else:
             meant = did_you_mean(str(item["input"]), re.findall("'([^']+)'", str(item.get("ctx", {}).get("expected"))))
-            lines.append(f"{where} is {item['input']!r}{meant}: {message[0].lower()}{message[1:]}")
+            lines.append(f"{where} is {item['input']!r}: {message[0].lower()}{message[1:]}{meant}")
     return f"recipe {name!r}: " + "; ".join(lines)
 
 
