@@ -284,7 +284,9 @@ def every_cell_is_whole(table: Table, lines: list[str]) -> bool:
     return all(str(cell) in shown for column in table.columns for cell in column.cells)
 
 
-def test_tables_of_commands_fit(tmp_path: Path, truth: Path, table: Path, width: int) -> None:
+def test_tables_of_commands_fit_and_are_records_for_scripts(
+    tmp_path: Path, truth: Path, table: Path, width: int
+) -> None:
     recipe = small.recipe_file(tmp_path)
     drawn = TruthTable.load().sample(16, 0)
     rows = [
@@ -293,6 +295,7 @@ def test_tables_of_commands_fit(tmp_path: Path, truth: Path, table: Path, width:
     ]
     (tmp_path / "cells.jsonl").write_text("".join(rows[:12]))
     (tmp_path / "others.jsonl").write_text("".join(rows[12:]))
+    found = {}
     search = ["dish-search", "--max-labelled", 5, "--start", 4, "--set", "outer.epochs=1", "--set", "inner.epochs=2"]
     for command in (
         ["recipes"],
@@ -316,6 +319,15 @@ def test_tables_of_commands_fit(tmp_path: Path, truth: Path, table: Path, width:
         lines = done.stdout.splitlines()
         drawings = lines.index("") if command[0] == "rank" else len(lines)  # graphs and sentences, after the table
         assert max(map(len, lines[:drawings])) <= width, command
+        if width == 60:
+            found[command[0]] = record(*command)
+    if width == 60:
+        assert found["recipes"][0]["recipe"] == "demo"
+        assert len(found["dish-search"]["labelled"]) == 5
+        assert "slope" in found["dish-search"]["best"]
+        assert [each["rank"] for each in found["rank"]["best"]] == [1, 2, 3, 4]
+        assert found["rank"]["labelled"] == 12
+        assert json.loads((tmp_path / "a.csv.command.json").read_text())["options"]["--budget"] == "0"
 
 
 # ---- progress
