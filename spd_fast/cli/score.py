@@ -125,7 +125,7 @@ def _print_board(board: "Board") -> None:
             "rho": f"{row.judged.means['rho']:.3f}",
             "tau of top 10 %": f"{row.judged.means['tau_top']:.3f}",
             "prec. 10": f"{row.judged.means['precision_10']:.2f}",
-            "50": f"{row.judged.means['precision_50']:.2f}",
+            "prec. 50": f"{row.judged.means['precision_50']:.2f}",
             "init, wall s": f"{row.init_seconds:.2f}",
             "query, core ms": f"{1e3 * row.query_seconds:.2f}",
             "in 90 %": "" if row.inside_90 is None else f"{row.inside_90:.2f}",
