@@ -1,6 +1,7 @@
 """A predictor inside an Optuna study: random cells first, then those that `SPDPredictor` expects most of.
 
     pip install optuna
+    python examples/optuna_predictor.py                                          # on the truth that ships
     python examples/optuna_predictor.py --truth nb101_test108.npz --cells 2000
 
 A trial is a cell, its value the cell's measured accuracy, here looked up in a truth table: put your own training in `objective`. What

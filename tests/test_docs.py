@@ -83,6 +83,12 @@ def is_there(name: str) -> bool:
         return False
 
 
+def test_readme_is_read_in_a_few_minutes() -> None:
+    text = (PROJECT / "README.md").read_text()
+    assert len(text.split()) < 700
+    assert max(map(len, text.splitlines())) <= 120
+
+
 def test_the_walk_sees_what_is_broken(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
