@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from spd_fast.base.files import other_kind
 from spd_fast.base.plain_pickle import MAX_BYTES, plain_pickle, quoted
+from spd_fast.base.types import checked_instance, checked_integer, checked_list, checked_path
 from spd_fast.spaces.nats_cell import NatsCell, NatsColumns
 from spd_fast.truth.table import TruthTable
 
@@ -85,6 +86,8 @@ class NatsArchitecture:
         ValueError
             If there is no such run.
         """
+        checked_instance("dataset", dataset, str, "the name of a data set such as 'cifar10'")
+        epochs = checked_integer("epochs", epochs)
         found = sorted((r for r in self.runs if (r.dataset, r.epochs) == (dataset, epochs)), key=lambda run: run.seed)
         if not found:
             known = ", ".join(sorted({f"{run.dataset} {run.epochs}" for run in self.runs}))
@@ -161,22 +164,27 @@ def truth(architectures: Sequence[NatsArchitecture], *, dataset: str = "cifar10"
     ValueError
         If an architecture has no such run, or two have the same cell.
     """
+    architectures = checked_list("architectures", architectures, "what load_architecture returned")
+    for k, each in enumerate(architectures):
+        checked_instance(f"architectures[{k}]", each, NatsArchitecture, "what load_architecture returned")
+    checked_instance("dataset", dataset, str, "the name of a data set such as 'cifar10'")
+    epochs = checked_integer("epochs", epochs)
     cells = NatsColumns.from_cells(each.cell for each in architectures)
     repeated = len(cells) - len({cell.text for cell in cells})
     if repeated:
         raise ValueError(
             f"{repeated} of {len(cells)} architectures repeat the cell of another, expected different cells"
         )
-    runs = [each.select(dataset, epochs) for each in architectures]
+    chosen = [each.select(dataset, epochs) for each in architectures]
     sets = {"validation": "x-valid", "test": "ori-test"}
     curves = {
-        "train_accuracy": [[run.train_accuracy for run in each] for each in runs],
-        "train_loss": [[run.train_loss for run in each] for each in runs],
+        "train_accuracy": [[run.train_accuracy for run in each] for each in chosen],
+        "train_loss": [[run.train_loss for run in each] for each in chosen],
     }
     for split, name in sets.items():
-        if all(name in run.losses for each in runs for run in each):
-            curves[f"{split}_accuracy"] = [[run.accuracies[name] for run in each] for each in runs]
-            curves[f"{split}_loss"] = [[run.losses[name] for run in each] for each in runs]
+        if all(name in run.losses for each in chosen for run in each):
+            curves[f"{split}_accuracy"] = [[run.accuracies[name] for run in each] for each in chosen]
+            curves[f"{split}_loss"] = [[run.losses[name] for run in each] for each in chosen]
     measurements = {
         name: np.array([np.mean([curve[-1] for curve in each]) for each in found]).reshape(-1, 1, 1)
         for name, found in curves.items()
@@ -184,14 +192,14 @@ def truth(architectures: Sequence[NatsArchitecture], *, dataset: str = "cifar10"
     provenance = {
         "data": f"{dataset}, NATS-Bench topology",
         "network": "NATS-Bench: 16 stem channels, 3 stacks of 5 cells",
-        "averaged_runs": " or ".join(map(str, sorted({len(each) for each in runs}))),
+        "averaged_runs": " or ".join(map(str, sorted({len(each) for each in chosen}))),
     }
     return TruthTable(cells, measurements, (epochs,), (0,), provenance=provenance)
 
 
 def _load(path: str | os.PathLike[str]) -> Any:
     unpacker = bz2.BZ2Decompressor()
-    with Path(path).open("rb") as file:
+    with Path(checked_path("path", path)).open("rb") as file:
         packed = file.read(MAX_BYTES + 1)
     if len(packed) > MAX_BYTES:
         raise ValueError(f"{os.fspath(path)} has more than {MAX_BYTES} bytes")

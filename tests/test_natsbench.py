@@ -253,7 +253,7 @@ def test_a_truth_of_their_cells(tmp_path: Path, data_dir: Path) -> None:
         _ = read.nasbench_cells
     with pytest.raises(ValueError, match="1 of 2 architectures repeat the cell of another"):
         natsbench.truth([architectures[0]] * 2)
-    with pytest.raises(ValueError, match="has no run on cifar10 of '200' epochs"):
+    with pytest.raises(TypeError, match="epochs is '200', expected an integer"):
         natsbench.truth(architectures, epochs="200")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="it is an architecture, which load_architecture reads"):
         natsbench.load_cells(data_dir / "nats" / "000011.pickle.pbz2")

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from spd_fast.base.types import checked_instance, checked_integer, checked_list, checked_path, shown
 from spd_fast.nasbench101.convert import convert
 from spd_fast.nasbench101.table import METRICS, Table, open_table
 from spd_fast.spaces.cell import INPUT, MAX_EDGES, MAX_VERTICES, OPS, OUTPUT, hash_graph
@@ -67,7 +68,13 @@ class ModelSpec:
     """
 
     def __init__(self, matrix: npt.ArrayLike, ops: Sequence[str], data_format: str = "channels_last") -> None:
-        given = np.array(matrix)
+        ops = checked_list("ops", ops, "names of operations")
+        try:
+            given = np.array(matrix)
+        except (ValueError, TypeError, RuntimeError):  # lists of different lengths
+            raise ValueError(f"matrix must be square, got {shown(matrix)}") from None
+        if given.dtype.kind not in "biuf":
+            raise TypeError(f"matrix is {shown(matrix)}, expected zeros and ones of shape (V, V)")
         if given.ndim != 2 or given.shape[0] != given.shape[1]:
             raise ValueError(f"matrix must be square, got shape {given.shape}")
         if given.shape[0] != len(ops):
@@ -90,7 +97,7 @@ class ModelSpec:
         OutOfDomainError
             If no path leads from the first vertex to the last, or an operation is not in `canonical_ops`.
         """
-        labels = list(canonical_ops)
+        labels = checked_list("canonical_ops", canonical_ops, "names of operations")
         if self.ops is None or self.matrix is None or any(op not in labels for op in self.ops[1:-1]):
             raise _NoHashError(
                 f"spec {self.ops} has no path from input to output, or an operation that is not one of {labels}: it has no hash"
@@ -112,7 +119,7 @@ class NASBench:
     """
 
     def __init__(self, dataset_file: str | os.PathLike[str], seed: int | None = None) -> None:
-        self.table = _table_of(Path(dataset_file))
+        self.table = _table_of(Path(checked_path("dataset_file", dataset_file)))
         self.config = {
             "module_vertices": MAX_VERTICES,
             "max_edges": MAX_EDGES,
@@ -122,7 +129,7 @@ class NASBench:
         self.valid_epochs = set(self.table.budgets)
         self.fixed_statistics: Mapping[str, dict[str, Any]] = _Statistics(self, 0)
         self.computed_statistics: Mapping[str, dict[int, list[dict[str, float]]]] = _Statistics(self, 1)
-        self._random = random.Random(seed)
+        self._random = random.Random(None if seed is None else checked_integer("seed", seed))
 
     def query(self, model_spec: ModelSpec, epochs: int = 108, stop_halfway: bool = False) -> dict[str, Any]:
         """Return a run of a spec that is chosen at random, and add its cost to the budget counters.
@@ -140,8 +147,14 @@ class NASBench:
         KeyError
             If the table has no such cell. It is an OutOfDomainError, too.
         """
-        if epochs not in self.valid_epochs:
-            raise OutOfDomainError(f"invalid number of epochs {epochs!r}, must be one of {sorted(self.valid_epochs)}")
+        if (
+            isinstance(epochs, bool)
+            or not isinstance(epochs, int | float | np.number)
+            or epochs not in self.valid_epochs
+        ):
+            raise OutOfDomainError(
+                f"invalid number of epochs {shown(epochs)}, must be one of {sorted(self.valid_epochs)}"
+            )
         row = self._row(self._hash(model_spec))
         run = self._random.randint(0, self.table.runs - 1)
         found = self.table.query(row, epochs, run, halfway=stop_halfway)
@@ -222,6 +235,8 @@ class NASBench:
 
     def _hash(self, model_spec: ModelSpec) -> str:
         """Return the hash of a spec that is a cell of the space."""
+        if not all(hasattr(model_spec, name) for name in ("matrix", "ops", "hash_spec")):
+            raise TypeError(f"model_spec is {shown(model_spec)}, expected a ModelSpec")
         matrix, ops = model_spec.matrix, model_spec.ops
         if matrix is None or ops is None:
             raise OutOfDomainError("invalid spec, provided graph is disconnected")
@@ -239,7 +254,7 @@ class NASBench:
 
     def _row(self, module_hash: str) -> int:
         try:
-            return self.table.row(module_hash)
+            return self.table.row(checked_instance("module_hash", module_hash, str, "32 hexadecimal digits"))
         except ValueError as error:
             raise _UnknownHashError(str(error)) from None
 

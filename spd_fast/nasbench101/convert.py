@@ -16,7 +16,7 @@ from spd_fast._core import version
 from spd_fast.base.files import other_kind, require_writable, save_mappable
 from spd_fast.base.interrupts import stopped_with_main
 from spd_fast.base.machine import thread_count
-from spd_fast.base.types import Progress
+from spd_fast.base.types import Progress, checked_flag, checked_path, checked_progress, shown
 from spd_fast.nasbench101.table import CELL_COLUMNS, METRIC_COLUMNS, SCHEMA, Table, open_table, wrong_rows
 
 __all__ = ["convert"]
@@ -76,7 +76,11 @@ def convert(
         If records were left out, if records have fields that the official schema does not have, or if the middle evaluation
         of a record was not taken after half of the training.
     """
-    target = Path(out)
+    target, strict = Path(checked_path("out", out)), checked_flag("strict", strict)
+    if not isinstance(tfrecord, str | os.PathLike) and not hasattr(tfrecord, "read"):
+        raise TypeError(f"tfrecord is {shown(tfrecord)}, expected a path or a file object that is open in binary mode")
+    thread_count(threads)
+    checked_progress(progress)
     if target.is_dir():
         raise IsADirectoryError(f"{target} is a folder, expected the name of a table to write")
     require_writable(target)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.errors import InvalidCellError
+from spd_fast.base.types import checked_instance, checked_number
 from spd_fast.spaces.cell import INPUT, MAX_VERTICES, OPS, OUTPUT, Cell
 
 __all__ = ["crossover", "isomorphic", "mutate", "neighbours"]
@@ -29,7 +30,7 @@ def isomorphic(first: Cell, second: Cell) -> bool:
     The comparison of hashes is exact: in the whole space, cells that are not isomorphic have different hashes
     (`enumerate_space` counts both).
     """
-    return first.module_hash == second.module_hash
+    return _checked("first", first).module_hash == _checked("second", second).module_hash
 
 
 def neighbours(cell: Cell) -> list[Cell]:
@@ -45,7 +46,7 @@ def neighbours(cell: Cell) -> list[Cell]:
     >>> sorted({near.n_vertices for near in neighbours(chain)})
     [3, 4]
     """
-    n, ops = cell.n_vertices, list(cell.ops)
+    n, ops = _checked("cell", cell).n_vertices, list(cell.ops)
     found = [_valid(cell.matrix, [*ops[:v], op, *ops[v + 1 :]]) for v in range(1, n - 1) for op in OPS if op != ops[v]]
     paths = _paths(cell.matrix.astype(np.int64))
     for x in range(n - 1):
@@ -75,10 +76,14 @@ def mutate(cell: Cell, rng: np.random.Generator, rate: float = 1.0) -> Cell:
 
     Raises
     ------
+    TypeError
+        If `cell`, `rng` or `rate` is of another type.
     ValueError
         If `rate` is out of range.
     """
-    if not 0 < rate <= MAX_VERTICES - 2:
+    _checked("cell", cell)
+    _checked_generator(rng)
+    if not 0 < checked_number("rate", rate) <= MAX_VERTICES - 2:
         raise ValueError(f"rate is {rate}, expected above 0 to {MAX_VERTICES - 2}")
     while True:
         matrix, codes = _padded(cell, rng)
@@ -96,6 +101,9 @@ def crossover(first: Cell, second: Cell, rng: np.random.Generator) -> Cell:
 
     This is repeated until the result is a cell of the space. It may be isomorphic to a parent.
     """
+    _checked("first", first)
+    _checked("second", second)
+    _checked_generator(rng)
     while True:
         (matrix, codes), (other_matrix, other_codes) = _padded(first, rng), _padded(second, rng)
         child = _valid(
@@ -104,6 +112,14 @@ def crossover(first: Cell, second: Cell, rng: np.random.Generator) -> Cell:
         )
         if child is not None:
             return child
+
+
+def _checked(name: str, cell: Cell) -> Cell:
+    return checked_instance(name, cell, Cell, "a spd_fast.Cell; spd_fast.cell_of reads cells in other notations")
+
+
+def _checked_generator(rng: np.random.Generator) -> None:
+    checked_instance("rng", rng, np.random.Generator, "a numpy.random.Generator such as numpy.random.default_rng(0)")
 
 
 def _valid(matrix: npt.NDArray[np.integer], ops: Sequence[str]) -> Cell | None:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from spd_fast._core import nasbench as _native
 from spd_fast.base.interrupts import stopped_with_main
 from spd_fast.base.machine import thread_count
+from spd_fast.base.types import checked_integer, shown
 from spd_fast.spaces.candidate import drawn_order
 from spd_fast.spaces.cell_columns import CellColumns
 from spd_fast.spaces.notations import cell_of
@@ -41,9 +42,12 @@ class Drawn:
         ValueError
             If there are fewer than `n` cells to draw from, or `where` has another shape or type.
         """
-        rows = np.arange(len(self.module_hash))
+        n, rows = checked_integer("n", n), np.arange(len(self.module_hash))
         if where is not None:
-            allowed = np.asarray(where)
+            try:
+                allowed = np.asarray(where)
+            except (ValueError, TypeError, RuntimeError):  # lists of different lengths
+                raise TypeError(f"where is {shown(where)}, expected one bool per row: ({len(rows)},)") from None
             if allowed.shape != rows.shape or allowed.dtype != bool:
                 raise ValueError(f"where is {allowed.dtype} {allowed.shape}, expected one bool per row: ({len(rows)},)")
             rows = rows[allowed]

@@ -20,12 +20,11 @@ accuracy``
 """
 
 import json
-import operator
 import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, SupportsIndex, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +34,7 @@ from spd_fast.base.extras import required
 from spd_fast.base.files import MappedArchive, load_arrays, map_arrays, other_kind
 from spd_fast.base.interrupts import stopped_with_main
 from spd_fast.base.machine import thread_count
+from spd_fast.base.types import checked_choice, checked_flag, checked_list, checked_path, plain, shown
 from spd_fast.nasbench101.space import Drawn, hash_of
 from spd_fast.spaces.cell import MAX_VERTICES, Cell
 from spd_fast.spaces.cell_columns import CellColumns
@@ -168,7 +168,7 @@ class Table(Drawn, Sequence[Cell]):
 
     def rows(self, cells: Iterable[Any]) -> npt.NDArray[np.intp]:
         """Return the row of each of several cells, as `row` does. The result can index columns."""
-        return np.array([self.row(cell) for cell in cells], dtype=np.intp)
+        return np.array([self.row(cell) for cell in checked_list("cells", cells, "cells or hashes")], dtype=np.intp)
 
     def column(
         self,
@@ -202,15 +202,15 @@ class Table(Drawn, Sequence[Cell]):
         ValueError
             If there is no such metric, budget or run.
         """
-        if metric not in METRICS:
-            raise ValueError(f"metric is {metric!r}, expected one of {', '.join(METRICS)}")
-        runs = self._columns[_column_name(metric, halfway)][self._budget_index(epochs)]
+        checked_choice("metric", metric, METRICS)
+        runs = self._columns[_column_name(metric, checked_flag("halfway", halfway))][self._budget_index(epochs)]
+        given: object = repeat
+        if not isinstance(given, str) or given not in ("mean", "all"):
+            one: npt.NDArray[np.floating] = runs[self._checked_run(given)]
+            return one
         if repeat == "all":
             every: npt.NDArray[np.floating] = runs.T
             return every
-        if repeat != "mean":
-            one: npt.NDArray[np.floating] = runs[self._checked_run(repeat)]
-            return one
         present = ~np.isnan(runs)
         total = np.where(present, runs, 0).sum(axis=0, dtype=np.float64)
         with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN of a cell without runs
@@ -245,21 +245,25 @@ class Table(Drawn, Sequence[Cell]):
         IndexError
             If a row is out of range.
         """
-        if isinstance(cell, int):  # the fast case comes first, because searches query millions of times
+        if type(cell) is int:  # the fast case comes first, because searches query millions of times
             row = cell
         else:
-            row = operator.index(cell) if isinstance(cell, SupportsIndex) else self.row(cell)
-        readers = self._readers.get((halfway, self.budgets[-1] if epochs is None else epochs))
+            given = plain(cell)
+            row = given if isinstance(given, int) and not isinstance(given, bool) else self.row(cell)
+        budget = self.budgets[-1] if epochs is None else epochs
+        if type(budget) is not int or type(halfway) is not bool:
+            budget, halfway = self.budgets[self._budget_index(budget)], checked_flag("halfway", halfway)
+        readers = self._readers.get((halfway, budget))
         if readers is None:
-            self._budget_index(epochs)
+            self._budget_index(budget)
             raise AssertionError("unreachable: the budget is checked above")
-        if isinstance(repeat, int):
+        if isinstance(repeat, int | np.integer):
             time, train, valid, test = readers[self._checked_run(repeat)]
             found = Evaluation(time(row), train(row), valid(row), test(row))
         else:
             found = self._over_runs(row, readers, repeat)
         if found.training_time != found.training_time:
-            run = f"run {repeat}" if isinstance(repeat, int) else "run"
+            run = f"run {repeat}" if isinstance(repeat, int | np.integer) else "run"
             raise ValueError(f"cell {self._name(row)} has no {run} at {epochs or self.budgets[-1]} epochs")
         self.training_time_spent += found.training_time
         self.epochs_spent += (epochs or self.budgets[-1]) // (2 if halfway else 1)
@@ -342,19 +346,17 @@ class Table(Drawn, Sequence[Cell]):
         return bytes(self.module_hash[row]).hex()
 
     def _budget_index(self, epochs: int | None) -> int:
-        wanted = self.budgets[-1] if epochs is None else epochs
-        if wanted not in self.budgets:
+        wanted: Any = self.budgets[-1] if epochs is None else plain(epochs)
+        if not isinstance(wanted, int | float) or isinstance(wanted, bool) or wanted not in self.budgets:
             known = ", ".join(map(str, self.budgets))
-            raise ValueError(f"epochs is {wanted!r}, expected a budget of this table: {known}")
+            raise ValueError(f"epochs is {shown(wanted)}, expected a budget of this table: {known}")
         return self.budgets.index(wanted)
 
     def _checked_run(self, repeat: Any) -> int:
-        try:
-            run = operator.index(repeat)
-        except TypeError:
-            run = -1
+        given = plain(repeat)
+        run = given if isinstance(given, int) and not isinstance(given, bool) else -1
         if not 0 <= run < self.runs:
-            raise ValueError(f"repeat is {repeat!r}, expected 0 to {self.runs - 1} or 'mean'")
+            raise ValueError(f"repeat is {shown(repeat)}, expected 0 to {self.runs - 1} or 'mean'")
         return run
 
     def _over_runs(self, row: int, readers: Sequence[Sequence[Any]], repeat: Any) -> Evaluation:
@@ -364,7 +366,7 @@ class Table(Drawn, Sequence[Cell]):
             return Evaluation(*[float("nan")] * len(METRICS))
         if isinstance(repeat, np.random.Generator):
             return Evaluation(*there[int(repeat.integers(len(there)))])
-        if repeat != "mean":
+        if not isinstance(repeat, str) or repeat != "mean":
             self._checked_run(repeat)
         return Evaluation(*(sum(each) / len(there) for each in zip(*there, strict=True)))
 
@@ -380,7 +382,7 @@ def open_table(path: str | os.PathLike[str]) -> Table:
         If the file is not such a table, is cut short, or has another version of the schema. The checksums of the columns are
         not compared here; `spd_fast.TruthTable.from_nasbench101` and `Table.verify` compare them.
     """
-    arrays = map_arrays(path, what="table")
+    arrays = map_arrays(checked_path("path", path), what="table")
     arrays.require_intact(arrays.keys() & {"schema", "budgets", "provenance"})
     schema = str(arrays["schema"]) if "schema" in arrays else None
     if schema != SCHEMA:

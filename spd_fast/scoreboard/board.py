@@ -23,9 +23,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from spd_fast.base.files import remove_leftovers
-from spd_fast.base.machine import describe_machine
+from spd_fast.base.machine import describe_machine, thread_count
 from spd_fast.base.stores import Journal
-from spd_fast.base.types import NamedProgress
+from spd_fast.base.types import (
+    NamedProgress,
+    checked_instance,
+    checked_integer,
+    checked_list,
+    checked_path,
+    checked_progress,
+)
 from spd_fast.engine.specs import checked_cells
 from spd_fast.predictors.readings import LearnedDish
 from spd_fast.recipes.settings import Recipe
@@ -215,6 +222,24 @@ def build_board(
     BlockingIOError
         If another process uses the same folder.
     """
+    checked_instance("trial", trial, Trial, "a trial that draw_trial returned")
+    for name, each in {
+        "recipe": recipe,
+        "curves": curves,
+        "proxy_network": proxy_network,
+        "low_fidelity_network": low_fidelity_network,
+    }.items():
+        checked_instance(name, each, Recipe, "a spd_fast.Recipe; spd_fast.recipes.get reads one by its name")
+    if learned is not None:
+        learned = checked_list("learned", learned, "LearnedDish")
+        for each_dish in learned:
+            checked_instance("one of learned", each_dish, LearnedDish, "a LearnedDish")
+    for name, path in {"images": images, "folder": folder}.items():
+        if path is not None:
+            checked_path(name, path)
+    thread_count(threads)
+    checked_progress(progress)
+    folds = checked_integer("folds", folds)
     if folds == 1 or folds < 0:
         raise ValueError(f"folds is {folds}, expected 0 or at least 2")
     if learned is not None and len(learned) != len(trial.seeds):
@@ -268,6 +293,12 @@ def _opened(folder: str | os.PathLike[str] | None, identity: Callable[[], dict[s
 
 def outcome_of(goal: Goal, rows: Sequence[Row], trial: Trial) -> Outcome:
     """Judge a goal on the rows of a trial."""
+    checked_instance("goal", goal, Goal, "one of GOALS")
+    checked_instance("trial", trial, Trial, "a trial that draw_trial returned")
+    rows = [
+        checked_instance("one of rows", row, Row, "a row of a board")
+        for row in checked_list("rows", rows, "rows of a board")
+    ]
     network = str(trial.test_cells.provenance.get("network", ""))
     if "NAS-Bench-101" not in network:
         return Outcome(goal, None, "not measured: the truth is not that of NAS-Bench-101")

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast.base.types import Array
+from spd_fast.base.types import Array, checked_array, checked_choice, checked_instance, checked_integer
 
 __all__ = [
     "MEASURES",
@@ -57,10 +57,13 @@ class Judged:
 
     def estimate(self, measure: str) -> Estimate:
         """Return a measure with its interval."""
+        checked_choice("measure", measure, MEASURES)
         return _estimate(self.means[measure], self.samples[measure])
 
     def minus(self, other: "Judged", measure: str) -> Estimate:
         """Return the difference of a measure between two rows, on the same cells and seeds, with its interval."""
+        checked_instance("other", other, Judged, "what judge returned")
+        checked_choice("measure", measure, MEASURES)
         return _estimate(self.means[measure] - other.means[measure], self.samples[measure] - other.samples[measure])
 
 
@@ -94,8 +97,9 @@ def judge(scores: npt.ArrayLike, accuracy: npt.ArrayLike, *, resamples: int = _R
     in both rankings, and tau-b leaves out such pairs. The true top 10 % are those of all n cells. Copies among the best cells
     of a resample raise precision a little, so its interval is slightly optimistic; its mean is not.
     """
-    truth = np.asarray(accuracy, np.float64)
-    table = np.atleast_2d(np.asarray(scores, np.float64))
+    truth = np.asarray(checked_array("accuracy", accuracy), np.float64)
+    table = np.atleast_2d(np.asarray(checked_array("scores", scores), np.float64))
+    resamples, seed = checked_integer("resamples", resamples, 1), checked_integer("seed", seed, 0)
     if table.ndim != 2 or truth.ndim != 1 or table.shape[1:] != truth.shape:
         raise ValueError(f"scores have shape {np.shape(scores)}, expected (S, {len(truth)}) to match accuracy")
     n = len(truth)
@@ -143,6 +147,10 @@ def precision_at(k: int, scores: Array, accuracy: Array) -> npt.NDArray[np.float
     ndarray, shape (B,)
         0 to 1. If cells tie at the k-th place, the expected share when ties are broken at random.
     """
+    scores, accuracy = checked_array("scores", scores), checked_array("accuracy", accuracy)
+    if scores.ndim != 2 or scores.shape != accuracy.shape:
+        raise ValueError(f"scores has shape {scores.shape} and accuracy {accuracy.shape}, expected (B, n) of both")
+    k = checked_integer("k", k, 1, scores.shape[1])
     inside = [_places_inside(k, values) for values in (scores, accuracy)]
     share: npt.NDArray[np.float64] = (inside[0] * inside[1]).sum(axis=1) / k
     return share

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from spd_fast.base.types import checked_instance, checked_integer, checked_list, checked_names, checked_path, plain
 from spd_fast.outer import runs
 from spd_fast.outer.runs import Run
 from spd_fast.predictors.readings import LearnedDish
@@ -48,6 +49,10 @@ class Trial:
 
     def pool(self, pool_size: int, seed: int) -> TruthTable:
         """Return the first `pool_size` cells of a seed's pool, or all of a smaller pool."""
+        pool_size, seed = (
+            checked_integer("pool_size", pool_size, 0),
+            checked_integer("seed", seed, 0, len(self.pools) - 1),
+        )
         return self.pools[seed].subset(np.arange(min(pool_size, len(self.pools[seed]))))
 
     def digest(self) -> str:
@@ -83,15 +88,17 @@ def draw_trial(
     ValueError
         If a number is too small, or the table holds fewer different cells than a pool and the test cells need.
     """
-    if test_cells < MIN_TEST_CELLS:
-        raise ValueError(
-            f"test_cells is {test_cells}, expected at least {MIN_TEST_CELLS}: fewer cells say nothing about a ranking"
-        )
-    numbers = sorted({pool_sizes} if isinstance(pool_sizes, int) else set(pool_sizes))
+    _require_truth(truth)
+    test_cells, seeds, seed = (
+        _checked_test_cells(test_cells),
+        checked_integer("seeds", seeds, 1),
+        checked_integer("seed", seed),
+    )
+    given = plain(pool_sizes)
+    sizes = [given] if isinstance(given, int) else checked_list("pool_sizes", given, "integers, or an integer")
+    numbers = sorted({checked_integer("pool_sizes", size) for size in sizes})
     if not numbers or numbers[0] < 6:
         raise ValueError(f"pool_sizes is {pool_sizes}, expected at least 6")
-    if seeds < 1:
-        raise ValueError(f"seeds is {seeds}, expected at least 1")
     truth, most = truth.trainable(), numbers[-1]
     if len(set(truth.hashes)) < test_cells + most:
         raise ValueError(
@@ -100,6 +107,19 @@ def draw_trial(
         )
     tested, rest = truth.split(test_cells, seed)
     return Trial(tested, tuple(rest.sample(most, each) for each in range(seeds)), tuple(range(seeds)), tuple(numbers))
+
+
+def _require_truth(truth: TruthTable) -> None:
+    checked_instance("truth", truth, TruthTable, "a spd_fast.TruthTable; TruthTable.load reads one")
+
+
+def _checked_test_cells(test_cells: int) -> int:
+    n = checked_integer("test_cells", test_cells)
+    if n < MIN_TEST_CELLS:
+        raise ValueError(
+            f"test_cells is {n}, expected at least {MIN_TEST_CELLS}: fewer cells say nothing about a ranking"
+        )
+    return n
 
 
 def trial_of_pools(
@@ -112,10 +132,9 @@ def trial_of_pools(
     ValueError
         If the truth lacks a cell of a pool or has too few others, or `test_cells` is too small.
     """
-    if test_cells < MIN_TEST_CELLS:
-        raise ValueError(
-            f"test_cells is {test_cells}, expected at least {MIN_TEST_CELLS}: fewer cells say nothing about a ranking"
-        )
+    _require_truth(truth)
+    test_cells, seed = _checked_test_cells(test_cells), checked_integer("seed", seed)
+    pools = [checked_names("one of pools", pool, truth.hashes[0]) for pool in checked_list("pools", pools, "hashes")]
     rows = {each: row for row, each in enumerate(truth.hashes)}
     seen = {each for pool in pools for each in pool}
     missing = sorted(seen - rows.keys())
@@ -181,7 +200,12 @@ def trial_of_runs(
     RunFolderError
         If a folder holds no run, or is damaged.
     """
-    truth, opened = truth.trainable(), [runs.read(each) for each in folders]
+    _require_truth(truth)
+    test_cells, seed = _checked_test_cells(test_cells), checked_integer("seed", seed)
+    paths = [checked_path("one of folders", each) for each in checked_list("folders", folders, "run folders")]
+    if not paths:
+        raise ValueError("folders is empty, expected at least one run folder")
+    truth, opened = truth.trainable(), [runs.read(each) for each in paths]
     for each in opened:
         if not each.finished:
             raise ValueError(f"{each.path} is not finished: continue it with spd-fast run --resume --out {each.path}")

@@ -9,7 +9,6 @@ Ying et al. 2019, NAS-Bench-101: Towards Reproducible Neural Architecture Search
 published code: pruning (``ModelSpec``), hashing (``hash_module``) and channel counts (``compute_vertex_channels``).
 """
 
-import operator
 from collections.abc import Iterable, Mapping, MutableSequence, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Final
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.errors import InvalidCellError
+from spd_fast.base.types import checked_integer, checked_sequence, shown
 from spd_fast.spaces.candidate import md5
 
 __all__ = [
@@ -123,7 +123,10 @@ class Cell:
         InvalidCellError
             If a number is out of range or the graph is not a cell of the space.
         """
-        n, bits, codes = operator.index(vertices), operator.index(edge_bits), operator.index(op_codes)
+        n, bits, codes = (
+            checked_integer(name, value)
+            for name, value in (("vertices", vertices), ("edge_bits", edge_bits), ("op_codes", op_codes))
+        )
         if not 2 <= n <= MAX_VERTICES:
             raise InvalidCellError(f"cell has {n} vertices, expected 2 to {MAX_VERTICES}")
         if not 0 <= bits < 1 << n * (n - 1) // 2:
@@ -178,7 +181,7 @@ class Cell:
     def matrix(self) -> npt.NDArray[np.uint8]:
         """Pruned adjacency matrix, shape (V, V), uint8, upper triangular, read-only."""
         n = self.n_vertices
-        matrix = np.array([[self.has_edge(x, y) for y in range(n)] for x in range(n)], dtype=np.uint8)
+        matrix = np.array([[self._has_edge(x, y) for y in range(n)] for x in range(n)], dtype=np.uint8)
         matrix.flags.writeable = False
         return matrix
 
@@ -205,7 +208,11 @@ class Cell:
 
     def has_edge(self, source: int, target: int) -> bool:
         """Return whether an edge leads from vertex `source` to vertex `target`."""
-        return 0 <= source < target < self.n_vertices and bool(self._edge_bits >> _edge_bit(source, target) & 1)
+        source, target = checked_integer("source", source), checked_integer("target", target)
+        return 0 <= source < target < self.n_vertices and self._has_edge(source, target)
+
+    def _has_edge(self, source: int, target: int) -> bool:
+        return source < target and bool(self._edge_bits >> _edge_bit(source, target) & 1)
 
     @cached_property
     def module_hash(self) -> str:
@@ -219,7 +226,7 @@ class Cell:
         sorted list of the vertices' hashes.
         """
         vertices = range(self.n_vertices)
-        targets = [[y for y in vertices if self.has_edge(x, y)] for x in vertices]
+        targets = [[y for y in vertices if self._has_edge(x, y)] for x in vertices]
         return hash_graph(targets, self.op_codes)
 
     @property
@@ -251,9 +258,10 @@ class Cell:
         >>> cell.vertex_channels(8, 8)
         (8, 3, 3, 2, 8)
         """
+        c_in, c_out = checked_integer("c_in", c_in), checked_integer("c_out", c_out)
         if c_in < 1 or c_out < 1:
             raise ValueError(f"c_in is {c_in} and c_out is {c_out}, expected at least 1 each")
-        fan_in = sum(self.has_edge(v, self.n_vertices - 1) for v in range(1, self.n_vertices - 1))
+        fan_in = sum(self._has_edge(v, self.n_vertices - 1) for v in range(1, self.n_vertices - 1))
         if c_out < fan_in:
             raise ValueError(
                 f"c_out is {c_out}, expected at least {fan_in}: that many interior vertices feed the output of this "
@@ -265,6 +273,7 @@ class Cell:
 
     def conv_counts(self, channels: Sequence[int]) -> tuple[int, int]:
         """Return (convolution weights, channels under a batch norm) if the vertices have these channels."""
+        checked_channels(channels, self.n_vertices)
         return count_convs(self.n_vertices, self.edge_bits, self.packed_op_codes, channels)
 
     def __eq__(self, other: object) -> bool:
@@ -292,14 +301,23 @@ class Cell:
     def _drawn_row(self, row: int) -> str:
         drawn, started = "", False
         for lane in range(row):
-            last = max(y for y in range(lane + 1, self.n_vertices) if self.has_edge(lane, y))
-            if self.has_edge(lane, row):
+            last = max(y for y in range(lane + 1, self.n_vertices) if self._has_edge(lane, y))
+            if self._has_edge(lane, row):
                 mark = ("┴" if started else "└") if last == row else ("●" if started else "├")
                 started = True
             else:
                 mark = "│" if last > row else "─" if started else " "
             drawn += mark + ("──" if started else "  ")
         return f"{drawn}{row} {self._ops[row]}"
+
+
+def checked_channels(channels: Sequence[int], n_vertices: int) -> None:
+    """Raise unless there is an integer for each vertex."""
+    given = checked_sequence("channels", channels, f"{n_vertices} integers")
+    if len(given) != n_vertices:
+        raise ValueError(f"channels has {len(given)} numbers, expected {n_vertices}: one for each vertex")
+    for each in given:
+        checked_integer("one of channels", each)
 
 
 def hash_graph(targets: Sequence[Sequence[int]], op_codes: Sequence[int]) -> str:
@@ -426,10 +444,13 @@ def _checked_rows(matrix: npt.ArrayLike | Sequence[str]) -> list[int]:
 def _checked_ops(ops: Sequence[str], n: int) -> tuple[str, ...]:
     if isinstance(ops, str) or not isinstance(ops, Iterable):
         what = "the single string " if isinstance(ops, str) else ""
-        raise InvalidCellError(f"ops is {what}{ops!r}, expected a list of {n} names")
+        raise InvalidCellError(f"ops is {what}{shown(ops)}, expected a list of {n} names")
     names = tuple(ops)
     if len(names) != n:
         raise InvalidCellError(f"ops has {len(names)} names, expected {n} to match the matrix")
+    odd = next((v for v, name in enumerate(names) if not isinstance(name, str)), None)
+    if odd is not None:
+        raise InvalidCellError(f"vertex {odd} has op {shown(names[odd])}, expected the name of an operation")
     if names[0] != INPUT:
         raise InvalidCellError(
             f"vertex 0 has op {names[0]!r}, expected {INPUT!r}: the first vertex is the cell's input"

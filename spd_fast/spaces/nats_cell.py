@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.errors import InvalidCellError
-from spd_fast.base.types import checked_list, shown
+from spd_fast.base.types import checked_integer, checked_list, shown
 from spd_fast.spaces.candidate import Columns, checked_candidates, checked_index, md5, require_rows
+from spd_fast.spaces.cell import checked_channels
 
 __all__ = [
     "EDGES",
@@ -87,7 +88,9 @@ class NatsCell:
             If the text is not in this notation.
         """
         if not isinstance(text, str):
-            raise TypeError(f"cell is {text!r}, expected a text in the benchmark's notation |op~0|+|op~0|op~1|+...")
+            raise TypeError(
+                f"cell is {shown(text)}, expected a text in the benchmark's notation |op~0|+|op~0|op~1|+..."
+            )
         text = text.strip()
         nodes = text.split("+")
         edges = [edge.split("~") for node in nodes for edge in re.findall(r"[^|]+", node)]
@@ -147,6 +150,7 @@ class NatsCell:
         InvalidCellError
             If no path of operations leads from node 0 to node 3. The output of such a network does not depend on its input.
         """
+        c_in, c_out = checked_integer("c_in", c_in, 1), checked_integer("c_out", c_out, 1)
         if not self.matrix.any():
             raise InvalidCellError(
                 f"no path of operations leads from node 0 to node 3 of {self.text}: there is nothing to train; leave such cells "
@@ -156,6 +160,7 @@ class NatsCell:
 
     def conv_counts(self, channels: Sequence[int]) -> tuple[int, int]:
         """Return (convolution weights, channels under a batch norm) if the vertices have these channels."""
+        checked_channels(channels, _NODES)
         c_in, c = channels[0], channels[-1]
         codes = self.matrix.ravel().tolist()
         narrow, wide = codes.count(NATS_OPS.index("nor_conv_1x1")), codes.count(NATS_OPS.index("nor_conv_3x3"))

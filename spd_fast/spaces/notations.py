@@ -73,7 +73,8 @@ def cell_of(given: Any) -> Cell | NatsCell:
         return _of_text(given.strip())
     if isinstance(given, Mapping):
         return _of_mapping(given)
-    if isinstance(given, list | tuple | np.ndarray) and len(given) and all(_is_whole(each) for each in given):
+    is_array = isinstance(given, np.ndarray) and given.ndim == 1
+    if (is_array or isinstance(given, list | tuple)) and len(given) and all(_is_whole(each) for each in given):
         return _of_codes([int(each) for each in given])
     for inner in ("get_spec", "spec"):
         if hasattr(given, inner):

@@ -16,8 +16,8 @@ from typing import Any, ClassVar, Literal, overload
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast.base.types import checked_integer, checked_number
-from spd_fast.spaces.candidate import Columns, md5
+from spd_fast.base.types import checked_array, checked_choice, checked_integer, checked_list, checked_number
+from spd_fast.spaces.candidate import Columns, checked_candidates, checked_index, md5
 
 __all__ = [
     "Perceptron",
@@ -103,8 +103,7 @@ class PerceptronShape:
             if not low <= value <= high:
                 raise ValueError(f"{name} is {value}, expected {low} to {high}")
             object.__setattr__(self, name, value)
-        if self.loss not in ("softmax", "binary"):
-            raise ValueError(f"loss is {self.loss!r}, expected 'softmax' or 'binary'")
+        object.__setattr__(self, "loss", checked_choice("loss", self.loss, ("softmax", "binary")))
 
     @property
     def key(self) -> str:
@@ -150,7 +149,7 @@ class PerceptronColumns(Columns[Perceptron]):
     names = ("slope",)
 
     def __init__(self, slope: npt.ArrayLike, module_hash: npt.ArrayLike | None = None) -> None:
-        self.slope = np.asarray(slope, np.float64)
+        self.slope = np.asarray(checked_array("slope", slope), np.float64)
         if self.slope.ndim != 1 or not np.isfinite(self.slope).all():
             raise ValueError(f"slope has shape {self.slope.shape}, expected (n,), finite numbers")
         if module_hash is not None:
@@ -159,7 +158,8 @@ class PerceptronColumns(Columns[Perceptron]):
     @classmethod
     def from_cells(cls, cells: Iterable[Perceptron]) -> "PerceptronColumns":
         """Pack perceptrons into a column."""
-        return cls([cell.slope for cell in cells])
+        packed = checked_list("cells", cells, "spd_fast.Perceptron")
+        return cls(np.array([cell.slope for cell in checked_candidates(packed, (Perceptron,), "spd_fast.Perceptron")]))
 
     def __len__(self) -> int:
         return len(self.slope)
@@ -169,6 +169,8 @@ class PerceptronColumns(Columns[Perceptron]):
     @overload
     def __getitem__(self, index: slice | npt.NDArray[Any]) -> "PerceptronColumns": ...
     def __getitem__(self, index: int | slice | npt.NDArray[Any]) -> "Perceptron | PerceptronColumns":
+        if not isinstance(index, int):
+            index = checked_index(index, len(self))
         if isinstance(index, slice | np.ndarray):
             return PerceptronColumns(self.slope[index])
         return Perceptron(self.slope[index])
