@@ -241,7 +241,11 @@ def checked_array(name: str, value: Any) -> Array:
     ------
     TypeError
         If it holds anything but integers and floats, or rows of different lengths.
+    ValueError
+        If it is a masked array in which something is masked.
     """
+    if np.ma.is_masked(value):
+        raise ValueError(f"{name} has masked entries, expected a number in each: leave these rows out")
     try:
         array = np.asarray(value)
         if array.dtype.kind == "O":  # numbers of Python, such as a column of a table may hold

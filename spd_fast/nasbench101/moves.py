@@ -83,7 +83,7 @@ def mutate(cell: Cell, rng: np.random.Generator, rate: float = 1.0) -> Cell:
     """
     _checked("cell", cell)
     _checked_generator(rng)
-    if not 0 < checked_number("rate", rate) <= MAX_VERTICES - 2:
+    if not 0 < checked_number("rate", rate, finite=False) <= MAX_VERTICES - 2:
         raise ValueError(f"rate is {rate}, expected above 0 to {MAX_VERTICES - 2}")
     while True:
         matrix, codes = _padded(cell, rng)

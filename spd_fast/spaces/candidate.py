@@ -148,7 +148,10 @@ def checked_index(index: Any, n: int) -> int | slice | npt.NDArray[Any]:
         if outside.any():
             raise IndexError(f"the index holds {rows[outside][0]}, which is out of bounds: expected rows below {n}")
         return rows
-    return checked_integer("the index", index)
+    row = checked_integer("the index", index)
+    if not -n <= row < n:
+        raise IndexError(f"the index is {row}, which is out of bounds: expected a row below {n}")
+    return row
 
 
 def drawn_order(module_hash: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.intp]:

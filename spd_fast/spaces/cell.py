@@ -406,6 +406,8 @@ def _checked_rows(matrix: npt.ArrayLike | Sequence[str]) -> list[int]:
     edge to vertex y."""
     if isinstance(matrix, Sequence) and matrix and all(isinstance(row, str) for row in matrix):
         matrix = [[int(entry) if entry in "01" else -1 for entry in str(row)] for row in matrix]
+    if np.ma.is_masked(matrix):
+        raise InvalidCellError("matrix has masked entries, expected 0 or 1 in each")
     is_sparse = hasattr(matrix, "toarray") and hasattr(matrix, "shape")
     try:
         entries: Any = matrix if is_sparse else np.asarray(matrix)  # a sparse one may be too large to be written out
@@ -450,7 +452,7 @@ def _checked_ops(ops: Sequence[str], n: int) -> tuple[str, ...]:
         raise InvalidCellError(f"ops has {len(names)} names, expected {n} to match the matrix")
     odd = next((v for v, name in enumerate(names) if not isinstance(name, str)), None)
     if odd is not None:
-        raise InvalidCellError(f"vertex {odd} has op {shown(names[odd])}, expected the name of an operation")
+        raise InvalidCellError(f"vertex {odd} has unknown op {shown(names[odd])}, expected the name of an operation")
     if names[0] != INPUT:
         raise InvalidCellError(
             f"vertex 0 has op {names[0]!r}, expected {INPUT!r}: the first vertex is the cell's input"

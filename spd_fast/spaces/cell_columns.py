@@ -99,8 +99,7 @@ class CellColumns(Columns[Cell]):
     @overload
     def __getitem__(self, index: slice | npt.NDArray[Any]) -> "CellColumns": ...
     def __getitem__(self, index: int | slice | npt.NDArray[Any]) -> "Cell | CellColumns":
-        if not isinstance(index, int):
-            index = checked_index(index, len(self))
+        index = checked_index(index, len(self))
         if isinstance(index, slice | np.ndarray):
             hashes = self.__dict__.get("module_hash")
             taken = None if hashes is None else hashes[index]

@@ -125,11 +125,13 @@ def read_cells(path: str | os.PathLike[str]) -> Columns[Any]:
                 f"{other_kind(source, 'cell file')}"
             )
         return CellColumns(*(arrays.get(n) for n in ("vertices", "edge_bits", "op_codes", "module_hash")))  # type: ignore[arg-type]
+    if source.is_dir():
+        raise IsADirectoryError(f"cell file {source} is a folder, expected a file of cells")
     if not source.is_file():
         raise FileNotFoundError(f"cell file {source} does not exist")
     try:
-        records = json.loads(source.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        records = json.loads(source.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"cell file {source} is neither an .npz nor JSON: {error}{other_kind(source, 'cell file')}"
         ) from error

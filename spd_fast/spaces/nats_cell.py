@@ -232,8 +232,7 @@ class NatsColumns(Columns[NatsCell]):
     @overload
     def __getitem__(self, index: slice | npt.NDArray[np.integer]) -> "NatsColumns": ...
     def __getitem__(self, index: int | slice | npt.NDArray[np.integer]) -> "NatsCell | NatsColumns":
-        if not isinstance(index, int):
-            index = checked_index(index, len(self))
+        index = checked_index(index, len(self))
         if isinstance(index, slice | np.ndarray):
             return NatsColumns(self.edge_ops[index])
         return NatsCell(tuple(NATS_OPS[code] for code in self.edge_ops[range(len(self))[index]]))

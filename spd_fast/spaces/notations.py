@@ -70,7 +70,7 @@ def cell_of(given: Any) -> Cell | NatsCell:
     if isinstance(given, Cell | NatsCell):
         return given
     if isinstance(given, str):
-        return _of_text(given.strip())
+        return _of_text(given.strip().removeprefix("\ufeff"))
     if isinstance(given, Mapping):
         return _of_mapping(given)
     is_array = isinstance(given, np.ndarray) and given.ndim == 1

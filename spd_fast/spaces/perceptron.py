@@ -169,8 +169,7 @@ class PerceptronColumns(Columns[Perceptron]):
     @overload
     def __getitem__(self, index: slice | npt.NDArray[Any]) -> "PerceptronColumns": ...
     def __getitem__(self, index: int | slice | npt.NDArray[Any]) -> "Perceptron | PerceptronColumns":
-        if not isinstance(index, int):
-            index = checked_index(index, len(self))
+        index = checked_index(index, len(self))
         if isinstance(index, slice | np.ndarray):
             return PerceptronColumns(self.slope[index])
         return Perceptron(self.slope[index])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from spd_fast.base.errors import InvalidCellError
+from spd_fast.base.types import checked_array
 from spd_fast.spaces.cell import Cell
 from spd_fast.spaces.cell_columns import CellColumns
 from spd_fast.spaces.cell_files import read_cells, sample_cells
@@ -38,6 +39,13 @@ def test_rows_are_picked_as_those_of_other_columns() -> None:
         RANDOM["7"]  # type: ignore[call-overload]
     with pytest.raises(IndexError, match="the index holds 200, which is out of bounds: expected rows below 200"):
         RANDOM[np.array([200])]
+    for outside in (200, -201):
+        with pytest.raises(
+            IndexError, match=f"the index is {outside}, which is out of bounds: expected a row below 200"
+        ):
+            RANDOM[outside]
+    with pytest.raises(TypeError, match="the index is True, expected an integer"):
+        RANDOM[True]
     with pytest.raises(IndexError, match="the index has 3 booleans, expected 200"):
         RANDOM[np.ones(3, bool)]
 
@@ -66,6 +74,8 @@ def test_files_of_their_cells(tmp_path: Path) -> None:
         read = read_cells(tmp_path / name)
         assert isinstance(read, NatsColumns)
         assert list(read) == cells
+    (tmp_path / "marked.json").write_text("\ufeff" + json.dumps([f"\ufeff{cells[0].text}\n"]))
+    assert list(read_cells(tmp_path / "marked.json")) == cells[:1]
     whole = sample_cells(int(RANDOM[:20].trainable.sum()), 0, tmp_path / "texts.json")
     assert {cell.text for cell in whole} == {cell.text for cell in cells if cell.matrix.any()}
     mixed = [cells[0].text, Cell(["01", "00"], ["input", "output"]).to_json()]
@@ -77,3 +87,18 @@ def test_files_of_their_cells(tmp_path: Path) -> None:
     (tmp_path / "odd.json").write_text('["|odd~0|"]')
     with pytest.raises(InvalidCellError, match=r"entry 0 of cell file .*odd.json: ops are"):
         read_cells(tmp_path / "odd.json")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"cell file .*deep.json is neither an .npz nor JSON"):
+        read_cells(tmp_path / "deep.json")
+    with pytest.raises(IsADirectoryError, match="is a folder, expected a file of cells"):
+        read_cells(tmp_path)
+
+
+def test_gaps_are_no_numbers() -> None:
+    """NumPy hands out what lies under a mask."""
+    gaps = np.ma.array([[0, 1], [0, 0]], mask=[[0, 1], [0, 0]])
+    with pytest.raises(InvalidCellError, match="matrix has masked entries"):
+        Cell(gaps, ["input", "output"])
+    with pytest.raises(ValueError, match="accuracy has masked entries, expected a number in each"):
+        checked_array("accuracy", gaps)
+    assert checked_array("accuracy", np.ma.array([1.0, 2.0])).tolist() == [1.0, 2.0]
