@@ -204,7 +204,7 @@ class Table(Drawn, Sequence[Cell]):
         """
         checked_choice("metric", metric, METRICS)
         runs = self._columns[_column_name(metric, checked_flag("halfway", halfway))][self._budget_index(epochs)]
-        given: object = repeat
+        given: Any = repeat
         if not isinstance(given, str) or given not in ("mean", "all"):
             one: npt.NDArray[np.floating] = runs[self._checked_run(given)]
             return one

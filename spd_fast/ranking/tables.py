@@ -222,6 +222,8 @@ def read_table(path: str | os.PathLike[str]) -> dict[str, list[Any]]:
         If a Parquet file is given and its reader is not installed.
     """
     source = Path(path)
+    if source.is_dir():
+        raise IsADirectoryError(f"{source} is a folder, expected a file that ends in {', '.join(FORMATS)}")
     if not source.is_file():
         raise FileNotFoundError(f"{source} does not exist: name a file that ends in {', '.join(FORMATS)}")
     kind = source.suffix.lower()

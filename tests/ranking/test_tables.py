@@ -1,5 +1,6 @@
 """Tables of cells: every format, every notation, what is refused."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from spd_fast.base.errors import InvalidCellError
 from spd_fast.ranking.tables import CellTable, read_table, require_writable, write_table
 from spd_fast.spaces.cell import Cell
 from spd_fast.spaces.cell_files import random_cells
-from spd_fast.spaces.nats_cell import NatsCell
+from spd_fast.spaces.nats_cell import NatsCell, NatsColumns
 
 CELLS = random_cells(4, 0)
 NATS = NatsCell.parse("|nor_conv_3x3~0|+|none~0|avg_pool_3x3~1|+|skip_connect~0|none~1|nor_conv_1x1~2|")
@@ -179,3 +180,23 @@ def test_missing_numbers_are_empty(tmp_path: Path) -> None:
 
 def test_a_cell_may_be_an_object() -> None:
     assert CellTable.of({"cell": [Cell.from_json(CELLS[0].to_json())]}, "t").cells == CELLS[:1]
+
+
+def test_gzipped_tables(tmp_path: Path) -> None:
+    write_table(tmp_path / "t.csv", TABLE)
+    packed = gzip.compress((tmp_path / "t.csv").read_bytes())
+    (tmp_path / "t.csv.gz").write_bytes(packed)
+    assert read_table(tmp_path / "t.csv.gz") == read_table(tmp_path / "t.csv")
+    (tmp_path / "wide.csv.gz").write_bytes(gzip.compress(f"cell\n{NATS.text}\n".encode("utf-16")))
+    assert cells_in(tmp_path / "wide.csv.gz") == [NATS]
+    for name, content in (("cut.csv.gz", packed[:-9]), ("plain.csv.gz", b"cell\n")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=f"{name} is not gzip data, or is damaged or cut short"):
+            read_table(tmp_path / name)
+    with pytest.raises(IsADirectoryError, match=r"is a folder, expected a file that ends in \.csv, \.csv\.gz"):
+        read_table(tmp_path)
+
+
+def test_columns_of_nats_cells(tmp_path: Path) -> None:
+    np.savez(tmp_path / "t.npz", edge_ops=NatsColumns.from_cells([NATS] * 3).edge_ops)
+    assert cells_in(tmp_path / "t.npz") == [NATS] * 3
