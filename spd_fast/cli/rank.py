@@ -55,7 +55,11 @@ def rank(
     ] = None,
     file: Annotated[
         Path,
-        typer.Option("--out", metavar="FILE", help="The ranked candidates: .csv, .tsv, .json, .jsonl or .parquet."),
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="The ranked candidates: .csv, .tsv, .json, .jsonl or .parquet. The report is written beside them, as .html.",
+        ),
     ] = Path("ranked.csv"),
     accuracy: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Column of the accuracies. Default: found by its name.")

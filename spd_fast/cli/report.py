@@ -91,7 +91,8 @@ def _again(path: Path, before: "State") -> "State":
     try:
         return look(path)
     except (FileNotFoundError, ValueError):
-        if not path.exists() or before.unit != "trainings":
+        written = path.with_suffix("") if path.suffix == ".journal" else path
+        if not written.exists() or before.unit != "trainings":
             raise
         return replace(before, done=before.total or before.done, running=False, ended="finished", seconds_left=0.0)
 

@@ -1,14 +1,17 @@
 """Several runs on one page, and running work looked at from outside."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import small
 from pages import outline, reads_without_scripts, text_of
 from spd_fast.base.files import is_locked, lock_file, release
 from spd_fast.base.stores import Journal
+from spd_fast.cli import app
 from spd_fast.outer import runs
 from spd_fast.outer.fit import fit_dish
 from spd_fast.outer.history import OuterEpoch
@@ -106,3 +109,29 @@ def test_a_lock_is_seen_from_outside(tmp_path: Path) -> None:
     assert is_locked(tmp_path / "file")
     release(lock)
     assert not is_locked(tmp_path / "file")
+
+
+def succeed(*arguments: object) -> str:
+    """The output of a command of the command line that succeeds."""
+    done = CliRunner().invoke(app, [str(each) for each in arguments])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_commands(tmp_path: Path) -> None:
+    """A ranking writes its report beside its table, runs are compared, and watching ends where nothing runs."""
+    cells, table = tmp_path / "cells.jsonl", tmp_path / "ranked.csv"
+    cells.write_text(
+        "".join(
+            json.dumps({"matrix": cell.matrix.tolist(), "ops": list(cell.ops)}) + "\n" for cell in small.pool()[0][:3]
+        )
+    )
+    assert "the report is" in succeed("rank", cells, "--out", table)
+    html = (tmp_path / "ranked.html").read_text()
+    assert outline(html)[0] == (1, "Ranked candidates")
+    assert "24 motifs trained" in succeed("watch", table)
+    for name in ("a", "b"):
+        fit_dish(*small.pool(), small.RECIPE, run=tmp_path / name)
+    assert "2 runs compared in" in succeed("report", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "c.html")
+    assert "All settings are the same." in (tmp_path / "c.html").read_text()
+    assert succeed("watch", tmp_path / "a").rstrip().endswith("; finished")
