@@ -1,6 +1,7 @@
 """The report of a ranking: which candidates are best, how far to trust that, and what to do next."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,9 @@ _LISTED = 50
 _WITH_INTERVAL = 40
 """Candidates whose intervals are drawn."""
 _DRAWN_CURVES = 120
+_GIVEN, _LONGEST = 3, 40
+"""Columns of the candidates' file that stand in the table, and the most characters of their values."""
+_HEADS = {"lower_90": "90 %, from", "upper_90": "90 %, to", "flops": "FLOPs"}
 
 
 def ranking_page(found: Ranking, made: Made, reached: npt.ArrayLike | None = None) -> Page:
@@ -37,7 +41,7 @@ def ranking_page(found: Ranking, made: Made, reached: npt.ArrayLike | None = Non
     """
     truth = None if reached is None else np.asarray(reached, np.float64)
     verdict, on = _verdict(found, truth)
-    fresh = found.order[np.isnan(found.known[found.order])][:TOP].tolist()
+    fresh = _fresh(found)
     return Page(
         title="Ranked candidates",
         summary=_summary(found),
@@ -58,6 +62,15 @@ def ranking_page(found: Ranking, made: Made, reached: npt.ArrayLike | None = Non
             _table(found, truth),
         ],
     )
+
+
+def _fresh(found: Ranking) -> list[int]:
+    """Return the candidates ranked first whose accuracy is not known, each cell once."""
+    best: dict[str, int] = {}
+    for row in found.order.tolist():
+        if len(best) < TOP and np.isnan(found.known[row]):
+            best.setdefault(found.cells[row].key, row)
+    return list(best.values())
 
 
 def _shown(found: Ranking, value: float) -> str:
@@ -293,11 +306,14 @@ def _curves(found: Ranking, groups: Sequence[str]) -> Section | None:
 
 
 def _table(found: Ranking, truth: Array | None) -> Section:
-    table: dict[str, list[Any]] = found.table()
+    n = min(_LISTED, len(found.order))
+    table = {name: values[:n] for name, values in replace(found, columns={}).table().items()}
     if truth is not None:
         sign = -1 if found.lower_is_better else 1
-        table[f"reached_{_what(found)}"] = (sign * truth[found.order]).tolist()
-    table = {name: values for name, values in table.items() if name not in found.columns or name == "given_cell"}
+        table[f"reached_{_what(found)}"] = (sign * truth[found.order[:n]]).tolist()
+    given = {name: [values[row] for row in found.order[:n].tolist()] for name, values in found.columns.items()}
+    short = [name for name, values in given.items() if all(len(str(value)) <= _LONGEST for value in values)]
+    table |= {f"your {name}" if name in table else name: given[name] for name in short[:_GIVEN]}
     table = {name: values for name, values in table.items() if any(value == value for value in values)}  # not all NaN
     names = [name for name in table if name not in ("rank", "cell")]
     rows = [
@@ -305,16 +321,12 @@ def _table(found: Ranking, truth: Array | None) -> Section:
             Value(f"{table['rank'][i]}. {table['cell'][i][:12]}", table["rank"][i]),
             *(_entry(table[name][i]) for name in names),
         ]
-        for i in range(min(_LISTED, len(found.order)))
+        for i in range(n)
     ]
-    n = len(found.order)
-    notes = (
-        [f"The first {_LISTED} of {n:,}. The table that was written beside this page has all."] if n > _LISTED else []
-    )
-    heads = [
-        "rank and cell",
-        *(name.replace("_", " ").replace("lower 90", "from (90 %)").replace("upper 90", "to (90 %)") for name in names),
-    ]
+    notes = []
+    if n < len(found.order):
+        notes = [f"The first {n} of {len(found.order):,}. The table that was written beside this page has all."]
+    heads = ["rank and cell", *(_HEADS.get(name, name.replace("_", " ")) for name in names)]
     return Section("Ranked candidates", notes, [Table("Ranked candidates, the best first", heads, rows)])
 
 

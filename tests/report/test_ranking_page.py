@@ -78,8 +78,15 @@ def test_a_ranking_without_labels() -> None:
 def test_what_comes_from_data_is_escaped(ranked: tuple[Ranking, TruthTable]) -> None:
     found, _ = ranked
     evil = "</script><img src=x onerror=alert(1)>"
-    html = ranking_page(replace(found, advice=(evil,)), replace(MADE, truth=evil)).html()
+    columns = {
+        "name": [evil] * len(found.cells),
+        "parameters": ["few"] * len(found.cells),
+        "cell": ["x" * 99] * len(found.cells),
+    }
+    html = ranking_page(replace(found, advice=(evil,), columns=columns), replace(MADE, truth=evil)).html()
     assert evil not in html
+    heads = re.findall(r'<th scope="col"[^>]*>([^<]*)</th>', html)
+    assert heads[-4:] == ["parameters", "FLOPs", "name", "your parameters"]
     assert "&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;" in html
 
 
