@@ -81,9 +81,8 @@ def barriers(browser: Browser, path: Path, scheme: str, width: int) -> list[str]
     page.on("console", lambda message: found.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: found.append(str(error)))
     page.goto(path.as_uri())
-    page.wait_for_function(
-        "document.querySelectorAll('.live.vega-embed svg').length == document.querySelectorAll('.live').length"
-    )
+    for chart in page.query_selector_all(".live"):
+        chart.wait_for_selector("svg")
     for details in page.query_selector_all("details"):
         details.evaluate("each => each.open = true")
     result = Axe().run(page)
