@@ -353,7 +353,9 @@ def test_mistakes_of_train(tmp_path: Path, truth: Path, recipe: Path) -> None:
     assert "n is 11, expected 0 to 10" in fail("train", "--sample", 11, "--truth", truth)
     assert "none.json does not exist" in fail("train", "--cells", tmp_path / "none.json")
     (tmp_path / "cells.json").write_text("{}")
-    assert "holds no list, expected a list of objects with a cell each" in fail("train", "--cells", tmp_path / "cells.json")
+    assert "holds no list, expected a list of objects with a cell each" in fail(
+        "train", "--cells", tmp_path / "cells.json"
+    )
     (tmp_path / "cells.json").write_text("[]")
     assert "cells is empty, expected at least one" in fail("train", "--cells", tmp_path / "cells.json")
     (tmp_path / "cells.json").write_text("{")
