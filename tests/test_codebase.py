@@ -62,8 +62,11 @@ TORCH = {
     "torch",
     "reference.pytorch",
     *(f"outer.{name}" for name in ("fit", "forms", "losses", "measure", "optimizers", "ridge")),
+    "predictors.bananas",
 }
 """Modules that load PyTorch."""
+SKLEARN = {f"predictors.{name}" for name in ("bananas", "gaussian_process", "regressor", "spd")}
+"""Modules that load scikit-learn."""
 
 CSRC = PACKAGE.parent / "csrc"
 ENGINE_LAYERS = [
@@ -258,7 +261,7 @@ def test_heavy_packages_stay_where_they_belong(module: str) -> None:
     assert "torch" not in imported or module in TORCH
     assert "jax" not in imported or module == "reference.jax"
     assert "matplotlib" not in imported
-    assert "sklearn" not in imported or module in {"predictors.spd", "predictors.gaussian_process"}
+    assert "sklearn" not in imported or module in SKLEARN
     assert not imported & {"tensorflow", "pickle"}
 
 

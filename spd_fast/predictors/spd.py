@@ -22,8 +22,6 @@ from typing import Any, Final, Literal, Self, overload
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils.validation import check_is_fitted
 
 import spd_fast.recipes as recipes
@@ -32,7 +30,6 @@ from spd_fast.base.progress import part_of
 from spd_fast.base.types import (
     Array,
     Progress,
-    checked_array,
     checked_choice,
     checked_flag,
     checked_instance,
@@ -47,11 +44,17 @@ from spd_fast.outer.start import start_dish
 from spd_fast.predictors.features import structural_features
 from spd_fast.predictors.gaussian_process import GaussianProcess, fit_gaussian_process
 from spd_fast.predictors.readings import KeptReadings, LearnedDish, learn_dish, learn_folds, mean_scaled
+from spd_fast.predictors.regressor import (
+    CELL_TYPES,
+    CellRegressor,
+    Cells,
+    cells_of,
+    checked_labelled,
+    type_of,
+    warn_if_alike,
+)
 from spd_fast.recipes.settings import Recipe
-from spd_fast.spaces.candidate import Columns, checked_candidates
 from spd_fast.spaces.cell import Cell
-from spd_fast.spaces.cell_columns import CellColumns
-from spd_fast.spaces.nats_cell import NatsCell
 
 __all__ = [
     "SCHEMA",
@@ -65,16 +68,12 @@ FEATURES: Final = ("structure", "curves", "dish")
 """The kinds of features of the Gaussian process, in the order of its groups."""
 DEFAULT_RECIPE: Final = "learned_labels"
 DEFAULT_CURVES: Final = "curves"
-Cells = Sequence[Cell] | Sequence[NatsCell] | Array
-"""Cells of one space; of NAS-Bench-101's also as numbers, in an array or a pandas.DataFrame."""
-_TYPES: Final = {"Cell": Cell, "NatsCell": NatsCell}
-_ALIKE: Final = "all accuracies are alike"
 
 
 # ---- the estimator
 
 
-class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class SPDPredictor(CellRegressor):
     """Predicts accuracies of cells from those of labelled cells. It is a scikit-learn estimator.
 
     Parameters
@@ -170,18 +169,11 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         """
         parameters = self._checked_parameters()
         checked_progress(progress)
-        pool = _as_cells(cells)
-        kind_of_cells = _type_of(pool)
-        known = _checked_accuracy(accuracy, len(pool))
-        if len(known) < 2:
-            raise ValueError(f"{len(known)} labelled cells were given, expected at least 2")
+        pool, known = checked_labelled(cells, accuracy)
+        kind_of_cells = type_of(pool)
         with warnings.catch_warnings():
+            warn_if_alike(known)
             if np.ptp(known) == 0:
-                warnings.warn(
-                    f"{_ALIKE} ({known[0]}): there is nothing to learn from them, and predictions do not tell cells apart; "
-                    "give cells of different accuracies",
-                    stacklevel=2,
-                )
                 warnings.filterwarnings("ignore", "all training cells have")  # of each dish, which says it again
             self.dishes_, self.process_ = self._learned(pool, known, parameters, progress)
         self.cell_type_, self.parameters_, self.notes_ = kind_of_cells, parameters, {}
@@ -261,12 +253,9 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(
                 "return_std is True with variant 'dish', expected variant 'gaussian_process': a dish gives scores alone"
             )
-        wanted = _as_cells(cells)
-        if len(wanted) and _type_of(wanted) is not self.cell_type_:
-            raise TypeError(
-                f"cells[0] is {type(wanted[0]).__name__}, expected {self.cell_type_.__name__}: "
-                "the predictor was fitted to cells of that space; fit another to these"
-            )
+        wanted = cells_of(
+            cells, self.cell_type_, "the predictor was fitted to cells of that space; fit another to these"
+        )
         if not len(wanted):
             return (np.empty(0), np.empty(0)) if with_std else np.empty(0)
         parts = [part_of(progress, k, len(self.dishes_)) for k in range(len(self.dishes_))]
@@ -291,34 +280,6 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         if [id(each.dish) for each in kept] != [id(dish) for dish in self.dishes_]:
             kept = self._kept = [KeptReadings(dish) for dish in self.dishes_]
         return kept
-
-    def predict(
-        self, cells: Cells, return_std: bool = False
-    ) -> npt.NDArray[np.float64] | tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Predict the accuracies of cells: scikit-learn's name for `query`."""
-        return self.query(cells, return_std=return_std)  # type: ignore[call-overload, no-any-return]
-
-    def score(self, cells: Cells, accuracy: npt.ArrayLike) -> float:
-        """Return Kendall's tau-b of predictions and accuracies, -1 to 1.
-
-        Warns
-        -----
-        sklearn.exceptions.UndefinedMetricWarning
-            If there are fewer than 2 cells. The result is NaN then, as that of scikit-learn's own R^2.
-        """
-        from spd_fast.base.ranks import kendall_tau
-
-        wanted = _as_cells(cells)
-        known = _checked_accuracy(accuracy, len(wanted))
-        predicted = self.query(wanted)
-        if len(known) < 2:
-            warnings.warn(
-                f"tau of {len(known)} cells is not defined, it needs at least 2 cells: the score is NaN",
-                UndefinedMetricWarning,
-                stacklevel=2,
-            )
-            return float("nan")
-        return kendall_tau(predicted, known)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a fitted predictor as an .npz of plain arrays without pickles, with its settings as JSON: a whole file or none.
@@ -378,7 +339,7 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             }
             loaded = cls(**parameters)
             loaded.parameters_ = loaded._checked_parameters()
-            loaded.cell_type_ = _TYPES[checked_choice("cells", settings.get("cells", "Cell"), _TYPES)]
+            loaded.cell_type_ = CELL_TYPES[checked_choice("cells", settings.get("cells", "Cell"), CELL_TYPES)]
             loaded.dishes_ = tuple(
                 _dish_from(arrays, k, Recipe.from_json(json.dumps(recipe)))
                 for k, recipe in enumerate(settings["dishes"])
@@ -412,64 +373,9 @@ class SPDPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 checked_instance(name, parameters[name], (Recipe, str), "a spd_fast.Recipe, its name, or None")
         return parameters
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.regressor_tags.poor_score = True  # `score` returns tau, and scikit-learn's own checks have no cells
-        return tags
-
 
 def _recipe(given: Recipe | str | None, default: str) -> Recipe:
     return given if isinstance(given, Recipe) else recipes.get(default if given is None else given)
-
-
-def _as_cells(cells: Any) -> Sequence[Any]:
-    """Return cells of one space as a sequence: given as one, or as numbers in an array, rows or a DataFrame."""
-    if hasattr(cells, "columns") and hasattr(cells, "to_numpy"):
-        missing = [name for name in CellColumns.names if name not in cells.columns]
-        if missing:
-            raise ValueError(
-                f"cells is a {type(cells).__name__} without the column {missing[0]!r}, expected {', '.join(CellColumns.names)}"
-            )
-        return CellColumns(*(checked_array(f"the column {name!r} of cells", cells[name]) for name in CellColumns.names))
-    rows = isinstance(cells, Sequence) and len(cells) and isinstance(cells[0], Sequence | np.ndarray)
-    if rows and not isinstance(cells[0], str):
-        cells = checked_array("cells", cells)
-    if isinstance(cells, np.ndarray) and (cells.dtype.kind != "O" or cells.ndim != 1):
-        if cells.dtype.kind == "O":
-            cells = checked_array("cells", cells)
-        if cells.ndim != 2 or cells.shape[1] != 3 or cells.dtype.kind not in "iu":
-            raise ValueError(
-                f"cells is a {cells.dtype} array of shape {cells.shape}, expected integers of shape (n, 3): vertices, "
-                "edge_bits, op_codes; or a sequence of Cell or of NatsCell"
-            )
-        return CellColumns(*cells.T)
-    checked = checked_candidates(cells, tuple(_TYPES.values()), "spd_fast.Cell or spd_fast.NatsCell")
-    kind = _type_of(checked)
-    odd = next(
-        (k for k, cell in enumerate(() if isinstance(checked, Columns) else checked) if type(cell) is not kind), None
-    )
-    if odd is not None:
-        raise TypeError(
-            f"cells[{odd}] is {type(checked[odd]).__name__}, expected {kind.__name__} as cells[0]: cells of one space"
-        )
-    return checked
-
-
-def _type_of(cells: Sequence[Any]) -> type:
-    """Return the type of cells, which are all of one."""
-    if isinstance(cells, Columns):
-        return cells.cell_type
-    return type(cells[0]) if len(cells) else Cell
-
-
-def _checked_accuracy(accuracy: npt.ArrayLike, n: int) -> npt.NDArray[np.float64]:
-    checked = np.asarray(checked_array("accuracy", accuracy), np.float64)
-    if checked.shape != (n,):
-        raise ValueError(f"accuracy has shape {checked.shape}, expected ({n},) to match cells")
-    bad = np.flatnonzero(~np.isfinite(checked))
-    if len(bad):
-        raise ValueError(f"accuracy[{bad[0]}] is {checked[bad[0]]}, expected finite numbers")
-    return checked
 
 
 def _dish_from(arrays: Mapping[str, Array], k: int, recipe: Recipe) -> LearnedDish:
