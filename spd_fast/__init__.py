@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from spd_fast.outer.dish_search import dish_search as dish_search
     from spd_fast.outer.fit import FitResult as FitResult
     from spd_fast.outer.fit import fit_dish as fit_dish
+    from spd_fast.predictors.bananas import BananasPredictor as BananasPredictor
     from spd_fast.predictors.spd import SPDPredictor as SPDPredictor
     from spd_fast.ranking.rank import Ranking as Ranking
     from spd_fast.ranking.rank import rank as rank
@@ -59,6 +60,7 @@ _HOMES = {
     "motif": ["MOTIF_A", "MOTIF_B", "MOTIF_C", "MotifShape", "NASBENCH101", "count_flops", "count_parameters"],
     "outer.fit": ["FitResult", "fit_dish"],
     "outer.dish_search": ["DishSearchResult", "dish_search"],
+    "predictors.bananas": ["BananasPredictor"],
     "predictors.spd": ["SPDPredictor"],
     "ranking.rank": ["Ranking", "rank"],
     "recipes.settings": ["Recipe"],

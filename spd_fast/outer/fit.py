@@ -284,7 +284,7 @@ class _Loop:
 
     def run_epoch(self) -> None:
         """Run one outer epoch and append its record to the history."""
-        with _one_torch_thread():
+        with one_torch_thread():
             self.history.append(self._run_epoch(len(self.history)))
 
     def _run_epoch(self, epoch: int) -> OuterEpoch:
@@ -493,7 +493,7 @@ def _checked_loss(value: Tensor) -> Tensor:
 
 
 @contextmanager
-def _one_torch_thread() -> Iterator[None]:
+def one_torch_thread() -> Iterator[None]:
     """Run PyTorch on one thread, because the last bit of an update may depend on how threads divide it."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -54,6 +54,7 @@ from spd_fast.scoreboard.rows import (
     LEARNED,
     MIN_STEPS,
     Row,
+    bananas_rows,
     dish_rows,
     motif_rows,
     predictor_rows,
@@ -263,7 +264,14 @@ def build_board(
     networks = {"proxy_network": proxy_network, "low_fidelity_network": low_fidelity_network}
     with _opened(folder, lambda: board_identity(trial, recipe, curves, learned, images, **networks)) as parts:
         m = Measuring(trial, recipe, curves, learned, folds, images, threads, parts, progress, **networks)
-        rows = (*structure_rows(trial), *proxy_rows(m), *motif_rows(m), *dish_rows(m), *predictor_rows(m))
+        rows = (
+            *structure_rows(trial),
+            *proxy_rows(m),
+            *motif_rows(m),
+            *dish_rows(m),
+            *predictor_rows(m),
+            *bananas_rows(m),
+        )
     settings = {
         "recipe": json.loads(recipe.to_json()),
         "curves": json.loads(curves.to_json()),

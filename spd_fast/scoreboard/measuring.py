@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -24,6 +25,7 @@ from spd_fast.predictors.readings import LearnedDish, learn_dish, learn_folds, m
 from spd_fast.recipes.settings import AdamSettings, DishSettings, InnerSettings, MotifSettings, OuterSettings, Recipe
 from spd_fast.scoreboard.trial import Trial
 from spd_fast.spaces.candidate import Candidate
+from spd_fast.spaces.cell_columns import CellColumns
 
 REMEDY: Final = "choose another folder"
 LOW_FIDELITY_NETWORK: Final = Recipe(
@@ -134,6 +136,29 @@ class Measuring:
 
         return self.parts.keep("proxies", measure, self._report("zero-cost proxies"))
 
+    @property
+    def has_bananas(self) -> bool:
+        """Whether BANANAS' predictor can be measured: the cells are those of NAS-Bench-101, and PyTorch is installed."""
+        return isinstance(self.trial.test_cells.cells, CellColumns) and find_spec("torch") is not None
+
+    def bananas(self, pool_size: int, seed: int) -> Mapping[str, Array]:
+        """Return BANANAS' predictions of the test cells, shape (n,), learned from one pool, and its seconds of a fit and of a query."""
+        from spd_fast.predictors.bananas import BananasPredictor
+
+        pool, cells = self.trial.pool(pool_size, seed), self.trial.test_cells.nasbench_cells
+
+        def measure(report: Progress) -> dict[str, Array]:
+            began = time.perf_counter()
+            predictor = BananasPredictor(seed=self.trial.seeds[seed])
+            predictor.fit(pool.nasbench_cells, pool.accuracy, progress=report)
+            fitted = time.perf_counter()
+            score = predictor.query(cells)
+            each = (time.perf_counter() - fitted) / len(cells)
+            return {"score": score, "init_seconds": np.array(fitted - began), "query_seconds": np.array(each)}
+
+        doing = f"BANANAS from {pool_size} labelled cells, pool {seed}"
+        return self.parts.keep(f"bananas-{pool_size}-{seed}", measure, self._report(doing))
+
     def features(self, kind: str, pool_size: int, seed: int) -> _Features:
         """Return the features of one group, for one pool and the test cells."""
         pool, n = self.trial.pool(pool_size, seed), len(self.trial.test_cells)
@@ -241,7 +266,7 @@ class Measuring:
 
     def _n_parts(self) -> int:
         seeds = len(self.trial.seeds)
-        per_pool_size = 1 + (self.given is None) + (self.folds > 0)
+        per_pool_size = 1 + (self.given is None) + (self.folds > 0) + self.has_bananas
         per_seed = 2 + len(self.trial.pool_sizes) * per_pool_size + (self.images is not None)
         return 2 + seeds * per_seed + (self.images is not None)
 

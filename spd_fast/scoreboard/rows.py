@@ -43,7 +43,7 @@ class Row:
     name, meaning : str
     kind : "structure", "proxy", "motif", "dish" or "predictor"
         Where the score comes from: the cell's graph; an untrained network; motifs on images that were not learned; motifs on a
-        dish; a Gaussian process.
+        dish; a predictor that learned from labelled cells.
     pool_size : int
         How many labelled cells the row learned from.
     scores : ndarray, shape (S, n) or (1, n)
@@ -262,6 +262,26 @@ def predictor_rows(m: "Measuring") -> list[Row]:
         for name, kinds in combinations.items()
         for pool_size in m.trial.pool_sizes
     ]
+
+
+def bananas_rows(m: "Measuring") -> list[Row]:
+    """Return the rows of BANANAS' predictor; none where it cannot be measured (`Measuring.has_bananas`)."""
+    rows = []
+    for pool_size in m.trial.pool_sizes if m.has_bananas else ():
+        found = [m.bananas(pool_size, seed) for seed in range(len(m.trial.seeds))]
+        rows.append(
+            _row(
+                m.trial,
+                "BANANAS",
+                "predictor",
+                "ensemble of 5 networks of 10 layers on paths of up to 3 operations (the paper, section 5.4)",
+                [each["score"] for each in found],
+                pool_size=pool_size,
+                init_seconds=float(np.mean([each["init_seconds"] for each in found])),
+                query_seconds=float(np.mean([each["query_seconds"] for each in found])),
+            )
+        )
+    return rows
 
 
 def _predictor_row(m: "Measuring", name: str, kinds: Sequence[str], pool_size: int) -> Row:

@@ -22,6 +22,7 @@ from spd_fast.outer.fit import fit_dish
 from spd_fast.outer.start import start_dish
 from spd_fast.predictors import proxies
 from spd_fast.predictors import spd as predictor
+from spd_fast.predictors.bananas import BananasPredictor
 from spd_fast.predictors.readings import LearnedDish
 from spd_fast.predictors.spd import SPDPredictor
 from spd_fast.recipes.settings import Recipe
@@ -251,7 +252,7 @@ def test_impossible_trials() -> None:
 
 def test_a_board_holds_what_its_parts_say(board: tuple[Board, Path], trial: Trial) -> None:
     built, _ = board
-    kinds = ["structure"] * 7 + ["proxy"] * 5 + ["motif"] * 2 + ["dish"] * 3 + ["predictor"] * 10
+    kinds = ["structure"] * 7 + ["proxy"] * 5 + ["motif"] * 2 + ["dish"] * 3 + ["predictor"] * 12
     assert [row.kind for row in built.rows] == kinds
     held = trial.test_cells
     for pool_size, seed in itertools.product(trial.pool_sizes, range(2)):
@@ -264,6 +265,8 @@ def test_a_board_holds_what_its_parts_say(board: tuple[Board, Path], trial: Tria
         for name, kinds in (("GP: structure", ("structure",)), ("GP: structure, curves, dish", predictor.FEATURES)):
             ours = SPDPredictor(recipe, features=kinds, curves=VALID, folds=2).fit(pool.cells, pool.accuracy)
             assert np.array_equal(row_of(built, name, pool_size).scores[seed], ours.query(held.cells))
+        bananas = BananasPredictor(seed=seed).fit(pool.cells, pool.accuracy)
+        assert np.array_equal(row_of(built, "BANANAS", pool_size).scores[seed], bananas.query(held.cells))
     conv = row_of(built, "3x3 convolutions")
     assert conv.scores.tolist() == [[cell.ops.count("conv3x3-bn-relu") for cell in held.cells]]
     for row in built.rows:
@@ -271,7 +274,7 @@ def test_a_board_holds_what_its_parts_say(board: tuple[Board, Path], trial: Tria
         assert (row.pool_size > 0) == (row.kind == "predictor" or row.name == LEARNED)
         assert (row.init_seconds > 0) == (row.pool_size > 0 or row.kind == "structure")
         assert row.judged.means == judge(row.scores, held.accuracy).means
-        assert (row.inside_90 is not None) == (row.kind == "predictor")
+        assert (row.inside_90 is not None) == row.name.startswith("GP")
         assert row.inside_90 is None or 0 < row.inside_90 <= 1
     assert built.row("no such row") is None
     assert built.row(LEARNED, 99) is None
