@@ -87,6 +87,7 @@ GRADIENT = {
 }
 TENSORS = {"images": torch.tensor(DISH.images), "labels": torch.tensor(DISH.labels)}
 FITTED = spd.SPDPredictor(features=("structure",), threads=1).fit(CELLS, ACCURACY)
+BANANAS = spd.BananasPredictor(epochs=1).fit(CELLS, ACCURACY)
 PROCESS = FITTED.process_
 assert PROCESS is not None
 SAMPLE = TRUTH.sample(2, 0)
@@ -175,6 +176,12 @@ DOORS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "SPDPredictor.query": (FITTED.query, {"cells": CELLS}),
     "SPDPredictor.predict": (FITTED.predict, {"cells": CELLS}),
     "SPDPredictor.score": (FITTED.score, {"cells": CELLS, "accuracy": ACCURACY}),
+    "BananasPredictor": (
+        lambda **parameters: spd.BananasPredictor(**({"epochs": 1} | parameters)).fit(CELLS, ACCURACY),
+        dict.fromkeys(inspect.signature(spd.BananasPredictor).parameters),
+    ),
+    "BananasPredictor.fit": (spd.BananasPredictor(epochs=1).fit, {"cells": CELLS, "accuracy": ACCURACY}),
+    "BananasPredictor.query": (BANANAS.query, {"cells": CELLS}),
     "TruthTable.load": (spd.TruthTable.load, {}),
     "TruthTable.sample": (TRUTH.sample, {"n": 3, "seed": 0}),
     "TruthTable.split": (TRUTH.split, {"n": 3, "seed": 0}),

@@ -265,7 +265,7 @@ def predictor_rows(m: "Measuring") -> list[Row]:
 
 
 def bananas_rows(m: "Measuring") -> list[Row]:
-    """Return the rows of BANANAS' predictor; none where it cannot be measured (`Measuring.has_bananas`)."""
+    """Return the rows of BANANAS' predictor, which are for cells of NAS-Bench-101 alone."""
     rows = []
     for pool_size in m.trial.pool_sizes if m.has_bananas else ():
         found = [m.bananas(pool_size, seed) for seed in range(len(m.trial.seeds))]

@@ -49,6 +49,7 @@ def test_ranking_and_predicting_need_no_extra() -> None:
     ("call", "message"),
     [
         ("spd.fit_dish", "this needs PyTorch, which is not installed: pip install 'spd_fast[learn]'"),
+        ("spd.BananasPredictor", "this needs PyTorch, which is not installed: pip install 'spd_fast[learn]'"),
         ("spd.torch", "this needs PyTorch, which is not installed: pip install 'spd_fast[learn]'"),
         (
             "spd.SPDPredictor(variant='dish').fit(cells, range(6))",
