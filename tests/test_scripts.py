@@ -3,13 +3,16 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from processes import size, started
 from spd_fast.nasbench101 import Table
 from spd_fast.nasbench101 import open as open_table
 from spd_fast.recipes import get
@@ -71,6 +74,59 @@ def test_rawal(project_dir: Path, tmp_path: Path) -> None:
     assert [len(row) for row in rows] == [6] + [7] * 6
     assert [line.partition(":")[0] for line in text.splitlines()[-3:]] == [f"one of the best {k}" for k in (1, 3, 5)]
     assert len(json.loads((tmp_path / "rawal.json").read_text())) == 7
+
+
+LOSSES = [
+    "--motifs",
+    "C",
+    "--outer-epochs",
+    "6",
+    "--test-cells",
+    "100",
+    "--threads",
+    "1",
+    "--replace",
+    json.dumps(TINY),
+]
+
+
+def test_losses(project_dir: Path, tmp_path: Path) -> None:
+    """Killed in its first run, the same command continues, and leaves the table of one that was left alone, but for the minutes."""
+
+    def table(folder: Path) -> list[list[str]]:
+        lines = (folder / "losses.md").read_text().splitlines()
+        return [line.strip("| ").split(" | ")[:-1] for line in lines]
+
+    one = ["--seeds", 1, "--losses", "mse_losses", *LOSSES]
+    killed, alone = tmp_path / "killed", tmp_path / "alone"
+    script = [sys.executable, project_dir / "bench" / "losses.py", "--out"]
+    metrics = killed / "C-mse_losses-direct-seed0" / "metrics.jsonl"
+    with started([*script, killed, *one]) as process:
+        assert process.reaches(lambda: size(metrics) > 0), process.err
+        process.send(signal.SIGKILL)
+        process.wait()
+    assert not (killed / "losses.md").exists()
+    said(project_dir, "losses.py", "--out", killed, *one)
+    text = said(project_dir, "losses.py", "--out", alone, *one)
+    assert "time left" in text
+    assert table(killed) == table(alone)
+    rows = table(alone)
+    assert [row[:3] for row in rows[2:]] == [["motif C", "MSE of losses", how] for how in ("direct", "hypergradient")]
+    estimate = re.compile(r"-?\d\.\d{3} \[-?\d\.\d{3}, -?\d\.\d{3}\]")
+    assert all(estimate.fullmatch(figure) for row in rows[2:] for figure in (*row[3:7], row[8]))
+    assert rows[2][3] == rows[3][3]  # the dish before learning is the same
+
+
+def test_losses_need_a_truth_that_has_them(project_dir: Path, tmp_path: Path) -> None:
+    truth = TruthTable.load()
+    bare = {name: values for name, values in truth.measurements.items() if name.endswith("accuracy")}
+    replace(truth, measurements=bare).save(tmp_path / "bare.npz")
+    command = [sys.executable, project_dir / "bench" / "losses.py", "--truth", tmp_path / "bare.npz", "--out"]
+    done = subprocess.run([*map(str, command), str(tmp_path / "out")], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    expected = "bare.npz holds no losses, which mse_losses compares: add --losses pearson_abs pearson mse\n"
+    assert done.stderr.endswith(expected)
+    assert not (tmp_path / "out").exists()
 
 
 def test_nasbench(project_dir: Path, tmp_path: Path) -> None:

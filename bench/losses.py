@@ -1,0 +1,345 @@
+"""What the paper proposes in its section 7: other outer losses, each with the direct gradient and with the hypergradient.
+
+    python bench/losses.py --estimate                                                # how long it takes here; learns nothing
+    python bench/losses.py --out runs/losses                                         # motif C, 3 seeds, 170 outer epochs
+    python bench/losses.py --out runs/losses --motifs B --seeds 1 --outer-epochs 85  # and motif B
+
+The settings are the paper's (`spd-fast recipes cassimon_c`) but for 16 inner epochs, the inner rate 3e-4, with which motifs learn
+something in them, and the score, which is the metric. A dish is learned from six fresh cells in each outer epoch. It is judged on test
+cells, of which no outer epoch sees any, beside the same dish before learning. --out holds a run folder for every run (`spd-fast report`
+shows one) and the scores of the test cells. After Ctrl-C or a kill the same command continues, and a later command adds seeds,
+motifs, losses and gradients. At its end the command writes the table of all that it was asked for, from these files, to losses.md.
+
+Intervals hold 95 % of resamples: of test cells and seeds for their tau, of seeds and of the outer epochs of each for all else.
+
+The truth that ships has accuracies and losses. NAS-Bench-101 has no losses: with --truth, name the losses that need none.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spd_fast import TruthTable, recipes
+from spd_fast.base.files import atomic_write
+from spd_fast.base.stores import Journal, content_digest
+from spd_fast.cli.console import duration
+from spd_fast.dish import Dish
+from spd_fast.outer import runs
+from spd_fast.outer.fit import fit_dish
+from spd_fast.outer.history import OuterEpoch
+from spd_fast.outer.start import start_dish
+from spd_fast.recipes.settings import Recipe
+from spd_fast.scoreboard.judge import Estimate, judge
+from spd_fast.scoreboard.measuring import Parts
+from spd_fast.scoring import score_cells
+
+LOSSES: dict[str, tuple[str, dict[str, Any]]] = {
+    "pearson_abs": ("1 - abs(r), the paper's", {"outer.loss": "pearson_abs"}),
+    "pearson": ("1 - r", {"outer.loss": "pearson"}),
+    "mse": ("MSE of accuracy", {"outer.loss": "mse"}),
+    "mse_losses": ("MSE of losses", {"outer.loss": "mse", "outer.metric": "loss", "outer.truth": "loss"}),
+}
+GRADIENTS = {"direct": "direct", "unrolled": "hypergradient"}
+SETTINGS: dict[str, Any] = {"inner.epochs": 16, "inner.optimizer.lr": 3e-4, "outer.ranking": "metric"}
+SCHEMA = "spd_fast.losses/1"
+# Costs relative to one motif C that is trained with the direct gradient; they only divide the time left between jobs.
+MOTIF_COSTS = {"A": 8.5, "B": 2.75, "C": 1.0}
+GRADIENT_COSTS = {"direct": 1.0, "unrolled": 5.0}
+EDGE = 0.1  # the share of the outer epochs that counts as the first ones, and as the last ones
+RESAMPLES = 1000
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: one motif, one loss, one gradient."""
+
+    motif: str
+    loss: str
+    gradient: str
+
+    def recipe(self, changes: dict[str, Any], seed: int) -> Recipe:
+        """Return the recipe of one seed."""
+        settings = {**SETTINGS, **LOSSES[self.loss][1], "outer.gradient": self.gradient, **changes, "seed": seed}
+        return recipes.get(f"cassimon_{self.motif.lower()}").replace(settings)
+
+    def name(self, seed: int) -> str:
+        """Return the name of the run folder."""
+        return f"{self.motif}-{self.loss}-{self.gradient}-seed{seed}"
+
+    def before(self, seed: int) -> str:
+        """Return the name of the scores before learning, which are the same for all rows of a motif and a metric."""
+        return f"{self.motif}-before-{'loss' if self.loss == 'mse_losses' else 'probability'}-seed{seed}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A piece of the work, with its cost relative to others."""
+
+    what: str
+    cost: float
+    done: bool
+    work: Callable[[Callable[[float], None]], None]
+
+
+class Clock:
+    """Prints which job runs, the share of all work that is done, and the time left: at the beginning of a job and once a minute."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._began = self._said = time.monotonic()
+        self._total = sum(job.cost for job in jobs)
+        self._found = self._done = sum(job.cost for job in jobs if job.done)
+
+    def say(self, job: Job, share: float) -> None:
+        """Report the share of a job that is done."""
+        now, done = time.monotonic(), self._done + share * job.cost
+        if share > 0 and now - self._said < 60:
+            return
+        self._said, here = now, done - self._found
+        left = duration((now - self._began) / here * (self._total - done)) if here > 0 else "not known yet"
+        print(f"{100 * done / self._total:3.0f} % done, time left {left}: {job.what}", flush=True)
+
+    def finish(self, job: Job) -> None:
+        """Count a job as done."""
+        self._done += job.cost
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The rows and seeds that are asked for, and the cells on which they are learned and judged."""
+
+    rows: list[Row]
+    seeds: range
+    epochs: int  # outer epochs
+    further: dict[str, Any]  # settings of every recipe
+    test: TruthTable
+    rest: TruthTable
+    folder: Path
+    threads: int | None
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The settings that all rows have in common."""
+        return {"outer.epochs": self.epochs, **self.further}
+
+    def jobs(self, parts: Parts, journal: Journal) -> list[Job]:
+        """Return all work in order, with what is done already."""
+        kept = {record["part"] for record in journal.records}
+        jobs: dict[str, Job] = {}
+        scoring = len(self.test)
+        for row in self.rows:
+            for seed in self.seeds:
+                recipe, name, before = row.recipe(self.changes, seed), row.name(seed), row.before(seed)
+                cost, folder = MOTIF_COSTS[row.motif], self.folder / name
+                fitting = recipe.outer.epochs * recipe.outer.cells * GRADIENT_COSTS[row.gradient]
+                fitted = runs.is_run(folder) and runs.read(folder).finished
+                if fitted:
+                    runs.read(folder).require_recipe(recipe)
+                jobs[before] = Job(
+                    f"scores {before}",
+                    cost * scoring,
+                    before in kept,
+                    self._scoring(parts, before, recipe, lambda recipe=recipe: start_dish(recipe)),
+                )
+                jobs[f"fit {name}"] = Job(f"learns {name}", cost * fitting, fitted, self._fitting(folder, recipe))
+                jobs[name] = Job(
+                    f"scores {name}",
+                    cost * scoring,
+                    name in kept,
+                    self._scoring(parts, name, recipe, lambda folder=folder: runs.read(folder).dishes()[1]),
+                )
+        return list(jobs.values())
+
+    def _fitting(self, folder: Path, recipe: Recipe) -> Callable[[Callable[[float], None]], None]:
+        cells, target = self.rest.compared(recipe.outer.truth)
+
+        def work(report: Callable[[float], None]) -> None:
+            def progress(epoch: int, fraction: float, record: OuterEpoch | None) -> None:
+                report((epoch + fraction) / recipe.outer.epochs)
+
+            if not runs.is_run(folder):
+                fit_dish(cells, target, recipe, run=folder, progress=progress, threads=self.threads)
+                return
+            with runs.resume(folder) as opened:
+                opened.require_recipe(recipe)
+                fit_dish(cells, target, recipe, run=opened, progress=progress, threads=self.threads)
+
+        return work
+
+    def _scoring(
+        self, parts: Parts, name: str, recipe: Recipe, dish: Callable[[], Dish]
+    ) -> Callable[[Callable[[float], None]], None]:
+        def work(report: Callable[[float], None]) -> None:
+            def measure(report: Callable[[float], object]) -> dict[str, Array]:
+                return {"score": score_cells(dish(), recipe, self.test.cells, threads=self.threads, progress=report)}
+
+            parts.keep(name, measure, report)
+
+        return work
+
+    def table(self, parts: Parts) -> str:
+        """Return the table of all rows, from the stored scores and run folders."""
+
+        def stored(names: Sequence[str]) -> Array:
+            def missing(report: Callable[[float], object]) -> dict[str, Array]:
+                raise AssertionError("every job is done before the table is written")
+
+            return np.stack([parts.keep(name, missing, lambda share: None)["score"] for name in names])
+
+        lines = [
+            "| motif | outer loss | gradient | tau of test cells, dish before learning | learned dish | learning adds | tau of "
+            "the six cells, all outer epochs | outer loss, first outer epochs | last minus first | minutes a run |",
+            "|---|---|---|---|---|---|---|---|---|---|",
+        ]
+        for row in self.rows:
+            before = judge(stored([row.before(seed) for seed in self.seeds]), self.test.accuracy)
+            after = judge(stored([row.name(seed) for seed in self.seeds]), self.test.accuracy)
+            records = [runs.read(self.folder / row.name(seed)).records() for seed in self.seeds]
+            losses = [[record["loss"] for record in run if record["loss"] is not None] for run in records]
+            first, change = trend(losses) if all(losses) else ("none", "none")
+            columns = (
+                f"motif {row.motif}",
+                LOSSES[row.loss][0],
+                GRADIENTS[row.gradient],
+                before.estimate("tau"),
+                after.estimate("tau"),
+                after.minus(before, "tau"),
+                mean_over([[record["kendall_tau_metric"] for record in run] for run in records]),
+                first,
+                change,
+                f"{sum(record['seconds'] for run in records for record in run) / len(records) / 60:.1f}",
+            )
+            lines.append(f"| {' | '.join(map(str, columns))} |")
+        return "\n".join(lines) + "\n"
+
+
+def trend(losses: list[list[float]]) -> tuple[str, Estimate]:
+    """Return the outer loss of the first outer epochs, and that of the last ones minus it, with the interval."""
+    edges = [max(1, round(EDGE * len(run))) for run in losses]
+    first = [run[:edge] for run, edge in zip(losses, edges, strict=True)]
+    last = [run[-edge:] for run, edge in zip(losses, edges, strict=True)]
+    early, late = (resampled_means(part, seed) for seed, part in enumerate((first, last)))
+    mean = float(np.mean([np.mean(run) for run in first]))
+    difference = late - early
+    low, high = np.quantile(difference, [0.025, 0.975])
+    return f"{mean:.4f}", Estimate(float(np.mean([np.mean(run) for run in last])) - mean, float(low), float(high))
+
+
+def mean_over(values: list[list[float]]) -> Estimate:
+    """Return the mean over seeds of the mean over their outer epochs, with its 95 % bootstrap interval."""
+    low, high = np.quantile(resampled_means(values, 0), [0.025, 0.975])
+    return Estimate(float(np.mean([np.mean(run) for run in values])), float(low), float(high))
+
+
+def resampled_means(values: list[list[float]], seed: int) -> Array:
+    """Return the means of resamples: seeds are drawn with replacement, and outer epochs within each of them."""
+    rng = np.random.default_rng(seed)
+    runs_of = [np.array(run) for run in values]
+    drawn = []
+    for _ in range(RESAMPLES):
+        chosen = [runs_of[each] for each in rng.integers(0, len(values), len(values))]
+        drawn.append(np.mean([rng.choice(run, len(run)).mean() for run in chosen]))
+    return np.array(drawn)
+
+
+def estimate(experiment: Experiment) -> None:
+    """Print how long all jobs take here, from one outer epoch of every motif and gradient and 24 scores of every motif."""
+    total, times = 0.0, {}
+    for row in experiment.rows:
+        recipe = row.recipe(experiment.changes, experiment.seeds[0])
+        key, epochs = (row.motif, row.gradient), recipe.outer.epochs
+        if key not in times:
+            one = recipe.replace({"outer.epochs": 1})
+            cells, target = experiment.rest.compared(one.outer.truth)
+            learned = fit_dish(cells, target, one, threads=experiment.threads)
+            began = time.monotonic()
+            score_cells(learned.dish, one, experiment.test.cells[np.arange(24)], threads=experiment.threads)
+            times[key] = learned.history[0].seconds, (time.monotonic() - began) / 24
+        epoch, score = times[key]
+        one_run = epoch * epochs + score * len(experiment.test)
+        total += len(experiment.seeds) * one_run
+        what = f"motif {row.motif}, {row.loss}, {GRADIENTS[row.gradient]}"
+        print(f"{what}: {epoch:.2f} s an outer epoch, {duration(one_run)} a run", flush=True)
+    print(f"all {len(experiment.rows) * len(experiment.seeds)} runs: {duration(total)}")
+
+
+def measure(experiment: Experiment) -> None:
+    """Do what is not done, then write the table."""
+    folder = experiment.folder
+    (folder / "parts").mkdir(parents=True, exist_ok=True)
+    with Journal(folder / "losses.jsonl", SCHEMA, remedy="choose another folder") as journal:
+        tables = {"test cells": experiment.test, "other cells": experiment.rest}
+        digests = {what: content_digest(table_arrays(table)) for what, table in tables.items()}
+        journal.bind({**digests, "--replace": experiment.further})
+        parts = Parts(folder / "parts", journal)
+        jobs = experiment.jobs(parts, journal)
+        clock = Clock(jobs)
+        for job in jobs:
+            if job.done:
+                continue
+            clock.say(job, 0)
+            job.work(lambda share, job=job: clock.say(job, share))
+            clock.finish(job)
+        table = experiment.table(parts)
+    with atomic_write(folder / "losses.md") as file:
+        file.write(table.encode())
+    print(table, end="")
+
+
+def table_arrays(truth: TruthTable) -> dict[str, Array]:
+    """Return the cells and numbers of a truth on which the experiment depends."""
+    losses = {} if truth.loss is None else {"loss": truth.loss}
+    return {"cells": truth.cells.module_hash, "accuracy": truth.accuracy, **losses}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--truth", type=Path, help="cells and accuracies (.npz); default: the truth that ships")
+    parser.add_argument("--out", type=Path, default=Path("runs/losses"), help="folder of all runs (runs/losses)")
+    parser.add_argument("--motifs", nargs="+", choices=MOTIF_COSTS, default=["C"], help="default: C")
+    parser.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES), help="default: all")
+    parser.add_argument("--gradients", nargs="+", choices=GRADIENTS, default=list(GRADIENTS), help="default: both")
+    parser.add_argument("--seeds", type=int, default=3, help="default: 3")
+    parser.add_argument("--outer-epochs", type=int, default=170, help="default: 170")
+    parser.add_argument("--test-cells", type=int, default=400, help="default: 400, at least 100")
+    parser.add_argument("--threads", type=int, help="default: the processors that this process may use")
+    parser.add_argument("--estimate", action="store_true", help="only say how long it takes here")
+    parser.add_argument("--replace", type=json.loads, default={}, help="settings of every recipe as JSON, to try this")
+    options = parser.parse_args()
+    rows = [Row(*each) for each in product(options.motifs, options.losses, options.gradients)]
+    try:
+        if options.seeds < 1 or options.test_cells < 100:
+            raise ValueError(
+                f"--seeds is {options.seeds} and --test-cells {options.test_cells}, expected at least 1 and 100"
+            )
+        truth = TruthTable.load(options.truth)
+        if "mse_losses" in options.losses and truth.loss is None:
+            others = " ".join(name for name in LOSSES if name != "mse_losses")
+            raise ValueError(f"{options.truth} holds no losses, which mse_losses compares: add --losses {others}")
+        test, rest = truth.split(options.test_cells, 0)
+        seeds, epochs = range(options.seeds), options.outer_epochs
+        experiment = Experiment(rows, seeds, epochs, options.replace, test, rest, options.out, options.threads)
+        for row in rows:
+            row.recipe(experiment.changes, 0)  # what cannot run is told before anything is written
+        (estimate if options.estimate else measure)(experiment)
+    except (ValueError, OSError, runs.RunFolderError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; what is done is saved, and the same command continues", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
