@@ -26,6 +26,7 @@ from typer.main import get_command
 
 import small
 import spd_fast as spd
+from spd_fast import recipes
 from spd_fast.cli import app
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -74,6 +75,30 @@ def missing_names(page: Path) -> list[str]:
     return [name for name in named if not is_there(name)]
 
 
+def commands() -> dict[str, set[str]]:
+    """The commands of the command line, each with its subcommands."""
+    root = get_command(app)
+    return {name: set(getattr(command, "commands", {})) for name, command in getattr(root, "commands", {}).items()}
+
+
+def missing_commands(page: Path) -> list[str]:
+    """The commands that a page has in code style or in blocks of code, and that are not there; and the recipes that it gives them."""
+    text = page.read_text()
+    codes = [*re.findall(r"`([^`\n]+)`", prose(page)), *re.findall(r"^```.*?^```", text, re.MULTILINE | re.DOTALL)]
+    known, missing = commands(), []
+    for code in codes:
+        for name, sub in re.findall(r"\bspd-fast ([a-z][a-z-]*)(?: ([a-z][a-z-]*)\b)?", code):
+            if name not in known or (known[name] and sub and sub not in known[name]):
+                missing.append(f"{name} {sub}".strip())
+        missing += [name for name in re.findall(r"--recipe (\w+)\b(?!\.json)", code) if not is_recipe(name)]
+    return missing
+
+
+def is_recipe(name: str) -> bool:
+    """Whether a recipe comes with the package; a name in capitals stands for any."""
+    return name in recipes.names() or name.isupper()
+
+
 def is_there(name: str) -> bool:
     """Whether a dotted name is that of a module, or of something in a module."""
     module, _, attribute = name.rpartition(".")
@@ -93,10 +118,12 @@ def test_the_walk_sees_what_is_broken(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
         "# One: two\n[a](page.md#one-two) [b](#one) [c](none.md) `csrc/none.hpp` `plan/plan.cpp` `no_such.py` `spd_fast.dish.Dish` `spd_fast.dish.Fish` `spd_fast.no.Dish`\n"
+        "`spd-fast truth build` `spd-fast truth bake` `spd-fast runs`\n```\nspd-fast run --recipe demo\nspd-fast run --recipe dome\nspd-fast rank cells.csv\n```\n"
     )
     assert broken_links(page) == ["#one", "none.md"]
     assert missing_files(page) == ["csrc/none.hpp", "no_such.py"]
     assert missing_names(page) == ["spd_fast.dish.Fish", "spd_fast.no.Dish"]
+    assert missing_commands(page) == ["truth bake", "runs", "dome"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(PROJECT).as_posix())
@@ -113,6 +140,16 @@ def test_files_and_names_are_there(page: Path) -> None:
     """But in the changelog, which names what was."""
     assert not missing_files(page)
     assert not missing_names(page)
+    assert not missing_commands(page)
+
+
+def test_every_row_of_the_coverage_says_what_runs_it() -> None:
+    """By a command, a dotted name, a script or a recipe; or it says that it is not here."""
+    lines = (PROJECT / "docs" / "coverage.md").read_text().splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("|")][2:]
+    assert len(rows) > 20
+    for row in rows:
+        assert row[2].startswith("not here") or re.search(r"`(spd-fast [a-z]|spd_fast\.|bench/)", row[2]), row
 
 
 # ---- blocks of code
