@@ -24,6 +24,7 @@ from spd_fast import Ranking, SPDPredictor, TruthTable, rank, recipes
 from spd_fast.base.files import atomic_write
 from spd_fast.base.machine import describe_machine
 from spd_fast.base.ranks import kendall_tau
+from spd_fast.base.sums import mean_of
 from spd_fast.base.types import Array
 from spd_fast.predictors.features import structural_features
 from spd_fast.predictors.gaussian_process import fit_gaussian_process
@@ -45,17 +46,31 @@ def judged(score: Array, reached: Array) -> dict[str, float]:
     }
 
 
-def intervals(cells: Any, curves: Array, accuracy: Array, seed: int) -> list[dict[str, float]]:
+def intervals(cells: Any, curves: Curves, accuracy: Array, seed: int) -> list[dict[str, float]]:
     """Return the share of accuracies inside 90 % intervals, and their median width, for every number of labelled cells."""
-    structure, found = structural_features(cells), []
+    rows, found = np.arange(len(cells)), []
+    everything = (
+        mean_of(list(curves.score))[:, None],
+        structural_features(cells),
+        curves.mean_curve(rows, len(curves.score)),
+    )
     for n in POOLS:
         for deal in range(DEALS if n < len(cells) // 2 else 0):
             order = np.random.default_rng([seed, n, deal]).permutation(len(cells))
             known, others = order[:n], order[n:]
-            process = fit_gaussian_process([structure[known], curves[known]], accuracy[known])
-            _, lower, upper = process.predict_interval(np.concatenate([structure[others], curves[others]], axis=1))
+            process = fit_gaussian_process([each[known] for each in everything], accuracy[known], has_prior=True)
+            score, lower, upper = process.predict_interval(
+                np.concatenate([each[others] for each in everything], axis=1)
+            )
             inside = (lower <= accuracy[others]) & (accuracy[others] <= upper)
-            found.append({"labelled": n, "inside": float(inside.mean()), "width": float(np.median(upper - lower))})
+            found.append(
+                {
+                    "labelled": n,
+                    "inside": float(inside.mean()),
+                    "width": float(np.median(upper - lower)),
+                    "tau": kendall_tau(score, accuracy[others]),
+                }
+            )
     return found
 
 
@@ -79,11 +94,11 @@ def draw(truth: TruthTable, seed: int, options: argparse.Namespace) -> dict[str,
         curves = Curves(both.cells, recipes.get("curves"), options.threads)
         curves.keep_in(measured)
         curves.close()
-    everything = curves.mean_curve(rows, len(curves.score))
-    found["intervals"] = intervals(both.cells, everything, both.accuracy, seed)
+    found["intervals"] = intervals(both.cells, curves, both.accuracy, seed)
     structure = rank(*given, budget=0)
     assert structure.accuracy is not None
     keep("structure", structure.accuracy, structure.seconds, structure)
+    found["label_free"] = {"tau": kendall_tau(ranking.label_free, others.accuracy)}
     budget = rank(*given, budget=options.share * ranking.seconds, threads=options.threads)
     assert budget.accuracy is not None
     keep("budget", budget.accuracy, budget.seconds, budget)

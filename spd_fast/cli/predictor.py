@@ -129,13 +129,17 @@ def info(predictor: PredictorFile) -> Result:
     }
     if process is not None:
         known = np.sort(sign * process.accuracy)
-        groups = np.split(process.features, np.cumsum(process.groups)[:-1], axis=1)
+        sizes = [*([1] if process.has_prior else []), *process.groups]
+        groups = np.split(process.features, np.cumsum(sizes)[:-1], axis=1)
         facts |= {
             "from": ", ".join(loaded.parameters_["features"]),
             "labelled cells": f"{len(known):,}, which reached {known[0]:.4g} to {known[-1]:.4g}",
         }
         if len(known) >= 10 and known[0] < known[-1]:
-            taus = [np.array(kendall_tau(deal, process.accuracy)) for deal in left_out(groups, process.accuracy)]
+            taus = [
+                np.array(kendall_tau(deal, process.accuracy))
+                for deal in left_out(groups, process.accuracy, process.has_prior)
+            ]
             facts["tau within them"] = f"{float(mean_of(taus)):.2f}, each predicted from others"
     if "source" in notes:
         facts["read from"] = notes["source"]

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from spd_fast.base.seeds import derived_seed
 from spd_fast.base.types import (
-    Array,
     Progress,
     checked_choice,
     checked_flag,
@@ -279,14 +278,14 @@ def _train(
             # the networks share nothing, so the gradient of the sum is that of each network's own mean
             loss = ((predicted - errors[batch]) / scale[batch]).abs().mean(dim=1).sum()
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         if progress is not None:
             progress((epoch + 1) / settings["epochs"])
     return tuple(weight.detach() for weight in weights), tuple(bias.detach() for bias in biases)
 
 
-def _batches(n: int, epoch: int, settings: dict[str, Any]) -> Iterator[Array]:
+def _batches(n: int, epoch: int, settings: dict[str, Any]) -> Iterator[Tensor]:
     """Return the cells of every batch of an epoch, for every network: arrays of shape (ensemble, cells of the batch)."""
     rng = np.random.default_rng(derived_seed(settings["seed"], "bananas orders", epoch))
     order = rng.permuted(np.tile(np.arange(n), (settings["ensemble"], 1)), axis=1)

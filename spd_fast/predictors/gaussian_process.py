@@ -22,6 +22,7 @@ from sklearn.gaussian_process.kernels import (
 )
 from threadpoolctl import threadpool_limits
 
+from spd_fast.base.sums import mean_of
 from spd_fast.base.types import Array, checked_array, checked_list, checked_number
 
 __all__ = [
@@ -36,6 +37,12 @@ they were found from the same N cells. The number was chosen on development cell
 the accuracies with 10 to 300 labelled cells: docs/rank.md."""
 
 
+_EXPECTED_SLOPE: Final = 0.85
+_SLOPE_WEIGHT: Final = 10.0
+"""The slope of accuracies over prior scores, both as normal scores, that is expected before any cell is labelled, and the number of labelled cells
+that it counts as much as."""
+
+
 # ---- the Gaussian process
 
 
@@ -43,17 +50,18 @@ the accuracies with 10 to 300 labelled cells: docs/rank.md."""
 class GaussianProcess:
     """A Gaussian process on groups of features, with the accuracies that it learned from.
 
-    `fit_gaussian_process` makes it.
+    With a prior score it is the mean of two processes: one of the accuracies, and one of how they differ from what the prior
+    score alone predicts. `fit_gaussian_process` makes it.
 
     Attributes
     ----------
     features : ndarray, shape (N, M), float64
-        The features of the N labelled cells.
-    groups : tuple of int, sum M
-        The number of columns of each group. The columns of a group share a length scale.
+        The features of the N labelled cells. With a prior score that is the first column.
+    groups : tuple of int
+        The number of columns of each group; their sum is M, or M - 1 with a prior score. The columns of a group share a length scale.
     accuracy : ndarray, shape (N,), float64
-    theta : ndarray
-        Logarithms of the kernel's parameters, as scikit-learn orders them.
+    theta : ndarray, shape (P,) or (2, P)
+        Logarithms of the kernel's parameters, as scikit-learn orders them. With a prior score the second row is of the second process.
     """
 
     features: Array
@@ -61,20 +69,40 @@ class GaussianProcess:
     accuracy: Array
     theta: Array
 
+    @property
+    def has_prior(self) -> bool:
+        """Whether there is a prior score."""
+        return self.theta.ndim == 2
+
     @cached_property
-    def _fitted(self) -> tuple[Any, Callable[[Array], Array]]:
-        """The regressor, whose kernel matrix is factorised once, and the function that standardises features."""
-        known, place = _standardised(self.features)
-        process = _regressor(self.groups, self.theta)
+    def _fitted(self) -> tuple[list[tuple[Any, float]], Callable[[Array], tuple[Array, Array]]]:
+        """The regressors, whose kernel matrices are factorised once, with the slope of the prior score that each one adds; and the function
+        that returns prior scores and standardised features."""
+        prior, place = _placing(self.features, self.has_prior)
         with _one_thread():
-            process.fit(known, _normal_scores(self.accuracy))
-        return process, place
+            processes = [
+                (_regressor(self.groups, theta).fit(*known), slope)
+                for theta, (slope, *known) in zip(
+                    np.atleast_2d(self.theta), _tasks(*place(self.features), self.accuracy, prior), strict=True
+                )
+            ]
+        return processes, place
 
     def predict(self, features: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Return the predicted accuracies, shape (n,), of cells with these features, shape (n, M)."""
-        process, place = self._fitted
+        processes, _ = self._fitted
         with _one_thread():
-            scores = np.concatenate([process.predict(part) for part in _pieces(place, features, sum(self.groups))])
+            scores = np.concatenate(
+                [
+                    mean_of(
+                        [
+                            process.predict(part) + slope * prior if slope else process.predict(part)
+                            for process, slope in processes
+                        ]
+                    )
+                    for prior, part in self._pieces(features)
+                ]
+            )
         return accuracies_of(scores, self.accuracy)
 
     def predict_interval(
@@ -115,23 +143,35 @@ class GaussianProcess:
 
     def _scores(self, features: npt.ArrayLike) -> tuple[Array, Array]:
         """Return means and standard deviations of normal scores, shape (n,) each."""
-        process, place = self._fitted
+        processes, _ = self._fitted
+        means, spreads = [], []
         with _one_thread():
-            found = [process.predict(part, return_std=True) for part in _pieces(place, features, sum(self.groups))]
-        mean, spread = (np.concatenate([each[k] for each in found]) for k in range(2))
-        return mean, spread * (1 + _WIDER / len(self.accuracy))
+            for prior, part in self._pieces(features):
+                found = [process.predict(part, return_std=True) for process, _ in processes]
+                means.append(
+                    mean_of(
+                        [
+                            mean + slope * prior if slope else mean
+                            for (mean, _), (_, slope) in zip(found, processes, strict=True)
+                        ]
+                    )
+                )
+                spreads.append(mean_of([spread for _, spread in found]))
+        return np.concatenate(means), np.concatenate(spreads) * (1 + _WIDER / len(self.accuracy))
+
+    def _pieces(self, features: npt.ArrayLike) -> list[tuple[Array, Array]]:
+        """Return prior scores and standardised features in pieces, so that kernel matrices stay small."""
+        given, columns = np.asarray(checked_array("features", features), np.float64), sum(self.groups) + self.has_prior
+        if given.ndim != 2 or given.shape[1] != columns:
+            raise ValueError(f"features has shape {given.shape}, expected (n, {columns})")
+        prior, wanted = self._fitted[1](given)
+        n = max(1, len(wanted) // 4096)
+        return list(zip(np.array_split(prior, n), np.array_split(wanted, n), strict=True))
 
 
-def _pieces(place: Callable[[Array], Array], features: npt.ArrayLike, columns: int) -> list[Array]:
-    """Return standardised features in pieces, so that kernel matrices stay small."""
-    given = np.asarray(checked_array("features", features), np.float64)
-    if given.ndim != 2 or given.shape[1] != columns:
-        raise ValueError(f"features has shape {given.shape}, expected (n, {columns})")
-    wanted = place(given)
-    return np.array_split(wanted, max(1, len(wanted) // 4096))
-
-
-def fit_gaussian_process(features: Iterable[npt.ArrayLike], accuracy: npt.ArrayLike) -> GaussianProcess:
+def fit_gaussian_process(
+    features: Iterable[npt.ArrayLike], accuracy: npt.ArrayLike, *, has_prior: bool = False
+) -> GaussianProcess:
     """Fit a Gaussian process to labelled cells.
 
     Parameters
@@ -141,6 +181,9 @@ def fit_gaussian_process(features: Iterable[npt.ArrayLike], accuracy: npt.ArrayL
         replaced by the largest value of its column.
     accuracy : array-like, shape (N,), finite
         Accuracies in any unit.
+    has_prior : bool
+        Whether the first group is no feature but a prior score, shape (N, 1): a score that needs no labels, such as the label-free score, with mean
+        0 and standard deviation 1 over the space. More is better.
 
     Returns
     -------
@@ -148,6 +191,10 @@ def fit_gaussian_process(features: Iterable[npt.ArrayLike], accuracy: npt.ArrayL
 
     Notes
     -----
+    With a prior score the predictions are the means of two processes: one is fitted as described below; the other one to the same normal
+    scores less the prior score times a slope. The slope is that of a regression in which 0.85 is expected beforehand, with the weight of ten
+    labelled cells. So few labels predict about as well as none, and the prior score does no harm where it says little.
+
     The process is fitted to the normal scores of the accuracies' ranks, ``Phi^-1((rank - 1/2) / N)``, because the distribution
     of accuracies has a heavy lower tail. Predictions are mapped back to accuracies by a strictly increasing function. Features
     are standardised over the N cells. The kernel is ``a (1 + sqrt(3) r) exp(-sqrt(3) r) + noise`` with
@@ -163,13 +210,48 @@ def fit_gaussian_process(features: Iterable[npt.ArrayLike], accuracy: npt.ArrayL
             f"features have shapes {[part.shape for part in parts]} with {known.shape} accuracies, expected one or more groups (N, m) "
             "with an accuracy for each of N cells"
         )
+    if has_prior and (len(parts) < 2 or parts[0].shape[1] != 1):
+        raise ValueError(
+            f"features have shapes {[part.shape for part in parts]} with has_prior, expected a column of prior scores and one or more groups"
+        )
     table = np.concatenate(parts, axis=1)
-    groups = tuple(part.shape[1] for part in parts)
-    process = _regressor(groups, None)
+    groups = tuple(part.shape[1] for part in parts[has_prior:])
+    prior, place = _placing(table, has_prior)
+    thetas = []
     with _one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a length scale at its bound: the group predicts nothing
-        process.fit(_standardised(table)[0], _normal_scores(known))
-    return GaussianProcess(table, groups, known, np.asarray(process.kernel_.theta, np.float64))
+        for _, x, y in _tasks(*place(table), known, prior):
+            thetas.append(np.asarray(_regressor(groups, None).fit(x, y).kernel_.theta, np.float64))
+    return GaussianProcess(table, groups, known, np.stack(thetas) if has_prior else thetas[0])
+
+
+def _placing(known: Array, has_prior: bool) -> tuple[bool, Callable[[Array], tuple[Array, Array]]]:
+    """Return whether there is a prior score, and the function that takes features apart: into prior scores, less their mean over the labelled
+    cells, and standardised features. A cell without a prior score has the least one of the labelled cells."""
+    _, place = _standardised(known[:, has_prior:])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # no cell has one
+        worst = float(np.nan_to_num(np.nanmin(known[:, 0])))
+
+    middle = float(np.where(np.isnan(known[:, 0]), worst, known[:, 0]).mean())
+    return has_prior, partial(_taken_apart, worst, middle, has_prior, place)
+
+
+def _taken_apart(
+    worst: float, middle: float, has_prior: bool, place: Callable[[Array], Array], features: Array
+) -> tuple[Array, Array]:
+    prior: Array = np.where(np.isnan(features[:, 0]), worst, features[:, 0]) - middle
+    return prior, place(features[:, has_prior:])
+
+
+def _tasks(prior: Array, features: Array, accuracy: Array, has_prior: bool) -> list[tuple[float, Array, Array]]:
+    """Return what the processes are fitted to: the slope of the prior score, standardised features, and normal scores less the slope times the
+    prior score."""
+    scores = _normal_scores(accuracy)
+    if not has_prior:
+        return [(0.0, features, scores)]
+    slope = float((_SLOPE_WEIGHT * _EXPECTED_SLOPE + prior @ scores) / (_SLOPE_WEIGHT + prior @ prior))
+    return [(0.0, features, scores), (slope, features, scores - slope * prior)]
 
 
 class GroupedMatern(StationaryKernelMixin, NormalizedKernelMixin, Kernel):  # type: ignore[misc]

@@ -189,6 +189,7 @@ class SPDPredictor(CellRegressor):
             recipe = _recipe(parameters["recipe"], DEFAULT_RECIPE)
             return (learn_dish(pool, known, recipe, threads=threads, progress=progress),), None
         groups: list[Array] = []
+        prior: list[Array] = []
         dishes: list[LearnedDish] = []
         kinds = [kind for kind in FEATURES if kind in parameters["features"]]
         if "dish" in kinds and folds > len(known):
@@ -200,13 +201,18 @@ class SPDPredictor(CellRegressor):
             elif kind == "curves":
                 recipe = _recipe(parameters["curves"], DEFAULT_CURVES)
                 dishes.append(LearnedDish(recipe, start_dish(recipe)))
-                groups.append(dishes[-1].read(pool, threads, report).curve)
+                read = dishes[-1].read(pool, threads, report)
+                groups.append(read.curve)
+                if (
+                    recipe.outer.reference_losses is not None
+                ):  # the score has mean 0 and standard deviation 1 over the space
+                    prior.append(read.score[:, None])
             else:
                 recipe = _recipe(parameters["recipe"], DEFAULT_RECIPE)
                 scores, parts = learn_folds(pool, known, recipe, folds, threads=threads, progress=report)
                 groups.append(scores[:, None])
                 dishes += parts
-        return tuple(dishes), fit_gaussian_process(groups, known)
+        return tuple(dishes), fit_gaussian_process([*prior, *groups], known, has_prior=bool(prior))
 
     @overload
     def query(
@@ -264,7 +270,7 @@ class SPDPredictor(CellRegressor):
             return np.nan_to_num(read[0][0], nan=-np.inf, neginf=-np.inf)
         kinds = self.parameters_["features"]
         first = int("curves" in kinds)  # the dish of learning curves comes before those of the folds
-        groups: list[Array] = []
+        groups: list[Array] = [read[0][0][:, None]] if self.process_.has_prior else []
         if "structure" in kinds:
             groups.append(structural_features(wanted))
         if "curves" in kinds:
@@ -390,7 +396,12 @@ def _process_from(arrays: Mapping[str, Array]) -> GaussianProcess:
         arrays[f"process.{name}"] for name in ("features", "accuracy", "theta", "groups")
     )
     groups = tuple(checked_integer("one of process.groups", size, 1) for size in sizes.tolist())
-    wanted = {"features": (len(accuracy), sum(groups)), "accuracy": (len(accuracy),), "theta": (len(groups) + 2,)}
+    rows = theta.shape[:-1]
+    wanted = {
+        "features": (len(accuracy), sum(groups) + (rows == (2,))),
+        "accuracy": (len(accuracy),),
+        "theta": (*((2,) if rows else ()), len(groups) + 2),
+    }
     for name, array in (("features", features), ("accuracy", accuracy), ("theta", theta)):
         if array.shape != wanted[name] or array.dtype != np.float64:
             raise ValueError(f"process.{name} is {array.dtype} {array.shape}, expected float64 {wanted[name]}")

@@ -137,10 +137,10 @@ def name_of(cell: MotifCell) -> str:
     return cell.module_hash[:12]
 
 
-def left_out(groups: Sequence[Array], target: npt.NDArray[np.float64]) -> Array:
+def left_out(groups: Sequence[Array], target: npt.NDArray[np.float64], has_prior: bool) -> Array:
     """Return predictions of m labelled cells, each from the folds without it, for several deals: shape (DEALS, m).
 
-    `groups` are the features of the cells, shape (m, ...) each.
+    `groups` are the features of the cells, shape (m, ...) each; `has_prior` is that of `fit_gaussian_process`.
     """
     n, deals = len(target), []
     for deal in range(DEALS):
@@ -149,7 +149,7 @@ def left_out(groups: Sequence[Array], target: npt.NDArray[np.float64]) -> Array:
         for fold in range(FOLDS):
             out = order[fold::FOLDS]
             inside = np.setdiff1d(order, out)
-            process = fit_gaussian_process([group[inside] for group in groups], target[inside])
+            process = fit_gaussian_process([group[inside] for group in groups], target[inside], has_prior=has_prior)
             predicted[out] = process.predict(np.concatenate([group[out] for group in groups], axis=1))
         deals.append(predicted)
     return np.stack(deals)

@@ -277,7 +277,14 @@ def rank(
     strangers = strangers[np.argsort(-by[strangers], kind="stable")]
     parameters, flops = full_size_counts(wanted)
     checked = (
-        LeftOut(pool, target, left_out(judge.groups_of_pool(), target), controls_of(pool)) if judge.learns else None
+        LeftOut(
+            pool,
+            target,
+            left_out(judge.groups_of_pool(), target, judge.learned_replicates > 0),
+            controls_of(pool),
+        )
+        if judge.learns
+        else None
     )
     return Ranking(
         cells=wanted,

@@ -18,6 +18,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from spd_fast.base.sums import mean_of
 from spd_fast.base.types import Array, NamedProgress
 from spd_fast.predictors.gaussian_process import GaussianProcess, fit_gaussian_process
 from spd_fast.ranking.measuring import Curves
@@ -64,9 +65,12 @@ class Judge:
         return len(self.pool) >= FEWEST_LABELLED and bool(np.ptp(self.target) > 0)
 
     def groups(self, rows: npt.NDArray[np.int64], replicates: int) -> list[Array]:
-        """Return the groups of features of cells: structure, and curves of their first replicates if there are any."""
-        found = [self.structure[rows]]
-        return [*found, self.curves.mean_curve(rows, replicates)] if replicates else found
+        """Return the groups of features of cells: structure; if there are replicates, the label-free score of the first ones before it, which is
+        the prior score, and their curves behind it."""
+        if not replicates:
+            return [self.structure[rows]]
+        score = mean_of([self.curves.score[replicate, rows] for replicate in range(replicates)])
+        return [score[:, None], self.structure[rows], self.curves.mean_curve(rows, replicates)]
 
     def groups_of_pool(self) -> list[Array]:
         """Return the features of the labelled cells, with all replicates that each of them has; none if none are learned from."""
@@ -97,7 +101,9 @@ class Judge:
 
     def _process(self, level: int) -> GaussianProcess:
         if level not in self._processes:
-            self._processes[level] = fit_gaussian_process(self.groups(self.pool, level), self.target)
+            self._processes[level] = fit_gaussian_process(
+                self.groups(self.pool, level), self.target, has_prior=level > 0
+            )
         return self._processes[level]
 
 

@@ -185,6 +185,12 @@ class Measuring:
             float(folds["seconds"].sum()) / n,
         )
 
+    def prior(self, pool_size: int, seed: int) -> _Features:
+        """Return the label-free scores of one pool and of the test cells, which come with their learning curves at no further cost."""
+        unlearned = LearnedDish(self.curves, start_dish(self.curves))
+        known = self._read(f"curves-pool-{seed}", unlearned, self.trial.pools[seed].cells)["score"]
+        return _Features(known[:pool_size, None], self.curves_of_test_cells()["score"][:, None], 0.0, 0.0)
+
     def _measure_folds(self, pool_size: int, seed: int, report: Progress) -> dict[str, Array]:
         pool = self.trial.pool(pool_size, seed)
         began = time.perf_counter()

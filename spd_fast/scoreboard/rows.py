@@ -286,10 +286,15 @@ def bananas_rows(m: "Measuring") -> list[Row]:
 
 def _predictor_row(m: "Measuring", name: str, kinds: Sequence[str], pool_size: int) -> Row:
     scores, inits, queries, inside = [], [], [], []
+    has_prior = "curves" in kinds and m.curves.outer.reference_losses is not None
     for seed in range(len(m.trial.seeds)):
         features = [m.features(kind, pool_size, seed) for kind in kinds]
+        if has_prior:
+            features.insert(0, m.prior(pool_size, seed))
         began = time.perf_counter()
-        process = fit_gaussian_process([each.pool for each in features], m.trial.pool(pool_size, seed).accuracy)
+        process = fit_gaussian_process(
+            [each.pool for each in features], m.trial.pool(pool_size, seed).accuracy, has_prior=has_prior
+        )
         fitted = time.perf_counter()
         together = np.concatenate([each.test_cells for each in features], axis=1)
         scores.append(process.predict(together))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import norm, rankdata
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError, UndefinedMetricWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
@@ -170,6 +170,64 @@ def test_constant_and_missing_features() -> None:
     # Sums of 30 products in another order: 30 eps of the largest label, below 1e-13.
     assert abs(found[0] - found[1]) < 1e-13, "a column that was constant, or empty, among the labels says nothing"
     assert abs(found[2] - process.predict([[np.nanmax(x[:, 0]), 7.0, np.nan]])[0]) < 1e-13
+
+
+def test_with_a_prior_score_the_mean_of_two_processes_predicts() -> None:
+    """One learns accuracies, the other what the prior score leaves of them; each is scikit-learn's own process."""
+    rng = np.random.default_rng(5)
+    x, prior, y = rng.normal(size=(40, 2)), rng.normal(size=40), rng.normal(size=40)
+    y += prior
+    wanted, wanted_prior = rng.normal(size=(9, 2)), rng.normal(size=9)
+    ours = fit_gaussian_process([prior[:, None], x], y, has_prior=True)
+    assert ours.has_prior
+    assert ours.groups == (2,)
+    assert ours.theta.shape == (2, 3)
+    scores = norm.ppf((rankdata(y) - 0.5) / 40)
+    centred = prior - prior.mean()
+    slope = (10 * 0.85 + centred @ scores) / (10 + centred @ centred)
+    means = []
+    for theta, b in zip(ours.theta, (0.0, slope), strict=True):
+        alone = gaussian_process._regressor((2,), theta).fit((x - x.mean(axis=0)) / x.std(axis=0), scores - b * centred)
+        means.append(alone.predict((wanted - x.mean(axis=0)) / x.std(axis=0)) + b * (wanted_prior - prior.mean()))
+    expected = gaussian_process.accuracies_of(np.mean(means, axis=0), y)
+    features = np.column_stack([wanted_prior, wanted])
+    assert np.allclose(ours.predict(features), expected, rtol=1e-9)
+    assert np.array_equal(ours.predict_interval(features)[0], ours.predict_std(features)[0])
+    assert np.allclose(ours.predict(features), ours.predict_std(features)[0], rtol=1e-9)
+    # A cell whose motifs diverged has the least prior score of the labelled cells.
+    missing, least = features[:1].copy(), features[:1].copy()
+    missing[0, 0], least[0, 0] = np.nan, prior.min()
+    assert np.array_equal(ours.predict(missing), ours.predict(least))
+
+
+def test_few_labels_with_a_prior_score_predict_about_as_well_as_it_does_alone() -> None:
+    """And a prior score that says nothing costs little where labels are many."""
+    rng = np.random.default_rng(6)
+    x, good, bad = rng.normal(size=(400, 6)), rng.normal(size=400), rng.normal(size=400)
+    y = good + 0.3 * x[:, 0] + 0.3 * rng.normal(size=400)
+
+    def tau(n: int, prior: np.ndarray | None) -> float:
+        table = x if prior is None else np.column_stack([prior, x])
+        groups = [x[:n]] if prior is None else [prior[:n, None], x[:n]]
+        process = fit_gaussian_process(groups, y[:n], has_prior=prior is not None)
+        return kendall_tau(process.predict(table[200:]), y[200:])
+
+    assert tau(10, good) > max(tau(10, None) + 0.2, 0.8 * kendall_tau(good[200:], y[200:]))
+    useful = y + 0.5 * rng.normal(size=400)
+    x = np.column_stack([x, useful])
+    assert tau(200, bad) > tau(200, None) - 0.05
+
+
+def test_errors_of_a_prior_score() -> None:
+    x, y = np.eye(4), np.arange(4.0)
+    for groups in ([x], [x, x]):
+        with pytest.raises(
+            ValueError, match="with has_prior, expected a column of prior scores and one or more groups"
+        ):
+            fit_gaussian_process(groups, y, has_prior=True)
+    process = fit_gaussian_process([x[:, :1], x], y, has_prior=True)
+    with pytest.raises(ValueError, match=r"features has shape \(4, 4\), expected \(n, 5\)"):
+        process.predict(x)
 
 
 # ---- the predictor
