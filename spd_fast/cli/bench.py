@@ -222,7 +222,10 @@ def _bench_cells(file: Path | None) -> "list[Cell]":
 
 @contextmanager
 def _measuring(what: str, folder: Path | None) -> "Iterator[Progress]":
-    """Make the folder of the record, and show the progress of a bench."""
+    """Make the folder of the record, and show the progress of a bench. PyTorch, beside which benches measure, must be there."""
+    from spd_fast.base.extras import required
+
+    required("torch", f"spd-fast {what}")
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     with progress_bar(what) as update:
