@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast.base.types import checked_instance, checked_integer, checked_list, checked_path, shown
+from spd_fast.base.types import checked_flag, checked_instance, checked_integer, checked_list, checked_path, shown
 from spd_fast.nasbench101.convert import convert
 from spd_fast.nasbench101.table import METRICS, Table, open_table
 from spd_fast.spaces.cell import INPUT, MAX_EDGES, MAX_VERTICES, OPS, OUTPUT, hash_graph
@@ -157,7 +157,8 @@ class NASBench:
             )
         row = self._row(self._hash(model_spec))
         run = self._random.randint(0, self.table.runs - 1)
-        found = self.table.query(row, epochs, run, halfway=stop_halfway)
+        half = checked_flag("stop_halfway", bool(stop_halfway) if isinstance(stop_halfway, int) else stop_halfway)
+        found = self.table.query(row, epochs, run, halfway=half)
         return self._fixed(row) | found._asdict()
 
     @property
