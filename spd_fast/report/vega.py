@@ -43,10 +43,10 @@ _ZOOM: Final = {
     "name": "zoom",
     "select": {
         "type": "interval",
-        # a finger scrolls the page, and so does the wheel without the shift key
+        # a finger scrolls the page, and so does the wheel without the alt key; with the shift key the wheel turns sideways
         "on": "[pointerdown[event.pointerType !== 'touch'], window:pointerup] > window:pointermove!",
         "translate": "[pointerdown[event.pointerType !== 'touch'], window:pointerup] > window:pointermove!",
-        "zoom": "wheel![event.shiftKey]",
+        "zoom": "wheel![event.altKey]",
     },
     "bind": "scales",
 }
