@@ -286,7 +286,7 @@ def _train(
 
 
 def _batches(n: int, epoch: int, settings: dict[str, Any]) -> Iterator[Tensor]:
-    """Return the cells of every batch of an epoch, for every network: arrays of shape (ensemble, cells of the batch)."""
+    """Return the cells of every batch of an epoch, for every network: integers of shape (ensemble, cells of the batch)."""
     rng = np.random.default_rng(derived_seed(settings["seed"], "bananas orders", epoch))
     order = rng.permuted(np.tile(np.arange(n), (settings["ensemble"], 1)), axis=1)
     for start in range(0, n, settings["batch_size"]):
