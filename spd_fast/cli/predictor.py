@@ -22,7 +22,7 @@ PredictorFile = Annotated[
     continues=True,
     examples=(
         "spd-fast predictor fit trained.csv",
-        "spd-fast predictor fit trained.csv --accuracy val_loss --lower-is-better --out loss.npz",
+        "spd-fast predictor fit trained.csv --accuracy val_loss --lower-is-better",
     ),
 )
 def fit(
@@ -70,7 +70,7 @@ def fit(
     continues=True,
     examples=(
         "spd-fast predictor query predictor.npz candidates.csv",
-        "spd-fast predictor query predictor.npz candidates.jsonl --out predicted.parquet",
+        "spd-fast predictor query predictor.npz more.jsonl --out predicted.parquet",
     ),
 )
 def query(

@@ -1,6 +1,7 @@
 """The commands ``spd-fast report``, which writes pages of runs, and ``spd-fast watch``, which shows a running work."""
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,7 +54,7 @@ def watch(
         ),
     ],
     every: Annotated[float, typer.Option(metavar="S", min=0.1, help="Seconds between two looks.")] = 2,
-) -> None:
+) -> Result:
     """Show how far a running work is: an outer loop, a ranking, or the building of a truth.
 
     It ends with the work, or by Ctrl-C, which stops nothing but the watching. The files of the work are only read.
@@ -70,7 +71,7 @@ def watch(
                 said = line
                 out.print(line, markup=False)
             if not state.running:
-                return
+                return Result(asdict(state))
             time.sleep(wait)
             state = _again(path, state)
     from rich.live import Live
@@ -80,6 +81,7 @@ def watch(
             time.sleep(wait)
             state = _again(path, state)
             live.update(_panel(state), refresh=True)
+    return Result(asdict(state))
 
 
 def _again(path: Path, before: "State") -> "State":

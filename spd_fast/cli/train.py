@@ -27,7 +27,6 @@ if TYPE_CHECKING:
         "spd-fast train --sample 12",
         "spd-fast train --dish runs/c0/dish.npz --recipe cassimon_c --sample 100",
         "spd-fast train --cells cells.json --set inner.epochs=50 --out curves.npz",
-        "spd-fast train --cell '|nor_conv_3x3~0|+|none~0|avg_pool_3x3~1|+|skip_connect~0|none~1|nor_conv_1x1~2|'",
     )
 )
 def train(

@@ -167,8 +167,8 @@ def truth_slopes(
 @truth_app.command(
     "import",
     examples=(
-        "spd-fast truth import nats.csv --accuracy cifar10_test --epochs 200 --out nats.npz",
-        "spd-fast truth import validated.jsonl --split validation --epochs 108 --out truth.npz",
+        "spd-fast truth import nats.csv --epochs 200 --out nats.npz",
+        "spd-fast truth import mine.jsonl --split validation --epochs 108 --out t.npz",
     ),
 )
 def truth_import(

@@ -357,7 +357,7 @@ def test_mistakes_of_train(tmp_path: Path, truth: Path, recipe: Path) -> None:
         "train", "--cells", tmp_path / "cells.json"
     )
     (tmp_path / "cells.json").write_text("[]")
-    assert "cells is empty, expected at least one" in fail("train", "--cells", tmp_path / "cells.json")
+    assert "has no rows, expected at least one cell" in fail("train", "--cells", tmp_path / "cells.json")
     (tmp_path / "cells.json").write_text("{")
     assert "is neither an .npz nor JSON" in fail("train", "--cells", tmp_path / "cells.json")
     (tmp_path / "cells.json").write_text('[{"matrix": [[0, 1], [0, 0]], "ops": ["input", "softmax"]}]')
@@ -534,7 +534,7 @@ def test_score_learns_dishes_and_writes_a_board(recipe: Path, tmp_path: Path, mo
     assert max(map(len, board.splitlines())) <= 60
     assert "learned dish" in output
     assert "not measured" in output
-    for name in ("board.json", "board.csv", "board.html", "figures/agreement.png"):
+    for name in ("board.json", "board.csv", "board.html", "figures/agreement.svg"):
         assert (tmp_path / "board" / name).is_file(), name
     assert json.loads((tmp_path / "board" / "board.json").read_text())["settings"]["recipe"]["outer"]["epochs"] == 2
     assert "begun with other settings (recipe.outer.epochs is 6, begun with 2)" in fail(*arguments)
