@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from spd_fast.cli.apps import app
 from spd_fast.cli.commands import Result
@@ -134,10 +133,3 @@ def _print_board(board: "Board") -> None:
     ]
     trial = board.trial
     out.print(table_of(f"{len(trial.test_cells)} test cells, {len(trial.seeds)} seeds", rows))
-    for outcome in board.outcomes:
-        colour = {"reached": "green", "not reached": "red"}.get(outcome.verdict, "dim")
-        found = "" if outcome.estimate is None else f": {outcome.estimate}"
-        out.print(
-            f"[{colour}]{outcome.verdict}[/{colour}]  {escape(outcome.goal.meaning)}, "
-            f"{outcome.goal.measure.replace('_', ' ')} of at least {outcome.goal.at_least:.2f}{escape(found)}"
-        )

@@ -108,6 +108,9 @@ class SPDPredictor(CellRegressor):
 
     Notes
     -----
+    With learning curves of a recipe that has `outer.reference_losses`, as ``"curves"`` has, the label-free score is the prior of the Gaussian
+    process (`fit_gaussian_process`): with few labelled cells it predicts about as well as that score alone.
+
     Cells are a sequence of n `Cell` or of n `NatsCell`. Cells of NAS-Bench-101 may also be an integer array of shape (n, 3), or a
     list of such rows, with the columns of `CellColumns`: vertices, edge_bits, op_codes; or a pandas.DataFrame with columns of these
     names. The same arguments give the same bits. Only learning a dish needs PyTorch; a query does not. The motifs of a cell that
