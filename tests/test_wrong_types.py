@@ -182,6 +182,8 @@ DOORS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     ),
     "BananasPredictor.fit": (spd.BananasPredictor(epochs=1).fit, {"cells": CELLS, "accuracy": ACCURACY}),
     "BananasPredictor.query": (BANANAS.query, {"cells": CELLS}),
+    "BananasPredictor.predict": (BANANAS.predict, {"cells": CELLS}),
+    "BananasPredictor.score": (BANANAS.score, {"cells": CELLS, "accuracy": ACCURACY}),
     "TruthTable.load": (spd.TruthTable.load, {}),
     "TruthTable.sample": (TRUTH.sample, {"n": 3, "seed": 0}),
     "TruthTable.split": (TRUTH.split, {"n": 3, "seed": 0}),

@@ -23,7 +23,7 @@ from sklearn.gaussian_process.kernels import (
 from threadpoolctl import threadpool_limits
 
 from spd_fast.base.sums import mean_of
-from spd_fast.base.types import Array, checked_array, checked_list, checked_number
+from spd_fast.base.types import Array, checked_array, checked_flag, checked_list, checked_number
 
 __all__ = [
     "GaussianProcess",
@@ -202,6 +202,7 @@ def fit_gaussian_process(
     largest marginal likelihood that L-BFGS finds from one start. Linear algebra runs on one thread, so that the same data gives
     the same bits.
     """
+    has_prior = checked_flag("has_prior", has_prior)
     known = np.asarray(checked_array("accuracy", accuracy), np.float64)
     listed = checked_list("features", features, "groups of features, arrays of shape (N, m)")
     parts = [np.asarray(checked_array("a group of features", part), np.float64) for part in listed]

@@ -131,7 +131,7 @@ def test_image_weights_are_learned_saved_and_drawn(tmp_path: Path) -> None:
     assert (saved.image_weights != 1).all()
     assert np.array_equal(score_cells(saved, WEIGHTED, cells), score_cells(fit.dish, WEIGHTED, cells))
     build(tmp_path / "run")
-    assert (tmp_path / "run" / "figures" / "per_step.png").is_file()
+    assert (tmp_path / "run" / "figures" / "image_weights.svg").is_file()
 
 
 @pytest.mark.parametrize(
