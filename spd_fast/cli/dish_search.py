@@ -12,6 +12,7 @@ from spd_fast.cli.commands import Result
 from spd_fast.cli.console import named_progress, out, table_of
 from spd_fast.cli.options import Settings, Threads, TruthFile, recipe_names, writable_folder
 from spd_fast.cli.recipes import recipe_of
+from spd_fast.spaces.candidate import name_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -95,13 +96,6 @@ def dish_search(
 
 
 # ---- search
-
-
-def name_of(candidate: Any) -> str:
-    """Return what users know a candidate by: its slope, NATS-Bench's text of it, or its hash."""
-    if hasattr(candidate, "slope"):
-        return f"slope {candidate.slope:.4f}"
-    return str(candidate.text if hasattr(candidate, "text") else candidate.module_hash)
 
 
 def facts_of_candidate(candidate: Any) -> dict[str, Any]:

@@ -91,6 +91,7 @@ def query(
     from spd_fast.predictors.spd import SPDPredictor
     from spd_fast.ranking.querying import query_file
     from spd_fast.ranking.tables import CellTable, read_table, require_writable, with_given, write_table
+    from spd_fast.spaces.candidate import name_of
 
     require_writable(file)
     lower_is_better = bool(SPDPredictor.load(predictor).notes_.get("lower_is_better", False))
@@ -99,7 +100,7 @@ def query(
     with progress_bar("training motifs of the candidates") as update:
         accuracy, std = query_file(predictor, table.cells, kept=kept, threads=threads, progress=update)
     found = {
-        "cell": [each.module_hash for each in table.cells],
+        "cell": [name_of(each) for each in table.cells],
         f"predicted_{'loss' if lower_is_better else 'accuracy'}": (-accuracy if lower_is_better else accuracy).tolist(),
         "standard_deviation": std.tolist(),
     }

@@ -220,6 +220,8 @@ def _seconds(text: str) -> float:
 
 def _record_of(found: "Ranking", best: list[dict[str, Any]], file: Path) -> dict[str, Any]:
     """Return what --json prints of a ranking; all candidates are in its file."""
+    from spd_fast.spaces.candidate import name_of
+
     return {
         "ranked": file,
         "candidates": len(found.cells),
@@ -228,7 +230,7 @@ def _record_of(found: "Ranking", best: list[dict[str, Any]], file: Path) -> dict
         "wall_seconds": found.seconds,
         "core_seconds": found.core_seconds,
         "best": best,
-        "label_first": [cell.module_hash for cell in found.label_first],
+        "label_first": [name_of(cell) for cell in found.label_first],
         "advice": found.advice,
     }
 
@@ -237,14 +239,17 @@ def _print_best(found: "Ranking", n: int, drawn: int | None = None) -> list[dict
     """Print the best candidates whose accuracy is not known, and draw them; return their rows of the ranked table."""
     import numpy as np
 
-    from spd_fast.ranking.advice import name_of
+    from spd_fast.ranking.advice import short_name
+    from spd_fast.spaces.cell import Cell
 
     rows = found.order[np.isnan(found.known[found.order])][:n].tolist()
     if not rows:
         return []
     shown, sign = [], -1 if found.lower_is_better else 1
     for place, row in enumerate(rows, start=1):
-        line = {"": place, "cell": name_of(found.cells[row])}
+        line: dict[str, Any] = {"": place}
+        if found.cells.cell_type is Cell:  # the others' names are long, and stand where they are drawn
+            line |= {"cell": short_name(found.cells[row])}
         if found.accuracy is not None and found.lower is not None and found.upper is not None:
             line |= {
                 "predicted": sign * float(found.accuracy[row]),

@@ -11,9 +11,9 @@ import typer
 from spd_fast.cli.apps import app
 from spd_fast.cli.commands import Result
 from spd_fast.cli.console import note, out, progress_bar, table_of
-from spd_fast.cli.dish_search import name_of
 from spd_fast.cli.options import Seed, Settings, Threads, TruthFile, recipe_names
 from spd_fast.cli.recipes import recipe_of
+from spd_fast.spaces.candidate import name_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt

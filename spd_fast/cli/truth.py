@@ -9,7 +9,7 @@ import typer
 from spd_fast.cli.apps import truth_app
 from spd_fast.cli.commands import Result
 from spd_fast.cli.console import note, out, progress_bar
-from spd_fast.cli.dish_search import facts_of_candidate, name_of
+from spd_fast.cli.dish_search import facts_of_candidate
 from spd_fast.cli.options import (
     BatchSize,
     CosineRate,
@@ -22,6 +22,7 @@ from spd_fast.cli.options import (
     ValidImages,
     integers,
 )
+from spd_fast.spaces.candidate import name_of
 
 if TYPE_CHECKING:
     from spd_fast.images import ImageData

@@ -17,9 +17,10 @@ from spd_fast.base.sums import mean_of
 from spd_fast.base.types import Array
 from spd_fast.predictors.gaussian_process import fit_gaussian_process
 from spd_fast.ranking.measuring import Curves
-from spd_fast.spaces.candidate import MotifCell
+from spd_fast.spaces.candidate import MotifCell, name_of
+from spd_fast.spaces.nats_cell import NatsCell
 
-__all__ = ["FEW", "LeftOut", "advise", "first_to_label", "judged", "left_out", "name_of", "outside_tested"]
+__all__ = ["FEW", "LeftOut", "advise", "first_to_label", "judged", "left_out", "outside_tested", "short_name"]
 
 FOLDS: Final = 5
 """Parts into which labelled cells are dealt out to see how well they predict each other."""
@@ -109,7 +110,7 @@ def advise(
         said.append(
             f"{len(outside):,} of {len(wanted):,} candidates lie outside what was tested: each differs in structure from every labelled "
             "cell more than any of these differs from the nearest other one, so its prediction is a guess. The column outside_tested "
-            f"marks them: {', '.join(map(name_of, outside[:_NAMED]))}{more}."
+            f"marks them: {', '.join(map(short_name, outside[:_NAMED]))}{more}."
         )
     most = curves.score.shape[0]
     never, partly = (
@@ -125,16 +126,17 @@ def advise(
             f"Of {partly:,} candidates fewer than {most} motifs were trained. A larger budget measures the rest."
         )
     if len(first):
+        how_many = f"{len(target)} labelled cells are few." if len(target) else "No cell is labelled."
         said.append(
-            f"{len(target) or 'No'} labelled cells are few. These candidates differ most from each other, so train them first and rank "
-            f"again: {', '.join(map(name_of, first))}."
+            f"{how_many} These candidates differ most from each other, so train them first and rank "
+            f"again: {', '.join(map(short_name, first))}."
         )
     return said
 
 
-def name_of(cell: MotifCell) -> str:
-    """Return the first digits of a cell's hash, by which sentences name it."""
-    return cell.module_hash[:12]
+def short_name(cell: MotifCell) -> str:
+    """Return what sentences name a cell by: the first digits of its hash, or NATS-Bench's text of it."""
+    return name_of(cell) if isinstance(cell, NatsCell) else cell.module_hash[:12]
 
 
 def left_out(groups: Sequence[Array], target: npt.NDArray[np.float64], has_prior: bool) -> Array:

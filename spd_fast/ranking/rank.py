@@ -35,7 +35,7 @@ from spd_fast.ranking.advice import FEW, LeftOut, advise, first_to_label, left_o
 from spd_fast.ranking.measuring import Curves
 from spd_fast.ranking.schedule import FEWEST_LABELLED, Judge, measure
 from spd_fast.ranking.tables import CellTable, read_table, with_given, write_table
-from spd_fast.spaces.candidate import Columns, MotifCell, checked_candidates
+from spd_fast.spaces.candidate import Columns, MotifCell, checked_candidates, name_of
 from spd_fast.spaces.cell import Cell
 from spd_fast.spaces.cell_columns import CellColumns
 from spd_fast.spaces.nats_cell import NatsCell, NatsColumns
@@ -142,7 +142,9 @@ class Ranking:
         rows, sign, what = (self.order, -1, "loss") if self.lower_is_better else (self.order, 1, "accuracy")
         found: dict[str, list[Any]] = {
             "rank": list(range(1, len(rows) + 1)),
-            "cell": [digest.hex() for digest in map(bytes, self.cells.module_hash[rows])],
+            "cell": [digest.hex() for digest in map(bytes, self.cells.module_hash[rows])]
+            if self.cells.cell_type is Cell
+            else [name_of(self.cells[row]) for row in rows.tolist()],
         }
         if self.accuracy is not None and self.lower is not None and self.upper is not None:
             ends = sorted([sign * self.lower[rows], sign * self.upper[rows]], key=lambda end: float(end[0]))

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.types import Array
-from spd_fast.ranking.advice import name_of
+from spd_fast.ranking.advice import short_name
 from spd_fast.ranking.rank import Ranking, controls_of
 from spd_fast.report import charts
 from spd_fast.report.cells import Drawing, draw_cell
@@ -83,7 +83,7 @@ def _what(found: Ranking) -> str:
 
 
 def _name(found: Ranking, row: int) -> str:
-    return name_of(found.cells[row])
+    return short_name(found.cells[row])
 
 
 def _summary(found: Ranking) -> str:
@@ -171,7 +171,7 @@ def _next(found: Ranking, fresh: Sequence[int], truth: Array | None) -> str:
             "spd-fast rank CANDIDATES --labelled TRAINED."
         )
     if found.label_first:
-        names = ", ".join(cell.module_hash[:12] for cell in found.label_first)
+        names = ", ".join(map(short_name, found.label_first))
         return (
             f"There are few labelled cells. Train these candidates first, which differ most from each other, add what they reach to the "
             f"labelled cells, and rank again: {names}."
@@ -224,7 +224,7 @@ def _agreement(
         assert found.left_out is not None  # or there were no verdict
         cells, value, known = found.left_out.cells, found.left_out.predicted[0], found.left_out.accuracy
         points = [
-            {"cell": cell.module_hash[:12], "x": sign * float(x), "y": sign * float(y)}
+            {"cell": short_name(cell), "x": sign * float(x), "y": sign * float(y)}
             for cell, x, y in zip(cells, value, known, strict=True)
         ]
         note = "Each labelled cell was predicted from the folds of labelled cells without it."

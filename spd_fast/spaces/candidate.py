@@ -19,6 +19,7 @@ __all__ = [
     "checked_index",
     "drawn_order",
     "md5",
+    "name_of",
     "require_rows",
 ]
 
@@ -117,6 +118,13 @@ def checked_candidates(cells: Any, kinds: tuple[type, ...], expected: str, *, na
         if not isinstance(cell, kinds):
             raise TypeError(f"{name}[{k}] is {type(cell).__name__}, expected {expected}")
     return cells
+
+
+def name_of(candidate: Any) -> str:
+    """Return what users know a candidate by: its slope, NATS-Bench's text of it, or its hash."""
+    if hasattr(candidate, "slope"):
+        return f"slope {candidate.slope:.4f}"
+    return str(candidate.text if hasattr(candidate, "text") else candidate.module_hash)
 
 
 def checked_index(index: Any, n: int) -> int | slice | npt.NDArray[Any]:

@@ -153,6 +153,7 @@ def test_cells_of_nats_bench() -> None:
     """One has no path of operations: it has no motif, and is ranked."""
     found = rank(NATS, budget=60)
     assert found.order.tolist()[-1] == 2
+    assert found.table()["cell"] == [NATS[row].text for row in found.order.tolist()], "nobody knows their hashes"
     assert np.isnan(found.label_free).tolist() == [False, False, True]
     assert found.parameters[2] == 0
     assert any("of which that figure says nothing" in each for each in found.advice)
