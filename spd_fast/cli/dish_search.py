@@ -12,7 +12,6 @@ from spd_fast.cli.commands import Result
 from spd_fast.cli.console import named_progress, out, table_of
 from spd_fast.cli.options import Settings, Threads, TruthFile, recipe_names, writable_folder
 from spd_fast.cli.recipes import recipe_of
-from spd_fast.spaces.candidate import name_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -110,6 +109,8 @@ def _print_search(
     result: "DishSearchResult", candidates: "Sequence[Any]", accuracy: "npt.NDArray[Any]"
 ) -> dict[str, Any]:
     """Print what was labelled and the best of it; return it for --json."""
+    from spd_fast.spaces.candidate import name_of
+
     rows = [
         {
             "label": number,

@@ -245,9 +245,11 @@ def _print_best(found: "Ranking", n: int, drawn: int | None = None) -> list[dict
     rows = found.order[np.isnan(found.known[found.order])][:n].tolist()
     if not rows:
         return []
-    shown, sign = [], -1 if found.lower_is_better else 1
+    shown, sign, own = [], -1 if found.lower_is_better else 1, found.own_names
     for place, row in enumerate(rows, start=1):
         line: dict[str, Any] = {"": place}
+        if own is not None:
+            line |= {"yours": own[row]}
         if found.cells.cell_type is Cell:  # the others' names are long, and stand where they are drawn
             line |= {"cell": short_name(found.cells[row])}
         if found.accuracy is not None and found.lower is not None and found.upper is not None:
@@ -256,9 +258,15 @@ def _print_best(found: "Ranking", n: int, drawn: int | None = None) -> list[dict
                 "90 % interval": "{:.3f} to {:.3f}".format(*sorted([sign * found.lower[row], sign * found.upper[row]])),
             }
         line |= {"label-free score": float(found.label_free[row]), "parameters": f"{found.parameters[row]:,}"}
+        if found.outside[rows].any():
+            line |= {"tested": "outside" if found.outside[row] else "yes"}
         shown.append(line)
     title = "Train these next" if found.labelled else "The most promising candidates"
     out.print(table_of(title, shown))
+    if found.outside[rows].any():
+        note.print(
+            "Candidates that lie outside what was tested have predictions that are guesses; see below.", markup=False
+        )
     for place, row in enumerate(rows[:drawn], start=1):
         out.print(f"\n{place}", markup=False)
         out.print(str(found.cells[row]), markup=False)

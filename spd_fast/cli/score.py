@@ -132,4 +132,18 @@ def _print_board(board: "Board") -> None:
         for row in board.rows
     ]
     trial = board.trial
-    out.print(table_of(f"{len(trial.test_cells)} test cells, {len(trial.seeds)} seeds", rows))
+    out.print(
+        table_of(
+            f"{len(trial.test_cells)} test cells, {len(trial.seeds)} seed{'s' if len(trial.seeds) > 1 else ''}", rows
+        )
+    )
+    from spd_fast.scoreboard.rows import BEFORE, LEARNED
+
+    for learned in (row for row in board.rows if row.name == LEARNED):
+        before = next(row for row in board.rows if row.name == BEFORE)
+        gain = learned.judged.minus(before.judged, "tau")
+        out.print(
+            f"The learned dish with {learned.pool_size} labelled cells over the same dish before learning: tau {gain.mean:+.3f} "
+            f"[{gain.low:+.3f}, {gain.high:+.3f}] on the same test cells.",
+            markup=False,
+        )

@@ -13,7 +13,6 @@ from spd_fast.cli.commands import Result
 from spd_fast.cli.console import note, out, progress_bar, table_of
 from spd_fast.cli.options import Seed, Settings, Threads, TruthFile, recipe_names
 from spd_fast.cli.recipes import recipe_of
-from spd_fast.spaces.candidate import name_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -151,6 +150,8 @@ def _shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _training_rows(
     cells: "Sequence[Candidate]", accuracy: "npt.NDArray[Any] | None", result: "TrainResult"
 ) -> list[dict[str, Any]]:
+    from spd_fast.spaces.candidate import name_of
+
     assert result.train is not None
     return [
         {

@@ -22,7 +22,6 @@ from spd_fast.cli.options import (
     ValidImages,
     integers,
 )
-from spd_fast.spaces.candidate import name_of
 
 if TYPE_CHECKING:
     from spd_fast.images import ImageData
@@ -235,6 +234,7 @@ def truth_show(
     """Describe a truth file: its cells, accuracies and networks."""
     if slopes and file is not None:
         raise ValueError("--slopes shows a truth in the package: leave out the file, or leave out --slopes")
+    from spd_fast.spaces.candidate import name_of
     from spd_fast.spaces.cell import Cell
     from spd_fast.spaces.perceptron import Perceptron
     from spd_fast.truth.table import TruthTable

@@ -6,6 +6,7 @@ both; without labelled cells the speed of learning alone ranks.
 """
 
 import os
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,6 +49,9 @@ __all__ = [
     "rank",
 ]
 
+_FRACTION: Final = re.compile(r"[+-]?\d*\.\d+(e[+-]?\d+)?|nan", re.IGNORECASE)
+_LONGEST_NAME: Final = 40
+"""A column whose values are longer holds no names."""
 _CONTROLS: Final = (
     {
         "conv3x3": "the number of 3x3 convolutions",
@@ -136,6 +140,17 @@ class Ranking:
         """Return the best candidates whose accuracy is not known yet, the best first."""
         n = checked_integer("n", n)
         return [self.cells[row] for row in self.order[np.isnan(self.known[self.order])][:n].tolist()]
+
+    @property
+    def own_names(self) -> list[str] | None:
+        """The users' own names of the candidates, shape (n,): the first column of their file in which no value occurs twice and that does not
+        hold measurements; None without one."""
+        for values in self.columns.values():
+            names = [str(value) for value in values]
+            short = max(map(len, names), default=0) <= _LONGEST_NAME
+            if short and len(set(names)) == len(names) and not all(_FRACTION.fullmatch(name) for name in names):
+                return names
+        return None
 
     def table(self) -> dict[str, list[Any]]:
         """Return the ranked candidates as columns, the best first; those of the candidates' file come last."""

@@ -46,7 +46,7 @@ def ranking_page(found: Ranking, made: Made, reached: npt.ArrayLike | None = Non
         title="Ranked candidates",
         summary=_summary(found),
         made=made,
-        tiles=_tiles(found, verdict),
+        tiles=_tiles(found, verdict, on),
         answers=[
             ("Best cells", _best(found, fresh)),
             ("How good", verdict.quality(on) if verdict else _unjudged(found)),
@@ -83,7 +83,10 @@ def _what(found: Ranking) -> str:
 
 
 def _name(found: Ranking, row: int) -> str:
-    return short_name(found.cells[row])
+    """Return what a candidate is called: its users' own name, where the file has a column of names, and the cell's."""
+    own = found.own_names
+    name = short_name(found.cells[row])
+    return name if own is None else f"{own[row]} ({name})"
 
 
 def _summary(found: Ranking) -> str:
@@ -108,15 +111,15 @@ def _verdict(found: Ranking, truth: Array | None) -> tuple[Verdict | None, str]:
     return None, ""
 
 
-def _tiles(found: Ranking, verdict: Verdict | None) -> list[tuple[str, str]]:
+def _tiles(found: Ranking, verdict: Verdict | None, on: str) -> list[tuple[str, str]]:
     tiles = []
     if verdict is not None:
         tiles += [
-            (str(verdict.tau), "Kendall\u2019s tau of the ranking, 95 % interval"),
+            (str(verdict.tau), f"Kendall\u2019s tau of the ranking on {on}, 95 % interval"),
             (str(verdict.control_tau), f"the same of the best cheap control, {verdict.control}"),
             (
                 f"{verdict.hits:.0f} of {TOP}",
-                f"ranked first are among {verdict.of_best}; of the control\u2019s ten, {verdict.control_hits:.0f}",
+                f"ranked first there are among {verdict.of_best} of these cells; of the control\u2019s ten, {verdict.control_hits:.0f}",
             ),
         ]
     return [*tiles, (duration(found.seconds), "to rank them")]
@@ -126,7 +129,13 @@ def _best(found: Ranking, fresh: Sequence[int]) -> str:
     if not fresh:
         return "The accuracies of all candidates are known, so there is none left to train."
     names = ", ".join(_name(found, row) for row in fresh)
-    return f"{names} (the best first; drawn below)."
+    strange = int(found.outside[list(fresh)].sum())
+    marked = (
+        f" {strange} of them, marked below, lie outside what was tested, so that their predictions are guesses."
+        if strange
+        else ""
+    )
+    return f"{names} (the best first; drawn below).{marked}"
 
 
 def _unjudged(found: Ranking) -> str:
@@ -178,8 +187,13 @@ def _next(found: Ranking, fresh: Sequence[int], truth: Array | None) -> str:
         )
     if not fresh:
         return "Rank other candidates, for example the neighbours of the best labelled cells (--neighbours)."
+    strange = (
+        " Those outside what was tested teach most about cells like them, but may disappoint."
+        if found.outside[list(fresh)].any()
+        else ""
+    )
     more = " A larger --budget measures the candidates that were left out." if not found.replicates.all() else ""
-    return f"Train the {len(fresh)} candidates below at full size, add what they reach to the labelled cells, and rank again.{more}"
+    return f"Train the {len(fresh)} candidates below at full size, add what they reach to the labelled cells, and rank again.{strange}{more}"
 
 
 def _drawings(found: Ranking, rows: Sequence[int], truth: Array | None) -> list[Drawing]:
@@ -192,6 +206,8 @@ def _drawings(found: Ranking, rows: Sequence[int], truth: Array | None) -> list[
             facts.insert(0, f"predicted {_shown(found, found.accuracy[row])} [{interval}]")
         if truth is not None:
             facts.append(f"reached {_shown(found, truth[row])}")
+        if found.outside[row]:
+            facts.append("outside what was tested")
         drawing = draw_cell(found.cells[row], f"{place}. {_name(found, row)}", "\n".join(facts))
         drawings += [] if drawing is None else [drawing]
     return drawings

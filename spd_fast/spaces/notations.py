@@ -38,8 +38,10 @@ def cell_of(given: Any) -> Cell | NatsCell:
         One of:
 
         * a `Cell` or `NatsCell`;
+        * a pair of an adjacency matrix and the operations of its vertices;
         * a mapping, or an object, with an adjacency matrix and the operations of its vertices, under the names in
-          `MATRIX_NAMES` and `OPS_NAMES`: what the benchmark's own API returns and its ``ModelSpec`` are such;
+          ``module_adjacency`` and ``module_operations``, ``matrix`` and ``ops``, or others in `MATRIX_NAMES` and `OPS_NAMES`: what the
+          benchmark's own API returns and its ``ModelSpec`` are such;
         * an object with ``get_spec()`` or ``spec``, as NASLib's architectures have them;
         * a directed networkx graph, vertices in topological order, whose nodes hold their operation as ``op``;
         * NASLib's tuple for NAS-Bench-101: the matrix row by row, then a code for each vertex (0 input, 1 output,
@@ -62,6 +64,8 @@ def cell_of(given: Any) -> Cell | NatsCell:
     --------
     >>> cell_of({"module_adjacency": [[0, 1], [0, 0]], "module_operations": ["input", "output"]})
     Cell(043721b9c7fe8c5f, 2 vertices, 1 edges)
+    >>> cell_of(([[0, 1], [0, 0]], ["input", "output"])).n_vertices
+    2
     >>> cell_of("(0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 4, 1)").ops
     ('input', 'conv3x3-bn-relu', 'output')
     >>> cell_of((2, 2, 0, 2, 0, 1)).text
@@ -76,6 +80,12 @@ def cell_of(given: Any) -> Cell | NatsCell:
     is_array = isinstance(given, np.ndarray) and given.ndim == 1
     if (is_array or isinstance(given, list | tuple)) and len(given) and all(_is_whole(each) for each in given):
         return _of_codes([int(each) for each in given])
+    if (
+        isinstance(given, list | tuple)
+        and len(given) == 2
+        and not any(isinstance(each, str | Mapping) for each in given)
+    ):
+        return _of_mapping({MATRIX_NAMES[0]: given[0], OPS_NAMES[0]: given[1]}, "a pair")
     for inner in ("get_spec", "spec"):
         if hasattr(given, inner):
             found = getattr(given, inner)
@@ -86,8 +96,8 @@ def cell_of(given: Any) -> Cell | NatsCell:
     if named:
         return _of_mapping(named, type(given).__name__)
     raise TypeError(
-        f"a cell is given as {type(given).__name__}, expected a Cell, a matrix with operations, a networkx graph, NASLib's tuple, "
-        "or a text of these"
+        f"a cell is given as {type(given).__name__}, expected a Cell, a pair (matrix, operations), a mapping of module_adjacency and "
+        "module_operations, a networkx graph, NASLib's tuple, or a text of these"
     )
 
 

@@ -530,7 +530,7 @@ def test_score_learns_dishes_and_writes_a_board(recipe: Path, tmp_path: Path, mo
     monkeypatch.setattr(console.out, "width", 60)
     arguments = ["score", "--recipe", recipe, "--curves", recipe, *BOARD, "--out", tmp_path / "board"]
     output = succeed(*arguments, "--set", "outer.epochs=2")
-    board = output[output.index("100 test cells, 1 seeds") : output.index("board.json, board.csv")]
+    board = output[output.index("100 test cells, 1 seed\n") : output.index("The learned dish with")]
     assert max(map(len, board.splitlines())) <= 60
     assert "learned dish" in output
     assert "not measured" not in output, "goals are for those who develop spd_fast"

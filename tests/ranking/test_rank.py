@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -384,3 +385,17 @@ def test_the_demo(tmp_path: Path) -> None:
     header, *rows = (tmp_path / "demo" / "ranked.csv").read_text().splitlines()
     assert header.endswith(",reached")
     assert len(rows) == 1404
+
+
+def test_a_column_of_names_is_found() -> None:
+    """The first one in which no value occurs twice, but not one of measurements."""
+    found = rank(CANDIDATES[:4], budget=0)
+    n = len(found.cells)
+
+    def named(**columns: list[Any]) -> list[str] | None:
+        return replace(found, columns=columns).own_names
+
+    assert named() is None
+    assert named(kind=["a"] * n) is None
+    assert named(kind=["a"] * n, accuracy=[0.1 * k for k in range(n)], mine=list(range(n))) == list(map(str, range(n)))
+    assert named(long=["x" * (41 + k) for k in range(n)]) is None

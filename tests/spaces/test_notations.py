@@ -29,6 +29,8 @@ class Graph:
     [
         CELL,
         CELL.to_json(),
+        (CELL.matrix.tolist(), list(CELL.ops)),
+        [CELL.matrix, CELL.ops],
         {"module_adjacency": CELL.matrix, "module_operations": list(CELL.ops), "trainable_parameters": 3},
         {"matrix": str(CELL.matrix.tolist()), "ops": str(list(CELL.ops))},
         SimpleNamespace(matrix=CELL.matrix, ops=list(CELL.ops)),
