@@ -16,7 +16,7 @@ CXX_FILES := $(shell find csrc tests -name '*.hpp' -o -name '*.cpp')
 PACKAGES := $(shell find spd_fast -name '__init__.py')
 INSTALL := $(BIN)/python tools/environment.py
 
-.PHONY: help demo test verify fuzz aarch64 lint format bench dev clean
+.PHONY: help demo test verify fuzz aarch64 lint format bench reproduction dev clean
 .DELETE_ON_ERROR:
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo 'make lint    ruff, mypy, clang-format and codespell, as in CI'
 	@echo 'make format  let ruff and clang-format lay out the code'
 	@echo 'make bench   every spd-fast bench, into bench/results; half an hour on an idle machine'
+	@echo 'make reproduction  docs/reproduction.md and its figures, drawn anew from the metrics in docs/reproduction/'
 	@echo 'make dev     everything for working on the code: package, tests, tools, commit hooks'
 	@echo 'make clean   remove the environment, builds and caches; runs/ stays'
 	@echo
@@ -75,6 +76,9 @@ format: $(VENV)/.lint
 bench: $(VENV)/.installed
 	for bench in peak kernels inner hypergradient proxies; do $(BIN)/spd-fast bench $$bench --out bench/results || exit; done
 	for shape in A B C S; do $(BIN)/spd-fast bench profile --shape $$shape --out bench/results || exit; done
+
+reproduction: $(VENV)/.installed
+	$(BIN)/spd-fast reproduce --draw docs/reproduction.md
 
 dev: $(VENV)/.lint
 	$(PIP) pre-commit

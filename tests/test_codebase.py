@@ -33,7 +33,7 @@ FLOORS = [
     {"truth"},
     {"outer", "natsbench"},
     {"predictors"},
-    {"scoreboard", "bench", "ranking"},
+    {"scoreboard", "bench", "ranking", "paper"},
     {"report"},
     {"cli"},
 ]

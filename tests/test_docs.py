@@ -236,6 +236,7 @@ STAND_INS: dict[str, Callable[[Path], object]] = {
     "trained.csv": lambda path: cells_file(path, spd.TruthTable.load().sample(20, seed=0), labelled=True),
     "candidates.csv": lambda path: cells_file(path, spd.TruthTable.load().sample(12, seed=1), labelled=False),
     "nb101_test108.npz": lambda path: spd.TruthTable.load().sample(160, seed=0).save(path),
+    "nasbench101.npz": lambda path: spd.TruthTable.load().sample(160, seed=0).save(path),
     "fashion-mnist/": images_folder,
     "small.json": lambda path: path.write_text(small.CURVE.replace({"outer.epochs": 1, "outer.pool": 20}).to_json()),
     **dict.fromkeys(("runs/c0", "runs/c1", "runs/c2"), finished_run),

@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from spd_fast.cli import bench, dish_search, nasbench, predictor, rank, recipes, report, run, score, train, truth  # noqa: F401 - they add their commands
+from spd_fast.cli import (  # noqa: F401 - they add their commands
+    bench,
+    dish_search,
+    nasbench,
+    predictor,
+    rank,
+    recipes,
+    report,
+    reproduce,
+    run,
+    score,
+    train,
+    truth,
+)
 from spd_fast.cli.apps import app
 from spd_fast.cli.commands import Result
 from spd_fast.cli.console import INTERRUPTED, out, repair_streams

@@ -195,13 +195,14 @@ def progress_bar(what: str) -> Iterator[Callable[[float], object]]:
 
 
 @contextmanager
-def named_progress(what: str = "preparing") -> Iterator[Callable[[str, float], object]]:
+def named_progress(what: str = "preparing", left: TimeLeft | None = None) -> Iterator[Callable[[str, float], object]]:
     """Yield a function that shows what is being done, the share that is done and the time that is left.
 
     On a terminal that is a bar, which is there at once. Elsewhere it is a line from time to time, the first after a second. `what`
-    is being done until the function is called.
+    is being done until the function is called. `left` estimates the time that is left from the shares; a work that knows more of its
+    time gives its own.
     """
-    left = TimeLeft()
+    left = TimeLeft() if left is None else left
     if note.quiet:
         yield lambda what, share: None
     elif note.is_terminal:

@@ -10,27 +10,13 @@ import numpy.typing as npt
 
 import spd_fast.recipes as recipes
 from spd_fast.outer.history import OuterEpoch, kept_check, validation_checks
+from spd_fast.paper.stated import PAPER
 from spd_fast.recipes.settings import Recipe
 
 __all__ = ["MeanAndError", "Summary", "chance_tau_sd", "mean_max_accuracy", "moving_average", "summarise"]
 
 EDGE: Final = 5
 """Number of outer epochs that are averaged at the beginning and at the end, as in the paper (section 5.1)."""
-
-PAPER: Final = {
-    "cassimon_a": {"tau": 0.092, "tau_untied": 0.108, "accuracy_last": 0.9781, "perfect": 0.1471},
-    "cassimon_b": {"tau": 0.152, "tau_untied": 0.270, "accuracy_last": 0.9943, "perfect": 0.4353},
-    "cassimon_c": {
-        "tau": -0.002,
-        "tau_untied": -0.002,
-        "accuracy_first": 0.485,
-        "accuracy_last": 0.645,
-        "perfect": 0.0,
-    },
-    "cassimon_a16": {"tau": 0.043, "accuracy_last": 0.5927, "perfect": 0.0},
-    "cassimon_b16": {"tau": 0.209, "accuracy_last": 0.8513, "perfect": 0.0},
-}
-"""Results of Cassimon et al., sections 5.1 to 5.3, by recipe."""
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from spd_fast.dish import Dish
 from spd_fast.outer import runs
 from spd_fast.outer.fit import FitResult, fit_dish
 from spd_fast.outer.history import OuterEpoch
+from spd_fast.paper.stated import PAPER
 from spd_fast.report import charts
 from spd_fast.report.page import static_svg
 from spd_fast.report.run import build, read_run
 from spd_fast.report.summary import (
-    PAPER,
     MeanAndError,
     chance_tau_sd,
     mean_max_accuracy,
