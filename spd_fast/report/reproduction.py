@@ -44,7 +44,7 @@ SETTINGS: Final = {
     "level": "Each motif has the inner rate that reaches the paper's accuracies",
 }
 SMALL: Final = "--only cassimon_c --outer-epochs 1 --timed-cells 1 --set inner.epochs=1 --set dish.images=20"
-"""With these the commands of the page take a few seconds; the tests of the pages run them so."""
+"""With these the command of the page takes a few seconds; the tests of the pages run it so."""
 CAPTIONS: Final = {
     "figure2": "Figure 2 of the paper: the mean of the six motifs' highest accuracies, with one standard deviation over "
     "motifs, both as moving averages of 3.",
@@ -377,9 +377,9 @@ def _introduction(stored: Sequence[Metrics]) -> str:
         f"<!-- small: --truth => {SMALL} --truth -->",
         "```sh",
         "spd-fast reproduce --settings level --truth nasbench101.npz",
-        "spd-fast reproduce --settings paper --truth nasbench101.npz",
         "```",
         "",
+        "With `--settings paper` in place of `level` the same command makes the other runs.",
         "The truth is a table that `spd-fast nasbench convert` wrote. Without `--truth` the truth that ships with the package is used,",
         "which is not the paper's. Each command writes its folder's `metrics.json` and a page like this one.",
         "",
