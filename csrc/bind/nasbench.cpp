@@ -130,9 +130,7 @@ void bind_nasbench(py::module_& m) {
           py::arg("data"), py::arg("threads") = 0, py::arg("look") = py::none())
       .def(
           "finish",
-          [](TableBuilder& b, int threads, py::object look) {
-            watched_jobs(threads, std::move(look), [&](const ForEach& for_each) { b.finish(for_each); });
-          },
+          [](TableBuilder& b, int threads, py::object look) { watched_jobs(threads, std::move(look), [&](const ForEach& for_each) { b.finish(for_each); }); },
           py::arg("threads") = 0, py::arg("look") = py::none())
       .def("columns", [](const TableBuilder& b) { return column_record(b.columns()); })
       .def("budgets", &TableBuilder::budgets)

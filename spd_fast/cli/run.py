@@ -107,8 +107,9 @@ def _fit(opened: "Run", truth: "TruthTable", threads: int | None) -> "FitResult"
     recipe = opened.recipe
     cells, accuracy = truth.compared(recipe.outer.truth)
     note.print(
-        f"[bold]{recipe.name}[/bold] in {escape(str(opened.path))}: {recipe.outer.epochs} outer epochs of {recipe.outer.cells} motifs "
-        f"{recipe.motif.name}, {recipe.inner.epochs} inner epochs each; {_pool(recipe, len(cells))}"
+        f"[bold]{recipe.name}[/bold] in {escape(str(opened.path))}: {recipe.outer.epochs} outer epochs; "
+        f"each trains {recipe.outer.cells} motifs ({recipe.motif.name}) for {recipe.inner.epochs} inner epochs; "
+        f"{_pool(recipe, len(cells))}"
     )
     if opened.finished:
         note.print("this run is finished: nothing is left to learn")

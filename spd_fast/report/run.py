@@ -296,7 +296,8 @@ def _next(reading: Reading) -> str:
     if issubclass(reading.run.recipe.cell_type, Perceptron):
         return "Try other seeds, and compare the runs: spd-fast report RUN RUN..."
     return (
-        f"Judge the dish on test cells, beside every cheap way to score them: spd-fast score {path}{truth} --folds 0\n"
+        f"Judge the dish on test cells, beside every cheap way to score them: spd-fast score {path}{truth} --folds 0 "
+        "(with --test-cells 200 it takes a fifth of the time).\n"
         "To rank cells rather than learn a dish, spd-fast rank is the shorter way."
     )
 
