@@ -380,6 +380,11 @@ def _columns(table: Table, headings: Sequence[str]) -> Table:
     return table
 
 
+def _ms(seconds: float) -> str:
+    """Return milliseconds with three digits, or all of them where there are more."""
+    return f"{1e3 * seconds:.3g}" if seconds < 0.9995 else f"{1e3 * seconds:.0f}"
+
+
 def _cell_table(letter: str, rows: Sequence[dict[str, Any]], peak: float) -> Table:
     names = list(rows[0]["seconds_per_epoch"])
     title = f"motif {letter}: milliseconds per inner epoch, median (least to most)"
@@ -393,7 +398,7 @@ def _cell_table(letter: str, rows: Sequence[dict[str, Any]], peak: float) -> Tab
         table.add_row(
             row["hash"][:8],
             f"{row['gflop_per_epoch']:.2f}",
-            *(f"{1e3 * times[n]:.3g} ({1e3 * min(spread[n]):.3g} to {1e3 * max(spread[n]):.3g})" for n in names),
+            *(f"{_ms(times[n])} ({_ms(min(spread[n]))} to {_ms(max(spread[n]))})" for n in names),
             f"{times['PyTorch NCHW'] / times[OURS]:.1f}",
             f"{best / times[OURS]:.1f}",
             f"{rate:.0f}",

@@ -186,7 +186,7 @@ def test_json_of_training_and_its_record(tmp_path: Path, truth: Path) -> None:
     assert kept["options"]["--set"] == []
     assert kept["recipe"]["seed"] == 7
     assert kept["machine"]["version"] == __version__
-    assert kept["command"].startswith("spd-fast ")
+    assert kept["command"].startswith("spd-fast")
     assert kept["seconds"] > 0
 
 
