@@ -182,8 +182,8 @@ def fit_gaussian_process(
     accuracy : array-like, shape (N,), finite
         Accuracies in any unit.
     has_prior : bool
-        Whether the first group is no feature but a prior score, shape (N, 1): a score that needs no labels, such as the label-free score, with mean
-        0 and standard deviation 1 over the space. More is better.
+        Whether the first group is no feature but a prior score, shape (N, 1): a score that needs no labels, such as the
+        label-free score, on about the scale of normal scores. More is better.
 
     Returns
     -------

@@ -208,7 +208,7 @@ class SPDPredictor(CellRegressor):
                 groups.append(read.curve)
                 if (
                     recipe.outer.reference_losses is not None
-                ):  # the score has mean 0 and standard deviation 1 over the space
+                ):  # the score is a normal score among cells of NAS-Bench-101
                     prior.append(read.score[:, None])
             else:
                 recipe = _recipe(parameters["recipe"], DEFAULT_RECIPE)

@@ -45,7 +45,8 @@ class Curves:
     curve : ndarray, shape (R, n, M), float64
         Learning curve of each replicate of each cell; NaN where it was not measured or a motif diverged.
     score : ndarray, shape (R, n), float64
-        Label-free score of each replicate of each cell: minus the mean training loss of the last epochs. NaN as in `curve`.
+        Label-free score of each replicate of each cell: that of `spd_fast.scoring.score_cells`, about 0 for a middling
+        cell of the space; larger is better. NaN as in `curve`.
     done : ndarray, shape (n,), int
         Number of replicates that were measured of each cell, always the first ones.
     seconds : float

@@ -84,7 +84,7 @@ class Ranking:
     accuracy, lower, upper : ndarray, shape (n,), float64, or None
         Predicted accuracy, in the unit of the labelled cells', and the ends of its 90 % interval. None without labelled cells.
     label_free : ndarray, shape (n,), float64
-        The score that needs no labels: minus the mean training loss of the motifs' last epochs. NaN where no motif was
+        The score that needs no labels: how fast the motifs learn, about 0 for a middling cell of the space. NaN where no motif was
         trained.
     replicates : ndarray, shape (n,), int
         Number of motifs that were trained of each candidate.
