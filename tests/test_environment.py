@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -42,6 +43,18 @@ def test_progress_is_told_before_a_command_ends(environment: ModuleType, tmp_pat
     assert next(line for line in lines if line) == "[1/2] one\n"
     assert next(lines) == ""
     lines.close()
+
+
+def test_a_folder_may_vanish_while_it_is_measured(environment: ModuleType, tmp_path: Path) -> None:
+    for name in "abcdef":
+        (tmp_path / name / "inside").mkdir(parents=True)
+        (tmp_path / name / "inside" / "file").write_bytes(b"1234")
+    sizes = environment.sizes_in(str(tmp_path))
+    assert next(sizes) == 0
+    assert next(sizes) == 4
+    shutil.rmtree(tmp_path)
+    assert sum(sizes) <= 4 * 5
+    assert sum(environment.sizes_in(str(tmp_path))) == 0
 
 
 def test_a_command_that_fails_is_quoted(environment: ModuleType, tmp_path: Path) -> None:

@@ -169,11 +169,12 @@ def megabytes(sizes: Iterable[int | None]) -> str:
 
 
 def sizes_in(folder: str) -> Iterator[int]:
-    """Bytes of the files in a folder, in which another program works."""
+    """Bytes of the files in a folder, in which another program works: what is gone by the time it is looked at counts nothing."""
     yield 0
-    for path in Path(folder).rglob("*"):
-        with contextlib.suppress(OSError):
-            yield path.stat().st_size if path.is_file() else 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                yield Path(place, name).stat().st_size
 
 
 def plain(name: str) -> str:
