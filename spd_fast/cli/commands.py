@@ -85,6 +85,7 @@ class Commands(typer.Typer):
             settings["epilog"] = "Examples:\n\n" + "\n\n".join(f"  {each}" for each in examples)
 
         def add(function: _Function) -> _Function:
+            settings.setdefault("help", _unwrapped(inspect.getdoc(function) or ""))
             settings.setdefault("rich_help_panel", self._panel_of.get(name or function.__name__))
             super(Commands, self).command(name, **settings)(_with_shared_options(function, continues))
             return function
@@ -96,6 +97,11 @@ class Commands(typer.Typer):
         group = Commands(**settings)
         self.add_typer(group, name=name, rich_help_panel=self._panel_of.get(name))
         return group
+
+
+def _unwrapped(text: str) -> str:
+    """Return a text with each paragraph in one line. Typer breaks lines where a docstring does."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
 def command_file(wrote: Path) -> Path:

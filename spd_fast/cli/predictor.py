@@ -42,7 +42,10 @@ def fit(
     cell: CellColumn = None,
     features: Annotated[
         str,
-        typer.Option(metavar="LIST", help="What it learns from: structure, curves (of motifs), dish (learned, slow)."),
+        typer.Option(
+            metavar="LIST",
+            help="Groups of features, separated by commas: structure (of the cells), curves (of motifs), dish (learned, which takes long).",
+        ),
     ] = "structure,curves",
     threads: Threads = None,
 ) -> Result:
@@ -86,7 +89,7 @@ def query(
 ) -> Result:
     """Predict the accuracies of cells, in the order of their file.
 
-    Predictions are kept in OUT.measured as they come: after Ctrl-C or a kill the same command goes on from there.
+    Predictions are kept in the file OUT.measured. After Ctrl-C or a kill the same command continues from there.
     """
     from spd_fast.predictors.spd import SPDPredictor
     from spd_fast.ranking.querying import query_file

@@ -43,7 +43,7 @@ def rank(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Cells that were trained, with the accuracy that they reached. Without it the speed of learning ranks, which needs no labels.",
+            help="Cells that were trained, with the accuracy that they reached. Without it, candidates are ranked by how fast their motifs learn.",
         ),
     ] = None,
     everything: Annotated[
@@ -78,9 +78,9 @@ def rank(
     best: Annotated[int, typer.Option(metavar="N", min=0, help="Print and draw the best N.")] = 10,
     threads: Threads = None,
 ) -> Result:
-    """Rank candidates by the accuracy that they are expected to reach: which of them are worth training next.
+    """Rank candidates by predicted accuracy, to find those that are worth training next.
 
-    What is measured is kept in OUT.measured as it comes: after Ctrl-C or a kill the same command goes on from there.
+    What is measured is kept in the file OUT.measured. After Ctrl-C or a kill the same command continues from there.
     """
     from spd_fast.base.files import require_writable as require_file_writable
     from spd_fast.ranking import rank as ranking
@@ -128,7 +128,7 @@ def demo(
     ] = 40,
     threads: Threads = None,
 ) -> Result:
-    """Show the main job on the truth in the package: 100 cells are labelled, all others are ranked, and the ranking is checked.
+    """Show what rank does on cells that come with the package: 100 are labelled, all others are ranked, and the ranking is checked.
 
     It takes about a minute. `spd-fast run --recipe demo` shows how a dish is learned.
     """

@@ -53,9 +53,9 @@ def watch(
             metavar="RUN", help="A run folder, or the file that a ranking or spd-fast truth build is going to write."
         ),
     ],
-    every: Annotated[float, typer.Option(metavar="S", min=0.1, help="Seconds between two looks.")] = 2,
+    every: Annotated[float, typer.Option(metavar="S", min=0.1, help="Seconds between two readings of the files.")] = 2,
 ) -> Result:
-    """Show how far a running work is: an outer loop, a ranking, or the building of a truth.
+    """Show how far a running command is: an outer loop, a ranking, or the building of a truth.
 
     It ends with the work, or by Ctrl-C, which stops nothing but the watching. The files of the work are only read.
     """

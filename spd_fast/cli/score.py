@@ -28,7 +28,8 @@ def score(
     folders: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[RUN]...", help="Finished run folders, one for each seed. Default: dishes learned here."
+            metavar="[RUN]...",
+            help="Folders of finished runs that differ in their seeds alone. Default: dishes are learned here.",
         ),
     ] = None,
     truth: TruthFile = None,
@@ -37,7 +38,7 @@ def score(
         typer.Option(
             metavar="NAME",
             autocompletion=recipe_names,
-            help="Recipe by which dishes are learned if no runs are given. Default: learned_labels.",
+            help="Recipe by which dishes are learned where no runs are given. Default: learned_labels.",
         ),
     ] = None,
     curves: Annotated[
@@ -45,25 +46,34 @@ def score(
         typer.Option(
             metavar="NAME",
             autocompletion=recipe_names,
-            help="Recipe with the motif and the unlearned dish of the learning curves.",
+            help="Recipe of the learning curves: its motif, its inner loop and its dish, which is not learned.",
         ),
     ] = "curves",
     pool_sizes: Annotated[
-        str, typer.Option(metavar="LIST", help="Labelled cells in a pool. Each size has rows of its own.")
+        str,
+        typer.Option(
+            metavar="LIST",
+            help="Numbers of labelled cells to learn from, separated by commas. Each has rows of its own.",
+        ),
     ] = "30,100",
-    test_cells: Annotated[int, typer.Option(metavar="N", min=1, help="Number of test cells.")] = 1000,
-    seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Number of pools, each with a dish of its own.")] = 5,
+    test_cells: Annotated[int, typer.Option(metavar="N", min=1, help="Number of test cells, at least 100.")] = 1000,
+    seeds: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Number of pools of labelled cells. A dish is learned from each.")
+    ] = 5,
     folds: Annotated[
         int,
         typer.Option(
             metavar="N",
             min=0,
-            help="Folds of a pool, each with a dish, for Gaussian processes on dishes. 0: no such rows.",
+            help="Parts of a pool for Gaussian processes on dishes; a dish is learned without each part. 0 leaves these rows out.",
         ),
     ] = 5,
     images: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="Real images (.npz or a folder of IDX files) for the rows that need them."),
+        typer.Option(
+            metavar="PATH",
+            help="Real images: an .npz or a folder of IDX files. Without them, rows that need real images are left out.",
+        ),
     ] = None,
     folder: Annotated[
         Path | None,
@@ -75,10 +85,10 @@ def score(
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the draw of the test cells.")] = 0,
     settings: Settings = None,
 ) -> Result:
-    """Score test cells with learned dishes and in every way that needs no dish, and print the scoreboard.
+    """Make a scoreboard: compare how well learned dishes, predictors and simpler scores rank test cells.
 
-    Every measurement is saved in --out as soon as it is made. After Ctrl-C or a kill the same command continues. With another
-    --folds, or fewer sizes in --pool-sizes, it measures only what is missing.
+    Every measurement is kept in --out as soon as it is made. After Ctrl-C or a kill the same command continues. With another
+    --folds, or with fewer numbers in --pool-sizes, it measures only what is missing.
     """
     from spd_fast.report import board as page
     from spd_fast.scoreboard.board import build_board

@@ -70,7 +70,7 @@ def train(
     seed: Seed = None,
     settings: Settings = None,
 ) -> Result:
-    """Train motifs of some cells on a dish, and print what they reach. This is the inner loop alone; nothing is learned."""
+    """Train motifs of some cells on a dish, and print what they reach. This is the inner loop alone: the dish does not change."""
     from spd_fast.base.files import require_writable
     from spd_fast.dish import Dish
     from spd_fast.engine import training

@@ -190,7 +190,7 @@ def truth_import(
         str, typer.Option(metavar="NAME", help="Images that the accuracies are of: test, validation or train.")
     ] = "test",
 ) -> Result:
-    """Make a truth of a table of cells and accuracies, of NAS-Bench-101 or of NATS-Bench, for the options --truth."""
+    """Make a truth, for --truth of other commands, of a table of cells of NAS-Bench-101 or NATS-Bench and their accuracies."""
     import numpy as np
 
     from spd_fast.base.files import require_writable

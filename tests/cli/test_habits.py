@@ -66,6 +66,13 @@ def test_every_help_has_two_examples_that_are_understood(words: tuple[str, ...])
         assert "Usage: " in done.output
 
 
+@pytest.mark.parametrize("words", [(), *ALL], ids=" ".join)
+def test_a_paragraph_of_the_help_breaks_where_the_terminal_does_alone(words: tuple[str, ...]) -> None:
+    text = (ALL[words] if words else GROUP).help or ""
+    assert text
+    assert all("\n" not in paragraph for paragraph in text.split("\n\n"))
+
+
 def test_commands_are_grouped_by_what_people_want() -> None:
     shown = call("--help").output
     assert [name for name in GROUP.commands if name not in {each for panel in PANELS.values() for each in panel}] == []
