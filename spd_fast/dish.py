@@ -93,8 +93,30 @@ class Dish(_Added):
     def random(
         cls, *, per_class: int = 20, classes: int = 10, image_size: int = 16, image_channels: int = 3, seed: int = 0
     ) -> "Dish":
-        """Return a dish of standard normal images, with the same number of images of each class, ordered by class. The paper's
-        dish is such a one before learning (section 3.3)."""
+        """Return a dish of random images, with the same number of images of each class, ordered by class.
+
+        Pixels are drawn from N(0, 1). With the default sizes it is the dish before learning of Cassimon et al. (section 3.3).
+
+        Parameters
+        ----------
+        per_class : int, at least 1
+            Images of each class.
+        classes : int, at least 1
+        image_size : int, 1 to 64 (for cells 4 to 64)
+            Height and width in pixels.
+        image_channels : int, 1 to 4
+        seed : int, at least 0
+
+        Returns
+        -------
+        Dish
+            With images of shape (per_class * classes, image_channels, image_size, image_size), float32, and hard labels.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a number is out of its range, or no whole number.
+        """
         per_class, classes = checked_integer("per_class", per_class, 1), checked_integer("classes", classes, 1)
         image_size = checked_integer("image_size", image_size, 1, max(_SIDES))
         image_channels = checked_integer("image_channels", image_channels, 1, max(_CHANNELS))
@@ -104,7 +126,13 @@ class Dish(_Added):
         return cls(images, np.repeat(np.arange(classes), per_class))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write an .npz of plain arrays, as a whole or not at all."""
+        """Write the dish to `path`, an .npz of plain arrays, as a whole or not at all.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        """
         save_arrays(checked_path("path", path), self.arrays())
 
     @classmethod
@@ -132,7 +160,13 @@ class Dish(_Added):
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> "Dish":
-        """Return the dish with these arrays, by name. Arrays of other names are ignored."""
+        """Return the dish with these arrays, by name. Arrays of other names are ignored.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If `arrays` has no "images" or "labels", or its arrays do not make a dish.
+        """
         checked_instance("arrays", arrays, Mapping, "a mapping of names to arrays")
         missing = [name for name in ("images", "labels") if name not in arrays]
         if missing:

@@ -189,6 +189,16 @@ def count_parameters(cell: MotifCell, shape: MotifShape) -> int:
     Convolution weights (they have no bias), weight and bias of every batch norm, weight and bias of the dense layer.
     Running statistics are not trainable.
 
+    Parameters
+    ----------
+    cell : Cell or NatsCell
+    shape : MotifShape
+        ``NASBENCH101`` gives the number that the benchmark states.
+
+    Returns
+    -------
+    int
+
     Raises
     ------
     ValueError

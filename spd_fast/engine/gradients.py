@@ -87,6 +87,11 @@ def motif_gradient(
     -------
     values : ndarray, shape (K,)
     d_images : ndarray, shape (K, N, C, H, W), or (N, C, H, W) where `factors` is given
+
+    Raises
+    ------
+    ValueError, TypeError
+        If images, labels, parameters or factors do not fit each other, or a setting is unknown.
     """
     require_metric(metric)
     dish = Dish(images, labels)  # type: ignore[arg-type]

@@ -15,7 +15,24 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam as in PyTorch: weight decay is added to the gradient (Kingma and Ba 2015, arXiv:1412.6980)."""
+    """Adam as in PyTorch (Kingma and Ba 2015, arXiv:1412.6980).
+
+    Parameters
+    ----------
+    lr : float, at least 0
+        Learning rate: of every step, or the first of a cosine. A schedule that is an array takes its place.
+    betas : two floats, at least 0 and below 1
+        Decay of the means of the gradient and of its square.
+    eps : float, at least 0
+        Added to the root of the mean square.
+    weight_decay : float, at least 0
+        This multiple of the weights is added to the gradient.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a value is out of its range, or no number.
+    """
 
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
@@ -37,7 +54,23 @@ class Adam:
 
 @dataclass(frozen=True)
 class SGD:
-    """Stochastic gradient descent as in PyTorch, with momentum and Nesterov's variant of it."""
+    """Stochastic gradient descent as in PyTorch, with momentum and Nesterov's variant of it.
+
+    Parameters
+    ----------
+    lr : float, at least 0
+        Learning rate: of every step, or the first of a cosine. A schedule that is an array takes its place.
+    momentum : float, at least 0
+    nesterov : bool
+        Look ahead along the momentum.
+    weight_decay : float, at least 0
+        This multiple of the weights is added to the gradient.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a value is out of its range, or no number.
+    """
 
     lr: float = 1e-2
     momentum: float = 0.0
@@ -55,7 +88,27 @@ class SGD:
 
 @dataclass(frozen=True)
 class RMSProp:
-    """RMSProp as in TensorFlow 1, NAS-Bench-101's optimizer: `eps` is inside the root, and the mean square begins at 1."""
+    """RMSProp as in TensorFlow 1, NAS-Bench-101's optimizer (Ying et al. 2019, arXiv:1902.09635).
+
+    The mean square of the gradient begins at 1. The defaults are the benchmark's.
+
+    Parameters
+    ----------
+    lr : float, at least 0
+        Learning rate: of every step, or the first of a cosine. A schedule that is an array takes its place.
+    alpha : float, 0 to 1
+        Decay of the mean square.
+    eps : float, at least 0
+        Added to the mean square, inside the root.
+    momentum : float, at least 0
+    weight_decay : float, at least 0
+        This multiple of the weights is added to the gradient.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a value is out of its range, or no number.
+    """
 
     lr: float = 0.2
     alpha: float = 0.9

@@ -29,6 +29,11 @@ def isomorphic(first: Cell, second: Cell) -> bool:
 
     The comparison of hashes is exact: in the whole space, cells that are not isomorphic have different hashes
     (`enumerate_space` counts both).
+
+    Raises
+    ------
+    TypeError
+        If one of them is no `Cell`.
     """
     return _checked("first", first).module_hash == _checked("second", second).module_hash
 
@@ -39,6 +44,11 @@ def neighbours(cell: Cell) -> list[Cell]:
     A change gives one vertex another operation, removes an edge, or adds an edge, in either direction, that closes no cycle.
     In a cell of fewer than seven vertices a change may also add a vertex with one incoming and one outgoing edge. The changed
     graph is pruned. Isomorphic cells have the same neighbours.
+
+    Raises
+    ------
+    TypeError
+        If `cell` is no `Cell`.
 
     Examples
     --------
@@ -100,6 +110,11 @@ def crossover(first: Cell, second: Cell, rng: np.random.Generator) -> Cell:
     """Return a random cell each of whose edges and operations comes from one of two parents, with equal chances.
 
     This is repeated until the result is a cell of the space. It may be isomorphic to a parent.
+
+    Raises
+    ------
+    TypeError
+        If a parent is no `Cell`, or `rng` no numpy.random.Generator.
     """
     _checked("first", first)
     _checked("second", second)

@@ -41,11 +41,20 @@ class CellRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def predict(
         self, cells: Cells, return_std: bool = False
     ) -> npt.NDArray[np.float64] | tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Predict the accuracies of cells: scikit-learn's name for `query`."""
+        """Predict the accuracies of cells, shape (n,), in the unit of those that were fitted. It is scikit-learn's name for `query`.
+
+        With ``return_std=True`` return the standard deviations of the predictions, shape (n,), too.
+        """
         return self.query(cells, return_std=return_std)  # type: ignore[no-any-return]
 
     def score(self, cells: Cells, accuracy: npt.ArrayLike) -> float:
         """Return Kendall's tau-b of predictions and accuracies, -1 to 1.
+
+        Parameters
+        ----------
+        cells : cells or numbers
+            As in `fit`.
+        accuracy : array-like, shape (n,), finite
 
         Warns
         -----

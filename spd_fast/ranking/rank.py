@@ -137,7 +137,7 @@ class Ranking:
     left_out: LeftOut | None
 
     def best(self, n: int = 10) -> list[MotifCell]:
-        """Return the best candidates whose accuracy is not known yet, the best first."""
+        """Return the best `n` candidates whose accuracy is not known yet, the best first; fewer if there are fewer."""
         n = checked_integer("n", n)
         return [self.cells[row] for row in self.order[np.isnan(self.known[self.order])][:n].tolist()]
 
@@ -189,7 +189,17 @@ class Ranking:
         return required("pandas", "to_pandas").DataFrame(self.table())
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `table` as .csv, .tsv, .json, .jsonl or .parquet."""
+        """Write `table` to a file, whose ending says how: .csv, .tsv, .json, .jsonl or .parquet.
+
+        Raises
+        ------
+        ValueError
+            If the name has another ending.
+        ImportError
+            If .parquet is asked for and the extra `tables` is not installed.
+        OSError
+            If the file cannot be written.
+        """
         write_table(checked_path("path", path), self.table())
 
 

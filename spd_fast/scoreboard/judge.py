@@ -146,6 +146,11 @@ def precision_at(k: int, scores: Array, accuracy: Array) -> npt.NDArray[np.float
     -------
     ndarray, shape (B,)
         0 to 1. If cells tie at the k-th place, the expected share when ties are broken at random.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ or have not two axes, or `k` is not 1 to n.
     """
     scores, accuracy = checked_array("scores", scores), checked_array("accuracy", accuracy)
     if scores.ndim != 2 or scores.shape != accuracy.shape:

@@ -336,6 +336,11 @@ def extrapolated_loss(step_loss: npt.ArrayLike, horizon: float = _HORIZON) -> np
     ndarray, shape (K,)
         Loss at ``horizon * T`` steps.
 
+    Raises
+    ------
+    ValueError
+        If `step_loss` has not two axes, or has fewer than 4 steps.
+
     Notes
     -----
     The curve is ``a + b t**-c`` with a, b >= 0. For every c of a grid from 0.1 to 2, a and b are fitted by least squares; the c

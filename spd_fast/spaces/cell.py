@@ -272,7 +272,8 @@ class Cell:
         return tuple(channels)
 
     def conv_counts(self, channels: Sequence[int]) -> tuple[int, int]:
-        """Return (convolution weights, channels under a batch norm) if the vertices have these channels."""
+        """Return (convolution weights, channels under a batch norm) if the V vertices have these channels, as `vertex_channels`
+        returns them."""
         checked_channels(channels, self.n_vertices)
         return count_convs(self.n_vertices, self.edge_bits, self.packed_op_codes, channels)
 

@@ -364,6 +364,16 @@ class TruthTable:
         on (seed, module_hash) alone, and the `n` cells with the lowest ranks are taken, the lowest first. A larger sample with
         the same seed begins with the smaller one.
 
+        Parameters
+        ----------
+        n : int, at least 0
+        seed : int
+
+        Returns
+        -------
+        TruthTable
+            With `n` rows.
+
         Raises
         ------
         ValueError
@@ -373,6 +383,18 @@ class TruthTable:
 
     def split(self, n: int, seed: int) -> tuple["TruthTable", "TruthTable"]:
         """Draw `n` cells as `sample` does; return them and all other cells. No two cells of both have the same `module_hash`.
+
+        Parameters
+        ----------
+        n : int, at least 0
+        seed : int
+
+        Returns
+        -------
+        TruthTable
+            The `n` cells that were drawn.
+        TruthTable
+            One cell for every other hash, in the order of this table.
 
         Raises
         ------
