@@ -361,10 +361,10 @@ def _introduction(stored: Sequence[Metrics]) -> str:
     lines = [
         "# The paper, run again",
         "",
-        'This page answers what one gets who repeats the experiments of Cassimon et al., "Predicting Image Classifier Performance',
-        'Using the Synthetic Petri Dish Method" ("the paper"), with this package. It is written by `spd-fast reproduce` from the',
-        "metrics that the runs left; `make reproduction` writes it anew from those in `docs/reproduction/`. The words are those of",
-        "the glossary of the package.",
+        'This page tells whoever wants to repeat the experiments of Cassimon et al., "Predicting Image Classifier Performance',
+        'Using the Synthetic Petri Dish Method" ("the paper"), what comes out with this package, beside what the paper states.',
+        "The words are those of the glossary of the package. `spd-fast reproduce` writes this page from the metrics that the",
+        "runs left, and `make reproduction` writes it anew from those in `docs/reproduction/`.",
         "",
         "There are five runs: motifs A, B and C with 100 inner epochs, and A and B with 16. An outer epoch compares six fresh",
         f"cells, and the paper's runs have {OUTER_EPOCHS} outer epochs. The stated inner rate is {INNER_RATE:g}. Two kinds of settings are run:",
@@ -379,15 +379,15 @@ def _introduction(stored: Sequence[Metrics]) -> str:
         "spd-fast reproduce --settings level --truth nasbench101.npz",
         "```",
         "",
-        "With `--settings paper` in place of `level` the same command makes the other runs.",
-        "The truth is a table that `spd-fast nasbench convert` wrote. Without `--truth` the truth that ships with the package is used,",
-        "which is not the paper's. Each command writes its folder's `metrics.json` and a page like this one.",
+        "With `--settings paper` in place of `level` the same command makes the other runs. The truth is a table that",
+        "`spd-fast nasbench convert` wrote. Without `--truth` the truth that ships with the package is used, which is not the",
+        "paper's. Each command writes its folder's `metrics.json` and a page like this one.",
         "",
-        "A ± is one standard error over outer epochs. Six cells say little: the tau of one outer epoch scatters by "
-        f"{chance_tau_sd(CELLS):.2f} by chance, so the",
-        f"mean of {OUTER_EPOCHS} scatters by {chance_tau_sd(CELLS) / math.sqrt(OUTER_EPOCHS):.3f}. "
-        "A number of ours is called equal to the paper's if the two are less than two standard errors of",
-        "their difference apart, where the paper's own error, which it does not state, is taken to be as large as ours.",
+        "A ± is one standard error over outer epochs. Six cells say little: Kendall's tau of one outer epoch has a standard",
+        f"deviation of {chance_tau_sd(CELLS):.2f} by chance alone, so the mean of {OUTER_EPOCHS} outer epochs has one of "
+        f"{chance_tau_sd(CELLS) / math.sqrt(OUTER_EPOCHS):.3f}. A number of ours is",
+        "called equal to the paper's if the two are less than two standard errors of their difference apart. The paper does not",
+        "state its own error, which is taken to be as large as ours.",
         "",
     ]
     if not stored:
