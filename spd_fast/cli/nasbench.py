@@ -85,7 +85,7 @@ def nasbench_info(
 def nasbench_query(
     file: TableFile,
     hashes: Annotated[
-        list[str] | None, typer.Argument(metavar="[HASH]...", help="Hashes of cells, or the first digits of them.")
+        list[str] | None, typer.Argument(metavar="HASH", help="Hashes of cells, or the first digits of them.")
     ] = None,
     cells: Annotated[
         Path | None, typer.Option(metavar="FILE", help='JSON list of cells: [{"matrix": [[0, 1], ...], "ops": [...]}].')

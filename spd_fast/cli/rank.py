@@ -35,7 +35,7 @@ def rank(
     candidates: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[CANDIDATES]",
+            metavar="CANDIDATES",
             help="File of cells: .csv, .tsv, .json, .jsonl, .parquet or .npz. Columns that hold no cell are carried through.",
         ),
     ] = None,

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 )
 def recipes(
     name: Annotated[
-        str | None, typer.Argument(help="Show all settings of this recipe.", autocompletion=recipe_names)
+        str | None,
+        typer.Argument(metavar="NAME", help="Show all settings of this recipe.", autocompletion=recipe_names),
     ] = None,
 ) -> Result:
     """List the recipes, or show every setting of one with its meaning.

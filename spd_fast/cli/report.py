@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @app.command(examples=("spd-fast report runs/demo-seed0", "spd-fast report runs/c0 runs/c1 --out compared.html"))
 def report(
-    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, finished or not.")],
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders, finished or not.")],
     file: Annotated[
         Path,
         typer.Option("--out", metavar="FILE", help="The page that compares several runs."),

@@ -28,7 +28,7 @@ def score(
     folders: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[RUN]...",
+            metavar="RUN",
             help="Folders of finished runs that differ in their seeds alone. Default: dishes are learned here.",
         ),
     ] = None,

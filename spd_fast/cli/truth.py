@@ -175,7 +175,8 @@ def truth_import(
     table: Annotated[
         Path,
         typer.Argument(
-            help="Table of cells with their accuracies: .csv, .tsv, .json, .jsonl, .parquet or .npz, as rank takes it."
+            metavar="TABLE",
+            help="Table of cells with their accuracies: .csv, .tsv, .json, .jsonl, .parquet or .npz, as rank takes it.",
         ),
     ],
     file: TruthOut,
@@ -225,7 +226,8 @@ def truth_import(
 )
 def truth_show(
     file: Annotated[
-        Path | None, typer.Argument(help="Truth file (.npz). Default: the truth of cells in the package.")
+        Path | None,
+        typer.Argument(metavar="FILE", help="Truth file (.npz). Default: the truth of cells in the package."),
     ] = None,
     slopes: Annotated[bool, typer.Option("--slopes", help="Show the truth of slopes in the package.")] = False,
     best: Annotated[int, typer.Option(metavar="N", min=0, help="List the N best candidates.")] = 5,
