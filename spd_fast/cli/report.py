@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spd_fast.base.display import duration
 from spd_fast.cli.apps import app
 from spd_fast.cli.commands import Result
-from spd_fast.cli.console import command_typed, duration, note, out
+from spd_fast.cli.console import command_typed, note, out
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -45,17 +46,18 @@ def report(
     return Result({"report": page})
 
 
-@app.command(examples=("spd-fast watch runs/demo-seed0", "spd-fast watch ranked.csv"))
+@app.command(examples=("spd-fast watch runs/demo-seed0", "spd-fast watch ranked.csv", "spd-fast watch runs/score-demo"))
 def watch(
     path: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN", help="A run folder, or the file that a ranking or spd-fast truth build is going to write."
+            metavar="RUN",
+            help="A run folder, the folder of a scoreboard, or the file that a ranking, spd-fast predictor or spd-fast truth build writes.",
         ),
     ],
     every: Annotated[float, typer.Option(metavar="S", min=0.1, help="Seconds between two looks.")] = 2,
 ) -> Result:
-    """Show how far a running work is: an outer loop, a ranking, or the building of a truth.
+    """Show how far a running work is: an outer loop, a ranking, a scoreboard, a predictor, or the building of a truth.
 
     It ends with the work, or by Ctrl-C, which stops nothing but the watching. The files of the work are only read.
     """
@@ -85,7 +87,7 @@ def watch(
 
 
 def _again(path: Path, before: "State") -> "State":
-    """Look once more. The journal of a truth is removed when the truth is written, so where it is gone the work is done."""
+    """Look once more. Some journals are removed when the file is written, so where such a one is gone the work is done."""
     from dataclasses import replace
 
     from spd_fast.report.watch import look
@@ -93,8 +95,8 @@ def _again(path: Path, before: "State") -> "State":
     try:
         return look(path)
     except (FileNotFoundError, ValueError):
-        written = path.with_suffix("") if path.suffix == ".journal" else path
-        if not written.exists() or before.unit != "trainings":
+        written = path.with_suffix("") if path.suffix in (".journal", ".measured") else path
+        if not written.exists() or not before.removed:
             raise
         return replace(before, done=before.total or before.done, running=False, ended="finished", seconds_left=0.0)
 
