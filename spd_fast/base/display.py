@@ -34,7 +34,7 @@ time between lines grows with the time that has passed, up to the third."""
 _PATIENCE: float = 1.0
 """Seconds after which a function of the package that was not asked for a bar shows one."""
 _NARROW: int = 60
-"""Columns of a terminal below which the bar is left out, so that what is being done has room."""
+"""Columns of a terminal below which the bar itself is left out, so that what is being done has room."""
 
 ShownNamedProgress = Callable[[str, float], object] | bool | None
 """How a function that is called in Python shows its progress. A function is called as `NamedProgress`. None: a bar if the standard
@@ -207,10 +207,13 @@ class _Lines:
             pause = min(max(LINE_SECONDS, self._state.passed / 10), LONGEST_LINE_SECONDS)
 
 
-def bar_of(console: "Console", clock: Callable[[], str], *before: Any, transient: bool = True) -> Any:
+def bar_of(
+    console: "Console", clock: Callable[[], str], *before: Any, narrow: int = _NARROW, transient: bool = True
+) -> Any:
     """Return a progress bar of rich with one clock at its end; `before` are columns in front of it.
 
-    A task without a total has no share: its bar moves and does not fill.
+    A task without a total has no share: its bar moves and does not fill. On a terminal of fewer than `narrow` columns there is no bar,
+    but the share in per cent.
     """
     from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task
     from rich.table import Column
@@ -229,7 +232,7 @@ def bar_of(console: "Console", clock: Callable[[], str], *before: Any, transient
             return Text(clock())
 
     doing = DoingColumn(Column(no_wrap=False))  # alone is cut where the line is too long
-    bar = [] if console.width < _NARROW and not console.is_jupyter else [BarColumn(bar_width=20)]
+    bar = [] if console.width < narrow and not console.is_jupyter else [BarColumn(bar_width=20)]
     after = (*bar, *(each(Column(no_wrap=True)) for each in (ShareColumn, ClockColumn)))
     return Progress(SpinnerColumn("line"), *before, doing, *after, console=console, transient=transient)
 

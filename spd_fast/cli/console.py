@@ -140,7 +140,8 @@ class Display:
             from rich.progress import TextColumn
 
             epochs = TextColumn("outer epoch {task.fields[epoch]}/{task.total}")
-            self._bar = bar_of(note, lambda: _left_text(self._left), epochs, transient=False)
+            narrow = 120  # its numbers say more than the bar
+            self._bar = bar_of(note, lambda: _left_text(self._left), epochs, narrow=narrow, transient=False)
             self._bar.start()
             self._task = self._bar.add_task(
                 "loss  -    tau  -   ",

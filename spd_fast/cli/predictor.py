@@ -61,7 +61,8 @@ def fit(
     cells, values, source = labelled_cells(labelled, accuracy, cell, lower_is_better)
     predictor = SPDPredictor(features=kinds, threads=threads)
     measured = file.with_name(f"{file.name}.measured")
-    with progress_bar("training motifs of the labelled cells") as update:
+    what = "comparing structures" if kinds == ["structure"] else "training motifs of the labelled cells"
+    with progress_bar(what) as update:
         predictor.fit(cast(Any, cells), values, measured=measured, progress=update)
     predictor.notes_ = {"source": source, "lower_is_better": lower_is_better}
     predictor.save(file)

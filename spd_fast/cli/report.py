@@ -10,7 +10,7 @@ import typer
 from spd_fast.base.display import duration
 from spd_fast.cli.apps import app
 from spd_fast.cli.commands import Result
-from spd_fast.cli.console import command_typed, note, out
+from spd_fast.cli.console import command_typed, named_progress, note, out
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -33,7 +33,8 @@ def report(
     if len(folders) == 1:
         from spd_fast.report.run import build
 
-        page = build(folders[0])
+        with named_progress("writing the report"):
+            page = build(folders[0])
         note.print(f"report in {page}", markup=False)
         return Result({"report": page})
     from spd_fast import __version__
@@ -41,7 +42,8 @@ def report(
     from spd_fast.report.compare import compare
 
     require_writable(file)
-    page = compare(folders, file, command=command_typed(), version=__version__)
+    with named_progress("comparing the runs"):
+        page = compare(folders, file, command=command_typed(), version=__version__)
     note.print(f"{len(folders)} runs compared in {page}", markup=False)
     return Result({"report": page})
 
@@ -104,7 +106,7 @@ def _again(path: Path, before: "State") -> "State":
 def _line(state: "State") -> str:
     of = f"/{state.total:,}" if state.total is not None else ""
     left = f"; {duration(state.seconds_left)} left" if state.running and state.seconds_left is not None else ""
-    facts = "".join(f"; {name} {value}" for name, value in state.facts)
+    facts = "".join(f"; {name}: {value}" for name, value in state.facts)
     return f"{state.done:,}{of} {state.unit}{facts}{left}" + (f"; {state.ended}" if state.ended else "")
 
 

@@ -228,7 +228,7 @@ def _quality_of_yours(yours: _Yours, best: Row, control: Row) -> str:
     row = yours.row
     gain, over = row.judged.minus(yours.before.judged, "tau"), row.judged.minus(control.judged, "tau")
     learned = "Learning made a difference" if gain.low > 0 else "These cells do not show that learning helped"
-    cheaper = "does not do as well" if over.low > 0 else "does as well or nearly so"
+    cheaper = "does not do as well" if over.low > 0 else "does better" if over.high < 0 else "does as well or nearly so"
     said = [
         f"{yours.have} a Kendall\u2019s tau of {_short(row.judged.estimate('tau'))} with the truth (1: the same order, 0: chance), and "
         f"{10 * row.judged.means['precision_10']:.1f} of the first ten are among the truly best ten.",
@@ -277,16 +277,12 @@ def _next(best: Row, control: Row) -> str:
 
 
 def _next_with_yours(yours: _Yours, best: Row, control: Row) -> str:
-    row = yours.row
-    if control is not best and row.judged.minus(control.judged, "tau").low <= 0:
-        said = (
-            f"Use {_name(control)} in place of a dish: it is cheaper, and these cells cannot tell that it ranks worse."
-        )
-    elif best is row or best.judged.minus(row.judged, "tau").low <= 0:
+    use = best if best.judged.minus(control.judged, "tau").low > 0 else control
+    over = yours.row.judged.minus(use.judged, "tau")
+    if use is yours.row or over.low > 0 or (use is not control and over.high >= 0):
         return "Score your own cells on the dish, in Python: spd_fast.score_cells(dish, recipe, cells)."
-    else:
-        said = f"Use {_name(best)}: it ranks these cells better."
-    return f"{said} spd-fast rank ranks your own cells from labelled ones, without a learned dish."
+    why = "ranks these cells better" if over.high < 0 else "is cheaper, and these cells cannot tell that it ranks worse"
+    return f"Use {_name(use)} in place of a dish: it {why}. spd-fast rank CANDIDATES --labelled TRAINED learns no dish, either."
 
 
 def _order(best: Row) -> list[int]:

@@ -440,6 +440,7 @@ def test_dishes_that_are_given_are_not_learned_again(trial: Trial) -> None:
     assert f"Your 2 dishes have a Kendall\u2019s tau of {learned.judged.means['tau']:.2f} [" in lines
     assert "These cells do not show that learning helped: before it, tau is " in lines
     assert "The best row is " in lines
+    assert re.search("Use \u201c[^\u201d]*\u201d.* in place of a dish: it ranks these cells better", lines)
     with pytest.raises(ValueError, match="1 dishes were given, expected 2: one for each pool"):
         build_board(trial, VALID, VALID, learned=given[:1], folds=0)
     with pytest.raises(ValueError, match=r"dishes were given for pools of \[8, 12\] cells, expected pools of one size"):
