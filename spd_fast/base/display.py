@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from spd_fast.base.progress import TimeLeft
@@ -65,9 +66,12 @@ def shown_progress(progress: ShownNamedProgress, what: str) -> "Iterator[NamedPr
         return
     from rich.console import Console
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    asked = progress is True
-    if _displaying.locked() or not (asked or (progress is None and seen(console))):
+    settings: dict[str, Any] = {"stderr": True, "highlight": False, "soft_wrap": True}
+    console = Console(**settings)
+    asked, notebook = progress is True, console.is_jupyter
+    if notebook and not _has_widgets():  # without them rich draws nothing there, but warns
+        console = Console(**settings, force_jupyter=False)
+    if _displaying.locked() or not (asked or (progress is None and (notebook or seen(console)))):
         yield None
     else:
         with displayed(console, what, patience=0.0 if asked else _PATIENCE) as update:
@@ -85,8 +89,13 @@ def shown_share(progress: ShownProgress, what: str) -> "Iterator[Progress | None
 
 
 def seen(console: "Console") -> bool:
-    """Return whether somebody sees a bar: on a terminal, or in a notebook."""
-    return console.is_terminal or console.is_jupyter
+    """Return whether somebody sees a bar: on a terminal that can move its cursor, or in a notebook."""
+    return console.is_jupyter or (console.is_terminal and not console.is_dumb_terminal)
+
+
+def _has_widgets() -> bool:
+    """Return whether notebooks can draw a bar; otherwise they show lines."""
+    return find_spec("ipywidgets") is not None
 
 
 # ---- the display

@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -140,8 +141,14 @@ class Display:
             from rich.progress import TextColumn
 
             epochs = TextColumn("outer epoch {task.fields[epoch]}/{task.total}")
-            narrow = 120  # its numbers say more than the bar
-            self._bar = bar_of(note, lambda: _left_text(self._left), epochs, narrow=narrow, transient=False)
+            began, narrow = time.monotonic(), 120  # its numbers say more than the bar
+            self._bar = bar_of(
+                note,
+                lambda: _left_text(self._left) or f"{duration(time.monotonic() - began)} so far",
+                epochs,
+                narrow=narrow,
+                transient=False,
+            )
             self._bar.start()
             self._task = self._bar.add_task(
                 "loss  -    tau  -   ",

@@ -2,6 +2,7 @@
 
 import io
 import re
+import time
 from typing import Any
 
 import pytest
@@ -50,6 +51,23 @@ def test_a_bar_is_shown_where_somebody_sees_it(monkeypatch: pytest.MonkeyPatch) 
     assert any(re.match(r"[-|/\\] +work .* 50 % 0:00 (so far|left)", line) for line in lines_of(console))
     with shown_progress(False, "work") as update:
         assert update is None
+
+
+def test_a_notebook_without_widgets_shows_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There rich would warn at every step that it cannot draw a bar."""
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr(display, "_has_widgets", lambda: False)
+    monkeypatch.setattr(display, "FIRST_LINE_SECONDS", 0.01)
+    with shown_progress(None, "work") as update:
+        assert update is not None
+        update("part", 0.5)
+        deadline, told = time.monotonic() + 10, ""
+        while " 50 %  part, 0:0" not in told and time.monotonic() < deadline:
+            time.sleep(0.01)
+            told += capsys.readouterr().err
+    assert " 50 %  part, 0:0" in told
 
 
 def test_a_bar_is_not_finished_before_the_work_is() -> None:
