@@ -7,10 +7,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from spd_fast.base.display import ShownProgress, shown_share
 from spd_fast.base.progress import part_of
 from spd_fast.base.seeds import derived_seed
 from spd_fast.base.sums import mean_of
-from spd_fast.base.types import Progress, checked_instance, checked_progress
+from spd_fast.base.types import Progress, checked_instance, checked_progress, checked_shown_progress
 from spd_fast.dish import Dish
 from spd_fast.engine.inner_loop import InnerLoop
 from spd_fast.engine.optimizers import SGD, Adam, RMSProp
@@ -106,7 +107,7 @@ def score_cells(
     cells: Sequence[Candidate],
     *,
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: ShownProgress = None,
 ) -> npt.NDArray[np.float64]:
     """Score cells with a dish: train a motif of each cell as the recipe says, and read its score.
 
@@ -120,8 +121,10 @@ def score_cells(
         A dish that `spd_fast.fit_dish` learned with this recipe, for example.
     recipe : Recipe
     cells : sequence of n Cell, NatsCell or Perceptron
-    threads, progress
+    threads : int, optional
         As in `spd_fast.train_motifs`.
+    progress : callable or bool, optional
+        It is called with the share of the work that is done, 0 to 1. Default: a bar, as `spd_fast.rank` shows it.
 
     Returns
     -------
@@ -134,7 +137,9 @@ def score_cells(
     ValueError
         If dish and recipe do not fit each other.
     """
-    results = train_cells(dish, recipe, cells, threads=threads, progress=progress)
+    checked_shown_progress(progress)
+    with shown_share(progress, "training motifs") as report:
+        results = train_cells(dish, recipe, cells, threads=threads, progress=report)
     return mean_of([read_score(result, recipe, dish) for result in results])
 
 

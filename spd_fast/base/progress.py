@@ -73,9 +73,9 @@ class TimeLeft:
         self._began: float | None = None
 
     def report(self, share: float) -> None:
-        """Report the share that is done now, 0 to 1. A smaller share than the last one begins another work."""
+        """Report the share that is done now, 0 to 1. A smaller share than the last one begins another work, and 0 begins it now."""
         now = self._clock()
-        if self._reports and share < self._reports[-1][1]:
+        if self._reports and (share < self._reports[-1][1] or share == 0):
             self._reports.clear()
             self._began = None
         self._began = now if self._began is None else self._began

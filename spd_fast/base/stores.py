@@ -5,23 +5,29 @@ line holds the identity of the work, which consists of settings and of digests o
 identity. Every further line is a record of something that need not be done again.
 """
 
+import base64
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.files import lock_file, release, sealed, unsealed
 
 __all__ = [
     "Journal",
+    "Measurements",
+    "array_of",
     "content_digest",
     "read_identity",
     "read_journal",
+    "read_schema",
+    "text_of",
 ]
 
 Record = dict[str, Any]
@@ -175,6 +181,67 @@ class Journal:
         os.ftruncate(self._file, self._ends[-1])
 
 
+class Measurements:
+    """Measurements by name, each of which is named arrays, in a journal. It is used in a ``with`` block, which closes the journal.
+
+    Parameters
+    ----------
+    path : path
+        The file. What it holds already is not measured again.
+    schema : str
+    identity : mapping that JSON can hold
+        All that the measurements depend on.
+    remedy : str
+        As in `Journal`.
+
+    Raises
+    ------
+    BlockingIOError, ValueError, OSError
+        As `Journal` and `Journal.bind`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], schema: str, identity: Mapping[str, Any], *, remedy: str) -> None:
+        self._journal = Journal(path, schema, remedy=remedy)
+        try:
+            self._journal.bind(identity)
+        except BaseException:
+            self._journal.close()
+            raise
+        self._kept: dict[str, Record] = {record["name"]: record["arrays"] for record in self._journal.records}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._journal.close()
+
+    def keep(self, name: str, measure: Callable[[], Mapping[str, npt.NDArray[Any]]]) -> dict[str, npt.NDArray[Any]]:
+        """Return a measurement; make and keep it if it is not there yet."""
+        if name not in self._kept:
+            arrays = {
+                each: {"dtype": array.dtype.str, "shape": array.shape, "content": text_of(array)}
+                for each, array in measure().items()
+            }
+            self._journal.append([{"name": name, "arrays": arrays}])
+            self._kept[name] = arrays
+        return {
+            each: array_of(kept["content"], kept["dtype"]).reshape(kept["shape"])
+            for each, kept in self._kept[name].items()
+        }
+
+
+def text_of(array: npt.NDArray[Any]) -> str:
+    """Return the content of an array as a text, which a record of a journal can hold."""
+    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
+
+
+def array_of(text: str, dtype: npt.DTypeLike = np.float64) -> npt.NDArray[Any]:
+    """Return the array, with one axis, whose content `text_of` returned."""
+    return np.frombuffer(base64.b64decode(text), dtype).copy()
+
+
 def read_journal(path: str | os.PathLike[str], schema: str, *, remedy: str) -> list[Record]:
     """Return the records of a journal that another process may be writing.
 
@@ -199,6 +266,21 @@ def read_identity(path: str | os.PathLike[str], schema: str, *, remedy: str) -> 
         As `Journal`.
     """
     return _parsed(Path(path), schema, remedy)[0]
+
+
+def read_schema(path: str | os.PathLike[str]) -> str | None:
+    """Return the schema of a journal that another process may be writing; None if its first line is not that of a journal, or not whole.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    OSError
+        If it cannot be read.
+    """
+    with Path(path).open("rb") as file:
+        header = _record(file.readline())
+    return None if header is None else header.get("schema")
 
 
 def _parsed(path: Path, schema: str, remedy: str) -> tuple[Record, list[Record], list[int]]:

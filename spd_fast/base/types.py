@@ -32,6 +32,7 @@ __all__ = [
     "checked_path",
     "checked_progress",
     "checked_sequence",
+    "checked_shown_progress",
     "plain",
     "shown",
 ]
@@ -267,4 +268,17 @@ def checked_progress(progress: Any) -> Any:
     """
     if progress is not None and not callable(progress):
         raise TypeError(f"progress is {shown(progress)}, expected a function or None")
+    return progress
+
+
+def checked_shown_progress(progress: Any) -> Any:
+    """Return how the progress of some work is shown: a callable, True, False, or None.
+
+    Raises
+    ------
+    TypeError
+        If it is something else.
+    """
+    if progress is not None and not isinstance(progress, bool) and not callable(progress):
+        raise TypeError(f"progress is {shown(progress)}, expected a function, True, False or None")
     return progress

@@ -7,7 +7,6 @@ import re
 import shlex
 import sys
 import textwrap
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 
+from spd_fast.base.display import bar_of, displayed, duration
 from spd_fast.base.extras import explained
 from spd_fast.base.progress import TimeLeft
 
@@ -31,9 +31,6 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, as is usual for shells."""
 LINES_WITHOUT_TERMINAL = 20
 """About how many lines of progress `spd-fast run` prints if the output is no terminal."""
-FIRST_LINE_SECONDS, LINE_SECONDS, LONGEST_LINE_SECONDS = 1.0, 5.0, 60.0
-"""Without a terminal, the first line of progress comes after the first of these times, the next after the second. Then the
-time between lines grows with the time that has passed, up to the third."""
 HASH_DIGITS = 12
 """Digits of a cell's hash in a table that would be too wide otherwise. Commands take the first digits of a hash."""
 _WRAPPED_FROM = 24
@@ -143,7 +140,15 @@ class Display:
         if note.is_terminal and not note.quiet:
             from rich.progress import TextColumn
 
-            self._bar = _bar(self._left, TextColumn("outer epoch {task.fields[epoch]}/{task.total}"))
+            epochs = TextColumn("outer epoch {task.fields[epoch]}/{task.total}")
+            began, narrow = time.monotonic(), 120  # its numbers say more than the bar
+            self._bar = bar_of(
+                note,
+                lambda: _left_text(self._left) or f"{duration(time.monotonic() - began)} so far",
+                epochs,
+                narrow=narrow,
+                transient=False,
+            )
             self._bar.start()
             self._task = self._bar.add_task(
                 "loss  -    tau  -   ",
@@ -181,12 +186,6 @@ class Display:
         return f"loss {loss}  tau {record.kendall_tau:+.2f} (mean {mean:+.3f}){validation}{skipped}"
 
 
-def duration(seconds: float) -> str:
-    """Return a duration as hours, minutes and seconds."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
-
-
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[float], object]]:
     """Yield a function that shows the share of the work that is done, as `named_progress` does."""
@@ -196,77 +195,18 @@ def progress_bar(what: str) -> Iterator[Callable[[float], object]]:
 
 @contextmanager
 def named_progress(what: str = "preparing", left: TimeLeft | None = None) -> Iterator[Callable[[str, float], object]]:
-    """Yield a function that shows what is being done, the share that is done and the time that is left.
+    """Yield a function that shows what is being done, the share that is done and one clock, as `displayed` does.
 
-    On a terminal that is a bar, which is there at once. Elsewhere it is a line from time to time, the first after a second. `what`
-    is being done until the function is called. `left` estimates the time that is left from the shares; a work that knows more of its
-    time gives its own.
+    On a terminal that is a bar, which is there at once. Elsewhere it is a line from time to time, the first after a second.
     """
-    left = TimeLeft() if left is None else left
-    if note.quiet:
-        yield lambda what, share: None
-    elif note.is_terminal:
-        with _bar(left) as bar:
-            task = bar.add_task(what, total=None)
-
-            def update(what: str, share: float) -> None:
-                left.report(share)
-                bar.update(task, total=1.0, completed=share, description=what)
-
-            yield update
-    else:
-        lines = _Lines(what, left)
-        try:
-            yield lines.update
-        finally:
-            lines.stop()
-
-
-class _Lines:
-    """Prints lines of progress from a thread of its own, so that they come while one piece of the work takes long, too."""
-
-    def __init__(self, what: str, left: TimeLeft) -> None:
-        self._what, self._left = what, left
-        self._share: float | None = None
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._print_lines, daemon=True)
-        self._thread.start()
-
-    def update(self, what: str, share: float) -> None:
-        self._what, self._share = what, share
-        self._left.report(share)
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self._thread.join()
-
-    def _print_lines(self) -> None:
-        began = time.monotonic()
-        pause = FIRST_LINE_SECONDS
-        while not self._stopped.wait(pause):
-            passed = time.monotonic() - began
-            share = "" if self._share is None else f"{100 * self._share:3.0f} %  "
-            left = _left_text(self._left)
-            note.print(f"{share}{self._what}, {duration(passed)} so far{left and ', ' + left}", markup=False)
-            pause = min(max(LINE_SECONDS, passed / 10), LONGEST_LINE_SECONDS)
-
-
-def _bar(left: TimeLeft, *before: Any) -> Any:
-    """Return a progress bar with the time that is left; `before` are columns in front of it."""
-    from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskProgressColumn, TextColumn
-    from rich.text import Text
-
-    class LeftColumn(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            return Text(_left_text(left))
-
-    shown = (TextColumn("{task.description}"), BarColumn(bar_width=20), TaskProgressColumn(), LeftColumn())
-    return Progress(SpinnerColumn(), *before, *shown, console=note, transient=not before)
+    with displayed(note, what, left) as update:
+        yield update
 
 
 def _left_text(left: TimeLeft) -> str:
+    """Return the time that is left, as long as some is."""
     seconds = left.seconds()
-    return "" if seconds is None else f"{duration(seconds)} left"
+    return f"{duration(seconds)} left" if seconds else ""
 
 
 # ---- tables

@@ -49,7 +49,10 @@ def fit(
     ] = "structure,curves",
     threads: Threads = None,
 ) -> Result:
-    """Fit a predictor to trained cells. The files of cells are those that spd-fast rank reads."""
+    """Fit a predictor to trained cells. The files of cells are those that spd-fast rank reads.
+
+    What is measured is kept in OUT.measured until the predictor is written: after Ctrl-C or a kill the same command goes on from there.
+    """
     from spd_fast.base.files import require_writable
     from spd_fast.predictors.spd import SPDPredictor
     from spd_fast.ranking.rank import labelled_cells
@@ -60,10 +63,13 @@ def fit(
     kinds = [kind.strip() for kind in features.split(",")]
     cells, values, source = labelled_cells(labelled, accuracy, cell, lower_is_better)
     predictor = SPDPredictor(features=kinds, threads=threads)
-    with progress_bar("training motifs of the labelled cells") as update:
-        predictor.fit(cast(Any, cells), values, progress=update)
+    measured = file.with_name(f"{file.name}.measured")
+    what = "comparing structures" if kinds == ["structure"] else "training motifs of the labelled cells"
+    with progress_bar(what) as update:
+        predictor.fit(cast(Any, cells), values, measured=measured, progress=update)
     predictor.notes_ = {"source": source, "lower_is_better": lower_is_better}
     predictor.save(file)
+    measured.unlink(missing_ok=True)
     note.print(f"Accuracies were read from {source}.", markup=False)
     note.print(f"The predictor has learned from {len(cells):,} cells; it is in {file}.", markup=False)
     return Result({"predictor": file, "labelled": len(cells), "source": source}, wrote=file)

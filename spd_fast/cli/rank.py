@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from spd_fast.base.display import duration
 from spd_fast.cli.apps import app
 from spd_fast.cli.commands import Result
-from spd_fast.cli.console import command_typed, duration, named_progress, note, out, table_of
+from spd_fast.cli.console import command_typed, named_progress, note, out, table_of
 from spd_fast.cli.options import Threads, writable_folder
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ def rank(
     require_writable(file)
     require_file_writable(page)
     seconds = None if budget is None else _seconds(budget)
-    with named_progress("reading cells") as update:
+    what = "listing the cells of NAS-Bench-101" if everything else "reading cells"
+    with named_progress(what) as update:
         found = ranking.rank(
             _wanted(candidates, everything, neighbours, labelled, accuracy, cell, lower_is_better),
             labelled,
@@ -102,8 +104,10 @@ def rank(
             threads=threads,
             progress=update,
         )
-    found.save(file)
-    _write_report(found, page, f"labelled cells of {labelled}" if labelled else "none: no cell is labelled")
+        update(f"writing {file}", 1.0)
+        found.save(file)
+        update(f"writing {page}", 1.0)
+        _write_report(found, page, f"labelled cells of {labelled}" if labelled else "none: no cell is labelled")
     shown = _print_best(found, best)
     for sentence in found.advice:
         out.print(f"\n{sentence}", markup=False)
@@ -154,10 +158,12 @@ def demo(
             threads=threads,
             progress=update,
         )
-    file, page = folder / "ranked.csv", folder / "report.html"
-    replace(found, columns={"reached": others.accuracy.tolist()}).save(file)
-    about = f"{_DEMO_LABELLED} labelled cells of the truth in the package: {others.describe()}"
-    _write_report(found, page, about, others.accuracy)
+        file, page = folder / "ranked.csv", folder / "report.html"
+        update(f"writing {file}", 1.0)
+        replace(found, columns={"reached": others.accuracy.tolist()}).save(file)
+        about = f"{_DEMO_LABELLED} labelled cells of the truth in the package: {others.describe()}"
+        update(f"writing {page}", 1.0)
+        _write_report(found, page, about, others.accuracy)
     shown = _print_best(found, 10, drawn=3)
     out.print("\nThese candidates were trained, too, so that the ranking can be checked:", markup=False)
     assert found.accuracy is not None  # there are labelled cells

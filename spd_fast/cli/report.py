@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spd_fast.base.display import duration
 from spd_fast.cli.apps import app
 from spd_fast.cli.commands import Result
-from spd_fast.cli.console import command_typed, duration, note, out
+from spd_fast.cli.console import command_typed, named_progress, note, out
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -32,7 +33,8 @@ def report(
     if len(folders) == 1:
         from spd_fast.report.run import build
 
-        page = build(folders[0])
+        with named_progress("writing the report"):
+            page = build(folders[0])
         note.print(f"report in {page}", markup=False)
         return Result({"report": page})
     from spd_fast import __version__
@@ -40,22 +42,24 @@ def report(
     from spd_fast.report.compare import compare
 
     require_writable(file)
-    page = compare(folders, file, command=command_typed(), version=__version__)
+    with named_progress("comparing the runs"):
+        page = compare(folders, file, command=command_typed(), version=__version__)
     note.print(f"{len(folders)} runs compared in {page}", markup=False)
     return Result({"report": page})
 
 
-@app.command(examples=("spd-fast watch runs/demo-seed0", "spd-fast watch ranked.csv"))
+@app.command(examples=("spd-fast watch runs/demo-seed0", "spd-fast watch ranked.csv", "spd-fast watch runs/score-demo"))
 def watch(
     path: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN", help="A run folder, or the file that a ranking or spd-fast truth build is going to write."
+            metavar="RUN",
+            help="A run folder, the folder of a scoreboard, or the file that a ranking, spd-fast predictor or spd-fast truth build writes.",
         ),
     ],
     every: Annotated[float, typer.Option(metavar="S", min=0.1, help="Seconds between two readings of the files.")] = 2,
 ) -> Result:
-    """Show how far a running command is: an outer loop, a ranking, or the building of a truth.
+    """Show how far a running command is: an outer loop, a ranking, a scoreboard, a predictor, or the building of a truth.
 
     It ends with the work, or by Ctrl-C, which stops nothing but the watching. The files of the work are only read.
     """
@@ -85,7 +89,7 @@ def watch(
 
 
 def _again(path: Path, before: "State") -> "State":
-    """Look once more. The journal of a truth is removed when the truth is written, so where it is gone the work is done."""
+    """Look once more. Some journals are removed when the file is written, so where such a one is gone the work is done."""
     from dataclasses import replace
 
     from spd_fast.report.watch import look
@@ -93,8 +97,8 @@ def _again(path: Path, before: "State") -> "State":
     try:
         return look(path)
     except (FileNotFoundError, ValueError):
-        written = path.with_suffix("") if path.suffix == ".journal" else path
-        if not written.exists() or before.unit != "trainings":
+        written = path.with_suffix("") if path.suffix in (".journal", ".measured") else path
+        if not written.exists() or not before.removed:
             raise
         return replace(before, done=before.total or before.done, running=False, ended="finished", seconds_left=0.0)
 
@@ -102,7 +106,7 @@ def _again(path: Path, before: "State") -> "State":
 def _line(state: "State") -> str:
     of = f"/{state.total:,}" if state.total is not None else ""
     left = f"; {duration(state.seconds_left)} left" if state.running and state.seconds_left is not None else ""
-    facts = "".join(f"; {name} {value}" for name, value in state.facts)
+    facts = "".join(f"; {name}: {value}" for name, value in state.facts)
     return f"{state.done:,}{of} {state.unit}{facts}{left}" + (f"; {state.ended}" if state.ended else "")
 
 

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from spd_fast.cli.apps import app
 from spd_fast.cli.commands import Result
-from spd_fast.cli.console import Display, command_typed, err, note, out
+from spd_fast.cli.console import Display, command_typed, err, named_progress, note, out
 from spd_fast.cli.options import Seed, Settings, Threads, TruthFile, recipe_names
 from spd_fast.cli.recipes import changes_of, recipe_of
 
@@ -113,7 +113,7 @@ def _fit(opened: "Run", truth: "TruthTable", threads: int | None) -> "FitResult"
     )
     if opened.finished:
         note.print("this run is finished: nothing is left to learn")
-        return fit_dish(cells, accuracy, recipe, run=opened, threads=threads)
+        return fit_dish(cells, accuracy, recipe, run=opened, progress=False, threads=threads)
     display = Display(recipe, done=len(opened.records()))
     try:
         with display:
@@ -136,7 +136,8 @@ def _finish(opened: "Run") -> Result:
     from spd_fast.report.run import build
     from spd_fast.report.summary import summarise
 
-    page = build(opened.path)
+    with named_progress("writing the report"):
+        page = build(opened.path)
     summary = summarise([OuterEpoch.from_json(record) for record in opened.records()], opened.recipe)
     out.print(
         f"mean Kendall tau {summary.tau} over {summary.epochs} outer epochs "

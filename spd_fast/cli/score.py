@@ -119,7 +119,8 @@ def score(
             threads=threads,
             progress=update,
         )
-    written = page.write(board, where, command=command_typed())
+        update("writing the page", 1.0)
+        written = page.write(board, where, command=command_typed())
     _print_board(board)
     note.print(f"board.json, board.csv and figures in {where}, page in {written}", markup=False)
     return Result(board.to_json(), wrote=where, settings={"recipe": json.loads(chosen.to_json())})

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.types import Array
-from spd_fast.learnables.learnable import DishForm, Learnable
+from spd_fast.learnables.learnable import DishForm, Learnable, Picture
 
 __all__ = ["Labels", "label_matrix"]
 
@@ -20,6 +20,7 @@ class Labels(Learnable):
         super().__init__("valid_labels" if validation else "labels")
         which = "validation" if validation else "training"
         self.meaning = f"the labels of the {which} images, as soft labels of any sign and sum"
+        self.picture = Picture("labels", figure=self.name)
         self.of = "validation set" if validation else "training set"
         if validation:
             self.changes_training = False

@@ -84,10 +84,11 @@ class Picture:
 
     Attributes
     ----------
-    kind : "images", "curve" or "factors"
-        "images": a mosaic. "curve": a curve over steps or images. "factors": a row of the table for each named number.
+    kind : "images", "labels", "curve" or "factors"
+        "images": a mosaic. "labels": the matrix of the weights of the classes, if it was learned. "curve": a curve over steps or images.
+        "factors": a row of the table for each named number.
     figure, labels : str
-        For kind "images": the figure's file name, and the name of the array with the labels of the images.
+        For kinds "images" and "labels": the figure's file name. For kind "images": the name of the array with the labels of the images.
     axis, title : str
         The name of a curve's axis, and the title of the curve or of the row. All curves are in one figure.
     relative : bool
@@ -96,7 +97,7 @@ class Picture:
         For kind "factors": the names of the numbers.
     """
 
-    kind: Literal["images", "curve", "factors"]
+    kind: Literal["images", "labels", "curve", "factors"]
     figure: str = ""
     labels: str = ""
     axis: str = ""

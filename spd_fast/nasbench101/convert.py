@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from spd_fast._core import nasbench as _native
 from spd_fast._core import version
+from spd_fast.base.display import ShownProgress, shown_share
 from spd_fast.base.files import other_kind, require_writable, save_mappable
 from spd_fast.base.interrupts import stopped_with_main
 from spd_fast.base.machine import thread_count
-from spd_fast.base.types import Progress, checked_flag, checked_path, checked_progress, shown
+from spd_fast.base.types import Progress, checked_flag, checked_path, checked_shown_progress, shown
 from spd_fast.nasbench101.table import CELL_COLUMNS, METRIC_COLUMNS, SCHEMA, Table, open_table, wrong_rows
 
 __all__ = ["convert"]
@@ -33,7 +34,7 @@ def convert(
     *,
     strict: bool = True,
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: ShownProgress = None,
 ) -> Table:
     """Read an official NAS-Bench-101 file and write it as a table.
 
@@ -52,8 +53,9 @@ def convert(
         `provenance` says so, and so does a warning.
     threads : int, optional
         Default: the processors there are. Does not change the result.
-    progress : callable, optional
-        It is called with the share of the file that is read, 0 to 1, if the length of the file is known.
+    progress : callable or bool, optional
+        It is called with the share of the file that is read, 0 to 1, if the length of the file is known. Default: a bar, as
+        `spd_fast.rank` shows it.
 
     Returns
     -------
@@ -80,7 +82,7 @@ def convert(
     if not isinstance(tfrecord, str | os.PathLike) and not hasattr(tfrecord, "read"):
         raise TypeError(f"tfrecord is {shown(tfrecord)}, expected a path or a file object that is open in binary mode")
     thread_count(threads)
-    checked_progress(progress)
+    checked_shown_progress(progress)
     if target.is_dir():
         raise IsADirectoryError(f"{target} is a folder, expected the name of a table to write")
     require_writable(target)
@@ -91,15 +93,16 @@ def convert(
             raise ValueError(
                 f"{name} is both the file to read and the table to write: choose another name for the table"
             )
-        with Path(tfrecord).open("rb") as file:
+        with Path(tfrecord).open("rb") as file, shown_share(progress, "reading NAS-Bench-101") as report:
             try:
-                builder, kept = _read(file, name, strict, threads, progress, notes)
+                builder, kept = _read(file, name, strict, threads, report, notes)
             except ValueError as error:
                 raise ValueError(f"{error}{other_kind(tfrecord, 'NAS-Bench-101 file')}") from None
     else:
         given = getattr(tfrecord, "name", None)
         name = given if isinstance(given, str) else "the file object"
-        builder, kept = _read(tfrecord, name, strict, threads, progress, notes)
+        with shown_share(progress, "reading NAS-Bench-101") as report:
+            builder, kept = _read(tfrecord, name, strict, threads, report, notes)
     remarks = _remarks(builder, notes)
     provenance = {
         "source": Path(name).name,

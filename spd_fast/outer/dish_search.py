@@ -19,6 +19,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from spd_fast.base.display import ShownNamedProgress, shown_progress
 from spd_fast.base.machine import thread_count
 from spd_fast.base.progress import named_part
 from spd_fast.base.seeds import derived_seed
@@ -30,8 +31,8 @@ from spd_fast.base.types import (
     checked_integer,
     checked_number,
     checked_path,
-    checked_progress,
     checked_sequence,
+    checked_shown_progress,
     plain,
 )
 from spd_fast.engine.specs import checked_cells
@@ -126,7 +127,7 @@ def dish_search(
     seed: int = 0,
     folder: str | os.PathLike[str] | None = None,
     threads: int | None = None,
-    progress: NamedProgress | None = None,
+    progress: ShownNamedProgress = None,
 ) -> DishSearchResult:
     """Search for the best of many candidates, and label only a few of them.
 
@@ -160,9 +161,9 @@ def dish_search(
         candidates. It must be the same function as before, which the search cannot check.
     threads : int, optional
         Default: the processors that this process may use. The result does not depend on it.
-    progress : callable, optional
+    progress : callable or bool, optional
         ``progress(what, share)`` is called with what is being done and the share of the work that is done, 0 to 1. An
-        exception that it raises stops the search.
+        exception that it raises stops the search. Default: a bar, as `spd_fast.rank` shows it.
 
     Returns
     -------
@@ -188,14 +189,17 @@ def dish_search(
     if folder is not None:
         checked_path("folder", folder)
     thread_count(threads)
-    checked_progress(progress)
+    checked_shown_progress(progress)
     search = _Search(cells, accuracy, recipe, _first(len(cells), start, seed), per_round, seed)
     if not len(search.start) <= max_labelled <= len(cells):
         raise ValueError(
             f"max_labelled is {max_labelled}, expected {len(search.start)} (the number at the start) to {len(cells)}"
         )
-    with _opened(None if folder is None else Path(folder), search) as log:
-        return _go_on(search, log, max_labelled, stop_at, threads, progress)
+    with (
+        _opened(None if folder is None else Path(folder), search) as log,
+        shown_progress(progress, "learning the first dish") as report,
+    ):
+        return _go_on(search, log, max_labelled, stop_at, threads, report)
 
 
 def _go_on(
@@ -297,7 +301,7 @@ class _Search:
         fit = self._fit(before, number, folder, threads, progress)
         known = {each.row for each in before}
         rest = [row for row in range(len(self.cells)) if row not in known]
-        scores = score_cells(fit.dish, fit.recipe, [self.cells[row] for row in rest], threads=threads)
+        scores = score_cells(fit.dish, fit.recipe, [self.cells[row] for row in rest], threads=threads, progress=False)
         ranked = np.argsort(-np.where(np.isnan(scores), -np.inf, scores), kind="stable")
         best, others = ranked[: self.per_round - 1], np.sort(ranked[self.per_round - 1 :])
         chance = np.random.default_rng(derived_seed(self.seed, "random label", number))

@@ -14,7 +14,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -24,6 +24,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from spd_fast.base.display import shown_progress
 from spd_fast.base.machine import thread_count
 from spd_fast.base.ranks import kendall_tau
 from spd_fast.base.stores import content_digest
@@ -34,7 +35,7 @@ from spd_fast.base.types import (
     checked_instance,
     checked_integer,
     checked_number,
-    checked_progress,
+    checked_shown_progress,
     shown,
 )
 from spd_fast.dish import Dish
@@ -107,7 +108,7 @@ def fit_dish(
     recipe: Recipe,
     *,
     run: runs.Run | str | os.PathLike[str] | None = None,
-    progress: FitProgress | None = None,
+    progress: FitProgress | bool | None = None,
     threads: int | None = None,
     seed: int | None = None,
     loss: OuterLoss | None = None,
@@ -126,10 +127,10 @@ def fit_dish(
     run : Run or path, optional
         The run folder. A path is created. A run that `spd_fast.outer.runs.resume` opened is continued, and gives the same bits
         as a run that was never interrupted.
-    progress : callable, optional
+    progress : callable or bool, optional
         ``progress(epoch, fraction, record)`` is called about ten times a second, with the share of the outer epoch's
         training that is done and None for `record`; and at the end of each outer epoch, with 1 and its record. An
-        exception that it raises stops the run.
+        exception that it raises stops the run. Default: a bar, as `spd_fast.rank` shows it.
     threads : int, optional
         Default: the processors that this process may use. The result does not depend on it.
     seed : int, optional
@@ -169,7 +170,7 @@ def fit_dish(
     recipe = checked_recipe(recipe)
     cells = checked_cells(cells, recipe.shape)
     thread_count(threads)
-    checked_progress(progress)
+    checked_shown_progress(progress)
     checked_number("checkpoint_seconds", checkpoint_seconds, 0, finite=False)
     if loss is not None and not callable(loss):
         raise TypeError(f"loss is {shown(loss)}, expected a function of metric and target, or None")
@@ -178,14 +179,26 @@ def fit_dish(
     if seed is not None:
         recipe = recipe.replace({"seed": checked_integer("seed", seed)})
     truth = checked_truth(cells, accuracy, recipe.outer)
-    if isinstance(run, runs.Run):
-        if run.recipe != recipe:
-            raise ValueError(f"the recipe differs from the one that {run.path} was begun with: resume with run.recipe")
-        return _fit(cells, truth, recipe, run, progress, threads, loss, checkpoint_seconds)
-    if run is None:
-        return _fit(cells, truth, recipe, None, progress, threads, loss, checkpoint_seconds)
-    with runs.create(run, recipe) as opened:
-        return _fit(cells, truth, recipe, opened, progress, threads, loss, checkpoint_seconds)
+    if isinstance(run, runs.Run) and run.recipe != recipe:
+        raise ValueError(f"the recipe differs from the one that {run.path} was begun with: resume with run.recipe")
+    with ExitStack() as opened:
+        report = opened.enter_context(_shown(progress, recipe.outer.epochs))
+        if run is not None and not isinstance(run, runs.Run):
+            run = opened.enter_context(runs.create(run, recipe))
+        return _fit(cells, truth, recipe, run, report, threads, loss, checkpoint_seconds)
+
+
+@contextmanager
+def _shown(progress: FitProgress | bool | None, epochs: int) -> Iterator[FitProgress | None]:
+    """Yield what is called with the progress of outer epochs, or None if nobody is to see it."""
+    if callable(progress):
+        yield progress
+        return
+    with shown_progress(progress, "learning the dish") as update:
+        if update is None:
+            yield None
+        else:
+            yield lambda epoch, share, record: update(f"outer epoch {epoch + 1} of {epochs}", (epoch + share) / epochs)
 
 
 def _fit(

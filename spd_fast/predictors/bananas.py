@@ -19,6 +19,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from spd_fast.base.display import ShownProgress, shown_share
 from spd_fast.base.seeds import derived_seed
 from spd_fast.base.types import (
     Progress,
@@ -26,7 +27,7 @@ from spd_fast.base.types import (
     checked_flag,
     checked_integer,
     checked_number,
-    checked_progress,
+    checked_shown_progress,
 )
 from spd_fast.outer.fit import one_torch_thread
 from spd_fast.predictors.features import path_encoding
@@ -124,7 +125,7 @@ class BananasPredictor(CellRegressor):
         self.lr = lr
         self.seed = seed
 
-    def fit(self, cells: Cells, accuracy: npt.ArrayLike, *, progress: Progress | None = None) -> Self:
+    def fit(self, cells: Cells, accuracy: npt.ArrayLike, *, progress: ShownProgress = None) -> Self:
         """Learn from labelled cells.
 
         Parameters
@@ -132,8 +133,9 @@ class BananasPredictor(CellRegressor):
         cells : sequence of n Cell, or integers, shape (n, 3)
         accuracy : array-like, shape (n,), 0 to 1
             Accuracies as shares, because the loss is that of errors in per cent.
-        progress : callable, optional
-            It is called with the share of the work that is done, 0 to 1. An exception that it raises stops the fit.
+        progress : callable or bool, optional
+            It is called with the share of the work that is done, 0 to 1. An exception that it raises stops the fit. Default: a bar, as
+            `spd_fast.rank` shows it.
 
         Raises
         ------
@@ -146,7 +148,7 @@ class BananasPredictor(CellRegressor):
             If all accuracies are alike, so that there is nothing to learn.
         """
         settings = self._checked_settings()
-        checked_progress(progress)
+        checked_shown_progress(progress)
         pool, known = checked_labelled(cells_of(cells, Cell, _REMEDY), accuracy)
         bad = np.flatnonzero((known < 0) | (known > 1))
         if len(bad):
@@ -162,23 +164,23 @@ class BananasPredictor(CellRegressor):
             )
         warn_if_alike(known)
         inputs = _encoded(pool, settings["longest_path"])
-        with one_torch_thread():
+        with one_torch_thread(), shown_share(progress, "training the ensemble") as report:
             layers = _initial(inputs.shape[1], settings)
-            trained = _train(layers, inputs, torch.from_numpy(errors.astype(np.float32)), bound, settings, progress)
+            trained = _train(layers, inputs, torch.from_numpy(errors.astype(np.float32)), bound, settings, report)
         self.weights_, self.biases_ = trained
         self.lower_bound_, self.longest_path_ = float(bound), settings["longest_path"]
         return self
 
     @overload
     def query(
-        self, cells: Cells, *, return_std: Literal[False] = False, progress: Progress | None = None
+        self, cells: Cells, *, return_std: Literal[False] = False, progress: ShownProgress = None
     ) -> npt.NDArray[np.float64]: ...
     @overload
     def query(
-        self, cells: Cells, *, return_std: Literal[True], progress: Progress | None = None
+        self, cells: Cells, *, return_std: Literal[True], progress: ShownProgress = None
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]: ...
     def query(
-        self, cells: Cells, *, return_std: bool = False, progress: Progress | None = None
+        self, cells: Cells, *, return_std: bool = False, progress: ShownProgress = None
     ) -> npt.NDArray[np.float64] | tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Predict the accuracies of cells.
 
@@ -187,7 +189,7 @@ class BananasPredictor(CellRegressor):
         cells : sequence of n Cell, or integers, shape (n, 3)
         return_std : bool
             Whether to return the standard deviations over the ensemble, too.
-        progress : callable, optional
+        progress : callable or bool, optional
 
         Returns
         -------
@@ -204,17 +206,17 @@ class BananasPredictor(CellRegressor):
             If cells are not those of NAS-Bench-101.
         """
         check_is_fitted(self, "weights_")
-        checked_progress(progress)
+        checked_shown_progress(progress)
         with_std = checked_flag("return_std", return_std)
         wanted = cells_of(cells, Cell, _REMEDY)
         predicted = np.empty((len(self.weights_[0]), len(wanted)))
-        with one_torch_thread(), torch.no_grad():
+        with one_torch_thread(), torch.no_grad(), shown_share(progress, "predicting accuracies") as report:
             for start in range(0, len(wanted), _QUERY_CELLS):
                 inputs = _encoded(wanted[start : start + _QUERY_CELLS], self.longest_path_)
                 errors = _errors(self.weights_, self.biases_, inputs.expand(len(predicted), -1, -1))
                 predicted[:, start : start + _QUERY_CELLS] = 1 - errors.double().numpy() / 100
-                if progress is not None:
-                    progress(min(1.0, (start + _QUERY_CELLS) / len(wanted)))
+                if report is not None:
+                    report(min(1.0, (start + _QUERY_CELLS) / len(wanted)))
         mean = predicted.mean(axis=0)
         return (mean, predicted.std(axis=0)) if with_std else mean
 

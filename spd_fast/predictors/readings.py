@@ -3,14 +3,16 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.extras import required
-from spd_fast.base.progress import part_of
+from spd_fast.base.progress import part_of, share_of
 from spd_fast.base.seeds import derived_seed
+from spd_fast.base.stores import Measurements
 from spd_fast.base.sums import mean_of, sum_of
 from spd_fast.base.types import Array, Progress
 from spd_fast.dish import Dish
@@ -27,11 +29,14 @@ __all__ = [
     "mean_scaled",
     "motif_readings",
     "read_all",
+    "read_kept",
 ]
 
 _PIECES: Final = 8
 """Number of pieces of the inner loop, of about equal length. A learning curve has the mean training loss of each piece."""
 
+_PIECE_CELLS: Final = 64
+"""Cells in a piece of work that is kept on the disk when it is done: a few seconds of training."""
 _MOST_KEPT: Final = 100_000
 """Cells of which `KeptReadings` keeps readings, about 300 bytes each. With more it forgets all."""
 
@@ -200,10 +205,7 @@ def learn_dish(
     required("torch", "learning a dish")
     from spd_fast.outer.fit import fit_dish
 
-    pool, validation_cells = recipe.outer.pool, recipe.outer.validation_cells
-    if pool is not None and validation_cells:
-        validation_cells = max(3, validation_cells * len(cells) // pool)
-    recipe = recipe.replace({"outer.pool": None, "outer.validation_cells": validation_cells})
+    recipe = _on_all(recipe, len(cells))
 
     def report(epoch: int, fraction: float, record: object) -> None:
         if progress is not None:
@@ -214,12 +216,50 @@ def learn_dish(
     return LearnedDish(recipe, fit.dish, seconds=time.perf_counter() - began)
 
 
+def _on_all(recipe: Recipe, n: int) -> Recipe:
+    """Return the recipe with a pool of all of n cells, of which its share are validation cells, but at least 3."""
+    pool, validation_cells = recipe.outer.pool, recipe.outer.validation_cells
+    if pool is not None and validation_cells:
+        validation_cells = max(3, validation_cells * n // pool)
+    return recipe.replace({"outer.pool": None, "outer.validation_cells": validation_cells})
+
+
+def read_kept(
+    dish: LearnedDish,
+    cells: Sequence[Candidate],
+    kept: Measurements | None,
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return scores, shape (n,), and learning curves, shape (n, M), as `motif_readings` does, and keep them as they come."""
+    if kept is None:
+        read = dish.read(cells, threads, progress)
+        return read.score, read.curve
+    found = []
+    for start in range(0, len(cells), _PIECE_CELLS):
+        piece = cells[start : start + _PIECE_CELLS]
+        report = share_of(progress, start / len(cells), len(piece) / len(cells))
+        found.append(kept.keep(f"cells from {start}", partial(_scores_and_curves, dish, piece, threads, report)))
+        if report is not None:
+            report(1.0)
+    return np.concatenate([each["score"] for each in found]), np.concatenate([each["curve"] for each in found])
+
+
+def _scores_and_curves(
+    dish: LearnedDish, cells: Sequence[Candidate], threads: int | None, progress: Progress | None
+) -> dict[str, Array]:
+    read = dish.read(cells, threads, progress)
+    return {"score": read.score, "curve": read.curve}
+
+
 def learn_folds(
     cells: Sequence[Candidate],
     accuracy: npt.ArrayLike,
     recipe: Recipe,
     folds: int,
     *,
+    kept: Measurements | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[npt.NDArray[np.float64], list[LearnedDish]]:
@@ -232,6 +272,8 @@ def learn_folds(
     recipe : Recipe
     folds : int, 2 to n
         Number of folds. The recipe's seed decides which cells are in which fold.
+    kept : Measurements, optional
+        Keeps what was learned without each fold.
     threads, progress
         As in `learn_dish`.
 
@@ -249,15 +291,33 @@ def learn_folds(
         out = order[k::folds]
         inside = np.setdiff1d(order, out)
         report = part_of(progress, k, folds)
-        pool = [cells[int(row)] for row in inside]
-        learned = learn_dish(pool, known[inside], recipe, threads=threads, progress=part_of(report, 0, 2))
-        score = learned.read(cells, threads, part_of(report, 1, 2)).score
+        measure = partial(_learn_fold, cells, known, inside, recipe, threads, report)
+        arrays = measure() if kept is None else kept.keep(f"fold {k}", measure)
+        score, seconds = arrays.pop("score"), float(arrays.pop("seconds"))
+        learned = LearnedDish(_on_all(recipe, len(inside)), Dish.from_arrays(arrays), seconds=seconds)
+        if report is not None:
+            report(1.0)
         finite = score[np.isfinite(score)]
         if len(finite) and finite.std() > 0:
             learned = replace(learned, mean=float(finite.mean()), spread=float(finite.std()))
         scores[out] = learned.scaled(score)[out]
         dishes.append(learned)
     return scores, dishes
+
+
+def _learn_fold(
+    cells: Sequence[Candidate],
+    accuracy: Array,
+    inside: npt.NDArray[np.int64],
+    recipe: Recipe,
+    threads: int | None,
+    report: Progress | None,
+) -> dict[str, Array]:
+    """Return the arrays of the dish that some of the cells teach, the scores of all cells on it, and the seconds that it took."""
+    pool = [cells[int(row)] for row in inside]
+    learned = learn_dish(pool, accuracy[inside], recipe, threads=threads, progress=part_of(report, 0, 2))
+    score = learned.read(cells, threads, part_of(report, 1, 2)).score
+    return {**learned.dish.arrays(), "score": score, "seconds": np.array(learned.seconds)}
 
 
 def mean_scaled(dishes: Sequence[LearnedDish], scores: Sequence[Array]) -> npt.NDArray[np.float64]:

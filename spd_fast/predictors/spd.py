@@ -16,7 +16,8 @@ Rawal et al. 2020, Synthetic Petri Dish, arXiv:2005.13092.
 import json
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, Final, Literal, Self, overload
 
@@ -24,9 +25,12 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.utils.validation import check_is_fitted
 
+import spd_fast._core as _core
 import spd_fast.recipes as recipes
+from spd_fast.base.display import ShownProgress, shown_share
 from spd_fast.base.files import load_arrays, other_kind, save_arrays
 from spd_fast.base.progress import part_of
+from spd_fast.base.stores import Measurements, content_digest
 from spd_fast.base.types import (
     Array,
     Progress,
@@ -36,14 +40,14 @@ from spd_fast.base.types import (
     checked_integer,
     checked_names,
     checked_path,
-    checked_progress,
+    checked_shown_progress,
     plain,
 )
 from spd_fast.dish import Dish
 from spd_fast.outer.start import start_dish
 from spd_fast.predictors.features import structural_features
 from spd_fast.predictors.gaussian_process import GaussianProcess, fit_gaussian_process
-from spd_fast.predictors.readings import KeptReadings, LearnedDish, learn_dish, learn_folds, mean_scaled
+from spd_fast.predictors.readings import KeptReadings, LearnedDish, learn_dish, learn_folds, mean_scaled, read_kept
 from spd_fast.predictors.regressor import (
     CELL_TYPES,
     CellRegressor,
@@ -57,6 +61,7 @@ from spd_fast.recipes.settings import Recipe
 from spd_fast.spaces.cell import Cell
 
 __all__ = [
+    "MEASURED",
     "SCHEMA",
     "SPDPredictor",
 ]
@@ -64,6 +69,8 @@ __all__ = [
 
 SCHEMA: Final = "spd_fast.predictor/3"
 """Version of the file that `SPDPredictor.save` writes."""
+MEASURED: Final = "spd_fast.fit/1"
+"""Version of the journal of a fit."""
 FEATURES: Final = ("structure", "curves", "dish")
 """The kinds of features of the Gaussian process, in the order of its groups."""
 DEFAULT_RECIPE: Final = "learned_labels"
@@ -149,7 +156,14 @@ class SPDPredictor(CellRegressor):
         self.folds = folds
         self.threads = threads
 
-    def fit(self, cells: Cells, accuracy: npt.ArrayLike, *, progress: Progress | None = None) -> Self:
+    def fit(
+        self,
+        cells: Cells,
+        accuracy: npt.ArrayLike,
+        *,
+        measured: str | os.PathLike[str] | None = None,
+        progress: ShownProgress = None,
+    ) -> Self:
         """Learn from labelled cells.
 
         Parameters
@@ -157,13 +171,18 @@ class SPDPredictor(CellRegressor):
         cells : sequence of n Cell or of n NatsCell, or integers, shape (n, 3)
         accuracy : array-like, shape (n,), finite
             Accuracies in any unit; more is better.
-        progress : callable, optional
-            It is called with the share of the work that is done, 0 to 1. An exception that it raises stops the fit.
+        measured : path, optional
+            File that keeps what was measured: the learning curves of the labelled cells, and the dishes of folds. A fit that was
+            interrupted goes on from there.
+        progress : callable or bool, optional
+            It is called with the share of the work that is done, 0 to 1. An exception that it raises stops the fit. Default: a bar, as
+            `spd_fast.rank` shows it.
 
         Raises
         ------
         ValueError, TypeError
-            If cells and accuracies do not fit each other, a parameter is unknown, or the recipe needs more cells.
+            If cells and accuracies do not fit each other, a parameter is unknown, the recipe needs more cells, or `measured` has
+            measurements of another fit.
 
         Warns
         -----
@@ -171,20 +190,31 @@ class SPDPredictor(CellRegressor):
             If all accuracies are alike, so that there is nothing to learn.
         """
         parameters = self._checked_parameters()
-        checked_progress(progress)
+        checked_shown_progress(progress)
+        if measured is not None:
+            checked_path("measured", measured)
         pool, known = checked_labelled(cells, accuracy)
         kind_of_cells = type_of(pool)
-        with warnings.catch_warnings():
+        with (
+            warnings.catch_warnings(),
+            _kept_in(measured, pool, known, parameters) as kept,
+            shown_share(progress, "training motifs of the labelled cells") as report,
+        ):
             warn_if_alike(known)
             if np.ptp(known) == 0:
                 warnings.filterwarnings("ignore", "all training cells have")  # of each dish, which says it again
-            self.dishes_, self.process_ = self._learned(pool, known, parameters, progress)
+            self.dishes_, self.process_ = self._learned(pool, known, parameters, kept, report)
         self.cell_type_, self.parameters_, self.notes_ = kind_of_cells, parameters, {}
         self._readings()
         return self
 
     def _learned(
-        self, pool: Sequence[Any], known: Array, parameters: Mapping[str, Any], progress: Progress | None
+        self,
+        pool: Sequence[Any],
+        known: Array,
+        parameters: Mapping[str, Any],
+        kept: Measurements | None,
+        progress: Progress | None,
     ) -> tuple[tuple[LearnedDish, ...], GaussianProcess | None]:
         """Return the dishes and the Gaussian process that labelled cells teach with these parameters."""
         threads, folds = parameters["threads"], parameters["folds"]
@@ -197,36 +227,37 @@ class SPDPredictor(CellRegressor):
         kinds = [kind for kind in FEATURES if kind in parameters["features"]]
         if "dish" in kinds and folds > len(known):
             raise ValueError(f"folds is {folds}, expected at most {len(known)}, the number of labelled cells")
-        for k, kind in enumerate(kinds):
-            report = part_of(progress, k, len(kinds))
+        trained = [kind for kind in kinds if kind != "structure"]
+        for kind in kinds:
+            report = part_of(progress, trained.index(kind), len(trained)) if kind in trained else None
             if kind == "structure":
                 groups.append(structural_features(pool))
             elif kind == "curves":
                 recipe = _recipe(parameters["curves"], DEFAULT_CURVES)
                 dishes.append(LearnedDish(recipe, start_dish(recipe)))
-                read = dishes[-1].read(pool, threads, report)
-                groups.append(read.curve)
+                score, curve = read_kept(dishes[-1], pool, kept, threads=threads, progress=report)
+                groups.append(curve)
                 if (
                     recipe.outer.reference_losses is not None
                 ):  # the score is a normal score among cells of NAS-Bench-101
-                    prior.append(read.score[:, None])
+                    prior.append(score[:, None])
             else:
                 recipe = _recipe(parameters["recipe"], DEFAULT_RECIPE)
-                scores, parts = learn_folds(pool, known, recipe, folds, threads=threads, progress=report)
+                scores, parts = learn_folds(pool, known, recipe, folds, kept=kept, threads=threads, progress=report)
                 groups.append(scores[:, None])
                 dishes += parts
         return tuple(dishes), fit_gaussian_process([*prior, *groups], known, has_prior=bool(prior))
 
     @overload
     def query(
-        self, cells: Cells, *, return_std: Literal[False] = False, progress: Progress | None = None
+        self, cells: Cells, *, return_std: Literal[False] = False, progress: ShownProgress = None
     ) -> npt.NDArray[np.float64]: ...
     @overload
     def query(
-        self, cells: Cells, *, return_std: Literal[True], progress: Progress | None = None
+        self, cells: Cells, *, return_std: Literal[True], progress: ShownProgress = None
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]: ...
     def query(
-        self, cells: Cells, *, return_std: bool = False, progress: Progress | None = None
+        self, cells: Cells, *, return_std: bool = False, progress: ShownProgress = None
     ) -> npt.NDArray[np.float64] | tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Predict the accuracies of cells.
 
@@ -236,7 +267,8 @@ class SPDPredictor(CellRegressor):
             Cells of the type that `fit` learned from.
         return_std : bool
             Whether to return the standard deviations of the accuracies, too, which only a Gaussian process has.
-        progress : callable, optional
+        progress : callable or bool, optional
+            As in `fit`.
 
         Returns
         -------
@@ -256,7 +288,7 @@ class SPDPredictor(CellRegressor):
             If standard deviations are asked for with variant "dish".
         """
         check_is_fitted(self, "dishes_")
-        checked_progress(progress)
+        checked_shown_progress(progress)
         with_std = checked_flag("return_std", return_std)
         if with_std and self.process_ is None:
             raise ValueError(
@@ -267,8 +299,9 @@ class SPDPredictor(CellRegressor):
         )
         if not len(wanted):
             return (np.empty(0), np.empty(0)) if with_std else np.empty(0)
-        parts = [part_of(progress, k, len(self.dishes_)) for k in range(len(self.dishes_))]
-        read = [kept.read(wanted, self.threads, part) for kept, part in zip(self._readings(), parts, strict=True)]
+        with shown_share(progress, "training motifs") as report:
+            parts = [part_of(report, k, len(self.dishes_)) for k in range(len(self.dishes_))]
+            read = [kept.read(wanted, self.threads, part) for kept, part in zip(self._readings(), parts, strict=True)]
         if self.process_ is None:
             return np.nan_to_num(read[0][0], nan=-np.inf, neginf=-np.inf)
         kinds = self.parameters_["features"]
@@ -381,6 +414,33 @@ class SPDPredictor(CellRegressor):
                 parameters[name] = plain(parameters[name])
                 checked_instance(name, parameters[name], (Recipe, str), "a spd_fast.Recipe, its name, or None")
         return parameters
+
+
+@contextmanager
+def _kept_in(
+    path: str | os.PathLike[str] | None, cells: Sequence[Any], accuracy: Array, parameters: Mapping[str, Any]
+) -> Iterator[Measurements | None]:
+    """Open the file that keeps what a fit measures, to begin it or to continue. Accuracies count where dishes are learned from them."""
+    if path is None:
+        yield None
+        return
+    kinds = parameters["features"]
+    identity: dict[str, Any] = {
+        "version": _core.version,
+        "cells": content_digest({"keys": np.array([cell.key for cell in cells])}),
+        "n_cells": len(cells),
+    }
+    if "curves" in kinds:
+        identity["curves"] = json.loads(_recipe(parameters["curves"], DEFAULT_CURVES).to_json())
+    if "dish" in kinds:
+        identity |= {
+            "accuracy": content_digest({"accuracy": accuracy}),
+            "recipe": json.loads(_recipe(parameters["recipe"], DEFAULT_RECIPE).to_json()),
+            "folds": parameters["folds"],
+        }
+    remedy = f"remove {os.fspath(path)} or choose another name"
+    with Measurements(path, MEASURED, identity, remedy=remedy) as kept:
+        yield kept
 
 
 def _recipe(given: Recipe | str | None, default: str) -> Recipe:

@@ -109,8 +109,9 @@ def advise(
         said.append("Your cells are those of NATS-Bench, of which that figure says nothing.")
     if len(outside):
         more = f" and {len(outside) - _NAMED:,} more" if len(outside) > _NAMED else ""
+        lie = "lies" if len(outside) == 1 else "lie"
         said.append(
-            f"{len(outside):,} of {len(wanted):,} candidates lie outside what was tested: each differs in structure from every labelled "
+            f"{len(outside):,} of {len(wanted):,} candidates {lie} outside what was tested: each differs in structure from every labelled "
             "cell more than any of these differs from the nearest other one, so its prediction is a guess. The column outside_tested "
             f"marks them: {', '.join(map(short_name, outside[:_NAMED]))}{more}."
         )

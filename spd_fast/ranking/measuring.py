@@ -1,6 +1,5 @@
 """Learning curves of many cells, one replicate after the other, kept on the disk as they come."""
 
-import base64
 import os
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
@@ -9,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 import spd_fast._core as _core
-from spd_fast.base.stores import Journal, content_digest
+from spd_fast.base.stores import Journal, array_of, content_digest, text_of
 from spd_fast.base.types import Array, Progress
 from spd_fast.dish import Dish
 from spd_fast.motif import MotifShape, count_flops, count_flops_table
@@ -71,6 +70,7 @@ class Curves:
         self.cost = flops_of(self.cells, cast(MotifShape, self.recipe.shape), self.recipe.dish.image_size)
         self._dish: Dish = start_dish(self.recipe)
         self._journal: Journal | None = None
+        self._planned: int | None = None
 
     def keep_in(self, path: str | os.PathLike[str]) -> None:
         """Keep measurements in a file from now on, and take those that it has already.
@@ -93,8 +93,17 @@ class Curves:
             }
         )
         for record in journal.records:
-            rows, replicate = _array(record["rows"], np.int64), int(record["replicate"])
-            self._take(rows, replicate, _array(record["curve"]).reshape(len(rows), -1), _array(record["score"]))
+            if "motifs" in record:
+                self._planned = int(record["motifs"])
+                continue
+            rows, replicate = array_of(record["rows"], np.int64), int(record["replicate"])
+            self._take(rows, replicate, array_of(record["curve"]).reshape(len(rows), -1), array_of(record["score"]))
+
+    def plan(self, motifs: int) -> None:
+        """Note how many motifs there are to train without a budget, for those who watch the file."""
+        if self._journal is not None and motifs != self._planned:
+            self._journal.append([{"motifs": motifs}])
+            self._planned = motifs
 
     def close(self) -> None:
         """Close the file."""
@@ -118,7 +127,7 @@ class Curves:
             curve[trained], score[trained] = found.curve, found.score
         self._take(rows, replicate, curve, score)
         if self._journal is not None:
-            record = {"replicate": replicate, "rows": _text(rows), "curve": _text(curve), "score": _text(score)}
+            record = {"replicate": replicate, "rows": text_of(rows), "curve": text_of(curve), "score": text_of(score)}
             self._journal.append([record])
 
     def _take(self, rows: npt.NDArray[np.int64], replicate: int, curve: Array, score: Array) -> None:
@@ -152,11 +161,3 @@ def flops_of(cells: Columns[Any], shape: MotifShape, image_size: int | tuple[int
     if isinstance(cells, CellColumns):
         return count_flops_table(cells.vertices, cells.edge_bits, cells.op_codes, shape, image_size)
     return np.array([count_flops(cell, shape, image_size) if cell.matrix.any() else 0 for cell in cells], np.int64)
-
-
-def _text(array: Array) -> str:
-    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
-
-
-def _array(text: str, dtype: Any = np.float64) -> Array:
-    return np.frombuffer(base64.b64decode(text), dtype).copy()

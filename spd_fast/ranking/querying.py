@@ -68,10 +68,10 @@ def query_file(
             journal = opened.enter_context(Journal(kept, SCHEMA, remedy=remedy))
             keys = np.array([cell.key for cell in unique])
             fitted = content_digest(load_arrays(path, what="predictor file"))
-            journal.bind({"predictor": fitted, "cells": content_digest({"keys": keys})})
+            journal.bind({"predictor": fitted, "cells": content_digest({"keys": keys}), "n_cells": len(keys)})
             found = list(journal.records)
         for piece in pieces[len(found) :]:
-            accuracy, std = predictor.query(cast(Any, piece), return_std=True)
+            accuracy, std = predictor.query(cast(Any, piece), return_std=True, progress=False)
             found.append({"accuracy": accuracy.tolist(), "std": std.tolist()})
             if journal is not None:
                 journal.append(found[-1:])

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 import spd_fast.recipes as recipes
+from spd_fast.base.display import ShownNamedProgress, shown_progress
 from spd_fast.base.extras import required
 from spd_fast.base.machine import thread_count
 from spd_fast.base.types import (
@@ -27,7 +28,7 @@ from spd_fast.base.types import (
     checked_integer,
     checked_number,
     checked_path,
-    checked_progress,
+    checked_shown_progress,
 )
 from spd_fast.motif import full_size_counts
 from spd_fast.predictors.features import NATS_SCALARS, SCALARS, structural_features
@@ -213,7 +214,7 @@ def rank(
     budget: float | None = None,
     measured: str | os.PathLike[str] | None = None,
     threads: int | None = None,
-    progress: NamedProgress | None = None,
+    progress: ShownNamedProgress = None,
 ) -> Ranking:
     """Rank candidates by the accuracy that they are expected to reach.
 
@@ -237,9 +238,10 @@ def rank(
         measured again.
     threads : int, optional
         Default: the processors that this process may use. Does not change the result.
-    progress : callable, optional
-        ``progress(what, share)`` is told what is being done, how much time is left, and the share done. What it raises stops
-        the ranking.
+    progress : callable or bool, optional
+        ``progress(what, share)`` is told what is being done and the share of the trainings that is done; it is 1 while results are made of
+        them. What it raises stops the ranking. Default: a bar with the time that is left, on a terminal or in a notebook, if the
+        ranking takes longer than a second. True shows progress anywhere, False never.
 
     Returns
     -------
@@ -271,11 +273,30 @@ def rank(
     budget = None if budget is None else checked_number("budget", budget, finite=False)
     lower_is_better = checked_flag("lower_is_better", lower_is_better)
     thread_count(threads)
-    checked_progress(progress)
+    checked_shown_progress(progress)
+    with shown_progress(progress, "reading cells") as report:
+        return _ranked(candidates, labelled, accuracy, cell, lower_is_better, budget, measured, threads, report, began)
+
+
+def _ranked(
+    candidates: Sequence[MotifCell] | str | os.PathLike[str],
+    labelled: Sequence[MotifCell] | str | os.PathLike[str] | None,
+    accuracy: npt.ArrayLike | str | None,
+    cell: str | None,
+    lower_is_better: bool,
+    budget: float | None,
+    measured: str | os.PathLike[str] | None,
+    threads: int | None,
+    progress: NamedProgress | None,
+    began: float,
+) -> Ranking:
+    """Rank candidates as `rank` does, whose arguments are checked. `began` is when it was called."""
+    say = progress if progress is not None else lambda what, share: None
     wanted, columns = _candidates(candidates, cell)
     pool, target, source = labelled_cells(labelled, accuracy, cell, lower_is_better)
     unique, (at_pool, at_wanted) = _once([_columns(pool, wanted.cell_type), wanted])
     curves = Curves(unique, recipes.get(DEFAULT_CURVES), threads)
+    say("comparing structures", 0.0)
     alike = len(pool) >= FEWEST_LABELLED and np.ptp(target) == 0
     judge = Judge(curves, structural_features(unique), at_pool, target)
     try:
@@ -284,6 +305,7 @@ def rank(
         measure(judge, np.unique(at_wanted), budget, progress)
     finally:
         curves.close()
+    say(f"ranking {len(wanted):,} candidates", 1.0)
     predicted = judge.predict(np.arange(len(unique)))
     score = curves.mean_score()
     known = np.full(len(unique), np.nan)

@@ -162,16 +162,19 @@ def measure(judge: Judge, wanted: npt.NDArray[np.int64], budget: float | None, p
     budget : float, optional
         Seconds after which no further piece of work is begun.
     progress : callable, optional
-        It is called after every piece with what is being done and with the share that is done: of the time that all motifs
-        take, or of the budget if that is shorter.
+        It is called after every piece with what is being done and with the share that is done: of the FLOPs of all motifs, to which
+        their time is taken to be proportional, or of the budget if that is shorter.
     """
     curves, replicates, pace = judge.curves, judge.curves.score.shape[0], Pace()
     pool = judge.pool if judge.learns else np.empty(0, np.int64)
     everything = np.union1d(wanted, pool)
+    curves.plan(len(everything) * replicates)
     costs = np.maximum(curves.cost, 1)  # a cell that nothing leads through takes no time, but it is to be counted
     whole = float(costs[everything].sum()) * replicates
     done = float((costs * curves.done)[everything].sum())
     began, already, announced = time.perf_counter(), done, False
+    if progress is not None:
+        progress(f"training motifs of {len(everything):,} cells", 0.0)
     for rows, replicate in _passes(judge, np.setdiff1d(wanted, pool), pool, replicates):
         which = f"motif {replicate + 1} of {replicates} of {len(rows):,} cells"
         while len(rows):
@@ -188,12 +191,12 @@ def measure(judge: Judge, wanted: npt.NDArray[np.int64], budget: float | None, p
             spent, left = time.perf_counter() - began, pace.time_of(whole - done)
             share = (done - already) / (whole - already)
             if budget is not None and budget < spent + left:
-                share, left = min(1.0, spent / budget), max(0.0, budget - spent)
-            if not announced:
+                share = min(1.0, spent / budget)
+            if announced:
+                progress(f"training {which}", share)
+            else:
                 announced = True
                 progress(_announcement(len(everything), pace.time_of(whole - done), budget), share)
-            rest = f", {about(left)} left" if left > 0 else ""
-            progress(f"training {which}{rest}", share)
 
 
 def _announcement(cells: int, seconds: float, budget: float | None) -> str:

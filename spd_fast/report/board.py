@@ -4,6 +4,7 @@ import csv
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +18,7 @@ from spd_fast.report.page import Figure, Made, Page, Section, Table, Value, stat
 from spd_fast.report.verdict import duration
 from spd_fast.scoreboard.board import Board
 from spd_fast.scoreboard.judge import MEASURES, Estimate
-from spd_fast.scoreboard.rows import Row
+from spd_fast.scoreboard.rows import BEFORE, LEARNED, Row
 
 __all__ = ["board_page", "write"]
 
@@ -88,14 +89,21 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 
 def board_page(board: Board, *, command: str = FROM_PYTHON) -> Page:
-    """Return the page of a scoreboard."""
+    """Return the page of a scoreboard. It answers for the dishes that were given to the board, or else for its best row."""
     trial, settings = board.trial, board.settings
-    best, control = _best(board.rows), _control(board.rows)
+    yours = _yours(board)
+    best = _best(board.rows)
+    shown = best if yours is None else yours.row
+    control = _control(board.rows, shown)
     machine = settings["machine"]
     sizes = " and ".join(map(str, trial.pool_sizes))
+    seeds = f"{len(trial.seeds)} seed{'s' if len(trial.seeds) > 1 else ''} of pool and dish"
     return Page(
         title=f"Scoreboard of {settings['recipe']['name']}",
-        summary=f"{len(trial.test_cells):,} test cells, {len(trial.seeds)} seeds of pool and dish, pools of {sizes} labelled cells.",
+        summary=f"{len(trial.test_cells):,} test cells, {seeds}, pools of {sizes} labelled cells."
+        if yours is None
+        else f"{yours.subject}, learned from {sizes} labelled cells, and {len(board.rows) - 1} other ways to score {len(trial.test_cells):,} "
+        "test cells.",
         made=Made(
             command=command,
             version=str(machine["version"]),
@@ -106,34 +114,36 @@ def board_page(board: Board, *, command: str = FROM_PYTHON) -> Page:
             ),
         ),
         tiles=[
-            (_short(best.judged.estimate("tau")), f"Kendall\u2019s tau of the best row, {_name(best)}"),
+            (_short(best.judged.estimate("tau")), f"Kendall\u2019s tau of the best row, {_name(best)}")
+            if yours is None
+            else (_short(yours.row.judged.estimate("tau")), f"Kendall\u2019s tau of {yours.subject.lower()}"),
             (_short(control.judged.estimate("tau")), f"the same of {_name(control)}"),
             (
-                f"{10 * best.judged.means['precision_10']:.1f} of 10",
+                f"{10 * shown.judged.means['precision_10']:.1f} of 10",
                 f"ranked first are among the truly best ten; of {_name(control)}, {10 * control.judged.means['precision_10']:.1f}",
             ),
         ],
         answers=[
-            ("Best cells", _best_cells(board, best)),
-            ("How good", _quality(best, control)),
-            ("How sure", _how_sure(board, best)),
-            ("What it cost", _cost(best, control)),
-            ("What to do next", _next(best, control)),
+            ("Best cells", _best_cells(board, shown)),
+            ("How good", _quality(best, control) if yours is None else _quality_of_yours(yours, best, control)),
+            ("How sure", _how_sure(board, shown, picked=yours is None)),
+            ("What it cost", _cost(shown, control)),
+            ("What to do next", _next(best, control) if yours is None else _next_with_yours(yours, best, control)),
         ],
-        drawn=f"The test cells to which {_name(best)} gives the best scores, as means over the seeds.",
-        drawings=_drawings(board, best),
+        drawn=f"The test cells to which {_name(shown)} gives the best scores, as means over the seeds.",
+        drawings=_drawings(board, shown),
         sections=[
             Section(
                 "Rank agreement",
                 ["Rows that learned from labelled cells are coloured."],
                 [charts.agreement(board.rows, _range_message(board.rows))],
             ),
-            Section("Score and truth", (), [_score_and_truth(board, best)]),
+            Section("Score and truth", (), [_score_and_truth(board, shown)]),
             Section("Every row", _NOTES, [_every_row(board)]),
             Section(
                 "Agreement and cost",
                 (),
-                [charts.cost(board.rows, _cost_message(best, control))],
+                [charts.cost(board.rows, _cost_message(shown, control))],
             ),
             Section(
                 "Every setting",
@@ -154,13 +164,35 @@ _NOTES: Final = (
 )
 
 
+@dataclass(frozen=True, eq=False)
+class _Yours:
+    """The dishes that were given to a board: their row, that of the same dishes before learning, and what they are called."""
+
+    row: Row
+    before: Row
+    subject: str
+
+    @property
+    def have(self) -> str:
+        """The subject with its verb."""
+        return f"{self.subject} {'has' if self.subject == 'Your dish' else 'have'}"
+
+
+def _yours(board: Board) -> _Yours | None:
+    """Return the dishes that were given to the board; None if it learned its own."""
+    n = board.settings["given_dishes"]
+    row, before = board.row(LEARNED), board.row(BEFORE)
+    if not n or row is None or before is None:
+        return None
+    return _Yours(row, before, "Your dish" if n == 1 else f"Your {n} dishes")
+
+
 def _best(rows: Sequence[Row]) -> Row:
     return max(rows, key=lambda row: row.judged.means["tau"])
 
 
-def _control(rows: Sequence[Row]) -> Row:
-    """Return the cheapest row whose tau is nearly that of the best, or else the best of the cheap controls."""
-    best = _best(rows)
+def _control(rows: Sequence[Row], best: Row) -> Row:
+    """Return the cheapest row whose tau is nearly that of a good one or more, or else the best of the cheap controls."""
     near = [row for row in rows if row.judged.means["tau"] >= best.judged.means["tau"] - _NEARLY and row is not best]
     cheaper = [row for row in near if (row.pool_size, row.query_seconds) < (best.pool_size, best.query_seconds)]
     if cheaper:
@@ -192,16 +224,40 @@ def _quality(best: Row, control: Row) -> str:
     )
 
 
-def _how_sure(board: Board, best: Row) -> str:
-    inside = (
-        ""
-        if best.inside_90 is None
-        else f" {100 * best.inside_90:.0f} % of the accuracies lie inside the 90 % intervals that {_name(best)} predicts."
-    )
-    return (
-        f"The brackets hold 95 % intervals over {len(board.trial.test_cells):,} test cells, none of which is in a pool, and "
-        f"{len(board.trial.seeds)} seeds. The best of {len(board.rows)} rows was picked on these cells, so its figures are a little optimistic.{inside}"
-    )
+def _quality_of_yours(yours: _Yours, best: Row, control: Row) -> str:
+    row = yours.row
+    gain, over = row.judged.minus(yours.before.judged, "tau"), row.judged.minus(control.judged, "tau")
+    learned = "Learning made a difference" if gain.low > 0 else "These cells do not show that learning helped"
+    cheaper = "does not do as well" if over.low > 0 else "does better" if over.high < 0 else "does as well or nearly so"
+    said = [
+        f"{yours.have} a Kendall\u2019s tau of {_short(row.judged.estimate('tau'))} with the truth (1: the same order, 0: chance), and "
+        f"{10 * row.judged.means['precision_10']:.1f} of the first ten are among the truly best ten.",
+        f"{learned}: before it, tau is {_short(yours.before.judged.estimate('tau'))}, and the difference {_short(gain)}.",
+        f"{_name(control)} is cheaper and {cheaper}, with tau {_short(control.judged.estimate('tau'))}; the difference is {_short(over)}.",
+    ]
+    if best is not row:
+        more = best.judged.minus(row.judged, "tau")
+        said.append(
+            f"The best row is {_name(best)}, with tau {_short(best.judged.estimate('tau'))}: a difference of {_short(more)}."
+        )
+    return "\n".join(said)
+
+
+def _how_sure(board: Board, shown: Row, *, picked: bool) -> str:
+    seeds = len(board.trial.seeds)
+    said = [
+        f"The brackets hold 95 % intervals over {len(board.trial.test_cells):,} test cells, none of which is in a pool, and {seeds} "
+        f"seed{'s' if seeds > 1 else ''}."
+    ]
+    if picked:
+        said.append(
+            f"The best of {len(board.rows)} rows was picked on these cells, so its figures are a little optimistic."
+        )
+    if shown.inside_90 is not None:
+        said.append(
+            f"{100 * shown.inside_90:.0f} % of the accuracies lie inside the 90 % intervals that {_name(shown)} predicts."
+        )
+    return " ".join(said)
 
 
 def _cost(best: Row, control: Row) -> str:
@@ -218,6 +274,15 @@ def _next(best: Row, control: Row) -> str:
     if best.pool_size:
         return f"Label {best.pool_size} cells of your own and rank the others: spd-fast rank CANDIDATES --labelled TRAINED."
     return "Rank cells without labels, by the speed of learning: spd-fast rank CANDIDATES."
+
+
+def _next_with_yours(yours: _Yours, best: Row, control: Row) -> str:
+    use = best if best.judged.minus(control.judged, "tau").low > 0 else control
+    over = yours.row.judged.minus(use.judged, "tau")
+    if use is yours.row or over.low > 0 or (use is not control and over.high >= 0):
+        return "Score your own cells on the dish, in Python: spd_fast.score_cells(dish, recipe, cells)."
+    why = "ranks these cells better" if over.high < 0 else "is cheaper, and these cells cannot tell that it ranks worse"
+    return f"Use {_name(use)} in place of a dish: it {why}. spd-fast rank CANDIDATES --labelled TRAINED learns no dish, either."
 
 
 def _order(best: Row) -> list[int]:

@@ -38,6 +38,7 @@ __all__ = [
     "best_intervals",
     "cost",
     "dish_images",
+    "dish_labels",
     "groups_of",
     "heaviest_images",
     "inner_curves",
@@ -61,6 +62,8 @@ TRUST_RANGE: Final = (-1.0, 3.0)
 """Trust ratios outside this range are drawn at its edge, because a ratio to a predicted change near 0 may have any size."""
 _IMAGE_GAP: Final = 2
 """Pixels between two images of a mosaic."""
+_BLOCK: Final = 3
+"""Pixels of a number in a picture of labels, in each direction."""
 
 
 # ---- cells
@@ -238,22 +241,42 @@ def validation(checks: Mapping[str, Sequence[tuple[int, float]]], message: str) 
 
 
 def dish_images(
-    name: str, before: npt.NDArray[Any], after: npt.NDArray[Any], labels: npt.NDArray[Any], message: str
+    name: str, before: npt.NDArray[Any], after: npt.NDArray[Any] | None, labels: npt.NDArray[Any], message: str
 ) -> Picture:
     """Draw the images by class, before and after learning, and the change between the two on a scale of its own.
 
-    A row holds the images of one class; `labels` are the labels before learning.
+    A row holds the images of one class; `labels` are the labels before learning. Without `after`, for images that were not learned, they
+    are drawn once.
     """
     reach = 3 * float(before.std()) or 1.0
-    first, last = _mosaic(before, labels), _mosaic(after, labels)
+    first = _mosaic(before, labels)
+    if after is None:
+        return Picture(name, message, (("not learned", _png(first / (2 * reach) + 0.5)),))
+    return Picture(name, message, _before_and_after(first, _mosaic(after, labels), reach))
+
+
+def dish_labels(name: str, before: npt.NDArray[Any], after: npt.NDArray[Any], message: str) -> Picture:
+    """Draw the labels of images, before and after learning, and the change between the two on a scale of its own.
+
+    A row holds the weights of one class, a column the label of one image; `before` and `after` have shape (N, classes).
+    """
+    chosen = np.concatenate(_by_class(before))
+    reach = float(max(np.abs(before[chosen]).max(), np.abs(after[chosen]).max())) or 1.0
+    first, last = (np.repeat(_blocks(values[chosen].T)[:, :, None], 3, axis=2) for values in (before, after))
+    return Picture(name, message, _before_and_after(first, last, reach))
+
+
+def _before_and_after(
+    first: npt.NDArray[np.float64], last: npt.NDArray[np.float64], reach: float
+) -> tuple[tuple[str, bytes], ...]:
+    """Return pictures of values up to `reach`, before and after learning, and of the change; 0 is grey."""
     change = last - first
     largest = float(np.nanmax(np.abs(change)))
-    panels = (
-        ("before learning", first / (2 * reach) + 0.5),
-        ("after learning", last / (2 * reach) + 0.5),
-        ("change, brightened" if largest else "change: none", change / (2 * largest or 1.0) + 0.5),
+    return (
+        ("before learning", _png(first / (2 * reach) + 0.5)),
+        ("after learning", _png(last / (2 * reach) + 0.5)),
+        ("change, brightened" if largest else "change: none", _png(change / (2 * largest or 1.0) + 0.5)),
     )
-    return Picture(name, message, tuple((title, _png(pixels)) for title, pixels in panels))
 
 
 def heaviest_images(images: npt.NDArray[Any], weights: Array, n: int = 8) -> Picture:
@@ -402,13 +425,11 @@ def _shapes() -> dict[str, Any]:
 
 def _mosaic(images: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Return images in one array, a row for each class, with gaps of NaN between images: shape (rows, columns, 3)."""
-    labels = labels if labels.ndim == 1 else labels.argmax(axis=1)
-    classes = np.unique(labels)[:MAX_CLASSES]
-    members = [np.flatnonzero(labels == label)[:MAX_PER_CLASS] for label in classes]
+    members = _by_class(labels)
     _, channels, height, width = images.shape
     gap = _IMAGE_GAP
     columns = max(map(len, members))
-    mosaic = np.full((len(classes) * (height + gap) - gap, columns * (width + gap) - gap, 3), np.nan)
+    mosaic = np.full((len(members) * (height + gap) - gap, columns * (width + gap) - gap, 3), np.nan)
     for row, indices in enumerate(members):
         for column, index in enumerate(indices):
             image = images[index].transpose(1, 2, 0)
@@ -417,6 +438,18 @@ def _mosaic(images: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[n
             if channels > 1:
                 place[:, :, : min(channels, 3)] = image[:, :, :3]
     return mosaic
+
+
+def _by_class(labels: npt.NDArray[Any]) -> list[npt.NDArray[np.int64]]:
+    """Return the images of each class that are drawn."""
+    labels = labels if labels.ndim == 1 else labels.argmax(axis=1)
+    classes = np.unique(labels)[:MAX_CLASSES]
+    return [np.flatnonzero(labels == label)[:MAX_PER_CLASS] for label in classes]
+
+
+def _blocks(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return a matrix each of whose numbers is a block of pixels."""
+    return np.asarray(values, np.float64).repeat(_BLOCK, axis=0).repeat(_BLOCK, axis=1)
 
 
 def _png(pixels: npt.NDArray[np.float64]) -> bytes:

@@ -130,8 +130,9 @@ def _best(found: Ranking, fresh: Sequence[int]) -> str:
         return "The accuracies of all candidates are known, so there is none left to train."
     names = ", ".join(_name(found, row) for row in fresh)
     strange = int(found.outside[list(fresh)].sum())
+    lie = "lies" if strange == 1 else "lie"
     marked = (
-        f" {strange} of them, marked below, lie outside what was tested, so that their predictions are guesses."
+        f" {strange} of them, marked below, {lie} outside what was tested, so that their predictions are guesses."
         if strange
         else ""
     )

@@ -412,37 +412,24 @@ def _inner_message(history: Sequence[OuterEpoch]) -> str:
 
 
 def _dish_sections(run: runs.Run) -> list[Section]:
+    """Return what was learned, before and after; images that were not learned are drawn once, behind it."""
     start, dish = (each.arrays() for each in run.dishes())
-    shown = (
-        f"One row per class, at most {charts.MAX_CLASSES} classes and {charts.MAX_PER_CLASS} images of each. Grey is 0; before and after "
-        "share one scale."
-    )
-    curves: list[Figure] = []
-    sections = []
+    learned = set(run.recipe.outer.learn)
+    images, curves, labels, fixed = list[Section](), list[Figure](), list[Section](), list[Section]()
     for name, picture in _drawn(dish).items():
         if picture.kind == "images":
-            labels = start[picture.labels]
-            if run.recipe.dish.labels == "bits":
-                labels = np.arange(len(labels))  # these images have no classes, so each gets a row
-            validation = picture.figure == "validation_set"
-            what = "validation images" if validation else "images of the dish"
-            change = float(np.abs(dish[name] - start[name]).mean() / (np.abs(start[name]).mean() or 1.0))
-            message = (
-                f"The {len(dish[name])} {what} before and after learning: the mean change of a pixel is {_percent(change)} of the mean "
-                "absolute value before."
-            )
-            part = charts.dish_images(picture.figure, start[name], dish[name], labels, message)
-            notes = [shown, *(["The metric is read on these images."] if validation else [])]
-            sections.append(
-                Section("The validation set" if validation else "The dish before and after learning", notes, [part])
-            )
+            section = _images_section(run, name, picture, start, dish[name] if name in learned else None)
+            (images if name in learned else fixed).append(section)
+        elif picture.kind == "labels" and name in learned:
+            labels.append(_labels_section(name, picture, start[name], dish[name]))
         elif picture.kind == "curve":
             before, after = start.get(name, dish[name]), dish[name]
             message = f"{picture.title[0].upper()}{picture.title[1:]}: {_range(before)} before learning, {_range(after)} after."
             curves.append(charts.learned_curve(name, before, after, picture, message))
+    sections = [*images, *labels]
     if curves:
         notes = ["The learned numbers of every step of the inner loop, or of every validation image."]
-        sections.append(Section("What else was learned", notes, curves))
+        sections.append(Section("What else was learned" if sections else "What was learned", notes, curves))
     if "image_weights" in dish and "valid_images" in dish:
         heaviest = charts.heaviest_images(dish["valid_images"], dish["image_weights"])
         sections.append(
@@ -452,7 +439,58 @@ def _dish_sections(run: runs.Run) -> list[Section]:
                 [heaviest],
             )
         )
-    return sections
+    return [*sections, *fixed]
+
+
+def _images_section(
+    run: runs.Run, name: str, picture: Drawn, start: Mapping[str, Array], after: Array | None
+) -> Section:
+    """Return the section with images of the dish: before and after learning, or once if they were not learned."""
+    before, labels = start[name], start[picture.labels]
+    if run.recipe.dish.labels == "bits":
+        labels = np.arange(len(labels))  # these images have no classes, so each gets a row
+    validation = picture.figure == "validation_set"
+    what = "validation images" if validation else "images of the dish"
+    notes = [
+        f"One row per class, at most {charts.MAX_CLASSES} classes and {charts.MAX_PER_CLASS} images of each. Grey is 0"
+        + ("." if after is None else "; before and after share one scale."),
+        *(["The metric is read on these images."] if validation else []),
+    ]
+    if after is None:
+        others = _listed([LEARNABLES[each].name.replace("_", " ") for each in run.recipe.outer.learn])
+        message = f"The {len(before)} {what}. They were not learned and are the same before and after; learned were: {others}."
+        title = "The validation images, which were not learned" if validation else "The images, which were not learned"
+    else:
+        change = float(np.abs(after - before).mean() / (np.abs(before).mean() or 1.0))
+        message = (
+            f"The {len(after)} {what} before and after learning: the mean change of a pixel is {_percent(change)} of the mean "
+            "absolute value before."
+        )
+        title = "The validation set" if validation else "The dish before and after learning"
+    return Section(title, notes, [charts.dish_images(picture.figure, before, after, labels, message)])
+
+
+def _labels_section(name: str, picture: Drawn, before: Array, after: Array) -> Section:
+    """Return the section with learned labels, before and after learning."""
+    validation = name == "valid_labels"
+    what = "validation images" if validation else "training images"
+    moved = int(np.sum(before.argmax(axis=1) != after.argmax(axis=1)))
+    change = float(np.abs(after - before).mean())
+    message = (
+        f"The labels of the {len(after)} {what} before and after learning: the weight of a class changes by {change:.3g} on average and by "
+        f"{float(np.abs(after - before).max()):.3g} at most, and {moved} images get their largest weight in another class."
+    )
+    notes = [
+        "A label holds a weight of each class. One column per image, one row per class; at most "
+        f"{charts.MAX_CLASSES} classes of images and {charts.MAX_PER_CLASS} images of each. Grey is 0, white positive, black negative; before "
+        "and after share one scale."
+    ]
+    title = "The validation labels before and after learning" if validation else "The labels before and after learning"
+    return Section(title, notes, [charts.dish_labels(picture.figure, before, after, message)])
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(word for word in (", ".join(words[:-1]), words[-1]) if word)
 
 
 def _range(values: Array) -> str:

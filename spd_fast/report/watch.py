@@ -1,23 +1,33 @@
-"""How far a running work is: an outer loop, a ranking, or the building of a truth, read from its files and changing none of them."""
+"""How far a running work is: an outer loop, a ranking, a scoreboard, a predictor, or the building of a truth, read from its files and
+changing none of them."""
 
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from spd_fast.base.files import is_locked
-from spd_fast.base.stores import read_identity, read_journal
+from spd_fast.base.stores import read_identity, read_journal, read_schema
 from spd_fast.outer import runs
 from spd_fast.outer.history import OuterEpoch
-from spd_fast.ranking.measuring import SCHEMA
+from spd_fast.predictors.spd import MEASURED as FIT
+from spd_fast.ranking.measuring import SCHEMA as RANKING
+from spd_fast.ranking.querying import SCHEMA as QUERY
 from spd_fast.report.summary import summarise
 from spd_fast.report.verdict import duration
+from spd_fast.scoreboard.board import JOURNAL as PARTS
+from spd_fast.scoreboard.board import SCHEMA as BOARD
 from spd_fast.truth.journal import JOURNAL, journal_path
 
 __all__ = ["State", "look"]
 
-_REMEDY: Final = "name a run folder, the file that a ranking or a truth is written to, or its journal"
+_REMEDY: Final = (
+    "name a run folder, the folder of a scoreboard, the file that a ranking, a predictor, predictions or a truth are written to, or its "
+    "journal"
+)
+_GOES_ON: Final = "the same command goes on from here"
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,8 @@ class State:
     facts : tuple of (str, str)
         Numbers of interest, each with its name.
     seconds_left : float or None
+    removed : bool
+        Whether the journal is removed when the work is done.
     """
 
     what: str
@@ -50,6 +62,7 @@ class State:
     ended: str = ""
     facts: tuple[tuple[str, str], ...] = ()
     seconds_left: float | None = None
+    removed: bool = False
 
 
 def look(path: str | os.PathLike[str]) -> State:
@@ -58,7 +71,8 @@ def look(path: str | os.PathLike[str]) -> State:
     Parameters
     ----------
     path : path
-        A run folder; or the file that a ranking or a truth is written to, or the journal beside it.
+        A run folder, or that of a scoreboard; or the file that a ranking, a predictor, predictions or a truth are written to, or the
+        journal beside it.
 
     Raises
     ------
@@ -69,10 +83,10 @@ def look(path: str | os.PathLike[str]) -> State:
     """
     place = Path(path)
     if place.is_dir():
-        return _of_run(place)
+        return _of_board(place) if (place / PARTS).exists() else _of_run(place)
     measured, building = place.with_name(f"{place.name}.measured"), journal_path(place)
     if place.suffix == ".measured" or measured.exists():
-        return _of_ranking(place if place.suffix == ".measured" else measured)
+        return _of_measured(place if place.suffix == ".measured" else measured)
     if place.suffix == ".journal" or building.exists():
         return _of_truth(place if place.suffix == ".journal" else building)
     if place.exists():
@@ -114,18 +128,61 @@ def _of_run(folder: Path) -> State:
     )
 
 
+def _of_measured(journal: Path) -> State:
+    """Return the state of a ranking, of the fit of a predictor, or of its predictions: all of them keep what they measure."""
+    kinds = {FIT: _of_fit, QUERY: _of_query}
+    schema = read_schema(journal)
+    return kinds.get(schema or RANKING, _of_ranking)(journal)
+
+
 def _of_ranking(journal: Path) -> State:
-    records = read_journal(journal, SCHEMA, remedy=_REMEDY)
-    recipe = read_identity(journal, SCHEMA, remedy=_REMEDY).get("recipe", {})
+    found = read_journal(journal, RANKING, remedy=_REMEDY)
+    recipe = read_identity(journal, RANKING, remedy=_REMEDY).get("recipe", {})
+    records = [record for record in found if "rows" in record]
+    total = next((int(record["motifs"]) for record in reversed(found) if "motifs" in record), None)
     # a record holds the rows of its cells as eight bytes each in base64
     motifs = Counter[int]()
     for record in records:
         motifs[int(record["replicate"])] += (3 * len(record["rows"]) // 4 - record["rows"].count("=")) // 8
-    running = is_locked(journal)
+    running, done = is_locked(journal), sum(motifs.values())
     most = recipe.get("inner", {}).get("replicates", len(motifs))
     facts = tuple((f"motif {replicate + 1} of {most}", f"{n:,} cells") for replicate, n in sorted(motifs.items()))
-    ended = "" if running else "ended, or stopped; the same command goes on from here and measures nothing twice"
-    return State(f"ranking, {journal}", "motifs trained", sum(motifs.values()), None, running, ended, facts)
+    stopped = f"ended by its budget, or stopped; {_GOES_ON} and measures nothing twice"
+    ended = "" if running else "all motifs are trained" if done == total else stopped
+    return State(f"ranking, {journal}", "motifs trained", done, total, running, ended, facts)
+
+
+def _of_fit(journal: Path) -> State:
+    records = read_journal(journal, FIT, remedy=_REMEDY)
+    identity = read_identity(journal, FIT, remedy=_REMEDY)
+    cells = sum(record["arrays"]["score"]["shape"][0] for record in records if record["name"].startswith("cells"))
+    folds = sum(record["name"].startswith("fold") for record in records)
+    running = is_locked(journal)
+    what, ended = f"predictor, {journal}", "" if running else f"stopped; {_GOES_ON}"
+    if "curves" not in identity:
+        return State(what, "dishes of folds", folds, identity.get("folds"), running, ended, removed=True)
+    facts = (("dishes of folds", f"{folds} of {identity['folds']}"),) if "folds" in identity else ()
+    return State(what, "labelled cells measured", cells, identity["n_cells"], running, ended, facts, removed=True)
+
+
+def _of_query(journal: Path) -> State:
+    records = read_journal(journal, QUERY, remedy=_REMEDY)
+    total = read_identity(journal, QUERY, remedy=_REMEDY).get("n_cells")
+    done, running = sum(len(record["accuracy"]) for record in records), is_locked(journal)
+    ended = "" if running else "all cells are predicted" if done == total else f"stopped; {_GOES_ON}"
+    return State(f"predictions, {journal}", "cells", done, total, running, ended)
+
+
+def _of_board(folder: Path) -> State:
+    records = read_journal(folder / PARTS, BOARD, remedy=_REMEDY)
+    recipe: Mapping[str, Any] = read_identity(folder / PARTS, BOARD, remedy=_REMEDY).get("recipe", {})
+    planned = next((record["planned"] for record in reversed(records) if "planned" in record), None)
+    measured = {record["part"] for record in records if "part" in record}
+    done = len(measured if planned is None else measured.intersection(planned))
+    total, running = None if planned is None else len(planned), is_locked(folder / PARTS)
+    finished = done == total and (folder / "board.html").exists()
+    ended = "" if running else "finished" if finished else f"stopped; {_GOES_ON}"
+    return State(f"scoreboard of {recipe.get('name', '')} in {folder}", "measurements", done, total, running, ended)
 
 
 def _of_truth(journal: Path) -> State:
@@ -139,5 +196,5 @@ def _of_truth(journal: Path) -> State:
         done = Counter(record["budget"] for record in records)
         most = settings["n_cells"] * len(settings["seeds"])
         facts = tuple((f"{budget} epochs", f"{done[budget]:,} of {most:,}") for budget in settings["budgets"])
-    ended = "" if running else "stopped; the same command goes on from here"
-    return State(f"truth, {journal}", "trainings", len(records), total, running, ended, facts)
+    ended = "" if running else f"stopped; {_GOES_ON}"
+    return State(f"truth, {journal}", "trainings", len(records), total, running, ended, facts, removed=True)

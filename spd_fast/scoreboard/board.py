@@ -22,16 +22,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from spd_fast.base.display import ShownNamedProgress, shown_progress
 from spd_fast.base.files import remove_leftovers
 from spd_fast.base.machine import describe_machine, thread_count
 from spd_fast.base.stores import Journal
 from spd_fast.base.types import (
-    NamedProgress,
     checked_instance,
     checked_integer,
     checked_list,
     checked_path,
-    checked_progress,
+    checked_shown_progress,
 )
 from spd_fast.engine.specs import checked_cells
 from spd_fast.predictors.readings import LearnedDish
@@ -67,6 +67,8 @@ from spd_fast.spaces.nats_cell import NatsCell
 
 __all__ = [
     "GOALS",
+    "JOURNAL",
+    "SCHEMA",
     "Board",
     "Goal",
     "Outcome",
@@ -76,7 +78,9 @@ __all__ = [
 
 GOAL_TEST_CELLS, GOAL_SEEDS = 1000, 5
 """Smallest numbers of test cells and of seeds with which a goal is judged."""
-_SCHEMA: Final = "spd_fast.board/1"
+SCHEMA: Final = "spd_fast.board/1"
+"""Version of the journal of a board's measurements."""
+JOURNAL: Final = "parts.jsonl"
 
 
 @dataclass(frozen=True)
@@ -180,7 +184,7 @@ def build_board(
     proxy_network: Recipe = PROXY_NETWORK,
     low_fidelity_network: Recipe = LOW_FIDELITY_NETWORK,
     threads: int | None = None,
-    progress: NamedProgress | None = None,
+    progress: ShownNamedProgress = None,
 ) -> Board:
     """Measure every row of the scoreboard.
 
@@ -210,8 +214,9 @@ def build_board(
         Its motif is the small network of low-fidelity training, its inner loop says how that is trained.
     threads : int, optional
         Default: the processors that this process may use. Does not change scores.
-    progress : callable, optional
-        ``progress(what, share)`` is called with what is being measured and the share of the whole that is done, 0 to 1.
+    progress : callable or bool, optional
+        ``progress(what, share)`` is called with what is being measured and the share of the whole that is done, 0 to 1. Default: a bar,
+        as `spd_fast.rank` shows it.
 
     Raises
     ------
@@ -239,7 +244,7 @@ def build_board(
         if path is not None:
             checked_path(name, path)
     thread_count(threads)
-    checked_progress(progress)
+    checked_shown_progress(progress)
     folds = checked_integer("folds", folds)
     if folds == 1 or folds < 0:
         raise ValueError(f"folds is {folds}, expected 0 or at least 2")
@@ -262,8 +267,12 @@ def build_board(
             f"recipe {curves.name!r} of the learning curves trains {curves.steps} steps, expected at least {MIN_STEPS}: fewer cannot be extrapolated"
         )
     networks = {"proxy_network": proxy_network, "low_fidelity_network": low_fidelity_network}
-    with _opened(folder, lambda: board_identity(trial, recipe, curves, learned, images, **networks)) as parts:
-        m = Measuring(trial, recipe, curves, learned, folds, images, threads, parts, progress, **networks)
+    with (
+        _opened(folder, lambda: board_identity(trial, recipe, curves, learned, images, **networks)) as parts,
+        shown_progress(progress, "measuring structures") as report,
+    ):
+        m = Measuring(trial, recipe, curves, learned, folds, images, threads, parts, report, **networks)
+        parts.plan(m.names())
         rows = (
             *structure_rows(trial),
             *proxy_rows(m),
@@ -276,6 +285,7 @@ def build_board(
         "recipe": json.loads(recipe.to_json()),
         "curves": json.loads(curves.to_json()),
         "folds": folds,
+        "given_dishes": len(learned or ()),
         "images": None if images is None else os.fspath(images),
         "machine": describe_machine(),
     }
@@ -293,7 +303,7 @@ def _opened(folder: str | os.PathLike[str] | None, identity: Callable[[], dict[s
         raise ValueError(f"{folder} holds measurements of an earlier version, with identity.json: {REMEDY}")
     wanted = identity()
     parts.mkdir(parents=True, exist_ok=True)
-    with Journal(Path(folder) / "parts.jsonl", _SCHEMA, remedy=REMEDY) as journal:
+    with Journal(Path(folder) / JOURNAL, SCHEMA, remedy=REMEDY) as journal:
         remove_leftovers(parts)
         journal.bind(wanted)
         yield Parts(parts, journal)

@@ -151,7 +151,7 @@ class Measuring:
             predictor = BananasPredictor(seed=self.trial.seeds[seed])
             predictor.fit(pool.nasbench_cells, pool.accuracy, progress=report)
             fitted = time.perf_counter()
-            score = predictor.query(cells)
+            score = predictor.query(cells, progress=False)
             each = (time.perf_counter() - fitted) / len(cells)
             return {"score": score, "init_seconds": np.array(fitted - began), "query_seconds": np.array(each)}
 
@@ -264,33 +264,46 @@ class Measuring:
         return load_images(self.images or "")
 
     def _report(self, what: str) -> Progress:
-        progress, done = self.progress, self.parts.count / self._n_parts()
+        progress, done, n = self.progress, self.parts.count, len(self.names())
         if progress is None:
             return lambda share: None
-        return lambda share: progress(what, done + share / self._n_parts())
+        return lambda share: progress(what, (done + share) / n)
 
-    def _n_parts(self) -> int:
-        seeds = len(self.trial.seeds)
-        per_pool_size = 1 + (self.given is None) + (self.folds > 0) + self.has_bananas
-        per_seed = 2 + len(self.trial.pool_sizes) * per_pool_size + (self.images is not None)
-        return 2 + seeds * per_seed + (self.images is not None)
+    def names(self) -> list[str]:
+        """Return the names of all measurements that the board needs."""
+        found = ["curves", "proxies", *(["low-fidelity"] if self.images is not None else [])]
+        for seed in range(len(self.trial.seeds)):
+            found += [f"before-{seed}", f"curves-pool-{seed}", *([f"real-{seed}"] if self.images is not None else [])]
+            for size in self.trial.pool_sizes:
+                found.append(f"learned-{size}-{seed}")
+                found += [f"dish-{size}-{seed}"] if self.given is None else []
+                found += [f"folds-{self.folds}-{size}-{seed}"] if self.folds else []
+                found += [f"bananas-{size}-{seed}"] if self.has_bananas else []
+        return found
 
 
 class Parts:
     """Measurements by name, in memory and, if there is a folder, in its files.
 
-    The journal says which measurements are there, with a digest of their content.
+    The journal says which measurements are there, with a digest of their content, and which ones the board needs.
     """
 
     def __init__(self, folder: Path | None = None, journal: Journal | None = None) -> None:
         self._kept: dict[str, dict[str, Array]] = {}
         self._folder, self._journal = folder, journal
-        self._measured = {} if journal is None else {each["part"]: each["content"] for each in journal.records}
+        records = [] if journal is None else journal.records
+        self._measured = {each["part"]: each["content"] for each in records if "part" in each}
+        self._planned = next((each["planned"] for each in reversed(records) if "planned" in each), None)
 
     @property
     def count(self) -> int:
         """The number of measurements that are there."""
         return len(self._kept)
+
+    def plan(self, names: list[str]) -> None:
+        """Note which measurements the board needs, for those who watch it."""
+        if self._journal is not None and names != self._planned:
+            self._journal.append([{"planned": names}])
 
     def keep(
         self,

@@ -158,6 +158,9 @@ def trial_of_pools(
 def pool_of_run(run: Run, truth: TruthTable) -> list[str]:
     """Return the hashes of the cells whose accuracies a run has used: its training cells and its validation cells.
 
+    Of a pool of fixed size these are all of its cells, also the few that no outer epoch compared: all were labelled, and the
+    target may hold ranks among all of them.
+
     Parameters
     ----------
     run : Run
@@ -166,9 +169,12 @@ def pool_of_run(run: Run, truth: TruthTable) -> list[str]:
     """
     from spd_fast.outer.pool import split_pool
 
-    seen = {each for record in run.records() for each in record["cells"]}
-    _, validation_cells = split_pool(len(truth), run.recipe.outer, run.recipe.seed)
-    return sorted(seen | {truth.hashes[row] for row in validation_cells.tolist()})
+    used = {each for record in run.records() for each in record["cells"]}
+    training_cells, validation_cells = split_pool(len(truth), run.recipe.outer, run.recipe.seed)
+    pool = (
+        (*training_cells.tolist(), *validation_cells.tolist()) if run.recipe.outer.pool else validation_cells.tolist()
+    )
+    return sorted(used | {truth.hashes[row] for row in pool})
 
 
 def trial_of_runs(

@@ -18,16 +18,16 @@ import numpy as np
 import numpy.typing as npt
 
 import spd_fast._core as _core
+from spd_fast.base.display import ShownProgress, shown_share
 from spd_fast.base.machine import describe_machine, thread_count
 from spd_fast.base.stores import Journal
 from spd_fast.base.types import (
     Array,
-    Progress,
     checked_instance,
     checked_integer,
     checked_path,
-    checked_progress,
     checked_sequence,
+    checked_shown_progress,
 )
 from spd_fast.dish import Dish
 from spd_fast.engine.inner_loop import InitDistribution, InnerLoop
@@ -74,7 +74,7 @@ def build_truth(
     n_test: int = 5000,
     split_seed: int = 0,
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: ShownProgress = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> TruthTable:
     """Train a network of every cell at every budget with every seed, and write a truth file.
@@ -111,8 +111,9 @@ def build_truth(
         Seed of the splits, which are the same for all `seeds`.
     threads : int, optional
         Default: the processors that this process may use.
-    progress : callable, optional
-        It is called about ten times a second with the share of the work that is done, 0 to 1, by computing cost.
+    progress : callable or bool, optional
+        It is called about ten times a second with the share of the work that is done, 0 to 1, by computing cost. Default: a bar, as
+        `spd_fast.rank` shows it.
     provenance : mapping, optional
         More facts for the file's provenance, for example where the cells come from.
 
@@ -150,7 +151,7 @@ def build_truth(
     n_train, n_valid = checked_integer("n_train", n_train), checked_integer("n_valid", n_valid)
     n_test, split_seed = checked_integer("n_test", n_test), checked_integer("split_seed", split_seed)
     thread_count(threads)
-    checked_progress(progress)
+    checked_shown_progress(progress)
     optimizer = optimizer if optimizer is not None else Adam(lr=5e-3, weight_decay=1e-4)
     data = data if isinstance(data, ImageData) else load_images(data)
     columns = _checked_cells(cells)
@@ -185,18 +186,20 @@ def build_truth(
         batch_norm_momentum=batch_norm_momentum,
     )
     out = Path(out)
-    with Journal(
-        journal_path(out), JOURNAL, remedy="delete the journal to begin anew, or choose another output"
-    ) as journal:
+    remedy = "delete the journal to begin anew, or choose another output"
+    with (
+        Journal(journal_path(out), JOURNAL, remedy=remedy) as journal,
+        shown_share(progress, "building truth") as report,
+    ):
         if _is_built(out, settings, journal):
             journal.delete()
-            if progress:
-                progress(1.0)
+            if report:
+                report(1.0)
             return TruthTable.load(out)
         journal.bind(asdict(settings))
         done = {(each["cell"], each["budget"], each["seed"]): each for each in journal.records}
         costs = forward_flops(columns, shape, splits.dish.images.shape[1:])
-        work = Work(costs, budgets, seeds, lambda *key: key in done, progress)
+        work = Work(costs, budgets, seeds, lambda *key: key in done, report)
         for budget, seed, rows in work.chunks(4 * (threads or _core.default_threads())):
             started = time.perf_counter()
             result = train(

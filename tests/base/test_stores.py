@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from spd_fast.base.files import sealed
-from spd_fast.base.stores import Journal, content_digest, read_journal
+from spd_fast.base.stores import Journal, Measurements, content_digest, read_journal, read_schema
 
 SCHEMA = "spd_fast.example/1"
 REMEDY = "choose another folder"
@@ -174,6 +174,38 @@ def test_a_record_that_json_has_no_word_for(file: Path) -> None:
     with journal(file) as opened, pytest.raises(ValueError, match="JSON compliant"):
         opened.append([{"step": 3}, {"loss": float("inf")}])
     assert read(file) == RECORDS
+
+
+def test_measurements_are_made_once(tmp_path: Path) -> None:
+    """Every type and shape of an array comes back as it was, also in another process, and nothing is measured twice."""
+    arrays = {
+        "single": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "scalar": np.array(0.5),
+        "nan": np.array([np.nan, np.inf]),
+        "integers": np.arange(4)[::2],
+    }
+    calls: list[str] = []
+
+    def measure() -> dict[str, Any]:
+        calls.append("measured")
+        return arrays
+
+    for _ in range(2):
+        with Measurements(tmp_path / "kept", SCHEMA, IDENTITY, remedy=REMEDY) as kept:
+            for _ in range(2):
+                found = kept.keep("one", measure)
+                assert found.keys() == arrays.keys()
+                for name, array in arrays.items():
+                    assert found[name].dtype == array.dtype
+                    assert np.array_equal(found[name], array, equal_nan=True), name
+    assert calls == ["measured"]
+    assert read_schema(tmp_path / "kept") == SCHEMA
+    (tmp_path / "other").write_bytes(b"{}")
+    assert read_schema(tmp_path / "other") is None
+    with pytest.raises(ValueError, match="was begun with other settings"):
+        Measurements(tmp_path / "kept", SCHEMA, {"data": 1}, remedy=REMEDY)
+    with Measurements(tmp_path / "kept", SCHEMA, IDENTITY, remedy=REMEDY):
+        pass  # the one that was refused left no lock
 
 
 def test_digests_of_contents() -> None:

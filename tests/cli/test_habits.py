@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from typer.testing import CliRunner
 import nasbench_files
 import small
 from spd_fast import Cell, __version__, recipes
+from spd_fast.base import display
 from spd_fast.bench import inner, kernels, profile, proxies
 from spd_fast.cli import app, console
 from spd_fast.cli.commands import PANELS, Result, plain
@@ -343,7 +345,7 @@ def test_tables_of_commands_fit_and_are_records_for_scripts(
 def test_progress_without_a_terminal_says_the_time_that_is_left(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(console, "FIRST_LINE_SECONDS", 0.05)
+    monkeypatch.setattr(display, "FIRST_LINE_SECONDS", 0.05)
     with named_progress("reading") as update:
         deadline = time.monotonic() + 10
         for share in range(1, 90):
@@ -353,9 +355,16 @@ def test_progress_without_a_terminal_says_the_time_that_is_left(
                 break
     assert " %  training, 0:0" in shown
     assert " left\n" in shown
+    assert "so far" not in shown.splitlines()[-1], "one clock"
     with named_progress("reading"):
         time.sleep(0.5)
     assert capsys.readouterr().err.startswith("reading, 0:0"), "long before the first report"
+    with named_progress("reading") as update:
+        update("training", 1.0)
+        update("writing a.csv", 1.0)
+        time.sleep(0.5)
+    shown = capsys.readouterr().err
+    assert re.match(r"writing a\.csv, 0:0\d so far\n", shown), "what comes after the last share is not finished"
 
 
 def test_short_work_shows_no_progress(capsys: pytest.CaptureFixture[str]) -> None:

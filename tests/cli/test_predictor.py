@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from spd_fast import SPDPredictor, TruthTable
 from spd_fast.cli import app
+from spd_fast.predictors import readings
 from spd_fast.ranking.querying import query_file
 
 TRAINED, OTHERS = TruthTable.load().split(14, seed=0)
@@ -73,6 +74,31 @@ def test_a_query_that_was_stopped_goes_on(fitted: Path, tmp_path: Path) -> None:
     assert all(np.array_equal(one, other) for one, other in zip(again, whole, strict=True))
     with pytest.raises(ValueError, match=r"begun with other settings .*choose another name with --out"):
         query_file(fitted, CANDIDATES[:3], kept=tmp_path / "kept")
+
+
+def test_a_fit_that_is_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C after the first of two pieces: the same command trains the second alone, and leaves the predictor and no journal."""
+    trained = table(tmp_path / "trained.jsonl", TRAINED.cells, test_accuracy=TRAINED.accuracy)
+    command = ("fit", trained, "--out", tmp_path / "p.npz")
+    monkeypatch.setattr(readings, "_PIECE_CELLS", 8)
+    pieces: list[int] = []
+
+    def made_up(dish: Any, recipe: Any, cells: Any, **_: Any) -> readings.MotifReadings:
+        if pieces == [8]:
+            pieces.append(0)
+            raise KeyboardInterrupt
+        pieces.append(len(cells))
+        each = np.arange(float(len(cells)))
+        return readings.MotifReadings(each, each[:, None], each[:, None], each)
+
+    monkeypatch.setattr(readings, "motif_readings", made_up)
+    stopped = run(*command)
+    assert stopped.exit_code == 130
+    assert "stopped; continue with: " in stopped.output
+    assert {path.name for path in tmp_path.iterdir()} == {"trained.jsonl", "p.npz.measured"}
+    assert run(*command).exit_code == 0
+    assert pieces == [8, 0, 6]
+    assert {path.name for path in tmp_path.iterdir()} == {"trained.jsonl", "p.npz", "p.npz.command.json"}
 
 
 def test_losses_stay_losses(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from spd_fast.base.ranks import kendall_tau
 from spd_fast.base.seeds import derived_seed
 from spd_fast.dish import Dish
 from spd_fast.outer.start import start_dish
-from spd_fast.predictors import gaussian_process
+from spd_fast.predictors import gaussian_process, readings
 from spd_fast.predictors.features import NATS_SCALARS, structural_features
 from spd_fast.predictors.gaussian_process import GaussianProcess, fit_gaussian_process
 from spd_fast.predictors.readings import LearnedDish, learn_dish, learn_folds, mean_scaled, motif_readings
@@ -469,6 +469,43 @@ def test_wrong_arguments(labelled: TruthTable) -> None:
         SPDPredictor("none", variant="dish").fit(cells, accuracy)
     with pytest.raises(InvalidCellError, match="no path"):
         SPDPredictor(features=("curves",), curves=VALID).fit(np.array([[3, 1, 0], [3, 3, 0]]), accuracy[:2])
+
+
+def test_a_fit_that_was_stopped_goes_on(labelled: TruthTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the third piece of learning curves, and again in the second of two folds: nothing that was done is done again."""
+    monkeypatch.setattr(readings, "_PIECE_CELLS", 15)
+    trained: list[int] = []
+    plain = readings.motif_readings
+
+    def counted(dish: Dish, recipe: Recipe, cells: Any, **how: Any) -> Any:
+        trained.append(len(cells))
+        return plain(dish, recipe, cells, **how)
+
+    monkeypatch.setattr(readings, "motif_readings", counted)
+    cells, accuracy, kept = labelled.cells, labelled.accuracy, tmp_path / "kept"
+    whole = small_predictor().fit(cells, accuracy)
+    for share, done in ((0.376, [15, 15, 10]), (0.76, [10, 40])):
+        trained.clear()
+
+        def stop(at: float, end: float = share) -> None:
+            if at >= end:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            small_predictor().fit(cells, accuracy, measured=kept, progress=stop)
+        assert trained == done
+    trained.clear()
+    again = small_predictor(threads=2).fit(cells, accuracy, measured=kept)
+    assert trained == [40], "the motifs of the second fold alone"
+    assert again.process_ is not None
+    assert whole.process_ is not None
+    for name in GaussianProcess.__dataclass_fields__:
+        assert np.array_equal(getattr(again.process_, name), getattr(whole.process_, name)), name
+    for one, other in zip(again.dishes_, whole.dishes_, strict=True):
+        assert all(np.array_equal(one.dish.arrays()[name], array) for name, array in other.dish.arrays().items())
+        assert (one.recipe, one.mean, one.spread) == (other.recipe, other.mean, other.spread)
+    with pytest.raises(ValueError, match=r"kept was begun with other settings \(accuracy is .*remove .*kept or choose"):
+        small_predictor().fit(cells, 1 - accuracy, measured=kept)
 
 
 def test_what_a_progress_raises_stops_the_fit(labelled: TruthTable) -> None:

@@ -4,18 +4,21 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import small
 from pages import outline, reads_without_scripts, text_of
 from spd_fast.base.files import is_locked, lock_file, release
-from spd_fast.base.stores import Journal
+from spd_fast.base.stores import Journal, Measurements
 from spd_fast.cli import app
 from spd_fast.outer import runs
 from spd_fast.outer.fit import fit_dish
 from spd_fast.outer.history import OuterEpoch
+from spd_fast.predictors.spd import MEASURED as FIT
 from spd_fast.ranking.measuring import SCHEMA
+from spd_fast.ranking.querying import SCHEMA as QUERY
 from spd_fast.report.compare import compare
 from spd_fast.report.watch import look
 from spd_fast.truth.journal import JOURNAL, journal_path
@@ -76,10 +79,28 @@ def test_a_ranking_is_watched(tmp_path: Path) -> None:
 
     rank(small.pool()[0][:3], measured=tmp_path / "ranked.csv.measured")
     state = look(tmp_path / "ranked.csv")
-    assert (state.done, state.total, state.running) == (24, None, False)
+    assert (state.done, state.total, state.running) == (24, 24, False)
+    assert state.ended == "all motifs are trained"
     assert state.facts[0] == ("motif 1 of 8", "3 cells")
     with Journal(tmp_path / "ranked.csv.measured", SCHEMA, remedy=""):
         assert look(tmp_path / "ranked.csv").running
+
+
+def test_a_predictor_is_watched(tmp_path: Path) -> None:
+    """Its fit, from learning curves and folds, and its predictions."""
+    fit, predicted = tmp_path / "p.npz", tmp_path / "predicted.csv"
+    identity = {"n_cells": 100, "curves": {}, "folds": 5}
+    with Measurements(f"{fit}.measured", FIT, identity, remedy="") as kept:
+        for start in (0, 64):
+            kept.keep(f"cells from {start}", lambda: {"score": np.zeros(36)})
+        kept.keep("fold 0", lambda: {"score": np.zeros(100)})
+        state = look(fit)
+    assert (state.done, state.total, state.running, state.facts) == (72, 100, True, (("dishes of folds", "1 of 5"),))
+    with Journal(f"{predicted}.measured", QUERY, remedy="") as journal:
+        journal.bind({"n_cells": 3})
+        journal.append([{"accuracy": [0.5, 0.6], "std": [0.1, 0.1]}])
+    state = look(predicted)
+    assert (state.done, state.total, state.ended) == (2, 3, "stopped; the same command goes on from here")
 
 
 def test_the_building_of_a_truth_is_watched(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,37 @@ def test_page_of_a_run_that_learned_a_schedule(tmp_path: Path) -> None:
     assert "factor of the initial weights, dense, before and after learning" in html
     assert f"1.000, {fit.dish.initial_scales[3]:.3f}" in html
     assert not re.search(r"\b(nan|None|Undefined)\b", text_of(html))
+
+
+def test_what_was_learned_is_drawn(tmp_path: Path) -> None:
+    """Labels alone are learned: their matrix is drawn before and after, and the images once, which say that they were not."""
+    recipe = small.CURVE.replace({"outer.learn": ["labels"], "outer.epochs": 1})
+    fit = fit_dish(*small.pool(), recipe, run=tmp_path / "run")
+    text = text_of(build(tmp_path / "run").read_text(encoding="utf-8"))
+    figures = {path.name for path in (tmp_path / "run" / "figures").glob("*.png")}
+    changed = ("before_learning", "after_learning", "change_brightened")
+    assert figures == {"dish_not_learned.png", *(f"labels_{each}.png" for each in changed)}
+    assert "The labels before and after learning" in text
+    assert (
+        "The 12 images of the dish. They were not learned and are the same before and after; learned were: labels."
+        in text
+    )
+    assert f"by {np.abs(fit.dish.labels - fit.start.labels).max():.3g} at most" in text
+    assert "The dish before and after learning" not in text
+
+
+def test_pictures_of_labels() -> None:
+    """A row for each class, a column for each image: the pixels are those of the matrix."""
+    from PIL import Image
+
+    labels = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    picture = charts.dish_labels("labels", labels, labels * -1, "labels")
+    (_, first), (_, last), (title, _) = picture.panels
+    assert title == "change, brightened"
+    assert [np.asarray(Image.open(BytesIO(each)))[4::9, 4::9, 0].tolist() for each in (first, last)] == [
+        [[255, 255, 128], [128, 128, 255]],  # the images of the first class come first
+        [[0, 0, 128], [128, 128, 0]],
+    ]
 
 
 def test_page_of_the_original_method(tmp_path: Path) -> None:

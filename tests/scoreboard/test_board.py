@@ -16,7 +16,7 @@ import small
 from pages import reads_without_scripts, text_of
 from spd_fast import recipes
 from spd_fast.base.files import load_arrays
-from spd_fast.base.stores import Journal
+from spd_fast.base.stores import Journal, read_journal
 from spd_fast.outer import runs
 from spd_fast.outer.fit import fit_dish
 from spd_fast.outer.start import start_dish
@@ -27,8 +27,9 @@ from spd_fast.predictors.readings import LearnedDish
 from spd_fast.predictors.spd import SPDPredictor
 from spd_fast.recipes.settings import Recipe
 from spd_fast.report import board as page
+from spd_fast.report.watch import look
 from spd_fast.scoreboard import board as scoreboard
-from spd_fast.scoreboard.board import GOALS, Board, outcome_of
+from spd_fast.scoreboard.board import GOALS, SCHEMA, Board, outcome_of
 from spd_fast.scoreboard.judge import MEASURES, Estimate, judge, precision_at
 from spd_fast.scoreboard.measuring import LOW_FIDELITY_NETWORK, PROXY_NETWORK, Measuring, Parts, board_identity
 from spd_fast.scoreboard.rows import BEFORE, LEARNED, REAL, extrapolated_loss
@@ -212,13 +213,14 @@ def test_smaller_pools_begin_the_larger_ones() -> None:
 
 
 def test_no_cell_of_a_run_is_a_test_cell(tmp_path: Path) -> None:
+    """A pool of fixed size counts whole, also the cells that no outer epoch compared: here 3 of 15."""
     truth = TruthTable.load()
-    recipe = VALID.replace({"outer.pool": 20, "outer.validation_cells": 5, "outer.epochs": 4})
+    recipe = VALID.replace({"outer.pool": 20, "outer.validation_cells": 5, "outer.epochs": 3})
     fit = fit_dish(truth.cells, truth.accuracy, recipe, run=tmp_path / "run")
     pool = pool_of_run(runs.read(tmp_path / "run"), truth)
-    used = {truth.hashes[row] for row in (*fit.training_cells, *fit.validation_cells)}
-    assert set(pool) <= used
-    assert {truth.hashes[row] for row in fit.validation_cells} <= set(pool)
+    assert set(pool) == {truth.hashes[row] for row in (*fit.training_cells, *fit.validation_cells)}
+    assert len(pool) == 20
+    assert len({each for record in fit.history for each in record.cells}) == 12
     drawn = trial_of_pools(truth, [pool, pool[:8]], test_cells=150)
     assert not set(drawn.test_cells.hashes) & set(pool)
     assert [len(each) for each in drawn.pools] == [len(pool), 8]
@@ -278,6 +280,22 @@ def test_a_board_holds_what_its_parts_say(board: tuple[Board, Path], trial: Tria
         assert row.inside_90 is None or 0 < row.inside_90 <= 1
     assert built.row("no such row") is None
     assert built.row(LEARNED, 99) is None
+
+
+def test_a_board_is_watched(board: tuple[Board, Path]) -> None:
+    """Every measurement that was made was planned and no other, so that the count of those who watch it ends at its total."""
+    folder = board[1]
+    journal = folder / "parts.jsonl"
+    state = look(folder)
+    assert state.done == state.total == len(read_journal(journal, SCHEMA, remedy="")) - 1, "one record is the plan"
+    assert (state.running, state.unit) == (False, "measurements")
+    assert state.what == f"scoreboard of small in {folder}"
+    assert state.ended.startswith("stopped"), "its page is not written yet"
+    (folder / "board.html").touch()
+    assert look(folder).ended == "finished"
+    (folder / "board.html").unlink()
+    with Journal(journal, SCHEMA, remedy=""):
+        assert look(folder).running
 
 
 def test_proxies_are_taken_of_one_batch(board: tuple[Board, Path], trial: Trial) -> None:
@@ -417,6 +435,12 @@ def test_dishes_that_are_given_are_not_learned_again(trial: Trial) -> None:
     assert learned.init_seconds == 3
     assert np.array_equal(learned.scores, row_of(built, BEFORE).scores)
     assert built.row("GP: curves, dish") is None
+    lines = text_of(page.board_page(built).html())
+    assert "Your 2 dishes, learned from 12 labelled cells, and " in lines
+    assert f"Your 2 dishes have a Kendall\u2019s tau of {learned.judged.means['tau']:.2f} [" in lines
+    assert "These cells do not show that learning helped: before it, tau is " in lines
+    assert "The best row is " in lines
+    assert re.search("Use \u201c[^\u201d]*\u201d.* in place of a dish: it ranks these cells better", lines)
     with pytest.raises(ValueError, match="1 dishes were given, expected 2: one for each pool"):
         build_board(trial, VALID, VALID, learned=given[:1], folds=0)
     with pytest.raises(ValueError, match=r"dishes were given for pools of \[8, 12\] cells, expected pools of one size"):
@@ -525,6 +549,7 @@ def test_files_of_a_board(board: tuple[Board, Path], tmp_path: Path) -> None:
     reads_without_scripts(text)
     best = max(built.rows, key=lambda row: row.judged.means["tau"])
     assert f"The best row, \u201c{best.name}\u201d" in text_of(text)
+    assert "Your dish" not in text
     assert text.count('<figure class="cell">') == 5
     assert not re.search(r"\b(nan|None|Undefined)\b", text_of(text))
     for name in ("agreement", "cost", "predicted_and_true"):
