@@ -10,6 +10,7 @@ Dong et al. 2021, NATS-Bench, arXiv:2009.00437; Dong and Yang 2020, NAS-Bench-20
 
 import bz2
 import os
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,12 +22,13 @@ import numpy.typing as npt
 from spd_fast.base.files import other_kind
 from spd_fast.base.plain_pickle import MAX_BYTES, plain_pickle, quoted
 from spd_fast.base.types import checked_instance, checked_integer, checked_list, checked_path
-from spd_fast.spaces.nats_cell import NatsCell, NatsColumns
+from spd_fast.spaces.nats_cell import EDGES, NATS_OPS, NatsCell, NatsColumns
 from spd_fast.truth.table import TruthTable
 
 __all__ = [
     "NatsArchitecture",
     "NatsRun",
+    "enumerate_space",
     "load_architecture",
     "load_cells",
     "truth",
@@ -35,6 +37,7 @@ __all__ = [
 _MAX_RUNS: Final = 64  # of an architecture; the benchmark has 17
 _MAX_EPOCHS: Final = 1000  # the benchmark has 200
 _MAX_EVAL_SETS: Final = 8  # the benchmark has 3
+_ORDER_SEED: Final = 88  # "please do not change this line for reproducibility", say the authors
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,24 @@ class NatsArchitecture:
                 f"architecture {self.index} has no run on {dataset} of {epochs!r} epochs, expected one of: {known}"
             )
         return found
+
+
+def enumerate_space() -> NatsColumns:
+    """Return all 15,625 cells of the topology space, in the order of the benchmark's index: row 1234 is its architecture 1234.
+
+    No file is needed. The authors numbered the cells by listing them, the operation of the last edge changing fastest, and shuffling the
+    list with a fixed seed (``exps/NAS-Bench-201/main.py`` of D-X-Y/AutoDL-Projects). `load_cells` reads the same cells from the
+    benchmark's meta file.
+
+    Examples
+    --------
+    >>> enumerate_space()[9].text
+    '|avg_pool_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|nor_conv_3x3~2|'
+    """
+    codes = np.indices((len(NATS_OPS),) * len(EDGES)).reshape(len(EDGES), -1).T
+    order = list(range(len(codes)))
+    random.Random(_ORDER_SEED).shuffle(order)
+    return NatsColumns(codes[order])
 
 
 def load_architecture(path: str | os.PathLike[str]) -> NatsArchitecture:

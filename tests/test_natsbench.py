@@ -125,6 +125,20 @@ def test_curves(index: int, data_dir: Path) -> None:
 def test_all_cells(data_dir: Path) -> None:
     cells = natsbench.load_cells(data_dir / "nats" / "meta.pickle.pbz2")
     assert len(set(cells)) == len(NATS_OPS) ** len(EDGES) == 15_625
+    assert tuple(natsbench.enumerate_space()) == cells
+
+
+@pytest.mark.parametrize(
+    ("index", "text"),
+    [
+        (0, "|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_1x1~0|skip_connect~1|skip_connect~2|"),
+        (9, "|avg_pool_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|nor_conv_3x3~2|"),
+        (123, "|avg_pool_3x3~0|+|avg_pool_3x3~0|nor_conv_1x1~1|+|none~0|avg_pool_3x3~1|nor_conv_3x3~2|"),
+    ],
+)
+def test_index(index: int, text: str) -> None:
+    """The authors' own checks of the order, in the program that made it."""
+    assert natsbench.enumerate_space()[index].text == text
 
 
 @given(st.tuples(*[st.sampled_from(NATS_OPS)] * 6))

@@ -325,7 +325,7 @@ ELSEWHERE = {
     "Space.row": "Table.row",
     "Space.sample": "Table.sample",
     "TruthTable.save": "test_a_path_is_a_text_or_a_path",
-    "enumerate_space": "tests/nasbench101; a right call takes seconds",
+    "enumerate_space": "of nasbench101: tests/nasbench101, a right call takes seconds; of natsbench: it has no arguments",
     "names": "it has no arguments",
     "pool_of_run": "a run is opened first",
 }

@@ -47,6 +47,10 @@ NamedProgress = Callable[[str, float], object]
 """``progress(what, share)`` is called with what is being done and the share of the work that is done, 0 to 1."""
 
 
+class _TextError(TypeError, ValueError):
+    """A text was given where a number or a list is expected. It is caught as either: `int`, too, raises ValueError for texts alone."""
+
+
 _Kind = TypeVar("_Kind")
 _LONGEST: int = 60
 """Characters of a value that an error message shows. Of a longer one it names the type."""
@@ -71,7 +75,8 @@ def checked_integer(name: str, value: object, low: int | None = None, high: int 
     Raises
     ------
     TypeError
-        If it is no integer. A boolean is none, though Python counts with it; a float is none, even if it is whole.
+        If it is no integer. A boolean is none, though Python counts with it; a float is none, even if it is whole. For a text the error
+        is a ValueError, too.
     ValueError
         If it is below `low` or above `high`.
     """
@@ -81,7 +86,7 @@ def checked_integer(name: str, value: object, low: int | None = None, high: int 
             raise TypeError
         number = operator.index(cast(SupportsIndex, given))
     except TypeError:
-        raise TypeError(f"{name} is {shown(value)}, expected an integer") from None
+        raise _not_a(given)(f"{name} is {shown(value)}, expected an integer") from None
     if (low is not None and number < low) or (high is not None and number > high):
         raise ValueError(f"{name} is {number}, expected {_range(low, high)}")
     return number
@@ -95,13 +100,13 @@ def checked_number(
     Raises
     ------
     TypeError
-        If it is no real number. A boolean is none, though Python counts with it.
+        If it is no real number. A boolean is none, though Python counts with it. For a text the error is a ValueError, too.
     ValueError
         If it is NaN or infinite (unless `finite` is false), below `low` or above `high`.
     """
     given = plain(value)
     if isinstance(given, bool) or not isinstance(given, numbers.Real):
-        raise TypeError(f"{name} is {shown(value)}, expected a number")
+        raise _not_a(given)(f"{name} is {shown(value)}, expected a number")
     try:
         number = float(given)
     except OverflowError:
@@ -112,6 +117,11 @@ def checked_number(
         raise ValueError(f"{name} is {given}, expected {_range(low, high)}")
     whole: Any = given
     return whole if type(whole) is int else number
+
+
+def _not_a(given: object) -> type[TypeError]:
+    """Return the type of the error for a value of a wrong type."""
+    return _TextError if isinstance(given, str) else TypeError
 
 
 def _range(low: float | None, high: float | None) -> str:
@@ -163,12 +173,13 @@ def checked_names(name: str, value: Any, example: str) -> tuple[str, ...]:
     Raises
     ------
     TypeError
-        If the value is no collection of texts. A single text is none, though Python goes through its letters.
+        If the value is no collection of texts. A single text is none, though Python goes through its letters; for one the error is a
+        ValueError, too.
     """
     given = value.tolist() if isinstance(value, np.ndarray) else value
     if isinstance(given, str | bytes) or not isinstance(given, Collection):
         example = given if isinstance(given, str) else example
-        raise TypeError(f"{name} is {shown(value)}, expected a sequence of names such as {[example]}")
+        raise _not_a(given)(f"{name} is {shown(value)}, expected a sequence of names such as {[example]}")
     names = [plain(each) for each in given]
     odd = [each for each in names if not isinstance(each, str)]
     if odd:

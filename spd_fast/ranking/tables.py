@@ -21,9 +21,10 @@ import numpy.typing as npt
 from spd_fast.base.errors import InvalidCellError
 from spd_fast.base.extras import required
 from spd_fast.base.files import atomic_write, load_arrays, other_kind
+from spd_fast.natsbench import enumerate_space
 from spd_fast.spaces.candidate import MotifCell
 from spd_fast.spaces.cell import MATRIX_NAMES, OPS_NAMES, Cell
-from spd_fast.spaces.nats_cell import NatsColumns
+from spd_fast.spaces.nats_cell import NatsCell, NatsColumns
 from spd_fast.spaces.notations import cell_of
 
 __all__ = [
@@ -41,6 +42,8 @@ FORMATS: Final = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".json", ".jsonl", ".par
 _CELL_NAMES: Final = ("cell", "nats", "arch_str", "architecture", "arch", "spec", "graph", "naslib")
 """Names of a single column that holds a cell in one of the notations of `cell_of`."""
 _HASH_NAMES: Final = ("module_hash", "hash", "cell_hash", "model_hash")
+_NATS_INDEX: Final = "nats_index"
+"""Name of a column of indices of NATS-Bench's topology space."""
 _PACKED_NAMES: Final = ("vertices", "edge_bits", "op_codes")
 _ACCURACY_NAMES: Final = (
     "test_accuracy",
@@ -104,7 +107,7 @@ class CellTable:
         if read is None:
             raise ValueError(
                 f"{name} has no column of cells among {', '.join(table)}: expected {MATRIX_NAMES[0]} and {OPS_NAMES[0]}, "
-                f"{', '.join(_PACKED_NAMES)}, {_HASH_NAMES[0]}, or {_CELL_NAMES[0]}; name it with --cell"
+                f"{', '.join(_PACKED_NAMES)}, {_HASH_NAMES[0]}, {_NATS_INDEX}, or {_CELL_NAMES[0]}; name it with --cell"
             )
         cells: list[MotifCell] = []
         for row, values in enumerate(zip(*(table[each] for each in found), strict=True)):
@@ -178,10 +181,23 @@ def _reader(table: Table, column: str | None) -> tuple[list[str], Any]:
             return [matrix, ops], lambda a, b: cell_of({"matrix": a, "ops": b})
         if all(name in lowered for name in _PACKED_NAMES):
             return [lowered[name] for name in _PACKED_NAMES], lambda *packed: Cell.from_bits(*map(int, packed))
-        column = next((lowered[name] for name in (*_CELL_NAMES, *_HASH_NAMES) if name in lowered), None)
+        column = next((lowered[name] for name in (*_CELL_NAMES, *_HASH_NAMES, _NATS_INDEX) if name in lowered), None)
         if column is None:
             return [], None
-    return [column], _HashOrCell()
+    return [column], _IndexedCell() if column.lower() == _NATS_INDEX else _HashOrCell()
+
+
+class _IndexedCell:
+    """Reads indices of NATS-Bench's topology space."""
+
+    def __init__(self) -> None:
+        self._space = enumerate_space()
+
+    def __call__(self, value: Any) -> NatsCell:
+        number = _number(value)  # a column with gaps elsewhere may hold whole floats
+        if isinstance(value, bool) or number not in range(len(self._space)):
+            raise ValueError(f"{_NATS_INDEX} is {value!r}, expected an integer from 0 to {len(self._space) - 1}")
+        return self._space[int(number)]
 
 
 class _HashOrCell:

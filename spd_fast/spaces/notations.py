@@ -56,7 +56,7 @@ def cell_of(given: Any) -> Cell | NatsCell:
     Raises
     ------
     TypeError
-        If it is none of them.
+        If it is none of them. A number alone is none: `spd_fast.natsbench.enumerate_space` has NATS-Bench's cells by index.
     InvalidCellError
         If its graph is not a cell of the space.
 
@@ -86,6 +86,8 @@ def cell_of(given: Any) -> Cell | NatsCell:
         and not any(isinstance(each, str | Mapping) for each in given)
     ):
         return _of_mapping({MATRIX_NAMES[0]: given[0], OPS_NAMES[0]: given[1]}, "a pair")
+    if _is_whole(given):
+        raise TypeError(_number_alone(given))
     for inner in ("get_spec", "spec"):
         if hasattr(given, inner):
             found = getattr(given, inner)
@@ -103,6 +105,13 @@ def cell_of(given: Any) -> Cell | NatsCell:
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _number_alone(index: Any) -> str:
+    return (
+        f"a cell is given as the number {index}, which says nothing without the list that it counts in: if it is an index of NATS-Bench, "
+        "take spd_fast.natsbench.enumerate_space()[index], or name the column of a file nats_index; else give the cell itself"
+    )
 
 
 def _of_mapping(record: Mapping[str, Any], kind: str = "mapping") -> Cell | NatsCell:
@@ -138,6 +147,8 @@ def _of_text(text: str) -> Cell | NatsCell:
     if text.startswith("|"):
         return NatsCell.parse(text)
     found = _literal(text)
+    if _is_whole(found):
+        raise InvalidCellError(_number_alone(found))
     if isinstance(found, str | int | float):
         raise InvalidCellError(f"{text[:80]!r} is no cell: expected JSON, a tuple, or NATS-Bench's notation |op~0|+...")
     return cell_of(found)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from spd_fast.base.errors import InvalidCellError
+from spd_fast.natsbench import enumerate_space
 from spd_fast.ranking.tables import CellTable, read_table, require_writable, write_table
 from spd_fast.spaces.cell import Cell
 from spd_fast.spaces.cell_files import random_cells
@@ -64,6 +65,24 @@ def test_hashes_are_looked_up_in_the_space(tmp_path: Path) -> None:
     (tmp_path / "odd.csv").write_text(f"hash\n{'0' * 32}\n")
     with pytest.raises(InvalidCellError, match=r"row 1 of odd\.csv: no cell of the space has module_hash 0{32}"):
         cells_in(tmp_path / "odd.csv")
+
+
+def test_indices_of_nats_bench(tmp_path: Path) -> None:
+    """They are read where the column says so; a number in another column says nothing."""
+    space = enumerate_space()
+    (tmp_path / "t.csv").write_text("nats_index,acc\n1234,0.5\n 9.0,0.6\n")
+    assert cells_in(tmp_path / "t.csv") == [space[1234], space[9]]
+    for wrong in ("15625", "-1", "1.5", "", "nine"):
+        (tmp_path / "t.csv").write_text(f"nats_index,acc\n{wrong},0.5\n")
+        with pytest.raises(
+            InvalidCellError, match=rf"row 1 of t\.csv: nats_index is '{wrong}', expected an integer from 0 to"
+        ):
+            cells_in(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text("cell\n1234\n")
+    with pytest.raises(
+        InvalidCellError, match=r"row 1 .* the number 1234, which says nothing .*name the column of a file nats_index"
+    ):
+        cells_in(tmp_path / "t.csv")
 
 
 def test_a_list_of_texts_is_a_table(tmp_path: Path) -> None:

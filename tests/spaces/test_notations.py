@@ -68,7 +68,12 @@ def test_notations_of_nats_bench(given: Any) -> None:
         ((0, 0, 0, 0, 0, 7), InvalidCellError, r"codes of edges are \(0, 0, 0, 0, 0, 7\), expected 0 to 4"),
         ((*TUPLE[:-1], 9), InvalidCellError, r"codes of operations are \(0, 4, 2, 9\), expected 0 to 4"),
         ("conv", InvalidCellError, "'conv' is no cell"),
-        ("3", InvalidCellError, "'3' is no cell"),
+        ("3", InvalidCellError, "a cell is given as the number 3, which says nothing"),
+        (
+            np.int64(3),
+            TypeError,
+            r"the number 3, .*if it is an index of NATS-Bench, take spd_fast\.natsbench\.enumerate_space\(\)\[index\]",
+        ),
         ("|odd~0|", ValueError, "ops are"),
         ("(" * 10_000, InvalidCellError, "is no cell"),
     ],

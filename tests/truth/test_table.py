@@ -484,5 +484,6 @@ def test_files_of_other_kinds_are_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=words):
             load(path)  # type: ignore[operator]
-    with pytest.raises(TypeError, match="budget is '8', expected an integer"):
+    with pytest.raises(TypeError, match="budget is '8', expected an integer") as caught:
         TruthTable.load(budget="8")  # type: ignore[arg-type]
+    assert isinstance(caught.value, ValueError)  # as `int` raises for a text
