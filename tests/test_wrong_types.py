@@ -26,8 +26,11 @@ from spd_fast.engine.initial import initial_parameters
 from spd_fast.images import ImageData, load_images, resize_images
 from spd_fast.nasbench101 import api
 from spd_fast.outer.runs import RunFolderError
+from spd_fast.predictors import proxies
 from spd_fast.predictors.features import adjacency_encoding, path_encoding, structural_features
 from spd_fast.predictors.gaussian_process import fit_gaussian_process
+from spd_fast.predictors.naslib import NASLibPredictor
+from spd_fast.ranking.tables import CellTable, read_table, require_writable, write_table
 from spd_fast.scoreboard.board import GOALS, build_board, outcome_of
 from spd_fast.scoreboard.judge import judge, precision_at
 from spd_fast.scoreboard.trial import draw_trial, trial_of_pools, trial_of_runs
@@ -98,6 +101,10 @@ CURVE = np.ones(1)
 ARCHITECTURE = natsbench.NatsArchitecture(
     0, NATS, (natsbench.NatsRun("cifar10", 0, 1, CURVE, CURVE, {}, {}, CURVE, 1.0, 1.0),)
 )
+NASLIB = NASLibPredictor(spd.SPDPredictor(features=("structure",)))
+NASLIB.fit(CELLS, ACCURACY)
+COLUMNS: dict[str, list[Any]] = {"cell": [CELLS[0].to_json()], "acc": [0.9]}
+CELL_TABLE = CellTable.of(COLUMNS, "table.csv")
 TRIAL = draw_trial(TRUTH, pool_sizes=6, test_cells=100, seeds=1)
 JUDGED = judge(np.arange(100.0), np.arange(100.0), resamples=2)
 SHORT = ONE_EPOCH.replace({"inner.epochs": 2, "inner.batch_size": 4})
@@ -231,6 +238,30 @@ DOORS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "load_images": (load_images, {"path": "nowhere.npz"}),
     "resize_images": (resize_images, {"images": DISH.images, "size": 3}),
     **NASBENCH101,
+    "score": (
+        proxies.score,
+        {
+            "cells": CELLS[:1],
+            "shape": SHAPE,
+            "images": DISH.images[:2],
+            "labels": DISH.labels[:2],
+            "name": "snip",
+            "threads": 1,
+        },
+    ),
+    "NASLibPredictor": (NASLibPredictor, {}),
+    "NASLibPredictor.fit": (
+        lambda xtrain, ytrain: NASLIB.fit(xtrain, ytrain),
+        {"xtrain": CELLS[:3], "ytrain": ACCURACY[:3]},
+    ),
+    "NASLibPredictor.query": (NASLIB.query, {"xtest": CELLS}),
+    "NASLibPredictor.set_ss_type": (NASLIB.set_ss_type, {"ss_type": "nasbench101"}),
+    "NASLibPredictor.set_hyperparams": (NASLIB.set_hyperparams, {"hyperparams": {"folds": 5}}),
+    "read_table": (read_table, {"path": "nowhere.csv"}),
+    "write_table": (write_table, {"path": "table.csv", "table": {}}),
+    "require_writable": (require_writable, {"path": "table.csv"}),
+    "CellTable.of": (CellTable.of, {"table": COLUMNS, "name": "table.csv"}),
+    "CellTable.accuracy": (CELL_TABLE.accuracy, {}),
     "load_architecture": (natsbench.load_architecture, {"path": "nowhere"}),
     "load_cells": (natsbench.load_cells, {"path": "nowhere"}),
     "truth": (natsbench.truth, {"architectures": [ARCHITECTURE], "dataset": "cifar10", "epochs": 1}),
@@ -293,6 +324,9 @@ PUBLIC = (
     "spd_fast.nasbench101.api",
     "spd_fast.natsbench",
     "spd_fast.predictors.features",
+    "spd_fast.predictors.naslib",
+    "spd_fast.predictors.proxies",
+    "spd_fast.ranking.tables",
     "spd_fast.recipes",
     "spd_fast.scoreboard.board",
     "spd_fast.scoreboard.judge",
@@ -306,7 +340,7 @@ PUBLIC = (
 )
 """The modules that users call; all that their `__all__` names is a door."""
 RESULTS = {
-    "Board", "DishSearchResult", "Estimate", "Evaluation", "FitResult", "Goal", "Hypergradient", "Judged", "Labelled", "MotifMetrics",
+    "Board", "CellTable", "DishSearchResult", "Estimate", "Evaluation", "FitResult", "Goal", "Hypergradient", "Judged", "Labelled", "MotifMetrics",
     "NatsArchitecture", "NatsRun", "Outcome", "Ranking", "Space", "Table", "TrainResult", "Trial",
 }  # fmt: skip
 """Classes that the package makes; their constructors are no doors."""
@@ -315,6 +349,8 @@ ELSEWHERE = {
     "Dish.load": "test_a_path_is_a_text_or_a_path",
     "Dish.save": "test_a_path_is_a_text_or_a_path",
     "MotifShape.require_images": "the engine calls it with the shape of an array",
+    "NASLibPredictor.pre_compute": "it does nothing",
+    "NASLibPredictor.set_pre_computations": "it does nothing",
     "PerceptronShape.require_images": "the engine calls it with the shape of an array",
     "Ranking.save": "test_a_path_is_a_text_or_a_path",
     "Recipe": "pydantic checks every field, tests/recipes",
@@ -328,6 +364,7 @@ ELSEWHERE = {
     "enumerate_space": "of nasbench101: tests/nasbench101, a right call takes seconds; of natsbench: it has no arguments",
     "names": "it has no arguments",
     "pool_of_run": "a run is opened first",
+    "with_given": "the package calls it with tables of its own",
 }
 """Doors that the walk leaves out, and why."""
 
@@ -414,3 +451,31 @@ def test_every_argument_of_every_door(name: str, tmp_path: Path, monkeypatch: py
                 strange.append(f"{argument}={value!r}: {type(error).__name__}: {error}")
     assert not strange, "\n".join(strange)
     assert {*os.listdir(tmp_path)} <= {"7", right.get("path")}
+
+
+@pytest.mark.parametrize("value", WRONG, ids=lambda value: repr(value)[:20].split("\n")[0])
+@pytest.mark.parametrize(
+    "columns",
+    [
+        ["cell"],
+        ["hash"],
+        ["nats_index"],
+        ["matrix", "ops"],
+        ["ops", "matrix"],
+        ["vertices", "edge_bits", "op_codes"],
+        ["acc"],
+    ],
+)
+def test_every_value_of_a_table(columns: list[str], value: Any) -> None:
+    """The first of the columns has the value, the others a right one."""
+    right = {"matrix": [[0, 1], [0, 0]], "ops": ["input", "output"], "vertices": 2, "edge_bits": 1, "op_codes": 0}
+    table = {name: [right.get(name)] for name in columns} | {columns[0]: [value]}
+    if columns == ["acc"]:
+        table = COLUMNS | table
+    told = ""
+    try:
+        CellTable.of(table, "table.csv").accuracy("acc" if columns == ["acc"] else None)
+    except ValueError as error:
+        told = str(error)
+    assert not FOREIGN.search(told)
+    assert "\n" not in told

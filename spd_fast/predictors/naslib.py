@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from spd_fast.base.types import checked_array, checked_instance, checked_list, shown
 from spd_fast.predictors.spd import SPDPredictor
 from spd_fast.spaces.cell import Cell
 from spd_fast.spaces.nats_cell import NatsCell
@@ -52,8 +53,8 @@ class NASLibPredictor:
     ) -> None:
         if isinstance(predictor, str):
             predictor, ss_type = None, predictor
-        if not isinstance(predictor, SPDPredictor | None):
-            raise TypeError(f"predictor is a {type(predictor).__name__}, expected an SPDPredictor")
+        if predictor is not None:
+            checked_instance("predictor", predictor, SPDPredictor, "an SPDPredictor, or the name of a search space")
         self.predictor = SPDPredictor() if predictor is None else predictor
         self.encoding_type = encoding_type
         self._replaced: dict[str, Any] = {}  # parameters as they were before `set_hyperparams`
@@ -61,9 +62,9 @@ class NASLibPredictor:
 
     def set_ss_type(self, ss_type: str | None) -> None:
         """Set the name of the search space."""
-        if ss_type not in (None, "nasbench101"):
+        if not (ss_type is None or (isinstance(ss_type, str) and ss_type == "nasbench101")):
             raise ValueError(
-                f"ss_type is {ss_type!r}, expected 'nasbench101': this predictor knows no cells of other spaces"
+                f"ss_type is {shown(ss_type)}, expected 'nasbench101': this predictor knows no cells of other spaces"
             )
         self.ss_type = ss_type
 
@@ -86,7 +87,8 @@ class NASLibPredictor:
         TypeError
             If an architecture is not one of NAS-Bench-101.
         """
-        self.predictor.fit([_nasbench_cell(each) for each in xtrain], np.asarray(ytrain, np.float64))
+        cells = [_nasbench_cell(each) for each in checked_list("xtrain", xtrain, "architectures")]
+        self.predictor.fit(cells, np.asarray(checked_array("ytrain", ytrain), np.float64))
 
     def query(self, xtest: Any, info: object = None) -> Any:
         """Predict the accuracies of architectures, or of a single one.
@@ -95,7 +97,13 @@ class NASLibPredictor:
         -------
         ndarray, shape (n,), or float
         """
-        single = isinstance(xtest, str | Cell | NatsCell) or not isinstance(xtest, Sequence | np.ndarray)
+        if hasattr(xtest, "to_numpy"):  # a column of pandas
+            xtest = xtest.to_numpy()
+        single = (
+            isinstance(xtest, str | bytes | Cell | NatsCell)
+            or not isinstance(xtest, Sequence | np.ndarray)
+            or (isinstance(xtest, np.ndarray) and not xtest.ndim)
+        )
         if single or (len(xtest) and isinstance(xtest[0], int | np.integer)):  # NASLib's tuple of one architecture
             return float(self.predictor.query([_nasbench_cell(xtest)])[0])
         return self.predictor.query([_nasbench_cell(each) for each in xtest])
@@ -128,12 +136,16 @@ class NASLibPredictor:
 
         Raises
         ------
+        TypeError
+            If they are not named.
         ValueError
             If `SPDPredictor` has no such parameter.
         """
+        given = {} if hyperparams is None else hyperparams
+        checked_instance("hyperparams", given, Mapping, "a mapping of names of SPDPredictor's parameters, or None")
         before = self.predictor.get_params(deep=False)
-        self.predictor.set_params(**(hyperparams or {}))
-        self._replaced = {name: before[name] for name in hyperparams or {}} | self._replaced
+        self.predictor.set_params(**{str(name): value for name, value in given.items()})
+        self._replaced = {str(name): before[str(name)] for name in given} | self._replaced
 
     def reset_hyperparams(self) -> None:
         """Undo `set_hyperparams`: the predictor has the parameters that it was made with. NASLib calls this before every fit."""

@@ -9,7 +9,7 @@ and the definitions of its published code (SamsungLabs/zero-cost-nas); J. Mellor
 "Neural Architecture Search without Training", arXiv:2006.04647, versions 1 (jacob_cov) and 3 (nwot).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,7 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.progress import share_of
-from spd_fast.base.types import Array, Progress
+from spd_fast.base.types import (
+    Array,
+    Progress,
+    checked_array,
+    checked_choice,
+    checked_instance,
+    checked_integer,
+    checked_progress,
+    checked_sequence,
+)
 from spd_fast.engine.gradients import parameter_gradient
 from spd_fast.engine.initial import draw_weights
 from spd_fast.engine.inner_loop import InnerLoop
@@ -96,14 +105,22 @@ def score(
       If several convolutions of one size leave the same node of a `NatsCell`, their ReLU counts once.
     """
     cells = checked_cells(cells, shape)
-    if name not in PROXIES:
-        raise ValueError(f"name is {name!r}, expected one of {', '.join(PROXIES)}")
-    if parameters is not None and len(parameters) != len(cells):
-        raise ValueError(
-            f"parameters holds {len(parameters)} sets of weights, expected {len(cells)}: one for each cell"
-        )
-    if at_once < 1:
-        raise ValueError(f"at_once is {at_once}, expected at least 1")
+    name = checked_choice("name", name, PROXIES)
+    images = checked_array("images", images)
+    if images.ndim != 4:
+        raise ValueError(f"images has shape {images.shape}, expected (N, C, H, W)")
+    if parameters is not None:
+        checked_sequence("parameters", parameters, "weights by name, one dict for each cell")
+        for k, each in enumerate(parameters):
+            checked_instance(
+                f"parameters[{k}]", each, Mapping, "a dict of arrays by name, as TrainResult.parameters holds them"
+            )
+        if len(parameters) != len(cells):
+            raise ValueError(
+                f"parameters holds {len(parameters)} sets of weights, expected {len(cells)}: one for each cell"
+            )
+    at_once = checked_integer("at_once", at_once, 1)
+    checked_progress(progress)
     values = np.full(len(cells), np.nan)
     loop = InnerLoop.of(seed=seed, replicate=replicate, dtype=dtype)
     for first in range(0, len(cells), at_once):

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from spd_fast.base.errors import InvalidCellError
 from spd_fast.base.extras import required
 from spd_fast.base.files import atomic_write, load_arrays, other_kind
+from spd_fast.base.types import checked_flag, checked_instance, checked_path, shown
 from spd_fast.natsbench import enumerate_space
 from spd_fast.spaces.candidate import MotifCell
 from spd_fast.spaces.cell import MATRIX_NAMES, OPS_NAMES, Cell
@@ -97,8 +98,14 @@ class CellTable:
         Raises
         ------
         ValueError
-            If no column holds cells, or a row holds none; the message names the row.
+            If no column holds cells, a row holds none (the message names the row), or columns are not of one length.
+        TypeError
+            If the table is no mapping of columns, or a name is no text.
         """
+        _require_columns("table", table)
+        checked_instance("name", name, str, "the name of a file")
+        if column is not None:
+            checked_instance("column", column, str, "the name of a column, or None")
         if column is not None and column not in table:
             raise ValueError(f"{name} has no column {column!r}, expected one of {', '.join(table)}")
         if not len(table) or not len(next(iter(table.values()))):
@@ -137,6 +144,9 @@ class CellTable:
         ValueError
             If there is no such column, several could be meant, or a row holds no finite number.
         """
+        if column is not None:
+            checked_instance("column", column, str, "the name of a column, or None")
+        lower_is_better = checked_flag("lower_is_better", lower_is_better)
         names = _LOSS_NAMES if lower_is_better else _ACCURACY_NAMES
         lowered = {name.lower(): name for name in self.table}
         known = [lowered[name] for name in names if name in lowered]
@@ -152,7 +162,7 @@ class CellTable:
         bad = np.flatnonzero(~np.isfinite(values))
         if len(bad):
             raise ValueError(
-                f"row {bad[0] + 1} of {self.name} has {self.table[chosen][bad[0]]!r} as {chosen}, expected a number for each cell"
+                f"row {bad[0] + 1} of {self.name} has {shown(self.table[chosen][bad[0]])} as {chosen}, expected a number for each cell"
             )
         if lower_is_better:
             return -values, f"column {chosen!r} of {self.name}, of which less is better"
@@ -165,10 +175,35 @@ def _number(value: Any) -> float:
     """Return a number that may be given as text, with a per cent sign perhaps; NaN where it is none."""
     if isinstance(value, str):
         value = value.strip().removesuffix("%")
+    if isinstance(value, bool | np.bool_ | bytes):
+        return math.nan
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return math.nan
+
+
+def _whole(name: str, value: Any) -> int:
+    """Return a whole number that may be given as text, or as a float: a column with gaps elsewhere holds floats."""
+    number = _number(value)
+    if not number.is_integer():
+        raise ValueError(f"{name} is {shown(value)}, expected an integer")
+    return int(number)
+
+
+def _require_columns(name: str, table: object) -> None:
+    """Refuse what is no table."""
+    given = checked_instance(name, table, Mapping, "a mapping of the names of columns to lists of values")
+    first: tuple[Any, int] | None = None
+    for each, column in given.items():
+        is_scalar = isinstance(column, str | bytes) or (isinstance(column, np.ndarray) and not column.ndim)
+        if is_scalar or not isinstance(column, Sequence | np.ndarray):
+            raise TypeError(f"column {each!r} of {name} is {shown(column)}, expected a list of values")
+        first = first or (each, len(column))
+        if len(column) != first[1]:
+            raise ValueError(
+                f"column {each!r} of {name} has {len(column)} values, expected {first[1]} as column {first[0]!r} has"
+            )
 
 
 def _reader(table: Table, column: str | None) -> tuple[list[str], Any]:
@@ -180,7 +215,9 @@ def _reader(table: Table, column: str | None) -> tuple[list[str], Any]:
         if matrix is not None and ops is not None:
             return [matrix, ops], lambda a, b: cell_of({"matrix": a, "ops": b})
         if all(name in lowered for name in _PACKED_NAMES):
-            return [lowered[name] for name in _PACKED_NAMES], lambda *packed: Cell.from_bits(*map(int, packed))
+            return [lowered[name] for name in _PACKED_NAMES], lambda *packed: Cell.from_bits(
+                *map(_whole, _PACKED_NAMES, packed)
+            )
         column = next((lowered[name] for name in (*_CELL_NAMES, *_HASH_NAMES, _NATS_INDEX) if name in lowered), None)
         if column is None:
             return [], None
@@ -194,9 +231,9 @@ class _IndexedCell:
         self._space = enumerate_space()
 
     def __call__(self, value: Any) -> NatsCell:
-        number = _number(value)  # a column with gaps elsewhere may hold whole floats
-        if isinstance(value, bool) or number not in range(len(self._space)):
-            raise ValueError(f"{_NATS_INDEX} is {value!r}, expected an integer from 0 to {len(self._space) - 1}")
+        number = _number(value)
+        if number not in range(len(self._space)):
+            raise ValueError(f"{_NATS_INDEX} is {shown(value)}, expected an integer from 0 to {len(self._space) - 1}")
         return self._space[int(number)]
 
 
@@ -237,7 +274,7 @@ def read_table(path: str | os.PathLike[str]) -> dict[str, list[Any]]:
     ImportError
         If a Parquet file is given and its reader is not installed.
     """
-    source = Path(path)
+    source = Path(checked_path("path", path))
     if source.is_dir():
         raise IsADirectoryError(f"{source} is a folder, expected a file that ends in {', '.join(FORMATS)}")
     if not source.is_file():
@@ -288,6 +325,12 @@ def _read_separated(source: Path, delimiter: str, opener: Any) -> dict[str, list
     if not rows:
         raise ValueError(f"{source} is empty, expected a header line with the names of the columns")
     header = [name.strip() for name in rows[0]]
+    if len(header) == 1 and rows[1:] and (found := next((each for each in ";\t" if each in header[0]), None)):
+        name = {";": "semicolons", "\t": "tabs"}[found]
+        remedy = "save it with commas" if found == ";" else "give its name the ending .tsv"
+        raise ValueError(
+            f"{source} has {name} between its values, expected {'commas' if delimiter == ',' else 'tabs'}: {remedy}"
+        )
     if len(set(header)) < len(header):
         twice = next(name for name in header if header.count(name) > 1)
         raise ValueError(f"{source} has two columns named {twice!r}, expected each name once")
@@ -352,9 +395,10 @@ def write_table(path: str | os.PathLike[str], table: Table) -> None:
     OSError
         If the file cannot be written.
     """
-    target = Path(path)
+    target = Path(checked_path("path", path))
     kind = target.suffix.lower()
     require_writable(target)
+    _require_columns("table", table)
     if kind in (".csv", ".tsv"):
         import io
 
@@ -374,8 +418,9 @@ def write_table(path: str | os.PathLike[str], table: Table) -> None:
             required("pandas", f"{target}, a Parquet file,").DataFrame(dict(table)).to_parquet(file)
 
 
-def require_writable(path: Path) -> None:
+def require_writable(path: str | os.PathLike[str]) -> None:
     """Refuse a name that `write_table` cannot write, before the work is done."""
+    path = Path(checked_path("path", path))
     kind = path.suffix.lower()
     if kind not in (".csv", ".tsv", ".json", ".jsonl", ".parquet"):
         raise ValueError(f"{path} ends in {kind or 'nothing'!r}, expected .csv, .tsv, .json, .jsonl or .parquet")

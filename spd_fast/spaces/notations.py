@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from spd_fast.base.errors import InvalidCellError
+from spd_fast.base.types import checked_list
 from spd_fast.spaces.cell import INPUT, MATRIX_NAMES, OPS_NAMES, OUTPUT, Cell
 from spd_fast.spaces.nats_cell import EDGES, NatsCell
 
@@ -124,7 +125,8 @@ def _of_mapping(record: Mapping[str, Any], kind: str = "mapping") -> Cell | Nats
             f'a cell is given as {kind} with {sorted(map(str, record))}, expected a matrix ("{MATRIX_NAMES[0]}", "{MATRIX_NAMES[1]}") '
             f'and operations ("{OPS_NAMES[0]}", "{OPS_NAMES[1]}")'
         )
-    return Cell(_list_of(matrix), [str(op) for op in _list_of(ops)])
+    names = checked_list("ops", _list_of(ops), "names of operations")
+    return Cell(_list_of(matrix), [str(op) for op in names])
 
 
 def _list_of(value: Any) -> Any:

@@ -100,5 +100,5 @@ def test_what_is_no_architecture() -> None:
     for wrong in (lambda: NASLibPredictor(ss_type="darts"), lambda: NASLibPredictor("darts", "path")):
         with pytest.raises(ValueError, match="ss_type is 'darts', expected 'nasbench101'"):
             wrong()
-    with pytest.raises(TypeError, match="predictor is a dict, expected an SPDPredictor"):
+    with pytest.raises(TypeError, match=r"predictor is \{\}, expected an SPDPredictor, or the name of a search space"):
         NASLibPredictor({})  # type: ignore[arg-type]

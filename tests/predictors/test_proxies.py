@@ -129,7 +129,7 @@ def test_errors():
     weights = [initial_parameters(cell, MOTIF_C) for cell in CELLS]
     with pytest.raises(TypeError, match="cells is one Cell, expected a sequence"):
         proxies.score(CELLS[0], MOTIF_C, images, labels, "snip")
-    with pytest.raises(ValueError, match=r"name is 'zen', expected one of grad_norm, snip"):
+    with pytest.raises(ValueError, match=r"name is 'zen', expected 'grad_norm', 'snip'"):
         proxies.score(CELLS, MOTIF_C, images, labels, "zen")
     with pytest.raises(ValueError, match="at_once is 0, expected at least 1"):
         proxies.score(CELLS, MOTIF_C, images, labels, "snip", at_once=0)

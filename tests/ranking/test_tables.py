@@ -67,6 +67,27 @@ def test_hashes_are_looked_up_in_the_space(tmp_path: Path) -> None:
         cells_in(tmp_path / "odd.csv")
 
 
+def test_columns_of_a_table_fit_each_other() -> None:
+    with pytest.raises(ValueError, match="column 'acc' of table has 1 values, expected 4 as column 'cell' has"):
+        CellTable.of({"cell": CELLS, "acc": [0.5]}, "t")
+    with pytest.raises(TypeError, match="column 'cell' of table is 'x', expected a list of values"):
+        CellTable.of({"cell": "x"}, "t")
+    packed = {"vertices": [2, 2.0], "edge_bits": ["1", " 1.0"], "op_codes": [0, 0.5]}
+    with pytest.raises(InvalidCellError, match=r"row 2 of t: op_codes is 0\.5, expected an integer"):
+        CellTable.of(packed, "t")
+
+
+def test_other_separators_are_named(tmp_path: Path) -> None:
+    for name, header, words in (
+        ("t.csv", "cell;acc", "semicolons between its values, expected commas: save it with commas"),
+        ("t.csv", "cell\tacc", r"tabs between its values, expected commas: give its name the ending \.tsv"),
+        ("t.tsv", "cell;acc", "semicolons between its values, expected tabs: save it with commas"),
+    ):
+        (tmp_path / name).write_text(f"{header}\nx\n")
+        with pytest.raises(ValueError, match=words):
+            read_table(tmp_path / name)
+
+
 def test_indices_of_nats_bench(tmp_path: Path) -> None:
     """They are read where the column says so; a number in another column says nothing."""
     space = enumerate_space()
