@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any, Final
 
 import numpy as np
@@ -20,7 +20,7 @@ from sklearn.gaussian_process.kernels import (
     StationaryKernelMixin,
     WhiteKernel,
 )
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from spd_fast.base.sums import mean_of
 from spd_fast.base.types import Array, checked_array, checked_flag, checked_list, checked_number
@@ -35,6 +35,11 @@ _WIDER: Final = 9.0
 """N labelled cells give standard deviations 1 + 9 / N times as large as the kernel says. Its parameters count as known there, though
 they were found from the same N cells. The number was chosen on development cells, so that intervals hold their share of
 the accuracies with 10 to 300 labelled cells: docs/rank.md."""
+
+
+_MOST_LIKELIHOOD: Final = 1000
+"""Labelled cells from which the kernel's parameters are found, at most. The likelihood is computed about thirty times, at a cost that grows with
+the cube of their number."""
 
 
 _EXPECTED_SLOPE: Final = 0.85
@@ -201,6 +206,11 @@ def fit_gaussian_process(
     ``r**2 = sum_g |x_g - x'_g|**2 / l_g**2``, a Matern kernel with one length scale for each group. Its parameters have the
     largest marginal likelihood that L-BFGS finds from one start. Linear algebra runs on one thread, so that the same data gives
     the same bits.
+
+    It is meant for up to about 5,000 labelled cells. With more than 1,000 the kernel's parameters are found from 1,000 of them, evenly spread
+    in the order of their accuracies (the "subset of data" of Rasmussen and Williams 2006, section 8.3.1); predictions rest on all of them. Their
+    kernel matrix is factorised at the first prediction, in a time that grows with the cube of their number. It takes 8 N^2 bytes, twice
+    that with a prior score, and several times as much while it is made. docs/scoreboard.md has the times.
     """
     has_prior = checked_flag("has_prior", has_prior)
     known = np.asarray(checked_array("accuracy", accuracy), np.float64)
@@ -218,12 +228,21 @@ def fit_gaussian_process(
     table = np.concatenate(parts, axis=1)
     groups = tuple(part.shape[1] for part in parts[has_prior:])
     prior, place = _placing(table, has_prior)
-    thetas = []
+    thetas, chosen = [], _spread_out(known)
     with _one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a length scale at its bound: the group predicts nothing
         for _, x, y in _tasks(*place(table), known, prior):
-            thetas.append(np.asarray(_regressor(groups, None).fit(x, y).kernel_.theta, np.float64))
+            thetas.append(np.asarray(_regressor(groups, None).fit(x[chosen], y[chosen]).kernel_.theta, np.float64))
     return GaussianProcess(table, groups, known, np.stack(thetas) if has_prior else thetas[0])
+
+
+def _spread_out(accuracy: Array) -> Array:
+    """Return the positions of the labelled cells from which the kernel's parameters are found: of all, or of some that are evenly spread in the
+    order of their accuracies."""
+    n = len(accuracy)
+    if n <= _MOST_LIKELIHOOD:
+        return np.arange(n)
+    return np.sort(np.argsort(accuracy, kind="stable")[np.linspace(0, n - 1, _MOST_LIKELIHOOD).round().astype(int)])
 
 
 def _placing(known: Array, has_prior: bool) -> tuple[bool, Callable[[Array], tuple[Array, Array]]]:
@@ -333,4 +352,11 @@ def accuracies_of(scores: Array, accuracy: Array) -> npt.NDArray[np.float64]:
 
 def _one_thread() -> Any:
     """Run linear algebra on one thread, because its last bit may depend on how threads divide the work."""
-    return threadpool_limits(limits=1)
+    return _linear_algebra().limit(limits=1)
+
+
+@cache
+def _linear_algebra() -> Any:
+    """Return what sets the threads of the libraries that NumPy and SciPy compute with. Finding them takes milliseconds, as long as everything
+    else that the prediction of a cell needs."""
+    return ThreadpoolController().select(user_api="blas")

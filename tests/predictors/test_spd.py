@@ -19,6 +19,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from sklearn.model_selection import LeaveOneOut, cross_val_score
 from sklearn.utils.estimator_checks import check_estimator
+from threadpoolctl import threadpool_info
 
 import small
 import spd_fast as spd
@@ -157,6 +158,44 @@ def test_predictions_go_up_with_normal_scores_and_meet_the_labels() -> None:
     grid = gaussian_process.accuracies_of(np.linspace(-4, 4, 101), accuracy)
     assert (np.diff(grid) > 0).all()
     assert np.array_equal(gaussian_process.accuracies_of(np.zeros(2), np.full(3, 0.7)), [0.7, 0.7])
+
+
+def test_many_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond a number, the kernel's parameters are found from some of the labels, spread over the accuracies; predictions rest on all."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 2))
+    y = x[:, 0] + 0.1 * rng.normal(size=60)
+    whole = fit_gaussian_process([x], y)
+    monkeypatch.setattr(gaussian_process, "_MOST_LIKELIHOOD", 60)
+    assert np.array_equal(fit_gaussian_process([x], y).theta, whole.theta)
+    monkeypatch.setattr(gaussian_process, "_MOST_LIKELIHOOD", 20)
+    sizes = []
+    regressor = gaussian_process._regressor
+
+    def spied(groups: tuple[int, ...], theta: Any) -> Any:
+        made = regressor(groups, theta)
+        fit = made.fit
+        made.fit = lambda x, y: (sizes.append((len(x), float(np.ptp(y)))), fit(x, y))[1]
+        return made
+
+    monkeypatch.setattr(gaussian_process, "_regressor", spied)
+    some = fit_gaussian_process([x], y)
+    assert len(some.predict(x[:1])) == 1
+    # Both ends are among the 20: the normal scores of ranks 1 and 60 of 60.
+    assert sizes == [(20, pytest.approx(2 * norm.ppf(59.5 / 60))), (60, pytest.approx(2 * norm.ppf(59.5 / 60)))]
+    assert np.array_equal(some.features, x)
+    assert kendall_tau(some.predict(x), y) > 0.8
+    assert np.array_equal(fit_gaussian_process([x], y).theta, some.theta)
+
+
+def test_a_prediction_does_not_look_for_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finding those whose threads are set takes longer than the prediction. It is done once, and they run on one thread."""
+    gaussian_process._linear_algebra()
+    monkeypatch.setattr(gaussian_process, "ThreadpoolController", None)
+    with gaussian_process._one_thread():
+        found = [each for each in threadpool_info() if each["user_api"] == "blas"]
+    assert found
+    assert {each["num_threads"] for each in found} == {1}
 
 
 def test_constant_and_missing_features() -> None:
