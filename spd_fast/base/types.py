@@ -21,6 +21,7 @@ __all__ = [
     "NamedProgress",
     "Number",
     "Progress",
+    "WrongTypeError",
     "checked_array",
     "checked_choice",
     "checked_flag",
@@ -47,7 +48,7 @@ NamedProgress = Callable[[str, float], object]
 """``progress(what, share)`` is called with what is being done and the share of the work that is done, 0 to 1."""
 
 
-class _TextError(TypeError, ValueError):
+class WrongTypeError(TypeError, ValueError):
     """A text was given where a number or a list is expected. It is caught as either: `int`, too, raises ValueError for texts alone."""
 
 
@@ -121,7 +122,7 @@ def checked_number(
 
 def _not_a(given: object) -> type[TypeError]:
     """Return the type of the error for a value of a wrong type."""
-    return _TextError if isinstance(given, str) else TypeError
+    return WrongTypeError if isinstance(given, str) else TypeError
 
 
 def _range(low: float | None, high: float | None) -> str:

@@ -18,7 +18,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast.base.types import checked_flag, checked_instance, checked_integer, checked_list, checked_path, shown
+from spd_fast.base.types import (
+    checked_flag,
+    checked_instance,
+    checked_integer,
+    checked_list,
+    checked_number,
+    checked_path,
+    shown,
+)
 from spd_fast.nasbench101.convert import convert
 from spd_fast.nasbench101.table import METRICS, Table, open_table
 from spd_fast.spaces.cell import INPUT, MAX_EDGES, MAX_VERTICES, OPS, OUTPUT, hash_graph
@@ -64,7 +72,7 @@ class ModelSpec:
     Raises
     ------
     ValueError
-        If `matrix` is not square or not upper triangular, or `ops` has another length.
+        If `matrix` is not square, not upper triangular or not of zeros and ones, or `ops` has another length.
     """
 
     def __init__(self, matrix: npt.ArrayLike, ops: Sequence[str], data_format: str = "channels_last") -> None:
@@ -81,6 +89,10 @@ class ModelSpec:
             raise ValueError(f"length of ops must match matrix dimensions, got {len(ops)} and {given.shape[0]}")
         if np.tril(given).any():
             raise ValueError("matrix must be upper triangular")
+        odd = np.argwhere((given != 0) & (given != 1))
+        if len(odd):
+            x, y = odd[0].tolist()
+            raise ValueError(f"matrix[{x}][{y}] is {given[x, y]}, must be 0 or 1")
         self.original_matrix, self.original_ops, self.data_format = given, list(ops), data_format
         kept = _on_paths(given)
         self.valid_spec = bool(kept)
@@ -163,13 +175,21 @@ class NASBench:
 
     @property
     def training_time_spent(self) -> float:
-        """Seconds that the runs which `query` returned took when they were trained."""
+        """Seconds that the runs which `query` returned took when they were trained. It can be set, as that of the official code."""
         return self.table.training_time_spent
+
+    @training_time_spent.setter
+    def training_time_spent(self, seconds: float) -> None:
+        self.table.training_time_spent = float(checked_number("training_time_spent", seconds))
 
     @property
     def total_epochs_spent(self) -> int:
-        """Epochs of these runs."""
+        """Epochs of these runs. It can be set, as that of the official code."""
         return self.table.epochs_spent
+
+    @total_epochs_spent.setter
+    def total_epochs_spent(self, epochs: int) -> None:
+        self.table.epochs_spent = checked_integer("total_epochs_spent", epochs)
 
     def is_valid(self, model_spec: ModelSpec) -> bool:
         """Return whether a spec is a cell of the space, in this table or not."""
@@ -276,6 +296,8 @@ class _Statistics(Mapping[str, Any]):
         self._bench, self._part = bench, part
 
     def __getitem__(self, module_hash: str) -> Any:
+        if not isinstance(module_hash, str):  # a dictionary has no other key either
+            raise _UnknownHashError(f"module_hash is {shown(module_hash)}, expected 32 hexadecimal digits")
         return self._bench.get_metrics_from_hash(module_hash)[self._part]
 
     def __contains__(self, module_hash: object) -> bool:

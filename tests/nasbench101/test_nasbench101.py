@@ -1191,6 +1191,12 @@ def test_official_interface(table: Table) -> None:
     assert (bench.training_time_spent, bench.total_epochs_spent) == (0, 0)
     bench.query(spec(table[0]), epochs=4)
     assert (bench.training_time_spent, bench.total_epochs_spent) == bench.get_budget_counters()
+    bench.training_time_spent, bench.total_epochs_spent = 0.0, 0  # as scripts reset the official object's
+    assert bench.get_budget_counters() == (0, 0)
+    for no_hash in (1, None, b"0" * 32):
+        assert bench.fixed_statistics.get(no_hash) is None  # type: ignore[call-overload]
+        with pytest.raises(KeyError, match=r"module_hash is .*, expected 32 hexadecimal digits"):
+            bench.computed_statistics[no_hash]  # type: ignore[index]
     with pytest.raises(KeyError, match="no cell of the table"):
         bench.get_metrics_from_hash("0" * 32)
     for notation in (spec(table[3]), table[3].to_json(), bench.fixed_statistics[table[3].module_hash]):
@@ -1247,6 +1253,9 @@ def test_official_specs() -> None:
         api.ModelSpec([[0, 1], [0, 0]], ["input"])
     with pytest.raises(ValueError, match="matrix must be upper triangular"):
         api.ModelSpec([[0, 1], [1, 0]], ["input", "output"])
+    for entry in (2, -1, 0.5, np.nan):
+        with pytest.raises(ValueError, match=rf"matrix\[0\]\[1\] is {entry}, must be 0 or 1"):
+            api.ModelSpec([[0, entry], [0, 0]], ["input", "output"])
 
 
 def test_official_validity(table: Table) -> None:
