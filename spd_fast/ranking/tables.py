@@ -27,6 +27,7 @@ from spd_fast.spaces.candidate import MotifCell
 from spd_fast.spaces.cell import MATRIX_NAMES, OPS_NAMES, Cell
 from spd_fast.spaces.nats_cell import NatsCell, NatsColumns
 from spd_fast.spaces.notations import cell_of
+from spd_fast.truth.table import TruthTable
 
 __all__ = [
     "CellTable",
@@ -325,6 +326,8 @@ def _read_separated(source: Path, delimiter: str, opener: Any) -> dict[str, list
     if not rows:
         raise ValueError(f"{source} is empty, expected a header line with the names of the columns")
     header = [name.strip() for name in rows[0]]
+    if header[0].startswith("<"):
+        raise ValueError(f"{source} is not a table{other_kind(source, 'a CSV table')}")
     if len(header) == 1 and rows[1:] and (found := next((each for each in ";\t" if each in header[0]), None)):
         name = {";": "semicolons", "\t": "tabs"}[found]
         remedy = "save it with commas" if found == ";" else "give its name the ending .tsv"
@@ -352,18 +355,28 @@ def _read_parquet(source: Path) -> dict[str, list[Any]]:
 
 
 def _read_arrays(source: Path) -> dict[str, list[Any]]:
-    """Read the columns of an .npz: arrays that are as long as the longest; hashes as texts."""
+    """Read the columns of an .npz: arrays that are as long as those of its cells; hashes as texts. Of a truth file they are the cells and what
+    `TruthTable.load` takes for their accuracies."""
     arrays = {name: array for name, array in load_arrays(source, what="table").items() if array.ndim}
-    longest = max((len(array) for array in arrays.values()), default=0)
-    columns = {name: array for name, array in arrays.items() if len(array) == longest and array.ndim == 1}
-    found = {name: array.tolist() for name, array in columns.items()}
+    accuracy: dict[str, list[Any]] = {}
+    if not other_kind(source, "truth file"):
+        truth = TruthTable.load(source)
+        accuracy = {truth.accuracy_name: truth.accuracy.tolist()}
+    of_cells = (*_PACKED_NAMES, "edge_ops", *_HASH_NAMES, *_CELL_NAMES, _NATS_INDEX)
+    n = next((len(arrays[name]) for name in of_cells if name in arrays), None)
+    if n is None:
+        other = other_kind(source, "cell file")
+        if "spd_fast" in other.partition(";")[2].partition(";")[0]:
+            raise ValueError(f"{source} holds no cells{other}")
+        n = max((len(array) for array in arrays.values()), default=0)
+    found = {name: array.tolist() for name, array in arrays.items() if len(array) == n and array.ndim == 1}
     edge_ops = arrays.get("edge_ops")
-    if edge_ops is not None and edge_ops.ndim == 2 and len(edge_ops) == longest:
+    if edge_ops is not None and edge_ops.ndim == 2 and len(edge_ops) == n:
         found["nats"] = [cell.text for cell in NatsColumns(edge_ops)]
     hashes = arrays.get("module_hash")
-    if hashes is not None and hashes.ndim == 2 and len(hashes) == longest:
+    if hashes is not None and hashes.ndim == 2 and len(hashes) == n:
         found["module_hash"] = [row.tobytes().hex() for row in hashes]
-    return found
+    return found | accuracy
 
 
 def _columns_of(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

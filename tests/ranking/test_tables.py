@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from spd_fast.base.errors import InvalidCellError
+from spd_fast.dish import Dish
 from spd_fast.natsbench import enumerate_space
 from spd_fast.ranking.tables import CellTable, read_table, require_writable, write_table
 from spd_fast.spaces.cell import Cell
 from spd_fast.spaces.cell_files import random_cells
 from spd_fast.spaces.nats_cell import NatsCell, NatsColumns
+from spd_fast.truth.table import TruthTable
 
 CELLS = random_cells(4, 0)
 NATS = NatsCell.parse("|nor_conv_3x3~0|+|none~0|avg_pool_3x3~1|+|skip_connect~0|none~1|nor_conv_1x1~2|")
@@ -75,6 +77,28 @@ def test_columns_of_a_table_fit_each_other() -> None:
     packed = {"vertices": [2, 2.0], "edge_bits": ["1", " 1.0"], "op_codes": [0, 0.5]}
     with pytest.raises(InvalidCellError, match=r"row 2 of t: op_codes is 0\.5, expected an integer"):
         CellTable.of(packed, "t")
+
+
+def test_truth_files_are_labelled_cells(tmp_path: Path) -> None:
+    """Their provenance is longer than a column of few cells."""
+    truth = TruthTable.load().sample(5, 0)
+    truth.save(tmp_path / "truth.npz")
+    table = CellTable.of(read_table(tmp_path / "truth.npz"), "truth.npz")
+    assert table.cells == list(truth.cells)
+    assert table.accuracy()[0].tolist() == truth.accuracy.tolist()
+
+
+def test_files_without_cells_are_named(tmp_path: Path) -> None:
+    Dish.random(per_class=1).save(tmp_path / "dish.npz")
+    with pytest.raises(
+        ValueError, match=r"dish\.npz holds no cells; it is a file of images and labels, which spd_fast\.Dish"
+    ):
+        read_table(tmp_path / "dish.npz")
+    (tmp_path / "t.csv").write_text("<html><body>404</body></html>\n")
+    with pytest.raises(
+        ValueError, match=r"t\.csv is not a table; it is a web page or XML: perhaps a download that needs a login"
+    ):
+        read_table(tmp_path / "t.csv")
 
 
 def test_other_separators_are_named(tmp_path: Path) -> None:
