@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from spd_fast.base.interrupts import stopped_with_main
 from spd_fast.base.progress import TimeLeft
 
 if TYPE_CHECKING:  # the command line loads this file, and numpy only when a command needs it
@@ -80,12 +81,15 @@ def shown_progress(progress: ShownNamedProgress, what: str) -> "Iterator[NamedPr
 
 @contextmanager
 def shown_share(progress: ShownProgress, what: str) -> "Iterator[Progress | None]":
-    """Yield what a work without named parts calls with its progress, as `shown_progress` does."""
+    """Yield what a work without named parts calls with its progress, as `shown_progress` does.
+
+    In another thread than the main one, calling it ends the work when the main thread was interrupted.
+    """
     if callable(progress):
-        yield progress
+        yield stopped_with_main(progress)
         return
     with shown_progress(progress, what) as update:
-        yield None if update is None else lambda share: update(what, share)
+        yield stopped_with_main(None if update is None else lambda share: update(what, share))
 
 
 def seen(console: "Console") -> bool:

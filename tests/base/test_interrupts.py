@@ -5,9 +5,11 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import spd_fast._core as _core
@@ -15,6 +17,7 @@ from processes import started
 from spd_fast import MOTIF_C, Dish, TruthTable, train_motifs
 from spd_fast.base.interrupts import stopped_with_main
 from spd_fast.nasbench101 import enumerate_space
+from spd_fast.predictors.gaussian_process import fit_gaussian_process
 
 
 def enumerate_often() -> None:
@@ -32,10 +35,17 @@ def test_enumerating_stops_in_the_main_thread() -> None:
     assert time.process_time() - began < 0.25
 
 
-def test_enumerating_in_another_thread_stops_with_the_main_thread() -> None:
+def fit_processes_often() -> None:
+    x = np.random.default_rng(0).normal(size=(30, 2))
+    for _ in range(10_000):
+        fit_gaussian_process([x], x[:, 0])
+
+
+@pytest.mark.parametrize("work", [enumerate_often, fit_processes_often])
+def test_work_in_another_thread_stops_with_the_main_thread(work: Callable[[], None]) -> None:
     try:
         with ThreadPoolExecutor(1) as pool:
-            future = pool.submit(enumerate_often)
+            future = pool.submit(work)
             time.sleep(0.3)
             raise KeyboardInterrupt
     except KeyboardInterrupt:

@@ -1,5 +1,7 @@
 """BANANAS' predictor: each network against one trained alone by PyTorch's own layers, its encoding, its errors, the same bits."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -178,3 +180,15 @@ def test_a_fit_that_is_stopped_changes_nothing(labelled: TruthTable) -> None:
         predictor.set_params(seed=1).fit(labelled.cells, labelled.accuracy, progress=stop)
     assert shares == [epoch / 12 for epoch in range(1, 8)]
     assert np.array_equal(predictor.query(labelled.cells), before)
+
+
+def test_a_fit_in_another_thread_stops_with_the_main_thread() -> None:
+    truth = TruthTable.load()
+    endless = BananasPredictor(epochs=10**6, layers=1)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(endless.fit, truth.cells[:10], truth.accuracy[:10])
+            time.sleep(0.1)
+            raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        assert isinstance(future.exception(), KeyboardInterrupt)
