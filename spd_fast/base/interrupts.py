@@ -6,14 +6,15 @@ made them, about ten times a second. The function here does the rest, for calls 
 
 import sys
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from spd_fast.base.types import Progress
+if TYPE_CHECKING:  # the command line loads this file, and numpy only when a command needs it
+    from spd_fast.base.types import Progress
 
 __all__ = ["stopped_with_main"]
 
 
-def stopped_with_main(progress: Progress | None) -> Progress | None:
+def stopped_with_main(progress: "Progress | None") -> "Progress | None":
     """Return a progress callback for a compiled call, which ends the call when the main thread was interrupted.
 
     In the main thread it is `progress`, because compiled calls ask for signals there. In another thread it raises KeyboardInterrupt
