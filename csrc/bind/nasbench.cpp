@@ -29,11 +29,11 @@ void watched_jobs(int threads, py::object look, F&& call) {
 }
 
 template <class T>
-Array<T> array_of(const std::vector<T>& values) {
+Array<T> array_from(const std::vector<T>& values) {
   return Array<T>(static_cast<py::ssize_t>(values.size()), values.data());
 }
 
-Array<std::uint8_t> array_of(const std::vector<Digest>& hashes) {
+Array<std::uint8_t> array_from(const std::vector<Digest>& hashes) {
   return Array<std::uint8_t>({static_cast<py::ssize_t>(hashes.size()), py::ssize_t{16}}, reinterpret_cast<const std::uint8_t*>(hashes.data()));
 }
 
@@ -46,7 +46,7 @@ struct ColumnRecord {
 };
 
 ColumnRecord column_record(const Columns& c) {
-  return {array_of(c.vertices), array_of(c.edge_bits), array_of(c.op_codes), array_of(c.module_hash), array_of(c.trainable_parameters)};
+  return {array_from(c.vertices), array_from(c.edge_bits), array_from(c.op_codes), array_from(c.module_hash), array_from(c.trainable_parameters)};
 }
 
 ColumnRecord enumerated(int threads, py::object look) {
@@ -71,7 +71,7 @@ Array<std::uint8_t> hashes_of(const Array<std::uint8_t>& vertices, const Array<s
   const std::vector<std::uint16_t> ops = vector_of(op_codes);
   std::vector<Digest> digests(n);
   watched_jobs(threads, std::move(look), [&](const ForEach& for_each) { hash_cells(digests.data(), sizes.data(), edges.data(), ops.data(), n, for_each); });
-  return array_of(digests);
+  return array_from(digests);
 }
 
 std::vector<py::bytes> md5_of(const std::vector<std::string>& messages) {

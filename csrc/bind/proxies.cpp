@@ -46,7 +46,7 @@ std::vector<Array<std::int64_t>> activations(const std::vector<MotifSpec>& specs
 }
 
 template <class T>
-void bind_element(py::module_& m) {
+void bind_proxies_of(py::module_& m) {
   m.def("logit_gradient", logit_gradient<T>, py::arg("specs"), py::arg("images").noconvert(), py::arg("parameters").noconvert(), py::arg("batch_norm"),
         py::arg("batch_norm_eps"), py::arg("direct_convolutions"), py::arg("threads"), py::arg("progress"));
   m.def("activations", activations<T>, py::arg("specs"), py::arg("images").noconvert(), py::arg("parameters").noconvert(), py::arg("batch_norm_eps"),
@@ -59,8 +59,8 @@ void bind_proxies(py::module_& m) {
   RecordClass<LogitGradientRecord>(m, "LogitGradient")
       .field("d_parameters", &LogitGradientRecord::d_parameters)
       .field("d_images", &LogitGradientRecord::d_images);
-  bind_element<float>(m);
-  bind_element<double>(m);
+  bind_proxies_of<float>(m);
+  bind_proxies_of<double>(m);
 }
 
 }  // namespace spd

@@ -176,7 +176,7 @@ HypergradientRecord hypergradient(const std::vector<MotifSpec>& specs, Array<T> 
 }
 
 template <class T>
-void bind_element(py::module_& m) {
+void bind_training_of(py::module_& m) {
   m.def("train", train_all<T>, py::arg("specs"), py::arg("images").noconvert(), py::arg("labels").noconvert(), py::arg("valid_images").noconvert().none(true),
         py::arg("valid_labels").noconvert().none(true), py::arg("order").noconvert(), py::arg("batch"), py::arg("drop_last"), py::arg("optimizer"),
         py::arg("rates").noconvert(), py::arg("parameters").noconvert(), py::arg("running").noconvert(), py::arg("batch_norm_momentum"),
@@ -231,8 +231,8 @@ void bind_train(py::module_& m) {
       .field("d_rates", &HypergradientRecord::d_rates)
       .field("d_momenta", &HypergradientRecord::d_momenta)
       .field("d_initial", &HypergradientRecord::d_initial);
-  bind_element<float>(m);
-  bind_element<double>(m);
+  bind_training_of<float>(m);
+  bind_training_of<double>(m);
 }
 
 }  // namespace spd

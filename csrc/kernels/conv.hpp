@@ -73,9 +73,9 @@ void conv_run(Algorithm how, View<T> y, std::type_identity_t<Input<T>> x, const 
 }
 // Computes dk. When no thread needs some blocks of x and dy any more, done(begin, end, rank) is called for them: once for every block of the batch, for blocks
 // of one slice at a time, and by several threads of the team at the same time.
-template <class T, class Done = NoHook>
+template <class T>
 void conv_wgrad(Algorithm how, T* dk, View<const T> dy, std::type_identity_t<Input<T>> x, T* scratch, const Grid& grid, int blocks, int size, int c_in,
-                int c_out, Team& team, Done&& done = {}) {
+                int c_out, Team& team, const Hook& done = {}) {
   if (how == Algorithm::winograd2d)
     with_tile_columns<T>(grid, [&]<int S>() { Winograd2dWgrad<T, S>(dy, x, scratch, grid, blocks, c_in, c_out, team.most()).run(dk, team, done); });
   else if (how == Algorithm::direct && size == 1)

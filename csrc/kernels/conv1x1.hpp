@@ -90,16 +90,29 @@ inline constexpr int kWgradOut = kManyRegisters ? 6 : 4, kWgradIn = kManyRegiste
 // Returns the blocks of a round. A slice of 20 images is one round, because every round has to sum over lanes in the end.
 inline int wgrad_blocks(const Grid& grid) { return std::max(1, 160 / grid.vectors()); }
 
-struct NoHook {  // stands for `done` where nothing follows a wgrad
-  void operator()(int, int, int) const {}
+// What follows a wgrad: a function of the blocks begin..end - 1 and of the number of the thread that calls it. The function must live as long as the hook. All
+// hooks are of one type, so that kernels are compiled once and not for each function.
+class Hook {
+ public:
+  Hook() = default;  // nothing follows
+  template <class F>
+    requires(!std::is_same_v<std::remove_cvref_t<F>, Hook>)
+  Hook(F&& f) : of_(&f), call_([](void* of, int begin, int end, int rank) { (*static_cast<std::remove_reference_t<F>*>(of))(begin, end, rank); }) {}
+  explicit operator bool() const { return call_ != nullptr; }
+  void operator()(int begin, int end, int rank) const {
+    if (call_) call_(of_, begin, end, rank);
+  }
+
+ private:
+  void* of_ = nullptr;
+  void (*call_)(void* of, int begin, int end, int rank) = nullptr;
 };
 // Calls done(begin, end, rank) for all blocks of the batch, once a wgrad needs none of them any more. The team shares the blocks.
-template <class Done>
-void done_with_all(Team& team, const Grid& grid, int blocks, Done&& done) {
-  if constexpr (!std::is_same_v<std::remove_cvref_t<Done>, NoHook>)
-    team.split((blocks + grid.chunk() - 1) / grid.chunk(), [&](int chunk, int until, int rank) {
-      grid.each_slice(chunk * grid.chunk(), std::min(blocks, until * grid.chunk()), [&](int begin, int end) { done(begin, end, rank); });
-    });
+inline void done_with_all(Team& team, const Grid& grid, int blocks, const Hook& done) {
+  if (!done) return;
+  team.split((blocks + grid.chunk() - 1) / grid.chunk(), [&](int chunk, int until, int rank) {
+    grid.each_slice(chunk * grid.chunk(), std::min(blocks, until * grid.chunk()), [&](int begin, int end) { done(begin, end, rank); });
+  });
 }
 
 // Adds channel i of dy times channel j of x to acc[i * B + j], vector by vector.
@@ -140,13 +153,13 @@ std::size_t conv1x1_wgrad_scratch(const Grid& grid, int blocks, int c_in, int c_
   return threads * conv1x1_wgrad_room<T>(grid) + (grid.slices(blocks) - 1) * static_cast<std::size_t>(c_in) * c_out;
 }
 // done: as in conv_wgrad.
-template <class T, class Done>
-void conv1x1_wgrad(T* dk, View<const T> dy, const Input<T>& x, T* scratch, const Grid& grid, int blocks, int c_in, int c_out, Team& team, Done&& done) {
+template <class T>
+void conv1x1_wgrad(T* dk, View<const T> dy, const Input<T>& x, T* scratch, const Grid& grid, int blocks, int c_in, int c_out, Team& team, const Hook& done) {
   const int slices = grid.slices(blocks), parts_o = parts_of(c_out, kWgradOut), parts_i = parts_of(c_in, kWgradIn);
   const std::size_t pairs = static_cast<std::size_t>(c_out) * c_in;
   T* of_slices = scratch + team.most() * conv1x1_wgrad_room<T>(grid);
   // For the parts first..until - 1 of c_out.
-  const auto run = [&](int slice, int first, int until, int rank, auto&& then) {
+  const auto run = [&](int slice, int first, int until, int rank, const Hook& then) {
     T *of_slice = slice > 0 ? of_slices + (slice - 1) * pairs : dk, *room = scratch + rank * conv1x1_wgrad_room<T>(grid);
     const int slice_begin = grid.slice_begin(slice), slice_end = grid.slice_end(blocks, slice);
     const View<const T> dy_here = dy.around(slice_begin);
@@ -174,7 +187,7 @@ void conv1x1_wgrad(T* dk, View<const T> dy, const Input<T>& x, T* scratch, const
       for (; slice < until; ++slice) run(slice, 0, parts_o, rank, done);
     });
   } else {
-    team.split(slices, parts_o, [&](int slice, int first, int until, int rank) { run(slice, first, until, rank, NoHook()); });
+    team.split(slices, parts_o, [&](int slice, int first, int until, int rank) { run(slice, first, until, rank, {}); });
     done_with_all(team, grid, blocks, done);
   }
   for (int slice = 1; slice < slices; ++slice)

@@ -142,8 +142,7 @@ class Winograd2dWgrad {
         rooms_(u_ + 4 * kPlanes * pairs_ * rounds_.slices + 4 * lanes<T>) {}
 
   // done: as in conv_wgrad.
-  template <class Done>
-  void run(T* dk, Team& team, Done&& done) const {
+  void run(T* dk, Team& team, const Hook& done) const {
     team.size() <= rounds_.slices ? slice_by_slice(team, done) : slices_together(team, done);
     team.split(parts_of(c_out_ * c_in_, lanes<T>), [&](int begin, int end, int) { gather_planes<T>(dk, u_, rounds_.slices, pairs_, begin, end); });
   }
@@ -156,8 +155,7 @@ class Winograd2dWgrad {
   };
 
   // Each slice belongs to one thread, which waits for no other.
-  template <class Done>
-  void slice_by_slice(Team& team, Done&& done) const {
+  void slice_by_slice(Team& team, const Hook& done) const {
     team.split(rounds_.slices, [&](int slice, int until, int rank) {
       for (; slice < until; ++slice)
         for (int first = 0; first < rounds_.all; first += rounds_.rows) {
@@ -169,8 +167,7 @@ class Winograd2dWgrad {
         }
     });
   }
-  template <class Done>
-  void slices_together(Team& team, Done&& done) const {
+  void slices_together(Team& team, const Hook& done) const {
     for (int first = 0; first < rounds_.all; first += rounds_.rows) {
       team.split(rounds_.slices, (rounds_.rows + 1) / 2, [&](int slice, int pair, int until, int rank) {
         const Round r = round_of(slice, slice, first);
@@ -192,7 +189,7 @@ class Winograd2dWgrad {
     for (; pair < until; ++pair) *rows++ = {r.first + 2 * pair, r.begin, r.end, block, grid_};
   }
   // Transforms the pairs pair..until - 1 of tile rows.
-  void transform(const Round& r, int pair, int until, int rank) const {
+  SPD_NOINLINE void transform(const Round& r, int pair, int until, int rank) const {
     if (pair >= until) return;
     const TileNeighbours<T, S> neighbours(grid_);
     const bool large_x = is_large<T>(grid_, x_.channel(), c_in_), large_dy = is_large<T>(grid_, dy_.channel, c_out_);
@@ -220,7 +217,7 @@ class Winograd2dWgrad {
   bool is_few() const { return c_in_ <= kFewWgrad; }
   int parts_o() const { return parts_of(c_out_, kWgradOut); }
   int shares() const { return is_few() ? c_out_ : kPlanes * parts_o(); }
-  void multiply(const Round& r, int share, int until) const {
+  SPD_NOINLINE void multiply(const Round& r, int share, int until) const {
     if (r.rows == 0) return;
     if (is_few()) return multiply_few(r, share, until);
     for (; share < until; ++share) multiply_plane(r, share / parts_o(), share % parts_o());

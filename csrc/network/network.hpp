@@ -315,8 +315,7 @@ class Network {
       span.next(Part::wgrad);
     });
   }
-  template <class Done = NoHook>
-  void run_wgrad(const Conv& c, T* dk, View<const T> dy, std::type_identity_t<Input<T>> x, int n, Done&& done = {}) {
+  void run_wgrad(const Conv& c, T* dk, View<const T> dy, std::type_identity_t<Input<T>> x, int n, const Hook& done = {}) {
     const Grid& grid = plan_.grids[c.grid];
     conv_wgrad<T>(c.wgrad, dk, dy, x, wgrad_scratch_, grid, grid.blocks(n), c.size, c.c_in, c.c_out, threads(grid, n, c.c_out), done);
   }
