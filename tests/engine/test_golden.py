@@ -347,6 +347,12 @@ def test_the_engine_gives_the_pinned_numbers(name: str, isa: str, dtype: str) ->
     assert_pinned(name, reported(isa)[f"{name} {dtype}"], dtype)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_double_precision_with_avx512_is_that_of_avx2(name: str) -> None:
+    digest = f"{name} float64 digest"
+    assert reported("avx512")[digest] == reported("avx2")[digest]
+
+
 @pytest.mark.parametrize("name", ["motif C", "NATS cell"])
 def test_rounding_crosses_no_kink(name: str) -> None:
     """Inputs of ReLUs and pooling windows are batch norm's outputs or sums of a few: of size 1, in float32 right to 1e-5 (Winograd)."""
