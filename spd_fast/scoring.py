@@ -30,6 +30,7 @@ __all__ = [
     "read_score",
     "reference_losses",
     "score_cells",
+    "score_loop",
     "shape_for",
     "step_weights",
     "train_cells",
@@ -168,19 +169,27 @@ def train_cells(
     """
     checked_progress(progress)
     dish = entered(checked_instance("dish", dish, Dish, "a spd_fast.Dish"))
-    loops = inner_loops(checked_recipe(recipe), dish)
-    wanted = range(loops.replicates) if replicates is None else replicates
-    return [
-        train(
-            replace(loops.of(replicate), record=("step_loss",)),
-            cells,
-            loops.shape,
-            replace(dish, images=dish.images[loops.images(replicate)], labels=dish.labels[loops.images(replicate)]),
-            threads=threads,
-            progress=part_of(progress, part, len(wanted)),
-        )
-        for part, replicate in enumerate(wanted)
-    ]
+    wanted = range(checked_recipe(recipe).inner.replicates) if replicates is None else replicates
+    found = []
+    for part, replicate in enumerate(wanted):
+        loop, images = score_loop(recipe, dish, replicate)
+        report = part_of(progress, part, len(wanted))
+        found.append(train(loop, cells, recipe.shape, images, threads=threads, progress=report))
+    return found
+
+
+def score_loop(recipe: Recipe, dish: Dish, replicate: int) -> tuple[InnerLoop, Dish]:
+    """Return the inner loop of a replicate from which scores are read, and the dish with the replicate's own images alone.
+
+    The loop records the loss of every step, and evaluates trained motifs only if the score is read from that.
+    """
+    loops = inner_loops(recipe, dish)
+    evaluate = recipe.outer.ranking == "accuracy" or recipe.outer.metric != "training_loss"
+    own = loops.images(replicate)
+    return (
+        replace(loops.of(replicate), record=("step_loss",), evaluate=evaluate),
+        replace(dish, images=dish.images[own], labels=dish.labels[own]),
+    )
 
 
 def shape_for(recipe: Recipe, dish: Dish) -> Shape:

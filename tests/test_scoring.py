@@ -211,6 +211,13 @@ def test_scores_of_motifs_that_diverge() -> None:
     assert np.array_equal(np.isnan(score_cells(dish, how, cells)), result.diverged)
 
 
+def test_trained_motifs_are_evaluated_only_if_scores_are_read_from_that() -> None:
+    how, cells = recipe(outer__metric="training_loss", outer__ranking="metric", inner__epochs=1), small.pool()[0][:1]
+    assert train_cells(start_dish(how), how, cells)[0].train is None
+    read = how.replace({"outer.metric": "loss"})
+    assert train_cells(start_dish(read), read, cells)[0].train is not None
+
+
 def test_progress_of_replicates() -> None:
     shares: list[float] = []
     how = recipe(inner__replicates=2, inner__epochs=4000)
@@ -307,8 +314,9 @@ def test_the_dish_of_a_ranked_score_has_no_step_weights() -> None:
 
 
 @pytest.mark.verify
-def test_the_reference_losses_of_learning_curves_are_those_of_cells_of_the_space() -> None:
-    curves = recipes.get("curves")
+@pytest.mark.parametrize("name", ["curves", "label_free"])
+def test_the_reference_losses_of_a_recipe_are_those_of_cells_of_the_space(name: str) -> None:
+    curves = recipes.get(name)
     space = enumerate_space()
     rows = np.sort(np.random.default_rng(2026).choice(len(space), 400, replace=False))
     found = reference_losses(start_dish(curves), curves, [space[row] for row in rows.tolist()])

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import spd_fast._core as _core
 from spd_fast.base.types import Array
 from spd_fast.engine.inner_loop import InitDistribution, InnerLoop
-from spd_fast.engine.specs import specs_of
+from spd_fast.engine.specs import pack_weights, specs_of, unpack_weights
 from spd_fast.motif import MotifShape, Shape, layer_kind
 from spd_fast.spaces.candidate import Candidate
 
@@ -20,6 +20,9 @@ __all__ = [
     "initial_parameters",
     "starting_weights",
 ]
+
+_Drawn = dict[tuple[str, tuple[int, ...], tuple[int, ...]], Array]
+"""Drawn tensors by the name and the dimensions of what is drawn, and those of the layer's weights."""
 
 
 def initial_parameters(
@@ -84,34 +87,30 @@ def draw_weights(
         if not isinstance(shape, MotifShape):
             raise ValueError("image_shape is None, expected (C, H, W): the weights of the first layer depend on it")
         image_shape = (shape.image_channels, 4 << shape.stacks, 4 << shape.stacks)
-    return starting_weights(specs_of(cells, shape, image_shape), cells, shape, loop)
+    specs = specs_of(cells, shape, image_shape)
+    flat = starting_weights(specs, cells, shape, loop)
+    return [unpack_weights(spec, vector) for spec, vector in zip(specs, flat, strict=True)]
 
 
 def starting_weights(
     specs: Sequence[_core.MotifSpec], cells: Sequence[Candidate], shape: Shape, loop: InnerLoop
-) -> list[dict[str, Array]]:
-    """Return the initial weights of the motif of each cell, by name: those that the inner loop holds, or drawn ones.
+) -> list[Array]:
+    """Return the initial weights of the motif of each cell as the engine's flat vector: those that the inner loop holds, or drawn ones.
 
     Raises
     ------
     ValueError
-        If the inner loop holds weights for another number of cells.
+        If the inner loop holds weights for another number of cells, or weights that do not fit a motif.
     """
     if isinstance(loop.init, str):
-        shared: dict[tuple[str, tuple[int, ...], int], Array] = {}
+        shared: _Drawn = {}
         return [_weights(spec, cell, shape, loop, shared) for spec, cell in zip(specs, cells, strict=True)]
     if len(loop.init) != len(cells):
         raise ValueError(f"init holds {len(loop.init)} sets of weights, expected {len(cells)}, one for each cell")
-    return [{name: np.array(array, dtype=loop.dtype) for name, array in weights.items()} for weights in loop.init]
+    return [pack_weights(spec, weights, loop.dtype) for spec, weights in zip(specs, loop.init, strict=True)]
 
 
-def _weights(
-    spec: _core.MotifSpec,
-    cell: Candidate,
-    shape: Shape,
-    loop: InnerLoop,
-    shared: dict[tuple[str, tuple[int, ...], int], Array],
-) -> dict[str, Array]:
+def _weights(spec: _core.MotifSpec, cell: Candidate, shape: Shape, loop: InnerLoop, shared: _Drawn) -> Array:
     """Return drawn initial weights of one motif.
 
     `shared` collects drawn tensors, because with ``init="shared"`` other cells use the same ones.
@@ -120,28 +119,32 @@ def _weights(
     if loop.init == "motif":
         scope += f"/{cell.key}/{shape.key}"
         shared = {}
-    weights = {}
-    fan_in = 1
-    for name, _, dims in spec.tables.parameters:
+    tables = spec.tables
+    flat = np.zeros(tables.n_parameters, loop.dtype)
+    weights_of_layer: tuple[int, ...] = ()
+    for name, at, dims in tables.parameters:
         if name.endswith("bn.weight"):
-            weights[name] = np.ones(dims, loop.dtype)
-        elif name.endswith("bn.bias"):
-            weights[name] = np.zeros(dims, loop.dtype)
-        else:
-            fan_in = (
-                math.prod(dims[1:]) if len(dims) > 1 else fan_in
-            )  # the bias follows its layer's weights in the table
-            layer = name, dims, fan_in
-            if layer not in shared:
-                shared[layer] = _drawn(key_of(f"{scope}/{name}"), dims, fan_in, loop.init_distribution)
-            drawn = shared[layer]
-            kind = layer_kind(name, dims)
-            scaled = drawn if kind is None or loop.initial_scales is None else drawn * loop.initial_scales[kind]
-            weights[name] = scaled.astype(loop.dtype)
-    return weights
+            flat[at : at + dims[0]] = 1
+        elif not name.endswith("bn.bias"):
+            if len(dims) > 1:
+                weights_of_layer = dims  # the bias follows its layer's weights in the table
+            layer = name, dims, weights_of_layer
+            drawn = shared.get(layer)
+            if drawn is None:
+                drawn = shared[layer] = _drawn(key_of(f"{scope}/{name}"), name, dims, weights_of_layer, loop)
+            flat[at : at + len(drawn)] = drawn
+    return flat
 
 
-def _drawn(key: int, dims: tuple[int, ...], fan_in: int, init_distribution: InitDistribution) -> Array:
+def _drawn(key: int, name: str, dims: tuple[int, ...], weights_of_layer: tuple[int, ...], loop: InnerLoop) -> Array:
+    """Return the drawn weights or biases of a layer, scaled, in one row. `weights_of_layer` are the dimensions of the layer's weights."""
+    drawn = _distributed(key, dims, math.prod(weights_of_layer[1:]), loop.init_distribution)
+    kind = layer_kind(name, dims)
+    scaled = drawn if kind is None or loop.initial_scales is None else drawn * loop.initial_scales[kind]
+    return scaled.astype(loop.dtype).ravel()
+
+
+def _distributed(key: int, dims: tuple[int, ...], fan_in: int, init_distribution: InitDistribution) -> Array:
     rows, columns = dims[0], dims[1] if len(dims) > 1 else 1
     taps = list(range(9)) if dims[2:] == (3, 3) else [4] if len(dims) == 4 else [0]
     uniform = _core.uniforms(key, rows, columns, taps).reshape(dims)

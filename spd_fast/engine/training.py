@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -18,7 +19,6 @@ from spd_fast.engine.optimizers import Optimizer
 from spd_fast.engine.specs import (
     BATCH_NORM_EPS,
     owned,
-    pack_weights,
     require_memory,
     specs_of,
     unpack_running,
@@ -89,13 +89,28 @@ class TrainResult:
     accuracy: Array
     train: MotifMetrics | None
     valid: MotifMetrics | None
-    initial: list[dict[str, Array]]
-    parameters: list[dict[str, Array]]
-    running: list[dict[str, Array]]
     diverged: npt.NDArray[np.bool_]
     diverged_step: npt.NDArray[np.int64]
     seconds: Array
     recorded: dict[str, Array]
+    _specs: list[_core.MotifSpec]
+    _flat: tuple[list[Array], list[Array], list[Array]]  # initial, trained, running
+
+    # Weights get their names when they are first asked for: scores need none of them, and naming takes longer than making a plan.
+    @cached_property
+    def initial(self) -> list[dict[str, Array]]:
+        """Weights before training, by name."""
+        return [unpack_weights(spec, flat) for spec, flat in zip(self._specs, self._flat[0], strict=True)]
+
+    @cached_property
+    def parameters(self) -> list[dict[str, Array]]:
+        """Trained weights, by name."""
+        return [unpack_weights(spec, flat) for spec, flat in zip(self._specs, self._flat[1], strict=True)]
+
+    @cached_property
+    def running(self) -> list[dict[str, Array]]:
+        """Running statistics of batch norm, by name."""
+        return [unpack_running(spec, flat) for spec, flat in zip(self._specs, self._flat[2], strict=True)]
 
 
 def train_motifs(
@@ -237,12 +252,12 @@ def train(
 ) -> TrainResult:
     """Train one motif of each cell on a dish, as `train_motifs` does, with its settings in one record."""
     job = prepared(loop, cells, shape, dish)
-    if loop.statistics == "batch":
+    if loop.statistics == "batch" and (loop.evaluate or job.n_valid):
         require_memory(job.specs, max(len(dish.images), job.n_valid), loop.dtype, backward=False)
-    running = [
-        np.stack([np.zeros(n, loop.dtype), np.ones(n, loop.dtype)])
-        for n in (spec.tables.batch_norms for spec in job.specs)
-    ]
+    initial = [weights.copy() for weights in job.flat]
+    running = [np.zeros((2, spec.tables.batch_norms), loop.dtype) for spec in job.specs]
+    for _, variances in running:
+        variances[:] = 1
     out = _core.train(
         job.specs,
         *job.data,
@@ -267,13 +282,12 @@ def train(
         accuracy=out.accuracy,
         train=_metrics(out.train) if loop.evaluate else None,
         valid=_metrics(out.valid) if job.n_valid else None,
-        initial=job.initial,
-        parameters=[unpack_weights(spec, weights) for spec, weights in zip(job.specs, job.flat, strict=True)],
-        running=[unpack_running(spec, values) for spec, values in zip(job.specs, running, strict=True)],
         diverged=out.diverged_step >= 0,
         diverged_step=out.diverged_step,
         seconds=out.seconds,
         recorded={name: getattr(out, name) for name in loop.record},
+        _specs=job.specs,
+        _flat=(initial, job.flat, running),
     )
 
 
@@ -288,8 +302,8 @@ class Job:
     Attributes
     ----------
     specs : list of K MotifSpec
-    initial, flat : list of K dicts {name: ndarray}, list of K ndarray
-        The initial weights by name, and the same weights as the engine's flat vectors, which training changes.
+    flat : list of K ndarray
+        The initial weights as the engine's flat vectors, which training changes.
     data : tuple
         Images, labels, validation images and validation labels. The last two are None if there is no validation set.
     n_valid : int
@@ -302,7 +316,6 @@ class Job:
     """
 
     specs: list[_core.MotifSpec]
-    initial: list[dict[str, Array]]
     flat: list[Array]
     data: tuple[Array, Array, Array | None, Array | None]
     n_valid: int
@@ -322,7 +335,6 @@ def prepared(loop: InnerLoop, cells: Sequence[Candidate], shape: Shape, dish: Di
     """
     checked_instance("dish", dish, Dish, "a spd_fast.Dish")
     specs = specs_of(cells, shape, dish.images.shape[1:])
-    initial = starting_weights(specs, cells, shape, loop)
     n = len(dish.images)
     valid: tuple[Array, Array] | tuple[None, None] = (None, None)
     if dish.valid_images is not None and dish.valid_labels is not None:
@@ -333,8 +345,7 @@ def prepared(loop: InnerLoop, cells: Sequence[Candidate], shape: Shape, dish: Di
     train_set = owned(dish.images, loop.dtype), label_matrix(dish.labels, shape.classes, loop.dtype)
     return Job(
         specs=specs,
-        initial=initial,
-        flat=[pack_weights(spec, weights, loop.dtype) for spec, weights in zip(specs, initial, strict=True)],
+        flat=starting_weights(specs, cells, shape, loop),
         data=(*train_set, *valid),
         n_valid=0 if valid[0] is None else len(valid[0]),
         order=_orders(loop.order, loop.seed, loop.epochs, n),
