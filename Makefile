@@ -74,7 +74,7 @@ format: $(VENV)/.lint
 	$(BIN)/clang-format -i $(CXX_FILES)
 
 bench: $(VENV)/.installed
-	for bench in peak kernels inner hypergradient proxies; do $(BIN)/spd-fast bench $$bench --out bench/results || exit; done
+	for bench in peak kernels inner hypergradient proxies score; do $(BIN)/spd-fast bench $$bench --out bench/results || exit; done
 	for shape in A B C S; do $(BIN)/spd-fast bench profile --shape $$shape --out bench/results || exit; done
 
 reproduction: $(VENV)/.installed

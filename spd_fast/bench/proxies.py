@@ -20,12 +20,14 @@ from spd_fast.engine.initial import initial_parameters
 from spd_fast.engine.specs import Parameters
 from spd_fast.motif import MotifShape
 from spd_fast.predictors import proxies
+from spd_fast.spaces.candidate import MotifCell
 from spd_fast.spaces.cell import Cell
 
-__all__ = ["FORWARD", "IMAGES", "run", "tables"]
+__all__ = ["FORWARD", "IMAGES", "NAMES", "pytorch", "run", "tables"]
 
 FORWARD: Final = "forward"
 NAMES: Final = [FORWARD, *proxies.PROXIES]
+"""What is timed: the forward pass and every zero-cost proxy."""
 IMAGES: Final = 60
 """Images in the batch that all proxies are computed on."""
 TOLERANCE: Final = 1e-2
@@ -91,7 +93,7 @@ def _measure(
     cells: Sequence[Cell], shape: MotifShape, dish: Dish, name: str, rounds: int, tolerance: float
 ) -> dict[str, Any]:
     weights = [initial_parameters(cell, shape) for cell in cells]
-    ours, theirs = _engine(cells, shape, dish, name, weights), _pytorch(cells, shape, dish, name, weights)
+    ours, theirs = _engine(cells, shape, dish, name, weights), pytorch(cells, shape, dish, name, weights)
     found, expected = ours(), theirs()()
     apart = float(np.abs(found / expected - 1).max())
     if not apart <= tolerance:
@@ -115,8 +117,8 @@ def _engine(cells: Sequence[Cell], shape: MotifShape, dish: Dish, name: str, wei
     return lambda: read_motifs(motifs, dish.images, dish.labels, gradients=False, threads=1).loss
 
 
-def _pytorch(
-    cells: Sequence[Cell], shape: MotifShape, dish: Dish, name: str, weights: Sequence[Parameters]
+def pytorch(
+    cells: Sequence[MotifCell], shape: MotifShape, dish: Dish, name: str, weights: Sequence[Parameters]
 ) -> Callable[[], Call]:
     """Return a function that builds the modules and returns the function that scores them, which uses them up."""
     import torch

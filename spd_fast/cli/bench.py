@@ -196,6 +196,50 @@ def bench_proxies(
     return _show_bench(record, proxies.tables(record), folder)
 
 
+@bench_app.command(
+    "score",
+    examples=("spd-fast bench score", "spd-fast bench score --motifs 8 --drawn 100 --peers 0 --clock cpu"),
+)
+def bench_score(
+    cells: Annotated[
+        Path | None,
+        typer.Option("--cells", metavar="FILE", help="File of cells (.json or .npz). Default: drawn ones."),
+    ] = None,
+    drawn: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=1504,
+            help="Number of cells drawn from the truth in the package, whose cells were drawn evenly from NAS-Bench-101.",
+        ),
+    ] = 200,
+    recipe: Annotated[
+        str, typer.Option(metavar="NAME", help="Recipe whose score is read from training losses.")
+    ] = "curves",
+    motifs: Annotated[int, typer.Option(metavar="N", min=1, help="Number of motifs of each cell.")] = 2,
+    rounds: BenchRounds = 5,
+    peers: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Cells that PyTorch computes its proxies of; 0: none.")
+    ] = 12,
+    core: Core = None,
+    clock: BenchClock = "wall",
+    folder: BenchFolder = None,
+) -> Result:
+    """Measure how many cells a second and core the label-free score takes, where the time of a cell goes, and zero-cost proxies of PyTorch
+    beside it."""
+    from spd_fast.bench import score
+    from spd_fast.spaces.cell_files import read_cells
+    from spd_fast.truth.table import TruthTable
+
+    picked = list(TruthTable.load().sample(drawn, 0).cells if cells is None else read_cells(cells))
+    with _measuring("bench score", folder) as update:
+        record = score.run(
+            picked, recipe, motifs=motifs, rounds=rounds, peers=peers, clock=clock, core=core, progress=update
+        )
+    return _show_bench(record, score.tables(record), folder)
+
+
 @bench_app.command("peak", examples=("spd-fast bench peak", "spd-fast bench peak --seconds 1 --out results"))
 def bench_peak(
     seconds: Annotated[float, typer.Option(metavar="S", help="Seconds for each measurement.")] = 0.2,

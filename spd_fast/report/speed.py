@@ -9,7 +9,7 @@ import numpy as np
 
 from spd_fast.report.vega import FAINT, INK, LINE, SECOND, axis, coloured, layer, whole
 
-__all__ = ["FIGURES", "draw", "hypergradient", "inner", "kernels", "peak", "profile", "proxies"]
+__all__ = ["FIGURES", "draw", "hypergradient", "inner", "kernels", "peak", "profile", "proxies", "score"]
 
 _MARKS: Final = ("circle", "square", "triangle-up", "diamond", "triangle-down")
 _SHOWN: Final = (LINE, SECOND, FAINT, FAINT, FAINT)
@@ -166,6 +166,23 @@ def proxies(record: dict[str, Any]) -> dict[str, Any]:
     return _beside(panels)
 
 
+def score(record: dict[str, Any]) -> dict[str, Any]:
+    """Draw the milliseconds of a cell's score by its parts, and beside it PyTorch's proxies of the same cells."""
+    parts = [{"row": name, "x": seconds * 1e3} for name, seconds in record["parts"].items()]
+    whole = {"row": "score", "x": float(np.median(record["seconds_per_cell"])) * 1e3, "series": "spd_fast"}
+    peers = [
+        {"row": name, "x": float(np.median(row["seconds_per_cell"])) * 1e3, "series": "PyTorch"}
+        for name, row in record["proxies"].items()
+    ]
+    panels = []
+    for points, names in ((parts, None), ([whole, *peers], ["spd_fast", "PyTorch"])):
+        colour = {"color": coloured(names)} if names else {"color": {"value": LINE}}
+        encoding = {"x": axis("x", "milliseconds a cell"), "y": _names("row", [p["row"] for p in points]), **colour}
+        bars = layer({"type": "bar", "height": {"band": 0.7}}, encoding, points)
+        panels.append(_panel([bars], 260, 26 * len(points), "" if names else f"recipe {record['recipe']}"))
+    return _beside(panels)
+
+
 def peak(record: dict[str, Any]) -> dict[str, Any]:
     """Draw the read rate over the size of the working set, with the sizes of the caches."""
     rates = [{"x": entry["bytes"] / 1024, "y": entry["gbytes_per_second"]} for entry in record["read"]]
@@ -209,5 +226,6 @@ FIGURES: Final[dict[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
     "peak": peak,
     "hypergradient": hypergradient,
     "proxies": proxies,
+    "score": score,
 }
 """The figure of each bench."""

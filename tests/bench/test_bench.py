@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from spd_fast import MOTIF_B, MOTIF_C, Dish, NatsCell, _core, cli, count_flops, count_parameters
-from spd_fast.bench import hypergradient, inner, kernels, peak, profile, proxies
+from spd_fast.bench import hypergradient, inner, kernels, peak, profile, proxies, score
 from spd_fast.bench import record as records
 from spd_fast.engine.initial import initial_parameters
 from spd_fast.engine.probes import step_profile
@@ -438,6 +438,28 @@ def test_proxies_errors() -> None:
         RuntimeError, match=r"scores of forward are .* apart, expected .* at most: wrong results are not timed"
     ):
         proxies.run(CELLS[:1], "C", rounds=1, tolerance=0.0)
+
+
+# ---- score
+
+
+def test_score(tmp_path: Path) -> None:
+    shown, record = call(tmp_path, "score", "--drawn", 2, "--rounds", 1, "--peers", 1)
+    described(record, "score")
+    assert "recipe curves, 2 motifs of each of 2 cells" in shown
+    assert list(record["parts"]) == list(score.PARTS)
+    assert record["parts"]["training steps"] > 0
+    assert sum(record["parts"].values()) == pytest.approx(record["seconds_per_cell"][0])
+    assert record["cells_per_second"] == pytest.approx(1 / record["seconds_per_cell"][0])
+    assert list(record["proxies"]) == [proxies.FORWARD, *PROXIES]
+    assert all(row["seconds_per_cell"][0] > 0 for row in record["proxies"].values())
+
+
+def test_score_errors() -> None:
+    with pytest.raises(ValueError, match="recipe 'demo' reads 'loss', expected one that reads training losses"):
+        score.run(CELLS[:1], "demo")
+    with pytest.raises(ValueError, match="1 cells, motifs 2, rounds 0, peers 0, clock 'wall': expected at least 1"):
+        score.run(CELLS[:1], rounds=0, peers=0)
 
 
 @pytest.mark.filterwarnings("ignore")  # those of another's library

@@ -21,7 +21,7 @@ import nasbench_files
 import small
 from spd_fast import Cell, __version__, recipes
 from spd_fast.base import display
-from spd_fast.bench import inner, kernels, profile, proxies
+from spd_fast.bench import inner, kernels, profile, proxies, score
 from spd_fast.cli import app, console
 from spd_fast.cli.commands import PANELS, Result, plain
 from spd_fast.cli.console import Fitted, named_progress, table_of
@@ -272,7 +272,7 @@ def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> in
     return int(request.param)
 
 
-BENCHES = {each.__name__.rpartition(".")[2]: each for each in (inner, kernels, profile, proxies)}
+BENCHES = {each.__name__.rpartition(".")[2]: each for each in (inner, kernels, profile, proxies, score)}
 RECORDS = sorted(
     path for path in (PROJECT / "bench" / "results").glob("*.json") if path.name.partition("-")[0] in BENCHES
 )
