@@ -1,7 +1,7 @@
 """The bench of scoring at scale: cells a second and core, where the time of a cell goes, and zero-cost proxies of PyTorch on the same cells.
 
-Parts are told apart by calls that do more and more of the work: descriptions of the motifs alone, then their initial weights, then a call of the
-engine that trains no epoch, then the whole training, then the readings. All are timed in turns on one pinned thread.
+Parts of the training are told apart by calls that do more and more of the work: descriptions of the motifs alone, then their initial weights, then
+a call of the engine that trains no epoch, then the whole training. All are timed in turns on one pinned thread.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from spd_fast.engine.specs import specs_of
 from spd_fast.engine.training import train
 from spd_fast.motif import MotifShape
 from spd_fast.outer.start import start_dish
-from spd_fast.predictors.readings import motif_readings
+from spd_fast.predictors.readings import motif_readings, readings_of
 from spd_fast.recipes.known import get
 from spd_fast.recipes.settings import Recipe
 from spd_fast.scoring import score_loop
@@ -97,12 +97,13 @@ def run(
             for name, call in calls.items():
                 taken[name].append(_seconds(call, clock) / len(cells))
             advance(1)
-        medians = [motifs * records.median(times) for times in taken.values()]
+        descriptions, weights, no_epoch, training, reading, whole = (
+            motifs * records.median(times) for times in taken.values()
+        )
+        found = (descriptions, weights - descriptions, no_epoch - weights, training - no_epoch, reading)
         record["seconds_per_cell"] = [motifs * seconds for seconds in taken["whole"]]
-        record["parts"] = {
-            part: until - before for part, until, before in zip(PARTS, medians, [0.0, *medians], strict=False)
-        }
-        record["cells_per_second"] = 1 / medians[-1]
+        record["parts"] = dict(zip(PARTS, found, strict=True))
+        record["cells_per_second"] = 1 / whole
         record["proxies"] = {}
         for name in NAMES if compared else ():
             record["proxies"][name] = _pytorch_seconds(compared, chosen, name, rounds, clock)
@@ -111,7 +112,7 @@ def run(
 
 
 def _calls(cells: Sequence[MotifCell], recipe: Recipe) -> dict[str, Callable[[], object]]:
-    """Return calls that do more and more of what the score of a replicate of each cell takes; the last one does all of it."""
+    """Return calls that do more and more of the training of a motif of each cell; then one that reads the motifs, and one that does all."""
     dish, shape, size = start_dish(recipe), recipe.shape, recipe.dish.image_size
     loop, part = score_loop(recipe, dish, 0)
     image_shape = (recipe.dish.image_channels, size, size)
@@ -119,11 +120,13 @@ def _calls(cells: Sequence[MotifCell], recipe: Recipe) -> dict[str, Callable[[],
     def weights() -> object:
         return starting_weights(specs_of(cells, shape, image_shape), cells, shape, loop)
 
+    trained = train(loop, cells, shape, part, threads=1)
     return {
         "descriptions": lambda: specs_of(cells, shape, image_shape),
         "weights": weights,
         "no epoch": lambda: train(replace(loop, epochs=0), cells, shape, part, threads=1),
         "training": lambda: train(loop, cells, shape, part, threads=1),
+        "reading": lambda: readings_of([trained], recipe, dish),
         "whole": lambda: motif_readings(dish, recipe, cells, replicates=[0], threads=1),
     }
 

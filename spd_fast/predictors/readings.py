@@ -16,6 +16,7 @@ from spd_fast.base.stores import Measurements
 from spd_fast.base.sums import mean_of, sum_of
 from spd_fast.base.types import Array, Progress
 from spd_fast.dish import Dish
+from spd_fast.engine.training import TrainResult
 from spd_fast.recipes.settings import Recipe
 from spd_fast.scoring import read_score, train_cells
 from spd_fast.spaces.candidate import Candidate
@@ -30,6 +31,7 @@ __all__ = [
     "motif_readings",
     "read_all",
     "read_kept",
+    "readings_of",
 ]
 
 _PIECES: Final = 8
@@ -95,8 +97,14 @@ def motif_readings(
     ValueError
         If dish and recipe do not fit each other.
     """
+    results = train_cells(dish, recipe, cells, replicates=replicates, threads=threads, progress=progress)
+    return readings_of(results, recipe, dish)
+
+
+def readings_of(results: Sequence[TrainResult], recipe: Recipe, dish: Dish) -> MotifReadings:
+    """Return the readings of motifs that `spd_fast.scoring.train_cells` trained: one result for each replicate of the same cells."""
     scores, curves, trained, seconds = [], [], [], []
-    for result in train_cells(dish, recipe, cells, replicates=replicates, threads=threads, progress=progress):
+    for result in results:
         steps = np.asarray(result.recorded["step_loss"], np.float64)
         pieces = np.array_split(steps, min(_PIECES, steps.shape[1]), axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):

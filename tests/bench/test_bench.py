@@ -449,7 +449,7 @@ def test_score(tmp_path: Path) -> None:
     assert "recipe curves, 2 motifs of each of 2 cells" in shown
     assert list(record["parts"]) == list(score.PARTS)
     assert record["parts"]["training steps"] > 0
-    assert sum(record["parts"].values()) == pytest.approx(record["seconds_per_cell"][0])
+    assert record["parts"]["reading"] > 0
     assert record["cells_per_second"] == pytest.approx(1 / record["seconds_per_cell"][0])
     assert list(record["proxies"]) == [proxies.FORWARD, *PROXIES]
     assert all(row["seconds_per_cell"][0] > 0 for row in record["proxies"].values())
