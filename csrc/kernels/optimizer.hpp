@@ -37,9 +37,10 @@ SPD_NOINLINE void optimizer_step(T* w, const T* g, T* a, T* b, const Optimizer& 
       const T root = static_cast<T>(1 / std::sqrt(1 - std::pow(how.decay, static_cast<double>(t))));
       for (std::size_t i = 0; i < n; ++i) {
         const T gi = g[i] + decay * w[i];
-        a[i] = b1 * a[i] + c1 * gi;
-        b[i] = b2 * b[i] + c2 * gi * gi;
-        w[i] -= step * a[i] / (std::sqrt(b[i]) * root + eps);
+        const T ai = b1 * a[i] + c1 * gi, bi = b2 * b[i] + c2 * gi * gi;  // kept in registers: a vector that was just stored across two cache lines comes late
+        a[i] = ai;
+        b[i] = bi;
+        w[i] -= step * ai / (std::sqrt(bi) * root + eps);
       }
       break;
     }
