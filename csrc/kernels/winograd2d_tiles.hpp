@@ -71,14 +71,10 @@ struct TileNeighbours {
   mask<T> left[S], right[S];
 
   explicit TileNeighbours(const Grid& grid) {
+    constexpr std::uint64_t first = 0x1111111111111111;  // lane of each tile
     for (int s = 0; s < S; ++s) {
-      const std::uint64_t l = grid.has_left(s), r = grid.has_right(s);
-      std::uint64_t has_left = 0, has_right = 0;
-      for (int lane = 0; lane < lanes<T>; ++lane) {
-        has_left |= (l >> lane / 4 * 4 & 1) << lane;
-        has_right |= (r >> (lane / 4 * 4 + 3) & 1) << lane;
-      }
-      left[s] = mask_of_bits<T>(has_left), right[s] = mask_of_bits<T>(has_right);
+      left[s] = mask_of_bits<T>((grid.has_left(s) & first) * 15);
+      right[s] = mask_of_bits<T>((grid.has_right(s) >> 3 & first) * 15);
     }
   }
 };

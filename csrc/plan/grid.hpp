@@ -35,6 +35,7 @@ struct Grid {
   // over each slice first, and slices are apart in memory. So the threads of a team keep to their slices from op to op, and seldom read or prefetch what
   // another thread writes.
   int half = INT_MAX;
+  int batch = INT_MAX;  // the images of a whole batch
 
   Grid() = default;
   Grid(int height, int width, int lanes) : Grid(height, width, lanes, 1) {}
@@ -45,6 +46,7 @@ struct Grid {
   // The same grid for a batch of n images.
   Grid of_batch(int n) const {
     Grid out = *this;
+    out.batch = n;
     out.half = blocks(n) >= 4 * chunk() ? chunks(n) / 2 * chunk() : INT_MAX;
     return out;
   }
@@ -55,6 +57,7 @@ struct Grid {
   int vectors() const { return height * columns; }  // vectors of one channel of one block
   int row_pairs() const { return (height + 1) / 2; }
   int blocks(int n) const { return (n + images - 1) / images; }
+  int images_of(int block) const { return std::min(images, batch - block * images); }  // those of a whole batch that are in a block
   int pixels() const { return height * width; }
   bool padded() const { return width != slot; }
 
@@ -83,28 +86,22 @@ struct Grid {
   bool fits_channels() const { return height == 2 && width == 2 && slot == 2 && lanes >= 4; }
   bool fits_winograd() const { return height % 4 == 0 && 4 % columns == 0 && (columns == 1 || lanes < 4); }
 
-  // Returns a bit for each lane of vector `column`. It is set where the lane has column w of one of the first `n` images of a block and `keep(w)` holds.
-  template <class F>
-  std::uint64_t bits(int column, int n, F keep) const {
-    std::uint64_t out = 0;
-    for (int lane = 0; lane < lanes; ++lane) {
-      const int x = column * lanes + lane;
-      const int w = x % slot;
-      if (x / slot < n && keep(w)) out |= std::uint64_t{1} << lane;
-    }
-    return out;
-  }
-  std::uint64_t valid(int column, int n) const {
-    return bits(column, n, [&](int w) { return w < width; });
-  }
-  std::uint64_t has_left(int column) const {  // the lanes that have a pixel to their left
-    return bits(column, images, [](int w) { return w > 0; });
-  }
-  std::uint64_t has_right(int column) const {
-    return bits(column, images, [&](int w) { return w + 1 < width; });
-  }
+  // These return a bit for each lane of vector `column`: of the first `n` images of a block, the lanes that hold a pixel, and of all images those that have a
+  // pixel to their left, or to their right.
+  std::uint64_t valid(int column, int n) const { return bits(column, 0, width) & low_bits(n * slot - column * lanes); }
+  std::uint64_t has_left(int column) const { return bits(column, 1, slot); }
+  std::uint64_t has_right(int column) const { return bits(column, 0, width - 1); }
 
  private:
+  static std::uint64_t low_bits(int n) { return n <= 0 ? 0 : n >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << n) - 1; }
+  // The lanes of vector `column` that have the columns first..until - 1 of an image.
+  std::uint64_t bits(int column, int first, int until) const {
+    const int begin = column * lanes;
+    std::uint64_t out = low_bits(until - begin) & ~low_bits(first - begin);
+    for (int each = slot; each < lanes; each *= 2) out |= out << each;
+    return out & low_bits(lanes);
+  }
+
   Grid(int height, int width, int lanes, int least_slot) : height(height), width(width), lanes(lanes), slot(least_slot) {
     while (slot < width && slot < lanes) slot *= 2;
     if (std::max(slot, width) > lanes) slot = (std::max(slot, width) + lanes - 1) / lanes * lanes;
