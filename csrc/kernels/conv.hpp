@@ -47,9 +47,9 @@ void conv_pack(Algorithm how, T* packed, const T* k, int size, int c_in, int c_o
     if constexpr (lanes<T> >= 4) winograd2d_pack<T>(packed, k, c_in, c_out, turned);
   } else if (how == Algorithm::winograd)
     winograd_pack<T>(packed, k, c_in, c_out, turned);
-  else if (how == Algorithm::channels)
-    conv3x3_channels_pack<T>(packed, k, c_in, c_out, turned);
-  else if (size == 3)
+  else if (how == Algorithm::channels) {
+    if constexpr (lanes<T> >= 4) conv3x3_channels_pack<T>(packed, k, c_in, c_out, turned);
+  } else if (size == 3)
     conv3x3_pack<T>(packed, k, c_in, c_out, turned);
   else
     conv1x1_pack<T>(packed, k, c_in, c_out, turned);

@@ -29,25 +29,37 @@ inline std::size_t conv3x3_channels_packed(int c_in, int c_out) {
   return 9 * std::max(padded(c_in) * c_out, padded(c_out) * c_in);
 }
 
-// Packs k as [vector of output channels][c_in][tap][lane], with zeros beyond the last channel. `turned` packs the weights of dgrad.
+// Packs k as [vector of output channels][c_in][tap][lane], with zeros beyond the last channel. `turned` packs the weights of dgrad. The taps of a vector's
+// channels are rows, whose columns are transposed four at a time; the last four overlap those before.
 template <class T>
 SPD_NOINLINE void conv3x3_channels_pack(T* packed, const T* k, int c_in, int c_out, bool turned) {
   const std::size_t next = turned ? 9 : static_cast<std::size_t>(c_in) * 9;  // from one output channel's taps to the next one's
-  constexpr int kGroup = 4;
-  for (int v = 0; v < whole_vectors<T>(c_out); ++v)
-    for (int i = 0; i < c_in; ++i, packed += 9 * lanes<T>)
-      for (int lane = 0; lane < lanes<T>; lane += kGroup) {
-        const int o = v * lanes<T> + lane, n = std::clamp(c_out - o, 0, kGroup);
-        const T* taps = k + (turned ? (static_cast<std::size_t>(i) * c_out + o) * 9 : (static_cast<std::size_t>(o) * c_in + i) * 9);
-        T rows[kGroup][9]{};
-        for (int c = 0; c < n; ++c) std::memcpy(rows[c], taps + c * next, sizeof rows[c]);
-        SPD_UNROLL
-        for (int tap = 0; tap < 9; ++tap) {
-          const int from = turned ? 8 - tap : tap;
-          const typename four<T>::vector out = {rows[0][from], rows[1][from], rows[2][from], rows[3][from]};
-          std::memcpy(packed + tap * lanes<T> + lane, &out, sizeof out);
-        }
+  const int columns = turned ? 9 : 9 * c_in, runs = turned ? c_in : 1;
+  T padded[9 * lanes<T>];
+  const auto transpose = [&](T* to, const T* rows, std::size_t row, int columns) {
+    for (int j = 0; j < columns; j += 4) {
+      const int column = std::min(j, columns - 4);
+      vec<T> v[4];
+      SPD_UNROLL
+      for (int r = 0; r < 4; ++r) v[r] = of_groups<T>(rows + column + r * row, 4 * row);
+      transpose4<T>(v);
+      SPD_UNROLL
+      for (int r = 0; r < 4; ++r) store(to + (turned ? 8 - column - r : column + r) * lanes<T>, v[r]);
+    }
+  };
+  for (int o = 0; o < c_out; o += lanes<T>)
+    for (int run = 0; run < runs; ++run, packed += columns * lanes<T>) {
+      const T* rows = k + static_cast<std::size_t>(run) * c_out * 9 + o * next;
+      if (o + lanes<T> <= c_out) {
+        transpose(packed, rows, next, columns);
+        continue;
       }
+      std::memset(padded, 0, sizeof padded);
+      for (int column = 0; column < columns; column += 9) {
+        for (int row = 0; row < c_out - o; ++row) std::memcpy(padded + row * 9, rows + row * next + column, 9 * sizeof(T));
+        transpose(packed + column * lanes<T>, padded, 9, 9);
+      }
+    }
 }
 
 // Copies between rows of pixels and `turned`, which has all channels of lane 0 of the first row, those of lane 1, and so on: `pitch` elements a lane.
@@ -91,24 +103,35 @@ std::size_t conv3x3_channels_scratch(const Grid& grid, int c_out) {
 }
 
 // The forward for the blocks begin..end - 1 of the batch, in one slice. It is dgrad where `packed` is turned and the channel counts are exchanged.
+// A pixel is broadcast once for all pixels that it meets, and a tap is loaded once: with many registers for all of them, with few for kImagesTogether. Otherwise
+// loads, of which a core has two a cycle, would take longer than the products.
 template <class T>
 SPD_NOINLINE void conv3x3_channels_forward(View<T> y, View<const T> x, const T* packed, T* scratch, const Grid& grid, int begin, int end, int c_in, int c_out,
                                            bool accumulate) {
   const std::size_t row = grid.pitch(), pitch = static_cast<std::size_t>(whole_vectors<T>(c_out)) * lanes<T>;
   for (int b = begin; b < end; ++b) {
     const T* k = packed;
+    const int images = grid.images_of(b);
     for (int v = 0; v < whole_vectors<T>(c_out); ++v, k += static_cast<std::size_t>(c_in) * 9 * lanes<T>)
-      for (int image = 0; image < grid.images; image += kImagesTogether) {
+      for (int image = 0; image < images; image += kImagesTogether) {
         vec<T> acc[kImagesTogether][kPlanePixels]{};
         const T* xi = x.data + b * x.block + image * 2;
         const T* ki = k;
         for (int i = 0; i < c_in; ++i, xi += x.channel, ki += 9 * lanes<T>) {
+          vec<T> kept[9];
+          if (kManyRegisters) SPD_UNROLL
+          for (int tap = 0; tap < 9; ++tap) kept[tap] = in_register<T>(load<T>(ki + tap * lanes<T>));
           SPD_UNROLL
-          for (int p = 0; p < kPlanePixels; ++p) SPD_UNROLL
           for (int q = 0; q < kPlanePixels; ++q) {
-            const vec<T> tap = load<T>(ki + tap_between(p, q) * lanes<T>);
+            vec<T> pixel[kImagesTogether];
             SPD_UNROLL
-            for (int m = 0; m < kImagesTogether; ++m) acc[m][p] += broadcast<T>(xi[q / 2 * row + m * 2 + q % 2]) * tap;
+            for (int m = 0; m < kImagesTogether; ++m) pixel[m] = in_register<T>(broadcast<T>(xi[q / 2 * row + m * 2 + q % 2]));
+            SPD_UNROLL
+            for (int p = 0; p < kPlanePixels; ++p) {
+              const vec<T> tap = kManyRegisters ? kept[tap_between(p, q)] : in_register<T>(load<T>(ki + tap_between(p, q) * lanes<T>));
+              SPD_UNROLL
+              for (int m = 0; m < kImagesTogether; ++m) acc[m][p] += pixel[m] * tap;
+            }
           }
         }
         SPD_UNROLL
@@ -141,7 +164,11 @@ SPD_INLINE void conv3x3_channels_wgrad_part(T* dk, std::size_t dk_channel, int n
   for (int b = 0; b < blocks; ++b) {
     const T* xb = x.at(b);
     const T* db = turned + b * grid.plane() * pitch;
-    for (int image = 0; image < grid.images; ++image, xb += 2, db += 2 * pitch) {
+    for (int image = 0, images = grid.images_of(b); image < images; ++image, xb += 2, db += 2 * pitch) {
+      vec<T> pixel[I][kPlanePixels];
+      SPD_UNROLL
+      for (int i = 0; i < I; ++i) SPD_UNROLL
+      for (int q = 0; q < kPlanePixels; ++q) pixel[i][q] = in_register<T>(broadcast<T>(xb[i * x.channel + q / 2 * row + q % 2]));
       SPD_UNROLL
       for (int p = 0; p < kPlanePixels; ++p) {
         const vec<T> d = in_register<T>(load<T>(db + (p / 2 * lanes<T> + p % 2) * pitch));
@@ -149,7 +176,7 @@ SPD_INLINE void conv3x3_channels_wgrad_part(T* dk, std::size_t dk_channel, int n
         for (int q = 0; q < kPlanePixels; ++q) {
           const int tap = tap_between(p, q), at = tap == 4 && p % 2 ? 9 : tap;
           SPD_UNROLL
-          for (int i = 0; i < I; ++i) acc[i][at] += broadcast<T>(xb[i * x.channel + q / 2 * row + q % 2]) * d;
+          for (int i = 0; i < I; ++i) acc[i][at] += pixel[i][q] * d;
         }
       }
     }
