@@ -319,7 +319,7 @@ SPD_INLINE void transpose4(vec<T> (&v)[4]) {
 }
 
 // Four elements, which groups of four lanes are taken from memory as, and put there. group_of returns lanes 4 g .. 4 g + 3 of v. of_groups does the opposite:
-// it returns the vector whose groups of four lanes are at p, p + apart, p + 2 apart, ...
+// it returns the vector whose groups of four lanes are at p, p + apart, p + 2 apart, ... From group n on they are the last of the first n.
 template <class T>
 struct four {
   typedef T vector __attribute__((vector_size(4 * sizeof(T))));
@@ -332,10 +332,10 @@ SPD_INLINE typename four<T>::vector group_of(vec<T> v) {
     return __builtin_shufflevector(v, v, 4 * g, 4 * g + 1, 4 * g + 2, 4 * g + 3);
 }
 template <class T>
-SPD_INLINE vec<T> of_groups(const T* p, std::size_t apart) {
+SPD_INLINE vec<T> of_groups(const T* p, std::size_t apart, int n = lanes<T> / 4) {
   const auto part = [&](int g) {
     typename four<T>::vector v;
-    std::memcpy(&v, p + g * apart, sizeof v);
+    std::memcpy(&v, p + std::min(g, n - 1) * apart, sizeof v);
     return v;
   };
   const auto pair = [&](int g) { return __builtin_shufflevector(part(g), part(g + 1), 0, 1, 2, 3, 4, 5, 6, 7); };
@@ -373,8 +373,7 @@ SPD_INLINE vec<T> interleave(vec<T> a, vec<T> b) {
   }(std::make_integer_sequence<int, lanes<T>>{});
 }
 
-// Lane 4 c + j of the result is p[j] (fours), or v[c] (four_each), of which v has as many as there are groups of four lanes. The masks of ones only keep GCC
-// from warning that some lanes are left out.
+// Lane 4 c + j of the result is p[j]. The masks of ones only keep GCC from warning that some lanes are left out.
 template <class T>
 SPD_INLINE vec<T> fours(const T* p) {
 #if defined(__AVX512F__)
@@ -386,20 +385,6 @@ SPD_INLINE vec<T> fours(const T* p) {
   if constexpr (sizeof(T) == 4) return (vec<T>)_mm256_broadcast_ps(reinterpret_cast<const __m128*>(p));
 #endif
   if constexpr (lanes<T> == 4) return load<T>(p);
-}
-template <class T>
-struct few {
-  typedef T vector __attribute__((vector_size(lanes<T> / 4 * sizeof(T))));
-};
-template <class T>
-SPD_INLINE vec<T> four_each(typename few<T>::vector v) {
-#if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4) {  // the shuffle is between vectors of the same length, because GCC takes the way through memory otherwise
-    const vec<T> wide = (vec<T>)_mm512_castps128_ps512((__m128)v);
-    return __builtin_shufflevector(wide, wide, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
-  }
-#endif
-  return [&]<int... i>(std::integer_sequence<int, i...>) { return __builtin_shufflevector(v, v, (i / 4)...); }(std::make_integer_sequence<int, lanes<T>>{});
 }
 
 // ---- sums over lanes, in a fixed order

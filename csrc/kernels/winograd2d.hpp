@@ -54,31 +54,41 @@ SPD_NOINLINE void forward_of_few(T* y, const TilePlanes<T>& x, const T* k, std::
 
 inline constexpr int kChannels2d = 4, kVectors2d = kManyRegisters ? 6 : 3;
 
-// Computes G k G^T for n <= lanes / 4 channels, whose taps begin `apart` elements from each other. Each plane gets four components of each channel.
-template <class T, int n, bool turned>
-SPD_INLINE void transform_taps_planes(T* packed, std::size_t plane, const T* k, std::size_t apart) {
-  alignas(64) static constexpr T u = T(1) / 4, v = T(1) / 6, w = T(1) / 12, z = T(1) / 24,
-                                 g[2][3][4] = {{{u, -v, -v, z}, {0, -v, v, w}, {0, -v, -v, v}}, {{z, 0, z, 0}, {-w, 0, -w, 0}, {v, 1, v, 1}}};
-  vec<T> columns[2][3];
+// Computes G k G^T for n <= lanes / 4 output and m <= 4 input channels, whose taps begin `apart` and `next` elements from each other. A group of four lanes holds
+// one output channel, and each of its lanes an input channel. Each plane gets four components of each pair of channels; there C output channels follow each other.
+template <class T, int C, bool turned>
+SPD_NOINLINE void transform_taps_planes(T* packed, std::size_t plane, const T* k, std::size_t apart, std::size_t next, int n, int m) {
+  vec<T> taps[9], rows[3][6];
   SPD_UNROLL
-  for (int kw = 0; kw < 3; ++kw) {
-    vec<T> taps[3];
+  for (int first = 0; first <= 8; first += 4) {
+    const int column = std::min(first, 5);  // nothing beyond the last tap is read
+    vec<T> v[4];
     SPD_UNROLL
-    for (int kh = 0; kh < 3; ++kh) {
-      typename few<T>::vector of{};
-      SPD_UNROLL
-      for (int c = 0; c < n; ++c) of[c] = k[c * apart + (turned ? 8 - (kh * 3 + kw) : kh * 3 + kw)];
-      taps[kh] = four_each<T>(of);
-    }
+    for (int r = 0; r < 4; ++r) v[r] = of_groups<T>(k + std::min(r, m - 1) * next + column, apart, n);
+    transpose4<T>(v);
     SPD_UNROLL
-    for (int odd = 0; odd < 2; ++odd) columns[odd][kw] = taps[0] * fours<T>(g[odd][0]) + taps[1] * fours<T>(g[odd][1]) + taps[2] * fours<T>(g[odd][2]);
+    for (int r = first - column; r < 4; ++r) taps[turned ? 8 - column - r : column + r] = v[r];
   }
   SPD_UNROLL
-  for (int odd = 0; odd < 2; ++odd) {
-    vec<T> t[6];
-    transform_taps<T>(t, columns[odd][0], columns[odd][1], columns[odd][2]);
+  for (int kh = 0; kh < 3; ++kh) transform_taps<T>(rows[kh], taps[3 * kh], taps[3 * kh + 1], taps[3 * kh + 2]);
+  const auto put = [&](T* to, vec<T>(&v)[4]) {
+    transpose4<T>(v);
     SPD_UNROLL
-    for (int q = 0; q < 6; ++q) std::memcpy(packed + (2 * q + odd) * plane, &t[q], n * 4 * sizeof(T));
+    for (int r = 0; r < 4; ++r, to += 4 * C) {
+      if (r >= m) continue;
+      if (n == lanes<T> / 4)
+        store<T>(to, v[r]);
+      else
+        store_groups<T>(to, 4, v[r], n);
+    }
+  };
+  SPD_UNROLL
+  for (int q = 0; q < 6; ++q, packed += 2 * plane) {
+    vec<T> t[6];
+    transform_taps<T>(t, rows[0][q], rows[1][q], rows[2][q]);
+    vec<T> even[4] = {t[0], t[1], t[2], t[3]}, odd[4] = {t[4], t[5], t[4], t[5]};
+    put(packed, even);
+    put(packed + plane, odd);
   }
 }
 // Packs k as [channel block][plane][c_in][channel of the block][4]. `turned` packs the weights of dgrad.
@@ -89,15 +99,14 @@ void winograd2d_pack_of(T* packed, const T* k, int c_in, int c_out) {
   const int parts = parts_of(c_out, kChannels2d);
   for (int p = 0; p < parts; ++p) {
     const int begin = part_begin(c_out, parts, p), size = part_begin(c_out, parts, p + 1) - begin;
+    const std::size_t plane = static_cast<std::size_t>(c_in) * size * 4;
     with_constant<kChannels2d>(size, [&]<int C>() {
-      const std::size_t plane = static_cast<std::size_t>(c_in) * C * 4;
-      const T* from = k + begin * apart;
-      for (int i = 0; i < c_in; ++i, from += next, packed += 4 * C)
-        [&]<int... j>(std::integer_sequence<int, j...>) {
-          (transform_taps_planes<T, std::min(together, C - j * together), turned>(packed + 4 * j * together, plane, from + j * together * apart, apart), ...);
-        }(std::make_integer_sequence<int, (C + together - 1) / together>{});
-      packed += (kPlanes - 1) * plane;
+      for (int i = 0; i < c_in; i += 4)
+        for (int c = 0; c < C; c += together)
+          transform_taps_planes<T, C, turned>(packed + (i * C + c) * 4, plane, k + (begin + c) * apart + i * next, apart, next, std::min(together, C - c),
+                                              std::min(4, c_in - i));
     });
+    packed += kPlanes * plane;
   }
 }
 template <class T>

@@ -11,7 +11,7 @@
 
 namespace spd::SPD_ISA {
 
-inline constexpr int kWgradRows = 20;  // tile rows (an even number) that are transformed and multiplied together, so that their planes stay in the cache
+inline constexpr int kWgradRows = 24;  // tile rows (an even number) that are transformed and multiplied together, so that their planes stay in the cache
 
 // For one output channel, sets u[plane][input channel][component] to the sum over tiles of dy * x, or adds it. Planes of u are u_plane elements apart.
 template <class T, int S, int I>
@@ -85,7 +85,7 @@ SPD_NOINLINE void gather_planes(T* dk, const T* u, int slices, std::size_t pairs
       SPD_UNROLL
       for (int kw = 0; kw < 3; ++kw) part[odd][kw][g] = taps[kw];
     }
-    T of[9][lanes<T>];
+    vec<T> of[9];  // lane 4 g + r holds the tap of pair r * together + g
     SPD_UNROLL
     for (int kw = 0; kw < 3; ++kw) {
       vec<T>(&four)[4] = part[0][kw], (&two)[4] = part[1][kw];
@@ -95,11 +95,16 @@ SPD_NOINLINE void gather_planes(T* dk, const T* u, int slices, std::size_t pairs
       vec<T> taps[3];
       gather_taps<T>(taps, t);
       SPD_UNROLL
-      for (int kh = 0; kh < 3; ++kh) store<T>(of[kh * 3 + kw], taps[kh]);
+      for (int kh = 0; kh < 3; ++kh) of[kh * 3 + kw] = taps[kh];
     }
     const int n = static_cast<int>(std::min<std::size_t>(lanes<T>, pairs - j));
-    for (int i = 0; i < n; ++i) SPD_UNROLL
-    for (int tap = 0; tap < 9; ++tap) dk[(j + i) * 9 + tap] = of[tap][i % together * 4 + i / together];
+    SPD_UNROLL
+    for (const int tap : {0, 4, 5}) {
+      vec<T> v[4] = {of[tap], of[tap + 1], of[tap + 2], of[tap + 3]};
+      transpose4<T>(v);
+      SPD_UNROLL
+      for (int r = 0; r < 4; ++r) store_groups<T>(dk + (j + r * together) * 9 + tap, 9, v[r], n - r * together);
+    }
   }
 }
 
@@ -111,8 +116,10 @@ struct WgradRounds {
   WgradRounds(const Grid& grid, int blocks) : slices(grid.slices(blocks)), all(0) {
     for (int s = 0; s < slices; ++s) all = std::max(all, tile_rows(grid, grid.slice_end(blocks, s) - grid.slice_begin(s)));
     // The smallest even number of tile rows that are whole blocks. A round has a multiple of it, if that fits, so that no block is in two rounds.
+    // Rounds are as equal as possible, because each has to sum over lanes in the end.
     const int even = grid.height / 4 % 2 == 0 ? grid.height / 4 : grid.height / 2;
-    rows = std::min(even < kWgradRows ? kWgradRows / even * even : kWgradRows, all);
+    const int most = even < kWgradRows ? kWgradRows / even * even : kWgradRows;
+    rows = all <= most ? all : even < kWgradRows ? parts_of(parts_of(all, parts_of(all, most)), even) * even : most;
   }
 };
 
