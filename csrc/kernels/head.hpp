@@ -77,6 +77,15 @@ SPD_INLINE void with_slot(const Grid& grid, F&& f) {
                                                                  [&]<int width>() { f.template operator()<(1 << (width - 1))>(); });
 }
 
+// Copies n <= most values. Nearly always n is `most`, and then no function is called.
+template <int most, class T>
+SPD_INLINE void copy_few(T* to, const T* from, int n) {
+  if (n == most)
+    std::memcpy(to, from, most * sizeof(T));
+  else
+    for (int i = 0; i < n; ++i) to[i] = from[i];
+}
+
 // Writes feature (n, channels) for the images of the blocks begin..end - 1.
 template <class T>
 void average_pool_forward(T* feature, View<const T> x, const Grid& grid, int n, int begin, int end, int channels) {
@@ -86,14 +95,18 @@ void average_pool_forward(T* feature, View<const T> x, const Grid& grid, int n, 
       for (int first = 0; first < channels; first += slot) {
         const int together = std::min(slot, channels - first);
         vec<T> v[slot]{};
-        for (int j = 0; j < together; ++j) {
+        SPD_UNROLL
+        for (int j = 0; j < slot; ++j) {
+          if (j >= together) continue;
           const T* p = x.at(b, first + j);
-          for (std::size_t at = 0; at < grid.plane(); at += lanes<T>) v[j] += load(p + at);
+          vec<T> s{};
+          for (std::size_t at = 0; at < grid.plane(); at += lanes<T>) s += load(p + at);
+          v[j] = s;
         }
         T of[lanes<T>];
         store<T>(of, sum_each<T, slot, 1, slot>(v) * scale);
         for (int m = 0; m < grid.images && b * grid.images + m < n; ++m)
-          std::copy_n(of + m * slot, together, feature + static_cast<std::size_t>(b * grid.images + m) * channels + first);
+          copy_few<slot>(feature + static_cast<std::size_t>(b * grid.images + m) * channels + first, of + m * slot, together);
       }
   });
 }
@@ -139,23 +152,46 @@ void dense_forward(T* logit, const T* feature, const T* weight, const T* bias, T
       }
     });
 }
+// out[r, c] = sum_s a[r, s] in[s, c] for `rows` rows of `channels` channels, or adds it. Rows of a are a_row elements apart, and its columns a_sum.
+template <class T>
+void multiply_rows(T* out, int rows, const T* a, std::size_t a_row, std::size_t a_sum, int terms, const T* in, int channels, bool add) {
+  constexpr int most = 5;  // rows at a time
+  for (int r = 0; r < rows; r += most)
+    with_constant<most>(std::min(most, rows - r), [&]<int N>() {
+      T* to = out + static_cast<std::size_t>(r) * channels;
+      const T* factors = a + r * a_row;
+      int c = 0;
+      for (; c + lanes<T> <= channels; c += lanes<T>) {
+        vec<T> z[N]{};
+        if (add) SPD_UNROLL
+        for (int j = 0; j < N; ++j) z[j] = load<T>(to + j * channels + c);
+        for (int s = 0; s < terms; ++s) {
+          const vec<T> row = in_register<T>(load<T>(in + static_cast<std::size_t>(s) * channels + c));
+          SPD_UNROLL
+          for (int j = 0; j < N; ++j) z[j] += row * broadcast<T>(factors[j * a_row + s * a_sum]);
+        }
+        SPD_UNROLL
+        for (int j = 0; j < N; ++j) store<T>(to + j * channels + c, z[j]);
+      }
+      for (; c < channels; ++c) {
+        T z[N]{};
+        if (add)
+          for (int j = 0; j < N; ++j) z[j] = to[j * channels + c];
+        for (int s = 0; s < terms; ++s) SPD_UNROLL
+        for (int j = 0; j < N; ++j) z[j] += in[static_cast<std::size_t>(s) * channels + c] * factors[j * a_row + s * a_sum];
+        for (int j = 0; j < N; ++j) to[j * channels + c] = z[j];
+      }
+    });
+}
 // Where dbias is null, the results are added to dfeature and dweight.
 template <class T>
 void dense_backward(T* dfeature, T* dweight, T* dbias, const T* dlogit, const T* feature, const T* weight, int n, int channels, int classes) {
-  if (dbias) {
-    std::memset(dfeature, 0, static_cast<std::size_t>(n) * channels * sizeof(T));
-    std::memset(dweight, 0, static_cast<std::size_t>(classes) * channels * sizeof(T));
-    std::memset(dbias, 0, classes * sizeof(T));
-  }
+  multiply_rows<T>(dfeature, n, dlogit, classes, 1, classes, weight, channels, !dbias);
+  multiply_rows<T>(dweight, classes, dlogit, 1, classes, n, feature, channels, !dbias);
+  if (!dbias) return;
+  std::memset(dbias, 0, classes * sizeof(T));
   for (int i = 0; i < n; ++i)
-    for (int k = 0; k < classes; ++k) {
-      const T d = dlogit[static_cast<std::size_t>(i) * classes + k];
-      if (dbias) dbias[k] += d;
-      for (int c = 0; c < channels; ++c) {
-        dfeature[i * channels + c] += d * weight[k * channels + c];
-        dweight[k * channels + c] += d * feature[i * channels + c];
-      }
-    }
+    for (int k = 0; k < classes; ++k) dbias[k] += dlogit[static_cast<std::size_t>(i) * classes + k];
 }
 
 struct HeadResult {
