@@ -169,23 +169,30 @@ void chunk_statistics(T* mean, T* deviations, View<const T> y, const Grid& grid,
     }
   }
 }
-// Computes mean and var (biased) of all chunks. The statistics of a chunk begin `apart` elements behind those of the chunk before.
+// Computes mean and var (biased) of all chunks. The statistics of a chunk begin `apart` elements behind those of the chunk before. No arrays overlap.
 template <class T>
-void batch_statistics(T* mean, T* var, const T* chunk_mean, const T* chunk_deviations, std::size_t apart, const Grid& grid, int n, int channels) {
+void batch_statistics(T* __restrict mean, T* __restrict var, const T* __restrict chunk_mean, const T* __restrict chunk_deviations, std::size_t apart,
+                      const Grid& grid, int n, int channels) {
   const int chunks = grid.chunks(n), images = grid.chunk() * grid.images;
-  for (int c = 0; c < channels; ++c) {
-    const auto share = [&](int k) { return static_cast<T>(std::min(images, n - k * images)) / n; };
-    T s = 0, q = 0;
-    for (int k = 0; k < chunks; ++k) s += share(k) * (chunk_mean[k * apart + c] - chunk_mean[c]);
-    for (int k = 0; k < chunks; ++k) {
-      const T d = chunk_mean[k * apart + c] - chunk_mean[c] - s;
-      q += chunk_deviations[k * apart + c] / (static_cast<T>(n) * grid.pixels()) + share(k) * d * d;
+  const T pixels = static_cast<T>(n) * grid.pixels();
+  const auto each_chunk = [&](auto&& f) {
+    for (int k = 0; k < chunks; ++k) f(k * apart, static_cast<T>(std::min(images, n - k * images)) / n);
+  };
+  for (int c = 0; c < channels; ++c) mean[c] = var[c] = 0;
+  each_chunk([=](std::size_t at, T share) {  // differences from the first chunk's means
+    for (int c = 0; c < channels; ++c) mean[c] += share * (chunk_mean[at + c] - chunk_mean[c]);
+  });
+  each_chunk([=](std::size_t at, T share) {
+    for (int c = 0; c < channels; ++c) {
+      const T d = chunk_mean[at + c] - chunk_mean[c] - mean[c];
+      var[c] += chunk_deviations[at + c] / pixels + share * d * d;
     }
-    mean[c] = chunk_mean[c] + s;
-    var[c] = q < 0 ? 0 : q;  // NaN stays NaN
+  });
+  for (int c = 0; c < channels; ++c) {
+    mean[c] += chunk_mean[c];
+    var[c] = var[c] < 0 ? 0 : var[c];  // NaN stays NaN
   }
 }
-
 // ---- forward
 
 // One tensor that is added to a sum. It is read through batch norm (a scale and a shift per channel),

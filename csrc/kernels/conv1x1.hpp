@@ -17,16 +17,21 @@
 
 namespace spd::SPD_ISA {
 
-inline constexpr int kPixels = kManyRegisters ? 4 : 2, kBlock1x1 = 6;  // registers hold kPixels vectors of kBlock1x1 output channels
+inline constexpr int kPixels = kManyRegisters ? 4 : 2, kBlock1x1 = kManyRegisters ? 4 : 6;  // registers hold kPixels vectors of kBlock1x1 output channels
 
 // Packs k as [channel block][c_in][channel of the block]. `turned` packs the weights of dgrad.
 template <class T>
 void conv1x1_pack(T* packed, const T* k, int c_in, int c_out, bool turned) {
   const int parts = parts_of(c_out, kBlock1x1);
-  for (int p = 0; p < parts; ++p)
-    for (int i = 0; i < c_in; ++i)
-      for (int o = part_begin(c_out, parts, p); o < part_begin(c_out, parts, p + 1); ++o)
-        *packed++ = turned ? k[static_cast<std::size_t>(i) * c_out + o] : k[static_cast<std::size_t>(o) * c_in + i];
+  const std::size_t input = turned ? c_out : 1, output = turned ? 1 : c_in;  // the elements of k from channel to channel
+  for (int p = 0; p < parts; ++p) {
+    const int begin = part_begin(c_out, parts, p), size = part_begin(c_out, parts, p + 1) - begin;
+    with_constant<kBlock1x1>(size, [&]<int C>() {
+      const T* from = k + begin * output;
+      for (int i = 0; i < c_in; ++i, from += input, packed += C) SPD_UNROLL
+      for (int o = 0; o < C; ++o) packed[o] = from[o * output];
+    });
+  }
 }
 
 template <class T, int C, int R, class Source>
@@ -35,7 +40,7 @@ SPD_INLINE void conv1x1_tile(T* y, std::size_t y_channel, Source x, int c_in, co
   if (accumulate) SPD_UNROLL
   for (int c = 0; c < C; ++c) SPD_UNROLL
   for (int r = 0; r < R; ++r) acc[c][r] = load<T>(y + c * y_channel + r * lanes<T>);
-#pragma GCC unroll 2
+#pragma GCC unroll 8
   for (int i = 0; i < c_in; ++i, x.move(1, 0), k += C) {
     const auto channel = x[0];
     vec<T> in[R];
