@@ -102,7 +102,7 @@ SPD_INLINE mask<T> mask_of_bits(std::uint64_t bits) {
   return [&]<std::size_t... i>(std::index_sequence<i...>) {
     using integer = typename simd<T>::integer;
     const ivec<T> lane = {integer{1} << i...}, all = {((void)i, static_cast<integer>(bits))...};
-    return (mask<T>)((all & lane) != 0);
+    return (mask<T>)((all & lane) == lane);
   }(std::make_index_sequence<lanes<T>>{});
 #endif
 }
@@ -129,6 +129,11 @@ SPD_INLINE mask<T> load_mask(const std::uint16_t* p) {
   if constexpr (sizeof(T) == 4)
     return _load_mask16(const_cast<__mmask16*>(reinterpret_cast<const __mmask16*>(p)));
   else
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4) {  // the bits are broadcast from memory, twice to each lane
+    const ivec<T> lane = {1, 2, 4, 8, 16, 32, 64, 128};
+    return (mask<T>)(((ivec<T>)_mm256_set1_epi16(static_cast<short>(*p)) & lane) == lane);
+  } else
 #endif
     return mask_of_bits<T>(*p);
 }

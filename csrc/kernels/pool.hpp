@@ -244,28 +244,24 @@ struct QuadWinners {
   std::uint16_t right, lower;
 };
 
-// For the channels begin..end - 1, column by column, calls f(channel, block, where the output vector begins, its lanes that count, the two input vectors that
-// it comes from (the second may be null), its winners).
-template <class T, class U, class F>
-SPD_INLINE void each_quad_vector(View<U> x, QuadWinners* winners, const Grid& from, const Grid& to, int n, int begin, int end, F&& f) {
+// For the channels begin..end - 1, column by column, calls f(output vector, its lanes that count, the two input vectors that it comes from (the second may be
+// null), its winners).
+template <class T, class O, class U, class F>
+SPD_INLINE void each_quad_vector(View<O> y, View<U> x, QuadWinners* winners, const Grid& from, const Grid& to, int n, int begin, int end, F&& f) {
   const LaneMasks<T> masks(to, n);
-  const int blocks = to.blocks(n), blocks_in = from.blocks(n);
+  const int blocks = to.blocks(n), blocks_in = from.blocks(n), height = to.height, columns = to.columns;
   const bool side_by_side = from.columns > 1;  // the two inputs are neighbours in a row, otherwise they come from two blocks
+  const std::size_t pitch = to.pitch(), pitch_in = 2 * from.pitch();
   winners += static_cast<std::size_t>(begin) * blocks * to.vectors();
   for (int c = begin; c < end; ++c)
     for (int b = 0; b < blocks; ++b)
-      for (int column = 0; column < to.columns; ++column) {
-        U* in[2];
-        for (int half = 0; half < 2; ++half) {
-          const int block = side_by_side ? b : 2 * b + half, column_in = side_by_side ? 2 * column + half : 0;
-          in[half] = block < blocks_in && column_in < from.columns ? x.at(block, c) + column_in * lanes<T> : nullptr;
-        }
+      for (int column = 0; column < columns; ++column) {
+        O* out = y.at(b, c) + column * lanes<T>;
+        U* first = side_by_side ? x.at(b, c) + 2 * column * lanes<T> : x.at(2 * b, c);
+        U* second = side_by_side ? (2 * column + 1 < from.columns ? first + lanes<T> : nullptr) : 2 * b + 1 < blocks_in ? x.at(2 * b + 1, c) : nullptr;
         const mask<T> valid = b == blocks - 1 ? masks.last[column] : masks.whole[column];
-        for (int h = 0; h < to.height; ++h) {
-          f(c, b, h * to.pitch() + column * lanes<T>, valid, in, winners++);
-          for (U*& each : in)
-            if (each) each += 2 * from.pitch();
-        }
+        for (int h = 0; h < height; ++h, out += pitch, first += pitch_in, second = second ? second + pitch_in : nullptr)
+          f(out, valid, first, second, winners++);
       }
 }
 
@@ -279,32 +275,32 @@ SPD_INLINE void split_columns(vec<T> (&of)[2], const T* first, const T* second) 
 template <class T>
 void maxpool2x2_forward(View<T> y, QuadWinners* winners, View<const T> x, const Grid& from, const Grid& to, int n, int begin, int end) {
   const std::size_t pitch = from.pitch();
-  each_quad_vector<T>(x, winners, from, to, n, begin, end, [&](int c, int b, std::size_t at, mask<T> valid, const T* const(&in)[2], QuadWinners* won) {
+  each_quad_vector<T>(y, x, winners, from, to, n, begin, end, [=](T* out, mask<T> valid, const T* first, const T* second, QuadWinners* won) {
     vec<T> upper[2], lower[2];
-    split_columns<T>(upper, in[0], in[1]);
-    split_columns<T>(lower, in[0] + pitch, in[1] ? in[1] + pitch : nullptr);
+    split_columns<T>(upper, first, second);
+    split_columns<T>(lower, first + pitch, second ? second + pitch : nullptr);
     const mask<T> upper_right = greater<T>(upper[1], upper[0]), lower_right = greater<T>(lower[1], lower[0]);
     const vec<T> above = select<T>(upper_right, upper[1], upper[0]), below = select<T>(lower_right, lower[1], lower[0]);
     const mask<T> is_lower = greater<T>(below, above);
     const std::uint16_t down = bits_of_mask<T>(is_lower), ur = bits_of_mask<T>(upper_right), lr = bits_of_mask<T>(lower_right);
     *won = {static_cast<std::uint16_t>((ur & ~down) | (lr & down)), down};
-    store<T>(y.at(b, c) + at, keep<T>(valid, select<T>(is_lower, below, above)));
+    store<T>(out, keep<T>(valid, select<T>(is_lower, below, above)));
   });
 }
 
 template <class T>
 void maxpool2x2_backward(View<T> dx, View<const T> dy, QuadWinners* winners, const Grid& from, const Grid& to, int n, int begin, int end) {
   const std::size_t pitch = from.pitch();
-  each_quad_vector<T>(dx, winners, from, to, n, begin, end, [&](int c, int b, std::size_t at, mask<T> valid, T* const(&in)[2], QuadWinners* won) {
-    const vec<T> d = keep<T>(valid, load(dy.at(b, c) + at));
+  each_quad_vector<T>(dy, dx, winners, from, to, n, begin, end, [=](const T* in, mask<T> valid, T* first, T* second, QuadWinners* won) {
+    const vec<T> d = keep<T>(valid, load(in));
     const mask<T> right = load_mask<T>(&won->right), lower = load_mask<T>(&won->lower);
     const vec<T> upper[2] = {keep<T>(neither<T>(right, lower), d), keep<T>(static_cast<mask<T>>(right & ~lower), d)};
     const vec<T> below[2] = {keep<T>(static_cast<mask<T>>(lower & ~right), d), keep<T>(static_cast<mask<T>>(right & lower), d)};
-    store<T>(in[0], interleave<T, 0>(upper[0], upper[1]));
-    store<T>(in[0] + pitch, interleave<T, 0>(below[0], below[1]));
-    if (!in[1]) return;
-    store<T>(in[1], interleave<T, 1>(upper[0], upper[1]));
-    store<T>(in[1] + pitch, interleave<T, 1>(below[0], below[1]));
+    store<T>(first, interleave<T, 0>(upper[0], upper[1]));
+    store<T>(first + pitch, interleave<T, 0>(below[0], below[1]));
+    if (!second) return;
+    store<T>(second, interleave<T, 1>(upper[0], upper[1]));
+    store<T>(second + pitch, interleave<T, 1>(below[0], below[1]));
   });
   if (from.height % 2)  // the dropped row
     for (int c = begin; c < end; ++c)
@@ -314,13 +310,13 @@ void maxpool2x2_backward(View<T> dx, View<const T> dy, QuadWinners* winners, con
 template <class T>
 void maxpool2x2_tangent(View<T> y_t, QuadWinners* winners, View<const T> x_t, const Grid& from, const Grid& to, int n, int begin, int end) {
   const std::size_t pitch = from.pitch();
-  each_quad_vector<T>(x_t, winners, from, to, n, begin, end, [&](int c, int b, std::size_t at, mask<T> valid, const T* const(&in)[2], QuadWinners* won) {
+  each_quad_vector<T>(y_t, x_t, winners, from, to, n, begin, end, [=](T* out, mask<T> valid, const T* first, const T* second, QuadWinners* won) {
     vec<T> upper[2], below[2];
-    split_columns<T>(upper, in[0], in[1]);
-    split_columns<T>(below, in[0] + pitch, in[1] ? in[1] + pitch : nullptr);
+    split_columns<T>(upper, first, second);
+    split_columns<T>(below, first + pitch, second ? second + pitch : nullptr);
     const mask<T> right = load_mask<T>(&won->right), lower = load_mask<T>(&won->lower);
     const vec<T> taken = select<T>(lower, select<T>(right, below[1], below[0]), select<T>(right, upper[1], upper[0]));
-    store<T>(y_t.at(b, c) + at, keep<T>(valid, taken));
+    store<T>(out, keep<T>(valid, taken));
   });
 }
 

@@ -62,13 +62,23 @@ class Network {
     for (int i = 0; i < n; ++i) std::memcpy(label_ + i * classes, data.labels + at(i) * classes, classes * sizeof(T));
     if (pixels == 1) return load_features(data, at, n);
     const int width = grid.width, slot = grid.slot;
-    for (int i = 0; i < n; ++i)
-      each_image_row(i, [&, from = data.images + at(i) * plan_.image_channels * pixels](T* row, int, int) mutable {
+    const auto copy_rows = [&](auto&& copy) {
+      for (int i = 0; i < n; ++i)
+        each_image_row(i, [&, from = data.images + at(i) * plan_.image_channels * pixels](T* row, int, int) mutable {
+          copy(row, from);
+          from += width;
+        });
+    };
+    if (width == slot && width == 8)
+      copy_rows([](T* row, const T* from) { std::memcpy(row, from, 8 * sizeof(T)); });
+    else if (width == slot && width == 16)
+      copy_rows([](T* row, const T* from) { std::memcpy(row, from, 16 * sizeof(T)); });
+    else
+      copy_rows([=](T* row, const T* from) {
         int x = 0;
         for (; x + 4 <= width; x += 4) std::memcpy(row + x, from + x, 4 * sizeof(T));
         for (; x < width; ++x) row[x] = from[x];
         for (; x < slot; ++x) row[x] = 0;  // a gradient may have left something there
-        from += width;
       });
     for (int i = n; i % grid.images != 0; ++i) each_image_row(i, [&](T* row, int, int) { std::memset(row, 0, slot * sizeof(T)); });
   }
@@ -230,8 +240,11 @@ class Network {
   }
   // Returns the sum that a convolution computes instead of reading x, if it does. `input` returns what it reads then.
   std::optional<Meetings<T>> sum_of(const Conv& c, int n) const {
-    if (c.sum < 0) return std::nullopt;
-    std::optional out(meetings_of(plan_.sums[c.sum], n));
+    std::optional<Meetings<T>> out;
+    if (c.sum < 0) return out;
+    const Sum& sum = plan_.sums[c.sum];
+    out.emplace(plan_.grids[sum.grid], n);  // in place, because it is kilobytes long
+    list_meetings(*out, sum);
     out->list_channels(reinterpret_cast<Normalised<T>*>(made_));
     return out;
   }
@@ -331,14 +344,12 @@ class Network {
       terms[i] = {arena_ + p.offset, p.channel, p.gap, bn >= 0 ? scale_ + bn : nullptr, bn >= 0 ? shift_ + bn : nullptr, s.source[i].relu};
     }
   }
-  Meetings<T> meetings_of(const Sum& sum, int n) const {
-    Meetings<T> out(plan_.grids[sum.grid], n);
+  void list_meetings(Meetings<T>& out, const Sum& sum) const {
     for (const Segment& s : sum.terms) {
       Meeting<T>& meeting = out.of[out.n++];
       meeting.begin = s.begin, meeting.end = s.end, meeting.n = s.n;
       terms_of(s, meeting.terms);
     }
-    return out;
   }
   void sum_forward(const Sum& sum, View<T> z, int n, int begin, int end) {
     const Span span(times_, Part::forward);
@@ -347,7 +358,9 @@ class Network {
   }
   void add_up(const Sum& sum, View<T> z, int n, int begin, int end) const {
     const Grid& grid = plan_.grids[sum.grid];
-    meetings_of(sum, n).add_up(z.at(begin), z.channel, 0, sum.channels, begin * grid.vectors(), end * grid.vectors(), begin >= grid.half);
+    Meetings<T> meetings(grid, n);
+    list_meetings(meetings, sum);
+    meetings.add_up(z.at(begin), z.channel, 0, sum.channels, begin * grid.vectors(), end * grid.vectors(), begin >= grid.half);
   }
   // apart: as in pool_backward.
   void sum_backward(const Sum& sum, int n, std::ptrdiff_t apart = 0) {
