@@ -156,7 +156,8 @@ class Builder {
   //   16->16 @16 118 / 119   188 / 175   287 / 264       32->32 @4   125 /  93   159 / 128   290 / 212
   //   32->32 @16 120 / 119   206 / 196   349 / 319       64->64 @4   127 /  93   166 / 135   261 / 225
   //
-  // With one or two channels on either side the transforms of the weight gradient cost more than they save.
+  // With one or two channels on either side the transforms of the weight gradient cost more than they save; with vectors of eight lanes, of which 16 are kept in
+  // registers, up to four (AVX2, microseconds of direct and of columns and rows: 3->8 @8 4.9 and 5.2, 4->4 @8 3.3 and 3.8, 8->8 @8 13.0 and 9.3).
   //
   // On images of 2 x 2 these useful GFLOP/s, of one Intel core (AVX-512, FMA peak 243; AVX2, 128), decide: forward, direct / channels, and wgrad. Channels in the
   // lanes pay where they fill enough of them.
@@ -178,7 +179,8 @@ class Builder {
                            : fits(Algorithm::winograd, grid) ? Algorithm::winograd
                                                              : Algorithm::direct;
     c.forward = c.dgrad = best;
-    c.wgrad = std::min(c.c_in, c.c_out) < 3 ? Algorithm::direct : best;
+    const int few = grid.lanes == 8 && grid.columns == 1 ? 5 : 3;
+    c.wgrad = std::min(c.c_in, c.c_out) < few ? Algorithm::direct : best;
   }
   // Names the weights and statistics of those channels of a convolution that `p` stands for.
   void name_conv(const std::string& name, const Producer& p) {

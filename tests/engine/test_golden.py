@@ -179,9 +179,9 @@ PINS: Final[dict[str, dict[str, list[float]]]] = {
 
 PINNED_BUILD: Final = "GNU 12.2.0, glibc 2.36, -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast -Wall -Wextra -Wno-psabi -Wno-ignored-attributes -Wno-unknown-pragmas"
 DIGESTS: Final[dict[str, str]] = {
-    "avx512": "1ff7487ff1e60e4522ab507c6edc19befe86d410b3111cb1a22a2638dc891f20",
-    "avx2": "455854e9365ff6c94d19aab631e62d44e00c984d728bfcbac725dd5d49a17533",
-    "baseline": "d7adf2f07f8fcb15033826f110b9b9fd24acd3c74cd27257239bd38c841a1be1",
+    "avx512": "507eeec5b7e671afe71cb0eed1485b4ecbefe2280f1952f7d045183eacb13722",
+    "avx2": "77744338c3339e69026eb87f29dd50de69b5d55c2678b83ab8d3f7c28cf3927c",
+    "baseline": "f88741d2385775d46a54fdf709a2b7c7a4e8858e0c31d9179e636cfa6e485d3b",
 }
 
 
