@@ -18,6 +18,7 @@
 namespace spd::SPD_ISA {
 
 inline constexpr int kPixels = kManyRegisters ? 4 : 2, kBlock1x1 = kManyRegisters ? 4 : 6;  // registers hold kPixels vectors of kBlock1x1 output channels
+inline constexpr int kUnroll1x1 = kManyRegisters ? 8 : 2;                                   // input channels in one turn of the loop
 
 // Packs k as [channel block][c_in][channel of the block]. `turned` packs the weights of dgrad.
 template <class T>
@@ -40,7 +41,7 @@ SPD_INLINE void conv1x1_tile(T* y, std::size_t y_channel, Source x, int c_in, co
   if (accumulate) SPD_UNROLL
   for (int c = 0; c < C; ++c) SPD_UNROLL
   for (int r = 0; r < R; ++r) acc[c][r] = load<T>(y + c * y_channel + r * lanes<T>);
-#pragma GCC unroll 8
+#pragma GCC unroll kUnroll1x1
   for (int i = 0; i < c_in; ++i, x.move(1, 0), k += C) {
     const auto channel = x[0];
     vec<T> in[R];
