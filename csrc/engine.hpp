@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <limits>
 
 #include "checks/jobs.hpp"
@@ -55,6 +56,29 @@ struct TrainJob {
   Metrics<T> train, valid;
   std::int64_t diverged_step;  // -1 where the motif did not diverge
   double seconds;              // that making the plans, training and reading the metrics took
+};
+
+// Some steps of the training of a supernet. Every step trains the motif of another cell, whose weights are a slice of the supernet's: weight j of the motif of
+// step i is weight slices[i][j] of the supernet. No two weights of a motif are the same one.
+template <class T>
+struct SupernetJob {
+  struct Step {
+    const Plan* plan;  // for a batch
+    T* memory;         // as many elements as EngineFunctions::memory says and n_parameters more, zeroed, aligned to a vector
+  };
+  std::function<Step(long i, Team&)> prepare;  // what it returns is valid until it is called again
+  DataSet<T> data;
+  const std::int64_t* order;  // (steps, batch)
+  int batch;
+  long steps, first_step;  // the optimiser counts steps from the supernet's first one
+  Optimizer optimizer;
+  const double* rates;  // (steps)
+  double batch_norm_eps;
+  const std::int32_t* const* slices;  // (steps)
+  T *weights, *a, *b;                 // (n_weights): the supernet's, and the state of the optimiser, which is made where first_step is 0
+  std::size_t n_weights;
+  double *step_loss, *step_accuracy;  // (steps)
+  std::int64_t diverged_step;         // counted from the supernet's first step; -1 where no loss was infinite or NaN
 };
 
 enum class Metric { loss, probability };
@@ -144,6 +168,7 @@ struct EngineFunctions {
   int lanes;
   std::size_t (*memory)(const Plan&, Team&);  // how many elements running a plan takes, training included
   void (*train)(const TrainSettings<T>&, TrainJob<T>&, Control&, Team&);
+  void (*supernet)(SupernetJob<T>&, Control&, Team&);
   void (*gradient)(GradientJob<T>&, Control&, Team&);
   std::size_t (*hypergradient_memory)(const Plan&, long steps, long kept_gradients, Team&);
   void (*hypergradient)(HypergradientJob<T>&, Control&, Team&);

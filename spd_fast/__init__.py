@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from spd_fast import nasbench101 as nasbench101
     from spd_fast import natsbench as natsbench
     from spd_fast import recipes as recipes
+    from spd_fast import supernet as supernet
     from spd_fast import torch as torch
     from spd_fast.base.errors import InvalidCellError as InvalidCellError
     from spd_fast.dish import Dish as Dish
@@ -72,7 +73,7 @@ _HOMES = {
     "truth.table": ["TruthTable"],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-_MODULES = ["nasbench101", "natsbench", "recipes", "torch"]
+_MODULES = ["nasbench101", "natsbench", "recipes", "supernet", "torch"]
 
 __all__ = ["__version__", *_HOME_OF, *_MODULES]
 

@@ -102,6 +102,11 @@ class Training(_Record):
     train: Metrics
     valid: Metrics
 
+class SupernetSteps(_Record):
+    step_loss: _Float64
+    step_accuracy: _Float64
+    diverged_step: int
+
 class Gradient(_Record):
     probability: _Float64
     loss: _Float64
@@ -153,6 +158,23 @@ def train(
     threads: int,
     progress: Callable[[float], object] | None,
 ) -> Training: ...
+def train_supernet(
+    specs: Sequence[MotifSpec],
+    images: npt.NDArray[Any],
+    labels: npt.NDArray[Any],
+    order: _Int64,
+    optimizer: Optimizer,
+    rates: _Float64,
+    first_step: int,
+    slices: Sequence[npt.NDArray[np.int32]],
+    weights: npt.NDArray[Any],
+    first: npt.NDArray[Any],
+    second: npt.NDArray[Any],
+    batch_norm_eps: float,
+    direct_convolutions: bool,
+    threads: int,
+    progress: Callable[[float], object] | None,
+) -> SupernetSteps: ...
 def gradient(
     specs: Sequence[MotifSpec],
     images: npt.NDArray[Any],

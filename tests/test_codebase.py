@@ -30,7 +30,7 @@ FLOORS = [
     {"dish", "recipes"},
     {"engine", "reference", "nasbench101"},
     {"torch", "scoring"},
-    {"truth"},
+    {"truth", "supernet"},
     {"outer", "natsbench"},
     {"predictors"},
     {"scoreboard", "bench", "ranking", "paper"},

@@ -36,6 +36,8 @@ class RecordClass {
 
 // Training, gradients, and the derivative of a whole training.
 void bind_train(py::module_& m);
+// Training on cells that share their weights.
+void bind_supernet(py::module_& m);
 // The derivatives and counts of which zero-cost proxies are made.
 void bind_proxies(py::module_& m);
 // Where the time of a training step goes, and what the machine can do at most.

@@ -97,6 +97,7 @@ PYBIND11_MODULE(_core, m) {
            py::arg("kind"), py::kw_only(), py::arg("momentum") = 0.0, py::arg("decay") = 0.0, py::arg("eps") = 0.0, py::arg("weight_decay") = 0.0,
            py::arg("nesterov") = false);
   bind_train(m);
+  bind_supernet(m);
   py::module_ kernels = m.def_submodule("kernels", "Single kernels and their scalar references, on (n, c, h, w) arrays.");
   bind_kernels(kernels);
   bind_measure(m);

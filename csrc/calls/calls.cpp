@@ -107,6 +107,21 @@ void train(const Motifs<T>& motifs, const TrainSettings<T>& s, std::vector<Train
 }
 
 template <class T>
+void train_supernet(const std::vector<MotifSpec>& specs, const std::vector<std::size_t>& sizes, bool direct_convolutions, SupernetJob<T>& job, const Run& run) {
+  const EngineFunctions<T>& f = engine().of<T>();
+  run_all({static_cast<double>(job.steps)}, run, [&](int, Worker& worker, Control& control) {
+    Plan plan;  // most cells are drawn once, so that plans are not kept
+    job.prepare = [&](long i, Team& team) -> typename SupernetJob<T>::Step {
+      plan = make_plan(specs[i], job.batch, Passes::forward_backward, f.lanes, sizeof(T), direct_convolutions);
+      require(sizes[i] == plan.n_parameters, "the size of a slice", static_cast<std::int64_t>(sizes[i]), std::to_string(plan.n_parameters));
+      return {&plan, zeroed<T>(worker.network, f.memory(plan, team) + plan.n_parameters)};
+    };
+    f.supernet(job, control, worker.team);
+    job.prepare = nullptr;
+  });
+}
+
+template <class T>
 Motifs<T> motifs_to_reverse(const std::vector<MotifSpec>& specs, const TrainSettings<T>& s, long steps, long first_step, bool direct_convolutions) {
   const long most = static_cast<long>(s.epochs) * s.steps_per_epoch;
   require_order(s);
@@ -179,16 +194,17 @@ std::size_t memory_of(const MotifSpec& spec, int batch, bool backward) {
   return engine().f32.memory(plan, one) * sizeof(float);
 }
 
-#define SPD_CALLS(T)                                                                                                              \
-  template struct Motifs<T>;                                                                                                      \
-  template void set_batches(TrainSettings<T>&, int, bool);                                                                        \
-  template Motifs<T> motifs_to_train(const std::vector<MotifSpec>&, const TrainSettings<T>&, bool);                               \
-  template void train(const Motifs<T>&, const TrainSettings<T>&, std::vector<TrainJob<T>>&, const Run&);                          \
-  template Motifs<T> motifs_to_reverse(const std::vector<MotifSpec>&, const TrainSettings<T>&, long, long, bool);                 \
-  template void hypergradients(const Motifs<T>&, const TrainSettings<T>&, std::vector<HypergradientJob<T>>&, double, const Run&); \
-  template Motifs<T> motifs_to_read(const std::vector<MotifSpec>&, const DataSet<T>&, bool, bool);                                \
-  template void gradients(const Motifs<T>&, std::vector<GradientJob<T>>&, const Run&);                                            \
-  template void logit_gradients(const Motifs<T>&, std::vector<LogitGradientJob<T>>&, const Run&);                                 \
+#define SPD_CALLS(T)                                                                                                               \
+  template struct Motifs<T>;                                                                                                       \
+  template void set_batches(TrainSettings<T>&, int, bool);                                                                         \
+  template Motifs<T> motifs_to_train(const std::vector<MotifSpec>&, const TrainSettings<T>&, bool);                                \
+  template void train(const Motifs<T>&, const TrainSettings<T>&, std::vector<TrainJob<T>>&, const Run&);                           \
+  template void train_supernet(const std::vector<MotifSpec>&, const std::vector<std::size_t>&, bool, SupernetJob<T>&, const Run&); \
+  template Motifs<T> motifs_to_reverse(const std::vector<MotifSpec>&, const TrainSettings<T>&, long, long, bool);                  \
+  template void hypergradients(const Motifs<T>&, const TrainSettings<T>&, std::vector<HypergradientJob<T>>&, double, const Run&);  \
+  template Motifs<T> motifs_to_read(const std::vector<MotifSpec>&, const DataSet<T>&, bool, bool);                                 \
+  template void gradients(const Motifs<T>&, std::vector<GradientJob<T>>&, const Run&);                                             \
+  template void logit_gradients(const Motifs<T>&, std::vector<LogitGradientJob<T>>&, const Run&);                                  \
   template void agreements(const Motifs<T>&, std::vector<ActivationJob<T>>&, const Run&);
 SPD_CALLS(float)
 SPD_CALLS(double)

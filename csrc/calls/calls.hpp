@@ -37,6 +37,11 @@ Motifs<T> motifs_to_train(const std::vector<MotifSpec>& specs, const TrainSettin
 template <class T>
 void train(const Motifs<T>& motifs, const TrainSettings<T>& s, std::vector<TrainJob<T>>& jobs, const Run& run);
 
+// Trains a supernet for some steps, step i with the motif of specs[i]. sizes: how many weights each slice of the job has. Throws std::invalid_argument where a
+// size is not that of the motif; the steps before are done then.
+template <class T>
+void train_supernet(const std::vector<MotifSpec>& specs, const std::vector<std::size_t>& sizes, bool direct_convolutions, SupernetJob<T>& job, const Run& run);
+
 // A training takes `steps` steps, of which those from first_step on are reversed.
 template <class T>
 Motifs<T> motifs_to_reverse(const std::vector<MotifSpec>& specs, const TrainSettings<T>& s, long steps, long first_step, bool direct_convolutions);

@@ -9,6 +9,7 @@
 #include "../loops/hypergradient.hpp"
 #include "../loops/profile.hpp"
 #include "../loops/proxies.hpp"
+#include "../loops/supernet.hpp"
 #include "../loops/train.hpp"
 
 namespace spd::SPD_ISA {
@@ -18,6 +19,7 @@ EngineFunctions<T> engine_functions() {
   return {lanes<T>,
           training_memory<T>,
           train_motif<T>,
+          train_supernet<T>,
           motif_gradient<T>,
           hypergradient_memory<T>,
           motif_hypergradient<T>,

@@ -13,7 +13,7 @@ namespace spd::SPD_ISA {
 // cores share no cache. So now and then some steps are taken in each way, and the fastest way is kept. All ways give the same bits.
 class Sharing {
  public:
-  // Calls f, which is a step of n images.
+  // Calls f, which is a step of n images. The networks of two steps may differ: what counts is the time for a FLOP.
   template <class T, class F>
   void step(Network<T>& network, const Team& team, int n, F&& f) {
     using Share = typename Network<T>::Share;
@@ -25,7 +25,7 @@ class Sharing {
     batch_ = std::max(batch_, n);
     if (n < batch_) return;  // the time of a smaller last batch says nothing
     if (way_ < kWays)
-      tried(seconds_now() - start);
+      tried((seconds_now() - start) / network.plan().flops);
     else if (++kept_ == keep_)
       way_ = kept_ = 0, keep_ = kKept, least_ = kNever;
   }

@@ -45,6 +45,7 @@ class Network {
     return network.used_;
   }
 
+  const Plan& plan() const { return plan_; }
   const T* logits() const { return logit_; }
   const T* mean() const { return mean_; }
   const T* var() const { return var_; }

@@ -527,6 +527,7 @@ _OWN: Final = {
         "a table of NAS-Bench-101", "spd_fast.nasbench101.open", "a table that spd_fast.nasbench101.convert wrote"
     ),
     "predictor file": Kind("a predictor", "spd_fast.SPDPredictor.load", "a file that spd_fast.SPDPredictor.save wrote"),
+    "supernet file": Kind("a supernet", "spd_fast.supernet.Supernet.load", "a file that spd-fast supernet train wrote"),
     "checkpoint": Kind("the checkpoint of a run", "spd-fast run --resume"),
     "dish file": Kind(
         "a file of images and labels",
@@ -551,6 +552,11 @@ _OWN: Final = {
     ),
 }
 """The kinds of files that the package reads, by the name that `load_arrays` and others have for them in messages."""
+_BY_SCHEMA: Final = {
+    "spd_fast.truth/": "truth file",
+    "spd_fast.nasbench101/": "table",
+    "spd_fast.supernet/": "supernet file",
+}
 _MAGIC: Final = {
     b"\x93NUMPY": Kind("a single array (.npy)", "numpy.load"),
     b"\x89HDF": Kind("an HDF5 file", "h5py"),
@@ -623,7 +629,7 @@ def _kind_of_archive(file: IO[bytes]) -> Kind:
             schema = _schema_of(archive) if "schema" in names else ""
     except _UNREADABLE:
         return Kind("an .npz or zip file that is damaged or was cut short: copy or download it again")
-    for start, known in (("spd_fast.truth/", "truth file"), ("spd_fast.nasbench101/", "table")):
+    for start, known in _BY_SCHEMA.items():
         if schema.startswith(start):
             return _OWN[known]
     if "settings" in names:

@@ -33,6 +33,7 @@ __all__ = [
     "MotifMetrics",
     "TrainResult",
     "prepared",
+    "sample_orders",
     "train",
     "train_motifs",
 ]
@@ -348,14 +349,15 @@ def prepared(loop: InnerLoop, cells: Sequence[Candidate], shape: Shape, dish: Di
         flat=starting_weights(specs, cells, shape, loop),
         data=(*train_set, *valid),
         n_valid=0 if valid[0] is None else len(valid[0]),
-        order=_orders(loop.order, loop.seed, loop.epochs, n),
+        order=sample_orders(loop.order, loop.seed, loop.epochs, n),
         batch=loop.batch(n),
         optimizer=loop.optimizer._for_engine(),
         rates=loop.rates(n),
     )
 
 
-def _orders(order: npt.ArrayLike | None, seed: int, epochs: int, n: int) -> npt.NDArray[np.int64]:
+def sample_orders(order: npt.ArrayLike | None, seed: int, epochs: int, n: int) -> npt.NDArray[np.int64]:
+    """Return the order of n images in each epoch, shape (epochs, n): the one that is given, or permutations that depend on seed and epoch."""
     if order is None:
         keys = (key_of(f"order/{seed}/{epoch}") for epoch in range(epochs))
         rows = [np.argsort(_core.uniforms(key, n, 1, [0]).ravel(), kind="stable") for key in keys]
