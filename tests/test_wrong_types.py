@@ -39,6 +39,7 @@ from spd_fast.spaces.cell_columns import CellColumns
 from spd_fast.spaces.cell_files import random_cells, read_cells, sample_cells
 from spd_fast.spaces.nats_cell import NatsColumns
 from spd_fast.spaces.perceptron import PerceptronColumns
+from spd_fast.supernet import Supernet, train_supernet
 from spd_fast.torch import motif_metrics, packed_metrics
 from spd_fast.truth.build import build_truth
 from spd_fast.truth.table import columns_of, write_truth
@@ -108,7 +109,9 @@ CELL_TABLE = CellTable.of(COLUMNS, "table.csv")
 TRIAL = draw_trial(TRUTH, pool_sizes=6, test_cells=100, seeds=1)
 JUDGED = judge(np.arange(100.0), np.arange(100.0), resamples=2)
 SHORT = ONE_EPOCH.replace({"inner.epochs": 2, "inner.batch_size": 4})
-
+SHARED = small.RECIPE.replace({"inner.init": "shared", "inner.epochs": 1})
+CHECKED = spd.Dish(DISH.images, DISH.labels, DISH.images, DISH.labels)
+SUPERNET = train_supernet(CHECKED, SHARED, CELLS[:2], threads=1)
 
 FOLDER = tempfile.TemporaryDirectory()  # removed at the end of the process
 TABLE_FILE = Path(FOLDER.name) / "table.npz"
@@ -174,6 +177,9 @@ DOORS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         {"cells": CELLS, "accuracy": ACCURACY, "recipe": ONE_EPOCH, "max_labelled": 5, "start": 5, "threads": 1},
     ),
     "score_cells": (spd.score_cells, {"dish": DISH, "recipe": ONE_EPOCH, "cells": CELLS[:2], "threads": 1}),
+    "train_supernet": (train_supernet, {"dish": CHECKED, "recipe": SHARED, "cells": CELLS[:2], "threads": 1}),
+    "Supernet.score": (SUPERNET.score, {"dish": CHECKED, "cells": CELLS[:2], "threads": 1}),
+    "Supernet.weights_of": (SUPERNET.weights_of, {"cells": CELLS[:2]}),
     "rank": (spd.rank, {"candidates": CELLS[:2], "labelled": CELLS, "accuracy": ACCURACY, "budget": 0}),
     "SPDPredictor": (
         lambda **parameters: spd.SPDPredictor(**({"features": ("structure",)} | parameters)).fit(CELLS, ACCURACY),
@@ -335,13 +341,14 @@ PUBLIC = (
     "spd_fast.spaces.cell_files",
     "spd_fast.spaces.nats_cell",
     "spd_fast.spaces.perceptron",
+    "spd_fast.supernet",
     "spd_fast.truth.build",
     "spd_fast.truth.table",
 )
 """The modules that users call; all that their `__all__` names is a door."""
 RESULTS = {
     "Board", "CellTable", "DishSearchResult", "Estimate", "Evaluation", "FitResult", "Goal", "Hypergradient", "Judged", "Labelled", "MotifMetrics",
-    "NatsArchitecture", "NatsRun", "Outcome", "Ranking", "Space", "Table", "TrainResult", "Trial",
+    "NatsArchitecture", "NatsRun", "Outcome", "Ranking", "Space", "Supernet", "SupernetScores", "Table", "TrainResult", "Trial",
 }  # fmt: skip
 """Classes that the package makes; their constructors are no doors."""
 ELSEWHERE = {
@@ -360,6 +367,8 @@ ELSEWHERE = {
     "Space.from_cells": "CellColumns.from_cells",
     "Space.row": "Table.row",
     "Space.sample": "Table.sample",
+    "Supernet.load": "test_a_path_is_a_text_or_a_path",
+    "Supernet.save": "test_a_path_is_a_text_or_a_path",
     "TruthTable.save": "test_a_path_is_a_text_or_a_path",
     "enumerate_space": "of nasbench101: tests/nasbench101, a right call takes seconds; of natsbench: it has no arguments",
     "names": "it has no arguments",
@@ -419,6 +428,8 @@ def test_a_path_is_a_text_or_a_path(value: Any) -> None:
         spd.Dish.load,
         SAMPLE.save,
         RANKING.save,
+        SUPERNET.save,
+        Supernet.load,
         load_images,
         lambda path: spd.TruthTable.load([] if path is None else path),
     ):

@@ -17,6 +17,7 @@ from spd_fast.cli import (  # noqa: F401 - they add their commands
     reproduce,
     run,
     score,
+    supernet,
     train,
     truth,
 )

@@ -2,7 +2,7 @@
 
 from spd_fast.cli.commands import PANELS, Commands, Ordered
 
-__all__ = ["app", "bench_app", "nasbench_app", "predictor_app", "truth_app"]
+__all__ = ["app", "bench_app", "nasbench_app", "predictor_app", "supernet_app", "truth_app"]
 
 app = Commands(
     panels=PANELS,
@@ -18,6 +18,12 @@ predictor_app = app.add_group(
     "predictor",
     help="Fit a predictor to trained cells, keep it in a file, and query it for other cells.",
     epilog="Examples:\n\n  spd-fast predictor fit trained.csv\n\n  spd-fast predictor query predictor.npz candidates.csv",
+)
+supernet_app = app.add_group(
+    "supernet",
+    help="Weight sharing: train one set of weights for all cells on real images, and score cells by slices of it.",
+    epilog="Examples:\n\n  spd-fast supernet train --images fashion-mnist/ --out supernet.npz\n\n"
+    "  spd-fast supernet score supernet.npz --images fashion-mnist/ --sample 200",
 )
 truth_app = app.add_group(
     "truth",

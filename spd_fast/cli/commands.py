@@ -23,7 +23,17 @@ __all__ = ["COMMAND_SCHEMA", "Commands", "Result", "command_file"]
 COMMAND_SCHEMA = "spd_fast.command/1"
 PANELS = {
     "Rank cells": ("rank", "predictor", "demo"),
-    "Learn dishes and judge them": ("run", "watch", "report", "score", "dish-search", "train", "recipes", "reproduce"),
+    "Learn dishes and judge them": (
+        "run",
+        "watch",
+        "report",
+        "score",
+        "dish-search",
+        "train",
+        "supernet",
+        "recipes",
+        "reproduce",
+    ),
     "Data": ("truth", "nasbench"),
     "This machine": ("info", "bench"),
 }
