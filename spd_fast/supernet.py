@@ -169,7 +169,8 @@ class Supernet:
         cells : sequence of n Cell or NatsCell
             They need not be cells that were drawn in training.
         steps : int, >= 0
-            Steps of its own that each cell is trained for before, from its slice of the weights. All cells see the same batches.
+            Steps of its own that each cell is trained for before, from its slice of the weights. All cells see the same batches;
+            after all training images they come in another order.
         rate : float, optional
             Learning rate of these steps, which is constant. Default: a tenth of the recipe's.
         threads, progress
@@ -178,7 +179,7 @@ class Supernet:
         Raises
         ------
         ValueError
-            If the dish is another one than that of the training, has no validation set, or has too few images for the steps.
+            If the dish is another one than that of the training, or has no validation set.
         TypeError
             If a cell is of another space.
         """
@@ -195,12 +196,15 @@ class Supernet:
         dish = entered(dish)
         loop = replace(inner_loops(self.recipe, dish).of(0), evaluate=False)
         batch, n = loop.batch(len(dish.images)), len(dish.images)
-        if steps * batch > n:
-            raise ValueError(f"steps is {steps}, expected at most {n // batch}: {n} images in batches of {batch}")
         lr = float(checked_number("rate", loop.optimizer.lr * _OWN_RATE if rate is None else rate, 0))
-        first = sample_orders(None, derived_seed(self.recipe.seed, "own steps"), 1, n)[0, : max(batch, steps * batch)]
-        own = replace(dish, images=dish.images[first], labels=dish.labels[first])
-        loop = replace(loop, epochs=int(steps > 0), optimizer=replace(loop.optimizer, lr=lr), schedule=None)
+        whole = n // batch * batch
+        orders = sample_orders(None, derived_seed(self.recipe.seed, "own steps"), max(1, -(-steps * batch // whole)), n)
+        seen = orders[:, :whole].ravel()[: max(1, steps) * batch]  # one epoch of these images is all steps
+        own = replace(dish, images=dish.images[seen], labels=dish.labels[seen])
+        order = np.arange(len(seen))[None] if steps else None
+        loop = replace(
+            loop, epochs=int(steps > 0), order=order, optimizer=replace(loop.optimizer, lr=lr), schedule=None
+        )
         parts = []
         for at in range(0, len(cells), _SCORED_AT_ONCE):
             chunk = [cells[row] for row in range(at, min(at + _SCORED_AT_ONCE, len(cells)))]

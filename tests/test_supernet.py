@@ -13,12 +13,13 @@ import torch
 import small
 from processes import started
 from spd_fast import supernet
+from spd_fast.base.seeds import derived_seed
 from spd_fast.dish import Dish
 from spd_fast.engine.initial import initial_parameters
 from spd_fast.engine.inner_loop import InnerLoop
 from spd_fast.engine.optimizers import SGD, Adam, Optimizer, RMSProp
 from spd_fast.engine.supernet import Roles, SupernetJob
-from spd_fast.engine.training import train_motifs
+from spd_fast.engine.training import sample_orders, train_motifs
 from spd_fast.motif import MotifShape
 from spd_fast.outer.start import start_dish
 from spd_fast.recipes.settings import PerceptronSettings
@@ -255,6 +256,24 @@ def test_steps_of_their_own_are_trainings_from_the_slice(trained: Supernet) -> N
     np.testing.assert_array_equal(trained.score(dish, CELLS[:3], steps=2, rate=0).loss, kept.loss)
     assert (found.loss != kept.loss).all()
     assert (trained.score(dish, CELLS[:3], steps=2).loss != kept.loss).all(), "a tenth of the recipe's rate"
+    longer = [trained.score(dish, CELLS[:1], steps=steps, rate=1e-2).loss[0] for steps in (3, 4, 9)]
+    assert len(set(longer)) == 3, "24 images in batches of 5: nine steps see images again"
+    first = trained.weights_of(CELLS[:1])
+    orders = sample_orders(None, derived_seed(RECIPE.seed, "own steps"), 3, 24)
+    motifs = train_motifs(
+        CELLS[:1],
+        trained.shape,
+        dish,
+        init=first,
+        epochs=3,
+        batch_size=5,
+        drop_last=True,
+        order=orders,
+        optimizer=Adam(lr=1e-2),
+        schedule=[1e-2] * 9 + [0.0] * 3,
+    )
+    assert motifs.valid is not None
+    assert longer[-1] == motifs.valid.loss[0]
 
 
 def test_cells_at_once_change_no_score(trained: Supernet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -445,8 +464,6 @@ def test_scores_that_do_not_fit(trained: Supernet) -> None:
         TypeError, match=r"cells\[0\] is NatsCell, expected spd_fast.Cell: the supernet is of that space"
     ):
         trained.score(dish, NATS)
-    with pytest.raises(ValueError, match="steps is 5, expected at most 4: 24 images in batches of 5"):
-        trained.score(dish, CELLS, steps=5)
     with pytest.raises(ValueError, match="steps is -1, expected at least 0"):
         trained.score(dish, CELLS, steps=-1)
     with pytest.raises(ValueError, match="rate is -1, expected"):

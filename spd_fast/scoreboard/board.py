@@ -41,6 +41,7 @@ from spd_fast.scoreboard.measuring import (
     LOW_FIDELITY_NETWORK,
     PROXY_NETWORK,
     REMEDY,
+    SHARED_NETWORK,
     Measuring,
     Parts,
     board_identity,
@@ -59,6 +60,7 @@ from spd_fast.scoreboard.rows import (
     motif_rows,
     predictor_rows,
     proxy_rows,
+    shared_rows,
     structure_rows,
 )
 from spd_fast.scoreboard.trial import Trial
@@ -183,6 +185,7 @@ def build_board(
     folder: str | os.PathLike[str] | None = None,
     proxy_network: Recipe = PROXY_NETWORK,
     low_fidelity_network: Recipe = LOW_FIDELITY_NETWORK,
+    shared_network: Recipe = SHARED_NETWORK,
     threads: int | None = None,
     progress: ShownNamedProgress = None,
 ) -> Board:
@@ -212,6 +215,8 @@ def build_board(
         Its motif and dish are the network and the batch of the zero-cost proxies.
     low_fidelity_network : Recipe
         Its motif is the small network of low-fidelity training, its inner loop says how that is trained.
+    shared_network : Recipe
+        Its motif, inner loop and images are those of the supernet whose weights the test cells share (`spd_fast.supernet`).
     threads : int, optional
         Default: the processors that this process may use. Does not change scores.
     progress : callable or bool, optional
@@ -234,6 +239,7 @@ def build_board(
         "curves": curves,
         "proxy_network": proxy_network,
         "low_fidelity_network": low_fidelity_network,
+        "shared_network": shared_network,
     }.items():
         checked_instance(name, each, Recipe, "a spd_fast.Recipe; spd_fast.recipes.get reads one by its name")
     if learned is not None:
@@ -260,13 +266,17 @@ def build_board(
             f"the truth holds {cells.cell_type.__name__}s, expected cells of NAS-Bench-101 or of NATS-Bench: the rows compare their "
             "graphs; learn a dish with spd_fast.fit_dish and judge it on the truth with spd_fast.score_cells"
         )
-    for each in (recipe, curves, proxy_network, low_fidelity_network):
+    for each in (recipe, curves, proxy_network, low_fidelity_network, shared_network):
         checked_cells(cells, each.shape)
     if curves.steps < MIN_STEPS:
         raise ValueError(
             f"recipe {curves.name!r} of the learning curves trains {curves.steps} steps, expected at least {MIN_STEPS}: fewer cannot be extrapolated"
         )
-    networks = {"proxy_network": proxy_network, "low_fidelity_network": low_fidelity_network}
+    networks = {
+        "proxy_network": proxy_network,
+        "low_fidelity_network": low_fidelity_network,
+        "shared_network": shared_network,
+    }
     with (
         _opened(folder, lambda: board_identity(trial, recipe, curves, learned, images, **networks)) as parts,
         shown_progress(progress, "measuring structures") as report,
@@ -277,6 +287,7 @@ def build_board(
             *structure_rows(trial),
             *proxy_rows(m),
             *motif_rows(m),
+            *shared_rows(m),
             *dish_rows(m),
             *predictor_rows(m),
             *bananas_rows(m),

@@ -25,6 +25,7 @@ from spd_fast.recipes.settings import AdamSettings, DishSettings, InnerSettings,
 from spd_fast.scoreboard.trial import Trial
 from spd_fast.spaces.candidate import Candidate
 from spd_fast.spaces.cell_columns import CellColumns
+from spd_fast.supernet import RECIPE, train_supernet
 
 REMEDY: Final = "choose another folder"
 LOW_FIDELITY_NETWORK: Final = Recipe(
@@ -41,6 +42,9 @@ PROXY_NETWORK: Final = Recipe(
     motif=MotifSettings(stem_channels=16, stacks=3, cells_per_stack=3),
     dish=DishSettings(images=60),
 )
+SHARED_NETWORK: Final = RECIPE
+OWN_STEPS: Final = 20
+"""Steps that every cell is trained for from its slice of the shared weights, for the row that has some."""
 
 
 # ---- measuring
@@ -71,6 +75,7 @@ class Measuring:
     progress: NamedProgress | None
     proxy_network: Recipe = PROXY_NETWORK
     low_fidelity_network: Recipe = LOW_FIDELITY_NETWORK
+    shared_network: Recipe = SHARED_NETWORK
 
     def dish(self, pool_size: int, seed: int) -> LearnedDish:
         """Return the learned dish of one pool, which was given or is learned here."""
@@ -105,6 +110,28 @@ class Measuring:
         recipe = self.on_images(self.low_fidelity_network)
         found = self._read("low-fidelity", LearnedDish(recipe, start_dish(recipe)), self.trial.test_cells.cells)
         return {**found, "accuracy": found["score"]}
+
+    def weight_sharing(self, steps: int) -> Mapping[str, Array]:
+        """Return scores and seconds of the test cells by their slices of a supernet, after so many steps of their own, and the
+        seconds that its training took. The supernet is trained on real images and on the test cells, without their accuracies."""
+        recipe, cells = self.on_images(self.shared_network), self.trial.test_cells.cells
+        dish = start_dish(recipe)
+
+        def learn(report: Progress) -> dict[str, Array]:
+            trained = train_supernet(dish, recipe, cells, threads=self.threads, progress=part_of(report, 0, 3))
+            found: dict[str, Array] = {"init_seconds": np.array(trained.seconds)}
+            for k, own in enumerate((0, OWN_STEPS)):
+                later = part_of(report, k + 1, 3)
+                scores = trained.score(dish, cells, steps=own, threads=self.threads, progress=later)
+                found |= {f"score-{own}": scores.score, f"seconds-{own}": scores.seconds}
+            return found
+
+        kept = self.parts.keep("weight-sharing", learn, self._report("training a supernet"))
+        return {
+            "score": kept[f"score-{steps}"],
+            "seconds": kept[f"seconds-{steps}"],
+            "init_seconds": kept["init_seconds"],
+        }
 
     def proxy_recipe(self) -> Recipe:
         """Return the recipe with the network and the batch of zero-cost proxies."""
@@ -271,7 +298,7 @@ class Measuring:
 
     def names(self) -> list[str]:
         """Return the names of all measurements that the board needs."""
-        found = ["curves", "proxies", *(["low-fidelity"] if self.images is not None else [])]
+        found = ["curves", "proxies", *(["low-fidelity", "weight-sharing"] if self.images is not None else [])]
         for seed in range(len(self.trial.seeds)):
             found += [f"before-{seed}", f"curves-pool-{seed}", *([f"real-{seed}"] if self.images is not None else [])]
             for size in self.trial.pool_sizes:
@@ -341,6 +368,7 @@ def board_identity(
     *,
     proxy_network: Recipe = PROXY_NETWORK,
     low_fidelity_network: Recipe = LOW_FIDELITY_NETWORK,
+    shared_network: Recipe = SHARED_NETWORK,
 ) -> dict[str, Any]:
     """Return everything that the measurements depend on. Files count by their contents, wherever they lie."""
     from spd_fast.images import load_images
@@ -355,6 +383,7 @@ def board_identity(
         "curves' source": source_digest(curves),
         "proxy network": json.loads(proxy_network.to_json()),
         "low-fidelity network": json.loads(low_fidelity_network.to_json()),
+        "shared network": json.loads(shared_network.to_json()),
         "dishes": dishes,
         "images": None if images is None else load_images(images).digest()[:16],
     }

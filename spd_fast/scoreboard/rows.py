@@ -15,7 +15,7 @@ from spd_fast.predictors.features import NATS_SCALARS, SCALARS, structural_featu
 from spd_fast.predictors.gaussian_process import fit_gaussian_process
 from spd_fast.recipes.settings import MotifSettings
 from spd_fast.scoreboard.judge import Judged, judge
-from spd_fast.scoreboard.measuring import Measuring
+from spd_fast.scoreboard.measuring import OWN_STEPS, Measuring
 from spd_fast.scoreboard.trial import Trial
 from spd_fast.spaces.candidate import Columns
 from spd_fast.spaces.cell import Cell
@@ -213,6 +213,30 @@ def motif_rows(m: "Measuring") -> list[Row]:
             query_seconds=float(fidelity["seconds"].sum()) / n,
         ),
     ]
+
+
+def shared_rows(m: "Measuring") -> list[Row]:
+    """Return the rows of weight sharing, which need real images: slices of one set of weights, as they are and trained on."""
+    if m.images is None:
+        return []
+    recipe = m.on_images(m.shared_network)
+    rows = []
+    for name, steps in (("weight sharing", 0), ("weight sharing, own steps", OWN_STEPS)):
+        found = m.weight_sharing(steps)
+        then = f" after {steps} steps of its own" if steps else ""
+        rows.append(
+            _row(
+                m.trial,
+                name,
+                "motif",
+                f"validation accuracy of the cell's slice of a supernet{then}; the supernet was trained on the test cells for "
+                f"{recipe.inner.epochs} epochs of {recipe.dish.images} real images (the paper, section 2.3)",
+                [found["score"]],
+                init_seconds=float(found["init_seconds"]),
+                query_seconds=float(found["seconds"].sum()) / len(m.trial.test_cells),
+            )
+        )
+    return rows
 
 
 def dish_rows(m: "Measuring") -> list[Row]:

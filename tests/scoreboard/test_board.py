@@ -31,10 +31,18 @@ from spd_fast.report.watch import look
 from spd_fast.scoreboard import board as scoreboard
 from spd_fast.scoreboard.board import GOALS, SCHEMA, Board, outcome_of
 from spd_fast.scoreboard.judge import MEASURES, Estimate, judge, precision_at
-from spd_fast.scoreboard.measuring import LOW_FIDELITY_NETWORK, PROXY_NETWORK, Measuring, Parts, board_identity
+from spd_fast.scoreboard.measuring import (
+    LOW_FIDELITY_NETWORK,
+    PROXY_NETWORK,
+    SHARED_NETWORK,
+    Measuring,
+    Parts,
+    board_identity,
+)
 from spd_fast.scoreboard.rows import BEFORE, LEARNED, REAL, extrapolated_loss
 from spd_fast.scoreboard.trial import Trial, draw_trial, pool_of_run, trial_of_pools
 from spd_fast.scoring import score_cells
+from spd_fast.supernet import train_supernet
 from spd_fast.truth.table import TruthTable
 
 RECIPE = small.RECIPE
@@ -412,7 +420,7 @@ def test_a_board_belongs_to_the_content_of_its_images(trial: Trial, images: Path
 
     before = identity(here)
     assert identity(there) == before
-    for network in ("proxy_network", "low_fidelity_network"):
+    for network in ("proxy_network", "low_fidelity_network", "shared_network"):
         assert board_identity(trial, RECIPE, VALID, None, here, **{network: NARROW}) != before
     source = RECIPE.replace({"dish.start": "images", "dish.source": str(here)})
     started = identity(there, source)
@@ -452,7 +460,9 @@ def test_dishes_that_are_given_are_not_learned_again(trial: Trial) -> None:
 def test_rows_on_real_images(trial: Trial, images: Path) -> None:
     low = LOW_FIDELITY_NETWORK.replace({"motif": RECIPE.motif.model_dump(), "inner.epochs": 1, "dish.image_size": 4})
     one_size = replace(trial, pool_sizes=(8,))
-    built = build_board(one_size, VALID, VALID, folds=0, images=images, low_fidelity_network=low)
+    shared = {"motif": RECIPE.motif.model_dump(), "inner.epochs": 1, "dish.image_size": 4}
+    networks = {"low_fidelity_network": low, "shared_network": SHARED_NETWORK.replace(shared)}
+    built = build_board(one_size, VALID, VALID, folds=0, images=images, **networks)
     real = VALID.replace({"seed": 1, "dish.start": "images", "dish.source": str(images)})
     assert np.array_equal(row_of(built, REAL).scores[1], score_cells(start_dish(real), real, trial.test_cells.cells))
     fidelity = row_of(built, "low-fidelity training")
@@ -460,6 +470,13 @@ def test_rows_on_real_images(trial: Trial, images: Path) -> None:
     assert np.allclose(fidelity.scores * 200, np.round(fidelity.scores * 200), atol=1e-4)
     assert len(np.unique(fidelity.scores)) > 5
     assert built.row("low-fidelity extrapolation") is not None
+    sliced, trained = row_of(built, "weight sharing"), row_of(built, "weight sharing, own steps")
+    assert not np.array_equal(sliced.scores, trained.scores)
+    assert sliced.init_seconds == trained.init_seconds > 0
+    assert trained.query_seconds > sliced.query_seconds > 0
+    used = Measuring(one_size, VALID, VALID, None, 0, images, 1, Parts(), None).on_images(networks["shared_network"])
+    dish, cells = start_dish(used), trial.test_cells.cells
+    assert np.array_equal(sliced.scores[0], train_supernet(dish, used, cells).score(dish, cells).accuracy)
     assert f"one batch of 20 images of {images}, 4 x 4" in row_of(built, "snip").meaning
     assert np.isfinite(row_of(built, "snip").scores).all()
 
