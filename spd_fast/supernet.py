@@ -66,16 +66,16 @@ _JOURNAL: Final = "spd_fast.supernet_journal/1"
 _REMEDY: Final = "delete the journal to begin anew, or choose another file"
 _SAVE_SECONDS: Final = 10.0  # about what a kill may cost
 _FIRST_STEPS, _MOST_STEPS = 20, 1000  # of one call; memory grows with them
-_SCORED_AT_ONCE: Final = 500
+_SCORED_AT_ONCE: Final = 100  # cells; progress is told after them, and memory grows with them
 _OWN_RATE: Final = 0.1  # the learning rate of a cell's own steps, as a share of the supernet's
 
 RECIPE: Final = Recipe(
     name="supernet",
     summary="Weight sharing: all cells share one set of weights, which is trained on real images, a cell drawn in every step.",
-    motif=MotifSettings(stem_channels=16, stacks=3),
-    dish=DishSettings(images=5000, valid_images=1000),
+    motif=MotifSettings(stem_channels=8, stacks=3),
+    dish=DishSettings(images=5000, valid_images=1000, image_size=8),
     inner=InnerSettings(
-        epochs=20, batch_size=50, optimizer=AdamSettings(lr=5e-3), schedule="cosine", init="shared", redraw=False
+        epochs=100, batch_size=50, optimizer=AdamSettings(lr=1e-2), schedule="cosine", init="shared", redraw=False
     ),
     outer=OuterSettings(metric="loss", ranking="accuracy", learn=("valid_images",)),
 )
@@ -368,8 +368,10 @@ def train_supernet(
         require_writable(checked_path("file", file))
     loop = replace(inner_loops(recipe, dish).of(0), drop_last=True)
     steps = loop.steps(len(dish.images))
-    drawn = np.random.default_rng(derived_seed(recipe.seed, "supernet")).integers(len(cells), size=steps)
-    keys = ";".join(cells[row].key for row in drawn.tolist())
+    rows = np.random.default_rng(derived_seed(recipe.seed, "supernet")).integers(len(cells), size=steps).tolist()
+    once = {row: cells[row] for row in set(rows)}
+    drawn = [once[row] for row in rows]
+    keys = ";".join(cell.key for cell in drawn)
     settings = json.loads(recipe.to_json())
     settings["dish"]["source"] = None  # images count by their content, wherever they lie
     identity = {
@@ -381,7 +383,7 @@ def train_supernet(
     dish = entered(dish)
     channels, height, width = dish.images.shape[1:]
     roles = Roles(shape, kinds.pop(), (channels, height, width))
-    job = SupernetJob(loop, roles, dish, cells, drawn)
+    job = SupernetJob(loop, roles, dish, drawn)
 
     def finished(state: SupernetState, seconds: float) -> Supernet:
         return Supernet(

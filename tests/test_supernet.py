@@ -68,7 +68,7 @@ def job_of(
         direct_convolutions=dtype == "float64",
     )
     roles = Roles(SHAPE, type(cells[0]), DISH.images.shape[1:])
-    return roles, SupernetJob(loop, roles, DISH, cells, np.array(drawn))
+    return roles, SupernetJob(loop, roles, DISH, [cells[row] for row in drawn])
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -126,6 +126,7 @@ def score(
 
     from spd_fast.base.ranks import kendall_tau
     from spd_fast.ranking.tables import require_writable, write_table
+    from spd_fast.scoreboard.judge import MIN_TEST_CELLS, judge
     from spd_fast.spaces.candidate import name_of
     from spd_fast.supernet import Supernet
 
@@ -147,9 +148,13 @@ def score(
     }
     rows = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
     out.print(table_of(f"the best {min(SHOWN, len(rows))} of {len(rows)} cells", rows[:SHOWN]))
-    tau = None if accuracy is None else kendall_tau(np.maximum(worst_last, -1e9), accuracy)
-    if tau is not None:
-        out.print(f"Kendall's tau of the scores with the truth: {tau:.3f}", markup=False)
+    tau = None
+    if accuracy is not None:
+        finite = np.maximum(worst_last, -1e9)
+        tau = kendall_tau(finite, accuracy)
+        enough = len(picked) >= MIN_TEST_CELLS
+        shown = str(judge(finite, accuracy).estimate("tau")) if enough else f"{tau:.3f}"
+        out.print(f"Kendall's tau of the scores with the truth{', 95 % interval' * enough}: {shown}", markup=False)
     if file is not None:
         write_table(file, table)
         note.print(f"written to {file}", markup=False)

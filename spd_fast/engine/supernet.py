@@ -87,6 +87,8 @@ class Roles:
             for (name, dims), end in zip(self.dims.items(), ends, strict=True)
         }
 
+        self._slices: dict[tuple[str, tuple[int, ...]], npt.NDArray[np.int32]] = {}
+
     def initial(self, loop: InnerLoop) -> Array:
         """Return drawn initial weights of all roles, shape (size,): those of the widest cells with ``init="shared"``."""
         shared = replace(loop, init="shared")
@@ -102,10 +104,11 @@ class Roles:
         """Return where each weight of a motif's flat vector is in the supernet's."""
         where = np.empty(spec.tables.n_parameters, np.int32)
         for name, at, dims in spec.tables.parameters:
-            place = self._places[name][tuple(map(slice, dims[:2]))]
-            if place.shape != dims:
-                place = place[:, :, 1:2, 1:2]
-            where[at : at + place.size] = place.ravel()
+            if (name, dims) not in self._slices:
+                place = self._places[name][tuple(map(slice, dims[:2]))]
+                self._slices[name, dims] = (place if place.shape == dims else place[:, :, 1:2, 1:2]).ravel()
+            part = self._slices[name, dims]
+            where[at : at + len(part)] = part
         return where
 
     def weights_of(self, spec: _core.MotifSpec, weights: Array) -> dict[str, Array]:
@@ -153,9 +156,8 @@ class SupernetJob:
     roles : Roles
     dish : Dish
         The training images.
-    cells : sequence of n Cell or NatsCell
-    drawn : ndarray, shape (steps,), int
-        The cell of every step, as its place in `cells`.
+    drawn : sequence of Cell or NatsCell
+        The cell of every step.
 
     Raises
     ------
@@ -163,9 +165,7 @@ class SupernetJob:
         If cells, dish and loop do not fit each other.
     """
 
-    def __init__(
-        self, loop: InnerLoop, roles: Roles, dish: Dish, cells: Sequence[Candidate], drawn: npt.NDArray[np.int64]
-    ) -> None:
+    def __init__(self, loop: InnerLoop, roles: Roles, dish: Dish, drawn: Sequence[Candidate]) -> None:
         self._loop, self._roles, self._drawn = loop, roles, drawn
         n, batch = len(dish.images), loop.batch(len(dish.images))
         self._data = (
@@ -175,8 +175,7 @@ class SupernetJob:
         orders = sample_orders(loop.order, loop.seed, loop.epochs, n)
         self._order = np.ascontiguousarray(orders[:, : n // batch * batch].reshape(-1, batch))
         self._rates = self._loop.rates(n)
-        used = np.unique(drawn).tolist()
-        self._specs = dict(zip(used, roles.specs([cells[row] for row in used]), strict=True))
+        roles.specs(drawn)  # a cell that does not fit is told before the first step; kept, they would take much memory
 
     def begin(self) -> SupernetState:
         """Return the state before the first step."""
@@ -195,7 +194,7 @@ class SupernetJob:
             If the loss of a step is NaN or infinite.
         """
         now = slice(state.step, state.step + steps)
-        specs = [self._specs[row] for row in self._drawn[now].tolist()]
+        specs = self._roles.specs(self._drawn[now])
         weights, first, second = (vector.copy() for vector in (state.weights, state.first, state.second))
         done = _core.train_supernet(
             specs,

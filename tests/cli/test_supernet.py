@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,10 @@ def test_train_and_score(folder: Path, tmp_path: Path) -> None:
     accuracies = [float(row["accuracy"]) for row in rows]
     assert len(rows) == 7
     assert accuracies == sorted(accuracies, reverse=True)
+    many = succeed(
+        "supernet", "score", out, "--images", folder / "images.npz", "--sample", 100
+    )  # of the package's truth
+    assert re.search(r"with the truth, 95 % interval: -?0\.\d+ \[-?0\.\d+, -?0\.\d+\]", many)
     own = json.loads(succeed("supernet", "score", out, *common, "--sample", 7, "--steps", 2, "--rate", 0.1, "--json"))
     assert {row["cell"] for row in own["cells"]} == {row["cell"] for row in rows}
     assert {row["loss"] for row in own["cells"]} != {float(row["loss"]) for row in rows}
