@@ -24,7 +24,6 @@ from spd_fast import Ranking, SPDPredictor, TruthTable, rank, recipes
 from spd_fast.base.files import atomic_write
 from spd_fast.base.machine import describe_machine
 from spd_fast.base.ranks import kendall_tau
-from spd_fast.base.sums import mean_of
 from spd_fast.base.types import Array
 from spd_fast.predictors.features import structural_features
 from spd_fast.predictors.gaussian_process import fit_gaussian_process
@@ -50,7 +49,7 @@ def intervals(cells: Any, curves: Curves, accuracy: Array, seed: int) -> list[di
     """Return the share of accuracies inside 90 % intervals, and their median width, for every number of labelled cells."""
     rows, found = np.arange(len(cells)), []
     everything = (
-        mean_of(list(curves.score))[:, None],
+        curves.mean_score()[:, None],
         structural_features(cells),
         curves.mean_curve(rows, len(curves.score)),
     )

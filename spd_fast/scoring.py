@@ -11,7 +11,14 @@ from spd_fast.base.display import ShownProgress, shown_share
 from spd_fast.base.progress import part_of
 from spd_fast.base.seeds import derived_seed
 from spd_fast.base.sums import mean_of
-from spd_fast.base.types import Progress, checked_instance, checked_progress, checked_shown_progress
+from spd_fast.base.types import (
+    Progress,
+    checked_instance,
+    checked_integer,
+    checked_list,
+    checked_progress,
+    checked_shown_progress,
+)
 from spd_fast.dish import Dish
 from spd_fast.engine.inner_loop import InnerLoop
 from spd_fast.engine.optimizers import SGD, Adam, RMSProp
@@ -107,6 +114,7 @@ def score_cells(
     recipe: Recipe,
     cells: Sequence[Candidate],
     *,
+    replicates: Sequence[int] | None = None,
     threads: int | None = None,
     progress: ShownProgress = None,
 ) -> npt.NDArray[np.float64]:
@@ -122,6 +130,8 @@ def score_cells(
         A dish that `spd_fast.fit_dish` learned with this recipe, for example.
     recipe : Recipe
     cells : sequence of n Cell, NatsCell or Perceptron
+    replicates : sequence of int, optional
+        The replicates whose scores are averaged, such as ``range(2)`` for a cheaper score. Default: all of ``inner.replicates``.
     threads : int, optional
         As in `spd_fast.train_motifs`.
     progress : callable or bool, optional
@@ -131,16 +141,16 @@ def score_cells(
     -------
     ndarray, shape (n,), float64
         Scores; larger is better. ``outer.ranking`` says whether they are the metric (minus the loss, for losses) or the
-        accuracy. They are means over ``inner.replicates``, and NaN if a motif of the cell diverged.
+        accuracy. They are means over the replicates, and NaN if a motif of the cell diverged.
 
     Raises
     ------
     ValueError
-        If dish and recipe do not fit each other.
+        If dish and recipe do not fit each other, or the recipe has no such replicates.
     """
     checked_shown_progress(progress)
     with shown_share(progress, "training motifs") as report:
-        results = train_cells(dish, recipe, cells, threads=threads, progress=report)
+        results = train_cells(dish, recipe, cells, replicates=replicates, threads=threads, progress=report)
     return mean_of([read_score(result, recipe, dish) for result in results])
 
 
@@ -169,7 +179,10 @@ def train_cells(
     """
     checked_progress(progress)
     dish = entered(checked_instance("dish", dish, Dish, "a spd_fast.Dish"))
-    wanted = range(checked_recipe(recipe).inner.replicates) if replicates is None else replicates
+    known = checked_recipe(recipe).inner.replicates
+    wanted = range(known) if replicates is None else checked_list("replicates", replicates, "integers")
+    if not wanted or any(checked_integer("one of replicates", each) not in range(known) for each in wanted):
+        raise ValueError(f"replicates is {list(wanted)}, expected integers from 0 to {known - 1}, at least one")
     found = []
     for part, replicate in enumerate(wanted):
         loop, images = score_loop(recipe, dish, replicate)

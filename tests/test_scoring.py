@@ -218,6 +218,18 @@ def test_trained_motifs_are_evaluated_only_if_scores_are_read_from_that() -> Non
     assert train_cells(start_dish(read), read, cells)[0].train is not None
 
 
+def test_scores_of_some_replicates() -> None:
+    how, cells = recipe(inner__replicates=3, inner__epochs=1, outer__ranking="metric"), small.pool()[0][:2]
+    dish = start_dish(how)
+    each = [score_cells(dish, how, cells, replicates=[replicate]) for replicate in range(3)]
+    np.testing.assert_allclose(score_cells(dish, how, cells, replicates=range(2)), (each[0] + each[1]) / 2, rtol=1e-6)
+    assert not np.array_equal(each[0], each[1])
+    with pytest.raises(ValueError, match=r"replicates is \[0, 3\], expected integers from 0 to 2, at least one"):
+        score_cells(dish, how, cells, replicates=[0, 3])
+    with pytest.raises(ValueError, match=r"replicates is \[\], expected integers from 0 to 2, at least one"):
+        score_cells(dish, how, cells, replicates=[])
+
+
 def test_progress_of_replicates() -> None:
     shares: list[float] = []
     how = recipe(inner__replicates=2, inner__epochs=4000)
@@ -314,9 +326,8 @@ def test_the_dish_of_a_ranked_score_has_no_step_weights() -> None:
 
 
 @pytest.mark.verify
-@pytest.mark.parametrize("name", ["curves", "label_free"])
-def test_the_reference_losses_of_a_recipe_are_those_of_cells_of_the_space(name: str) -> None:
-    curves = recipes.get(name)
+def test_the_reference_losses_of_learning_curves_are_those_of_cells_of_the_space() -> None:
+    curves = recipes.get("curves")
     space = enumerate_space()
     rows = np.sort(np.random.default_rng(2026).choice(len(space), 400, replace=False))
     found = reference_losses(start_dish(curves), curves, [space[row] for row in rows.tolist()])

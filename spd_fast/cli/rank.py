@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from spd_fast.spaces.candidate import MotifCell
 
 _DEMO_LABELLED = 100
+_OF_A_SPACE = 2
+"""Motifs of each cell of a whole space, without labels."""
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -30,6 +32,7 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
         "spd-fast rank candidates.csv --labelled trained.csv --budget 5m --out best.csv",
         "spd-fast rank candidates.jsonl",
         "spd-fast rank --neighbours 1000 --labelled trained.csv",
+        "spd-fast rank --all",
     ),
 )
 def rank(
@@ -48,7 +51,8 @@ def rank(
         ),
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Rank all 423,624 cells of NAS-Bench-101; give a --budget with it.")
+        bool,
+        typer.Option("--all", help="Rank all 423,624 cells of NAS-Bench-101; give a --budget with it."),
     ] = False,
     neighbours: Annotated[
         int | None,
@@ -71,6 +75,15 @@ def rank(
     cell: Annotated[
         str | None,
         typer.Option(metavar="COLUMN", help="Column of the cells in both files. Default: found by its name."),
+    ] = None,
+    motifs: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=8,
+            help="Train at most N motifs of each cell. Default: 8; with --all and no labels 2, which take a quarter of the time and rank nearly as well.",
+        ),
     ] = None,
     budget: Annotated[
         str | None,
@@ -99,6 +112,7 @@ def rank(
             accuracy,
             cell=cell,
             lower_is_better=lower_is_better,
+            motifs=motifs or (_OF_A_SPACE if everything and labelled is None else 8),
             budget=seconds,
             measured=file.with_name(f"{file.name}.measured"),
             threads=threads,

@@ -22,6 +22,8 @@ from spd_fast.spaces.nats_cell import NatsCell
 
 __all__ = ["FEW", "LeftOut", "advise", "first_to_label", "judged", "left_out", "outside_tested", "short_name"]
 
+ALL_MOTIFS: Final = 8
+"""Motifs of a cell with which the figures below were measured, where nothing else is said."""
 FOLDS: Final = 5
 """Parts into which labelled cells are dealt out to see how well they predict each other."""
 DEALS: Final = 3
@@ -30,6 +32,8 @@ FEW: Final = 30
 """With fewer labelled cells, more of them help most."""
 _ON_TEST_CELLS: Final = {0: "0.68", 10: "0.66", 15: "0.67", 30: "0.70", 100: "0.75", 300: "0.79"}
 """Kendall's tau on about 1,000 other cells of NAS-Bench-101 with so many labelled cells: docs/rank.md, means of five draws."""
+_WITHOUT_LABELS: Final = {8: _ON_TEST_CELLS[0], 3: "0.68", 2: "0.67", 1: "0.66"}
+"""The same without labels, by the number of motifs that are trained of each cell."""
 _BY_STRUCTURE: Final = "0.63"
 """The same with 100 labelled cells where no motif of a candidate is trained."""
 _NAMED: Final = 5
@@ -102,10 +106,16 @@ def advise(
             said.append(f"The best cheap control on the same cells is {best}: tau {alone:.2f}.")
     known = max(n for n in _ON_TEST_CELLS if n <= len(target)) if found is not None else 0
     what = f"{known} labelled cells" if known else "no labels"
-    said.append(
-        f"With {what} and all motifs trained, tau on 1,000 other cells of NAS-Bench-101 was {_ON_TEST_CELLS[known]} when we measured it."
-    )
-    if nats:
+    most = curves.score.shape[0]
+    reached = _WITHOUT_LABELS.get(most) if not known else _ON_TEST_CELLS[known] if most == ALL_MOTIFS else None
+    if reached is not None:
+        trained = (
+            "all motifs" if most == ALL_MOTIFS else "a single motif" if most == 1 else f"{most} motifs of each cell"
+        )
+        said.append(
+            f"With {what} and {trained} trained, tau on 1,000 other cells of NAS-Bench-101 was {reached} when we measured it."
+        )
+    if nats and reached is not None:
         said.append("Your cells are those of NATS-Bench, of which that figure says nothing.")
     if len(outside):
         more = f" and {len(outside) - _NAMED:,} more" if len(outside) > _NAMED else ""
@@ -115,7 +125,6 @@ def advise(
             "cell more than any of these differs from the nearest other one, so its prediction is a guess. The column outside_tested "
             f"marks them: {', '.join(map(short_name, outside[:_NAMED]))}{more}."
         )
-    most = curves.score.shape[0]
     never, partly = (
         int((curves.done[wanted] == 0).sum()),
         int(((curves.done[wanted] > 0) & (curves.done[wanted] < most)).sum()),

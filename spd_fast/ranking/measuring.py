@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 import spd_fast._core as _core
 from spd_fast.base.stores import Journal, array_of, content_digest, text_of
+from spd_fast.base.sums import mean_of
 from spd_fast.base.types import Array, Progress
 from spd_fast.dish import Dish
 from spd_fast.motif import MotifShape, count_flops, count_flops_table
@@ -19,13 +20,17 @@ from spd_fast.spaces.candidate import Columns
 from spd_fast.spaces.cell_columns import CellColumns
 
 __all__ = [
+    "ORDER",
     "SCHEMA",
     "Curves",
     "flops_of",
 ]
 
-SCHEMA: Final = "spd_fast.curves/1"
+SCHEMA: Final = "spd_fast.curves/2"
 """Version of the journal's records."""
+ORDER: Final = (6, 7, 4, 2, 3, 1, 5, 0)
+"""The replicates of the recipe `curves` in the order in which they are trained. Their random images differ in how well they rank, so that few
+replicates rank best where the best ones come first. The order was chosen on development cells (docs/notes/label_free.md)."""
 
 
 @dataclass(eq=False)
@@ -37,12 +42,14 @@ class Curves:
     cells : CellColumns or NatsColumns, length n
         No two the same.
     recipe : Recipe
-        Motif, dish and inner loop.
+        Motif, dish and inner loop, of eight replicates.
     threads : int, optional
+    motifs : int, optional
+        Number of replicates R of each cell that are measured at most, the first ones of `ORDER`. Default: all of them.
     cost : ndarray, shape (n,), int
         FLOPs of each cell's motif for one image; 0 where nothing leads through a cell.
     curve : ndarray, shape (R, n, M), float64
-        Learning curve of each replicate of each cell; NaN where it was not measured or a motif diverged.
+        Learning curve of each replicate of each cell, in the order of `ORDER`; NaN where it was not measured or a motif diverged.
     score : ndarray, shape (R, n), float64
         Label-free score of each replicate of each cell: that of `spd_fast.scoring.score_cells`, about 0 for a middling
         cell of the space; larger is better. NaN as in `curve`.
@@ -55,6 +62,7 @@ class Curves:
     cells: Columns[Any]
     recipe: Recipe
     threads: int | None
+    motifs: int | None = None
     cost: npt.NDArray[np.int64] = field(init=False)
     curve: Array = field(init=False)
     score: Array = field(init=False)
@@ -62,7 +70,7 @@ class Curves:
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        n, replicates = len(self.cells), self.recipe.inner.replicates
+        n, replicates = len(self.cells), self.motifs or len(ORDER)
         pieces = min(8, self.recipe.steps)
         self.curve = np.full((replicates, n, pieces), np.nan)
         self.score = np.full((replicates, n), np.nan)
@@ -96,8 +104,10 @@ class Curves:
             if "motifs" in record:
                 self._planned = int(record["motifs"])
                 continue
-            rows, replicate = array_of(record["rows"], np.int64), int(record["replicate"])
-            self._take(rows, replicate, array_of(record["curve"]).reshape(len(rows), -1), array_of(record["score"]))
+            rows, place = array_of(record["rows"], np.int64), int(record["place"])
+            if place >= len(self.score):
+                continue  # more motifs were wanted when that was measured
+            self._take(rows, place, array_of(record["curve"]).reshape(len(rows), -1), array_of(record["score"]))
 
     def plan(self, motifs: int) -> None:
         """Note how many motifs there are to train without a budget, for those who watch the file."""
@@ -110,8 +120,9 @@ class Curves:
         if self._journal is not None:
             self._journal.close()
 
-    def measure(self, rows: npt.NDArray[np.int64], replicate: int, progress: Progress | None = None) -> None:
-        """Train one motif of each of these cells, and remember what it shows: NaN of a cell that nothing leads through."""
+    def measure(self, rows: npt.NDArray[np.int64], place: int, progress: Progress | None = None) -> None:
+        """Train one motif of each of these cells, whose replicate has this place in `ORDER`, and remember what it shows: NaN of a cell that
+        nothing leads through."""
         trained = np.array([self.cells[row].matrix.any() for row in rows.tolist()], bool)
         curve, score = np.full((len(rows), self.curve.shape[2]), np.nan), np.full(len(rows), np.nan)
         if trained.any():
@@ -119,26 +130,32 @@ class Curves:
                 self._dish,
                 self.recipe,
                 [self.cells[row] for row in rows[trained].tolist()],
-                replicates=[replicate],
+                replicates=[ORDER[place]],
                 threads=self.threads,
                 progress=progress,
             )
             self.seconds += float(found.seconds.sum())
             curve[trained], score[trained] = found.curve, found.score
-        self._take(rows, replicate, curve, score)
+        self._take(rows, place, curve, score)
         if self._journal is not None:
-            record = {"replicate": replicate, "rows": text_of(rows), "curve": text_of(curve), "score": text_of(score)}
+            record = {"place": place, "rows": text_of(rows), "curve": text_of(curve), "score": text_of(score)}
             self._journal.append([record])
 
-    def _take(self, rows: npt.NDArray[np.int64], replicate: int, curve: Array, score: Array) -> None:
-        self.curve[replicate, rows], self.score[replicate, rows] = curve, score
-        self.done[rows] = replicate + 1
+    def _take(self, rows: npt.NDArray[np.int64], place: int, curve: Array, score: Array) -> None:
+        self.curve[place, rows], self.score[place, rows] = curve, score
+        self.done[rows] = place + 1
+
+    def first(self, replicates: int) -> list[int]:
+        """Return the places of so many first replicates, in the order in which `spd_fast.predictors` adds them, so that sums have the same bits."""
+        return sorted(range(replicates), key=ORDER.__getitem__)
+
+    def mean_score_of(self, rows: npt.NDArray[np.int64], replicates: int) -> Array:
+        """Return the label-free scores of cells as means over their first replicates: shape (len(rows),)."""
+        return mean_of([self.score[place, rows] for place in self.first(replicates)])
 
     def mean_curve(self, rows: npt.NDArray[np.int64], replicates: int) -> Array:
         """Return the learning curves of cells as means over their first replicates: shape (len(rows), M)."""
-        from spd_fast.base.sums import mean_of
-
-        return mean_of([self.curve[replicate, rows] for replicate in range(replicates)])
+        return mean_of([self.curve[place, rows] for place in self.first(replicates)])
 
     def mean_curves(self) -> Array:
         """Return the learning curves of all cells as means over the replicates that were measured, NaN where there are none."""
@@ -151,8 +168,8 @@ class Curves:
     def mean_score(self) -> Array:
         """Return the scores of all cells as means over the replicates that were measured, NaN where there are none."""
         total = np.zeros(len(self.cells))
-        for replicate, score in enumerate(self.score):
-            total += np.where(replicate < self.done, score, 0.0)
+        for place in self.first(len(self.score)):
+            total += np.where(place < self.done, self.score[place], 0.0)
         return np.where(self.done > 0, total / np.maximum(self.done, 1), np.nan)
 
 

@@ -211,6 +211,7 @@ def rank(
     *,
     cell: str | None = None,
     lower_is_better: bool = False,
+    motifs: int = 8,
     budget: float | None = None,
     measured: str | os.PathLike[str] | None = None,
     threads: int | None = None,
@@ -231,6 +232,9 @@ def rank(
         The column of the files that holds the cells. By default it is found by its name.
     lower_is_better : bool
         Whether `accuracy` are losses or errors, of which less is better.
+    motifs : int
+        Motifs that are trained of each cell at most, 1 to 8. Two take a quarter of the time of all eight, and without labels rank nearly as
+        well: docs/rank.md. What `measured` keeps serves any number.
     budget : float, optional
         Seconds of training after which no more motifs are trained. Default: all motifs of all candidates are trained.
     measured : path, optional
@@ -274,8 +278,11 @@ def rank(
     lower_is_better = checked_flag("lower_is_better", lower_is_better)
     thread_count(threads)
     checked_shown_progress(progress)
+    motifs = checked_integer("motifs", motifs, 1, recipes.get(DEFAULT_CURVES).inner.replicates)
     with shown_progress(progress, "reading cells") as report:
-        return _ranked(candidates, labelled, accuracy, cell, lower_is_better, budget, measured, threads, report, began)
+        return _ranked(
+            candidates, labelled, accuracy, cell, lower_is_better, budget, motifs, measured, threads, report, began
+        )
 
 
 def _ranked(
@@ -285,6 +292,7 @@ def _ranked(
     cell: str | None,
     lower_is_better: bool,
     budget: float | None,
+    motifs: int,
     measured: str | os.PathLike[str] | None,
     threads: int | None,
     progress: NamedProgress | None,
@@ -295,7 +303,7 @@ def _ranked(
     wanted, columns = _candidates(candidates, cell)
     pool, target, source = labelled_cells(labelled, accuracy, cell, lower_is_better)
     unique, (at_pool, at_wanted) = _once([_columns(pool, wanted.cell_type), wanted])
-    curves = Curves(unique, recipes.get(DEFAULT_CURVES), threads)
+    curves = Curves(unique, recipes.get(DEFAULT_CURVES), threads, motifs)
     say("comparing structures", 0.0)
     alike = len(pool) >= FEWEST_LABELLED and np.ptp(target) == 0
     judge = Judge(curves, structural_features(unique), at_pool, target)

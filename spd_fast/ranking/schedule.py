@@ -18,7 +18,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast.base.sums import mean_of
 from spd_fast.base.types import Array, NamedProgress
 from spd_fast.predictors.gaussian_process import GaussianProcess, fit_gaussian_process
 from spd_fast.ranking.measuring import Curves
@@ -69,7 +68,7 @@ class Judge:
         the prior score, and their curves behind it."""
         if not replicates:
             return [self.structure[rows]]
-        score = mean_of([self.curves.score[replicate, rows] for replicate in range(replicates)])
+        score = self.curves.mean_score_of(rows, replicates)
         return [score[:, None], self.structure[rows], self.curves.mean_curve(rows, replicates)]
 
     def groups_of_pool(self) -> list[Array]:

@@ -17,6 +17,7 @@ from spd_fast.cli import app
 from spd_fast.nasbench101 import neighbours
 from spd_fast.outer.start import start_dish
 from spd_fast.ranking.advice import first_to_label, outside_tested
+from spd_fast.ranking.measuring import ORDER
 from spd_fast.ranking.rank import Ranking, neighbours_of
 from spd_fast.ranking.schedule import Pace, about
 from spd_fast.recipes import get
@@ -137,6 +138,33 @@ def test_without_labels_the_speed_of_learning_ranks() -> None:
     assert few.labelled == 3
     assert any("3 labelled cells are few" in each and CANDIDATES[0].module_hash[:12] in each for each in few.advice)
     assert set(few.label_first) == set(CANDIDATES)
+
+
+def test_fewer_motifs(tmp_path: Path) -> None:
+    recipe, cells, kept = get("curves"), CANDIDATES[:3], tmp_path / "kept"
+    found = rank(cells, motifs=2, measured=kept)
+    scores = score_cells(start_dish(recipe), recipe, cells, replicates=ORDER[:2])
+    assert np.allclose(found.label_free, scores, rtol=1e-12)
+    assert found.replicates.tolist() == [2, 2, 2]
+    assert any("With no labels and 2 motifs of each cell trained" in each for each in found.advice)
+    assert not any("A larger budget measures the rest" in each for each in found.advice), "nothing is left"
+    labelled = rank(cells, TRAINED.cells, TRAINED.accuracy, motifs=2, budget=0)
+    assert not any("when we measured it" in each for each in labelled.advice), "that was with all motifs"
+    # What was measured serves more motifs, and fewer again.
+    more, fewer = rank(cells, motifs=3, measured=kept), rank(cells, motifs=2, measured=kept)
+    assert np.array_equal(more.label_free, rank(cells, motifs=3).label_free)
+    assert (fewer.core_seconds, fewer.replicates.tolist()) == (0, [2, 2, 2])
+    assert np.array_equal(fewer.label_free, found.label_free)
+    with pytest.raises(ValueError, match="motifs is 9, expected 1 to 8"):
+        rank(cells, motifs=9)
+
+
+def test_a_whole_space_without_labels_has_two_motifs_a_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spd_fast.nasbench101.enumerate_space", lambda: CellColumns.from_cells(CANDIDATES[:2]))
+    out = tmp_path / "ranked.json"
+    done = CliRunner().invoke(app, ["rank", "--all", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert [row["motifs_trained"] for row in json.loads(out.read_text())] == [2, 2]
 
 
 def test_cells_that_occur_twice_are_measured_once() -> None:
