@@ -22,7 +22,7 @@ INSTALL := $(BIN)/python tools/environment.py
 help:
 	@echo 'make demo    the main job on the truth that ships with the package: 100 cells labelled, the others ranked and checked'
 	@echo 'make test    the tests; ARGS= is handed to pytest'
-	@echo 'make verify  the whole agreement with the plain PyTorch motifs (longer than test)'
+	@echo 'make verify  the whole agreement with the plain PyTorch motifs, and clusters that lose machines (longer than test)'
 	@echo 'make fuzz    libFuzzer on the reader of NAS-Bench-101 files, until Ctrl-C; needs clang++; ARGS=-runs=1000000'
 	@echo 'make aarch64 the portable engine built for 64-bit Arm; run under qemu, its losses are those of this machine'
 	@echo 'make lint    ruff, mypy, clang-format and codespell, as in CI'
@@ -41,6 +41,7 @@ test: $(VENV)/.installed
 	$(BIN)/pytest $(ARGS)
 
 verify: $(VENV)/.installed
+	$(PIP) ray distributed
 	$(BIN)/pytest -m 'verify or not verify' $(ARGS)
 
 fuzz: $(VENV)/.installed

@@ -1,13 +1,15 @@
 """The inner loop of a recipe, and the scores of cells that come of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.display import ShownProgress, shown_share
+from spd_fast.base.executors import Executor, Spread
 from spd_fast.base.progress import part_of
 from spd_fast.base.seeds import derived_seed
 from spd_fast.base.sums import mean_of
@@ -22,6 +24,7 @@ from spd_fast.base.types import (
 from spd_fast.dish import Dish
 from spd_fast.engine.inner_loop import InnerLoop
 from spd_fast.engine.optimizers import SGD, Adam, RMSProp
+from spd_fast.engine.specs import forward_flops
 from spd_fast.engine.training import MotifMetrics, TrainResult, train
 from spd_fast.learnables.step_weights import equal_weights
 from spd_fast.learnables.table import enter_all
@@ -39,9 +42,15 @@ __all__ = [
     "score_cells",
     "score_loop",
     "shape_for",
+    "spread_motifs",
     "step_weights",
     "train_cells",
+    "training_passes",
 ]
+
+_Result = TypeVar("_Result")
+Where = tuple[Dish, Recipe, int]
+"""What every piece of spread work is given: the dish, the recipe, and how many threads train its motifs."""
 
 _OPTIMIZERS: Final[dict[str, type[Adam | SGD | RMSProp]]] = {"adam": Adam, "sgd": SGD, "rmsprop": RMSProp}
 
@@ -83,6 +92,11 @@ class InnerLoops:
         return slice(replicate, None, self.replicates) if self.split_images else slice(None)
 
 
+def training_passes(recipe: Recipe) -> int:
+    """Return how many forward passes of one image cost as many FLOPs as the training of a motif: a step costs three."""
+    return 3 * recipe.inner.epochs * recipe.images_of_a_motif
+
+
 def inner_loops(recipe: Recipe, dish: Dish | None = None) -> InnerLoops:
     """Return the inner loops of a recipe.
 
@@ -116,6 +130,7 @@ def score_cells(
     *,
     replicates: Sequence[int] | None = None,
     threads: int | None = None,
+    executor: Executor | None = None,
     progress: ShownProgress = None,
 ) -> npt.NDArray[np.float64]:
     """Score cells with a dish: train a motif of each cell as the recipe says, and read its score.
@@ -134,6 +149,9 @@ def score_cells(
         The replicates whose scores are averaged, such as ``range(2)`` for a cheaper score. Default: all of ``inner.replicates``.
     threads : int, optional
         As in `spd_fast.train_motifs`.
+    executor : concurrent.futures.Executor, dask.distributed.Client, or the module ray, optional
+        Where motifs are trained, in place of the threads of this process; `threads` is then the number of threads of each piece of the
+        work, 1 by default. The scores have the same bits.
     progress : callable or bool, optional
         It is called with the share of the work that is done, 0 to 1. Default: a bar, as `spd_fast.rank` shows it.
 
@@ -150,8 +168,70 @@ def score_cells(
     """
     checked_shown_progress(progress)
     with shown_share(progress, "training motifs") as report:
-        results = train_cells(dish, recipe, cells, replicates=replicates, threads=threads, progress=report)
-    return mean_of([read_score(result, recipe, dish) for result in results])
+        if executor is None:
+            results = train_cells(dish, recipe, cells, replicates=replicates, threads=threads, progress=report)
+            return mean_of([read_score(result, recipe, dish) for result in results])
+        wanted = _replicates_of(recipe, replicates)
+        scores = np.empty((len(wanted), len(cells)))
+        spread = Spread(executor, threads)
+        for replicate, rows, found in spread_motifs(spread, _scores, dish, recipe, cells, wanted, report):
+            scores[np.ix_(np.flatnonzero(np.equal(wanted, replicate)), rows)] = found
+        return mean_of(list(scores))
+
+
+def _scores(where: Where, cells: Sequence[Candidate], replicate: int) -> npt.NDArray[np.float64]:
+    """Return the scores of one replicate of cells, on a worker."""
+    dish, recipe, threads = where
+    (result,) = train_cells(dish, recipe, cells, replicates=[replicate], threads=threads)
+    return read_score(result, recipe, dish)
+
+
+def spread_motifs(
+    spread: Spread,
+    function: Callable[[Where, Sequence[Candidate], int], _Result],
+    dish: Dish,
+    recipe: Recipe,
+    cells: Sequence[Candidate],
+    replicates: Sequence[int],
+    progress: Progress | None = None,
+) -> Generator[tuple[int, npt.NDArray[np.int64], _Result]]:
+    """Spread the motifs of cells over an executor: one of each cell for each of these replicates.
+
+    Parameters
+    ----------
+    spread : Spread
+    function : callable
+        ``function((dish, recipe, threads), cells, replicate)`` trains motifs of some of the cells, on a worker.
+    dish, recipe, cells
+        As in `score_cells`, with its errors.
+    replicates : sequence of int
+    progress : callable, optional
+
+    Yields
+    ------
+    replicate : int
+    rows : ndarray of int
+        Positions of the cells.
+    result : what `function` returned of them
+    """
+    checked_progress(progress)
+    checked_instance("dish", dish, Dish, "a spd_fast.Dish")
+    costs = forward_flops(cells, checked_recipe(recipe).shape, dish.images.shape[1:]) * training_passes(recipe)
+    whole, done = float(costs.sum()) * len(replicates), 0.0
+    pieces = spread.run(
+        function,
+        (dish, recipe, spread.threads),
+        np.tile(costs, len(replicates)),
+        lambda replicate, places: ([cells[place % len(cells)] for place in places.tolist()], replicate),
+        groups=np.repeat(np.asarray(replicates), len(cells)),
+    )
+    with closing(pieces):
+        for replicate, places, result in pieces:
+            rows = places % len(cells)
+            yield replicate, rows, result
+            done += float(costs[rows].sum())
+            if progress is not None:
+                progress(done / whole if whole else 1.0)
 
 
 def train_cells(
@@ -179,16 +259,22 @@ def train_cells(
     """
     checked_progress(progress)
     dish = entered(checked_instance("dish", dish, Dish, "a spd_fast.Dish"))
-    known = checked_recipe(recipe).inner.replicates
-    wanted = range(known) if replicates is None else checked_list("replicates", replicates, "integers")
-    if not wanted or any(checked_integer("one of replicates", each) not in range(known) for each in wanted):
-        raise ValueError(f"replicates is {list(wanted)}, expected integers from 0 to {known - 1}, at least one")
+    wanted = _replicates_of(recipe, replicates)
     found = []
     for part, replicate in enumerate(wanted):
         loop, images = score_loop(recipe, dish, replicate)
         report = part_of(progress, part, len(wanted))
         found.append(train(loop, cells, recipe.shape, images, threads=threads, progress=report))
     return found
+
+
+def _replicates_of(recipe: Recipe, replicates: Sequence[int] | None) -> list[int]:
+    """Return the replicates that are trained, checked."""
+    known = checked_recipe(recipe).inner.replicates
+    wanted = list(range(known) if replicates is None else checked_list("replicates", replicates, "integers"))
+    if not wanted or any(checked_integer("one of replicates", each) not in range(known) for each in wanted):
+        raise ValueError(f"replicates is {wanted}, expected integers from 0 to {known - 1}, at least one")
+    return wanted
 
 
 def score_loop(recipe: Recipe, dish: Dish, replicate: int) -> tuple[InnerLoop, Dish]:

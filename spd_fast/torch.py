@@ -12,11 +12,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from spd_fast.base.executors import Spread
 from spd_fast.base.types import Progress, checked_choice, checked_instance, checked_integer, checked_sequence, shown
 from spd_fast.dish import Dish
 from spd_fast.engine.gradients import MotifEvaluation, PackedMotifs, pack_motifs, read_motifs, weighted_sum
 from spd_fast.engine.hypergradient import Reverse, differentiate
 from spd_fast.engine.inner_loop import InnerLoop
+from spd_fast.engine.spreading import differentiate_by, train_by
 from spd_fast.engine.training import MotifMetrics, TrainResult, train
 from spd_fast.learnables.initial_scales import checked_scales
 from spd_fast.motif import LAYER_KINDS, Shape, layer_kind
@@ -229,6 +231,7 @@ def measure_training(
     shape: Shape,
     *,
     threads: int | None = None,
+    spread: Spread | None = None,
     progress: Progress | None = None,
 ) -> tuple[Tensor, TrainResult]:
     """Train motifs; return their metrics, differentiable in the inputs, and the result of the training.
@@ -243,17 +246,23 @@ def measure_training(
     asked : Asked
     cells, shape, threads, progress
         As in `motif_metrics`, with its errors.
+    spread : Spread, optional
+        The executor that trains and differentiates motifs, in place of the threads of this process.
     """
     asked.require_fit(inputs)
     dish = inputs.dish()
     loop = inputs.loop(loop, record_losses=asked.metric == "training_loss")
-    result = train(loop, cells, shape, dish, threads=threads, progress=progress)
+    result = (
+        train(loop, cells, shape, dish, threads=threads, progress=progress)
+        if spread is None
+        else train_by(spread, loop, cells, shape, dish, progress=progress)
+    )
     measured = result.train if result.valid is None else result.valid
     assert measured is not None  # `evaluate` is always true here
     counted = None
     if asked.metric == "training_loss":
         counted = _checked_step_weights(inputs.step_weights, result.recorded["step_loss"].shape[1])
-    bridge = _Bridge(cells, shape, inputs, asked, dish, loop, threads, progress, result, measured, counted)
+    bridge = _Bridge(cells, shape, inputs, asked, dish, loop, threads, spread, progress, result, measured, counted)
     if asked.gradient == "direct":
         on = (inputs.images, inputs.labels)
         if inputs.valid_images is not None and inputs.valid_labels is not None:
@@ -278,6 +287,7 @@ class _Bridge:
     dish: Dish
     loop: InnerLoop
     threads: int | None
+    spread: Spread | None
     progress: Progress | None
     result: TrainResult
     measured: MotifMetrics
@@ -328,14 +338,12 @@ class _Bridge:
             reverse = Reverse(cast(_Read, self.asked.metric), window=window)
         else:
             reverse = Reverse(metric_weight=0.0, step_weights=self.step_weights, window=window)
-        found = differentiate(
-            replace(self.loop, init=[self.result.initial[k] for k in used]),
-            reverse,
-            [self.cells[k] for k in used],
-            self.shape,
-            self.dish,
-            threads=self.threads,
-            progress=self.progress,
+        loop = replace(self.loop, init=[self.result.initial[k] for k in used])
+        what = loop, reverse, [self.cells[k] for k in used], self.shape, self.dish
+        found = (
+            differentiate(*what, threads=self.threads, progress=self.progress)
+            if self.spread is None
+            else differentiate_by(self.spread, *what, progress=self.progress)
         )
         sums = {
             name: weighted_sum(factors[used], getattr(found, f"d_{name}"))

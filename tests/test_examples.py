@@ -8,12 +8,9 @@ import numpy as np
 import pytest
 
 import nasbench_files as files
-import small
 from spd_fast import nasbench101
 from spd_fast._core import nasbench as native
 from spd_fast.nasbench101 import Table
-from spd_fast.outer.start import start_dish
-from spd_fast.scoring import score_cells
 from spd_fast.truth.table import TruthTable
 
 
@@ -64,19 +61,3 @@ def test_optuna_predictor(tmp_path: Path, project_dir: Path) -> None:
         assert lines[1].startswith(f"regret of {trials} trials ")
     first, later, random = (float(line.rsplit(" ", 1)[1]) for line in (said[0][1], said[1][1], said[1][2]))
     assert later <= min(first, random)
-
-
-@pytest.mark.parametrize("backend", ["loky", "ray"])
-def test_spread(backend: str, tmp_path: Path, project_dir: Path) -> None:
-    """Tasks find the same best cell as one call does."""
-    if backend == "ray":
-        pytest.importorskip("ray", reason="Ray is needed by its example alone")
-    small.recipe_file(tmp_path)
-    script = project_dir / "examples" / "spread.py"
-    options = ["--recipe", tmp_path / "small.json", "--cells", "20", "--tasks", "3", "--workers", "2"]
-    command = [sys.executable, script, *options, "--backend", backend]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    cells = TruthTable.load().sample(20, seed=0)
-    scores = score_cells(start_dish(small.RECIPE), small.RECIPE, cells.cells)
-    assert said.startswith("20 cells in ")
-    assert said.split()[-1] == cells.hashes[int(np.nanargmax(scores))]

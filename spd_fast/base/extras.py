@@ -11,6 +11,8 @@ _EXTRAS: Final = {
     "cmaes": ("learn", "cmaes"),
     "pandas": ("tables", "pandas"),
     "pyarrow": ("tables", "pyarrow"),
+    "ray": ("ray", "Ray"),
+    "distributed": ("dask", "Dask"),
 }
 """By the name of a module: the extra that brings it, and what it is called."""
 

@@ -10,7 +10,7 @@ import typer
 from spd_fast.cli.apps import app
 from spd_fast.cli.commands import Result
 from spd_fast.cli.console import named_progress, out, table_of
-from spd_fast.cli.options import Settings, Threads, TruthFile, recipe_names, writable_folder
+from spd_fast.cli.options import Dask, Ray, Settings, Threads, TruthFile, executor_of, recipe_names, writable_folder
 from spd_fast.cli.recipes import recipe_of
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ def dish_search(
         ),
     ] = None,
     threads: Threads = None,
+    ray: Ray = None,
+    dask: Dask = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the dishes and of all random candidates.")] = 0,
     settings: Settings = None,
 ) -> Result:
@@ -76,7 +78,7 @@ def dish_search(
         table = table.sample(cells, seed)
     candidates, accuracy = table.compared(chosen.outer.truth)
     where = folder if folder is not None else Path("runs") / f"dish-search-{chosen.name}-seed{seed}"
-    with named_progress("learning the first dish") as update:
+    with executor_of(ray, dask) as executor, named_progress("learning the first dish") as update:
         result = dish_search(
             candidates,
             accuracy,
@@ -88,6 +90,7 @@ def dish_search(
             seed=seed,
             folder=where,
             threads=threads,
+            executor=executor,
             progress=update,
         )
     found = _print_search(result, candidates, accuracy)

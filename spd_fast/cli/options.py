@@ -1,12 +1,18 @@
 """Options that several commands share."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from spd_fast.base.extras import required
 from spd_fast.cli.console import errors
+
+if TYPE_CHECKING:
+    from spd_fast.base.executors import Executor
 
 
 def writable_folder(folder: Path | None) -> Path | None:
@@ -52,6 +58,25 @@ TruthFile = Annotated[
 Threads = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Default: all processors. The results do not depend on it.")
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        rich_help_panel="More than one machine",
+        help="Train motifs on a Ray cluster: HOST:6379, ray://HOST:10001, or auto for the one that this machine belongs to. "
+        "The results do not depend on it.",
+    ),
+]
+Dask = Annotated[
+    str | None,
+    typer.Option(
+        "--dask",
+        metavar="ADDRESS",
+        rich_help_panel="More than one machine",
+        help="Train motifs on a Dask cluster: tcp://HOST:8786, or the scheduler's file (.json). The results do not depend on it.",
+    ),
+]
 Seed = Annotated[int | None, typer.Option(metavar="N", min=0, help="Seed, in place of the recipe's.")]
 Settings = Annotated[
     list[str] | None,
@@ -91,6 +116,42 @@ TestImages = Annotated[int, typer.Option(metavar="N", min=1, help="Test images."
 BatchSize = Annotated[int, typer.Option(metavar="N", min=1, help="Images in a batch.")]
 CosineRate = Annotated[float, typer.Option(metavar="RATE", help="Adam's first learning rate; a cosine takes it to 0.")]
 TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="A table that nasbench convert wrote (.npz).")]
+
+
+@contextmanager
+def executor_of(ray: str | None, dask: str | None) -> "Iterator[Executor | None]":
+    """Connect to the cluster that --ray or --dask names, for the block; yield None without one.
+
+    Raises
+    ------
+    ValueError
+        If both are given.
+    OSError
+        If nobody answers at the address.
+    """
+    if ray is not None and dask is not None:
+        raise ValueError("--ray and --dask are given, expected one of them")
+    if ray is not None:
+        module = required("ray", "--ray")
+        try:
+            module.init(address=ray, logging_level="ERROR", log_to_driver=False)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ConnectionError(f"--ray is {ray}, but no Ray cluster can be reached there: {error}") from None
+        try:
+            yield module
+        finally:
+            module.shutdown()
+    elif dask is not None:
+        client: Any = required("distributed", "--dask").Client
+        where = {"scheduler_file": dask} if dask.endswith(".json") else {"address": dask}
+        try:
+            connected = client(**where)
+        except (OSError, ValueError) as error:
+            raise ConnectionError(f"--dask is {dask}, but no Dask scheduler can be reached there: {error}") from None
+        with connected:
+            yield connected
+    else:
+        yield None
 
 
 def integers(option: str, text: str) -> list[int]:

@@ -8,7 +8,7 @@ import typer
 from spd_fast.cli.apps import predictor_app
 from spd_fast.cli.commands import Result
 from spd_fast.cli.console import note, out, progress_bar
-from spd_fast.cli.options import Threads
+from spd_fast.cli.options import Dask, Ray, Threads, executor_of
 
 CellColumn = Annotated[
     str | None, typer.Option(metavar="COLUMN", help="Column of the cells. Default: found by its name.")
@@ -92,6 +92,8 @@ def query(
     ] = Path("predicted.csv"),
     cell: CellColumn = None,
     threads: Threads = None,
+    ray: Ray = None,
+    dask: Dask = None,
 ) -> Result:
     """Predict the accuracies of cells, in the order of their file.
 
@@ -106,8 +108,10 @@ def query(
     lower_is_better = bool(SPDPredictor.load(predictor).notes_.get("lower_is_better", False))
     table = CellTable.of(read_table(candidates), str(candidates), cell)
     kept = file.with_name(f"{file.name}.measured")
-    with progress_bar("training motifs of the candidates") as update:
-        accuracy, std = query_file(predictor, table.cells, kept=kept, threads=threads, progress=update)
+    with executor_of(ray, dask) as executor, progress_bar("training motifs of the candidates") as update:
+        accuracy, std = query_file(
+            predictor, table.cells, kept=kept, threads=threads, executor=executor, progress=update
+        )
     found = {
         "cell": [name_of(each) for each in table.cells],
         f"predicted_{'loss' if lower_is_better else 'accuracy'}": (-accuracy if lower_is_better else accuracy).tolist(),

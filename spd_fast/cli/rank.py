@@ -11,7 +11,7 @@ from spd_fast.base.display import duration
 from spd_fast.cli.apps import app
 from spd_fast.cli.commands import Result
 from spd_fast.cli.console import command_typed, named_progress, note, out, table_of
-from spd_fast.cli.options import Threads, writable_folder
+from spd_fast.cli.options import Dask, Ray, Threads, executor_of, writable_folder
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -33,6 +33,7 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
         "spd-fast rank candidates.jsonl",
         "spd-fast rank --neighbours 1000 --labelled trained.csv",
         "spd-fast rank --all",
+        "spd-fast rank --all --labelled trained.csv --ray auto --out space.parquet",
     ),
 )
 def rank(
@@ -52,7 +53,7 @@ def rank(
     ] = None,
     everything: Annotated[
         bool,
-        typer.Option("--all", help="Rank all 423,624 cells of NAS-Bench-101; give a --budget with it."),
+        typer.Option("--all", help="Rank all 423,624 cells of NAS-Bench-101; give a --budget or a cluster with it."),
     ] = False,
     neighbours: Annotated[
         int | None,
@@ -91,10 +92,12 @@ def rank(
     ] = None,
     best: Annotated[int, typer.Option(metavar="N", min=0, help="Print and draw the best N.")] = 10,
     threads: Threads = None,
+    ray: Ray = None,
+    dask: Dask = None,
 ) -> Result:
     """Rank candidates by predicted accuracy, to find those that are worth training next.
 
-    What is measured is kept in the file OUT.measured. After Ctrl-C or a kill the same command continues from there.
+    What is measured is kept in OUT.measured, or with a cluster in OUT.parts, a folder of Parquet files. After Ctrl-C or a kill the same command continues from there.
     """
     from spd_fast.base.files import require_writable as require_file_writable
     from spd_fast.ranking import rank as ranking
@@ -105,7 +108,7 @@ def rank(
     require_file_writable(page)
     seconds = None if budget is None else _seconds(budget)
     what = "listing the cells of NAS-Bench-101" if everything else "reading cells"
-    with named_progress(what) as update:
+    with executor_of(ray, dask) as executor, named_progress(what) as update:
         found = ranking.rank(
             _wanted(candidates, everything, neighbours, labelled, accuracy, cell, lower_is_better),
             labelled,
@@ -114,8 +117,9 @@ def rank(
             lower_is_better=lower_is_better,
             motifs=motifs or (_OF_A_SPACE if everything and labelled is None else 8),
             budget=seconds,
-            measured=file.with_name(f"{file.name}.measured"),
+            measured=_kept(file, in_parts=executor is not None),
             threads=threads,
+            executor=executor,
             progress=update,
         )
         update(f"writing {file}", 1.0)
@@ -198,6 +202,12 @@ def _write_report(found: "Ranking", page: Path, truth: str, reached: "npt.ArrayL
     recipe = f"{DEFAULT_CURVES}, and a Gaussian process on structure and learning curves"
     made = Made(command_typed(), __version__, recipe if found.accuracy is not None else DEFAULT_CURVES, truth)
     ranking_page(found, made, reached).write(page)
+
+
+def _kept(file: Path, in_parts: bool) -> Path:
+    """Return where measurements are kept: where there are some, else in parts or in one file."""
+    one, parts = file.with_name(f"{file.name}.measured"), file.with_name(f"{file.name}.parts")
+    return parts if parts.exists() or (in_parts and not one.exists()) else one
 
 
 def _wanted(

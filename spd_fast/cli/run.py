@@ -12,10 +12,11 @@ from rich.markup import escape
 from spd_fast.cli.apps import app
 from spd_fast.cli.commands import Result
 from spd_fast.cli.console import Display, command_typed, err, named_progress, note, out
-from spd_fast.cli.options import Seed, Settings, Threads, TruthFile, recipe_names
+from spd_fast.cli.options import Dask, Ray, Seed, Settings, Threads, TruthFile, executor_of, recipe_names
 from spd_fast.cli.recipes import changes_of, recipe_of
 
 if TYPE_CHECKING:
+    from spd_fast.base.executors import Executor
     from spd_fast.outer.fit import FitResult
     from spd_fast.outer.runs import Run
     from spd_fast.recipes.settings import Recipe
@@ -46,6 +47,8 @@ def run(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out where it stopped.")] = False,
     threads: Threads = None,
+    ray: Ray = None,
+    dask: Dask = None,
     seed: Seed = None,
     settings: Settings = None,
 ) -> Result:
@@ -59,7 +62,8 @@ def run(
     wanted = recipe_of(recipe, seed, settings) if recipe is not None else None
     where = folder if folder is not None else _default_folder(wanted)
     with _resumed(where, wanted, seed, settings) if resume else _created(where, wanted, truth) as opened:
-        _fit(opened, _truth_of(opened, truth), threads)
+        with executor_of(ray, dask) as executor:
+            _fit(opened, _truth_of(opened, truth), threads, executor)
         return _finish(opened)
 
 
@@ -101,7 +105,7 @@ def _truth_of(opened: "Run", given: Path | None) -> "TruthTable":
     return table.trainable()
 
 
-def _fit(opened: "Run", truth: "TruthTable", threads: int | None) -> "FitResult":
+def _fit(opened: "Run", truth: "TruthTable", threads: int | None, executor: "Executor | None") -> "FitResult":
     from spd_fast.outer.fit import fit_dish
 
     recipe = opened.recipe
@@ -117,7 +121,7 @@ def _fit(opened: "Run", truth: "TruthTable", threads: int | None) -> "FitResult"
     display = Display(recipe, done=len(opened.records()))
     try:
         with display:
-            return fit_dish(cells, accuracy, recipe, run=opened, progress=display, threads=threads)
+            return fit_dish(cells, accuracy, recipe, run=opened, progress=display, threads=threads, executor=executor)
     except KeyboardInterrupt:
         again = shlex.join(["spd-fast", "run", "--resume", "--out", str(opened.path)])
         err.print(f"stopped; all but the last second of work is saved. Continue with: {again}", markup=False)

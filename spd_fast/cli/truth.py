@@ -13,13 +13,16 @@ from spd_fast.cli.dish_search import facts_of_candidate
 from spd_fast.cli.options import (
     BatchSize,
     CosineRate,
+    Dask,
     Images,
+    Ray,
     TestImages,
     Threads,
     TrainImages,
     TruthOut,
     TruthSeeds,
     ValidImages,
+    executor_of,
     integers,
 )
 
@@ -61,6 +64,8 @@ def truth_build(
     lr: CosineRate = 5e-3,
     weight_decay: Annotated[float, typer.Option(metavar="RATE", help="Adam's weight decay.")] = 1e-4,
     threads: Threads = None,
+    ray: Ray = None,
+    dask: Dask = None,
 ) -> Result:
     """Train networks of many cells on real images, and record their accuracies and losses.
 
@@ -95,6 +100,8 @@ def truth_build(
         n_valid=n_valid,
         n_test=n_test,
         threads=threads,
+        ray=ray,
+        dask=dask,
     )
 
 
@@ -124,6 +131,8 @@ def truth_slopes(
     batch_size: BatchSize = 100,
     lr: CosineRate = 5e-3,
     threads: Threads = None,
+    ray: Ray = None,
+    dask: Dask = None,
 ) -> Result:
     """Train perceptrons that differ in the slope of their sigmoids on real images, and record their accuracies and losses.
 
@@ -161,6 +170,8 @@ def truth_slopes(
         n_valid=n_valid,
         n_test=n_test,
         threads=threads,
+        ray=ray,
+        dask=dask,
     )
 
 
@@ -267,12 +278,14 @@ def facts_of(table: "TruthTable") -> dict[str, Any]:
     }
 
 
-def _build(file: Path, cells: "Sequence[Candidate]", data: "ImageData", **settings: Any) -> Result:
+def _build(
+    file: Path, cells: "Sequence[Candidate]", data: "ImageData", *, ray: str | None, dask: str | None, **settings: Any
+) -> Result:
     """Build a truth, with the settings of `build_truth`, and describe it."""
     from spd_fast.truth.build import build_truth
 
-    with progress_bar("building truth") as update:
-        table = build_truth(cells, data, file, progress=update, **settings)
+    with executor_of(ray, dask) as executor, progress_bar("building truth") as update:
+        table = build_truth(cells, data, file, executor=executor, progress=update, **settings)
     out.print(table.describe(), markup=False)
     note.print(f"written to {file}", markup=False)
     return Result(facts_of(table) | {"written": file})

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spd_fast.base.display import ShownNamedProgress, shown_progress
+from spd_fast.base.executors import Executor, checked_executor
 from spd_fast.base.machine import thread_count
 from spd_fast.base.progress import named_part
 from spd_fast.base.seeds import derived_seed
@@ -127,6 +128,7 @@ def dish_search(
     seed: int = 0,
     folder: str | os.PathLike[str] | None = None,
     threads: int | None = None,
+    executor: Executor | None = None,
     progress: ShownNamedProgress = None,
 ) -> DishSearchResult:
     """Search for the best of many candidates, and label only a few of them.
@@ -161,6 +163,8 @@ def dish_search(
         candidates. It must be the same function as before, which the search cannot check.
     threads : int, optional
         Default: the processors that this process may use. The result does not depend on it.
+    executor : concurrent.futures.Executor, dask.distributed.Client, or the module ray, optional
+        Where dishes are learned and candidates are scored, as in `spd_fast.fit_dish` and `spd_fast.score_cells`.
     progress : callable or bool, optional
         ``progress(what, share)`` is called with what is being done and the share of the work that is done, 0 to 1. An
         exception that it raises stops the search. Default: a bar, as `spd_fast.rank` shows it.
@@ -190,6 +194,7 @@ def dish_search(
         checked_path("folder", folder)
     thread_count(threads)
     checked_shown_progress(progress)
+    workers = _Workers(threads, checked_executor(executor, threads))
     search = _Search(cells, accuracy, recipe, _first(len(cells), start, seed), per_round, seed)
     if not len(search.start) <= max_labelled <= len(cells):
         raise ValueError(
@@ -199,7 +204,7 @@ def dish_search(
         _opened(None if folder is None else Path(folder), search) as log,
         shown_progress(progress, "learning the first dish") as report,
     ):
-        return _go_on(search, log, max_labelled, stop_at, threads, report)
+        return _go_on(search, log, max_labelled, stop_at, workers, report)
 
 
 def _go_on(
@@ -207,7 +212,7 @@ def _go_on(
     log: "_Log",
     max_labelled: int,
     stop_at: float | None,
-    threads: int | None,
+    workers: "_Workers",
     progress: NamedProgress | None,
 ) -> DishSearchResult:
     """Run the rounds that the log does not hold yet."""
@@ -224,12 +229,20 @@ def _go_on(
         size = min(search.per_round, max_labelled - len(before))
         if len(log.labelled) - len(before) < min(size, len(search.cells) - len(before)):
             report = named_part(progress, f"round {number}", len(before) / max_labelled, size / max_labelled)
-            picks = search.picks(before, number, log.round_folder(number), threads, report)
+            picks = search.picks(before, number, log.round_folder(number), workers, report)
             seen = {each.row for each in log.labelled}
             log.append(search.label([pick for pick in picks[:size] if pick[0] not in seen], number))
     if progress:
         progress("done", 1.0)
     return DishSearchResult(tuple(log.labelled[:max_labelled]), _reached(log.labelled[:max_labelled], stop_at))
+
+
+@dataclass(frozen=True)
+class _Workers:
+    """Who trains motifs."""
+
+    threads: int | None
+    executor: Executor | None
 
 
 _Pick = tuple[int, Literal["start", "best", "random"], float | None]
@@ -294,14 +307,17 @@ class _Search:
         before: Sequence[Labelled],
         number: int,
         folder: Path | None,
-        threads: int | None,
+        workers: "_Workers",
         progress: Progress | None,
     ) -> list[_Pick]:
         """Learn a dish on the candidates that are labelled so far, and choose the candidates to label in this round."""
-        fit = self._fit(before, number, folder, threads, progress)
+        fit = self._fit(before, number, folder, workers, progress)
         known = {each.row for each in before}
         rest = [row for row in range(len(self.cells)) if row not in known]
-        scores = score_cells(fit.dish, fit.recipe, [self.cells[row] for row in rest], threads=threads, progress=False)
+        candidates = [self.cells[row] for row in rest]
+        scores = score_cells(
+            fit.dish, fit.recipe, candidates, threads=workers.threads, executor=workers.executor, progress=False
+        )
         ranked = np.argsort(-np.where(np.isnan(scores), -np.inf, scores), kind="stable")
         best, others = ranked[: self.per_round - 1], np.sort(ranked[self.per_round - 1 :])
         chance = np.random.default_rng(derived_seed(self.seed, "random label", number))
@@ -317,7 +333,7 @@ class _Search:
         before: Sequence[Labelled],
         number: int,
         folder: Path | None,
-        threads: int | None,
+        workers: "_Workers",
         progress: Progress | None,
     ) -> FitResult:
         outer = self.recipe.outer
@@ -330,7 +346,8 @@ class _Search:
             [self.cells[each.row] for each in before],
             [each.accuracy for each in before],
             recipe,
-            threads=threads,
+            threads=workers.threads,
+            executor=workers.executor,
             progress=None if progress is None else _share_of_fit(progress, outer.epochs),
         )
         if folder is None or not runs.is_run(folder):

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from spd_fast.base.display import shown_progress
+from spd_fast.base.executors import Executor, Spread
 from spd_fast.base.machine import thread_count
 from spd_fast.base.ranks import kendall_tau
 from spd_fast.base.stores import content_digest
@@ -110,6 +111,7 @@ def fit_dish(
     run: runs.Run | str | os.PathLike[str] | None = None,
     progress: FitProgress | bool | None = None,
     threads: int | None = None,
+    executor: Executor | None = None,
     seed: int | None = None,
     loss: OuterLoss | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
@@ -133,6 +135,9 @@ def fit_dish(
         exception that it raises stops the run. Default: a bar, as `spd_fast.rank` shows it.
     threads : int, optional
         Default: the processors that this process may use. The result does not depend on it.
+    executor : concurrent.futures.Executor, dask.distributed.Client, or the module ray, optional
+        Where motifs are trained and differentiated, as in `spd_fast.score_cells`. The result does not depend on it. Every outer epoch waits
+        for its motifs, so this pays only where a motif takes a tenth of a second or more (docs/many_machines.md).
     seed : int, optional
         The seed, in place of the recipe's.
     loss : callable, optional
@@ -181,11 +186,12 @@ def fit_dish(
     truth = checked_truth(cells, accuracy, recipe.outer)
     if isinstance(run, runs.Run) and run.recipe != recipe:
         raise ValueError(f"the recipe differs from the one that {run.path} was begun with: resume with run.recipe")
+    spread = Spread.of(executor, threads)
     with ExitStack() as opened:
         report = opened.enter_context(_shown(progress, recipe.outer.epochs))
         if run is not None and not isinstance(run, runs.Run):
             run = opened.enter_context(runs.create(run, recipe))
-        return _fit(cells, truth, recipe, run, report, threads, loss, checkpoint_seconds)
+        return _fit(cells, truth, recipe, run, report, threads, spread, loss, checkpoint_seconds)
 
 
 @contextmanager
@@ -208,6 +214,7 @@ def _fit(
     run: runs.Run | None,
     progress: FitProgress | None,
     threads: int | None,
+    spread: Spread | None,
     loss: OuterLoss | None,
     checkpoint_seconds: float,
 ) -> FitResult:
@@ -232,7 +239,7 @@ def _fit(
         validation_cells=validation_cells,
         start=start,
         free=free,
-        measure=measure_of(cells, start, recipe, threads),
+        measure=measure_of(cells, start, recipe, threads, spread),
         loss=loss or LOSSES[recipe.outer.loss],
         progress=progress,
     )

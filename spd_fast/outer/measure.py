@@ -13,11 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spd_fast.base.executors import Spread
 from spd_fast.base.progress import part_of
 from spd_fast.base.sums import mean_of
 from spd_fast.base.types import Array, Progress
 from spd_fast.dish import Dish
 from spd_fast.engine.gradients import PackedMotifs, pack_motifs
+from spd_fast.engine.spreading import train_by
 from spd_fast.engine.training import TrainResult, train
 from spd_fast.learnables.table import LEARNABLES, enter_all
 from spd_fast.outer.forms import Tensors
@@ -120,7 +122,9 @@ class _Asked:
         )
 
 
-def measure_of(cells: Sequence[Candidate], start: Dish, recipe: Recipe, threads: int | None) -> Measure:
+def measure_of(
+    cells: Sequence[Candidate], start: Dish, recipe: Recipe, threads: int | None, spread: Spread | None = None
+) -> Measure:
     """Return the function that measures cells as the recipe says.
 
     Parameters
@@ -131,13 +135,15 @@ def measure_of(cells: Sequence[Candidate], start: Dish, recipe: Recipe, threads:
         The dish before learning.
     recipe : Recipe
     threads : int, optional
+    spread : Spread, optional
+        The executor that trains and differentiates motifs. What is read of motifs that are trained once is read here.
     """
     asked = _Asked.by(recipe)
     if trains_once(recipe):
-        return _TrainedOnce(cells, start, inner_loops(recipe, start), asked, threads)
+        return _TrainedOnce(cells, start, inner_loops(recipe, start), asked, threads, spread)
 
     def measure(tensors: Tensors, rows: Sequence[int], epoch: int | None, progress: Progress | None) -> CellMetrics:
-        return _trained_anew([cells[row] for row in rows], tensors, asked, epoch, threads, progress)
+        return _trained_anew([cells[row] for row in rows], tensors, asked, epoch, threads, spread, progress)
 
     return measure
 
@@ -154,6 +160,7 @@ def _trained_anew(
     asked: _Asked,
     epoch: int | None,
     threads: int | None,
+    spread: Spread | None,
     progress: Progress | None,
 ) -> CellMetrics:
     entered, loops = enter_all(tensors), asked.loops
@@ -178,6 +185,7 @@ def _trained_anew(
             cells,
             loops.shape,
             threads=threads,
+            spread=spread,
             progress=part_of(progress, part, len(replicates)),
         )
         metrics.append(metric)
@@ -190,9 +198,16 @@ class _TrainedOnce:
     """Measures cells with motifs that are trained once, when the cell is first measured."""
 
     def __init__(
-        self, cells: Sequence[Candidate], start: Dish, loops: InnerLoops, asked: _Asked, threads: int | None
+        self,
+        cells: Sequence[Candidate],
+        start: Dish,
+        loops: InnerLoops,
+        asked: _Asked,
+        threads: int | None,
+        spread: Spread | None,
     ) -> None:
-        self._cells, self._start, self._loops, self._asked, self._threads = cells, start, loops, asked, threads
+        self._cells, self._start, self._loops, self._asked = cells, start, loops, asked
+        self._threads, self._spread = threads, spread
         self._place: dict[int, int] = {}  # by row of a cell, its place in the motifs and curves below
         self._motifs: list[PackedMotifs] = []  # one entry for each replicate
         self._curves = (np.empty((0, loops.first.epochs)), np.empty((0, loops.first.epochs)))
@@ -222,17 +237,15 @@ class _TrainedOnce:
             return
         loops, cells = self._loops, [self._cells[row] for row in rows]
         images, labels = self._start.images, self._start.labels
-        results = [
-            train(
-                replace(loops.of(replicate), evaluate=False),
-                cells,
-                loops.shape,
-                Dish(images[loops.images(replicate)], labels[loops.images(replicate)]),
-                threads=self._threads,
-                progress=part_of(progress, replicate, loops.replicates),
+        results = []
+        for replicate in range(loops.replicates):
+            part = Dish(images[loops.images(replicate)], labels[loops.images(replicate)])
+            loop, report = replace(loops.of(replicate), evaluate=False), part_of(progress, replicate, loops.replicates)
+            results.append(
+                train(loop, cells, loops.shape, part, threads=self._threads, progress=report)
+                if self._spread is None
+                else train_by(self._spread, loop, cells, loops.shape, part, progress=report)
             )
-            for replicate in range(loops.replicates)
-        ]
         packed = [
             pack_motifs(cells, loops.shape, _known_parameters(result), images.shape[1:], dtype=loops.first.dtype)
             for result in results

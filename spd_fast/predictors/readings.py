@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from spd_fast.base.executors import Executor, Spread
 from spd_fast.base.extras import required
 from spd_fast.base.progress import part_of, share_of
 from spd_fast.base.seeds import derived_seed
@@ -18,7 +19,7 @@ from spd_fast.base.types import Array, Progress
 from spd_fast.dish import Dish
 from spd_fast.engine.training import TrainResult
 from spd_fast.recipes.settings import Recipe
-from spd_fast.scoring import read_score, train_cells
+from spd_fast.scoring import Where, read_score, spread_motifs, train_cells
 from spd_fast.spaces.candidate import Candidate
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "read_all",
     "read_kept",
     "readings_of",
+    "readings_of_piece",
 ]
 
 _PIECES: Final = 8
@@ -76,6 +78,7 @@ def motif_readings(
     *,
     replicates: Sequence[int] | None = None,
     threads: int | None = None,
+    executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> MotifReadings:
     """Train motifs of cells on a dish as the recipe says, and return their scores and learning curves.
@@ -89,14 +92,16 @@ def motif_readings(
     cells : sequence of n Cell, NatsCell or Perceptron
     replicates : sequence of int, optional
         The replicates that are trained and averaged. Default: all of the recipe's.
-    threads, progress
-        As in `spd_fast.train_motifs`.
+    threads, executor, progress
+        As in `spd_fast.score_cells`.
 
     Raises
     ------
     ValueError
         If dish and recipe do not fit each other.
     """
+    if executor is not None:
+        return _spread_readings(dish, recipe, cells, replicates, Spread(executor, threads), progress)
     results = train_cells(dish, recipe, cells, replicates=replicates, threads=threads, progress=progress)
     return readings_of(results, recipe, dish)
 
@@ -114,6 +119,31 @@ def readings_of(results: Sequence[TrainResult], recipe: Recipe, dish: Dish) -> M
         scores.append(read_score(result, recipe, dish))
         seconds.append(np.asarray(result.seconds, np.float64))
     return MotifReadings(mean_of(scores), mean_of(curves), mean_of(trained), sum_of(seconds))
+
+
+def readings_of_piece(where: Where, cells: Sequence[Candidate], replicate: int) -> MotifReadings:
+    """Return the readings of one replicate of some cells, on a worker (`spd_fast.scoring.spread_motifs`)."""
+    dish, recipe, threads = where
+    return motif_readings(dish, recipe, cells, replicates=[replicate], threads=threads)
+
+
+def _spread_readings(
+    dish: Dish,
+    recipe: Recipe,
+    cells: Sequence[Candidate],
+    replicates: Sequence[int] | None,
+    spread: Spread,
+    progress: Progress | None,
+) -> MotifReadings:
+    wanted = list(range(recipe.inner.replicates) if replicates is None else replicates)
+    n, steps = len(cells), recipe.steps
+    score, seconds = (np.empty((len(wanted), n)) for _ in range(2))
+    curve, step_loss = np.empty((len(wanted), n, min(_PIECES, steps))), np.empty((len(wanted), n, steps))
+    for replicate, rows, found in spread_motifs(spread, readings_of_piece, dish, recipe, cells, wanted, progress):
+        k = wanted.index(replicate)
+        score[k, rows], seconds[k, rows] = found.score, found.seconds
+        curve[k, rows], step_loss[k, rows] = found.curve, found.step_loss
+    return MotifReadings(mean_of(list(score)), mean_of(list(curve)), mean_of(list(step_loss)), sum_of(list(seconds)))
 
 
 def read_all(
@@ -152,10 +182,14 @@ class LearnedDish:
     seconds: float = 0.0
 
     def read(
-        self, cells: Sequence[Candidate], threads: int | None = None, progress: Progress | None = None
+        self,
+        cells: Sequence[Candidate],
+        threads: int | None = None,
+        progress: Progress | None = None,
+        executor: Executor | None = None,
     ) -> MotifReadings:
         """Return the readings of cells on this dish, as `motif_readings` does."""
-        return motif_readings(self.dish, self.recipe, cells, threads=threads, progress=progress)
+        return motif_readings(self.dish, self.recipe, cells, threads=threads, executor=executor, progress=progress)
 
     def scaled(self, score: Array) -> Array:
         """Return standardised scores, with mean 0 and standard deviation 1 over the labelled cells. A motif that diverged has
@@ -177,7 +211,11 @@ class KeptReadings:
         self._kept: dict[str, tuple[float, Array]] = {}
 
     def read(
-        self, cells: Sequence[Candidate], threads: int | None = None, progress: Progress | None = None
+        self,
+        cells: Sequence[Candidate],
+        threads: int | None = None,
+        progress: Progress | None = None,
+        executor: Executor | None = None,
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Return scores, shape (n,), and learning curves, shape (n, M), as `motif_readings` does.
 
@@ -187,7 +225,7 @@ class KeptReadings:
         found = {key: self._kept[key] for key in keys if key in self._kept}
         fresh = {key: cell for key, cell in zip(keys, cells, strict=True) if key not in found}
         if fresh:
-            read = self.dish.read(list(fresh.values()), threads, progress)
+            read = self.dish.read(list(fresh.values()), threads, progress, executor)
             new = dict(zip(fresh, zip(read.score.tolist(), read.curve, strict=True), strict=True))
             found |= new
             if len(self._kept) + len(new) > _MOST_KEPT:

@@ -28,6 +28,7 @@ from sklearn.utils.validation import check_is_fitted
 import spd_fast._core as _core
 import spd_fast.recipes as recipes
 from spd_fast.base.display import ShownProgress, shown_share
+from spd_fast.base.executors import Executor, checked_executor
 from spd_fast.base.files import load_arrays, other_kind, save_arrays
 from spd_fast.base.progress import part_of
 from spd_fast.base.stores import Measurements, content_digest
@@ -250,14 +251,29 @@ class SPDPredictor(CellRegressor):
 
     @overload
     def query(
-        self, cells: Cells, *, return_std: Literal[False] = False, progress: ShownProgress = None
+        self,
+        cells: Cells,
+        *,
+        return_std: Literal[False] = False,
+        executor: Executor | None = None,
+        progress: ShownProgress = None,
     ) -> npt.NDArray[np.float64]: ...
     @overload
     def query(
-        self, cells: Cells, *, return_std: Literal[True], progress: ShownProgress = None
+        self,
+        cells: Cells,
+        *,
+        return_std: Literal[True],
+        executor: Executor | None = None,
+        progress: ShownProgress = None,
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]: ...
     def query(
-        self, cells: Cells, *, return_std: bool = False, progress: ShownProgress = None
+        self,
+        cells: Cells,
+        *,
+        return_std: bool = False,
+        executor: Executor | None = None,
+        progress: ShownProgress = None,
     ) -> npt.NDArray[np.float64] | tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Predict the accuracies of cells.
 
@@ -267,6 +283,8 @@ class SPDPredictor(CellRegressor):
             Cells of the type that `fit` learned from.
         return_std : bool
             Whether to return the standard deviations of the accuracies, too, which only a Gaussian process has.
+        executor : concurrent.futures.Executor, dask.distributed.Client, or the module ray, optional
+            Where motifs are trained, as in `spd_fast.score_cells`.
         progress : callable or bool, optional
             As in `fit`.
 
@@ -289,6 +307,7 @@ class SPDPredictor(CellRegressor):
         """
         check_is_fitted(self, "dishes_")
         checked_shown_progress(progress)
+        checked_executor(executor, self.threads)
         with_std = checked_flag("return_std", return_std)
         if with_std and self.process_ is None:
             raise ValueError(
@@ -301,7 +320,10 @@ class SPDPredictor(CellRegressor):
             return (np.empty(0), np.empty(0)) if with_std else np.empty(0)
         with shown_share(progress, "training motifs") as report:
             parts = [part_of(report, k, len(self.dishes_)) for k in range(len(self.dishes_))]
-            read = [kept.read(wanted, self.threads, part) for kept, part in zip(self._readings(), parts, strict=True)]
+            read = [
+                kept.read(wanted, self.threads, part, executor)
+                for kept, part in zip(self._readings(), parts, strict=True)
+            ]
         if self.process_ is None:
             return np.nan_to_num(read[0][0], nan=-np.inf, neginf=-np.inf)
         kinds = self.parameters_["features"]

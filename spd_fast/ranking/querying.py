@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 import numpy as np
 import numpy.typing as npt
 
+from spd_fast.base.executors import Executor, Spread
 from spd_fast.base.files import load_arrays
 from spd_fast.base.stores import Journal, content_digest
 from spd_fast.base.types import Progress
@@ -20,6 +21,8 @@ SCHEMA: Final = "spd_fast.predictions/1"
 """Version of the journal's records."""
 _PIECE: Final = 64
 """Cells in a piece of work, which is kept on the disk when it is done: a few seconds of training."""
+_SPREAD: Final = 16
+"""Cells for each processor of an executor that are measured at once: a few seconds, too."""
 
 
 def query_file(
@@ -28,6 +31,7 @@ def query_file(
     *,
     kept: str | os.PathLike[str] | None = None,
     threads: int | None = None,
+    executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Predict the accuracies of cells by the predictor in a file, which `SPDPredictor.save` wrote.
@@ -42,6 +46,8 @@ def query_file(
         File that keeps predictions: a query that was interrupted goes on from there.
     threads : int, optional
         Default: the processors that this process may use. Does not change the result.
+    executor : concurrent.futures.Executor, dask.distributed.Client, or the module ray, optional
+        Where motifs are trained, as in `spd_fast.score_cells`. Then several pieces are measured at once, and kept when all of them are.
     progress : callable, optional
         It is called with the share of the work that is done, 0 to 1.
 
@@ -70,7 +76,14 @@ def query_file(
             fitted = content_digest(load_arrays(path, what="predictor file"))
             journal.bind({"predictor": fitted, "cells": content_digest({"keys": keys}), "n_cells": len(keys)})
             found = list(journal.records)
-        for piece in pieces[len(found) :]:
+        at_once = 1 if executor is None else max(1, _SPREAD * Spread(executor, threads).slots() // _PIECE)
+        for number, piece in enumerate(pieces[len(found) :]):
+            if executor is not None and number % at_once == 0:
+                here = len(found)
+                together = [cell for each in pieces[here : here + at_once] for cell in each]
+                predictor.query(
+                    cast(Any, together), executor=executor, progress=False
+                )  # which keeps what the motifs show
             accuracy, std = predictor.query(cast(Any, piece), return_std=True, progress=False)
             found.append({"accuracy": accuracy.tolist(), "std": std.tolist()})
             if journal is not None:

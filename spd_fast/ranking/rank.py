@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 import spd_fast.recipes as recipes
 from spd_fast.base.display import ShownNamedProgress, shown_progress
+from spd_fast.base.executors import Executor, Spread
 from spd_fast.base.extras import required
 from spd_fast.base.machine import thread_count
 from spd_fast.base.types import (
@@ -215,6 +216,7 @@ def rank(
     budget: float | None = None,
     measured: str | os.PathLike[str] | None = None,
     threads: int | None = None,
+    executor: Executor | None = None,
     progress: ShownNamedProgress = None,
 ) -> Ranking:
     """Rank candidates by the accuracy that they are expected to reach.
@@ -236,12 +238,15 @@ def rank(
         Motifs that are trained of each cell at most, 1 to 8. Two take a quarter of the time of all eight, and without labels rank nearly as
         well: docs/rank.md. What `measured` keeps serves any number.
     budget : float, optional
-        Seconds of training after which no more motifs are trained. Default: all motifs of all candidates are trained.
+        Seconds of training after which no more motifs are trained. Default: all motifs of all candidates are trained. What an executor
+        has begun by then is waited for, ten seconds or so.
     measured : path, optional
         File that keeps what was measured: a ranking that was interrupted goes on from there, and what is there is not
-        measured again.
+        measured again. A name that ends in ``.parts`` is a folder of Parquet files (`spd_fast.ranking.parts`), which needs pyarrow.
     threads : int, optional
         Default: the processors that this process may use. Does not change the result.
+    executor : concurrent.futures.Executor, dask.distributed.Client, or the module ray, optional
+        Where motifs are trained, as in `spd_fast.score_cells`. Does not change the result.
     progress : callable or bool, optional
         ``progress(what, share)`` is told what is being done and the share of the trainings that is done; it is 1 while results are made of
         them. What it raises stops the ranking. Default: a bar with the time that is left, on a terminal or in a notebook, if the
@@ -279,9 +284,21 @@ def rank(
     thread_count(threads)
     checked_shown_progress(progress)
     motifs = checked_integer("motifs", motifs, 1, recipes.get(DEFAULT_CURVES).inner.replicates)
+    spread = Spread.of(executor, threads)
     with shown_progress(progress, "reading cells") as report:
         return _ranked(
-            candidates, labelled, accuracy, cell, lower_is_better, budget, motifs, measured, threads, report, began
+            candidates,
+            labelled,
+            accuracy,
+            cell,
+            lower_is_better,
+            budget,
+            motifs,
+            measured,
+            threads,
+            spread,
+            report,
+            began,
         )
 
 
@@ -295,6 +312,7 @@ def _ranked(
     motifs: int,
     measured: str | os.PathLike[str] | None,
     threads: int | None,
+    spread: Spread | None,
     progress: NamedProgress | None,
     began: float,
 ) -> Ranking:
@@ -310,7 +328,8 @@ def _ranked(
     try:
         if measured is not None:
             curves.keep_in(measured)
-        measure(judge, np.unique(at_wanted), budget, progress)
+        measure(judge, np.unique(at_wanted), budget, progress, spread)
+        curves.finish()
     finally:
         curves.close()
     say(f"ranking {len(wanted):,} candidates", 1.0)

@@ -11,13 +11,15 @@ Jamieson and Talwalkar 2016, Non-stochastic Best Arm Identification and Hyperpar
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from spd_fast.base.executors import Spread
 from spd_fast.base.types import Array, NamedProgress
 from spd_fast.predictors.gaussian_process import GaussianProcess, fit_gaussian_process
 from spd_fast.ranking.measuring import Curves
@@ -148,7 +150,13 @@ def about(seconds: float) -> str:
     raise AssertionError("the last step begins at 0")
 
 
-def measure(judge: Judge, wanted: npt.NDArray[np.int64], budget: float | None, progress: NamedProgress | None) -> None:
+def measure(
+    judge: Judge,
+    wanted: npt.NDArray[np.int64],
+    budget: float | None,
+    progress: NamedProgress | None,
+    spread: Spread | None = None,
+) -> None:
     """Train motifs of the labelled cells and of the candidates until all are measured, or the budget is spent.
 
     Before the first motifs, but for a few that are timed, `progress` is told how long the others will take.
@@ -163,6 +171,9 @@ def measure(judge: Judge, wanted: npt.NDArray[np.int64], budget: float | None, p
     progress : callable, optional
         It is called after every piece with what is being done and with the share that is done: of the FLOPs of all motifs, to which
         their time is taken to be proportional, or of the budget if that is shorter.
+    spread : Spread, optional
+        The executor that trains motifs. Without a budget, it trains all of them in the order of their length: which cells may be the
+        best is then not asked.
     """
     curves, replicates, pace = judge.curves, judge.curves.score.shape[0], Pace()
     pool = judge.pool if judge.learns else np.empty(0, np.int64)
@@ -170,32 +181,61 @@ def measure(judge: Judge, wanted: npt.NDArray[np.int64], budget: float | None, p
     curves.plan(len(everything) * replicates)
     costs = np.maximum(curves.cost, 1)  # a cell that nothing leads through takes no time, but it is to be counted
     whole = float(costs[everything].sum()) * replicates
-    done = float((costs * curves.done)[everything].sum())
+    done = float((costs * curves.has.sum(axis=0))[everything].sum())
     began, already, announced = time.perf_counter(), done, False
     if progress is not None:
         progress(f"training motifs of {len(everything):,} cells", 0.0)
-    for rows, replicate in _passes(judge, np.setdiff1d(wanted, pool), pool, replicates):
-        which = f"motif {replicate + 1} of {replicates} of {len(rows):,} cells"
-        while len(rows):
-            if budget is not None and time.perf_counter() - began >= budget:
-                return
-            size = pace.fitting(costs[rows], _CHUNK_SECONDS)
-            chunk, rows = rows[:size], rows[size:]
-            started = time.perf_counter()
-            curves.measure(chunk, replicate)
-            pace.add(float(costs[chunk].sum()), time.perf_counter() - started)
-            done += float(costs[chunk].sum())
-            if progress is None:
-                continue
-            spent, left = time.perf_counter() - began, pace.time_of(whole - done)
-            share = (done - already) / (whole - already)
-            if budget is not None and budget < spent + left:
-                share = min(1.0, spent / budget)
-            if announced:
-                progress(f"training {which}", share)
+
+    def is_over() -> bool:
+        return budget is not None and time.perf_counter() - began >= budget
+
+    def work() -> Iterator[tuple[str, Generator[npt.NDArray[np.int64]]]]:
+        if spread is not None and budget is None:
+            place, here = np.nonzero(~curves.has[:, everything])
+            yield (
+                f"{replicates} motifs of {len(everything):,} cells",
+                curves.measure_by(spread, everything[here], place),
+            )
+            return
+        for rows, each in _passes(judge, np.setdiff1d(wanted, pool), pool, replicates):
+            which = f"motif {each + 1} of {replicates} of {len(rows):,} cells"
+            if spread is None:
+                yield which, _pieces(curves, rows, each, pace, is_over)
             else:
-                announced = True
-                progress(_announcement(len(everything), pace.time_of(whole - done), budget), share)
+                together = np.full(len(rows), each)
+                yield which, curves.measure_by(spread, rows, together, longest_first=False, until=is_over)
+
+    for which, pieces in work():
+        with closing(pieces):
+            started = time.perf_counter()
+            for piece in pieces:
+                pace.add(float(costs[piece].sum()), time.perf_counter() - started)
+                done += float(costs[piece].sum())
+                if progress is not None:
+                    spent, left = time.perf_counter() - began, pace.time_of(whole - done)
+                    share = (done - already) / (whole - already)
+                    if budget is not None and budget < spent + left:
+                        share = min(1.0, spent / budget)
+                    if announced:
+                        progress(f"training {which}", share)
+                    else:
+                        announced = True
+                        progress(_announcement(len(everything), pace.time_of(whole - done), budget), share)
+                started = time.perf_counter()
+        if is_over():
+            return
+
+
+def _pieces(
+    curves: Curves, rows: npt.NDArray[np.int64], replicate: int, pace: Pace, is_over: Callable[[], bool]
+) -> Generator[npt.NDArray[np.int64]]:
+    """Measure cells with the threads of this process, in pieces; yield each when it is measured."""
+    costs = np.maximum(curves.cost, 1)
+    while len(rows) and not is_over():
+        size = pace.fitting(costs[rows], _CHUNK_SECONDS)
+        piece, rows = rows[:size], rows[size:]
+        curves.measure(piece, replicate)
+        yield piece
 
 
 def _announcement(cells: int, seconds: float, budget: float | None) -> str:

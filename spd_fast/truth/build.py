@@ -8,7 +8,8 @@ continues from there. The truth file is written at the end, as a whole.
 import hashlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy.typing as npt
 
 import spd_fast._core as _core
 from spd_fast.base.display import ShownProgress, shown_share
+from spd_fast.base.executors import Executor, Spread
 from spd_fast.base.machine import describe_machine, thread_count
 from spd_fast.base.stores import Journal
 from spd_fast.base.types import (
@@ -74,6 +76,7 @@ def build_truth(
     n_test: int = 5000,
     split_seed: int = 0,
     threads: int | None = None,
+    executor: Executor | None = None,
     progress: ShownProgress = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> TruthTable:
@@ -111,6 +114,8 @@ def build_truth(
         Seed of the splits, which are the same for all `seeds`.
     threads : int, optional
         Default: the processors that this process may use.
+    executor : concurrent.futures.Executor, dask.distributed.Client, or the module ray, optional
+        Where networks are trained, as in `spd_fast.score_cells`. Measurements have the same bits, but for the seconds.
     progress : callable or bool, optional
         It is called about ten times a second with the share of the work that is done, 0 to 1, by computing cost. Default: a bar, as
         `spd_fast.rank` shows it.
@@ -152,6 +157,7 @@ def build_truth(
     n_test, split_seed = checked_integer("n_test", n_test), checked_integer("split_seed", split_seed)
     thread_count(threads)
     checked_shown_progress(progress)
+    spread = Spread.of(executor, threads)
     optimizer = optimizer if optimizer is not None else Adam(lr=5e-3, weight_decay=1e-4)
     data = data if isinstance(data, ImageData) else load_images(data)
     columns = _checked_cells(cells)
@@ -200,21 +206,13 @@ def build_truth(
         done = {(each["cell"], each["budget"], each["seed"]): each for each in journal.records}
         costs = forward_flops(columns, shape, splits.dish.images.shape[1:])
         work = Work(costs, budgets, seeds, lambda *key: key in done, report)
-        for budget, seed, rows in work.chunks(4 * (threads or _core.default_threads())):
-            started = time.perf_counter()
-            result = train(
-                replace(loop, epochs=budget, seed=seed, replicate=budget),
-                [columns[row] for row in rows],
-                shape,
-                splits.dish,
-                threads=threads,
-                progress=work.reporter(budget, rows),
-            )
-            records = records_of(_measurements(result, splits.labels), rows, budget, seed)
-            journal.append(records)
-            journal.sync()
-            done |= {(each["cell"], each["budget"], each["seed"]): each for each in records}
-            work.finished(budget, seed, rows, time.perf_counter() - started)
+        training = _Training(columns, loop, shape, splits, threads)
+        with closing(training.here(work) if spread is None else training.by(spread, work)) as parts:
+            for budget, seed, rows, measured in parts:
+                records = records_of(measured, rows, budget, seed)
+                journal.append(records)
+                journal.sync()
+                done |= {(each["cell"], each["budget"], each["seed"]): each for each in records}
         arrays = _tabulated(done, len(columns), budgets, seeds)
         write_truth(
             out,
@@ -226,6 +224,65 @@ def build_truth(
         )
         journal.delete()
     return TruthTable.load(out)
+
+
+_Part = tuple[int, int, npt.NDArray[np.int64], dict[str, Array]]
+"""Budget, seed, rows of cells, and what was measured of them."""
+_Shared = tuple[InnerLoop, Shape, _Splits, int]
+
+
+@dataclass(frozen=True, eq=False)
+class _Training:
+    """What is trained, and the two ways to do that."""
+
+    columns: Columns[Any]
+    loop: InnerLoop
+    shape: Shape
+    splits: _Splits
+    threads: int | None
+
+    def here(self, work: Work) -> Generator[_Part]:
+        """Train with the threads of this process."""
+        for budget, seed, rows in work.chunks(4 * (self.threads or _core.default_threads())):
+            started = time.perf_counter()
+            result = train(
+                replace(self.loop, epochs=budget, seed=seed, replicate=budget),
+                [self.columns[row] for row in rows],
+                self.shape,
+                self.splits.dish,
+                threads=self.threads,
+                progress=work.reporter(budget, rows),
+            )
+            yield budget, seed, rows, _measurements(result, self.splits.labels)
+            work.finished(budget, seed, rows, time.perf_counter() - started)
+
+    def by(self, spread: Spread, work: Work) -> Generator[_Part]:
+        """Train by an executor."""
+        axes, groups, rows, costs = work.jobs()
+        shared: _Shared = self.loop, self.shape, self.splits, spread.threads
+        started = time.perf_counter()
+        pieces = spread.run(
+            _measured,
+            shared,
+            costs * 3 * len(self.splits.dish.images),
+            lambda group, places: ([self.columns[row] for row in rows[places].tolist()], *axes[group]),
+            groups=groups,
+        )
+        with closing(pieces):
+            for group, places, measured in pieces:
+                budget, seed = axes[group]
+                yield budget, seed, rows[places], measured
+                work.finished(budget, seed, rows[places], time.perf_counter() - started)
+                started = time.perf_counter()
+
+
+def _measured(shared: _Shared, cells: Sequence[Candidate], budget: int, seed: int) -> dict[str, Array]:
+    """Train networks of some cells and measure them, on a worker."""
+    loop, shape, splits, threads = shared
+    result = train(
+        replace(loop, epochs=budget, seed=seed, replicate=budget), cells, shape, splits.dish, threads=threads
+    )
+    return _measurements(result, splits.labels)
 
 
 def _is_built(out: Path, settings: BuildSettings, journal: Journal) -> bool:

@@ -113,6 +113,16 @@ class Work:
                 yield budget, seed, rows[:size]
                 rows = rows[size:]
 
+    def jobs(
+        self,
+    ) -> tuple[list[tuple[int, int]], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Return the (budget, seed) of each group of trainings, and of each training its group, its row and its cost."""
+        self._report(0)
+        groups = np.repeat(np.arange(len(self._groups)), [len(rows) for rows in self._groups.values()])
+        rows = np.concatenate([np.empty(0, np.int64), *self._groups.values()])
+        budgets = np.array([budget for budget, _ in self._groups])
+        return list(self._groups), groups, rows, self._costs[rows] * budgets[groups]
+
     def reporter(self, budget: int, rows: npt.NDArray[np.int64]) -> Progress:
         cost = self.cost(budget, rows)
         return lambda share: self._report(share * cost)
