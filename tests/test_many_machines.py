@@ -101,7 +101,7 @@ def test_a_ranking_in_parts(pool: Executor, tmp_path: Path, monkeypatch: pytest.
     files = sorted(parts.glob("*.parquet"))
     assert len(files) > 2
     table = parquet.read_table(parts)
-    assert len(set(zip(table["row"].to_pylist(), table["replicate"].to_pylist(), strict=True))) == len(table) == 24
+    assert len(set(zip(table["row"].to_pylist(), table["place"].to_pylist(), strict=True))) == len(table) == 24
     assert set(table["cell"].to_pylist()) == {cell.text for cell in cells}
     trained = [file for file in files if np.isfinite(parquet.read_table(file)["score"].to_numpy()).any()]
     trained[0].unlink()

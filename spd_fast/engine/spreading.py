@@ -100,6 +100,8 @@ def _joined(parts: Sequence[Any], order: npt.NDArray[np.int64]) -> Any:
         return type(first)(**{name: _joined([getattr(part, name) for part in parts], order) for name in names})
     if isinstance(first, dict):
         return {name: _joined([part[name] for part in parts], order) for name in first}
+    if isinstance(first, tuple):
+        return tuple(_joined([part[k] for part in parts], order) for k in range(len(first)))
     if isinstance(first, list):
         every = [each for part in parts for each in part]
         return [every[place] for place in order.tolist()]

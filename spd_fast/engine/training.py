@@ -1,6 +1,6 @@
 """The inner loop: it trains motifs with the compiled engine."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -94,24 +94,31 @@ class TrainResult:
     diverged_step: npt.NDArray[np.int64]
     seconds: Array
     recorded: dict[str, Array]
-    _specs: list[_core.MotifSpec]
+    _cells: list[Candidate]
+    _shapes: tuple[Shape, tuple[int, ...]]  # of the motifs and of an image
     _flat: tuple[list[Array], list[Array], list[Array]]  # initial, trained, running
 
     # Weights get their names when they are first asked for: scores need none of them, and naming takes longer than making a plan.
     @cached_property
     def initial(self) -> list[dict[str, Array]]:
         """Weights before training, by name."""
-        return [unpack_weights(spec, flat) for spec, flat in zip(self._specs, self._flat[0], strict=True)]
+        return self._named(unpack_weights, self._flat[0])
 
     @cached_property
     def parameters(self) -> list[dict[str, Array]]:
         """Trained weights, by name."""
-        return [unpack_weights(spec, flat) for spec, flat in zip(self._specs, self._flat[1], strict=True)]
+        return self._named(unpack_weights, self._flat[1])
 
     @cached_property
     def running(self) -> list[dict[str, Array]]:
         """Running statistics of batch norm, by name."""
-        return [unpack_running(spec, flat) for spec, flat in zip(self._specs, self._flat[2], strict=True)]
+        return self._named(unpack_running, self._flat[2])
+
+    def _named(
+        self, unpack: Callable[[_core.MotifSpec, Array], dict[str, Array]], flat: list[Array]
+    ) -> list[dict[str, Array]]:
+        specs = specs_of(self._cells, *self._shapes)  # made anew, because they cannot be pickled as results are
+        return [unpack(spec, vector) for spec, vector in zip(specs, flat, strict=True)]
 
 
 def train_motifs(
@@ -287,7 +294,8 @@ def train(
         diverged_step=out.diverged_step,
         seconds=out.seconds,
         recorded={name: getattr(out, name) for name in loop.record},
-        _specs=job.specs,
+        _cells=list(cells),
+        _shapes=(shape, dish.images.shape[1:]),
         _flat=(initial, job.flat, running),
     )
 

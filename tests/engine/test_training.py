@@ -723,6 +723,17 @@ def test_packed_motifs_are_copied(dish, copied):
     assert np.array_equal(two.d_images[:2], one.d_images)
 
 
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))])
+def test_results_are_copied(dish, copied):
+    trained = train(CELLS, dish, epochs=1)
+    again = copied(trained)
+    assert np.array_equal(again.loss, trained.loss)
+    for name in ("initial", "parameters", "running"):
+        for one, two in zip(getattr(trained, name), getattr(again, name), strict=True):
+            assert one.keys() == two.keys()
+            assert all(np.array_equal(one[key], two[key]) for key in one)
+
+
 def test_images_of_cells_have_sides_of_at_least_four():
     dish = spd.Dish(np.zeros((4, 3, 3, 8)), LABELS)
     with pytest.raises(ValueError, match="3 x 8 pixels, expected sides of 4 to 64"):

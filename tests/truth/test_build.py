@@ -237,7 +237,7 @@ def test_bad_cell_files_say_what_is_wrong(tmp_path: Path) -> None:
         sample_cells(1, 0, file("a.json", "{"))
     with pytest.raises(ValueError, match="holds no list of cells"):
         sample_cells(1, 0, file("b.json", '{"cell": 1}'))
-    with pytest.raises(InvalidCellError, match="matrix"):
+    with pytest.raises(InvalidCellError, match="a cell is given as the number 3"):
         sample_cells(1, 0, file("c.json", "[3]"))
     np.savez(tmp_path / "a.npz", vertices=np.zeros(3, np.uint8))
     with pytest.raises(ValueError, match="lacks 'edge_bits'"):
