@@ -2,7 +2,8 @@
 
     python tests/cluster.py ray|dask FOLDER
 
-It prints what was killed, and ends with an error unless the results have the bits of a ranking with threads.
+It ranks until three workers and a node were killed, prints that, and ends with an error unless all results have the bits of a ranking
+with threads.
 """
 
 import os
@@ -24,7 +25,7 @@ CELLS = random_cells(20, seed=2)
 NODES = 3
 
 
-def on_ray(work: Callable[[Any], Ranking]) -> Ranking:
+def on_ray(work: Callable[[Any, threading.Thread], None]) -> None:
     """Do the work on a Ray cluster of a head without processors and three nodes; workers die, and a node."""
     import ray
     from ray.cluster_utils import Cluster
@@ -42,14 +43,14 @@ def on_ray(work: Callable[[Any], Ranking]) -> Ranking:
         cluster.remove_node(nodes.pop(), allow_graceful=False)
 
     try:
-        with Killing(at_work, lose_node):
-            return work(ray)
+        with Killing(at_work, lose_node) as killing:
+            work(ray, killing)
     finally:
         ray.shutdown()
         cluster.shutdown()
 
 
-def on_dask(work: Callable[[Any], Ranking]) -> Ranking:
+def on_dask(work: Callable[[Any, threading.Thread], None]) -> None:
     """Do the work on a Dask cluster of three workers. Those that die are started again by their nannies."""
     from distributed import Client, LocalCluster
 
@@ -58,20 +59,24 @@ def on_dask(work: Callable[[Any], Ranking]) -> Ranking:
         def lose_node() -> None:
             cluster.scale(NODES - 1)
 
-        with Killing(lambda: sorted(client.run(os.getpid, on_error="ignore").values()), lose_node):
-            return work(client)
+        def at_work() -> list[int]:
+            return sorted(client.run(os.getpid, on_error="ignore").values())
+
+        with Killing(at_work, lose_node) as killing:
+            work(client, killing)
 
 
 class Killing:
-    """Kills a worker at random every two seconds, three in all, and loses a node after the second one, while the block runs."""
+    """Kills a worker at random every two seconds, three in all, and loses a node after the second one. The block gets the thread that does that."""
 
     def __init__(self, at_work: Callable[[], list[int]], lose_node: Callable[[], None]) -> None:
         self.at_work, self.lose_node = at_work, lose_node
         self.over = threading.Event()
         self.thread = threading.Thread(target=self.kill)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> threading.Thread:
         self.thread.start()
+        return self.thread
 
     def __exit__(self, *_: object) -> None:
         self.over.set()
@@ -86,29 +91,37 @@ class Killing:
             if pids:
                 processes.lose(int(rng.choice(pids)))
                 killed += 1
-                print(f"worker {killed} of {len(pids)} killed", flush=True)
+                print(f"a worker of {len(pids)} killed by the test", flush=True)
             if killed == 2 and pids:
                 self.lose_node()
-                print("node lost", flush=True)
+                print("a node lost by the test", flush=True)
 
 
 def main() -> None:
     """Rank on the cluster that the command names."""
-    on, folder = {"ray": on_ray, "dask": on_dask}[sys.argv[1]], Path(sys.argv[2])
-    began = time.monotonic()
-    expected = rank(CELLS, threads=1)
-    print(f"{time.monotonic() - began:.1f} s with one thread", flush=True)
-    began = time.monotonic()
-    found = on(lambda executor: rank(CELLS, executor=executor, measured=folder / "x.parts"))
-    print(f"{time.monotonic() - began:.1f} s on the cluster", flush=True)
-    for name in ("order", "label_free", "replicates", "curves"):
-        assert np.array_equal(getattr(found, name), getattr(expected, name), equal_nan=True), name
     import pyarrow.parquet as parquet
 
-    table = parquet.read_table(folder / "x.parts")
-    motifs = set(zip(table["row"].to_pylist(), table["replicate"].to_pylist(), strict=True))
-    assert len(motifs) == len(table) == 8 * len(CELLS), "nothing is lost, and nothing is there twice"
-    print("the same bits")
+    on, folder = {"ray": on_ray, "dask": on_dask}[sys.argv[1]], Path(sys.argv[2])
+    expected, ranked = rank(CELLS, threads=1), 0
+
+    def work(executor: Any, killing: threading.Thread) -> None:
+        nonlocal ranked
+        while not ranked or killing.is_alive():
+            parts = folder / f"{ranked}.parts"
+            require_same(rank(CELLS, executor=executor, measured=parts), expected)
+            table = parquet.read_table(parts)
+            motifs = set(zip(table["row"].to_pylist(), table["replicate"].to_pylist(), strict=True))
+            assert len(motifs) == len(table) == 8 * len(CELLS), "nothing is lost, and nothing is there twice"
+            ranked += 1
+
+    on(work)
+    print(f"{ranked} rankings with the same bits", flush=True)
+
+
+def require_same(found: Ranking, expected: Ranking) -> None:
+    """Raise unless two rankings have the same bits."""
+    for name in ("order", "label_free", "replicates", "curves"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name), equal_nan=True), name
 
 
 if __name__ == "__main__":
