@@ -265,7 +265,7 @@ class Supernet:
             recipe = Recipe.from_json(json.dumps(facts["recipe"]))
             channels, height, width = facts["image_shape"]
             assert isinstance(recipe.shape, MotifShape)
-            return cls(
+            found = cls(
                 recipe,
                 {each.__name__: each for each in (Cell, NatsCell)}[facts["cells"]],
                 replace(recipe.shape, classes=facts["classes"], image_channels=channels),
@@ -276,6 +276,9 @@ class Supernet:
                 float(arrays["seconds"]),
                 facts["identity"],
             )
+            if found.weights.shape != (found.roles.size,):
+                raise ValueError(f"weights have shape {found.weights.shape}, expected ({found.roles.size},)")
+            return found
         except (AssertionError, KeyError, TypeError, ValueError) as error:
             what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise ValueError(

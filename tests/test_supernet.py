@@ -298,6 +298,10 @@ def test_files_hold_the_supernet(trained: Supernet, tmp_path: Path) -> None:
         Supernet.load(tmp_path / "dish.npz")
     with pytest.raises(FileNotFoundError):
         Supernet.load(tmp_path / "none.npz")
+    with np.load(tmp_path / "s.npz") as held:
+        np.savez(tmp_path / "short.npz", **{**held, "weights": held["weights"][:-1]})
+    with pytest.raises(ValueError, match=r"short.npz cannot be read: weights have shape \(\d+,\), expected \(\d+,\)"):
+        Supernet.load(tmp_path / "short.npz")
     np.savez(tmp_path / "old.npz", schema="spd_fast.supernet/0")
     with pytest.raises(ValueError, match=r"has schema 'spd_fast.supernet/0', expected 'spd_fast.supernet/1'"):
         Supernet.load(tmp_path / "old.npz")
