@@ -137,16 +137,14 @@ def _of_measured(journal: Path) -> State:
 
 def _of_ranking(journal: Path) -> State:
     found = read_journal(journal, RANKING, remedy=_REMEDY)
-    recipe = read_identity(journal, RANKING, remedy=_REMEDY).get("recipe", {})
     records = [record for record in found if "rows" in record]
     total = next((int(record["motifs"]) for record in reversed(found) if "motifs" in record), None)
     # a record holds the rows of its cells as eight bytes each in base64
     motifs = Counter[int]()
     for record in records:
-        motifs[int(record["replicate"])] += (3 * len(record["rows"]) // 4 - record["rows"].count("=")) // 8
+        motifs[int(record["place"])] += (3 * len(record["rows"]) // 4 - record["rows"].count("=")) // 8
     running, done = is_locked(journal), sum(motifs.values())
-    most = recipe.get("inner", {}).get("replicates", len(motifs))
-    facts = tuple((f"motif {replicate + 1} of {most}", f"{n:,} cells") for replicate, n in sorted(motifs.items()))
+    facts = tuple((f"motif {place + 1} of each cell", f"{n:,} cells") for place, n in sorted(motifs.items()))
     stopped = f"ended by its budget, or stopped; {_GOES_ON} and measures nothing twice"
     ended = "" if running else "all motifs are trained" if done == total else stopped
     return State(f"ranking, {journal}", "motifs trained", done, total, running, ended, facts)

@@ -81,7 +81,7 @@ def test_a_ranking_is_watched(tmp_path: Path) -> None:
     state = look(tmp_path / "ranked.csv")
     assert (state.done, state.total, state.running) == (24, 24, False)
     assert state.ended == "all motifs are trained"
-    assert state.facts[0] == ("motif 1 of 8", "3 cells")
+    assert state.facts[0] == ("motif 1 of each cell", "3 cells")
     with Journal(tmp_path / "ranked.csv.measured", SCHEMA, remedy=""):
         assert look(tmp_path / "ranked.csv").running
 
