@@ -64,7 +64,7 @@ def reproduce(
         typer.Option(
             "--draw",
             metavar="PAGE.md",
-            help="Run nothing; write this page and its figures anew from the metrics (.json) in the folder of the same name beside it.",
+            help="Run nothing; write this page and its figures anew from the metrics (.json) in the folder of the same name beside it. Runs that were made on several machines are put together.",
         ),
     ] = None,
     threads: Threads = None,

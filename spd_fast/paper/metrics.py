@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -12,6 +12,7 @@ from spd_fast.base.types import Number
 from spd_fast.outer import runs
 from spd_fast.outer.history import OuterEpoch
 from spd_fast.paper.rates import RATES, SEARCHED
+from spd_fast.paper.stated import PAPER
 
 __all__ = [
     "FILE",
@@ -23,6 +24,7 @@ __all__ = [
     "accuracy_of",
     "attempts",
     "history_of",
+    "joined",
     "read_runs",
 ]
 
@@ -187,6 +189,47 @@ class Metrics:
             return cls(**_as_tuples(fields))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"{name}: it is damaged: {error}; run spd-fast reproduce again") from None
+
+
+def joined(parts: Sequence[Metrics]) -> list[Metrics]:
+    """Put together what was measured in parts, such as runs on several machines: one record for each kind of settings.
+
+    Parameters
+    ----------
+    parts : sequence of Metrics
+        Those of the same settings have no run in common, and are of the same truth.
+
+    Raises
+    ------
+    ValueError
+        If two parts have the same run, timed the same motif, tried a rate with different results, or are of different truths.
+    """
+    found: dict[str, Metrics] = {}
+    for part in parts:
+        if part.settings not in found:
+            found[part.settings] = part
+            continue
+        other = found[part.settings]
+        where = f"two of the stored metrics have the settings {part.settings!r} and"
+        if (part.origin, part.larger_b) != (other.origin, other.larger_b):
+            raise ValueError(f"{where} different truths, expected one truth: {other.origin} And: {part.origin}")
+        twice = sorted({*part.runs} & {*other.runs}) + sorted({*part.epoch_seconds} & {*other.epoch_seconds})
+        if twice:
+            raise ValueError(f"{where} both have {twice[0]!r}, expected each run and each timed motif in one of them")
+        rates = {motif: {**other.attempts.get(motif, {}), **tried} for motif, tried in part.attempts.items()}
+        for motif, tried in other.attempts.items():
+            if any(rates.get(motif, tried)[rate] != accuracy for rate, accuracy in tried.items()):
+                raise ValueError(
+                    f"{where} different accuracies of the rates of motif {motif}, expected those of one seed"
+                )
+        both = other.runs | part.runs
+        found[part.settings] = replace(
+            other,
+            runs={name: both[name] for name in PAPER if name in both},
+            attempts=other.attempts | rates,
+            epoch_seconds=other.epoch_seconds | part.epoch_seconds,
+        )
+    return list(found.values())
 
 
 def read_runs(folder: Path, names: Sequence[str]) -> dict[str, RunMetrics]:

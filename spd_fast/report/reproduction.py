@@ -14,7 +14,7 @@ import numpy as np
 
 from spd_fast.base.files import atomic_write
 from spd_fast.base.types import Array
-from spd_fast.paper.metrics import Metrics, RunMetrics
+from spd_fast.paper.metrics import Metrics, RunMetrics, joined
 from spd_fast.paper.rates import SEARCHED, closest_rate, target_accuracy
 from spd_fast.paper.stated import (
     CELLS,
@@ -101,7 +101,8 @@ def write_page(path: str | os.PathLike[str], stored: Sequence[Metrics], *, stem:
     path : path
         The page.
     stored : sequence of Metrics
-        One for each kind of settings, at most. Without any the page has the paper's numbers alone.
+        What was measured; parts of one kind of settings, such as runs on several machines, are put together. Without any the page has
+        the paper's numbers alone.
     stem : str
         How the names of the figures begin.
 
@@ -113,14 +114,12 @@ def write_page(path: str | os.PathLike[str], stored: Sequence[Metrics], *, stem:
     Raises
     ------
     ValueError
-        If two of the stored metrics have the same settings.
+        If stored metrics do not go together (`spd_fast.paper.metrics.joined`).
     OSError
         If a file cannot be written.
     """
     page = Path(path)
-    settings = [metrics.settings for metrics in stored]
-    if len(set(settings)) < len(settings):
-        raise ValueError(f"the stored metrics have the settings {', '.join(settings)}, expected each of them once")
+    stored = joined(stored)
     page.parent.mkdir(parents=True, exist_ok=True)
     parts = [_introduction(stored)]
     for metrics in stored:

@@ -18,7 +18,7 @@ from processes import size, started
 from spd_fast.cli import app
 from spd_fast.outer.runs import RunFolderError
 from spd_fast.paper.forecast import Forecast
-from spd_fast.paper.metrics import Metrics
+from spd_fast.paper.metrics import Metrics, joined
 from spd_fast.paper.rates import MOST_ATTEMPTS, RATES, SEARCHED, closest_rate, search_rate, target_accuracy
 from spd_fast.paper.reproduce import Plan, Progressed, origin_of, paper_truth, reproduce
 from spd_fast.paper.stated import PAPER, SECONDS_PER_EPOCH
@@ -315,8 +315,34 @@ def test_damaged_metrics_are_refused(whole: tuple[Path, Metrics], tmp_path: Path
         path.write_text(text)
         with pytest.raises(ValueError, match=match):
             Metrics.load(path)
-    with pytest.raises(ValueError, match="have the settings level, level, expected each of them once"):
-        write_page(tmp_path / "page.md", [whole[1], whole[1]])
+
+
+def test_parts_of_several_machines_are_put_together(whole: tuple[Path, Metrics], tmp_path: Path) -> None:
+    _, metrics = whole
+    names = sorted(metrics.runs)
+    parts = [
+        replace(
+            metrics,
+            runs={name: metrics.runs[name] for name in chosen},
+            epoch_seconds=metrics.epoch_seconds if number == 0 else {},
+            attempts=metrics.attempts if number == 1 else {},
+        )
+        for number, chosen in enumerate((names[:2], names[2:]))
+    ]
+    other = replace(parts[0], settings="paper", attempts={})
+    found = joined([parts[0], other, parts[1]])
+    assert [each.settings for each in found] == ["level", "paper"]
+    assert found[0] == metrics
+    assert found[1] == other
+    one, both = (write_page(tmp_path / name, each) for name, each in (("a.md", [metrics]), ("b.md", parts)))
+    assert one.read_text() == both.read_text()
+    with pytest.raises(ValueError, match=f"both have '{names[0]}', expected each run"):
+        write_page(tmp_path / "page.md", [metrics, metrics])
+    with pytest.raises(ValueError, match="different truths, expected one truth"):
+        joined([parts[0], replace(parts[1], origin="another one")])
+    (motif, tried), *_ = metrics.attempts.items()
+    with pytest.raises(ValueError, match=f"different accuracies of the rates of motif {motif}"):
+        joined([replace(parts[0], attempts={motif: dict.fromkeys(tried, 0.5)}), parts[1]])
 
 
 # ---- the command
