@@ -43,7 +43,8 @@ struct simd {
   typedef integer integers __attribute__((vector_size(SPD_VECTOR_BYTES)));
   static constexpr int lanes = SPD_VECTOR_BYTES / sizeof(T);
 #if defined(__AVX512F__)
-  using mask = std::conditional_t<sizeof(T) == 4, __mmask16, __mmask8>;
+  static_assert(sizeof(T) == 4, "double is compiled for AVX2 and the baseline alone (isa/functions.hpp)");
+  using mask = __mmask16;
 #else
   using mask = integers;
 #endif
@@ -126,42 +127,39 @@ SPD_INLINE std::uint64_t bits_of_mask(mask<T> m) {
 template <class T>
 SPD_INLINE mask<T> load_mask(const std::uint16_t* p) {
 #if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4)
-    return _load_mask16(const_cast<__mmask16*>(reinterpret_cast<const __mmask16*>(p)));
-  else
-#elif defined(__AVX2__)
+  return _load_mask16(const_cast<__mmask16*>(reinterpret_cast<const __mmask16*>(p)));
+#else
+#if defined(__AVX2__)
   if constexpr (sizeof(T) == 4) {  // the bits are broadcast from memory, twice to each lane
     const ivec<T> lane = {1, 2, 4, 8, 16, 32, 64, 128};
     return (mask<T>)(((ivec<T>)_mm256_set1_epi16(static_cast<short>(*p)) & lane) == lane);
   } else
 #endif
     return mask_of_bits<T>(*p);
+#endif
 }
 template <class T>
 SPD_INLINE void store_mask(std::uint16_t* p, mask<T> m) {
 #if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4)
-    return _store_mask16(reinterpret_cast<__mmask16*>(p), m);
-  else
+  _store_mask16(reinterpret_cast<__mmask16*>(p), m);
+#else
+  *p = static_cast<std::uint16_t>(bits_of_mask<T>(m));
 #endif
-    *p = static_cast<std::uint16_t>(bits_of_mask<T>(m));
 }
 template <class T>
 SPD_INLINE mask<T> neither(mask<T> a, mask<T> b) {
 #if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4) return _knot_mask16(_kor_mask16(a, b));
-#endif
+  return _knot_mask16(_kor_mask16(a, b));
+#else
   return ~(a | b);
+#endif
 }
 
 // Returns `v` where the mask holds, and `otherwise` elsewhere.
 template <class T>
 SPD_INLINE vec<T> select(mask<T> m, vec<T> v, vec<T> otherwise) {
 #if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4)
-    return (vec<T>)_mm512_mask_blend_ps(m, (__m512)otherwise, (__m512)v);
-  else
-    return (vec<T>)_mm512_mask_blend_pd(m, (__m512d)otherwise, (__m512d)v);
+  return (vec<T>)_mm512_mask_blend_ps(m, (__m512)otherwise, (__m512)v);
 #else
   return m ? v : otherwise;
 #endif
@@ -171,10 +169,7 @@ struct all_lanes {};
 template <class T>
 SPD_INLINE vec<T> keep(mask<T> m, vec<T> v) {
 #if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4)
-    return (vec<T>)_mm512_maskz_mov_ps(m, (__m512)v);
-  else
-    return (vec<T>)_mm512_maskz_mov_pd(m, (__m512d)v);
+  return (vec<T>)_mm512_maskz_mov_ps(m, (__m512)v);
 #else
   return (vec<T>)((ivec<T>)v & m);
 #endif
@@ -186,10 +181,7 @@ SPD_INLINE vec<T> keep(all_lanes, vec<T> v) {
 template <class T>
 SPD_INLINE vec<T> keep_not(mask<T> m, vec<T> v) {
 #if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4)
-    return (vec<T>)_mm512_mask_mov_ps((__m512)v, m, _mm512_setzero_ps());
-  else
-    return (vec<T>)_mm512_mask_mov_pd((__m512d)v, m, _mm512_setzero_pd());
+  return (vec<T>)_mm512_mask_mov_ps((__m512)v, m, _mm512_setzero_ps());
 #else
   return (vec<T>)((ivec<T>)v & ~m);
 #endif
@@ -208,10 +200,7 @@ SPD_INLINE mask<T> both(mask<T> a, all_lanes) {
 template <class T>
 SPD_INLINE vec<T> add_where(mask<T> m, vec<T> sum, vec<T> v) {
 #if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4)
-    return (vec<T>)_mm512_mask_add_ps((__m512)sum, m, (__m512)sum, (__m512)v);
-  else
-    return (vec<T>)_mm512_mask_add_pd((__m512d)sum, m, (__m512d)sum, (__m512d)v);
+  return (vec<T>)_mm512_mask_add_ps((__m512)sum, m, (__m512)sum, (__m512)v);
 #else
   return sum + keep<T>(m, v);
 #endif
@@ -219,10 +208,7 @@ SPD_INLINE vec<T> add_where(mask<T> m, vec<T> sum, vec<T> v) {
 template <class T>
 SPD_INLINE vec<T> add_product_where(mask<T> m, vec<T> sum, vec<T> a, vec<T> b) {
 #if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4)
-    return (vec<T>)_mm512_mask3_fmadd_ps((__m512)a, (__m512)b, (__m512)sum, m);
-  else
-    return (vec<T>)_mm512_mask3_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)sum, m);
+  return (vec<T>)_mm512_mask3_fmadd_ps((__m512)a, (__m512)b, (__m512)sum, m);
 #else
   return keep<T>(m, a) * b + sum;
 #endif
@@ -233,10 +219,7 @@ template <class T, bool is = true>
 SPD_INLINE mask<T> greater(vec<T> a, vec<T> b) {
 #if defined(__AVX512F__)
   constexpr int how = is ? _CMP_GT_OQ : _CMP_NGT_UQ;
-  if constexpr (sizeof(T) == 4)
-    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, how);
-  else
-    return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, how);
+  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, how);
 #else
   if constexpr (is)
     return a > b;
@@ -253,10 +236,7 @@ SPD_INLINE mask<T> not_greater(vec<T> a, vec<T> b) {
 template <class T>
 SPD_INLINE vec<T> load_masked(const T* p, mask<T> m) {
 #if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4)
-    return (vec<T>)_mm512_maskz_loadu_ps(m, p);
-  else
-    return (vec<T>)_mm512_maskz_loadu_pd(m, p);
+  return (vec<T>)_mm512_maskz_loadu_ps(m, p);
 #else
   return keep<T>(m, load(p));
 #endif
@@ -264,10 +244,7 @@ SPD_INLINE vec<T> load_masked(const T* p, mask<T> m) {
 template <class T>
 SPD_INLINE vec<T> load_masked(const T* p, mask<T> m, vec<T> fill) {
 #if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4)
-    return (vec<T>)_mm512_mask_loadu_ps((__m512)fill, m, p);
-  else
-    return (vec<T>)_mm512_mask_loadu_pd((__m512d)fill, m, p);
+  return (vec<T>)_mm512_mask_loadu_ps((__m512)fill, m, p);
 #else
   return select<T>(m, load(p), fill);
 #endif
@@ -277,10 +254,7 @@ SPD_INLINE vec<T> load_masked(const T* p, mask<T> m, vec<T> fill) {
 template <class T>
 SPD_INLINE vec<T> at_least(vec<T> low, vec<T> x) {
 #if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4)
-    return (vec<T>)_mm512_maskz_max_ps(0xFFFF, (__m512)low, (__m512)x);
-  else
-    return (vec<T>)_mm512_maskz_max_pd(0xFF, (__m512d)low, (__m512d)x);
+  return (vec<T>)_mm512_maskz_max_ps(0xFFFF, (__m512)low, (__m512)x);
 #elif defined(__AVX2__)
   if constexpr (sizeof(T) == 4)
     return (vec<T>)_mm256_max_ps((__m256)low, (__m256)x);
@@ -382,10 +356,7 @@ SPD_INLINE vec<T> interleave(vec<T> a, vec<T> b) {
 template <class T>
 SPD_INLINE vec<T> fours(const T* p) {
 #if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4)
-    return (vec<T>)_mm512_maskz_broadcast_f32x4(0xffff, _mm_loadu_ps(p));
-  else
-    return (vec<T>)_mm512_maskz_broadcast_f64x4(0xff, _mm256_loadu_pd(p));
+  return (vec<T>)_mm512_maskz_broadcast_f32x4(0xffff, _mm_loadu_ps(p));
 #elif defined(__AVX2__)
   if constexpr (sizeof(T) == 4) return (vec<T>)_mm256_broadcast_ps(reinterpret_cast<const __m128*>(p));
 #endif

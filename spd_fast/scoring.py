@@ -39,6 +39,7 @@ __all__ = [
     "metrics_read",
     "read_score",
     "reference_losses",
+    "replicates_of",
     "score_cells",
     "score_loop",
     "shape_for",
@@ -171,7 +172,7 @@ def score_cells(
         if executor is None:
             results = train_cells(dish, recipe, cells, replicates=replicates, threads=threads, progress=report)
             return mean_of([read_score(result, recipe, dish) for result in results])
-        wanted = _replicates_of(recipe, replicates)
+        wanted = replicates_of(recipe, replicates)
         scores = np.empty((len(wanted), len(cells)))
         spread = Spread(executor, threads)
         for replicate, rows, found in spread_motifs(spread, _scores, dish, recipe, cells, wanted, report):
@@ -259,7 +260,7 @@ def train_cells(
     """
     checked_progress(progress)
     dish = entered(checked_instance("dish", dish, Dish, "a spd_fast.Dish"))
-    wanted = _replicates_of(recipe, replicates)
+    wanted = replicates_of(recipe, replicates)
     found = []
     for part, replicate in enumerate(wanted):
         loop, images = score_loop(recipe, dish, replicate)
@@ -268,8 +269,8 @@ def train_cells(
     return found
 
 
-def _replicates_of(recipe: Recipe, replicates: Sequence[int] | None) -> list[int]:
-    """Return the replicates that are trained, checked."""
+def replicates_of(recipe: Recipe, replicates: Sequence[int] | None) -> list[int]:
+    """Return the replicates that are trained: those that are wanted, checked, or all of the recipe."""
     known = checked_recipe(recipe).inner.replicates
     wanted = list(range(known) if replicates is None else checked_list("replicates", replicates, "integers"))
     if not wanted or any(checked_integer("one of replicates", each) not in range(known) for each in wanted):

@@ -65,7 +65,7 @@ SCHEMA: Final = "spd_fast.supernet/1"
 _JOURNAL: Final = "spd_fast.supernet_journal/1"
 _REMEDY: Final = "delete the journal to begin anew, or choose another file"
 _SAVE_SECONDS: Final = 10.0  # about what a kill may cost
-_FIRST_STEPS, _MOST_STEPS = 20, 1000  # of one call; memory grows with them
+_FIRST_STEPS, _MOST_STEPS = 5, 1000  # of one call; memory grows with them
 _SCORED_AT_ONCE: Final = 100  # cells; progress is told after them, and memory grows with them
 _OWN_RATE: Final = 0.1  # the learning rate of a cell's own steps, as a share of the supernet's
 
@@ -203,7 +203,12 @@ class Supernet:
         own = replace(dish, images=dish.images[seen], labels=dish.labels[seen])
         order = np.arange(len(seen))[None] if steps else None
         loop = replace(
-            loop, epochs=int(steps > 0), order=order, optimizer=replace(loop.optimizer, lr=lr), schedule=None
+            loop,
+            epochs=int(steps > 0),
+            batch_size=batch,
+            order=order,
+            optimizer=replace(loop.optimizer, lr=lr),
+            schedule=None,
         )
         parts = []
         for at in range(0, len(cells), _SCORED_AT_ONCE):
@@ -363,6 +368,11 @@ def train_supernet(
             raise ValueError(
                 f"inner.{name} of recipe {recipe.name!r} is {got!r}, expected {expected!r}: all cells share one set of weights"
             )
+    if (recipe.outer.metric, recipe.outer.ranking) == ("training_loss", "metric"):
+        raise ValueError(
+            f"outer.metric of recipe {recipe.name!r} is 'training_loss' with outer.ranking 'metric', expected 'loss' or 'probability', or the "
+            "ranking 'accuracy': the slices of a supernet are read on validation images"
+        )
     cells = checked_cells(cells, shape)
     kinds = set(_types(cells))
     if len(kinds) > 1:
@@ -409,6 +419,8 @@ def train_supernet(
         if built is None:
             journal.bind(identity)
             kept = _Checkpoint(Path(f"{target}.checkpoint"), journal)
+            if not len(journal):  # one of a training whose journal was removed
+                kept.path.unlink(missing_ok=True)
             try:
                 built = finished(*_trained(job, steps, kept, threads, progress))
             except DivergedError:  # it would diverge again
@@ -465,7 +477,7 @@ def _trained(
         seconds += spent
         if kept is not None and state.step < steps:
             kept.write(state, seconds)
-        size = int(np.clip(_SAVE_SECONDS / max(spent, 1e-6) * now, _FIRST_STEPS, _MOST_STEPS))
+        size = int(np.clip(_SAVE_SECONDS / max(spent, 1e-6) * now, 1, _MOST_STEPS))
     return state, seconds
 
 

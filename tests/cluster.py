@@ -110,7 +110,7 @@ def main() -> None:
             parts = folder / f"{ranked}.parts"
             require_same(rank(CELLS, executor=executor, measured=parts), expected)
             table = parquet.read_table(parts)
-            motifs = set(zip(table["row"].to_pylist(), table["replicate"].to_pylist(), strict=True))
+            motifs = set(zip(table["row"].to_pylist(), table["place"].to_pylist(), strict=True))
             assert len(motifs) == len(table) == 8 * len(CELLS), "nothing is lost, and nothing is there twice"
             ranked += 1
 

@@ -63,8 +63,8 @@ def test_readings(pool: Executor) -> None:
     """Chosen replicates, in any order, and another space."""
     told: list[float] = []
     dish = start_dish(TWICE)
-    expected = motif_readings(dish, TWICE, CELLS, replicates=[1, 0])
-    found = motif_readings(dish, TWICE, CELLS, replicates=[1, 0], executor=pool, threads=2, progress=told.append)
+    expected = motif_readings(dish, TWICE, CELLS, replicates=[1, 0, 1])
+    found = motif_readings(dish, TWICE, CELLS, replicates=[1, 0, 1], executor=pool, threads=2, progress=told.append)
     for name in ("score", "curve", "step_loss"):
         assert np.array_equal(getattr(found, name), getattr(expected, name))
     assert found.seconds.min() > 0
@@ -113,6 +113,20 @@ def test_a_ranking_in_parts(pool: Executor, tmp_path: Path, monkeypatch: pytest.
     damaged.write_bytes(b"PAR1 and nothing else")
     with pytest.raises(ValueError, match=rf"{damaged.name} is not a part of measurements, or is damaged: remove it"):
         rank(cells, measured=parts)
+
+
+def test_parts_of_other_cells_are_refused(tmp_path: Path) -> None:
+    """Also where the journal, which names the cells, was removed."""
+    pytest.importorskip("pyarrow", reason="parts are Parquet files")
+    parts = tmp_path / "x.parts"
+    rank(CELLS[:2], measured=parts, motifs=1)
+    with pytest.raises(ValueError, match="was begun with other settings"):
+        rank(CELLS[1:3], measured=parts, motifs=1)
+    (parts / "_journal").unlink()
+    for cells in (CELLS[1:3], CELLS[:1]):
+        with pytest.raises(ValueError, match=r"part-00000\.parquet holds other cells: remove"):
+            rank(cells, measured=parts, motifs=1)
+    assert rank(CELLS[:2], measured=parts, motifs=1).core_seconds == 0
 
 
 def test_a_process_that_dies_between_a_part_and_the_journal(pool: Executor, tmp_path: Path) -> None:
@@ -262,7 +276,10 @@ class FakeClient:
         self.closed = True
 
 
-def test_clusters_of_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clusters_of_the_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "scheduler.json"
+    file.write_text("{}")
+    monkeypatch.setattr("spd_fast.cli.options._PATIENCE", 0.1)
     ray, dask = FakeRay(), ModuleType("distributed")
     vars(dask)["Client"] = FakeClient
     monkeypatch.setitem(sys.modules, "ray", ray)
@@ -273,7 +290,7 @@ def test_clusters_of_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
         assert found is ray
         assert ray.connected == "auto"
     assert not ray.connected
-    for given, where in (("tcp://here:8786", ("tcp://here:8786", "")), ("file.json", ("", "file.json"))):
+    for given, where in (("tcp://here:8786", ("tcp://here:8786", "")), (str(file), ("", str(file)))):
         with executor_of(None, given) as found:
             assert found.where == where  # type: ignore[attr-defined]
         assert found.closed  # type: ignore[attr-defined]
@@ -289,6 +306,7 @@ def test_clusters_of_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
             ConnectionError,
             "--dask is nowhere, but no Dask scheduler can be reached there: timed out",
         ),
+        ((None, "no.json"), ConnectionError, "--dask is no.json, but there is no such file after 0 s: start dask"),
     ):
         with pytest.raises(error, match=message), executor_of(*names):
             pass

@@ -3,6 +3,7 @@
 import signal
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +277,26 @@ def test_steps_of_their_own_are_trainings_from_the_slice(trained: Supernet) -> N
     assert longer[-1] == motifs.valid.loss[0]
 
 
+def test_fewer_images_than_a_batch_holds() -> None:
+    """A step of a cell's own takes all of them, as a step of the supernet does."""
+    dish = start_dish(RECIPE)
+    rows = [*np.unique(dish.labels, return_index=True)[1], len(dish.labels) - 1]
+    few = replace(dish, images=dish.images[rows], labels=dish.labels[rows])
+    net = train_supernet(few, RECIPE, CELLS)
+    motifs = train_motifs(
+        CELLS[:1],
+        net.shape,
+        few,
+        init=net.weights_of(CELLS[:1]),
+        epochs=3,
+        batch_size=4,
+        order=sample_orders(None, derived_seed(RECIPE.seed, "own steps"), 3, 4),
+        optimizer=Adam(lr=1e-2),
+    )
+    assert motifs.valid is not None
+    assert net.score(few, CELLS[:1], steps=3, rate=1e-2).loss[0] == motifs.valid.loss[0]
+
+
 def test_cells_at_once_change_no_score(trained: Supernet, monkeypatch: pytest.MonkeyPatch) -> None:
     dish = start_dish(RECIPE)
     whole, shares = trained.score(dish, CELLS).loss, []
@@ -441,6 +462,15 @@ def test_a_training_that_diverges_is_an_error_and_leaves_nothing(tmp_path: Path)
         ({"inner.init": "motif"}, "inner.init of recipe 'small' is 'motif', expected 'shared'"),
         ({"inner.replicates": 2}, "inner.replicates of recipe 'small' is 2, expected 1"),
         ({"motif": {"stem_channels": 1}}, "stem channels"),
+        (
+            {
+                "outer.metric": "training_loss",
+                "outer.ranking": "metric",
+                "outer.learn": ["images"],
+                "outer.gradient": "unrolled",
+            },
+            "outer.metric of recipe 'small' is 'training_loss' with outer.ranking 'metric', expected 'loss' or",
+        ),
     ],
 )
 def test_recipes_that_do_not_fit(tmp_path: Path, changes: dict[str, Any], words: str) -> None:

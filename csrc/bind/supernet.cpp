@@ -41,7 +41,7 @@ SupernetRecord train_steps(const std::vector<MotifSpec>& specs, Array<T> images,
 }
 
 template <class T>
-void bind_element(py::module_& m) {
+void bind_supernet_of(py::module_& m) {
   m.def("train_supernet", train_steps<T>, py::arg("specs"), py::arg("images").noconvert(), py::arg("labels").noconvert(), py::arg("order").noconvert(),
         py::arg("optimizer"), py::arg("rates").noconvert(), py::arg("first_step"), py::arg("slices").noconvert(), py::arg("weights").noconvert(),
         py::arg("first").noconvert(), py::arg("second").noconvert(), py::arg("batch_norm_eps"), py::arg("direct_convolutions"), py::arg("threads"),
@@ -55,8 +55,8 @@ void bind_supernet(py::module_& m) {
       .field("step_loss", &SupernetRecord::step_loss)
       .field("step_accuracy", &SupernetRecord::step_accuracy)
       .field("diverged_step", &SupernetRecord::diverged_step);
-  bind_element<float>(m);
-  bind_element<double>(m);
+  bind_supernet_of<float>(m);
+  bind_supernet_of<double>(m);
 }
 
 }  // namespace spd

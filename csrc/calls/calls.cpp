@@ -11,7 +11,7 @@
 namespace spd {
 namespace {
 
-// Runs job(k, worker, control) for every motif. Motif k costs costs[k] FLOPs.
+// Runs job(k, worker, control) for every motif. Motif k costs costs[k], in FLOPs or in steps of a supernet.
 void run_all(const std::vector<double>& costs, const Run& run, const std::function<void(int, Worker&, Control&)>& job) {
   Control control;
   run_jobs(costs, run.threads, control, [&](int k, Worker& worker) { job(k, worker, control); }, run.poll);

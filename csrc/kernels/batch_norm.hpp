@@ -193,6 +193,7 @@ void batch_statistics(T* __restrict mean, T* __restrict var, const T* __restrict
     var[c] = var[c] < 0 ? 0 : var[c];  // NaN stays NaN
   }
 }
+
 // ---- forward
 
 // One tensor that is added to a sum. It is read through batch norm (a scale and a shift per channel),

@@ -5,6 +5,7 @@
 // products. Here output channels run along a vector: a tap is a vector, a pixel of x is broadcast, and a weight gradient is there without sums over lanes.
 //
 // x and y are views in the row-vector layout (grid.hpp). A block is turned to or from channels in groups of four.
+// In the last block of a batch, lanes of images that are not there get what scratch held, which is finite: readers mask them.
 // Preconditions: lanes without a pixel are zero in dy; four lanes or more; y and dk are overwritten (or y added to), and no arrays overlap.
 // Precision: all is in the element type; each output is one chain of fused multiply-adds over channels (forward) or pixels (wgrad), in a fixed order.
 #pragma once
@@ -119,7 +120,7 @@ SPD_NOINLINE void conv3x3_channels_forward(View<T> y, View<const T> x, const T* 
         const T* ki = k;
         for (int i = 0; i < c_in; ++i, xi += x.channel, ki += 9 * lanes<T>) {
           vec<T> kept[9];
-          if (kManyRegisters) SPD_UNROLL
+          if constexpr (kManyRegisters) SPD_UNROLL
           for (int tap = 0; tap < 9; ++tap) kept[tap] = in_register<T>(load<T>(ki + tap * lanes<T>));
           SPD_UNROLL
           for (int q = 0; q < kPlanePixels; ++q) {

@@ -7,7 +7,7 @@ namespace spd {
 
 struct Control {
   std::atomic<bool> stop{false};
-  std::atomic<double> done{0};  // FLOPs so far
+  std::atomic<double> done{0};  // so far, in the unit of the costs: FLOPs, or steps of a supernet
 
   void add(double flops) { done.fetch_add(flops, std::memory_order_relaxed); }
 };

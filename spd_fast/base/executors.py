@@ -75,6 +75,10 @@ def _run(build: _Build, function: Callable[..., Any], shared: Any, *arguments: A
 class _Backend(Protocol):
     """What `Spread` needs of an executor."""
 
+    @property
+    def tries(self) -> int:
+        """How many workers a call loses before its loss is told."""
+
     def slots(self) -> int | None:
         """Return how many pieces run at once; None if that is not known."""
 
@@ -99,6 +103,8 @@ class _Backend(Protocol):
 
 class _Pool:
     """A `concurrent.futures.Executor`: threads or processes of this machine, or whatever else has its interface."""
+
+    tries = 1
 
     def __init__(self, executor: PoolExecutor) -> None:
         self._executor = executor
@@ -130,6 +136,7 @@ class _Dask:
     """A `dask.distributed.Client`. Its scheduler gives the calls of a lost worker to others by itself."""
 
     def __init__(self, client: Any) -> None:
+        import dask.config
         import distributed
 
         if client.asynchronous:
@@ -137,6 +144,7 @@ class _Dask:
                 "executor is an asynchronous Dask client, expected one that was made without asynchronous=True"
             )
         self._client, self._killed = client, distributed.KilledWorker
+        self.tries = 1 + int(dask.config.get("distributed.scheduler.allowed-failures", 3))
         self._futures: dict[Future[Any], Any] = {}
 
     def slots(self) -> int | None:
@@ -180,6 +188,8 @@ class _Dask:
 
 class _Ray:
     """Tasks of Ray. A task is begun again by `Spread` and not by Ray, which would count to the same limit once more."""
+
+    tries = 1
 
     def __init__(self, ray: Any, threads: int) -> None:
         if not ray.is_initialized():
@@ -372,7 +382,7 @@ class Spread:
         BrokenExecutor
             If a process pool lost one of its processes.
         RuntimeError
-            If a piece lost its worker five times, or a worker has another version or instruction set.
+            If a piece lost its worker five times (on Dask, which tries four workers itself, twenty times), or a worker has another version or instruction set.
         Exception
             What the function raises.
         """
@@ -450,8 +460,8 @@ class Spread:
     def _once_more(self, piece: _Piece, error: BaseException) -> _Piece:
         if piece.tries >= _TRIES:
             raise RuntimeError(
-                f"a piece of work lost its worker {piece.tries} times, the last time by: {error}; it may need more memory than the "
-                "workers have"
+                f"a piece of work lost its worker {piece.tries * self._backend.tries} times, the last time by: {error}; it may need more "
+                "memory than the workers have: give them more, or fewer threads each, and begin again"
             ) from error
         return piece
 

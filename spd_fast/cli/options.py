@@ -1,10 +1,11 @@
 """Options that several commands share."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -13,6 +14,9 @@ from spd_fast.cli.console import errors
 
 if TYPE_CHECKING:
     from spd_fast.base.executors import Executor
+
+_PATIENCE: Final = 60.0
+"""Seconds in which the scheduler of a cluster may write its file."""
 
 
 def writable_folder(folder: Path | None) -> Path | None:
@@ -56,7 +60,12 @@ TruthFile = Annotated[
     ),
 ]
 Threads = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Default: all processors. The results do not depend on it.")
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Default: all processors, and 1 for each piece of work on a cluster. The results do not depend on it.",
+    ),
 ]
 Ray = Annotated[
     str | None,
@@ -143,6 +152,8 @@ def executor_of(ray: str | None, dask: str | None) -> "Iterator[Executor | None]
             module.shutdown()
     elif dask is not None:
         client: Any = required("distributed", "--dask").Client
+        if dask.endswith(".json"):
+            _wait_for(Path(dask))
         where = {"scheduler_file": dask} if dask.endswith(".json") else {"address": dask}
         try:
             connected = client(**where)
@@ -152,6 +163,18 @@ def executor_of(ray: str | None, dask: str | None) -> "Iterator[Executor | None]
             yield connected
     else:
         yield None
+
+
+def _wait_for(file: Path) -> None:
+    """Wait for the file that a Dask scheduler writes; it begins together with the command in batch jobs."""
+    began = time.monotonic()
+    while not file.exists():
+        if time.monotonic() - began > _PATIENCE:
+            raise ConnectionError(
+                f"--dask is {file}, but there is no such file after {_PATIENCE:.0f} s: start dask scheduler --scheduler-file {file}, or correct "
+                "the name"
+            )
+        time.sleep(0.2)
 
 
 def integers(option: str, text: str) -> list[int]:

@@ -2,7 +2,8 @@
 
 A *role* is a named tensor of a supernet, as large as the widest cell of the space needs it. The motif of a cell takes of each role
 the first output and input channels that it has; a 1x1 convolution takes the centre of the 3x3 tensor of its role. These are the slices
-that ``init="shared"`` draws (`spd_fast.engine.initial`).
+that ``init="shared"`` draws (`spd_fast.engine.initial`), but for one factor in each layer: the number of inputs by which initial weights are
+scaled is here that of the role.
 """
 
 import math
@@ -21,7 +22,7 @@ from spd_fast.base.types import Array, Progress
 from spd_fast.dish import Dish
 from spd_fast.engine.initial import draw_weights
 from spd_fast.engine.inner_loop import InnerLoop
-from spd_fast.engine.specs import BATCH_NORM_EPS, owned, specs_of, unpack_weights
+from spd_fast.engine.specs import BATCH_NORM_EPS, checked_image_shape, owned, specs_of, unpack_weights
 from spd_fast.engine.training import sample_orders
 from spd_fast.learnables.labels import label_matrix
 from spd_fast.motif import MotifShape
@@ -92,7 +93,9 @@ class Roles:
     def initial(self, loop: InnerLoop) -> Array:
         """Return drawn initial weights of all roles, shape (size,): those of the widest cells with ``init="shared"``."""
         shared = replace(loop, init="shared")
-        drawn = draw_weights(_widest(self.cell_type), self.shape, shared, image_shape=checked_shape(self.image_shape))
+        drawn = draw_weights(
+            _widest(self.cell_type), self.shape, shared, image_shape=checked_image_shape(self.image_shape)
+        )
         weights: dict[str, Array] = {name: array for each in drawn for name, array in each.items()}
         return np.concatenate([weights[name].ravel() for name in self.dims])
 
@@ -114,11 +117,6 @@ class Roles:
     def weights_of(self, spec: _core.MotifSpec, weights: Array) -> dict[str, Array]:
         """Return copies of the weights of a motif by name, from the supernet's weights, shape (size,)."""
         return unpack_weights(spec, weights[self.slice_of(spec)])
-
-
-def checked_shape(image_shape: tuple[int, ...]) -> tuple[int, int, int]:
-    channels, height, width = image_shape
-    return channels, height, width
 
 
 @dataclass(frozen=True, eq=False)

@@ -348,7 +348,7 @@ class _Search:
             recipe,
             threads=workers.threads,
             executor=workers.executor,
-            progress=None if progress is None else _share_of_fit(progress, outer.epochs),
+            progress=False if progress is None else _share_of_fit(progress, outer.epochs),
         )
         if folder is None or not runs.is_run(folder):
             return fit(run=folder)

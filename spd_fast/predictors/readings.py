@@ -19,7 +19,7 @@ from spd_fast.base.types import Array, Progress
 from spd_fast.dish import Dish
 from spd_fast.engine.training import TrainResult
 from spd_fast.recipes.settings import Recipe
-from spd_fast.scoring import Where, read_score, spread_motifs, train_cells
+from spd_fast.scoring import Where, read_score, replicates_of, spread_motifs, train_cells
 from spd_fast.spaces.candidate import Candidate
 
 __all__ = [
@@ -135,14 +135,14 @@ def _spread_readings(
     spread: Spread,
     progress: Progress | None,
 ) -> MotifReadings:
-    wanted = list(range(recipe.inner.replicates) if replicates is None else replicates)
+    wanted = replicates_of(recipe, replicates)
     n, steps = len(cells), recipe.steps
     score, seconds = (np.empty((len(wanted), n)) for _ in range(2))
     curve, step_loss = np.empty((len(wanted), n, min(_PIECES, steps))), np.empty((len(wanted), n, steps))
     for replicate, rows, found in spread_motifs(spread, readings_of_piece, dish, recipe, cells, wanted, progress):
-        k = wanted.index(replicate)
-        score[k, rows], seconds[k, rows] = found.score, found.seconds
-        curve[k, rows], step_loss[k, rows] = found.curve, found.step_loss
+        at = np.ix_(np.flatnonzero(np.equal(wanted, replicate)), rows)
+        score[at], seconds[at] = found.score, found.seconds
+        curve[at], step_loss[at] = found.curve, found.step_loss
     return MotifReadings(mean_of(list(score)), mean_of(list(curve)), mean_of(list(step_loss)), sum_of(list(seconds)))
 
 

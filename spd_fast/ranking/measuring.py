@@ -1,4 +1,4 @@
-"""Learning curves of many cells, one replicate after the other, kept on the disk as they come."""
+"""Learning curves of many cells, replicate by replicate, kept on the disk as they come."""
 
 import os
 from collections.abc import Callable, Generator
@@ -86,7 +86,7 @@ class Curves:
         self.cost = flops_of(self.cells, cast(MotifShape, self.recipe.shape), self.recipe.dish.image_size)
         self._dish: Dish = start_dish(self.recipe)
         self._journal: Journal | None = None
-        self._planned: int | None = None
+        self._planned: dict[str, int] | None = None
         self._parts: Parts | None = None
 
     @property
@@ -125,30 +125,31 @@ class Curves:
                 self._take(rows, replicates, curve, score)
         for record in journal.records:
             if "motifs" in record:
-                self._planned = int(record["motifs"])
+                self._planned = {name: int(record[name]) for name in ("motifs", "of_each")}
                 continue
             rows, place = array_of(record["rows"], np.int64), int(record["place"])
             measured = array_of(record["curve"]).reshape(len(rows), -1), array_of(record["score"])
-            if (
-                self._parts is not None
-            ):  # a process may have died after it had written a part, before it emptied the journal
+            # a process may have died after it had written a part, before it emptied the journal
+            if self._parts is not None:
                 fresh = ~self._kept[place, rows]
                 self._parts.add(rows[fresh], place, measured[0][fresh], measured[1][fresh])
             self._take(rows, np.full(len(rows), place), *measured)
 
     def plan(self, motifs: int) -> None:
         """Note how many motifs there are to train without a budget, for those who watch the file."""
-        if self._journal is not None and motifs != self._planned:
-            self._journal.append([{"motifs": motifs}])
-            self._planned = motifs
+        planned = {"motifs": motifs, "of_each": len(self.score)}
+        if self._journal is not None and planned != self._planned:
+            self._journal.append([planned])
+            self._planned = planned
 
     def finish(self) -> None:
         """Write what is in the journal as the last part, where measurements are kept in parts."""
         if self._parts is not None and self._journal is not None:
+            planned = self._planned
             self._parts.write()
-            self._journal.keep(0)
-            if self._planned is not None:
-                self._journal.append([{"motifs": self._planned}])
+            self._journal.keep(1)  # the first plan; without any record the journal would take other cells
+            if planned is not None:
+                self._journal.append([planned])
 
     def close(self) -> None:
         """Close the file."""

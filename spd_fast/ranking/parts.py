@@ -22,6 +22,7 @@ __all__ = ["ENDING", "Parts", "is_folder_of_parts"]
 
 ENDING: Final = ".parts"
 """Of the names of such folders."""
+_NAMES: Final = "part-[0-9]*.parquet"
 _ROWS: Final = 50_000
 """Motifs in a part, about 5 MB."""
 
@@ -63,8 +64,21 @@ class Parts:
 
     @property
     def journal(self) -> Path:
-        """The file of what is in no part yet. Readers of folders pass over names that begin with an underscore."""
-        return self.folder / "_journal"
+        """The file of what is in no part yet."""
+        return self.journal_in(self.folder)
+
+    @staticmethod
+    def journal_in(folder: Path) -> Path:
+        """Return the journal of a folder. Readers of folders pass over names that begin with an underscore."""
+        return folder / "_journal"
+
+    @staticmethod
+    def measured_in(folder: Path) -> Iterator[tuple[int, int]]:
+        """Yield the row and the place of every motif that is in a part."""
+        parquet = required("pyarrow.parquet", "reading parts")
+        for path in sorted(folder.glob(_NAMES)):
+            table = parquet.read_table(path, columns=["row", "place"])
+            yield from zip(table["row"].to_pylist(), table["place"].to_pylist(), strict=True)
 
     def read(self) -> Iterator[_Measured]:
         """Yield rows, places, curves and scores of each part.
@@ -72,7 +86,7 @@ class Parts:
         Raises
         ------
         ValueError
-            If a part cannot be read.
+            If a part cannot be read, or is of other cells.
         """
         pyarrow, parquet = required("pyarrow", "reading parts"), required("pyarrow.parquet", "reading parts")
         for path in self._paths():
@@ -84,6 +98,8 @@ class Parts:
                 raise ValueError(
                     f"{path} is not a part of measurements, or is damaged: remove it, and its motifs are trained again ({error})"
                 ) from None
+            if not self._has(table, row):
+                raise ValueError(f"{path} holds other cells: remove {self.folder} or choose another name with --out")
             yield row.astype(np.int64), place.astype(np.int64), curve, score
 
     def add(self, rows: npt.NDArray[np.int64], place: int, curve: Array, score: Array) -> bool:
@@ -105,13 +121,25 @@ class Parts:
                 parquet.write_table(pyarrow.table(columns), file, compression="zstd")
         self._waiting, self._rows = [], 0
 
+    def _has(self, table: Any, rows: npt.NDArray[np.int64]) -> bool:
+        """Return whether the cells of a part are those at its rows."""
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self._cells):
+            return False
+        wanted = self._columns(rows)
+        return all(name in table.column_names for name in wanted) and all(
+            np.array_equal(
+                table[name].to_numpy(zero_copy_only=False), np.asarray(values, object if name == "cell" else None)
+            )
+            for name, values in wanted.items()
+        )
+
     def _columns(self, rows: npt.NDArray[np.int64]) -> dict[str, Any]:
         if isinstance(self._cells, CellColumns):
             return {name: getattr(self._cells, name)[rows] for name in self._cells.names}
         return {"cell": [name_of(self._cells[row]) for row in rows.tolist()]}
 
     def _paths(self) -> list[Path]:
-        return sorted(self.folder.glob("part-[0-9]*.parquet"))
+        return sorted(self.folder.glob(_NAMES))
 
     def _curve_names(self) -> list[str]:
         return [f"curve_{k + 1}" for k in range(self._pieces)]

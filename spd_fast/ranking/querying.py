@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from spd_fast.base.executors import Executor, Spread
 from spd_fast.base.files import load_arrays
+from spd_fast.base.progress import share_of
 from spd_fast.base.stores import Journal, content_digest
 from spd_fast.base.types import Progress
 from spd_fast.predictors.spd import SPDPredictor
@@ -81,14 +82,14 @@ def query_file(
             if executor is not None and number % at_once == 0:
                 here = len(found)
                 together = [cell for each in pieces[here : here + at_once] for cell in each]
-                predictor.query(
-                    cast(Any, together), executor=executor, progress=False
-                )  # which keeps what the motifs show
+                # which keeps what the motifs show
+                report = share_of(progress, here / len(pieces), len(pieces[here : here + at_once]) / len(pieces))
+                predictor.query(cast(Any, together), executor=executor, progress=report or False)
             accuracy, std = predictor.query(cast(Any, piece), return_std=True, progress=False)
             found.append({"accuracy": accuracy.tolist(), "std": std.tolist()})
             if journal is not None:
                 journal.append(found[-1:])
-            if progress is not None:
+            if progress is not None and executor is None:
                 progress(len(found) / len(pieces))
     rows = [row[cell.key] for cell in cells]
     both = [np.concatenate([np.array(each[name], np.float64) for each in found])[rows] for name in ("accuracy", "std")]

@@ -239,7 +239,7 @@ def rank(
         well: docs/rank.md. What `measured` keeps serves any number.
     budget : float, optional
         Seconds of training after which no more motifs are trained. Default: all motifs of all candidates are trained. What an executor
-        has begun by then is waited for, ten seconds or so.
+        was given by then is waited for, up to about twenty seconds.
     measured : path, optional
         File that keeps what was measured: a ranking that was interrupted goes on from there, and what is there is not
         measured again. A name that ends in ``.parts`` is a folder of Parquet files (`spd_fast.ranking.parts`), which needs pyarrow.

@@ -182,7 +182,7 @@ def measure(
     costs = np.maximum(curves.cost, 1)  # a cell that nothing leads through takes no time, but it is to be counted
     whole = float(costs[everything].sum()) * replicates
     done = float((costs * curves.has.sum(axis=0))[everything].sum())
-    began, already, announced = time.perf_counter(), done, False
+    began, already, announced, returned = time.perf_counter(), done, False, 0
     if progress is not None:
         progress(f"training motifs of {len(everything):,} cells", 0.0)
 
@@ -216,7 +216,9 @@ def measure(
                     share = (done - already) / (whole - already)
                     if budget is not None and budget < spent + left:
                         share = min(1.0, spent / budget)
-                    if announced:
+                    returned += 1
+                    # on a cluster, the first pieces tell the time only when every worker has returned one
+                    if announced or (spread is not None and returned < spread.slots()):
                         progress(f"training {which}", share)
                     else:
                         announced = True

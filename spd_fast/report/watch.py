@@ -3,21 +3,24 @@ changing none of them."""
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from spd_fast.base.files import is_locked
-from spd_fast.base.stores import read_identity, read_journal, read_schema
+from spd_fast.base.stores import array_of, read_identity, read_journal, read_schema
 from spd_fast.outer import runs
 from spd_fast.outer.history import OuterEpoch
 from spd_fast.predictors.spd import MEASURED as FIT
 from spd_fast.ranking.measuring import SCHEMA as RANKING
+from spd_fast.ranking.parts import ENDING, Parts
 from spd_fast.ranking.querying import SCHEMA as QUERY
 from spd_fast.report.summary import summarise
 from spd_fast.report.verdict import duration
-from spd_fast.scoreboard.board import JOURNAL as PARTS
+from spd_fast.scoreboard.board import JOURNAL as MEASURED_PARTS
 from spd_fast.scoreboard.board import SCHEMA as BOARD
 from spd_fast.truth.journal import JOURNAL, journal_path
 
@@ -82,8 +85,13 @@ def look(path: str | os.PathLike[str]) -> State:
         If it is no work that can be watched, or is damaged.
     """
     place = Path(path)
+    parts = (
+        place.parent if place.parent.suffix == ENDING else place.with_name(f"{place.name.removesuffix(ENDING)}{ENDING}")
+    )
+    if parts.is_dir():
+        return _of_parts(parts)
     if place.is_dir():
-        return _of_board(place) if (place / PARTS).exists() else _of_run(place)
+        return _of_board(place) if (place / MEASURED_PARTS).exists() else _of_run(place)
     measured, building = place.with_name(f"{place.name}.measured"), journal_path(place)
     if place.suffix == ".measured" or measured.exists():
         return _of_measured(place if place.suffix == ".measured" else measured)
@@ -137,12 +145,30 @@ def _of_measured(journal: Path) -> State:
 
 def _of_ranking(journal: Path) -> State:
     found = read_journal(journal, RANKING, remedy=_REMEDY)
-    records = [record for record in found if "rows" in record]
-    total = next((int(record["motifs"]) for record in reversed(found) if "motifs" in record), None)
     # a record holds the rows of its cells as eight bytes each in base64
     motifs = Counter[int]()
-    for record in records:
-        motifs[int(record["place"])] += (3 * len(record["rows"]) // 4 - record["rows"].count("=")) // 8
+    for record in found:
+        if "rows" in record:
+            motifs[int(record["place"])] += (3 * len(record["rows"]) // 4 - record["rows"].count("=")) // 8
+    return _ranking(journal, found, motifs)
+
+
+def _of_parts(folder: Path) -> State:
+    """Return the state of a ranking on a cluster: what is in its parts, and what is in its journal and in no part yet."""
+    journal = Parts.journal_in(folder)
+    found = read_journal(journal, RANKING, remedy=_REMEDY)
+    measured = set(Parts.measured_in(folder))
+    for record in found:
+        if "rows" in record:
+            measured |= {(row, int(record["place"])) for row in array_of(record["rows"], np.int64).tolist()}
+    return _ranking(journal, found, Counter(place for _, place in measured))
+
+
+def _ranking(journal: Path, found: Sequence[Mapping[str, Any]], motifs: Counter[int]) -> State:
+    plan = next((record for record in reversed(found) if "motifs" in record), None)
+    if plan is not None:  # there may be more, of a ranking that took more motifs
+        motifs = Counter({place: n for place, n in motifs.items() if place < int(plan["of_each"])})
+    total = None if plan is None else int(plan["motifs"])
     running, done = is_locked(journal), sum(motifs.values())
     facts = tuple((f"motif {place + 1} of each cell", f"{n:,} cells") for place, n in sorted(motifs.items()))
     stopped = f"ended by its budget, or stopped; {_GOES_ON} and measures nothing twice"
@@ -172,12 +198,12 @@ def _of_query(journal: Path) -> State:
 
 
 def _of_board(folder: Path) -> State:
-    records = read_journal(folder / PARTS, BOARD, remedy=_REMEDY)
-    recipe: Mapping[str, Any] = read_identity(folder / PARTS, BOARD, remedy=_REMEDY).get("recipe", {})
+    records = read_journal(folder / MEASURED_PARTS, BOARD, remedy=_REMEDY)
+    recipe: Mapping[str, Any] = read_identity(folder / MEASURED_PARTS, BOARD, remedy=_REMEDY).get("recipe", {})
     planned = next((record["planned"] for record in reversed(records) if "planned" in record), None)
     measured = {record["part"] for record in records if "part" in record}
     done = len(measured if planned is None else measured.intersection(planned))
-    total, running = None if planned is None else len(planned), is_locked(folder / PARTS)
+    total, running = None if planned is None else len(planned), is_locked(folder / MEASURED_PARTS)
     finished = done == total and (folder / "board.html").exists()
     ended = "" if running else "finished" if finished else f"stopped; {_GOES_ON}"
     return State(f"scoreboard of {recipe.get('name', '')} in {folder}", "measurements", done, total, running, ended)

@@ -770,23 +770,27 @@ def test_more_bad_arguments(dish):
         spd.motif_gradient(CELLS, TINY, dish.images, dish.labels, start, factors=[1.0])
 
 
-@pytest.mark.parametrize("isa", ["avx512", "avx2", "baseline"])
-def test_instruction_sets_agree(isa):
-    """Twenty steps in double on each: rounding differs, and nothing else (1e-9 leaves room for its growth through training)."""
+@pytest.mark.parametrize(
+    ("isa", "dtype", "epochs", "bound"),
+    [("avx2", "float64", 10, 1e-9), ("avx512", "float32", 1, 2e-5), ("avx2", "float32", 1, 2e-5)],
+)
+def test_instruction_sets_agree(isa, dtype, epochs, bound):
+    """Twenty steps in double, two in float32: rounding differs, and nothing else. Bounds leave room for its growth: double has 7 digits
+    over for twenty steps, float32 a factor of 300 over 2^-24 for sums of hundreds of terms. AVX-512 has no double of its own."""
     script = textwrap.dedent("""
         import json, sys
         import spd_fast as spd
         from spd_fast import _core
         cells = [spd.NatsCell.parse(cell["nats"]) if "nats" in cell else spd.Cell(**cell) for cell in json.loads(sys.argv[1])]
         dish = spd.Dish.random(per_class=4)
-        r = spd.train_motifs(cells, spd.MotifShape(11), dish, epochs=10, dtype="float64", optimizer=spd.Adam(1e-3))
+        r = spd.train_motifs(cells, spd.MotifShape(11), dish, epochs=int(sys.argv[2]), dtype=sys.argv[3], optimizer=spd.Adam(1e-3))
         print(json.dumps({"isa": _core.isa, "loss": r.loss.tolist()}))
     """)
     cells = json.dumps([cell.to_json() for cell in (*CELLS, EDGES)])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
     def run(name):
-        command = [sys.executable, "-c", script, cells]
+        command = [sys.executable, "-c", script, cells, str(epochs), dtype]
         return subprocess.run(command, capture_output=True, text=True, env=environment | {"SPD_FAST_ISA": name})
 
     forced = run(isa)
@@ -794,7 +798,7 @@ def test_instruction_sets_agree(isa):
         pytest.skip(f"this machine does not run {isa}")
     forced, baseline = (json.loads(r.stdout) for r in (forced, run("baseline")))
     assert forced["isa"] == isa
-    np.testing.assert_allclose(forced["loss"], baseline["loss"], rtol=1e-9)
+    np.testing.assert_allclose(forced["loss"], baseline["loss"], rtol=bound)
 
 
 def test_an_unknown_instruction_set_is_one_clear_error():

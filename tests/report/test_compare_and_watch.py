@@ -86,6 +86,29 @@ def test_a_ranking_is_watched(tmp_path: Path) -> None:
         assert look(tmp_path / "ranked.csv").running
 
 
+def test_fewer_motifs_than_before_are_watched(tmp_path: Path) -> None:
+    from spd_fast import rank
+
+    for motifs in (3, 2):
+        rank(small.pool()[0][:3], measured=tmp_path / "ranked.csv.measured", motifs=motifs)
+        state = look(tmp_path / "ranked.csv")
+        assert (state.done, state.total, state.ended) == (3 * motifs, 3 * motifs, "all motifs are trained")
+
+
+def test_a_ranking_in_parts_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from spd_fast import rank
+
+    pytest.importorskip("pyarrow", reason="parts are Parquet files")
+    monkeypatch.setattr("spd_fast.ranking.parts._ROWS", 5)
+    parts = tmp_path / "ranked.csv.parts"
+    with monkeypatch.context() as patch:  # killed between a part and the journal: both have the same motifs
+        patch.setattr("spd_fast.base.stores.Journal.keep", lambda journal, n: None)
+        rank(small.pool()[0][:3], measured=parts, motifs=3)
+    for name in (tmp_path / "ranked.csv", parts, parts / "_journal"):
+        state = look(name)
+        assert (state.done, state.total, state.ended) == (9, 9, "all motifs are trained")
+
+
 def test_a_predictor_is_watched(tmp_path: Path) -> None:
     """Its fit, from learning curves and folds, and its predictions."""
     fit, predicted = tmp_path / "p.npz", tmp_path / "predicted.csv"
