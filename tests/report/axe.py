@@ -70,7 +70,9 @@ def board() -> Board:
         name: {"name": recipe.name}
         for name, recipe in {"recipe": recipes.get("demo"), "curves": recipes.get("curves")}.items()
     }
-    return Board(tuple(structure_rows(trial)), (), trial, {**settings, "machine": describe_machine()})
+    return Board(
+        tuple(structure_rows(trial)), (), trial, {**settings, "machine": describe_machine(), "given_dishes": 0}
+    )
 
 
 def barriers(browser: Browser, path: Path, scheme: str, width: int) -> list[str]:
