@@ -268,7 +268,9 @@ def _bench_cells(file: Path | None) -> "list[Cell]":
 def _measuring(what: str, folder: Path | None) -> "Iterator[Progress]":
     """Make the folder of the record, and show the progress of a bench. PyTorch, beside which benches measure, must be there."""
     from spd_fast.base.extras import required
+    from spd_fast.bench.record import hold_peers
 
+    hold_peers()  # before PyTorch is loaded, which looks at the processor then
     required("torch", f"spd-fast {what}")
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)

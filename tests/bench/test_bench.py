@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from spd_fast import MOTIF_B, MOTIF_C, Dish, NatsCell, _core, cli, count_flops, count_parameters
+from spd_fast import MOTIF_B, MOTIF_C, Cell, Dish, NatsCell, _core, cli, count_flops, count_parameters
 from spd_fast.bench import hypergradient, inner, kernels, peak, profile, proxies, score
 from spd_fast.bench import record as records
 from spd_fast.engine.initial import initial_parameters
@@ -126,6 +126,19 @@ def test_peers_are_held_to_the_instruction_set_that_the_engine_is_forced_to(isa:
     held, capability = json.loads(done.stdout)
     assert held == records.PEERS[isa]
     assert capability == held["ATEN_CPU_CAPABILITY"].upper()
+
+
+def test_a_bench_of_the_command_line_holds_peers_before_it_loads_them(tmp_path: Path) -> None:
+    """It asks for PyTorch first, which looks at the processor when it is loaded."""
+    isa = instruction_sets()[-1]
+    free = {name: value for name, value in os.environ.items() if name not in records.PEERS[isa]}
+    cells = tmp_path / "cells.json"
+    cells.write_text(json.dumps([Cell([[0, 1], [0, 0]], ["input", "output"]).to_json()]))
+    command = [sys.executable, "-m", "spd_fast.cli", "bench", "inner", "--cells", str(cells), "--shapes", "S", "--json"]
+    command += ["--rounds", "1", "--many", "0"]
+    done = subprocess.run(command, env=free | {"SPD_FAST_ISA": isa}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["peers_held_by"] == records.PEERS[isa]
 
 
 def test_peers_that_were_loaded_before_and_are_not_held_are_refused() -> None:
