@@ -11,17 +11,16 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 import nasbench_files
 import small
+from commands import call
 from processes import Process, started
 from spd_fast import Cell, __version__, recipes
-from spd_fast.cli import app, console
+from spd_fast.cli import console
 from spd_fast.dish import Dish
 from spd_fast.outer import runs
 from spd_fast.outer.fit import FitResult, fit_dish
@@ -43,10 +42,6 @@ def truth(tmp_path: Path) -> Path:
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     return small.recipe_file(tmp_path)
-
-
-def call(*arguments: object) -> Any:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def succeed(*arguments: object) -> str:

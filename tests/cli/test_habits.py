@@ -15,10 +15,10 @@ import pytest
 import typer
 from rich.console import Console
 from rich.table import Table
-from typer.testing import CliRunner
 
 import nasbench_files
 import small
+from commands import call
 from spd_fast import Cell, __version__, recipes
 from spd_fast.base import display
 from spd_fast.bench import inner, kernels, profile, proxies, score
@@ -32,10 +32,6 @@ COMMAND = [sys.executable, "-m", "spd_fast.cli"]
 PROJECT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")])}
 GROUP = typer.main.get_command(app)
-
-
-def call(*arguments: object) -> Any:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def commands(group: Any = GROUP, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -3,14 +3,12 @@
 import csv
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 import small
-from spd_fast.cli import app
+from commands import fail, succeed
 from spd_fast.scoreboard.trial import trial_of_runs
 from spd_fast.spaces.nats_cell import NatsColumns
 from spd_fast.truth.table import TruthTable
@@ -18,22 +16,6 @@ from spd_fast.truth.table import TruthTable
 CELLS = NatsColumns(np.unique(np.random.default_rng(2).integers(0, 5, (140, 6)), axis=0))
 FULL = "|nor_conv_3x3~0|+|none~0|avg_pool_3x3~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
 BROKEN = "|none~0|+|none~0|none~1|+|none~0|none~1|nor_conv_1x1~2|"
-
-
-def call(*arguments: object) -> Any:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def succeed(*arguments: object) -> str:
-    result = call(*arguments)
-    assert result.exit_code == 0, result.output
-    return str(result.stdout)
-
-
-def fail(*arguments: object) -> str:
-    result = call(*arguments)
-    assert result.exit_code == 2, result.output
-    return str(result.stderr).replace("\n", " ")
 
 
 @pytest.fixture

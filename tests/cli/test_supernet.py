@@ -4,31 +4,13 @@ import csv
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 import small
-from spd_fast.cli import app
+from commands import fail, succeed
 from spd_fast.supernet import RECIPE, Supernet
-
-
-def call(*arguments: object) -> Any:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def succeed(*arguments: object) -> str:
-    result = call(*arguments)
-    assert result.exit_code == 0, result.output
-    return str(result.stdout)
-
-
-def fail(*arguments: object) -> str:
-    result = call(*arguments)
-    assert result.exit_code == 2, result.output
-    return " ".join(str(result.stderr).split())
 
 
 @pytest.fixture(scope="module")
