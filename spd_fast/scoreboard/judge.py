@@ -22,6 +22,7 @@ the 50 best-scored cells that are among the truly best 10 and 50."""
 TOP: Final = 0.1
 MIN_TEST_CELLS: Final = 100
 """Smallest number of test cells of a trial. With 100, tau has a standard error of 0.07."""
+_COLUMNS: Final = 250  # of the matrices of signs at a time
 _RESAMPLES: Final = 1000
 _CONFIDENCE: Final = 0.95
 
@@ -175,15 +176,17 @@ def _taus(score: Array, truth: Array, counts: Array) -> Array:
     undefined.
 
     ``tau_b = c' (s o t) c / sqrt((c' |s| c) (c' |t| c))`` with a row c of counts, the matrices s and t of the signs of all
-    differences, and their product o entry by entry.
+    differences, and their product o entry by entry. Columns are taken some at a time, so that memory is bounded and Ctrl-C is heard;
+    all sums are of whole numbers, so that changes no bit.
     """
-    s, t = np.sign(score[:, None] - score), np.sign(truth[:, None] - truth)
-
-    def form(matrix: Array) -> Array:
-        return np.asarray(((counts @ matrix) * counts).sum(axis=1))
-
-    scale = np.sqrt(form(np.abs(s)) * form(np.abs(t)))
-    taus: Array = np.divide(form(s * t), scale, out=np.zeros(len(counts)), where=scale > 0)
+    both, of_score, of_truth = np.zeros((3, len(counts)))
+    for start in range(0, len(score), _COLUMNS):
+        at = slice(start, start + _COLUMNS)
+        s, t = (np.sign(values[:, None] - values[at]) for values in (score, truth))
+        for total, matrix in ((both, s * t), (of_score, np.abs(s)), (of_truth, np.abs(t))):
+            total += ((counts @ matrix) * counts[:, at]).sum(axis=1)
+    scale = np.sqrt(of_score * of_truth)
+    taus: Array = np.divide(both, scale, out=np.zeros(len(counts)), where=scale > 0)
     return taus
 
 
