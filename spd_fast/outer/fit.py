@@ -308,7 +308,7 @@ class _Loop:
             self.history.append(self._run_epoch(len(self.history)))
 
     def _run_epoch(self, epoch: int) -> OuterEpoch:
-        began = time.perf_counter()
+        began, began_core = time.perf_counter(), time.process_time()
         validation_tau_start = self._check_validation(0) if epoch == 0 else None
         if epoch % self.recipe.outer.check_every == 0:
             self._solve()
@@ -346,6 +346,7 @@ class _Loop:
             validation_tau=validation_tau,
             skipped=taken.skipped,
             seconds=time.perf_counter() - began,
+            core_seconds=time.process_time() - began_core,
         )
 
     def _measured(self, rows: npt.NDArray[np.int64], epoch: int | None, progress: Progress | None) -> CellMetrics:
@@ -455,6 +456,7 @@ def _record(
     validation_tau: Number,
     skipped: str,
     seconds: float,
+    core_seconds: float,
 ) -> OuterEpoch:
     metric = cell_metrics.metric.detach()
     score, final = cell_metrics.score.detach(), cell_metrics.accuracy
@@ -490,6 +492,7 @@ def _record(
         validation_tau=validation_tau,
         skipped=skipped,
         seconds=seconds,
+        core_seconds=core_seconds,
     )
 
 

@@ -57,6 +57,9 @@ class OuterEpoch:
         Why this outer epoch took no outer step; empty if it took one.
     seconds : float
         Wall time of the outer epoch.
+    core_seconds : float
+        Processor time of this process in the outer epoch, over all threads. Other work of the machine hardly changes it. What
+        other processes or machines train is not in it.
     """
 
     epoch: int
@@ -82,6 +85,7 @@ class OuterEpoch:
     validation_tau: Number
     skipped: str
     seconds: float
+    core_seconds: float
 
     @property
     def mean_max_accuracy(self) -> float | None:

@@ -28,7 +28,7 @@ __all__ = [
     "read_runs",
 ]
 
-SCHEMA: Final = "spd_fast.reproduction/1"
+SCHEMA: Final = "spd_fast.reproduction/2"
 FILE: Final = "metrics.json"
 RATE_FOLDER: Final = "rates"
 """The folder with the runs of the search for rates; a run is called after its motif and its rate, such as ``A-0.0003``."""
@@ -57,8 +57,8 @@ class RunMetrics:
     tied, perfect : tuple of bool
     loss : tuple of float or None
         The outer loss.
-    seconds : tuple of float
-        Wall time.
+    seconds, core_seconds : tuple of float
+        Wall time, and processor time over all threads.
     curves : dict of str to dict of str to list of float
         ``accuracy`` and ``accuracy_sd`` of every inner epoch, by the number of the outer epoch: the first, the middle and the
         last.
@@ -78,6 +78,7 @@ class RunMetrics:
     perfect: tuple[bool, ...]
     loss: tuple[Number, ...]
     seconds: tuple[float, ...]
+    core_seconds: tuple[float, ...]
     curves: dict[str, dict[str, list[float]]]
     about: dict[str, Any]
 
@@ -108,6 +109,7 @@ class RunMetrics:
             perfect=tuple(record.perfect for record in history),
             loss=tuple(_rounded(record.loss) for record in history),
             seconds=tuple(round(record.seconds, 3) for record in history),
+            core_seconds=tuple(round(record.core_seconds, 3) for record in history),
             curves={
                 str(history[k].epoch): {
                     "accuracy": list(history[k].curve_accuracy),
