@@ -60,7 +60,7 @@ void conv_backward_ref(T* dx, T* dk, const T* dy, const T* x, const T* k, int n,
 // ---- blocking: kRows rows of kBlock output channels are kept in registers; AVX-512 has 32 of them, other sets have 16
 
 inline constexpr bool kManyRegisters = SPD_VECTOR_BYTES == 64;
-inline constexpr int kRows = kManyRegisters ? 4 : 2, kBlock = kManyRegisters ? 6 : 5;  // takes 24 accumulators and 6 + 1 other registers, or 10 and 4 + 1
+inline constexpr int kRows = kManyRegisters ? 4 : 3, kBlock = kManyRegisters ? 6 : 4;  // takes 24 sums and 6 + 1 other registers, or 12 and 5 + 1
 
 // n channels are split into parts that are as equal as possible (10 = 5 + 5, not 6 + 4).
 inline int parts_of(int n, int most) { return (n + most - 1) / most; }

@@ -52,7 +52,7 @@ SPD_NOINLINE void forward_of_few(T* y, const TilePlanes<T>& x, const T* k, std::
 
 // ---- forward; output channels x vectors of a plane stay in registers
 
-inline constexpr int kChannels2d = 4, kVectors2d = kManyRegisters ? 6 : 3;
+inline constexpr int kChannels2d = 4, kVectors2d = kManyRegisters ? 6 : 2;
 
 // Computes G k G^T for n <= lanes / 4 output and m <= 4 input channels, whose taps begin `apart` and `next` elements from each other. A group of four lanes holds
 // one output channel, and each of its lanes an input channel. Each plane gets four components of each pair of channels; there C output channels follow each other.
@@ -116,7 +116,7 @@ void winograd2d_pack(T* packed, const T* k, int c_in, int c_out, bool turned) {
 
 // m[channel][vector] = sum over c_in of packed * x, in one plane, for C channels and V vectors.
 template <class T, int C, int V>
-SPD_NOINLINE void winograd2d_multiply(T* m, std::size_t m_channel, const T* x, std::size_t x_channel, int c_in, const T* packed) {
+SPD_INLINE void winograd2d_tile(T* m, std::size_t m_channel, const T* x, std::size_t x_channel, int c_in, const T* packed) {
   vec<T> acc[C][V]{};
   for (int i = 0; i < c_in; ++i, x += x_channel, packed += 4 * C) {
     vec<T> in[V];
@@ -132,6 +132,15 @@ SPD_NOINLINE void winograd2d_multiply(T* m, std::size_t m_channel, const T* x, s
   SPD_UNROLL
   for (int c = 0; c < C; ++c) SPD_UNROLL
   for (int v = 0; v < V; ++v) store<T>(m + c * m_channel + v * lanes<T>, acc[c][v]);
+}
+template <class T, int C>
+SPD_NOINLINE void winograd2d_multiply(T* m, std::size_t m_channel, const T* x, std::size_t x_channel, int vectors, int c_in, const T* packed) {
+  const int runs = parts_of(vectors, kVectors2d);
+  for (int run = 0; run < runs; ++run) {
+    const int v = part_begin(vectors, runs, run);
+    with_constant<kVectors2d>(part_begin(vectors, runs, run + 1) - v,
+                              [&]<int V>() { winograd2d_tile<T, C, V>(m + v * lanes<T>, m_channel, x + v * lanes<T>, x_channel, c_in, packed); });
+  }
 }
 
 // Returns the elements of scratch that the forward takes.
@@ -172,13 +181,7 @@ void winograd2d_forward(View<T> y, const Input<T>& x, const T* packed, T* scratc
       }
       with_constant<kChannels2d>(size, [&]<int C>() {
         for (int plane = 0; plane < kPlanes; ++plane, k += static_cast<std::size_t>(4 * C) * c_in) {
-          const int vectors = static_cast<int>(xt.vectors[plane % 2]), runs = parts_of(vectors, kVectors2d);
-          for (int run = 0; run < runs; ++run) {
-            const int v = part_begin(vectors, runs, run);
-            with_constant<kVectors2d>(part_begin(vectors, runs, run + 1) - v, [&]<int V>() {
-              winograd2d_multiply<T, C, V>(m.at(plane, 0) + v * lanes<T>, m.channel(plane), xt.at(plane, 0) + v * lanes<T>, xt.channel(plane), c_in, k);
-            });
-          }
+          winograd2d_multiply<T, C>(m.at(plane, 0), m.channel(plane), xt.at(plane, 0), xt.channel(plane), static_cast<int>(xt.vectors[plane % 2]), c_in, k);
         }
       });
       for (int c = 0; c < size; ++c)
