@@ -3,8 +3,8 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
-#include <vector>
 
 namespace spd {
 
@@ -27,11 +27,17 @@ inline std::uint64_t random_bits(std::uint64_t key, std::uint32_t i, std::uint32
 inline double uniform(std::uint64_t key, std::uint32_t i, std::uint32_t j, std::uint32_t k) {
   return (static_cast<double>(random_bits(key, i, j, k) >> 12) + 0.5) * 0x1p-52;
 }
-// Fills out (rows, columns, taps) with uniform numbers in (0, 1). Entry (i, j, k) is keyed by (key, i, j, taps[k]).
-inline void uniforms(double* out, std::uint64_t key, std::uint32_t rows, std::uint32_t columns, const std::vector<std::uint32_t>& taps) {
-  for (std::uint32_t i = 0; i < rows; ++i)
-    for (std::uint32_t j = 0; j < columns; ++j)
-      for (const std::uint32_t tap : taps) *out++ = uniform(key, i, j, tap);
-}
+// A tensor (rows, columns, taps) of uniform numbers in (0, 1). Entry (i, j, k) is keyed by (key, i, j, first_tap + k).
+struct Drawn {
+  std::uint64_t key;
+  std::uint32_t rows, columns, first_tap, taps;
+  std::size_t size() const { return std::size_t{rows} * columns * taps; }
+  double* fill(double* out) const {
+    for (std::uint32_t i = 0; i < rows; ++i)
+      for (std::uint32_t j = 0; j < columns; ++j)
+        for (std::uint32_t k = 0; k < taps; ++k) *out++ = uniform(key, i, j, first_tap + k);
+    return out;
+  }
+};
 
 }  // namespace spd

@@ -1,5 +1,6 @@
 // The names of the extension. Files of bind/ check shapes and dtypes, make the arrays of results and release the GIL; they compute and decide nothing.
 #include <memory>
+#include <tuple>
 
 #include "../random.hpp"
 #include "../threads/batch.hpp"
@@ -37,9 +38,14 @@ const TablesRecord& tables_of(MotifSpec& spec, const py::object& named_slice) {
   return *tables;
 }
 
-Array<double> uniform_array(std::uint64_t key, std::uint32_t rows, std::uint32_t columns, const std::vector<std::uint32_t>& taps) {
-  Array<double> out(std::vector<py::ssize_t>{rows, columns, static_cast<py::ssize_t>(taps.size())});
-  uniforms(out.mutable_data(), key, rows, columns, taps);
+// tensors: (key, rows, columns, first_tap, taps) of each. Their numbers follow each other.
+Array<double> uniform_array(const std::vector<std::tuple<std::uint64_t, std::uint32_t, std::uint32_t, std::uint32_t, std::uint32_t>>& tensors) {
+  std::size_t size = 0;
+  const auto drawn = [](const auto& tensor) { return std::make_from_tuple<Drawn>(tensor); };
+  for (const auto& tensor : tensors) size += drawn(tensor).size();
+  Array<double> out(static_cast<py::ssize_t>(size));
+  double* to = out.mutable_data();
+  for (const auto& tensor : tensors) to = drawn(tensor).fill(to);
   return out;
 }
 
@@ -54,7 +60,7 @@ PYBIND11_MODULE(_core, m) {
   m.attr("flags") = SPD_FAST_FLAGS;  // each instruction set has flags of its own besides
   m.attr("isa") = engine().isa;      // the import fails here where SPD_FAST_ISA names a set that cannot run
   m.def("default_threads", default_threads);
-  m.def("uniforms", uniform_array, py::arg("key"), py::arg("rows"), py::arg("columns"), py::arg("taps"));
+  m.def("uniforms", uniform_array, py::arg("tensors"));
 
   const py::object named_slice =
       py::module_::import("collections").attr("namedtuple")("NamedSlice", "name offset shape", py::arg("module") = m.attr("__name__"));

@@ -3,7 +3,8 @@
 import hashlib
 import math
 from collections.abc import Sequence
-from typing import Literal
+from itertools import accumulate
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +22,8 @@ __all__ = [
     "starting_weights",
 ]
 
-_Drawn = dict[tuple[str, tuple[int, ...], tuple[int, ...]], Array]
-"""Drawn tensors by the name and the dimensions of what is drawn, and those of the layer's weights."""
+_Layer = tuple[str, tuple[int, ...], tuple[int, ...]]
+"""The name and the dimensions of what is drawn, and the dimensions of the layer's weights."""
 
 
 def initial_parameters(
@@ -103,14 +104,16 @@ def starting_weights(
         If the inner loop holds weights for another number of cells, or weights that do not fit a motif.
     """
     if isinstance(loop.init, str):
-        shared: _Drawn = {}
+        shared: dict[_Layer, Array] = {}
         return [_weights(spec, cell, shape, loop, shared) for spec, cell in zip(specs, cells, strict=True)]
     if len(loop.init) != len(cells):
         raise ValueError(f"init holds {len(loop.init)} sets of weights, expected {len(cells)}, one for each cell")
     return [pack_weights(spec, weights, loop.dtype) for spec, weights in zip(specs, loop.init, strict=True)]
 
 
-def _weights(spec: _core.MotifSpec, cell: Candidate, shape: Shape, loop: InnerLoop, shared: _Drawn) -> Array:
+def _weights(
+    spec: _core.MotifSpec, cell: Candidate, shape: Shape, loop: InnerLoop, shared: dict[_Layer, Array]
+) -> Array:
     """Return drawn initial weights of one motif.
 
     `shared` collects drawn tensors, because with ``init="shared"`` other cells use the same ones.
@@ -121,46 +124,65 @@ def _weights(spec: _core.MotifSpec, cell: Candidate, shape: Shape, loop: InnerLo
         shared = {}
     tables = spec.tables
     flat = np.zeros(tables.n_parameters, loop.dtype)
-    weights_of_layer: tuple[int, ...] = ()
+    layers: list[tuple[int, _Layer]] = []
+    weights: tuple[int, ...] = ()
     for name, at, dims in tables.parameters:
         if name.endswith("bn.weight"):
             flat[at : at + dims[0]] = 1
         elif not name.endswith("bn.bias"):
             if len(dims) > 1:
-                weights_of_layer = dims  # the bias follows its layer's weights in the table
-            layer = name, dims, weights_of_layer
-            drawn = shared.get(layer)
-            if drawn is None:
-                drawn = shared[layer] = _drawn(key_of(f"{scope}/{name}"), name, dims, weights_of_layer, loop)
-            flat[at : at + len(drawn)] = drawn
+                weights = dims  # the bias follows its layer's weights in the table
+            layers.append((at, (name, dims, weights)))
+    missing = [layer for _, layer in layers if layer not in shared]
+    shared.update(zip(missing, _drawn(missing, scope, loop), strict=True))
+    for at, layer in layers:
+        drawn = shared[layer]
+        flat[at : at + len(drawn)] = drawn
     return flat
 
 
-def _drawn(key: int, name: str, dims: tuple[int, ...], weights_of_layer: tuple[int, ...], loop: InnerLoop) -> Array:
-    """Return the drawn weights or biases of a layer, scaled, in one row. `weights_of_layer` are the dimensions of the layer's weights."""
-    drawn = _distributed(key, dims, math.prod(weights_of_layer[1:]), loop.init_distribution)
-    kind = layer_kind(name, dims)
-    scaled = drawn if kind is None or loop.initial_scales is None else drawn * loop.initial_scales[kind]
-    return scaled.astype(loop.dtype).ravel()
+def _drawn(layers: Sequence[_Layer], scope: str, loop: InnerLoop) -> list[Array]:
+    """Return the drawn weights or biases of each layer, scaled, in one row."""
+    if not layers:
+        return []
+    sizes = [math.prod(dims) for _, dims, _ in layers]
+    uniform = _core.uniforms([(key_of(f"{scope}/{name}"), *_extent(dims)) for name, dims, _ in layers])
+    drawn = _distributed(uniform, layers, sizes, loop.init_distribution)
+    if loop.initial_scales is not None:
+        kinds = [layer_kind(name, dims) for name, dims, _ in layers]
+        drawn = drawn * np.repeat([1.0 if kind is None else loop.initial_scales[kind] for kind in kinds], sizes)
+    drawn = drawn.astype(loop.dtype)
+    return [drawn[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]
 
 
-def _distributed(key: int, dims: tuple[int, ...], fan_in: int, init_distribution: InitDistribution) -> Array:
-    rows, columns = dims[0], dims[1] if len(dims) > 1 else 1
-    taps = list(range(9)) if dims[2:] == (3, 3) else [4] if len(dims) == 4 else [0]
-    uniform = _core.uniforms(key, rows, columns, taps).reshape(dims)
-    if init_distribution == "pytorch":
-        return (2 * uniform - 1) / math.sqrt(fan_in)
+def _extent(dims: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Return rows, columns, the first tap and the number of taps of a tensor."""
+    taps = (0, 9) if dims[2:] == (3, 3) else (4, 1) if len(dims) == 4 else (0, 1)
+    return dims[0], dims[1] if len(dims) > 1 else 1, *taps
+
+
+def _distributed(
+    uniform: Array, layers: Sequence[_Layer], sizes: Sequence[int], distribution: InitDistribution
+) -> Array:
+    """Return draws from a distribution, from uniform ones. `sizes` is the number of them in each layer."""
+
+    def each(of_layers: Sequence[Any]) -> Array:
+        return np.repeat(of_layers, sizes)
+
+    fan_in = [math.prod(weights[1:]) for _, _, weights in layers]
+    if distribution == "pytorch":
+        return (2 * uniform - 1) / each([math.sqrt(n) for n in fan_in])
     from scipy.special import ndtr, ndtri
 
-    if init_distribution == "normal":
+    if distribution == "normal":
         return np.asarray(ndtri(uniform))
-    if len(dims) == 4:
-        cut = 2.0
-        normal: Array = ndtri(ndtr(-cut) + uniform * (ndtr(cut) - ndtr(-cut)))
-        return normal * math.sqrt(1 / fan_in) / 0.87962566103423978  # standard deviation of the cut normal
-    if len(dims) == 2:
-        return (2 * uniform - 1) * math.sqrt(6 / (rows + columns))
-    return np.zeros(dims)
+    cut = 2.0
+    normal: Array = ndtri(ndtr(-cut) + uniform * (ndtr(cut) - ndtr(-cut)))
+    of_cut = 0.87962566103423978  # the standard deviation of the cut normal
+    of_convolutions = normal * each([math.sqrt(1 / n) for n in fan_in]) / of_cut
+    of_dense = (2 * uniform - 1) * each([math.sqrt(6 / sum(dims[:2])) for _, dims, _ in layers])
+    n_dims = each([len(dims) for _, dims, _ in layers])
+    return np.select([n_dims == 4, n_dims == 2], [of_convolutions, of_dense], 0.0)
 
 
 def key_of(text: str) -> int:

@@ -368,7 +368,8 @@ def sample_orders(order: npt.ArrayLike | None, seed: int, epochs: int, n: int) -
     """Return the order of n images in each epoch, shape (epochs, n): the one that is given, or permutations that depend on seed and epoch."""
     if order is None:
         keys = (key_of(f"order/{seed}/{epoch}") for epoch in range(epochs))
-        rows = [np.argsort(_core.uniforms(key, n, 1, [0]).ravel(), kind="stable") for key in keys]
+        # One call for each epoch, so that Ctrl-C is heard in between.
+        rows = [np.argsort(_core.uniforms([(key, n, 1, 0, 1)]), kind="stable") for key in keys]
         return np.array(rows, dtype=np.int64).reshape(epochs, n)
     array = owned(checked_array("order", order))
     if array.dtype.kind not in "iu":

@@ -260,16 +260,17 @@ def test_head_reference_is_pytorchs():
 
 
 def test_uniform_numbers_are_keyed_by_their_place_alone():
-    whole = _core.uniforms(7, 6, 5, [0, 1, 2, 3, 4, 5, 6, 7, 8])
-    np.testing.assert_array_equal(_core.uniforms(7, 3, 2, [4]), whole[:3, :2, 4:5])
-    assert ((whole > 0) & (whole < 1)).all()
-    assert not np.array_equal(whole, _core.uniforms(8, 6, 5, list(range(9))))
+    both = _core.uniforms([(7, 6, 5, 0, 9), (8, 6, 5, 0, 9)])
+    whole, other = both.reshape(2, 6, 5, 9)
+    np.testing.assert_array_equal(_core.uniforms([(7, 3, 2, 4, 1)]), whole[:3, :2, 4].ravel())
+    assert ((both > 0) & (both < 1)).all()
+    assert not np.array_equal(whole, other)
 
 
 def test_philox_known_answer():
     """The first word of Philox4x32-10 with counter and key 0 (Random123's known-answer file): 6627e8d5 e169c58d."""
     bits = (0x6627E8D5 << 32 | 0xE169C58D) >> 12
-    assert _core.uniforms(0, 1, 1, [0])[0, 0, 0] == (bits + 0.5) * 2.0**-52
+    assert _core.uniforms([(0, 1, 1, 0, 1)])[0] == (bits + 0.5) * 2.0**-52
 
 
 CELL = {
