@@ -70,9 +70,9 @@ int threads_to_be_had(int n) {
   end = true;
   end.notify_all();
   for (std::thread& t : threads) t.join();
-  // The system goes on counting a joined thread for some microseconds, in which it could refuse OpenMP another one.
+  // The system goes on counting a joined thread for some microseconds, or milliseconds if it is busy, in which it could refuse OpenMP another one.
   for (std::size_t i = 0; i < threads.size(); ++i)
-    for (int tries = 0; tries < 1000 && is_counted(ids[i]); ++tries) std::this_thread::sleep_for(std::chrono::microseconds(10));
+    for (int tries = 0; tries < 20000 && is_counted(ids[i]); ++tries) std::this_thread::sleep_for(std::chrono::microseconds(10));
   return static_cast<int>(threads.size());
 }
 

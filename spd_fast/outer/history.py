@@ -110,7 +110,8 @@ class OuterEpoch:
         if set(record) != names:
             odd = ", ".join(sorted(set(record) ^ names))
             raise ValueError(
-                f"a line of metrics lacks or adds fields ({odd}), expected those of this version of spd_fast"
+                f"a line of metrics lacks or adds fields ({odd}), expected those of this version of spd_fast; "
+                "read it with the version that wrote it, or start the run anew"
             )
         fields: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
