@@ -459,7 +459,7 @@ def _attempts_table(metrics: Metrics) -> str:
 
 
 def _numbers_table(numbers: Sequence[Number], metrics: Metrics | None) -> str:
-    rows = []
+    rows, notes = [], list[str]()
     for number in numbers:
         if number.paper is None and number.ours is None:
             continue
@@ -470,8 +470,11 @@ def _numbers_table(numbers: Sequence[Number], metrics: Metrics | None) -> str:
         difference = _difference(number) if both else ""
         where = f" ({number.where})" if number.where else ""
         paper = "" if number.paper is None else number.form(number.paper)
-        rows.append((number.what + where, paper, ours or "not measured", difference, _explanation(number, metrics)))
-    return _table(("number", "the paper", "here", "difference", "explanation"), rows)
+        rows.append(
+            (number.what + where, paper, ours or "not measured", difference, _explanation(number, metrics, notes))
+        )
+    table = _table(("number", "the paper", "here", "difference", "explanation"), rows)
+    return "\n".join([table, *(f"{i}. {note}" for i, note in enumerate(notes, 1)), ""]) if notes else table
 
 
 def _difference(number: Number) -> str:
@@ -485,7 +488,8 @@ def _difference(number: Number) -> str:
     return f"{number.ours / number.paper:.3g} times"
 
 
-def _explanation(number: Number, metrics: Metrics | None) -> str:
+def _explanation(number: Number, metrics: Metrics | None, notes: list[str]) -> str:
+    """Return what stands in the table. A longer text is added to the notes below it, once."""
     if metrics is None or number.paper is None or number.ours is None:
         return ""
     if number.run and len(metrics.runs[number.run].tau) < 2 * EDGE:
@@ -501,7 +505,12 @@ def _explanation(number: Number, metrics: Metrics | None) -> str:
         and entry.get("settings", metrics.settings) == metrics.settings
         and number.run in entry.get("runs", [number.run])
     ]
-    return found[-1] if found else "not explained"  # later entries are more special
+    if not found:
+        return "not explained"
+    text = found[-1]  # later entries are more special
+    if text not in notes:
+        notes.append(text)
+    return f"note {notes.index(text) + 1}"
 
 
 @cache
