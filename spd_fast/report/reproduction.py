@@ -433,7 +433,7 @@ def _runs_table(metrics: Metrics) -> str:
             _duration(sum(run.seconds)),
             _duration(sum(run.core_seconds)),
             ", ".join(str(run.about[key]) for key in ("processor", "instruction_set") if key in run.about)
-            + f", {run.about.get('processors', '?')} processors",
+            + f", processors: {run.about.get('processors', '?')}",
         )
         for name, run in metrics.runs.items()
     ]
@@ -442,7 +442,7 @@ def _runs_table(metrics: Metrics) -> str:
     table = _table(("run", "inner rate", "outer epochs", "wall time", "core time", "machine"), rows)
     return (
         f"{table}\nCore time is processor time over all threads: two cores that do nothing else need half of it. Wall time also has the\n"
-        f"machine's other work in it. All runs together took {core} of core time and {wall} of wall time.\n"
+        f"machine's other work, and pauses, in it. All runs together took {core} of core time and {wall} of wall time.\n"
     )
 
 
