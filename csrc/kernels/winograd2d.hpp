@@ -50,7 +50,7 @@ SPD_NOINLINE void forward_of_few(T* y, const TilePlanes<T>& x, const T* k, std::
     });
 }
 
-// ---- forward; output channels x vectors of a plane stay in registers
+// ---- forward; output channels x vectors of a plane stay in registers, with 16 registers eight sums as in conv1x1.hpp
 
 inline constexpr int kChannels2d = 4, kVectors2d = kManyRegisters ? 6 : 2;
 

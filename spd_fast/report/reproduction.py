@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 
 from spd_fast.base.files import atomic_write
 from spd_fast.base.types import Array
-from spd_fast.paper.metrics import Metrics, RunMetrics, joined
+from spd_fast.paper.metrics import Metrics, RunMetrics, Setting, joined
 from spd_fast.paper.rates import SEARCHED, closest_rate, target_accuracy
 from spd_fast.paper.stated import (
     CELLS,
@@ -389,6 +389,9 @@ def _introduction(stored: Sequence[Metrics]) -> str:
         "state its own error, which is taken to be as large as ours.",
         "",
     ]
+    missing = [f"`{settings}`" for settings in get_args(Setting) if settings not in {each.settings for each in stored}]
+    if stored and missing:
+        lines += [f"This page has no runs with the settings {' and '.join(missing)}.", ""]
     if not stored:
         lines += [
             "The runs have not been made yet. The table below has the numbers that they will be compared with.",
@@ -416,7 +419,7 @@ def _section(metrics: Metrics, links: Mapping[str, str]) -> str:
         "### Table 2: initialisation and query",
         "",
         "White et al. (2021, arXiv:2104.01177) count what a score costs before the first query, and what each query costs. To label",
-        f"a cell counts as the paper's full-size training, {LABEL_SECONDS:.0f} s. To learn the dish is the processor time of our run.",
+        f"a cell counts as the paper's full-size training, {LABEL_SECONDS:.0f} s. Learning the dish costs the processor time of our run.",
         "",
         _numbers_table(_cost_numbers(metrics), metrics),
     ]
@@ -441,7 +444,7 @@ def _runs_table(metrics: Metrics) -> str:
     core = _duration(sum(sum(run.core_seconds) for run in metrics.runs.values()))
     table = _table(("run", "inner rate", "outer epochs", "wall time", "core time", "machine"), rows)
     return (
-        f"{table}\nCore time is processor time over all threads: two cores that do nothing else need half of it. Wall time also has the\n"
+        f"{table}\nCore time is processor time over all threads: two cores that do nothing else need about half of it. Wall time also has the\n"
         f"machine's other work, and pauses, in it. All runs together took {core} of core time and {wall} of wall time.\n"
     )
 

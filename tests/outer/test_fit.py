@@ -92,6 +92,7 @@ def test_first_step_by_hand(whole: FitResult) -> None:
 
 
 def test_history_covers_every_epoch(whole: FitResult) -> None:
+    assert all(step.core_seconds > 0 for step in whole.history)
     assert [step.epoch for step in whole.history] == list(range(small.RECIPE.outer.epochs))
     for step in whole.history:
         assert OuterEpoch.from_json(step.to_json()) == step

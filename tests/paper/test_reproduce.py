@@ -198,6 +198,13 @@ def test_the_page_is_that_of_the_stored_metrics(project_dir: Path, tmp_path: Pat
     assert page.read_text() == (project_dir / "docs" / "reproduction.md").read_text()
 
 
+def test_an_explanation_stands_once_below_its_table(whole: tuple[Path, Metrics], tmp_path: Path) -> None:
+    text = write_page(tmp_path / "page.md", [whole[1]]).read_text()
+    assert text.count("| note 1 |") > 1
+    assert text.count("1. Engine and processor differ") == 1
+    assert "This page has no runs with the settings `paper`." in text
+
+
 def test_a_finished_reproduction_trains_nothing_again(whole: tuple[Path, Metrics], truth: TruthTable) -> None:
     folder, metrics = whole
     pieces: list[Progressed] = []
@@ -299,6 +306,8 @@ def test_numbers_stand_beside_the_papers(whole: tuple[Path, Metrics]) -> None:
     times = [number for number in numbers_of(metrics) if number.row == "seconds" and number.what.startswith("motif B")]
     assert [number.ours for number in times] == [1.0, 2.0, 1.0, 3.0]
     assert [number.paper for number in times] == list(SECONDS_PER_EPOCH["B"])
+    dish = next(number for number in numbers_of(metrics) if number.what == "motif B: initialisation, to learn the dish")
+    assert dish.ours == 8.0  # processor time
     query = next(number for number in numbers_of(metrics) if number.what == "motif B: query of a cell")
     assert (query.ours, query.paper) == (200.0, pytest.approx(347.1))
 
