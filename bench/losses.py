@@ -2,13 +2,16 @@
 
     python bench/losses.py --estimate                                                # how long it takes here; learns nothing
     python bench/losses.py --out runs/losses                                         # motif C, 3 seeds, 170 outer epochs
-    python bench/losses.py --out runs/losses --motifs B --seeds 1 --outer-epochs 85  # and motif B
+    python bench/losses.py --out runs/losses --motifs B --seeds 0 --outer-epochs 85  # and motif B
+    python bench/losses.py --draw bench/results/losses-*.json                        # the table of several records
 
 The settings are the paper's (`spd-fast recipes cassimon_c`) but for 16 inner epochs, the inner rate 3e-4, with which motifs learn
 something in them, and the score, which is the metric. A dish is learned from six fresh cells in each outer epoch. It is judged on test
 cells, of which no outer epoch sees any, beside the same dish before learning. --out holds a run folder for every run (`spd-fast report`
 shows one) and the scores of the test cells. After Ctrl-C or a kill the same command continues, and a later command adds seeds,
-motifs, losses and gradients. At its end the command writes the table of all that it was asked for, from these files, to losses.md.
+motifs, losses and gradients. At its end the command writes the table of all that it was asked for, from these files, to losses.md,
+and what the table needs to one small record, losses.json. Seeds and motifs may so be divided among machines: --draw puts records
+together.
 
 Intervals hold 95 % of resamples: of test cells and seeds for their tau, of seeds and of the outer epochs of each for all else.
 
@@ -20,7 +23,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -51,9 +54,11 @@ LOSSES: dict[str, tuple[str, dict[str, Any]]] = {
 GRADIENTS = {"direct": "direct", "unrolled": "hypergradient"}
 SETTINGS: dict[str, Any] = {"inner.epochs": 16, "inner.optimizer.lr": 3e-4, "outer.ranking": "metric"}
 SCHEMA = "spd_fast.losses/1"
+RECORD = "spd_fast.losses.record/1"
 # Costs relative to one motif C that is trained with the direct gradient; they only divide the time left between jobs.
 MOTIF_COSTS = {"A": 8.5, "B": 2.75, "C": 1.0}
 GRADIENT_COSTS = {"direct": 1.0, "unrolled": 5.0}
+DIGITS = 6  # of the figures in a record
 EDGE = 0.1  # the share of the outer epochs that counts as the first ones, and as the last ones
 RESAMPLES = 1000
 
@@ -80,6 +85,105 @@ class Row:
     def before(self, seed: int) -> str:
         """Return the name of the scores before learning, which are the same for all rows of a motif and a metric."""
         return f"{self.motif}-before-{'loss' if self.loss == 'mse_losses' else 'probability'}-seed{seed}"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the table needs of finished runs: the content of losses.json.
+
+    Attributes
+    ----------
+    test_cells, accuracy : list
+        Hashes and accuracies of the test cells.
+    settings : dict
+        What --replace changed in every recipe.
+    scores : dict of str to list of float
+        Scores of the test cells, by the name of a run, or of what was scored before learning.
+    runs : dict of str to dict
+        By the name of a run: its motif, loss, gradient and seed; ``tau`` of the six cells, outer ``losses`` and ``core_seconds`` of
+        its outer epochs; and what the run folder says of machine and versions.
+    """
+
+    test_cells: list[str]
+    accuracy: list[float]
+    settings: dict[str, Any]
+    scores: dict[str, list[float]]
+    runs: dict[str, dict[str, Any]]
+
+    def save(self, path: Path) -> None:
+        """Write the record, as a whole or not at all."""
+        with atomic_write(path) as file:
+            file.write((json.dumps({"schema": RECORD, **asdict(self)}) + "\n").encode())
+
+    @classmethod
+    def load(cls, path: Path) -> "Record":
+        """Read what `save` wrote; ValueError if it is not one."""
+        try:
+            fields = json.loads(path.read_bytes())
+            if fields.pop("schema") != RECORD:
+                raise ValueError("its schema is another one")
+            return cls(**fields)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path}, expected a losses.json of this script ({RECORD}): {error!r}") from None
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Record]") -> "Record":
+        """Put together the records of other seeds, motifs, losses or gradients, which are judged on the same test cells."""
+        first = parts[0]
+        scores, found = dict(first.scores), dict(first.runs)
+        for part in parts[1:]:
+            if (part.test_cells, part.accuracy) != (first.test_cells, first.accuracy):
+                raise ValueError("the records have different test cells, expected runs of one truth")
+            if part.settings != first.settings:
+                raise ValueError(
+                    f"--replace was {first.settings} and {part.settings}, expected the same in all records"
+                )
+            twice = sorted({*part.runs} & {*found})
+            if twice:
+                raise ValueError(f"two records have the run {twice[0]}, expected each run in one of them")
+            for name in {*part.scores} & {*scores}:
+                if part.scores[name] != scores[name]:
+                    raise ValueError(f"two records have different scores {name}, expected the same settings")
+            scores |= part.scores
+            found |= part.runs
+        return cls(first.test_cells, first.accuracy, first.settings, scores, found)
+
+    def table(self) -> str:
+        """Return the table: a row for every motif, loss and gradient, over all seeds that are there."""
+        lines = [
+            "| motif | outer loss | gradient | seeds x outer epochs | tau of test cells, dish before learning | learned dish | "
+            "learning adds | tau of the six cells, all outer epochs | outer loss, first outer epochs | last minus first | "
+            "core minutes a run |",
+            "|---|---|---|---|---|---|---|---|---|---|---|",
+        ]
+        rows = {Row(run["motif"], run["loss"], run["gradient"]) for run in self.runs.values()}
+        order = [*MOTIF_COSTS, *LOSSES, *GRADIENTS]
+        for row in sorted(rows, key=lambda row: [order.index(part) for part in (row.motif, row.loss, row.gradient)]):
+            found = sorted(
+                (run for run in self.runs.values() if Row(run["motif"], run["loss"], run["gradient"]) == row),
+                key=lambda run: run["seed"],
+            )
+            seeds = [run["seed"] for run in found]
+            before = judge([self.scores[row.before(seed)] for seed in seeds], self.accuracy)
+            after = judge([self.scores[row.name(seed)] for seed in seeds], self.accuracy)
+            losses = [run["losses"] for run in found]
+            first, change = trend(losses) if all(losses) else ("none", "none")
+            lengths = {len(run["tau"]) for run in found}
+            columns = (
+                f"motif {row.motif}",
+                LOSSES[row.loss][0],
+                GRADIENTS[row.gradient],
+                f"{len(seeds)} x {', '.join(map(str, sorted(lengths)))}",
+                before.estimate("tau"),
+                after.estimate("tau"),
+                after.minus(before, "tau"),
+                mean_over([run["tau"] for run in found]),
+                first,
+                change,
+                f"{sum(sum(run['core_seconds']) for run in found) / len(found) / 60:.1f}",
+            )
+            lines.append(f"| {' | '.join(map(str, columns))} |")
+        return "\n".join(lines) + "\n"
 
 
 @dataclass(frozen=True)
@@ -119,7 +223,7 @@ class Experiment:
     """The rows and seeds that are asked for, and the cells on which they are learned and judged."""
 
     rows: list[Row]
-    seeds: range
+    seeds: list[int]
     epochs: int  # outer epochs
     further: dict[str, Any]  # settings of every recipe
     test: TruthTable
@@ -187,40 +291,34 @@ class Experiment:
 
         return work
 
-    def table(self, parts: Parts) -> str:
-        """Return the table of all rows, from the stored scores and run folders."""
+    def record(self, parts: Parts) -> Record:
+        """Return what the table needs, from the stored scores and run folders."""
 
-        def stored(names: Sequence[str]) -> Array:
+        def stored(name: str) -> list[float]:
             def missing(report: Callable[[float], object]) -> dict[str, Array]:
-                raise AssertionError("every job is done before the table is written")
+                raise AssertionError("every job is done before the record is made")
 
-            return np.stack([parts.keep(name, missing, lambda share: None)["score"] for name in names])
+            scores = parts.keep(name, missing, lambda share: None)["score"]
+            return [float(f"{score:.{DIGITS}g}") for score in scores]
 
-        lines = [
-            "| motif | outer loss | gradient | tau of test cells, dish before learning | learned dish | learning adds | tau of "
-            "the six cells, all outer epochs | outer loss, first outer epochs | last minus first | minutes a run |",
-            "|---|---|---|---|---|---|---|---|---|---|",
-        ]
+        scores: dict[str, list[float]] = {}
+        found: dict[str, dict[str, Any]] = {}
         for row in self.rows:
-            before = judge(stored([row.before(seed) for seed in self.seeds]), self.test.accuracy)
-            after = judge(stored([row.name(seed) for seed in self.seeds]), self.test.accuracy)
-            records = [runs.read(self.folder / row.name(seed)).records() for seed in self.seeds]
-            losses = [[record["loss"] for record in run if record["loss"] is not None] for run in records]
-            first, change = trend(losses) if all(losses) else ("none", "none")
-            columns = (
-                f"motif {row.motif}",
-                LOSSES[row.loss][0],
-                GRADIENTS[row.gradient],
-                before.estimate("tau"),
-                after.estimate("tau"),
-                after.minus(before, "tau"),
-                mean_over([[record["kendall_tau_metric"] for record in run] for run in records]),
-                first,
-                change,
-                f"{sum(record['seconds'] for run in records for record in run) / len(records) / 60:.1f}",
-            )
-            lines.append(f"| {' | '.join(map(str, columns))} |")
-        return "\n".join(lines) + "\n"
+            for seed in self.seeds:
+                name, before = row.name(seed), row.before(seed)
+                run = runs.read(self.folder / name)
+                records = run.records()
+                scores |= {before: stored(before), name: stored(name)}
+                found[name] = {
+                    **asdict(row),
+                    "seed": seed,
+                    "tau": [round(record["kendall_tau_metric"], DIGITS) for record in records],
+                    "losses": [round(record["loss"], DIGITS) for record in records if record["loss"] is not None],
+                    "core_seconds": [round(record["core_seconds"], 3) for record in records],
+                    "about": {key: value for key, value in run.about.items() if key != "truth_file"},
+                }
+        accuracy = [float(value) for value in self.test.accuracy]
+        return Record([cell.module_hash for cell in self.test.cells], accuracy, self.further, scores, found)
 
 
 def trend(losses: list[list[float]]) -> tuple[str, Estimate]:
@@ -290,10 +388,11 @@ def measure(experiment: Experiment) -> None:
             clock.say(job, 0)
             job.work(lambda share, job=job: clock.say(job, share))
             clock.finish(job)
-        table = experiment.table(parts)
+        record = experiment.record(parts)
+    record.save(folder / "losses.json")
     with atomic_write(folder / "losses.md") as file:
-        file.write(table.encode())
-    print(table, end="")
+        file.write(record.table().encode())
+    print(record.table(), end="")
 
 
 def table_arrays(truth: TruthTable) -> dict[str, Array]:
@@ -309,25 +408,31 @@ def main() -> int:
     parser.add_argument("--motifs", nargs="+", choices=MOTIF_COSTS, default=["C"], help="default: C")
     parser.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES), help="default: all")
     parser.add_argument("--gradients", nargs="+", choices=GRADIENTS, default=list(GRADIENTS), help="default: both")
-    parser.add_argument("--seeds", type=int, default=3, help="default: 3")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("--outer-epochs", type=int, default=170, help="default: 170")
     parser.add_argument("--test-cells", type=int, default=400, help="default: 400, at least 100")
     parser.add_argument("--threads", type=int, help="default: the processors that this process may use")
     parser.add_argument("--estimate", action="store_true", help="only say how long it takes here")
+    parser.add_argument(
+        "--draw", type=Path, nargs="+", metavar="RECORD", help="learn nothing; print the table of these records"
+    )
     parser.add_argument("--replace", type=json.loads, default={}, help="settings of every recipe as JSON, to try this")
     options = parser.parse_args()
     rows = [Row(*each) for each in product(options.motifs, options.losses, options.gradients)]
     try:
-        if options.seeds < 1 or options.test_cells < 100:
+        if options.draw:
+            print(Record.joined([Record.load(path) for path in options.draw]).table(), end="")
+            return 0
+        if min(options.seeds) < 0 or options.test_cells < 100:
             raise ValueError(
-                f"--seeds is {options.seeds} and --test-cells {options.test_cells}, expected at least 1 and 100"
+                f"--seeds are {options.seeds} and --test-cells {options.test_cells}, expected at least 0 and 100"
             )
         truth = TruthTable.load(options.truth)
         if "mse_losses" in options.losses and truth.loss is None:
             others = " ".join(name for name in LOSSES if name != "mse_losses")
             raise ValueError(f"{options.truth} holds no losses, which mse_losses compares: add --losses {others}")
         test, rest = truth.split(options.test_cells, 0)
-        seeds, epochs = range(options.seeds), options.outer_epochs
+        seeds, epochs = sorted({*options.seeds}), options.outer_epochs
         experiment = Experiment(rows, seeds, epochs, options.replace, test, rest, options.out, options.threads)
         for row in rows:
             row.recipe(experiment.changes, 0)  # what cannot run is told before anything is written

@@ -97,7 +97,7 @@ def test_losses(project_dir: Path, tmp_path: Path) -> None:
         lines = (folder / "losses.md").read_text().splitlines()
         return [line.strip("| ").split(" | ")[:-1] for line in lines]
 
-    one = ["--seeds", 1, "--losses", "mse_losses", *LOSSES]
+    one = ["--seeds", 0, "--losses", "mse_losses", *LOSSES]
     killed, alone = tmp_path / "killed", tmp_path / "alone"
     script = [sys.executable, project_dir / "bench" / "losses.py", "--out"]
     metrics = killed / "C-mse_losses-direct-seed0" / "metrics.jsonl"
@@ -112,9 +112,28 @@ def test_losses(project_dir: Path, tmp_path: Path) -> None:
     assert table(killed) == table(alone)
     rows = table(alone)
     assert [row[:3] for row in rows[2:]] == [["motif C", "MSE of losses", how] for how in ("direct", "hypergradient")]
+    assert [row[3] for row in rows[2:]] == ["1 x 6"] * 2
     estimate = re.compile(r"-?\d\.\d{3} \[-?\d\.\d{3}, -?\d\.\d{3}\]")
-    assert all(estimate.fullmatch(figure) for row in rows[2:] for figure in (*row[3:7], row[8]))
-    assert rows[2][3] == rows[3][3]  # the dish before learning is the same
+    assert all(estimate.fullmatch(figure) for row in rows[2:] for figure in (*row[4:8], row[9]))
+    assert rows[2][4] == rows[3][4]  # the dish before learning is the same
+
+
+def test_losses_of_several_machines(project_dir: Path, tmp_path: Path) -> None:
+    """Seeds that were learned apart have the table of those that were learned together; the same run twice is refused."""
+
+    def learned(name: str, *seeds: int) -> Path:
+        which = ["--losses", "mse", "--gradients", "direct", "--seeds", *seeds]
+        said(project_dir, "losses.py", "--out", tmp_path / name, *which, *LOSSES)
+        return tmp_path / name / "losses.json"
+
+    first, second, both = learned("first", 0), learned("second", 1), learned("both", 0, 1)
+    rows = [line.split(" | ")[:-1] for line in said(project_dir, "losses.py", "--draw", second, first).splitlines()]
+    assert rows == [line.split(" | ")[:-1] for line in said(project_dir, "losses.py", "--draw", both).splitlines()]
+    assert rows[2][3] == "2 x 6"
+    command = [sys.executable, project_dir / "bench" / "losses.py", "--draw", first, both]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "error: two records have the run C-mse-direct-seed0, expected each run in one of them\n"
 
 
 def test_losses_need_a_truth_that_has_them(project_dir: Path, tmp_path: Path) -> None:
