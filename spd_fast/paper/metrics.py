@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from spd_fast.base.files import atomic_write
+from spd_fast.base.ranks import kendall_tau
 from spd_fast.base.types import Number
 from spd_fast.outer import runs
 from spd_fast.outer.history import OuterEpoch
@@ -28,7 +29,7 @@ __all__ = [
     "read_runs",
 ]
 
-SCHEMA: Final = "spd_fast.reproduction/2"
+SCHEMA: Final = "spd_fast.reproduction/3"
 FILE: Final = "metrics.json"
 RATE_FOLDER: Final = "rates"
 """The folder with the runs of the search for rates; a run is called after its motif and its rate, such as ``A-0.0003``."""
@@ -54,6 +55,8 @@ class RunMetrics:
         Mean and population standard deviation of the motifs' highest accuracies; None if all of them diverged.
     tau : tuple of float
         Kendall's tau, 0 where all ranking scores tie.
+    control_tau : tuple of float
+        Kendall's tau of the number of 3x3 convolutions in the same cells, which no training is needed for.
     tied, perfect : tuple of bool
     loss : tuple of float or None
         The outer loss.
@@ -74,6 +77,7 @@ class RunMetrics:
     accuracy: tuple[Number, ...]
     accuracy_sd: tuple[Number, ...]
     tau: tuple[float, ...]
+    control_tau: tuple[float, ...]
     tied: tuple[bool, ...]
     perfect: tuple[bool, ...]
     loss: tuple[Number, ...]
@@ -83,8 +87,14 @@ class RunMetrics:
     about: dict[str, Any]
 
     @classmethod
-    def of(cls, run: runs.Run) -> "RunMetrics | None":
+    def of(cls, run: runs.Run, convolutions: Mapping[str, int]) -> "RunMetrics | None":
         """Return the metrics of a run folder; None as long as it has no finished outer epoch.
+
+        Parameters
+        ----------
+        run : Run
+        convolutions : mapping of str to int
+            The number of 3x3 convolutions of every cell, by its hash.
 
         Raises
         ------
@@ -105,6 +115,10 @@ class RunMetrics:
             accuracy=tuple(_rounded(record.mean_max_accuracy) for record in history),
             accuracy_sd=tuple(_spread(record) for record in history),
             tau=tuple(round(record.kendall_tau, _DIGITS) for record in history),
+            control_tau=tuple(
+                round(kendall_tau([convolutions[cell] for cell in record.cells], record.truth), _DIGITS)
+                for record in history
+            ),
             tied=tuple(record.tied for record in history),
             perfect=tuple(record.perfect for record in history),
             loss=tuple(_rounded(record.loss) for record in history),
@@ -234,15 +248,25 @@ def joined(parts: Sequence[Metrics]) -> list[Metrics]:
     return list(found.values())
 
 
-def read_runs(folder: Path, names: Sequence[str]) -> dict[str, RunMetrics]:
+def read_runs(folder: Path, names: Sequence[str], convolutions: Mapping[str, int]) -> dict[str, RunMetrics]:
     """Return the metrics of the runs that a reproduction's folder holds, by recipe; those without an outer epoch are left out.
+
+    Parameters
+    ----------
+    folder : Path
+    names : sequence of str
+        Recipes.
+    convolutions : mapping of str to int
+        The number of 3x3 convolutions of every cell of the truth, by its hash.
 
     Raises
     ------
     RunFolderError
         If a run folder is damaged.
     """
-    found = {name: RunMetrics.of(runs.read(folder / name)) for name in names if runs.is_run(folder / name)}
+    found = {
+        name: RunMetrics.of(runs.read(folder / name), convolutions) for name in names if runs.is_run(folder / name)
+    }
     return {name: metrics for name, metrics in found.items() if metrics is not None}
 
 

@@ -37,6 +37,7 @@ from spd_fast.paper.forecast import Forecast
 from spd_fast.paper.metrics import FILE, RATE_FOLDER, Metrics, Setting, accuracy_of, attempts, history_of, read_runs
 from spd_fast.paper.rates import MOST_ATTEMPTS, RATES, SEARCHED, search_rate, target_accuracy
 from spd_fast.paper.stated import BUDGET, PAPER
+from spd_fast.predictors.features import SCALARS, structural_features
 from spd_fast.recipes.settings import Recipe
 from spd_fast.spaces.cell_columns import CellColumns
 from spd_fast.truth.table import TruthTable
@@ -281,7 +282,7 @@ class _Reproduction:
             settings=self.plan.settings,
             origin=origin_of(self.truth),
             larger_b=self._larger_b(),
-            runs=read_runs(self.folder, list(PAPER)),
+            runs=read_runs(self.folder, list(PAPER), self._convolutions()),
             attempts=attempts(self.folder) if self.plan.settings == "level" else {},
             epoch_seconds=epoch_seconds,
             full_size_seconds=self._full_size_seconds(),
@@ -390,6 +391,11 @@ class _Reproduction:
         table = (self.cells.vertices, self.cells.edge_bits, self.cells.op_codes)
         larger = count_parameters_table(*table, MOTIF_B) > count_parameters_table(*table, MOTIF_A)
         return float(larger.mean())
+
+    def _convolutions(self) -> dict[str, int]:
+        """Return the number of 3x3 convolutions of every cell, by its hash."""
+        counts = structural_features(self.cells)[:, SCALARS.index("conv3x3")].astype(int)
+        return {row.tobytes().hex(): count for row, count in zip(self.cells.module_hash, counts.tolist(), strict=True)}
 
     def _full_size_seconds(self) -> tuple[float, float, float, float] | None:
         if not _is_nasbench(self.truth) or "seconds" not in self.truth.measurements:

@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from processes import size, started
+from spd_fast.base.ranks import kendall_tau
 from spd_fast.cli import app
 from spd_fast.outer.runs import RunFolderError
 from spd_fast.paper.forecast import Forecast
@@ -174,6 +175,20 @@ def test_a_reproduction_is_whole(whole: tuple[Path, Metrics], truth: TruthTable)
     assert metrics.origin == origin_of(truth)
 
 
+def test_the_control_counts_convolutions(whole: tuple[Path, Metrics], truth: TruthTable) -> None:
+    """Of the cells that each outer epoch compared, from their definitions."""
+    folder, metrics = whole
+    records = [json.loads(line) for line in (folder / "cassimon_c" / "metrics.jsonl").read_text().splitlines()[1:]]
+    cells = {cell.module_hash: (cell, accuracy) for cell, accuracy in zip(truth.cells, truth.accuracy, strict=True)}
+    expected = []
+    for record in records:
+        drawn = [cells[name] for name in record["cells"]]
+        counts = [cell.ops.count("conv3x3-bn-relu") for cell, _ in drawn]
+        expected.append(round(kendall_tau(counts, [accuracy for _, accuracy in drawn]), 6))
+    assert list(metrics.runs["cassimon_c"].control_tau) == expected
+    assert len({*expected}) > 1
+
+
 def test_the_page_has_every_figure_and_number(whole: tuple[Path, Metrics], tmp_path: Path) -> None:
     _, metrics = whole
     page = write_page(tmp_path / "page.md", [metrics, replace(metrics, settings="paper", attempts={})])
@@ -287,6 +302,7 @@ def test_numbers_stand_beside_the_papers(whole: tuple[Path, Metrics]) -> None:
     run = replace(
         whole[1].runs["cassimon_b"],
         tau=(0.0, 0.5, 0.1, 0.0),
+        control_tau=(0.4, 0.2, 0.6, 0.4),
         tied=(True, False, False, True),
         perfect=(True, False, False, False),
         accuracy=(0.5, 0.7, None, 0.9),
@@ -300,7 +316,16 @@ def test_numbers_stand_beside_the_papers(whole: tuple[Path, Metrics]) -> None:
     found = {row: number for (name, row, _), number in ours.items() if name == "cassimon_b"}
     assert found["tau"].ours == pytest.approx(0.15)
     assert found["tau_untied"].ours == pytest.approx(0.3)
+    assert (found["control"].ours, found["control"].paper) == (pytest.approx(0.4), None)
     assert found["perfect"].ours == 0.25
+    assert found["loss_change"].ours is None  # a tenth of four outer epochs is none
+    longer = replace(run, loss=(1.0, 0.8, *[0.5] * 16, 0.4, None, 0.3))
+    numbers = numbers_of(replace(metrics, runs={"cassimon_b": longer}))
+    change = next(number for number in numbers if (number.run, number.row) == ("cassimon_b", "loss_change"))
+    assert (change.ours, change.error) == (pytest.approx(-0.55), pytest.approx((0.1**2 + 0.05**2) ** 0.5))
+    # the paper's mean is over 170 outer epochs; its last accuracy is over as few as ours
+    assert found["tau"].paper_error == pytest.approx(found["tau"].error * (4 / 170) ** 0.5)
+    assert found["accuracy_last"].paper_error == found["accuracy_last"].error
     assert found["accuracy_last"].ours == pytest.approx(0.7)
     assert found["accuracy_last"].paper == 0.9943
     times = [number for number in numbers_of(metrics) if number.row == "seconds" and number.what.startswith("motif B")]
