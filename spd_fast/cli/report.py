@@ -54,12 +54,13 @@ def watch(
         Path,
         typer.Argument(
             metavar="RUN",
-            help="A run folder, the folder of a scoreboard, or the file that a ranking, spd-fast predictor or spd-fast truth build writes.",
+            help="A run folder, the folder of a scoreboard, of spd-fast dish-search or of spd-fast reproduce, or the file that a ranking, "
+            "spd-fast predictor or spd-fast truth build writes.",
         ),
     ],
     every: Annotated[float, typer.Option(metavar="S", min=0.1, help="Seconds between two readings of the files.")] = 2,
 ) -> Result:
-    """Show how far a running command is: an outer loop, a ranking, a scoreboard, a predictor, or the building of a truth.
+    """Show how far a running command is: an outer loop, a ranking, a scoreboard, a search, a reproduction, a predictor, or a truth.
 
     It ends with the work, or by Ctrl-C, which stops nothing but the watching. The files of the work are only read.
     """

@@ -46,6 +46,7 @@ from spd_fast.scoring import score_cells
 from spd_fast.spaces.candidate import Candidate
 
 __all__ = [
+    "LABELLED",
     "SCHEMA",
     "DishSearchResult",
     "Labelled",
@@ -53,6 +54,8 @@ __all__ = [
 ]
 
 SCHEMA: Final = "spd_fast.dish_search/2"
+LABELLED: Final = "dish_search.jsonl"
+"""The journal in the folder of a search."""
 """Version of ``dish_search.jsonl``; it changes when an older reader could misread a newer file."""
 _REMEDY: Final = "choose another folder"
 Truth = npt.ArrayLike | Callable[[list[Candidate]], npt.ArrayLike]
@@ -384,7 +387,7 @@ def _opened(folder: Path | None, search: _Search) -> Iterator[_Log]:
     if folder is None:
         yield _Log()
         return
-    path, identity = folder / "dish_search.jsonl", search.identity()
+    path, identity = folder / LABELLED, search.identity()
     if (folder / "search.json").exists():
         raise runs.RunFolderError(f"{folder} holds a search of an earlier version, in search.json: {_REMEDY}")
     if not path.exists():

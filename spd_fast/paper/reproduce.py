@@ -42,7 +42,17 @@ from spd_fast.recipes.settings import Recipe
 from spd_fast.spaces.cell_columns import CellColumns
 from spd_fast.truth.table import TruthTable
 
-__all__ = ["ATTEMPT_EPOCHS", "TIMED_CELLS", "Plan", "Progressed", "origin_of", "paper_truth", "reproduce"]
+__all__ = [
+    "ATTEMPT_EPOCHS",
+    "BEGUN",
+    "SCHEMA",
+    "TIMED_CELLS",
+    "Plan",
+    "Progressed",
+    "origin_of",
+    "paper_truth",
+    "reproduce",
+]
 
 TIMED_CELLS: Final = 100
 ATTEMPT_EPOCHS: Final = 5
@@ -256,7 +266,10 @@ class _Reproduction:
             journal.bind(self._identity())
             if not len(journal):
                 journal.append([describe_machine()])
-                journal.sync()
+            planned = {name: self.plan.recipe(name, None).outer.epochs for name in self.plan.only}
+            if planned != next((each["planned"] for each in reversed(journal.records) if "planned" in each), None):
+                journal.append([{"planned": planned}])  # for those who watch it
+            journal.sync()
             return self._run()
 
     def _identity(self) -> dict[str, Any]:

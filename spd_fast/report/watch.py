@@ -1,5 +1,5 @@
-"""How far a running work is: an outer loop, a ranking, a scoreboard, a predictor, or the building of a truth, read from its files and
-changing none of them."""
+"""How far a running work is: an outer loop, a ranking, a scoreboard, a search, a reproduction of the paper, a predictor, or the building
+of a truth, read from its files and changing none of them."""
 
 import os
 from collections import Counter
@@ -13,7 +13,13 @@ import numpy as np
 from spd_fast.base.files import is_locked
 from spd_fast.base.stores import array_of, read_identity, read_journal, read_schema
 from spd_fast.outer import runs
+from spd_fast.outer.dish_search import LABELLED
+from spd_fast.outer.dish_search import SCHEMA as SEARCH
 from spd_fast.outer.history import OuterEpoch
+from spd_fast.paper.metrics import FILE as METRICS
+from spd_fast.paper.metrics import RATE_FOLDER
+from spd_fast.paper.reproduce import BEGUN
+from spd_fast.paper.reproduce import SCHEMA as REPRODUCTION
 from spd_fast.predictors.spd import MEASURED as FIT
 from spd_fast.ranking.measuring import SCHEMA as RANKING
 from spd_fast.ranking.parts import ENDING, Parts
@@ -27,8 +33,8 @@ from spd_fast.truth.journal import JOURNAL, journal_path
 __all__ = ["State", "look"]
 
 _REMEDY: Final = (
-    "name a run folder, the folder of a scoreboard, the file that a ranking, a predictor, predictions or a truth are written to, or its "
-    "journal"
+    "name a run folder, the folder of a scoreboard, of a search or of a reproduction, the file that a ranking, a predictor, predictions or "
+    "a truth are written to, or its journal"
 )
 _GOES_ON: Final = "the same command goes on from here"
 
@@ -74,8 +80,8 @@ def look(path: str | os.PathLike[str]) -> State:
     Parameters
     ----------
     path : path
-        A run folder, or that of a scoreboard; or the file that a ranking, a predictor, predictions or a truth are written to, or the
-        journal beside it.
+        A run folder, or that of a scoreboard, of a search or of a reproduction; or the file that a ranking, a predictor, predictions
+        or a truth are written to, or the journal beside it.
 
     Raises
     ------
@@ -91,7 +97,8 @@ def look(path: str | os.PathLike[str]) -> State:
     if parts.is_dir():
         return _of_parts(parts)
     if place.is_dir():
-        return _of_board(place) if (place / MEASURED_PARTS).exists() else _of_run(place)
+        kinds = {MEASURED_PARTS: _of_board, LABELLED: _of_search, BEGUN: _of_reproduction}
+        return next((of for name, of in kinds.items() if (place / name).exists()), _of_run)(place)
     measured, building = place.with_name(f"{place.name}.measured"), journal_path(place)
     if place.suffix == ".measured" or measured.exists():
         return _of_measured(place if place.suffix == ".measured" else measured)
@@ -207,6 +214,34 @@ def _of_board(folder: Path) -> State:
     finished = done == total and (folder / "board.html").exists()
     ended = "" if running else "finished" if finished else f"stopped; {_GOES_ON}"
     return State(f"scoreboard of {recipe.get('name', '')} in {folder}", "measurements", done, total, running, ended)
+
+
+def _of_search(folder: Path) -> State:
+    """Return the state of a dish search. How many candidates it may label is not in its files, because a later call may change it."""
+    records = read_journal(folder / LABELLED, SEARCH, remedy=_REMEDY)
+    running = is_locked(folder / LABELLED)
+    facts = [("best accuracy", f"{max(record['accuracy'] for record in records):.4f}")] if records else []
+    rounds = sorted(path for path in folder.glob("round-*") if runs.is_run(path))
+    if rounds:
+        now = _of_run(rounds[-1])
+        facts.append((f"outer epochs of {rounds[-1].name}", f"{now.done} of {now.total}"))
+    ended = "" if running else f"finished, or stopped; {_GOES_ON}"
+    return State(f"dish search in {folder}", "candidates labelled", len(records), None, running, ended, tuple(facts))
+
+
+def _of_reproduction(folder: Path) -> State:
+    records = read_journal(folder / BEGUN, REPRODUCTION, remedy=_REMEDY)
+    plans = (record["planned"] for record in reversed(records) if "planned" in record)
+    planned: Mapping[str, int] = next(plans, {})
+    done = {name: len(runs.read(folder / name).records()) if runs.is_run(folder / name) else 0 for name in planned}
+    facts = [(name, f"{done[name]} of {epochs} outer epochs") for name, epochs in planned.items()]
+    tried = [path.name for path in (folder / RATE_FOLDER).glob("*") if runs.is_run(path)]
+    if tried:
+        facts.append(("motif and rate that were tried", ", ".join(sorted(tried))))
+    running, total = is_locked(folder / BEGUN), sum(planned.values())
+    finished = sum(done.values()) == total and (folder / METRICS).exists()
+    ended = "" if running else "finished" if finished else f"stopped; {_GOES_ON}"
+    return State(f"reproduction in {folder}", "outer epochs", sum(done.values()), total, running, ended, tuple(facts))
 
 
 def _of_truth(journal: Path) -> State:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,17 @@ from spd_fast.base.files import is_locked, lock_file, release
 from spd_fast.base.stores import Journal, Measurements
 from spd_fast.cli import app
 from spd_fast.outer import runs
+from spd_fast.outer.dish_search import LABELLED, dish_search
 from spd_fast.outer.fit import fit_dish
 from spd_fast.outer.history import OuterEpoch
+from spd_fast.paper.reproduce import Plan, Progressed, paper_truth, reproduce
 from spd_fast.predictors.spd import MEASURED as FIT
 from spd_fast.ranking.measuring import SCHEMA
 from spd_fast.ranking.querying import SCHEMA as QUERY
+from spd_fast.recipes import get
 from spd_fast.report.compare import compare
 from spd_fast.report.watch import look
+from spd_fast.spaces.perceptron import Perceptron
 from spd_fast.truth.journal import JOURNAL, journal_path
 
 
@@ -135,6 +140,50 @@ def test_the_building_of_a_truth_is_watched(tmp_path: Path) -> None:
     assert (state.done, state.total, state.running) == (2, 20, True)
     assert state.facts == (("2 epochs", "2 of 10"), ("6 epochs", "0 of 10"))
     assert look(journal_path(file)).ended.startswith("stopped")
+
+
+def test_a_dish_search_is_watched(tmp_path: Path) -> None:
+    slopes = [Perceptron(slope) for slope in (0.01, 0.2, 0.5, 1.0, 2.0)]
+    recipe = get("rawal_slope").replace({"outer.epochs": 2, "inner.epochs": 2})
+    seen = []
+
+    def progress(what: str, share: float) -> None:
+        seen.append(look(tmp_path / "search"))
+
+    accuracy = [0.1, 0.9, 0.4, 0.3, 0.2]
+    dish_search(
+        slopes, accuracy, recipe, max_labelled=4, start=3, folder=tmp_path / "search", threads=1, progress=progress
+    )
+    assert seen
+    assert all(state.running and state.total is None for state in seen)
+    state = look(tmp_path / "search")
+    assert (state.done, state.running) == (4, False)
+    labelled = [json.loads(line) for line in (tmp_path / "search" / LABELLED).read_text().splitlines()[1:]]
+    best = max(each["accuracy"] for each in labelled)
+    assert state.facts == (("best accuracy", f"{best:.4f}"), ("outer epochs of round-001", "2 of 2"))
+
+
+def test_a_reproduction_is_watched(tmp_path: Path) -> None:
+    """Of the runs that were asked for last, stopped in the second outer epoch, and finished."""
+    changes = {"inner.epochs": 1, "inner.batch_size": 10, "dish.images": 10, "dish.image_size": 4}
+    plan = Plan("paper", ("cassimon_c",), outer_epochs=2, timed_cells=0, changes=changes)
+    seen = []
+
+    def stopping(state: Progressed) -> None:
+        seen.append(look(tmp_path))
+        if (state.piece, state.finished) == (0, True):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(tmp_path, paper_truth(), plan, threads=1, progress=stopping)
+    assert all(state.running and state.total == 2 for state in seen)
+    stopped = look(tmp_path)
+    assert (stopped.done, stopped.ended) == (1, "stopped; the same command goes on from here")
+    assert stopped.facts == (("cassimon_c", "1 of 2 outer epochs"),)
+    reproduce(tmp_path, paper_truth(), plan, threads=1)
+    assert (look(tmp_path).done, look(tmp_path).ended) == (2, "finished")
+    reproduce(tmp_path, paper_truth(), replace(plan, only=("cassimon_b16",)), threads=1)
+    assert look(tmp_path).facts == (("cassimon_b16", "2 of 2 outer epochs"),)
 
 
 def test_what_cannot_be_watched(tmp_path: Path) -> None:
