@@ -371,6 +371,12 @@ SPD_NOINLINE void add_flows(View<T> z, const Flow<T>* flows, const Grid& grid, i
 
 // ---- tangents; the tangent of every array in the arena is `apart` elements behind it
 
+// Calls f(b, until) for all blocks of the batch, slice by slice, as each_run does.
+template <class T, class F>
+SPD_INLINE void each_run_of_all(const Grid& grid, const LaneMasks<T>& masks, int blocks, bool adjacent, F&& f) {
+  grid.each_slice(0, blocks, [&](int begin, int end) { each_run(masks, begin, end, adjacent, f); });
+}
+
 // mean_t = E[y_t],  var_t = 2 E[(y - mean) y_t]
 template <class T>
 void batch_statistics_tangent(T* mean_t, T* var_t, View<const T> y, std::ptrdiff_t apart, const T* mean, const Grid& grid, int n, int channels) {
@@ -381,13 +387,15 @@ void batch_statistics_tangent(T* mean_t, T* var_t, View<const T> y, std::ptrdiff
     const T origin = y.at(0, c)[apart];
     const vec<T> centre = broadcast<T>(mean[c]), around = broadcast<T>(origin);
     vec<T> s{}, q{};
-    for (int b = 0; b < blocks; ++b)
-      each_vector(grid, masks, b, b + 1, blocks, [&](std::size_t at, auto valid) {
-        const T* v = y.at(b, c) + at;
+    each_run_of_all(grid, masks, blocks, is_adjacent(y, grid), [&](int b, int until) {
+      const T* from = y.at(b, c);
+      sum_vectors<T>(s, q, grid, masks, b, until, blocks, [=](vec<T>& s, vec<T>& q, std::size_t at, auto valid) {
+        const T* v = from + at;
         const vec<T> d = keep<T>(valid, load(v + apart) - around);
         s += d;
         q += d * (load(v) - centre);
       });
+    });
     mean_t[c] = origin + sum<T>(s) / m;
     var_t[c] = 2 * sum<T>(q) / m;
   }
@@ -406,26 +414,34 @@ SPD_NOINLINE void add_terms_tangent(View<T> z, std::ptrdiff_t apart, const Term<
                                     int channels) {
   const LaneMasks<T> masks(grid, n);
   const int blocks = grid.blocks(n);
-  for (int b = 0; b < blocks; ++b)
-    for (int c = 0; c < channels; ++c) {
+  for (int c = 0; c < channels; ++c) {
+    vec<T> scale[K], shift[K], scale_t[K], shift_t[K], low[K];
+    SPD_UNROLL
+    for (int s = 0; s < K; ++s) {
+      const bool normalised = terms[s].scale != nullptr;
+      scale[s] = broadcast<T>(normalised ? terms[s].scale[c] : T(1));
+      shift[s] = broadcast<T>(normalised ? terms[s].shift[c] : T(0));
+      scale_t[s] = broadcast<T>(normalised ? tangents[s].scale[c] : T(0));
+      shift_t[s] = broadcast<T>(normalised ? tangents[s].shift[c] : T(0));
+      low[s] = threshold<T>(terms[s].relu);
+    }
+    each_run_of_all(grid, masks, blocks, is_adjacent(z, grid), [&](int b, int until) {
+      const T* from[K];
+      SPD_UNROLL
+      for (int s = 0; s < K; ++s) from[s] = terms[s].data + b * grid.plane() + c * terms[s].channel + (b >= grid.half ? terms[s].gap : 0);
       T* out = z.at(b, c) + apart;
-      each_vector(grid, masks, b, b + 1, blocks, [&](std::size_t at, auto valid) {
+      each_vector(grid, masks, b, until, blocks, [&](std::size_t at, auto valid) {
         vec<T> total{};
         SPD_UNROLL
         for (int s = 0; s < K; ++s) {
-          const Term<T>& term = terms[s];
-          const T* p = term.data + b * grid.plane() + c * term.channel + (b >= grid.half ? term.gap : 0) + at;
-          if (!term.scale) {
-            total += load(p + apart);
-            continue;
-          }
-          const vec<T> y = load(p), scale = broadcast<T>(term.scale[c]);
-          const vec<T> v_t = y * broadcast<T>(tangents[s].scale[c]) + (load(p + apart) * scale + broadcast<T>(tangents[s].shift[c]));
-          total += keep<T>(greater<T>(y * scale + broadcast<T>(term.shift[c]), threshold<T>(term.relu)), v_t);
+          const vec<T> y = load(from[s] + at);
+          const vec<T> v_t = y * scale_t[s] + (load(from[s] + at + apart) * scale[s] + shift_t[s]);
+          total += keep<T>(greater<T>(y * scale[s] + shift[s], low[s]), v_t);
         }
         store<T>(out + at, keep<T>(valid, total));
       });
-    }
+    });
+  }
 }
 
 template <class T>
@@ -433,52 +449,80 @@ struct NormStatistics {  // per channel
   const T *mean, *istd, *scale, *shift;
 };
 
-// dy overwrites y, and dy_t overwrites y_t.
+// What flows to a channel where its ReLU passes, written to `arrived` block by block, and the sums over the batch that the backward pass takes of it; its tangent
+// is `room` elements behind.
+template <class T>
+struct Arrived {
+  T* arrived;
+  std::size_t room;
+  T sum, centred, sum_t, centred_t;
+};
 template <class T, int K>
-SPD_NOINLINE void batch_norm_relu_backward_tangent(View<T> y, std::ptrdiff_t apart, T* dgamma_t, T* dbeta_t, const Flow<T>* flows,
-                                                   const NormStatistics<T>& norm, const NormStatistics<T>& norm_t, bool relu, const Grid& grid, int n,
-                                                   int channels) {
+SPD_NOINLINE void arrive_tangent(Arrived<T>& to, View<const T> y, std::ptrdiff_t apart, const Flow<T>* flows, const NormStatistics<T>& norm, const T* mean_t,
+                                 bool relu, const Grid& grid, const LaneMasks<T>& masks, int blocks, int c) {
+  bool adjacent = is_adjacent(y, grid);
+  Flow<T> flows_t[K];
+  for (int i = 0; i < K; ++i) {
+    adjacent &= flows[i].step == 1 && is_adjacent(flows[i], grid);
+    flows_t[i] = flows[i], flows_t[i].data += apart;
+  }
+  const vec<T> k = broadcast<T>(norm.scale[c]), k0 = broadcast<T>(norm.shift[c]), low = threshold<T>(relu);
+  const vec<T> centre = broadcast<T>(norm.mean[c]), centre_t = broadcast<T>(mean_t[c]);
+  vec<T> s{}, q{}, s_t{}, q_t{};
+  each_run_of_all(grid, masks, blocks, adjacent, [&](int b, int until) {
+    const T* py = y.at(b, c);
+    T *g_to = to.arrived + b * grid.plane(), *g_t_to = g_to + to.room;
+    const Arrivals<T, K> arrivals(flows, b, c), arrivals_t(flows_t, b, c);
+    each_vector(grid, masks, b, until, blocks, [&](std::size_t at, auto valid) {
+      const vec<T> v = load(py + at), d = v - centre;
+      const mask<T> passes = greater<T>(v * k + k0, low);
+      const vec<T> g = keep<T>(valid, keep<T>(passes, arrivals.sum(at)));
+      const vec<T> g_t = keep<T>(valid, keep<T>(passes, arrivals_t.sum(at)));
+      store<T>(g_to + at, g);
+      store<T>(g_t_to + at, g_t);
+      s += g;
+      q += g * d;
+      s_t += g_t;
+      q_t += g_t * d + keep<T>(valid, g * (load(py + at + apart) - centre_t));
+    });
+  });
+  to.sum = sum<T>(s), to.centred = sum<T>(q), to.sum_t = sum<T>(s_t), to.centred_t = sum<T>(q_t);
+}
+
+// Returns the elements of scratch that the backward takes for its tangent.
+inline std::size_t backward_tangent_scratch(const Grid& grid, int n) { return 2 * grid.blocks(n) * grid.plane(); }
+
+// dy overwrites y, and dy_t overwrites y_t. What flows in comes from `sources` tensors, at most kMost.
+template <class T, int kMost>
+void batch_norm_relu_backward_tangent(View<T> y, std::ptrdiff_t apart, T* dgamma_t, T* dbeta_t, const Flow<T>* flows, int sources,
+                                      const NormStatistics<T>& norm, const NormStatistics<T>& norm_t, bool relu, T* scratch, const Grid& grid, int n,
+                                      int channels) {
   const LaneMasks<T> masks(grid, n);
   const int blocks = grid.blocks(n);
   const T m = static_cast<T>(n) * grid.pixels();
-  const vec<T> low = threshold<T>(relu);
-  Flow<T> flows_t[K];
-  for (int i = 0; i < K; ++i) flows_t[i] = flows[i], flows_t[i].data += apart;
+  const std::size_t room = blocks * grid.plane();
   for (int c = 0; c < channels; ++c) {
+    Arrived<T> in{scratch, room, 0, 0, 0, 0};
+    with_constant<kMost>(sources, [&]<int K>() { arrive_tangent<T, K>(in, y, apart, flows, norm, norm_t.mean, relu, grid, masks, blocks, c); });
     const T istd = norm.istd[c], istd_t = norm_t.istd[c], scale = norm.scale[c], scale_t = norm_t.scale[c];
-    const vec<T> k = broadcast<T>(scale), k_t = broadcast<T>(scale_t), k0 = broadcast<T>(norm.shift[c]);
-    const vec<T> centre = broadcast<T>(norm.mean[c]), centre_t = broadcast<T>(norm_t.mean[c]);
-    const auto each = [&](auto f) {
-      for (int b = 0; b < blocks; ++b) {
-        T* py = y.at(b, c);
-        const Arrivals<T, K> arrivals(flows, b, c), arrivals_t(flows_t, b, c);
-        each_vector(grid, masks, b, b + 1, blocks, [&](std::size_t at, auto valid) {
-          const vec<T> v = load(py + at);
-          const mask<T> passes = greater<T>(v * k + k0, low);
-          const vec<T> g = keep<T>(valid, keep<T>(passes, arrivals.sum(at)));
-          const vec<T> g_t = keep<T>(valid, keep<T>(passes, arrivals_t.sum(at)));
-          f(py + at, v - centre, load(py + at + apart) - centre_t, g, g_t, valid);
-        });
-      }
-    };
-    vec<T> s{}, q{}, s_t{}, q_t{};
-    each([&](T*, vec<T> v, vec<T> v_t, vec<T> g, vec<T> g_t, auto valid) {
-      s += g;
-      q += g * v;
-      s_t += g_t;
-      q_t += g_t * v + keep<T>(valid, g * v_t);
-    });
-    const T beta = sum<T>(s), centred = sum<T>(q), gamma = istd * centred;
-    dbeta_t[c] = sum<T>(s_t);
-    dgamma_t[c] = istd_t * centred + istd * sum<T>(q_t);
+    const T beta = in.sum, gamma = istd * in.centred;
+    dbeta_t[c] = in.sum_t;
+    dgamma_t[c] = istd_t * in.centred + istd * in.centred_t;
     // dy = scale g + slope (y - mean) + level
     const T slope = -scale * istd * gamma / m, level = -scale * beta / m;
     const T slope_t = -(scale_t * istd * gamma + scale * istd_t * gamma + scale * istd * dgamma_t[c]) / m;
     const T level_t = -(scale_t * beta + scale * dbeta_t[c]) / m;
+    const vec<T> k = broadcast<T>(scale), k_t = broadcast<T>(scale_t), centre = broadcast<T>(norm.mean[c]), centre_t = broadcast<T>(norm_t.mean[c]);
     const vec<T> a = broadcast<T>(slope), a_t = broadcast<T>(slope_t), l = broadcast<T>(level), l_t = broadcast<T>(level_t);
-    each([&](T* to, vec<T> v, vec<T> v_t, vec<T> g, vec<T> g_t, auto valid) {
-      store<T>(to, keep<T>(valid, k * g + (a * v + l)));
-      store<T>(to + apart, keep<T>(valid, k_t * g + k * g_t + (a_t * v + a * v_t) + l_t));
+    each_run_of_all(grid, masks, blocks, is_adjacent(y, grid), [&](int b, int until) {
+      T* py = y.at(b, c);
+      const T* from = scratch + b * grid.plane();
+      each_vector(grid, masks, b, until, blocks, [=](std::size_t at, auto valid) {
+        const vec<T> g = load(from + at), g_t = load(from + at + room);
+        const vec<T> v = load(py + at) - centre, v_t = load(py + at + apart) - centre_t;
+        store<T>(py + at, keep<T>(valid, k * g + (a * v + l)));
+        store<T>(py + at + apart, keep<T>(valid, k_t * g + k * g_t + (a_t * v + a * v_t) + l_t));
+      });
     });
   }
 }

@@ -44,7 +44,7 @@ void with_tile_columns(const Grid& grid, F&& f) {
 template <class T>
 void conv_pack(Algorithm how, T* packed, const T* k, int size, int c_in, int c_out, bool turned) {
   if (how == Algorithm::winograd2d) {
-    if constexpr (lanes<T> >= 4) winograd2d_pack<T>(packed, k, c_in, c_out, turned);
+    if constexpr (lanes<T> >= 4) winograd2d_pack<T>(packed, k, c_in, c_out, turned, 0, c_in);
   } else if (how == Algorithm::winograd)
     winograd_pack<T>(packed, k, c_in, c_out, turned);
   else if (how == Algorithm::channels) {
@@ -70,6 +70,36 @@ void conv_run(Algorithm how, View<T> y, std::type_identity_t<Input<T>> x, const 
     conv3x3_forward<T>(y, x.view(), packed, grid, begin, end, c_in, c_out, accumulate);
   else
     conv1x1_forward<T>(y, x, packed, scratch, grid, begin, end, c_in, c_out, accumulate);
+}
+// A convolution and its tangent: y = k * x, and y_t = k_t * x + k * x_t. These pack k and k_t, and run the blocks begin..end - 1 of the batch. Where y is null,
+// y_t alone is computed.
+inline bool multiplies_together(Algorithm how, int c_in) { return how == Algorithm::winograd2d && c_in > kFew; }
+template <class T>
+void conv_pack_tangent(Algorithm how, T* packed, const T* k, const T* k_t, int size, int c_in, int c_out, bool turned) {
+  if (multiplies_together(how, c_in)) {
+    if constexpr (lanes<T> >= 4) {
+      winograd2d_pack<T>(packed, k_t, c_in, c_out, turned, 0, 2 * c_in);
+      winograd2d_pack<T>(packed, k, c_in, c_out, turned, c_in, 2 * c_in);
+    }
+  } else {
+    conv_pack<T>(how, packed, k_t, size, c_in, c_out, turned);
+    conv_pack<T>(how, packed + conv_packed(how, size, c_in, c_out), k, size, c_in, c_out, turned);
+  }
+}
+template <class T>
+void conv_run_tangent(Algorithm how, const View<T>* y, View<T> y_t, View<const T> x, View<const T> x_t, const T* packed, T* scratch, const Grid& grid,
+                      int begin, int end, int size, int c_in, int c_out) {
+  if (multiplies_together(how, c_in)) {
+    const View<T> here = y ? y->around(begin) : y_t;
+    with_tile_columns<T>(grid, [&]<int S>() {
+      winograd2d_tangent<T, S>(y ? &here : nullptr, y_t.around(begin), x.around(begin), x_t.around(begin), packed, scratch, grid, begin, end, c_in, c_out);
+    });
+  } else {
+    const T* packed_k = packed + conv_packed(how, size, c_in, c_out);
+    conv_run<T>(how, y_t, x, packed, scratch, grid, begin, end, size, c_in, c_out, false);
+    conv_run<T>(how, y_t, x_t, packed_k, scratch, grid, begin, end, size, c_in, c_out, true);
+    if (y) conv_run<T>(how, *y, x, packed_k, scratch, grid, begin, end, size, c_in, c_out, false);
+  }
 }
 // Computes dk. When no thread needs some blocks of x and dy any more, done(begin, end, rank) is called for them: once for every block of the batch, for blocks
 // of one slice at a time, and by several threads of the team at the same time.

@@ -91,27 +91,27 @@ SPD_NOINLINE void transform_taps_planes(T* packed, std::size_t plane, const T* k
     put(packed + plane, odd);
   }
 }
-// Packs k as [channel block][plane][c_in][channel of the block][4]. `turned` packs the weights of dgrad.
+// Packs k as [channel block][plane][c_in][channel of the block][4], as the input channels first..first + c_in - 1 of `all`. `turned` packs the weights of dgrad.
 template <class T, bool turned>
-void winograd2d_pack_of(T* packed, const T* k, int c_in, int c_out) {
+void winograd2d_pack_of(T* packed, const T* k, int c_in, int c_out, int first, int all) {
   constexpr int together = lanes<T> / 4;
   const std::size_t apart = (turned ? 1 : c_in) * std::size_t{9}, next = (turned ? c_out : 1) * std::size_t{9};  // between output and between input channels
   const int parts = parts_of(c_out, kChannels2d);
   for (int p = 0; p < parts; ++p) {
     const int begin = part_begin(c_out, parts, p), size = part_begin(c_out, parts, p + 1) - begin;
-    const std::size_t plane = static_cast<std::size_t>(c_in) * size * 4;
+    const std::size_t plane = static_cast<std::size_t>(all) * size * 4;
     with_constant<kChannels2d>(size, [&]<int C>() {
       for (int i = 0; i < c_in; i += 4)
         for (int c = 0; c < C; c += together)
-          transform_taps_planes<T, C, turned>(packed + (i * C + c) * 4, plane, k + (begin + c) * apart + i * next, apart, next, std::min(together, C - c),
-                                              std::min(4, c_in - i));
+          transform_taps_planes<T, C, turned>(packed + ((first + i) * C + c) * 4, plane, k + (begin + c) * apart + i * next, apart, next,
+                                              std::min(together, C - c), std::min(4, c_in - i));
     });
     packed += kPlanes * plane;
   }
 }
 template <class T>
-void winograd2d_pack(T* packed, const T* k, int c_in, int c_out, bool turned) {
-  turned ? winograd2d_pack_of<T, true>(packed, k, c_in, c_out) : winograd2d_pack_of<T, false>(packed, k, c_in, c_out);
+void winograd2d_pack(T* packed, const T* k, int c_in, int c_out, bool turned, int first, int all) {
+  turned ? winograd2d_pack_of<T, true>(packed, k, c_in, c_out, first, all) : winograd2d_pack_of<T, false>(packed, k, c_in, c_out, first, all);
 }
 
 // m[channel][vector] = sum over c_in of packed * x, in one plane, for C channels and V vectors.
@@ -149,6 +149,39 @@ std::size_t winograd2d_scratch(const Grid& grid, int c_in, bool is_made) {
   return TilePlanes<T>(nullptr, c_in + kChannels2d, kForwardRows, grid.columns).size() + (is_made ? made_size(grid, kForwardRows) : 0);
 }
 
+// Some tile rows of the blocks begin..end - 1 that are transformed together: where they are in the input, and in y.
+template <class T, int S>
+struct RowsTogether {
+  int rows, pairs;
+  TileRows from[kForwardRows / 2], to[kForwardRows / 2];
+  TileBlocks blocks;
+
+  RowsTogether(int first, int all, int begin, int end, std::size_t y_block, const Grid& grid)
+      : rows(std::min(kForwardRows, all - first)), pairs((rows + 1) / 2), blocks(first, first + rows, begin, grid) {
+    for (int pair = 0; pair < pairs; ++pair)
+      from[pair] = {first + 2 * pair, begin, end, grid.plane(), grid}, to[pair] = {first + 2 * pair, begin, end, y_block, grid};
+  }
+  // Transforms the c_in channels of x to the channels of xt from `at` on.
+  SPD_INLINE void transform(const TilePlanes<T>& xt, int at, const Input<T>& x, int c_in, T* room, bool large, const TileNeighbours<T, S>& neighbours,
+                            const Grid& grid) const {
+    x.each_channel(c_in, blocks.begin, blocks.end, room, [&](int i, const auto& channel, const auto& next) {
+      for (int pair = 0; pair < pairs; ++pair) {
+        if (large) fetch_rows<T>(next, from[pair], grid);
+        transform_input_planes<T, S>(xt, at + i, pair, channel, from[pair], grid, neighbours);
+      }
+    });
+  }
+  // Multiplies c_in channels of xt with packed weights, which are k_plane elements apart from plane to plane, and writes C channels of y.
+  template <int C>
+  SPD_INLINE void multiply(T* y, std::size_t y_channel, const TilePlanes<T>& m, const TilePlanes<T>& xt, int c_in, const T* k, std::size_t k_plane,
+                           const Grid& grid, bool accumulate) const {
+    for (int plane = 0; plane < kPlanes; ++plane, k += k_plane)
+      winograd2d_multiply<T, C>(m.at(plane, 0), m.channel(plane), xt.at(plane, 0), xt.channel(plane), static_cast<int>(xt.vectors[plane % 2]), c_in, k);
+    for (int c = 0; c < C; ++c)
+      for (int pair = 0; pair < pairs; ++pair) transform_output_channel<T, S>(y + c * y_channel, m, c, pair, to[pair], grid, accumulate);
+  }
+};
+
 // The forward for the blocks begin..end - 1 of the batch. It is dgrad where `packed` is turned and the channel counts are exchanged.
 template <class T, int S>
 void winograd2d_forward(View<T> y, const Input<T>& x, const T* packed, T* scratch, const Grid& grid, int begin, int end, int c_in, int c_out, bool accumulate) {
@@ -156,36 +189,49 @@ void winograd2d_forward(View<T> y, const Input<T>& x, const T* packed, T* scratc
   const bool large = is_large<T>(grid, x.channel(), c_in);
   const int all = tile_rows(grid, end - begin), parts = parts_of(c_out, kChannels2d);
   for (int first = 0; first < all; first += kForwardRows) {
-    const int rows = std::min(kForwardRows, all - first), pairs = (rows + 1) / 2;
-    const TilePlanes<T> xt(scratch, c_in, rows, S), m(scratch + xt.size(), kChannels2d, rows, S);
-    TileRows from[kForwardRows / 2], to[kForwardRows / 2];
-    for (int pair = 0; pair < pairs; ++pair)
-      from[pair] = {first + 2 * pair, begin, end, grid.plane(), grid}, to[pair] = {first + 2 * pair, begin, end, y.block, grid};
-    const TileBlocks all_of(first, first + rows, begin, grid);
-    x.each_channel(c_in, all_of.begin, all_of.end, scratch + xt.size() + m.size(), [&](int i, const auto& channel, const auto& next) {
-      for (int pair = 0; pair < pairs; ++pair) {
-        if (large) fetch_rows<T>(next, from[pair], grid);
-        transform_input_planes<T, S>(xt, i, pair, channel, from[pair], grid, neighbours);
-      }
-    });
+    const RowsTogether<T, S> rows(first, all, begin, end, y.block, grid);
+    const TilePlanes<T> xt(scratch, c_in, rows.rows, S), m(scratch + xt.size(), kChannels2d, rows.rows, S);
+    rows.transform(xt, 0, x, c_in, scratch + xt.size() + m.size(), large, neighbours, grid);
     const T* k = packed;
     for (int p = 0; p < parts; ++p) {
       const int o = part_begin(c_out, parts, p), size = part_begin(c_out, parts, p + 1) - o;
+      const std::size_t k_channel = 4 * size, k_plane = k_channel * c_in;
       if (c_in <= kFew) {
-        const std::size_t k_channel = 4 * size, k_plane = k_channel * c_in;
         with_constant<kFew>(c_in, [&]<int I>() {
-          for (int c = 0; c < size; ++c) forward_of_few<T, S, I>(y.data + (o + c) * y.channel, xt, k + 4 * c, k_channel, k_plane, pairs, to, grid, accumulate);
+          for (int c = 0; c < size; ++c)
+            forward_of_few<T, S, I>(y.data + (o + c) * y.channel, xt, k + 4 * c, k_channel, k_plane, rows.pairs, rows.to, grid, accumulate);
         });
-        k += kPlanes * k_plane;
-        continue;
+      } else {
+        with_constant<kChannels2d>(size,
+                                   [&]<int C>() { rows.template multiply<C>(y.data + o * y.channel, y.channel, m, xt, c_in, k, k_plane, grid, accumulate); });
       }
+      k += kPlanes * k_plane;
+    }
+  }
+}
+
+// The forward of more than kFew channels and its tangent: y = k * x where y is not null, and y_t = k_t * x + k * x_t. x and x_t are transformed once, and the
+// two products of y_t are summed before they are transformed back. Packed are k_t and k, as the first and the second c_in of 2 c_in input channels.
+template <class T, int S>
+void winograd2d_tangent(const View<T>* y, View<T> y_t, View<const T> x, View<const T> x_t, const T* packed, T* scratch, const Grid& grid, int begin, int end,
+                        int c_in, int c_out) {
+  const TileNeighbours<T, S> neighbours(grid);
+  const bool large = is_large<T>(grid, x.channel, c_in);
+  const int all = tile_rows(grid, end - begin), parts = parts_of(c_out, kChannels2d);
+  for (int first = 0; first < all; first += kForwardRows) {
+    const RowsTogether<T, S> rows(first, all, begin, end, y_t.block, grid);
+    const TilePlanes<T> xt(scratch, 2 * c_in, rows.rows, S), m(scratch + xt.size(), kChannels2d, rows.rows, S);
+    rows.transform(xt, 0, x, c_in, nullptr, large, neighbours, grid);
+    rows.transform(xt, c_in, x_t, c_in, nullptr, large, neighbours, grid);
+    const T* k = packed;
+    for (int p = 0; p < parts; ++p) {
+      const int o = part_begin(c_out, parts, p), size = part_begin(c_out, parts, p + 1) - o;
+      const std::size_t half = static_cast<std::size_t>(4) * size * c_in, k_plane = 2 * half;
       with_constant<kChannels2d>(size, [&]<int C>() {
-        for (int plane = 0; plane < kPlanes; ++plane, k += static_cast<std::size_t>(4 * C) * c_in) {
-          winograd2d_multiply<T, C>(m.at(plane, 0), m.channel(plane), xt.at(plane, 0), xt.channel(plane), static_cast<int>(xt.vectors[plane % 2]), c_in, k);
-        }
+        rows.template multiply<C>(y_t.data + o * y_t.channel, y_t.channel, m, xt, 2 * c_in, k, k_plane, grid, false);
+        if (y) rows.template multiply<C>(y->data + o * y->channel, y->channel, m, xt, c_in, k + half, k_plane, grid, false);
       });
-      for (int c = 0; c < size; ++c)
-        for (int pair = 0; pair < pairs; ++pair) transform_output_channel<T, S>(y.data + (o + c) * y.channel, m, c, pair, to[pair], grid, accumulate);
+      k += kPlanes * k_plane;
     }
   }
 }

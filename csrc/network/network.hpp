@@ -22,9 +22,10 @@ namespace spd::SPD_ISA {
 template <class T>
 class Network {
  public:
-  Network(const Plan& plan, T* memory, Team& team) : plan_(plan), team_(team) {
+  // products: how many products a convolution takes together, two for its tangent.
+  Network(const Plan& plan, T* memory, Team& team, int products = 1) : plan_(plan), team_(team) {
     take(arena_, plan.arena, memory);
-    scratch_of_convs(memory);
+    scratch_of_convs(memory, products);
     take(mean_, plan.batch_norms, memory);
     take(var_, plan.batch_norms, memory);
     take(istd_, plan.batch_norms, memory);
@@ -137,16 +138,16 @@ class Network {
     used_ += (n + 2 * lanes<T> - 1) / lanes<T> * lanes<T>;  // one vector more, because whole vectors may be written at the end
   }
   // Takes packed weights and scratch for every thread, and statistics of chunks, each as large as the most demanding convolution needs.
-  void scratch_of_convs(T* memory) {
+  void scratch_of_convs(T* memory, int products) {
     std::size_t chunks = 0, wgrad_scratch = 0, made = 0;
     int shares = 1;  // the most shares that a batch's chunks are split into, each by a thread with packed weights and scratch of its own
     const auto fit = [&](const Conv& c) {
       const Grid& grid = plan_.grids[c.grid];
       run_packed_ = std::max(run_packed_, conv_packed(c.forward, c.size, c.c_in, c.c_out));
-      run_scratch_ = std::max(run_scratch_, conv_scratch<T>(c.forward, grid, c.size, c.c_in, c.c_out, c.sum >= 0));
+      run_scratch_ = std::max(run_scratch_, conv_scratch<T>(c.forward, grid, c.size, products * c.c_in, c.c_out, c.sum >= 0));
       if (plan_.passes != Passes::forward) {
         run_packed_ = std::max(run_packed_, conv_packed(c.dgrad, c.size, c.c_out, c.c_in));
-        run_scratch_ = std::max(run_scratch_, conv_scratch<T>(c.dgrad, grid, c.size, c.c_out, c.c_in, false));
+        run_scratch_ = std::max(run_scratch_, conv_scratch<T>(c.dgrad, grid, c.size, products * c.c_out, c.c_in, false));
         wgrad_scratch = std::max(wgrad_scratch, conv_wgrad_scratch<T>(c.wgrad, grid, grid.blocks(plan_.batch), c.size, c.c_in, c.c_out, team_.most()));
       }
       if (c.sum >= 0) made = std::max(made, c.c_in * kMostFused * sizeof(Normalised<T>) / sizeof(T));
@@ -159,6 +160,7 @@ class Network {
     for (const Pool& p : plan_.pools)
       if (p.sum >= 0) run_scratch_ = std::max(run_scratch_, passing_size(plan_.grids[p.from], p.channels));
     for (const Dense& d : plan_.dense) fit(d.product);
+    run_packed_ *= products;
     for (std::size_t* size : {&run_scratch_, &run_packed_}) *size = (*size + 2 * lanes<T> - 1) / lanes<T> * lanes<T>;
     take(packed_, run_packed_ * shares, memory);
     take(scratch_, run_scratch_ * shares, memory);

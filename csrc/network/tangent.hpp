@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstring>
+#include <optional>
 
 #include "network.hpp"
 
@@ -11,7 +12,7 @@ namespace spd::SPD_ISA {
 template <class T>
 class TangentNetwork : public Network<T> {
  public:
-  TangentNetwork(const Plan& plan, T* memory, Team& team) : Network<T>(plan, memory, team) {
+  TangentNetwork(const Plan& plan, T* memory, Team& team) : Network<T>(plan, memory, team, 2) {
     T* arena_t;
     this->take(arena_t, plan.arena, memory);
     apart_ = arena_t - arena_;
@@ -23,6 +24,9 @@ class TangentNetwork : public Network<T> {
     this->take(dlogit_t_, n * classes, memory);
     this->take(dlabel_t_, n * classes, memory);
     this->take(spare_, plan.n_parameters, memory);
+    std::size_t scratch = 0;
+    for (const Grid& grid : plan.grids) scratch = std::max(scratch, backward_tangent_scratch(grid, plan.batch));
+    this->take(arrived_, scratch, memory);
   }
   static std::size_t memory(const Plan& plan, Team& team) {
     T* counted = nullptr;
@@ -121,20 +125,27 @@ class TangentNetwork : public Network<T> {
       for (int c = 0; c < plan_.image_channels; ++c) std::memset(tangent<T>(plan_.images).at(b, c), 0, grid.plane() * sizeof(T));
   }
 
-  // Runs the forward of a convolution, or its dgrad if `turned`; `to` and `from` are then gradients.
-  void run_conv(const Conv& c, View<T> to, View<const T> from, const T* k, int n, bool turned, bool accumulate) {
+  // Runs the forward of a convolution's tangent, or its dgrad if `turned`; `to`, `to_t`, `from` and `from_t` are then gradients. Where `to` is given, it also runs
+  // what this is the tangent of.
+  void run_conv(const Conv& c, std::optional<View<T>> to, View<T> to_t, View<const T> from, View<const T> from_t, const T* k, const T* k_t, int n,
+                bool turned) {
     const Grid& grid = plan_.grids[c.grid];
     const Algorithm how = turned ? c.dgrad : c.forward;
     const int c_in = turned ? c.c_out : c.c_in, c_out = turned ? c.c_in : c.c_out;
     this->each_chunk(
-        grid, n, c.c_out, [&](T* packed) { conv_pack<T>(how, packed, k, c.size, c_in, c_out, turned); },
+        grid, n, c.c_out, [&](T* packed) { conv_pack_tangent<T>(how, packed, k, k_t, c.size, c_in, c_out, turned); },
         [&](int, int begin, int end, const T* packed, T* scratch) {
-          conv_run<T>(how, to, from, packed, scratch, grid, begin, end, c.size, c_in, c_out, accumulate);
+          conv_run_tangent<T>(how, to ? &*to : nullptr, to_t, from, from_t, packed, scratch, grid, begin, end, c.size, c_in, c_out);
         });
   }
   void product_tangent(const Conv& c, const T* w, const T* w_t, int n) {
-    run_conv(c, tangent<T>(c.y), primal<const T>(c.x), w_t + c.weight, n, false, false);
-    if (!c.reads_images) run_conv(c, tangent<T>(c.y), tangent<const T>(c.x), w + c.weight, n, false, true);
+    if (!c.reads_images) return run_conv(c, {}, tangent<T>(c.y), primal<const T>(c.x), tangent<const T>(c.x), w + c.weight, w_t + c.weight, n, false);
+    const Grid& grid = plan_.grids[c.grid];  // the tangent of the images is 0
+    this->each_chunk(
+        grid, n, c.c_out, [&](T* packed) { conv_pack<T>(c.forward, packed, w_t + c.weight, c.size, c.c_in, c.c_out, false); },
+        [&](int, int begin, int end, const T* packed, T* scratch) {
+          conv_run<T>(c.forward, tangent<T>(c.y), primal<const T>(c.x), packed, scratch, grid, begin, end, c.size, c.c_in, c.c_out, false);
+        });
   }
   void layer_tangent(const Dense& d, const T* w, const T* w_t, int n) {
     const Conv& c = d.product;
@@ -197,10 +208,8 @@ class TangentNetwork : public Network<T> {
       Place y = c.y;
       y.offset += s.begin * y.channel;
       const NormStatistics<T> norm{mean_ + bn, istd_ + bn, scale_ + bn, shift_ + bn}, norm_t{mean_t_ + bn, istd_t_ + bn, scale_t_ + bn, shift_t_ + bn};
-      with_constant<kMostSources>(s.n, [&]<int K>() {
-        batch_norm_relu_backward_tangent<T, K>(primal<T>(y), apart_, g_t + c.gamma + s.begin, g_t + c.beta + s.begin, flows, norm, norm_t, c.relu, grid, n,
-                                               s.end - s.begin);
-      });
+      batch_norm_relu_backward_tangent<T, kMostSources>(primal<T>(y), apart_, g_t + c.gamma + s.begin, g_t + c.beta + s.begin, flows, s.n, norm, norm_t, c.relu,
+                                                        arrived_, grid, n, s.end - s.begin);
     }
     product_backward_tangent(c, g_t, w, w_t, n);
   }
@@ -212,12 +221,10 @@ class TangentNetwork : public Network<T> {
       const std::size_t weights = static_cast<std::size_t>(c.size) * c.size * c.c_in * c.c_out;
       for (std::size_t i = c.weight; i < c.weight + weights; ++i) g_t[i] += spare_[i];
     }
-    run_conv(c, tangent<T>(c.x), tangent<const T>(c.y), w + c.weight, n, true, false);
-    run_conv(c, tangent<T>(c.x), primal<const T>(c.y), w_t + c.weight, n, true, true);
-    run_conv(c, primal<T>(c.x), primal<const T>(c.y), w + c.weight, n, true, false);
+    run_conv(c, primal<T>(c.x), tangent<T>(c.x), primal<const T>(c.y), tangent<const T>(c.y), w + c.weight, w_t + c.weight, n, true);
   }
   std::ptrdiff_t apart_ = 0;
-  T *mean_t_, *var_t_, *istd_t_, *scale_t_, *shift_t_, *feature_t_, *dfeature_t_, *logit_t_, *dlogit_t_, *dlabel_t_, *spare_;
+  T *mean_t_, *var_t_, *istd_t_, *scale_t_, *shift_t_, *feature_t_, *dfeature_t_, *logit_t_, *dlogit_t_, *dlabel_t_, *spare_, *arrived_;
 };
 
 }  // namespace spd::SPD_ISA

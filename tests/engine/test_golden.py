@@ -179,9 +179,9 @@ PINS: Final[dict[str, dict[str, list[float]]]] = {
 
 PINNED_BUILD: Final = "GNU 12.2.0, glibc 2.36, -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast -Wall -Wextra -Wno-psabi -Wno-ignored-attributes -Wno-unknown-pragmas"
 DIGESTS: Final[dict[str, str]] = {
-    "avx512": "507eeec5b7e671afe71cb0eed1485b4ecbefe2280f1952f7d045183eacb13722",
-    "avx2": "77744338c3339e69026eb87f29dd50de69b5d55c2678b83ab8d3f7c28cf3927c",
-    "baseline": "f88741d2385775d46a54fdf709a2b7c7a4e8858e0c31d9179e636cfa6e485d3b",
+    "avx512": "50664a4a4f9d93cdb7d4a99fef8c0d9040ebe4bcd9bd6c73cbd6cb9e88e7d5e8",
+    "avx2": "c8e07054ef72d6daecb4e97c09144d073b099512c16d05fa28e2b0b48d248195",
+    "baseline": "c2115f19458c611ea221de08875169883524bc3f5e79e61e664aaf5b2c4208a2",
 }
 
 
