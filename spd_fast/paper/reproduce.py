@@ -57,7 +57,7 @@ __all__ = [
 TIMED_CELLS: Final = 100
 ATTEMPT_EPOCHS: Final = 5
 SHORTENED: Final = {"cassimon_a": 40, "cassimon_b": 40}
-"""Outer epochs of the long runs with the paper's settings. The stated rate is known not to reach the paper's accuracies (docs/notes/cassimon_c.md),
+"""Outer epochs of the long runs with the paper's settings. The stated rate is known not to reach the paper's accuracies (docs/reproduction.md),
 and what 40 outer epochs show of it costs a quarter of the time."""
 BEGUN, EPOCH_TIMES = "reproduction.jsonl", "epoch_times.jsonl"
 SCHEMA: Final = "spd_fast.reproduction_begun/1"
