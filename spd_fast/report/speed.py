@@ -112,7 +112,7 @@ def profile(record: dict[str, Any]) -> dict[str, Any]:
 
 def hypergradient(record: dict[str, Any]) -> dict[str, Any]:
     """Draw, for each motif shape, the time of a reverse step over that of a training step, and the distribution of errors in
-    float32."""
+    float32, if these were measured."""
     steps, errors = [], []
     for letter, shape in record["shapes"].items():
         steps += [
@@ -143,7 +143,7 @@ def hypergradient(record: dict[str, Any]) -> dict[str, Any]:
         "y": axis("y", "share of cells"),
         **_contenders(drawn, colours=[SECOND if name.startswith("PyTorch") else LINE for name in drawn]),
     }
-    panels = [_panel(times, 300, 280), _panel([layer(dots, encoding, errors)], 300, 280)]
+    panels = [_panel(times, 300, 280), *([_panel([layer(dots, encoding, errors)], 300, 280)] if errors else [])]
     return {**_beside(panels), "resolve": {"scale": {"color": "independent", "shape": "independent"}}}
 
 

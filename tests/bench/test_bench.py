@@ -410,6 +410,7 @@ def test_long_hypergradients_have_their_memory_measured() -> None:
         assert row["seconds"] > 0
         assert 0 < row["more_mib"] < row["process_mib"]
     assert "motifs C through 20 steps" in str(hypergradient.tables(record)[-1].title)
+    assert speed.draw(record).startswith(PNG), "errors in float32, which were not measured, have no panel"
 
 
 def test_hypergradient_errors() -> None:
