@@ -89,6 +89,10 @@ class Number:
     paper_error: float | None = None
     run: str = ""
 
+    def equals(self) -> bool:
+        """Return whether ours is written as the paper's is."""
+        return self.paper is not None and self.ours is not None and self.form(self.paper) == self.form(self.ours)
+
     def agrees(self) -> bool:
         """Return whether ours is within two standard errors of the difference."""
         if self.paper is None or self.ours is None:
@@ -428,7 +432,7 @@ def _introduction(stored: Sequence[Metrics]) -> str:
 
 
 def _section(metrics: Metrics, links: Mapping[str, str]) -> str:
-    lines = [f"## {SETTINGS[metrics.settings]}", "", metrics.origin, "", _runs_table(metrics)]
+    lines = [f"## {SETTINGS[metrics.settings]}", "", metrics.origin, "", *_in_short(metrics), _runs_table(metrics)]
     if metrics.attempts:
         lines += ["### The search for rates", "", _attempts_table(metrics)]
     lines += ["### Figures", ""]
@@ -452,6 +456,27 @@ def _section(metrics: Metrics, links: Mapping[str, str]) -> str:
     ]
     lines += ["### Statements", "", _table(("the paper says", "section", "here", ""), statements_of(metrics))]
     return "\n".join(lines)
+
+
+def _in_short(metrics: Metrics) -> list[str]:
+    """Return a paragraph that says how many numbers agree, and how the best run ranks beside the control."""
+    long_enough = {name: run for name, run in metrics.runs.items() if len(run.tau) >= 2 * EDGE}
+    compared = [
+        number
+        for number in _ranking_numbers(metrics)
+        if number.run in long_enough and number.paper is not None and number.ours is not None
+    ]
+    if not compared:
+        return []
+    agreeing = sum(number.equals() or number.agrees() for number in compared)
+    means = {name: _means(run) for name, run in long_enough.items()}
+    best = max(means, key=lambda name: means[name]["tau"].mean)
+    return [
+        f"Of the {len(compared)} accuracies and taus that the paper states of these runs, {agreeing} are equal to ours within two "
+        f"standard errors. The run that ranks best, {_title(best)}, has a mean tau of {means[best]['tau']}; that of the control is "
+        f"{means[best]['control']}.",
+        "",
+    ]
 
 
 def _runs_table(metrics: Metrics) -> str:
@@ -524,7 +549,7 @@ def _explanation(number: Number, metrics: Metrics | None, notes: list[str]) -> s
         return ""
     if number.run and len(metrics.runs[number.run].tau) < 2 * EDGE:
         return "too few outer epochs to compare"
-    if number.form(number.paper) == number.form(number.ours):
+    if number.equals():
         return "equal"
     if number.agrees():
         return "equal within two standard errors"

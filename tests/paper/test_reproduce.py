@@ -220,6 +220,27 @@ def test_an_explanation_stands_once_below_its_table(whole: tuple[Path, Metrics],
     assert "This page has no runs with the settings `paper`." in text
 
 
+def test_the_page_begins_with_what_came_out(whole: tuple[Path, Metrics], tmp_path: Path) -> None:
+    """Of motif C's five stated numbers, by hand; shorter runs are not compared."""
+    run = replace(
+        whole[1].runs["cassimon_c"],
+        accuracy=(0.485,) * 5 + (0.7,) * 5,
+        accuracy_sd=(0.1,) * 10,
+        tau=(0.2,) * 10,
+        control_tau=(0.4,) * 10,
+        tied=(False,) * 10,
+        perfect=(False,) * 10,
+        loss=(0.1,) * 10,
+        seconds=(1.0,) * 10,
+        core_seconds=(1.0,) * 10,
+    )
+    runs = {**whole[1].runs, "cassimon_c": run}
+    text = write_page(tmp_path / "page.md", [replace(whole[1], runs=runs)]).read_text()
+    # the first accuracies and the share of perfect epochs are the paper's; tau and the last accuracies are not
+    assert "Of the 5 accuracies and taus that the paper states of these runs, 2 are equal to ours" in text
+    assert "motif C, 100 inner epochs, has a mean tau of +0.200 ± 0.000; that of the control is +0.400 ± 0.000." in text
+
+
 def test_a_finished_reproduction_trains_nothing_again(whole: tuple[Path, Metrics], truth: TruthTable) -> None:
     folder, metrics = whole
     pieces: list[Progressed] = []
