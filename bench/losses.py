@@ -2,16 +2,16 @@
 
     python bench/losses.py --estimate                                                # how long it takes here; learns nothing
     python bench/losses.py --out runs/losses                                         # motif C, 3 seeds, 170 outer epochs
-    python bench/losses.py --out runs/losses --motifs B --seeds 0 --outer-epochs 85  # and motif B
-    python bench/losses.py --draw bench/results/losses-*.json                        # the table of several records
+    python bench/losses.py --out runs/losses-B --motifs B --seeds 0 --outer-epochs 85  # motif B
+    python bench/losses.py --draw runs/losses/losses.json runs/losses-B/losses.json  # one table of both
 
 The settings are the paper's (`spd-fast recipes cassimon_c`) but for 16 inner epochs, the inner rate 3e-4, with which motifs learn
 something in them, and the score, which is the metric. A dish is learned from six fresh cells in each outer epoch. It is judged on test
 cells, of which no outer epoch sees any, beside the same dish before learning. --out holds a run folder for every run (`spd-fast report`
 shows one) and the scores of the test cells. After Ctrl-C or a kill the same command continues, and a later command adds seeds,
 motifs, losses and gradients. At its end the command writes the table of all that it was asked for, from these files, to losses.md,
-and what the table needs to one small record, losses.json. Seeds and motifs may so be divided among machines: --draw puts records
-together.
+and what the table needs to one small record, losses.json; both replace those of an earlier command in this folder. Seeds and motifs
+may so be divided among folders and machines: --draw puts records together.
 
 Intervals hold 95 % of resamples: of test cells and seeds for their tau, of seeds and of the outer epochs of each for all else.
 
@@ -142,7 +142,7 @@ class Record:
             if twice:
                 raise ValueError(f"two records have the run {twice[0]}, expected each run in one of them")
             for name in {*part.scores} & {*scores}:
-                if part.scores[name] != scores[name]:
+                if not np.array_equal(part.scores[name], scores[name], equal_nan=True):
                     raise ValueError(f"two records have different scores {name}, expected the same settings")
             scores |= part.scores
             found |= part.runs

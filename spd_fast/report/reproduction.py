@@ -472,8 +472,8 @@ def _in_short(metrics: Metrics) -> list[str]:
     means = {name: _means(run) for name, run in long_enough.items()}
     best = max(means, key=lambda name: means[name]["tau"].mean)
     return [
-        f"Of the {len(compared)} accuracies and taus that the paper states of these runs, {agreeing} are equal to ours within two "
-        f"standard errors. The run that ranks best, {_title(best)}, has a mean tau of {means[best]['tau']}; that of the control is "
+        f"Of the {len(compared)} accuracies, shares of perfect outer epochs and taus that the paper states of these runs, "
+        f"{agreeing} are equal to ours within two standard errors. The run that ranks best, {_title(best)}, has a mean tau of {means[best]['tau']}; that of the control is "
         f"{means[best]['control']}.",
         "",
     ]

@@ -237,7 +237,8 @@ def test_the_page_begins_with_what_came_out(whole: tuple[Path, Metrics], tmp_pat
     runs = {**whole[1].runs, "cassimon_c": run}
     text = write_page(tmp_path / "page.md", [replace(whole[1], runs=runs)]).read_text()
     # the first accuracies and the share of perfect epochs are the paper's; tau and the last accuracies are not
-    assert "Of the 5 accuracies and taus that the paper states of these runs, 2 are equal to ours" in text
+    assert "Of the 5 accuracies, shares of perfect outer epochs and taus that the paper states" in text
+    assert "of these runs, 2 are equal to ours" in text
     assert "motif C, 100 inner epochs, has a mean tau of +0.200 ± 0.000; that of the control is +0.400 ± 0.000." in text
 
 
