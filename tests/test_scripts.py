@@ -127,9 +127,40 @@ def test_losses_of_several_machines(project_dir: Path, tmp_path: Path) -> None:
         return tmp_path / name / "losses.json"
 
     first, second, both = learned("first", 0), learned("second", 1), learned("both", 0, 1)
-    rows = [line.split(" | ")[:-1] for line in said(project_dir, "losses.py", "--draw", second, first).splitlines()]
+    picture = ["--figure", tmp_path / "losses.svg"]
+    text = said(project_dir, "losses.py", "--draw", second, first, *picture)
+    assert "motif C, MSE of accuracy" in (tmp_path / "losses.svg").read_text()
+    rows = [line.split(" | ")[:-1] for line in text.splitlines()]
     assert rows == [line.split(" | ")[:-1] for line in said(project_dir, "losses.py", "--draw", both).splitlines()]
     assert rows[2][3] == "2 x 6"
+    # another loss of seed 0, from another processor: what was scored before learning differs by its rounding, and not by more
+    said(
+        project_dir,
+        "losses.py",
+        "--out",
+        tmp_path / "third",
+        "--losses",
+        "pearson",
+        "--gradients",
+        "direct",
+        "--seeds",
+        0,
+        *LOSSES,
+    )
+    third = tmp_path / "third" / "losses.json"
+    record = json.loads(third.read_text())
+    before = record["scores"]["C-before-probability-seed0"]
+    before[:] = [*(score * (1 + 1e-6 * (i % 3)) for i, score in enumerate(before[:-1])), before[-1]]
+    third.write_text(json.dumps(record))
+    assert len(said(project_dir, "losses.py", "--draw", first, third).splitlines()) == 4
+    before.reverse()
+    third.write_text(json.dumps(record))
+    command = [sys.executable, project_dir / "bench" / "losses.py", "--draw", first, third]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.split(",")[0]) == (
+        1,
+        "error: two records have different scores C-before-probability-seed0",
+    )
     command = [sys.executable, project_dir / "bench" / "losses.py", "--draw", first, both]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 1
