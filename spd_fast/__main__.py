@@ -1,4 +1,4 @@
-"""``python -m spd_fast.cli``."""
+"""``python -m spd_fast``, the command where `spd-fast` is not on the search path."""
 
 from spd_fast.cli import main
 

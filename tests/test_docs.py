@@ -246,7 +246,7 @@ def workplace(tmp_path: Path) -> tuple[Path, dict[str, str]]:
         (tmp_path / name).symlink_to(PROJECT / name)
     python, project = shlex.quote(sys.executable), shlex.quote(str(PROJECT))
     launchers = {
-        "spd-fast": f'exec {python} -m spd_fast.cli "$@"',
+        "spd-fast": f'exec {python} -m spd_fast "$@"',
         "python": f'exec {python} "$@"',
         "make": f'exec {shlex.quote(shutil.which("make") or "make")} -n -C {project} "$@"',
     }

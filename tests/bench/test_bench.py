@@ -134,7 +134,7 @@ def test_a_bench_of_the_command_line_holds_peers_before_it_loads_them(tmp_path: 
     free = {name: value for name, value in os.environ.items() if name not in records.PEERS[isa]}
     cells = tmp_path / "cells.json"
     cells.write_text(json.dumps([Cell([[0, 1], [0, 0]], ["input", "output"]).to_json()]))
-    command = [sys.executable, "-m", "spd_fast.cli", "bench", "inner", "--cells", str(cells), "--shapes", "S", "--json"]
+    command = [sys.executable, "-m", "spd_fast", "bench", "inner", "--cells", str(cells), "--shapes", "S", "--json"]
     command += ["--rounds", "1", "--many", "0"]
     done = subprocess.run(command, env=free | {"SPD_FAST_ISA": isa}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -29,7 +29,7 @@ from spd_fast.recipes.settings import Recipe
 from spd_fast.truth import table as tables
 from spd_fast.truth.table import TruthTable, write_truth
 
-COMMAND = [sys.executable, "-m", "spd_fast.cli"]
+COMMAND = [sys.executable, "-m", "spd_fast"]
 PROJECT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")])}
 
@@ -583,13 +583,13 @@ def test_names_that_are_no_text_are_printed_as_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("closed", "code"), [(">&-", 0), ("2>&-", 0), (">&- 2>&-", 0), ("<&- >&- 2>&-", 0)])
 def test_closed_streams(closed: str, code: int) -> None:
     """As jobs of cron have them."""
-    command = f"{sys.executable} -m spd_fast.cli --version {closed}"
+    command = f"{sys.executable} -m spd_fast --version {closed}"
     done = subprocess.run(["sh", "-c", command], capture_output=True, env=ENVIRONMENT, check=False)
     assert (done.returncode, done.stderr) == (code, b"")
 
 
 def test_output_that_nobody_reads_any_more() -> None:
-    command = f"{sys.executable} -m spd_fast.cli truth show --best 1000 --draw | head -1"
+    command = f"{sys.executable} -m spd_fast truth show --best 1000 --draw | head -1"
     done = subprocess.run(["sh", "-c", command], capture_output=True, env=ENVIRONMENT, check=True)
     assert done.stdout.startswith(b"1504 cells")
     assert b"Traceback" not in done.stderr

@@ -28,7 +28,7 @@ from spd_fast.cli.console import Fitted, named_progress, table_of
 from spd_fast.recipes.settings import Recipe
 from spd_fast.truth.table import TruthTable
 
-COMMAND = [sys.executable, "-m", "spd_fast.cli"]
+COMMAND = [sys.executable, "-m", "spd_fast"]
 PROJECT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")])}
 GROUP = typer.main.get_command(app)
@@ -115,7 +115,7 @@ def test_exit_codes(tmp_path: Path) -> None:
     assert call("recipes").exit_code == 0
     assert call("recipes", "nope").exit_code == 2
     assert call("recipes", "--nope").exit_code == 2
-    command = f"{shlex.quote(sys.executable)} -m spd_fast.cli truth show --best 1500 --draw"
+    command = f"{shlex.quote(sys.executable)} -m spd_fast truth show --best 1500 --draw"
     script = f"{command} | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, env=ENVIRONMENT, check=False)
     assert done.returncode == 1, "nobody reads the output any more"

@@ -439,7 +439,7 @@ def test_the_command_goes_on_after_ctrl_c_and_after_a_kill(tmp_path: Path) -> No
 
     before = size(lines)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")])}
-    with started([sys.executable, "-m", "spd_fast.cli", *words], env=environment) as process:
+    with started([sys.executable, "-m", "spd_fast", *words], env=environment) as process:
         assert process.reaches(lambda: size(lines) > before), process.err
         process.send(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
