@@ -55,9 +55,9 @@ SPD_NOINLINE void forward_of_few(T* y, const TilePlanes<T>& x, const T* k, std::
 inline constexpr int kChannels2d = 4, kVectors2d = kManyRegisters ? 6 : 2;
 
 // Computes G k G^T for n <= lanes / 4 output and m <= 4 input channels, whose taps begin `apart` and `next` elements from each other. A group of four lanes holds
-// one output channel, and each of its lanes an input channel. Each plane gets four components of each pair of channels; there C output channels follow each other.
-template <class T, int C, bool turned>
-SPD_NOINLINE void transform_taps_planes(T* packed, std::size_t plane, const T* k, std::size_t apart, std::size_t next, int n, int m) {
+// one output channel, and each of its lanes an input channel. Each plane gets four components of each pair of channels; there `size` output channels follow each other.
+template <class T, bool turned>
+SPD_NOINLINE void transform_taps_planes(T* packed, std::size_t plane, int size, const T* k, std::size_t apart, std::size_t next, int n, int m) {
   vec<T> taps[9], rows[3][6];
   SPD_UNROLL
   for (int first = 0; first <= 8; first += 4) {
@@ -74,7 +74,7 @@ SPD_NOINLINE void transform_taps_planes(T* packed, std::size_t plane, const T* k
   const auto put = [&](T* to, vec<T>(&v)[4]) {
     transpose4<T>(v);
     SPD_UNROLL
-    for (int r = 0; r < 4; ++r, to += 4 * C) {
+    for (int r = 0; r < 4; ++r, to += 4 * size) {
       if (r >= m) continue;
       if (n == lanes<T> / 4)
         store<T>(to, v[r]);
@@ -100,12 +100,10 @@ void winograd2d_pack_of(T* packed, const T* k, int c_in, int c_out, int first, i
   for (int p = 0; p < parts; ++p) {
     const int begin = part_begin(c_out, parts, p), size = part_begin(c_out, parts, p + 1) - begin;
     const std::size_t plane = static_cast<std::size_t>(all) * size * 4;
-    with_constant<kChannels2d>(size, [&]<int C>() {
-      for (int i = 0; i < c_in; i += 4)
-        for (int c = 0; c < C; c += together)
-          transform_taps_planes<T, C, turned>(packed + ((first + i) * C + c) * 4, plane, k + (begin + c) * apart + i * next, apart, next,
-                                              std::min(together, C - c), std::min(4, c_in - i));
-    });
+    for (int i = 0; i < c_in; i += 4)
+      for (int c = 0; c < size; c += together)
+        transform_taps_planes<T, turned>(packed + ((first + i) * size + c) * 4, plane, size, k + (begin + c) * apart + i * next, apart, next,
+                                         std::min(together, size - c), std::min(4, c_in - i));
     packed += kPlanes * plane;
   }
 }
@@ -171,13 +169,14 @@ struct RowsTogether {
       }
     });
   }
-  // Multiplies c_in channels of xt with packed weights, which are k_plane elements apart from plane to plane, and writes C channels of y.
-  template <int C>
-  SPD_INLINE void multiply(T* y, std::size_t y_channel, const TilePlanes<T>& m, const TilePlanes<T>& xt, int c_in, const T* k, std::size_t k_plane,
+  // Multiplies c_in channels of xt with packed weights, which are k_plane elements apart from plane to plane, and writes `size` channels of y.
+  SPD_INLINE void multiply(int size, T* y, std::size_t y_channel, const TilePlanes<T>& m, const TilePlanes<T>& xt, int c_in, const T* k, std::size_t k_plane,
                            const Grid& grid, bool accumulate) const {
-    for (int plane = 0; plane < kPlanes; ++plane, k += k_plane)
-      winograd2d_multiply<T, C>(m.at(plane, 0), m.channel(plane), xt.at(plane, 0), xt.channel(plane), static_cast<int>(xt.vectors[plane % 2]), c_in, k);
-    for (int c = 0; c < C; ++c)
+    with_constant<kChannels2d>(size, [&]<int C>() {
+      for (int plane = 0; plane < kPlanes; ++plane, k += k_plane)
+        winograd2d_multiply<T, C>(m.at(plane, 0), m.channel(plane), xt.at(plane, 0), xt.channel(plane), static_cast<int>(xt.vectors[plane % 2]), c_in, k);
+    });
+    for (int c = 0; c < size; ++c)
       for (int pair = 0; pair < pairs; ++pair) transform_output_channel<T, S>(y + c * y_channel, m, c, pair, to[pair], grid, accumulate);
   }
 };
@@ -202,8 +201,7 @@ void winograd2d_forward(View<T> y, const Input<T>& x, const T* packed, T* scratc
             forward_of_few<T, S, I>(y.data + (o + c) * y.channel, xt, k + 4 * c, k_channel, k_plane, rows.pairs, rows.to, grid, accumulate);
         });
       } else {
-        with_constant<kChannels2d>(size,
-                                   [&]<int C>() { rows.template multiply<C>(y.data + o * y.channel, y.channel, m, xt, c_in, k, k_plane, grid, accumulate); });
+        rows.multiply(size, y.data + o * y.channel, y.channel, m, xt, c_in, k, k_plane, grid, accumulate);
       }
       k += kPlanes * k_plane;
     }
@@ -227,10 +225,8 @@ void winograd2d_tangent(const View<T>* y, View<T> y_t, View<const T> x, View<con
     for (int p = 0; p < parts; ++p) {
       const int o = part_begin(c_out, parts, p), size = part_begin(c_out, parts, p + 1) - o;
       const std::size_t half = static_cast<std::size_t>(4) * size * c_in, k_plane = 2 * half;
-      with_constant<kChannels2d>(size, [&]<int C>() {
-        rows.template multiply<C>(y_t.data + o * y_t.channel, y_t.channel, m, xt, 2 * c_in, k, k_plane, grid, false);
-        if (y) rows.template multiply<C>(y->data + o * y->channel, y->channel, m, xt, c_in, k + half, k_plane, grid, false);
-      });
+      rows.multiply(size, y_t.data + o * y_t.channel, y_t.channel, m, xt, 2 * c_in, k, k_plane, grid, false);
+      if (y) rows.multiply(size, y->data + o * y->channel, y->channel, m, xt, c_in, k + half, k_plane, grid, false);
       k += kPlanes * k_plane;
     }
   }

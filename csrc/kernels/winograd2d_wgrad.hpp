@@ -65,6 +65,21 @@ SPD_NOINLINE void winograd2d_wgrad_block(T* u, int c_in, const T* dy, std::size_
   for (int i = 0; i < A; ++i) sum_fours<T, B>(u + static_cast<std::size_t>(i) * c_in * 4, acc + i * B, add);
 }
 
+// Adds the products of one plane to u, which is that of a slice, or sets it: for all c_in channels of x and the n_o channels of dy from o on.
+template <class T>
+SPD_NOINLINE void winograd2d_wgrad_plane(T* u, const TilePlanes<T>& dy, const TilePlanes<T>& x, int plane, int o, int n_o, int c_in, int c_out, bool add) {
+  const int vectors = static_cast<int>(x.vectors[plane % 2]), parts = parts_of(c_in, kWgradIn);
+  for (int q = 0; q < parts; ++q) {
+    const int i = part_begin(c_in, parts, q), n_i = part_begin(c_in, parts, q + 1) - i;
+    T* block = u + ((static_cast<std::size_t>(plane) * c_out + o) * c_in + i) * 4;
+    with_constant<kWgradOut>(n_o, [&]<int A>() {
+      with_constant<kWgradIn>(n_i, [&]<int B>() {
+        winograd2d_wgrad_block<T, A, B>(block, c_in, dy.at(plane, o), dy.channel(plane), x.at(plane, i), x.channel(plane), vectors, add);
+      });
+    });
+  }
+}
+
 // dk = G^T u G, with u summed over slices. Pairs of channels are taken in runs of as many as there are lanes; this does the runs begin..end - 1.
 // u: [slice][plane][pair][4], of which four vectors beyond the end must be readable.
 template <class T>
@@ -227,19 +242,9 @@ class Winograd2dWgrad {
   SPD_NOINLINE void multiply(const Round& r, int share, int until) const {
     if (r.rows == 0) return;
     if (is_few()) return multiply_few(r, share, until);
-    for (; share < until; ++share) multiply_plane(r, share / parts_o(), share % parts_o());
-  }
-  void multiply_plane(const Round& r, int plane, int p) const {
-    const int vectors = static_cast<int>(r.x.vectors[plane % 2]), o = part_begin(c_out_, parts_o(), p), n_o = part_begin(c_out_, parts_o(), p + 1) - o;
-    const int parts_i = parts_of(c_in_, kWgradIn);
-    for (int q = 0; q < parts_i; ++q) {
-      const int i = part_begin(c_in_, parts_i, q), n_i = part_begin(c_in_, parts_i, q + 1) - i;
-      with_constant<kWgradOut>(n_o, [&]<int A>() {
-        with_constant<kWgradIn>(n_i, [&]<int B>() {
-          winograd2d_wgrad_block<T, A, B>(of_slice(r) + (plane * pairs_ + static_cast<std::size_t>(o) * c_in_ + i) * 4, c_in_, r.dy.at(plane, o),
-                                          r.dy.channel(plane), r.x.at(plane, i), r.x.channel(plane), vectors, r.first > 0);
-        });
-      });
+    for (; share < until; ++share) {
+      const int part = share % parts_o(), o = part_begin(c_out_, parts_o(), part), n_o = part_begin(c_out_, parts_o(), part + 1) - o;
+      winograd2d_wgrad_plane<T>(of_slice(r), r.dy, r.x, share / parts_o(), o, n_o, c_in_, c_out_, r.first > 0);
     }
   }
   void multiply_few(const Round& r, int o, int until) const {
