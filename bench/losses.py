@@ -163,9 +163,9 @@ class Record:
         """Return the table: a row for every motif, loss and gradient, over all seeds that are there."""
         lines = [
             "| motif | outer loss | gradient | seeds x outer epochs | tau of test cells, dish before learning | learned dish | "
-            "learning adds | tau of the six cells, all outer epochs | outer loss, first outer epochs | last minus first | "
-            "core minutes a run |",
-            "|---|---|---|---|---|---|---|---|---|---|---|",
+            "learning adds | tau of the six cells, all outer epochs | second half minus first | outer loss, first outer epochs | "
+            "last minus first | core minutes a run |",
+            "|---|---|---|---|---|---|---|---|---|---|---|---|",
         ]
         rows = {Row(run["motif"], run["loss"], run["gradient"]) for run in self.runs.values()}
         order = [*MOTIF_COSTS, *LOSSES, *GRADIENTS]
@@ -189,6 +189,7 @@ class Record:
                 after.estimate("tau"),
                 after.minus(before, "tau"),
                 mean_over([run["tau"] for run in found]),
+                trend([run["tau"] for run in found], 0.5)[1],
                 first,
                 change,
                 f"{sum(sum(run['core_seconds']) for run in found) / len(found) / 60:.1f}",
@@ -369,11 +370,12 @@ class Experiment:
         return Record([cell.module_hash for cell in self.test.cells], accuracy, self.further, scores, found)
 
 
-def trend(losses: list[list[float]]) -> tuple[str, Estimate]:
-    """Return the outer loss of the first outer epochs, and that of the last ones minus it, with the interval."""
-    edges = [max(1, round(EDGE * len(run))) for run in losses]
-    first = [run[:edge] for run, edge in zip(losses, edges, strict=True)]
-    last = [run[-edge:] for run, edge in zip(losses, edges, strict=True)]
+def trend(values: list[list[float]], edge: float = EDGE) -> tuple[str, Estimate]:
+    """Return the mean over the first outer epochs of each run, which are this share of all, and that over as many last ones minus it,
+    with the interval."""
+    edges = [max(1, int(edge * len(run))) for run in values]
+    first = [run[:edge] for run, edge in zip(values, edges, strict=True)]
+    last = [run[-edge:] for run, edge in zip(values, edges, strict=True)]
     early, late = (resampled_means(part, seed) for seed, part in enumerate((first, last)))
     mean = float(np.mean([np.mean(run) for run in first]))
     difference = late - early

@@ -114,7 +114,7 @@ def test_losses(project_dir: Path, tmp_path: Path) -> None:
     assert [row[:3] for row in rows[2:]] == [["motif C", "MSE of losses", how] for how in ("direct", "hypergradient")]
     assert [row[3] for row in rows[2:]] == ["1 x 6"] * 2
     estimate = re.compile(r"-?\d\.\d{3} \[-?\d\.\d{3}, -?\d\.\d{3}\]")
-    assert all(estimate.fullmatch(figure) for row in rows[2:] for figure in (*row[4:8], row[9]))
+    assert all(estimate.fullmatch(figure) for row in rows[2:] for figure in (*row[4:9], row[10]))
     assert rows[2][4] == rows[3][4]  # the dish before learning is the same
 
 
