@@ -153,7 +153,7 @@ class Record:
             if twice:
                 raise ValueError(f"two records have the run {twice[0]}, expected each run in one of them")
             for name in {*part.scores} & {*scores}:
-                if kendall_tau(_finite(part.scores[name]), _finite(scores[name])) < ALIKE:
+                if not _alike(part.scores[name], scores[name]):
                     raise ValueError(f"two records have different scores {name}, expected the same settings")
             scores = part.scores | scores
             found |= part.runs
@@ -198,20 +198,26 @@ class Record:
         return "\n".join(lines) + "\n"
 
     def figure(self) -> str:
-        """Return a picture (SVG) of the outer losses: a row of panels for each motif, a panel for each loss, a line for each gradient."""
+        """Return a picture (SVG) of the outer losses: a row of panels for each motif, a panel for each loss, a line for each gradient.
+
+        Raises ValueError if no run has an outer loss.
+        """
         rows = []
         for motif in MOTIF_COSTS:
             of_motif = [run for run in self.runs.values() if run["motif"] == motif and run["losses"]]
             losses = [loss for loss in LOSSES if any(run["loss"] == loss for run in of_motif)]
             if losses:
                 rows.append({"hconcat": [_panel(motif, loss, of_motif) for loss in losses]})
+        if not rows:
+            raise ValueError("no run of these records has an outer loss, expected one to draw")
         ground = {"background": "white"}  # the page that shows it may be dark
         return static_svg(Figure("losses", CAPTION, whole({"description": CAPTION, "vconcat": rows}) | ground))
 
 
-def _finite(scores: Sequence[float]) -> Array:
-    """Return scores in which a motif that diverged is below all others."""
-    return np.nan_to_num(scores, nan=np.finfo(np.float64).min)
+def _alike(first: Sequence[float], second: Sequence[float]) -> bool:
+    """Return whether scores are the same but for rounding. A motif that diverged is below all others."""
+    one, other = (np.nan_to_num(scores, nan=np.finfo(np.float64).min) for scores in (first, second))
+    return np.array_equal(one, other) or kendall_tau(one, other) >= ALIKE
 
 
 def _panel(motif: str, loss: str, of_motif: Sequence[dict[str, Any]]) -> dict[str, Any]:

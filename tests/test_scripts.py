@@ -133,34 +133,25 @@ def test_losses_of_several_machines(project_dir: Path, tmp_path: Path) -> None:
     rows = [line.split(" | ")[:-1] for line in text.splitlines()]
     assert rows == [line.split(" | ")[:-1] for line in said(project_dir, "losses.py", "--draw", both).splitlines()]
     assert rows[2][3] == "2 x 6"
-    # another loss of seed 0, from another processor: what was scored before learning differs by its rounding, and not by more
-    said(
-        project_dir,
-        "losses.py",
-        "--out",
-        tmp_path / "third",
-        "--losses",
-        "pearson",
-        "--gradients",
-        "direct",
-        "--seeds",
-        0,
-        *LOSSES,
-    )
-    third = tmp_path / "third" / "losses.json"
-    record = json.loads(third.read_text())
+    # as if another loss of seed 0 came from another processor: what was scored before learning differs by its rounding, and not by more
+    third = tmp_path / "third.json"
+    record = json.loads(first.read_text())
+    for kind in ("runs", "scores"):
+        record[kind]["C-pearson-direct-seed0"] = record[kind].pop("C-mse-direct-seed0")
+    record["runs"]["C-pearson-direct-seed0"]["loss"] = "pearson"
     before = record["scores"]["C-before-probability-seed0"]
-    before[:] = [*(score * (1 + 1e-6 * (i % 3)) for i, score in enumerate(before[:-1])), before[-1]]
+    before[:] = [score * (1 + 1e-9 * (i % 3)) for i, score in enumerate(before)]
     third.write_text(json.dumps(record))
     assert len(said(project_dir, "losses.py", "--draw", first, third).splitlines()) == 4
     before.reverse()
     third.write_text(json.dumps(record))
-    command = [sys.executable, project_dir / "bench" / "losses.py", "--draw", first, third]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr.split(",")[0]) == (
-        1,
-        "error: two records have different scores C-before-probability-seed0",
-    )
+    script = [sys.executable, project_dir / "bench" / "losses.py"]
+    for words, error in (
+        (["--draw", first, third], "error: two records have different scores C-before-probability-seed0"),
+        (picture, "error: --figure needs --draw"),
+    ):
+        done = subprocess.run(list(map(str, [*script, *words])), capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr.split(",")[0]) == (1, error)
     command = [sys.executable, project_dir / "bench" / "losses.py", "--draw", first, both]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 1
