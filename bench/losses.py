@@ -5,6 +5,7 @@
     python bench/losses.py --out runs/losses-B --motifs B --seeds 0 --outer-epochs 85  # motif B
     python bench/losses.py --draw runs/losses/losses.json runs/losses-B/losses.json  # one table of both
     python bench/losses.py --draw runs/losses/losses.json --figure losses.svg          # and their outer losses as lines
+    python bench/losses.py --draw runs/losses/losses.json --compare                  # and differences between the learned dishes
 
 The settings are the paper's (`spd-fast recipes cassimon_c`) but for 16 inner epochs, the inner rate 3e-4, with which motifs learn
 something in them, and the score, which is the metric. A dish is learned from six fresh cells in each outer epoch. It is judged on test
@@ -24,7 +25,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast import TruthTable, recipes
+from spd_fast import NASBENCH101, Cell, TruthTable, count_parameters, recipes
 from spd_fast.base.files import atomic_write
 from spd_fast.base.ranks import kendall_tau
 from spd_fast.base.stores import Journal, content_digest
@@ -63,6 +64,10 @@ RECORD = "spd_fast.losses.record/1"
 # Costs relative to one motif C that is trained with the direct gradient; they only divide the time left between jobs.
 MOTIF_COSTS = {"A": 8.5, "B": 2.75, "C": 1.0}
 GRADIENT_COSTS = {"direct": 1.0, "unrolled": 5.0}
+CONTROLS: dict[str, Callable[[Cell], int]] = {
+    "3x3 convolutions": lambda cell: cell.ops.count("conv3x3-bn-relu"),
+    "parameters": lambda cell: count_parameters(cell, NASBENCH101),
+}
 DIGITS = 6  # of the figures in a record
 EDGE = 0.1  # the share of the outer epochs that counts as the first ones, and as the last ones
 RESAMPLES = 1000
@@ -167,13 +172,7 @@ class Record:
             "last minus first | core minutes a run |",
             "|---|---|---|---|---|---|---|---|---|---|---|---|",
         ]
-        rows = {Row(run["motif"], run["loss"], run["gradient"]) for run in self.runs.values()}
-        order = [*MOTIF_COSTS, *LOSSES, *GRADIENTS]
-        for row in sorted(rows, key=lambda row: [order.index(part) for part in (row.motif, row.loss, row.gradient)]):
-            found = sorted(
-                (run for run in self.runs.values() if Row(run["motif"], run["loss"], run["gradient"]) == row),
-                key=lambda run: run["seed"],
-            )
+        for row, found in self.rows():
             seeds = [run["seed"] for run in found]
             before = judge([self.scores[row.before(seed)] for seed in seeds], self.accuracy)
             after = judge([self.scores[row.name(seed)] for seed in seeds], self.accuracy)
@@ -196,6 +195,51 @@ class Record:
             )
             lines.append(f"| {' | '.join(map(str, columns))} |")
         return "\n".join(lines) + "\n"
+
+    def comparison(self, truth: TruthTable) -> str:
+        """Return a second table: how much better each learned dish ranks the test cells than others do, on the same cells and seeds.
+
+        The others are the dish of the paper's loss by the same gradient, that of the same loss by the direct gradient, and two
+        controls, for which nothing is trained. "none" stands where one of them has no run of some seed. `truth` holds the cells.
+        """
+        known = {cell.module_hash: cell for cell in truth.cells}
+        if missing := {*self.test_cells} - {*known}:
+            raise ValueError(f"{len(missing)} test cells are not in this truth, expected the --truth of the runs")
+        cells = [known[module_hash] for module_hash in self.test_cells]
+        controls = {what: [float(measure(cell)) for cell in cells] for what, measure in CONTROLS.items()}
+        control_taus = (f"{what} {judge(scores, self.accuracy).estimate('tau')}" for what, scores in controls.items())
+        lines = [
+            f"Tau of the controls on the test cells: {', '.join(control_taus)}.",
+            "",
+            "| motif | outer loss | gradient | tau minus that of the paper's loss | minus that of the direct gradient | "
+            f"{' | '.join(f'minus that of the number of {what}' for what in CONTROLS)} |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for row, found in self.rows():
+            seeds = [run["seed"] for run in found]
+            learned = judge([self.scores[row.name(seed)] for seed in seeds], self.accuracy)
+            columns: list[object] = [f"motif {row.motif}", LOSSES[row.loss][0], GRADIENTS[row.gradient]]
+            for other in (replace(row, loss="pearson_abs"), replace(row, gradient="direct")):
+                names = [other.name(seed) for seed in seeds]
+                if other != row and all(name in self.scores for name in names):
+                    columns.append(learned.minus(judge([self.scores[name] for name in names], self.accuracy), "tau"))
+                else:
+                    columns.append("none")
+            for scores in controls.values():
+                columns.append(learned.minus(judge([scores] * len(seeds), self.accuracy), "tau"))
+            lines.append(f"| {' | '.join(map(str, columns))} |")
+        return "\n".join(lines) + "\n"
+
+    def rows(self) -> "list[tuple[Row, list[dict[str, Any]]]]":
+        """Return each motif, loss and gradient that was run, in the order of the tables, with its runs in the order of their seeds."""
+        found: dict[Row, list[dict[str, Any]]] = {}
+        for run in sorted(self.runs.values(), key=lambda run: run["seed"]):
+            found.setdefault(Row(run["motif"], run["loss"], run["gradient"]), []).append(run)
+        order = [*MOTIF_COSTS, *LOSSES, *GRADIENTS]
+        return sorted(
+            found.items(),
+            key=lambda item: [order.index(part) for part in (item[0].motif, item[0].loss, item[0].gradient)],
+        )
 
     def figure(self) -> str:
         """Return a picture (SVG) of the outer losses: a row of panels for each motif, a panel for each loss, a line for each gradient.
@@ -473,6 +517,11 @@ def main() -> int:
         "--draw", type=Path, nargs="+", metavar="RECORD", help="learn nothing; print the table of these records"
     )
     parser.add_argument("--figure", type=Path, help="with --draw: also write their outer losses as a picture (.svg)")
+    parser.add_argument(
+        "--compare",
+        action="store_true",
+        help="with --draw: also print differences between the learned dishes, and controls",
+    )
     parser.add_argument("--replace", type=json.loads, default={}, help="settings of every recipe as JSON, to try this")
     options = parser.parse_args()
     rows = [Row(*each) for each in product(options.motifs, options.losses, options.gradients)]
@@ -480,12 +529,14 @@ def main() -> int:
         if options.draw:
             record = Record.joined([Record.load(path) for path in options.draw])
             print(record.table(), end="")
+            if options.compare:
+                print(f"\n{record.comparison(TruthTable.load(options.truth))}", end="")
             if options.figure:
                 with atomic_write(options.figure) as file:
                     file.write(record.figure().encode())
             return 0
-        if options.figure:
-            raise ValueError("--figure needs --draw, which names the records")
+        if options.figure or options.compare:
+            raise ValueError("--figure and --compare need --draw, which names the records")
         if min(options.seeds) < 0 or options.test_cells < 100:
             raise ValueError(
                 f"--seeds are {options.seeds} and --test-cells {options.test_cells}, expected at least 0 and 100"

@@ -142,13 +142,17 @@ def test_losses_of_several_machines(project_dir: Path, tmp_path: Path) -> None:
     before = record["scores"]["C-before-probability-seed0"]
     before[:] = [score * (1 + 1e-9 * (i % 3)) for i, score in enumerate(before)]
     third.write_text(json.dumps(record))
-    assert len(said(project_dir, "losses.py", "--draw", first, third).splitlines()) == 4
+    compared = said(project_dir, "losses.py", "--draw", first, third, "--compare").splitlines()
+    assert len(compared) == 4 + 6
+    assert compared[5].startswith("Tau of the controls on the test cells: 3x3 convolutions 0.")
+    assert [line.split(" | ")[3:5] for line in compared[8:]] == [["none"] * 2, ["0.000 [0.000, 0.000]", "none"]]
     before.reverse()
     third.write_text(json.dumps(record))
     script = [sys.executable, project_dir / "bench" / "losses.py"]
     for words, error in (
         (["--draw", first, third], "error: two records have different scores C-before-probability-seed0"),
-        (picture, "error: --figure needs --draw"),
+        (picture, "error: --figure and --compare need --draw"),
+        (["--compare"], "error: --figure and --compare need --draw"),
     ):
         done = subprocess.run(list(map(str, [*script, *words])), capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr.split(",")[0]) == (1, error)

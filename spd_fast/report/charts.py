@@ -310,7 +310,7 @@ _KIND_WORDS: Final = {
     "proxy": "zero-cost proxy",
     "motif": "motifs on unlearned images",
     "dish": "the dish alone",
-    "predictor": "Gaussian process",
+    "predictor": "predictor",
 }
 
 
@@ -322,13 +322,17 @@ def agreement(rows: "Sequence[Row]", message: str) -> Figure:
     tips = [tip("row"), tip("tau", "Kendall's tau"), tip("low"), tip("high"), tip("rho", "Spearman's rho")]
     title = "Kendall's tau on test cells, 95 % interval"
     colour = coloured(["no labels", "learned from labelled cells"], field="learned", colours=(FAINT, LINE))
-    ends = {"x": axis("low", title, zero=False), "x2": {"field": "high"}, "y": y, "color": colour, "tooltip": tips}
-    middle = {"x": axis("tau", title, zero=False), "y": y, "color": colour, "shape": _kinds(), "tooltip": tips}
+    across = axis("low", title, zero=False)
+    across["axis"] |= {"tickCount": 5}  # as many that all have their number, 0 among them
+    ends = {"x": across, "x2": {"field": "high"}, "y": y, "color": colour, "tooltip": tips}
+    middle = {"x": {**across, "field": "tau"}, "y": y, "color": colour, "shape": _kinds(), "tooltip": tips}
     layers = [
         layer({"type": "rule", "strokeWidth": 2, "opacity": 0.6}, ends, points),
         layer({"type": "point", "size": 60, "opacity": 1}, middle, points),
     ]
-    return _chart("agreement", message, layers, height=40 + 21 * len(names))
+    whole = single(layers, message, height=40 + 21 * len(names))
+    # names of rows are long, and in the reader's font they may be longer than in the one that the chart was measured with
+    return Figure("agreement", message, whole | {"padding": {"left": 40, "top": 5, "right": 5, "bottom": 5}})
 
 
 def cost(rows: "Sequence[Row]", message: str) -> Figure:
