@@ -1,5 +1,5 @@
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,19 +19,15 @@ class _Record:
     __match_args__: ClassVar[tuple[str, ...]]
     """The names of the fields."""
 
-class NamedSlice(NamedTuple):
-    """One tensor in a flat vector: it begins at `offset`."""
-
-    name: str
-    offset: int
-    shape: tuple[int, ...]
+# One tensor in a flat vector: its name, where it begins, its shape.
+_Slice: TypeAlias = tuple[str, int, tuple[int, ...]]
 
 class Tables(_Record):
     """Where a motif's weights are in its vector of `n_parameters`, and its running statistics in rows of `batch_norms`."""
 
-    parameters: tuple[NamedSlice, ...]
+    parameters: tuple[_Slice, ...]
     n_parameters: int
-    running: tuple[NamedSlice, ...]
+    running: tuple[_Slice, ...]
     batch_norms: int
 
 class MotifSpec:

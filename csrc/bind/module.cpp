@@ -1,4 +1,5 @@
 // The names of the extension. Files of bind/ check shapes and dtypes, make the arrays of results and release the GIL; they compute and decide nothing.
+#include <map>
 #include <memory>
 #include <tuple>
 
@@ -9,17 +10,22 @@
 namespace spd {
 namespace {
 
-struct TablesRecord {  // tuples of NamedSlice
+struct TablesRecord {  // tuples of (name, offset, shape)
   py::tuple parameters;
   std::size_t n_parameters;
   py::tuple running;
   int batch_norms;
 };
 
-// named_slice: the Python class, a named tuple, whose fields are read faster than those of other records.
-py::tuple slice_records(const std::vector<NamedSlice>& slices, const py::object& named_slice) {
-  py::list out;
-  for (const NamedSlice& s : slices) out.append(named_slice(s.name, s.offset, py::tuple(py::cast(s.shape))));
+// A motif has a hundred slices, and few shapes among them. Plain tuples are made fastest, and Python's garbage collector soon leaves them alone.
+py::tuple slice_records(const std::vector<NamedSlice>& slices) {
+  std::map<std::vector<int>, py::tuple> shapes;
+  py::tuple out(slices.size());
+  for (std::size_t i = 0; i < slices.size(); ++i) {
+    const auto [shape, is_new] = shapes.try_emplace(slices[i].shape);
+    if (is_new) shape->second = py::tuple(py::cast(slices[i].shape));
+    out[i] = py::make_tuple(slices[i].name, slices[i].offset, shape->second);
+  }
   return out;
 }
 
@@ -29,11 +35,11 @@ struct HeldSpec : MotifSpec {
 };
 std::shared_ptr<MotifSpec> held(MotifSpec spec) { return std::make_shared<HeldSpec>(HeldSpec{checked(std::move(spec)), {}}); }
 
-const TablesRecord& tables_of(MotifSpec& spec, const py::object& named_slice) {
+const TablesRecord& tables_of(MotifSpec& spec) {
   std::optional<TablesRecord>& tables = static_cast<HeldSpec&>(spec).tables;
   if (!tables) {
     const Plan plan = plan_of_one(spec);
-    tables = TablesRecord{slice_records(plan.parameters, named_slice), plan.n_parameters, slice_records(plan.running, named_slice), plan.batch_norms};
+    tables = TablesRecord{slice_records(plan.parameters), plan.n_parameters, slice_records(plan.running), plan.batch_norms};
   }
   return *tables;
 }
@@ -62,9 +68,6 @@ PYBIND11_MODULE(_core, m) {
   m.def("default_threads", default_threads);
   m.def("uniforms", uniform_array, py::arg("tensors"));
 
-  const py::object named_slice =
-      py::module_::import("collections").attr("namedtuple")("NamedSlice", "name offset shape", py::arg("module") = m.attr("__name__"));
-  m.attr("NamedSlice") = named_slice;
   RecordClass<TablesRecord>(m, "Tables")
       .field("parameters", &TablesRecord::parameters)
       .field("n_parameters", &TablesRecord::n_parameters)
@@ -93,7 +96,7 @@ PYBIND11_MODULE(_core, m) {
           },
           py::kw_only(), py::arg("hidden"), py::arg("slope"), py::arg("loss"), py::arg("classes"), py::arg("image_channels"), py::arg("height"),
           py::arg("width"))
-      .def_property_readonly("tables", [named_slice](MotifSpec& spec) -> const TablesRecord& { return tables_of(spec, named_slice); })
+      .def_property_readonly("tables", tables_of)
       .def("flops", [](const MotifSpec& spec) { return plan_of_one(spec).flops; })
       .def("memory", memory_of, py::arg("batch"), py::kw_only(), py::arg("backward"));
   py::class_<Optimizer>(m, "Optimizer")

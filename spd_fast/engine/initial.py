@@ -127,11 +127,12 @@ def _weights(
     layers: list[tuple[int, _Layer]] = []
     weights: tuple[int, ...] = ()
     for name, at, dims in tables.parameters:
-        if name.endswith("bn.weight"):
+        if len(dims) > 1:
+            weights = dims  # the bias follows its layer's weights in the table
+            layers.append((at, (name, dims, weights)))
+        elif name.endswith("bn.weight"):
             flat[at : at + dims[0]] = 1
         elif not name.endswith("bn.bias"):
-            if len(dims) > 1:
-                weights = dims  # the bias follows its layer's weights in the table
             layers.append((at, (name, dims, weights)))
     missing = [layer for _, layer in layers if layer not in shared]
     shared.update(zip(missing, _drawn(missing, scope, loop), strict=True))

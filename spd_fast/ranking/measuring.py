@@ -159,7 +159,7 @@ class Curves:
     def measure(self, rows: npt.NDArray[np.int64], place: int) -> None:
         """Train one motif of each of these cells, whose replicate has this place in `ORDER`, and remember what it shows: NaN of a cell that
         nothing leads through."""
-        trained = np.array([self.cells[row].matrix.any() for row in rows.tolist()], bool)
+        trained = self.cost[rows] > 0
         curve, score = self._nothing(len(rows))
         if trained.any():
             found = motif_readings(

@@ -313,8 +313,7 @@ def test_a_spec_whose_fields_do_not_fit_together_is_refused(changed, message):
 
 def test_the_tables_of_a_spec_are_made_once_and_cannot_be_changed():
     spec = _core.MotifSpec.perceptron(**PERCEPTRON)
-    found = [(part.name, part.offset, part.shape) for part in spec.tables.parameters]
-    assert found == [
+    assert list(spec.tables.parameters) == [
         ("hidden1.weight", 0, (2, 16)),
         ("hidden1.bias", 32, (2,)),
         ("dense.weight", 34, (3, 2)),
