@@ -47,7 +47,7 @@ struct Grid {
   Grid of_batch(int n) const {
     Grid out = *this;
     out.batch = n;
-    out.half = blocks(n) >= 4 * chunk() ? chunks(n) / 2 * chunk() : INT_MAX;
+    out.half = blocks(n) >= 2 * chunk() ? chunks(n) / 2 * chunk() : INT_MAX;
     return out;
   }
 
