@@ -137,15 +137,15 @@ def test_losses_of_several_machines(project_dir: Path, tmp_path: Path) -> None:
     third = tmp_path / "third.json"
     record = json.loads(first.read_text())
     for kind in ("runs", "scores"):
-        record[kind]["C-pearson-direct-seed0"] = record[kind].pop("C-mse-direct-seed0")
-    record["runs"]["C-pearson-direct-seed0"]["loss"] = "pearson"
+        record[kind]["C-pearson_abs-direct-seed0"] = record[kind].pop("C-mse-direct-seed0")
+    record["runs"]["C-pearson_abs-direct-seed0"]["loss"] = "pearson_abs"
     before = record["scores"]["C-before-probability-seed0"]
     before[:] = [score * (1 + 1e-9 * (i % 3)) for i, score in enumerate(before)]
     third.write_text(json.dumps(record))
     compared = said(project_dir, "losses.py", "--draw", first, third, "--compare").splitlines()
-    assert len(compared) == 4 + 6
+    assert len(compared) == 4 + 7
     assert compared[5].startswith("Tau of the controls on the test cells: 3x3 convolutions 0.")
-    assert [line.split(" | ")[3:5] for line in compared[8:]] == [["none"] * 2, ["0.000 [0.000, 0.000]", "none"]]
+    assert [line.split(" | ")[3:5] for line in compared[9:]] == [["none"] * 2, ["0.000 [0.000, 0.000]", "none"]]
     before.reverse()
     third.write_text(json.dumps(record))
     script = [sys.executable, project_dir / "bench" / "losses.py"]
