@@ -26,6 +26,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spd_fast import NASBENCH101, Cell, TruthTable, count_parameters, recipes
+from spd_fast import Cell, TruthTable, recipes
 from spd_fast.base.files import atomic_write
 from spd_fast.base.ranks import kendall_tau
 from spd_fast.base.stores import Journal, content_digest
@@ -43,11 +44,12 @@ from spd_fast.outer import runs
 from spd_fast.outer.fit import fit_dish
 from spd_fast.outer.history import OuterEpoch
 from spd_fast.outer.start import start_dish
+from spd_fast.predictors.features import NATS_SCALARS, SCALARS, structural_features
 from spd_fast.recipes.settings import Recipe
 from spd_fast.report.page import Figure, static_svg
 from spd_fast.report.summary import moving_average
 from spd_fast.report.vega import INK, axis, coloured, layer, rows_of, whole
-from spd_fast.scoreboard.judge import Estimate, judge
+from spd_fast.scoreboard.judge import Estimate, Judged, judge
 from spd_fast.scoreboard.measuring import Parts
 from spd_fast.scoring import score_cells
 
@@ -64,10 +66,8 @@ RECORD = "spd_fast.losses.record/1"
 # Costs relative to one motif C that is trained with the direct gradient; they only divide the time left between jobs.
 MOTIF_COSTS = {"A": 8.5, "B": 2.75, "C": 1.0}
 GRADIENT_COSTS = {"direct": 1.0, "unrolled": 5.0}
-CONTROLS: dict[str, Callable[[Cell], int]] = {
-    "3x3 convolutions": lambda cell: cell.ops.count("conv3x3-bn-relu"),
-    "parameters": lambda cell: count_parameters(cell, NASBENCH101),
-}
+# Structural scalars of NAS-Bench-101's cells, and of NATS-Bench's.
+CONTROLS = {"3x3 convolutions": ("conv3x3", "nor_conv_3x3"), "parameters": ("log_parameters", "log_weights")}
 DIGITS = 6  # of the figures in a record
 EDGE = 0.1  # the share of the outer epochs that counts as the first ones, and as the last ones
 RESAMPLES = 1000
@@ -202,14 +202,21 @@ class Record:
         The others are the dish of the paper's loss by the same gradient, that of the same loss by the direct gradient, and two
         controls, for which nothing is trained. "none" stands where one of them has no run of some seed. `truth` holds the cells.
         """
-        known = {cell.module_hash: cell for cell in truth.cells}
-        if missing := {*self.test_cells} - {*known}:
+        row_of = {bytes(digest).hex(): row for row, digest in enumerate(truth.cells.module_hash)}
+        if missing := {*self.test_cells} - {*row_of}:
             raise ValueError(f"{len(missing)} test cells are not in this truth, expected the --truth of the runs")
-        cells = [known[module_hash] for module_hash in self.test_cells]
-        controls = {what: [float(measure(cell)) for cell in cells] for what, measure in CONTROLS.items()}
-        control_taus = (f"{what} {judge(scores, self.accuracy).estimate('tau')}" for what, scores in controls.items())
+        cells = truth.cells[np.array([row_of[module_hash] for module_hash in self.test_cells])]
+        of_cells = cells.cell_type is Cell
+        scalars = dict(zip(SCALARS if of_cells else NATS_SCALARS, structural_features(cells).T, strict=True))
+        scores = self.scores | {what: scalars[names[not of_cells]].tolist() for what, names in CONTROLS.items()}
+
+        @cache
+        def judged(*names: str) -> Judged:
+            return judge([scores[name] for name in names], self.accuracy)
+
+        control_taus = ", ".join(f"{what} {judged(what).estimate('tau')}" for what in CONTROLS)
         lines = [
-            f"Tau of the controls on the test cells: {', '.join(control_taus)}.",
+            f"Tau of the controls on the test cells: {control_taus}.",
             "",
             "| motif | outer loss | gradient | tau minus that of the paper's loss | minus that of the direct gradient | "
             f"{' | '.join(f'minus that of the number of {what}' for what in CONTROLS)} |",
@@ -217,16 +224,13 @@ class Record:
         ]
         for row, found in self.rows():
             seeds = [run["seed"] for run in found]
-            learned = judge([self.scores[row.name(seed)] for seed in seeds], self.accuracy)
+            learned = judged(*map(row.name, seeds))
             columns: list[object] = [f"motif {row.motif}", LOSSES[row.loss][0], GRADIENTS[row.gradient]]
             for other in (replace(row, loss="pearson_abs"), replace(row, gradient="direct")):
                 names = [other.name(seed) for seed in seeds]
-                if other != row and all(name in self.scores for name in names):
-                    columns.append(learned.minus(judge([self.scores[name] for name in names], self.accuracy), "tau"))
-                else:
-                    columns.append("none")
-            for scores in controls.values():
-                columns.append(learned.minus(judge([scores] * len(seeds), self.accuracy), "tau"))
+                is_there = other != row and all(name in scores for name in names)
+                columns.append(learned.minus(judged(*names), "tau") if is_there else "none")
+            columns += [learned.minus(judged(*[what] * len(seeds)), "tau") for what in CONTROLS]
             lines.append(f"| {' | '.join(map(str, columns))} |")
         return "\n".join(lines) + "\n"
 

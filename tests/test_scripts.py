@@ -148,8 +148,11 @@ def test_losses_of_several_machines(project_dir: Path, tmp_path: Path) -> None:
     assert [line.split(" | ")[3:5] for line in compared[9:]] == [["none"] * 2, ["0.000 [0.000, 0.000]", "none"]]
     before.reverse()
     third.write_text(json.dumps(record))
+    TruthTable.load().split(100, 0)[1].save(tmp_path / "others.npz")
+    elsewhere = ["--compare", "--truth", tmp_path / "others.npz"]
     script = [sys.executable, project_dir / "bench" / "losses.py"]
     for words, error in (
+        (["--draw", first, *elsewhere], "error: 100 test cells are not in this truth"),
         (["--draw", first, third], "error: two records have different scores C-before-probability-seed0"),
         (picture, "error: --figure and --compare need --draw"),
         (["--compare"], "error: --figure and --compare need --draw"),

@@ -323,16 +323,16 @@ def agreement(rows: "Sequence[Row]", message: str) -> Figure:
     title = "Kendall's tau on test cells, 95 % interval"
     colour = coloured(["no labels", "learned from labelled cells"], field="learned", colours=(FAINT, LINE))
     across = axis("low", title, zero=False)
-    across["axis"] |= {"tickCount": 5}  # as many that all have their number, 0 among them
+    across["axis"] |= {"tickCount": 5}  # so few that each has its number
     ends = {"x": across, "x2": {"field": "high"}, "y": y, "color": colour, "tooltip": tips}
     middle = {"x": {**across, "field": "tau"}, "y": y, "color": colour, "shape": _kinds(), "tooltip": tips}
     layers = [
         layer({"type": "rule", "strokeWidth": 2, "opacity": 0.6}, ends, points),
         layer({"type": "point", "size": 60, "opacity": 1}, middle, points),
     ]
-    whole = single(layers, message, height=40 + 21 * len(names))
+    chart = single(layers, message, height=40 + 21 * len(names))
     # names of rows are long, and in the reader's font they may be longer than in the one that the chart was measured with
-    return Figure("agreement", message, whole | {"padding": {"left": 40, "top": 5, "right": 5, "bottom": 5}})
+    return Figure("agreement", message, chart | {"padding": {"left": 40, "top": 5, "right": 5, "bottom": 5}})
 
 
 def cost(rows: "Sequence[Row]", message: str) -> Figure:
